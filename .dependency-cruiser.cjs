@@ -1,0 +1,66 @@
+/** The one-way flow, as rules: who may import whom. `npm run check` applies them. */
+module.exports = {
+  forbidden: [
+    { name: 'no-cycle', severity: 'error', from: {}, to: { circular: true } },
+    {
+      name: 'processor-knows-no-edge',
+      severity: 'error',
+      from: { path: '^processor/' },
+      to: { path: '^(ingest|api|simulators|test|main\\.ts)' },
+    },
+    {
+      name: 'edges-apart',
+      severity: 'error',
+      from: { path: '^(ingest|api)/' },
+      to: { path: '^(ingest|api|simulators|test|main\\.ts)', pathNot: '^$1/' },
+    },
+    {
+      name: 'ingest-knows-the-log-port-only',
+      severity: 'error',
+      from: { path: '^ingest/' },
+      to: { path: '^processor/', pathNot: '^processor/(contract/|log/log\\.ts)' },
+    },
+    {
+      name: 'api-knows-the-contract-only',
+      severity: 'error',
+      from: { path: '^api/' },
+      to: { path: '^processor/', pathNot: '^processor/contract/' },
+    },
+    {
+      name: 'contract-is-pure',
+      severity: 'error',
+      from: { path: '^processor/contract/' },
+      to: { path: '^(processor|fs|net|http|child_process|worker_threads)', pathNot: '^processor/contract/' },
+    },
+    {
+      name: 'rocksdb-level-stands-alone',
+      severity: 'error',
+      from: { path: '^processor/rocksdb-level/' },
+      to: { path: '^(processor|ingest|api|simulators|test|main\\.ts)', pathNot: '^processor/rocksdb-level/' },
+    },
+    {
+      name: 'nobody-imports-simulators',
+      severity: 'error',
+      from: { pathNot: '^(simulators/|test/|main\\.ts)' },
+      to: { path: '^simulators/' },
+    },
+    { name: 'nobody-imports-tests', severity: 'error', from: { pathNot: '^test/' }, to: { path: '^test/' } },
+    { name: 'kafkajs-in-its-adapter', severity: 'error', from: { pathNot: '^(processor/log/kafka|test/)' }, to: { path: 'node_modules/kafkajs' } },
+    { name: 'aedes-in-ingest', severity: 'error', from: { pathNot: '^(ingest/|test/)' }, to: { path: 'node_modules/aedes' } },
+    { name: 'mqtt-in-simulators', severity: 'error', from: { pathNot: '^(simulators/|test/)' }, to: { path: 'node_modules/mqtt/' } },
+    {
+      name: 'rocksdb-native-in-its-package',
+      severity: 'error',
+      from: { pathNot: '^processor/rocksdb-level/' },
+      to: { path: 'node_modules/rocksdb-native' },
+    },
+    { name: 'not-to-unresolvable', severity: 'error', from: {}, to: { couldNotResolve: true } },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    exclude: { path: '(^|/)dist/' },
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: 'tsconfig.json' },
+    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'node', 'default', 'types'], extensions: ['.ts', '.js', '.mjs', '.cjs', '.json', '.d.ts'] },
+  },
+}

@@ -1,0 +1,56 @@
+/**
+ * The error classes of Tidemark. Each class names what its receiver must do next; `code` says what happened.
+ * Bad device payloads are not errors: they are data, and go to the dead letters.
+ */
+export type ErrorCode =
+  | 'LOG_UNAVAILABLE'
+  | 'LOG_NO_SPACE'
+  | 'LOG_CLOSED'
+  | 'CLAIM_FENCED'
+  | 'OFFSET_OUT_OF_RANGE'
+  | 'RECORD_TOO_LARGE'
+  | 'STORE_CORRUPTED'
+  | 'STORE_LOCKED'
+  | 'STORE_UNAVAILABLE'
+  | 'PARTITION_UNAVAILABLE'
+  | 'NOT_OWNER'
+  | 'INVALID_CONFIGURATION'
+  | 'PORT_UNAVAILABLE'
+  | 'FOLDER_UNAVAILABLE'
+  | 'LOG_MISMATCH'
+
+export abstract class TidemarkError extends Error {
+  readonly code: ErrorCode
+
+  constructor(code: ErrorCode, message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause })
+    this.name = new.target.name
+    this.code = code
+  }
+}
+
+/** Nothing was decided: wait and try the same again. A failed append may still have reached the log. */
+export class RetryableError extends TidemarkError {}
+
+/** A newer epoch holds the partition: drop the task and write nothing more. */
+export class FencedError extends TidemarkError {
+  constructor(partition: number, epoch: number) {
+    super('CLAIM_FENCED', `partition ${partition} is held by an epoch newer than ${epoch}; this claim can write no more`)
+  }
+}
+
+/** What is stored cannot be continued from: wipe the copy and restore it from the changelog. */
+export class CorruptedError extends TidemarkError {}
+
+/** No copy can answer now: ask again after `retryAfterSeconds`. */
+export class UnavailableError extends TidemarkError {
+  readonly retryAfterSeconds: number
+
+  constructor(code: ErrorCode, message: string, retryAfterSeconds = 1, cause?: unknown) {
+    super(code, message, cause)
+    this.retryAfterSeconds = retryAfterSeconds
+  }
+}
+
+/** A person must change something outside the program; the process exits with code 2. */
+export class ConfigurationError extends TidemarkError {}

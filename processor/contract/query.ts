@@ -1,0 +1,70 @@
+import type { Offset } from './record.ts'
+
+/** How fresh an answer is. `offset`: input position the answer includes; `lag`: input records after it when it was given. */
+export interface Freshness {
+  readonly partition: number
+  readonly offset: Offset
+  readonly lag: number
+  readonly servedBy: 'owner' | 'standby'
+}
+
+/** `status`: the JSON of a Status as UTF-8, or undefined when the device is not known. */
+export interface Answer {
+  readonly status: Uint8Array | undefined
+  readonly freshness: Freshness
+}
+
+/** What one process can answer from its own stores; in process, or over its query endpoint. */
+export interface PartitionReader {
+  /** Answers in the order of `deviceIds`, all of which live in `partition`. UnavailableError NOT_OWNER: no copy here. */
+  getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]>
+
+  /** Up to `limit` devices of the partition with id > `after`, ascending. */
+  list(partition: number, after: string | undefined, limit: number): Promise<Listing>
+
+  /** The copies held here. */
+  copies(): Promise<Copy[]>
+}
+
+export interface Listing {
+  readonly items: readonly { readonly deviceId: string; readonly status: Uint8Array }[]
+  readonly freshness: Freshness
+}
+
+/** One copy of a partition. */
+export interface Copy {
+  readonly partition: number
+  readonly instance: string
+  readonly role: 'owner' | 'standby'
+  readonly state: 'restoring' | 'running'
+  /** Input and changelog position reached, and records not yet reached. A standby's lag counts the changelog. */
+  readonly offset: Offset
+  readonly changelogOffset: Offset
+  readonly lag: number
+  /** Devices held; undefined while they are being counted. */
+  readonly devices: number | undefined
+}
+
+export interface PartitionInfo {
+  readonly partition: number
+  readonly owner: Copy | undefined
+  readonly standbys: readonly Copy[]
+}
+
+/** What the API asks. Rejects with UnavailableError when no copy of a partition can answer. */
+export interface StatusReader {
+  get(deviceId: string): Promise<Answer>
+  /** In the order of `deviceIds`; an UnavailableError in place of an answer that cannot be had now. */
+  getMany(deviceIds: readonly string[]): Promise<(Answer | Error)[]>
+  /** Devices of all partitions with id > `after`, ascending, at most `limit`; `more` when others follow. */
+  list(after: string | undefined, limit: number): Promise<{ items: (Answer & { deviceId: string })[]; more: boolean }>
+  partitions(): Promise<PartitionInfo[]>
+}
+
+export interface Owner {
+  readonly instance: string
+  readonly endpoint: string
+}
+
+/** Per partition; a partition nobody owns has no `active`. */
+export type OwnerMap = ReadonlyMap<number, { readonly active: Owner | undefined; readonly standbys: readonly Owner[] }>

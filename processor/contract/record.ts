@@ -1,0 +1,18 @@
+/** Position in a partition: the offset of the next record to read. Ends are exclusive. */
+export type Offset = number
+
+/** Small metadata of a record; ASCII names, UTF-8 values. */
+export type Headers = Readonly<Record<string, string>>
+
+/** A record as a writer gives it. `key` decides the partition; a null `value` is a tombstone; `timestamp` is epoch ms. */
+export interface NewRecord {
+  readonly key: string | null
+  readonly value: Uint8Array | null
+  readonly timestamp: number
+  readonly headers?: Headers | undefined
+}
+
+/** A record as a reader gets it. */
+export interface LogRecord extends NewRecord {
+  readonly offset: Offset
+}

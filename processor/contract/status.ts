@@ -1,0 +1,78 @@
+import type { Json } from './json.ts'
+
+/** One metric: its newest value and the event time (ISO 8601, ms, UTC) at which it held. */
+export interface Metric {
+  value: Json
+  at: string
+}
+
+export const CONNECTIVITY_REASONS = [
+  'connected',
+  'client disconnect',
+  'keepalive timeout',
+  'connection lost',
+  'taken over',
+  'server shutdown',
+  'no session seen',
+] as const
+export type ConnectivityReason = (typeof CONNECTIVITY_REASONS)[number]
+
+/** `unknown`: no session was seen yet, or the broker went away and the device has not returned since. */
+export type ConnectivityState = 'online' | 'offline' | 'unknown'
+
+export interface Connectivity {
+  state: ConnectivityState
+  /** ISO 8601 time of the last change of state. */
+  since: string
+  reason: ConnectivityReason
+  /** Epoch of the MQTT session this state comes from, growing; 0 when none was seen. An older one never overrides it. */
+  session: number
+}
+
+/** Which sequence numbers of the device were applied; present once the device sends `seq`. */
+export interface Sequence {
+  /** Ascending, disjoint, inclusive ranges; at most `MAX_SEQUENCE_RANGES`, the lowest is forgotten first. */
+  seen: [number, number][]
+  /** Newest event time among the numbered messages that carried a valid `ts`; absent when none did. */
+  at?: string
+  /** The connectivity session in which `seen` was last extended. */
+  session: number
+}
+
+export interface Counters {
+  /** Messages applied; each element of an array payload is one. */
+  messages: number
+  /** Of these, messages with at least one value older than the one stored. */
+  late: number
+  /** Messages left out because their `seq` had been applied. */
+  duplicates: number
+  /** Of `messages`, those whose `ts` was unusable, so that the time of receipt stood in. */
+  skewed: number
+}
+
+/** The last status of a device: the value of the changelog, of the store, and of the HTTP answer. */
+export interface Status {
+  deviceId: string
+  /** Grows by one with every record that changes more than `counters.duplicates`. */
+  rev: number
+  reported: Record<string, Metric>
+  connectivity: Connectivity
+  /** ISO 8601 receipt time of the first and of the newest telemetry message. */
+  firstSeenAt: string
+  lastSeenAt: string
+  counters: Counters
+  sequence?: Sequence
+}
+
+export const MAX_SEQUENCE_RANGES = 16
+
+/** Most bytes the JSON of one status may have: an encoder's pause stays short, and the record well under Kafka's 1 MiB. */
+export const MAX_STATUS_BYTES = 512 * 1024
+
+export function encodeStatus(status: Status): Buffer {
+  return Buffer.from(JSON.stringify(status))
+}
+
+export function decodeStatus(bytes: Uint8Array): Status {
+  return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString()) as Status
+}

@@ -1,0 +1,110 @@
+import type { OwnerMap } from '../contract/query.ts'
+import type { Headers, LogRecord, NewRecord, Offset } from '../contract/record.ts'
+
+export type { Headers, LogRecord, NewRecord, Offset }
+
+/** `telemetry` and `status` have the same partitions; `status` is the changelog: compacted, key = device id. */
+export type Topic = 'telemetry' | 'status' | 'dead-letters'
+
+export interface Partition {
+  readonly topic: Topic
+  readonly index: number
+}
+
+/** Records in offset order. `next` is where to read on (compaction leaves gaps); `end` the partition's end when it was read. */
+export interface Batch {
+  readonly records: readonly LogRecord[]
+  readonly next: Offset
+  readonly end: Offset
+}
+
+/** Bounds of one batch. A single record over `maxBytes` is still given, alone. */
+export interface BatchLimits {
+  readonly maxRecords: number
+  readonly maxBytes: number
+}
+
+/** What a store belongs to. A store of another identity must be wiped. Ids change when a topic is created anew. */
+export interface LogIdentity {
+  readonly cluster: string
+  readonly telemetry: string
+  readonly status: string
+  readonly partitions: number
+}
+
+/** The log port: a partitioned, durable log with a group of members that own its partitions. */
+export interface Log extends AsyncDisposable {
+  readonly identity: LogIdentity
+
+  /** Why appends fail now (a full disk, no broker); undefined while they work. */
+  readonly fault: Error | undefined
+
+  /**
+   * Resolves when every record is durable: it survives kill -9 of this process (embedded) or the loss of a broker (Kafka,
+   * acks=all). Records of one key keep their order, within a call and over calls made one after the other, awaited or not.
+   * Rejects with RetryableError when that is not known; some of the records may be in the log then.
+   * Telemetry goes to `partitionOf(key)`; a record without a key (dead letters only) to any partition.
+   */
+  append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void>
+
+  /**
+   * Committed records from offset `from` on, in order; waits at the end for more, and ends when `signal` aborts.
+   * One batch is under way at a time: asking for the next says that the last was dealt with.
+   * Rejects with CorruptedError OFFSET_OUT_OF_RANGE when `from` is below what retention left, or past the end.
+   */
+  follow(partition: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch>
+
+  /** Offset of the oldest record kept, and the end. */
+  bounds(partition: Partition): Promise<{ start: Offset; end: Offset }>
+
+  /**
+   * Takes part in the group until `signal` aborts; then every role of the member is stopped, awaited, and handed over.
+   * Rejects when a role of the member rejected (other than FencedError, which drops just that claim) or the group is
+   * beyond use.
+   */
+  join(member: Member, signal: AbortSignal): Promise<void>
+
+  /** Who holds each partition now, as every process can learn it from the group alone. */
+  owners(): Promise<OwnerMap>
+}
+
+/** A process that holds partitions. The log calls `active` and `standby`; their promises are the roles' lives. */
+export interface Member {
+  /** Stable over restarts: names the store folder, and lets the assigner give back what is warm here. */
+  readonly instance: string
+  /** Where readers reach this member: host:port, or any unique text in one process. */
+  readonly endpoint: string
+
+  /** Changelog position of each warm copy held here, so that partitions go where least is to restore. */
+  positions(): ReadonlyMap<number, Offset>
+
+  /**
+   * Owns `claim.partition` until `signal` aborts, and resolves when no more effect follows. The claim has been taken:
+   * the previous holder is fenced. A role on the same partition that ran before has ended.
+   */
+  active(claim: Claim, signal: AbortSignal): Promise<void>
+
+  /** Keeps a warm copy of the partition until `signal` aborts. */
+  standby(partition: number, signal: AbortSignal): Promise<void>
+}
+
+/** A partition held at an epoch: the only way to move it forward. */
+export interface Claim {
+  readonly partition: number
+  /** Grows with every claim of the partition; only the newest can commit. */
+  readonly epoch: number
+  /** The committed input offset, and the changelog end that was committed with it. */
+  readonly start: { readonly input: Offset; readonly changelogEnd: Offset }
+
+  /**
+   * Atomic: the changelog records, the dead letters and the input offset `next` all come to be, or none does.
+   * Resolves, when durable, with the end of the changelog partition after it. Commits of one claim are made one at a time.
+   * Rejects with FencedError when a newer epoch exists, with RetryableError when the outcome is not known: the claim is
+   * over then, and whoever takes the next one learns the outcome from `start`.
+   */
+  commit(work: {
+    readonly changelog: readonly NewRecord[]
+    readonly deadLetters: readonly NewRecord[]
+    readonly next: Offset
+  }): Promise<{ readonly changelogEnd: Offset }>
+}

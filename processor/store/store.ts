@@ -1,0 +1,34 @@
+import type { Offset } from '../contract/record.ts'
+
+/** The positions a store has reached: all of the changelog before `changelog`, which is all effects of the input before `input`. */
+export interface Checkpoint {
+  readonly input: Offset
+  readonly changelog: Offset
+}
+
+/** The store of one partition: bytes in, bytes out. Codecs belong to the caller. */
+export interface StateStore extends AsyncDisposable {
+  /** Undefined: empty, never written. */
+  readonly checkpoint: Checkpoint | undefined
+
+  /** Keys held; undefined after writes whose `added` was not given, until `recount`. */
+  readonly count: number | undefined
+
+  /** One batched read; the values in the order of the keys, undefined where absent. */
+  getMany(keys: readonly string[]): Promise<(Uint8Array | undefined)[]>
+
+  /** Up to `limit` entries with key > `after` (all when undefined), in the byte order of the keys. */
+  range(after: string | undefined, limit: number): Promise<[key: string, value: Uint8Array][]>
+
+  /**
+   * The only write: data and checkpoint in one atomic batch; a null value deletes. `added`: keys that came to be less
+   * keys that went, when the caller knows.
+   */
+  commit(writes: ReadonlyMap<string, Uint8Array | null>, reached: Checkpoint, added?: number): Promise<void>
+
+  /** Counts the keys by a scan, in slices that leave the event loop free. */
+  recount(): Promise<number>
+
+  /** Back to empty, without a checkpoint. */
+  wipe(): Promise<void>
+}
