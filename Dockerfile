@@ -1,0 +1,15 @@
+FROM node:24-bookworm-slim
+# rocksdb-native's Linux build links against libatomic.
+RUN apt-get update && apt-get install -y --no-install-recommends libatomic1 && rm -rf /var/lib/apt/lists/*
+WORKDIR /app
+COPY package.json package-lock.json ./
+COPY processor/rocksdb-level/package.json processor/rocksdb-level/
+RUN npm ci --omit=dev && npm cache clean --force
+COPY . .
+RUN mkdir /data && chown node:node /data
+USER node
+ENV HOST=0.0.0.0 DATA_DIR=/data
+VOLUME /data
+EXPOSE 1883 8080
+# Node itself is process 1, so that SIGTERM reaches it.
+CMD ["node", "main.ts", "up"]

@@ -1,0 +1,54 @@
+/** What went wrong, in abstract-level's style of codes. */
+export type RocksErrorCode =
+  | 'LEVEL_LOCKED'
+  | 'LEVEL_NO_SPACE'
+  | 'LEVEL_CORRUPTION'
+  | 'LEVEL_IO_ERROR'
+  | 'LEVEL_NOT_FOUND'
+  | 'LEVEL_ALREADY_EXISTS'
+  | 'LEVEL_ROCKSDB_ERROR'
+
+/** An error of RocksDB or of the file system under it. The native error is the cause. */
+export class RocksLevelError extends Error {
+  readonly code: RocksErrorCode
+
+  constructor(code: RocksErrorCode, message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause })
+    this.name = 'RocksLevelError'
+    this.code = code
+  }
+}
+
+/** Held by this process, by another on a POSIX system, by another on Windows. */
+const LOCKED = /lock hold by current process|while lock file.*temporarily unavailable|used by another process/i
+
+/** RocksDB reports corruption and I/O errors with the same errno; those of I/O begin with what it was doing. */
+const CORRUPTED =
+  /corrupt|checksum|mismatch|truncated|bad (entry|magic|block)|too short|not an sstable|can't access|malformed|missing|VersionEdit|no meta/i
+
+/**
+ * Gives a native error its code. rocksdb-native wraps some errors ("Batch was not applied") and passes on RocksDB's
+ * text with a rough errno, so the code comes from these two of the innermost error.
+ */
+export function toLevelError(thrown: unknown, path: string): RocksLevelError {
+  const error = innermost(thrown)
+  const text = error instanceof Error ? error.message : String(error)
+  const native = error instanceof Error && 'code' in error ? String(error.code) : ''
+
+  return new RocksLevelError(codeOf(native, text), `RocksDB at ${path}: ${text}`, error)
+}
+
+function innermost(thrown: unknown): unknown {
+  if (thrown instanceof AggregateError) return innermost(thrown.errors.find((e) => e != null) ?? thrown.message)
+  if (thrown instanceof Error && thrown.cause instanceof Error) return innermost(thrown.cause)
+  return thrown
+}
+
+function codeOf(native: string, text: string): RocksErrorCode {
+  if (native === 'ENOSPC' || /no space left|disk quota|space limit/i.test(text)) return 'LEVEL_NO_SPACE'
+  if (LOCKED.test(text)) return 'LEVEL_LOCKED'
+  if (/^while /i.test(text)) return 'LEVEL_IO_ERROR'
+  if (CORRUPTED.test(text)) return 'LEVEL_CORRUPTION'
+  if (native === 'EIO' || native === 'EROFS') return 'LEVEL_IO_ERROR'
+  return 'LEVEL_ROCKSDB_ERROR'
+}

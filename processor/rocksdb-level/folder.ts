@@ -1,0 +1,45 @@
+import { access, mkdir, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { RocksLevelError } from './errors.ts'
+
+/**
+ * Makes a folder and those above it. Not mkdir's own `recursive`, which never returns where the system answers ENOENT
+ * for a folder whose parent exists (under /proc, for one).
+ */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    await makeWithParents(path)
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error)
+    const code = /ENOSPC|EDQUOT/.test(text) ? 'LEVEL_NO_SPACE' : 'LEVEL_IO_ERROR'
+    throw new RocksLevelError(code, `Cannot make the folder ${path}: ${text}`, error)
+  }
+}
+
+/** Whether the folder holds a database: RocksDB's CURRENT names its newest manifest. */
+export function holdsDatabase(path: string): Promise<boolean> {
+  return access(join(path, 'CURRENT')).then(
+    () => true,
+    () => false,
+  )
+}
+
+async function makeWithParents(path: string): Promise<void> {
+  const problem = await make(path)
+  if (problem === undefined) return
+  if (problem.code !== 'ENOENT' || dirname(path) === path) throw problem
+  await makeWithParents(dirname(path))
+  const still = await make(path)
+  if (still !== undefined) throw still
+}
+
+async function make(path: string): Promise<NodeJS.ErrnoException | undefined> {
+  try {
+    await mkdir(path)
+    return undefined
+  } catch (error) {
+    const problem = error as NodeJS.ErrnoException
+    const exists = problem.code === 'EEXIST' && (await stat(path)).isDirectory()
+    return exists ? undefined : problem
+  }
+}

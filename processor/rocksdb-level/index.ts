@@ -1,0 +1,248 @@
+import { resolve } from 'node:path'
+import { AbstractLevel, type AbstractSnapshot } from 'abstract-level'
+import { RocksChainedBatch } from './chained-batch.ts'
+import { RocksLevelError, toLevelError } from './errors.ts'
+import { holdsDatabase, makeFolder } from './folder.ts'
+import { RocksIterator, type RocksIteratorOptions } from './iterator.ts'
+import { describeHolder, writeOwner } from './lock.ts'
+import { bytes, Native, type NativeDb } from './native.ts'
+import { type RocksLevelOptions, type RocksOpenOptions, toNativeOptions } from './options.ts'
+import { isEmpty, type RangeBounds, successor, toRange } from './range.ts'
+import { RocksSnapshot } from './snapshot.ts'
+
+export { type RocksErrorCode, RocksLevelError } from './errors.ts'
+export type { RocksLevelOptions, RocksOpenOptions, RocksOptions } from './options.ts'
+
+interface ReadOptions {
+  snapshot?: AbstractSnapshot | undefined
+}
+
+type PrivateOperation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer }
+
+type ClearOptions = RangeBounds & ReadOptions & { limit: number; reverse: boolean }
+
+/** Deletes of a clear() that cannot be one range delete are written this many at a time. */
+const CLEAR_CHUNK = 1000
+
+/** An abstract-level database in a folder, kept by RocksDB. */
+export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLevel<Buffer, KDefault, VDefault> {
+  readonly location: string
+  #native: NativeDb | null = null
+
+  constructor(location: string, options?: RocksLevelOptions<KDefault, VDefault>) {
+    if (typeof location !== 'string' || location === '') {
+      throw new TypeError("The first argument 'location' must be a non-empty string")
+    }
+    super(
+      {
+        encodings: { buffer: true },
+        seek: true,
+        has: true,
+        createIfMissing: true,
+        errorIfExists: true,
+        explicitSnapshots: true,
+        additionalMethods: { flush: true, compactRange: true, approximateSize: true, getProperty: true },
+      },
+      options,
+    )
+    this.location = resolve(location)
+  }
+
+  async _open(options: RocksOpenOptions): Promise<void> {
+    const path = this.location
+    const native = toNativeOptions(options)
+    if (Buffer.byteLength(path) > 4000) throw new RocksLevelError('LEVEL_IO_ERROR', `The path is too long: ${path}`)
+
+    const exists = await holdsDatabase(path)
+    if (exists && options.errorIfExists === true) {
+      throw new RocksLevelError('LEVEL_ALREADY_EXISTS', `The database ${path} exists (errorIfExists is true)`)
+    }
+    if (!exists && options.createIfMissing === false) {
+      throw new RocksLevelError('LEVEL_NOT_FOUND', `The database ${path} does not exist (createIfMissing is false)`)
+    }
+    if (!exists) await makeFolder(path)
+
+    const db = new Native(path, native)
+    try {
+      await db.ready()
+    } catch (error) {
+      const failure = toLevelError(error, path)
+      if (failure.code !== 'LEVEL_LOCKED') throw failure
+      const holder = await describeHolder(path)
+      throw new RocksLevelError('LEVEL_LOCKED', `The database ${path} is held by ${holder}`, failure.cause)
+    }
+    this.#native = db
+    await writeOwner(path)
+  }
+
+  async _close(): Promise<void> {
+    const native = this.#native
+    this.#native = null
+    await native?.close()
+  }
+
+  async _get(key: Buffer, options: ReadOptions): Promise<Buffer | undefined> {
+    const reader = this.#reader(options)
+    return (await this.#run(() => reader.get(bytes(key)))) ?? undefined
+  }
+
+  async _getMany(keys: Buffer[], options: ReadOptions): Promise<(Buffer | undefined)[]> {
+    const values: (Buffer | null | undefined)[] = await this.#readMany(keys, options)
+    for (let i = 0; i < values.length; i++) {
+      if (values[i] === null) values[i] = undefined
+    }
+    return values as (Buffer | undefined)[]
+  }
+
+  async _has(key: Buffer, options: ReadOptions): Promise<boolean> {
+    return (await this._get(key, options)) !== undefined
+  }
+
+  async _hasMany(keys: Buffer[], options: ReadOptions): Promise<boolean[]> {
+    const values = await this.#readMany(keys, options)
+    return values.map((value) => value !== null)
+  }
+
+  async _put(key: Buffer, value: Buffer): Promise<void> {
+    await this.#run((db) => db.put(bytes(key), bytes(value)))
+  }
+
+  async _del(key: Buffer): Promise<void> {
+    await this.#run((db) => db.delete(bytes(key)))
+  }
+
+  async _batch(operations: PrivateOperation[]): Promise<void> {
+    // Checked first: a native batch left behind by a throw would keep the database from closing.
+    for (const op of operations) {
+      bytes(op.key)
+      if (op.type === 'put') bytes(op.value)
+    }
+    await this.#run((db) => {
+      const batch = db.write({ capacity: operations.length, autoDestroy: true })
+      for (const op of operations) {
+        if (op.type === 'put') batch.tryPut(op.key, op.value)
+        else batch.tryDelete(op.key)
+      }
+      return batch.flush()
+    })
+  }
+
+  _chainedBatch(): RocksChainedBatch<KDefault, VDefault> {
+    return new RocksChainedBatch<KDefault, VDefault>(this, this.#db())
+  }
+
+  _iterator<K, V>(options: RocksIteratorOptions<K, V>): RocksIterator<KDefault, VDefault, K, V> {
+    const explicit = options.snapshot == null ? null : this.#reader(options)
+    return new RocksIterator<KDefault, VDefault, K, V>(this, options, this.#db(), explicit)
+  }
+
+  _snapshot(options: { owner: unknown }): RocksSnapshot {
+    return new RocksSnapshot(this.#db(), options)
+  }
+
+  async _clear(options: ClearOptions): Promise<void> {
+    if (options.limit !== -1 || options.snapshot != null) return this.#clearOneByOne(options)
+
+    const range = toRange(options)
+    if (isEmpty(range)) return
+
+    let end = range.end
+    if (end === undefined) {
+      // RocksDB deletes up to a key, and no key is known to be greater than all others but the last one's successor.
+      const [last] = await this.keys<Buffer>({ gte: range.start, reverse: true, limit: 1, keyEncoding: 'buffer' }).all()
+      if (last === undefined) return
+      end = successor(last)
+    }
+    const { start } = range
+    const stop = end
+    await this.#run((db) => db.deleteRange(start, stop))
+  }
+
+  /** Writes the memtable to a table file. Without it data is as durable as the write-ahead log. */
+  async flush(): Promise<void> {
+    if (this.status === 'opening') return this.deferAsync(() => this.flush())
+    await this.#run((db) => db.flush())
+  }
+
+  /** Compacts the keys from `start` to `end`; without them, all. */
+  async compactRange(start?: KDefault, end?: KDefault): Promise<void> {
+    if (this.status === 'opening') return this.deferAsync(() => this.compactRange(start, end))
+    const from = this.#bound(start) ?? null
+    const to = this.#bound(end) ?? null
+    await this.#run((db) => db._state.compactRange(db, from, to, {}))
+  }
+
+  /** About how many bytes of table files (and, on request, memtables) the keys from `start` up to `end` take. */
+  async approximateSize(start: KDefault, end: KDefault, options?: { includeMemtables?: boolean }): Promise<number> {
+    if (this.status === 'opening') return this.deferAsync(() => this.approximateSize(start, end, options))
+    const from = this.#bound(start) ?? Buffer.alloc(0)
+    const to = this.#bound(end) ?? Buffer.alloc(0)
+    const includeMemtables = options?.includeMemtables === true
+    return this.#run((db) => db.approximateSize(from, to, { includeMemtables }))
+  }
+
+  /** A property of RocksDB, such as 'rocksdb.estimate-num-keys'; undefined for a name RocksDB does not know. */
+  async getProperty(name: string): Promise<string | undefined> {
+    if (this.status === 'opening') return this.deferAsync(() => this.getProperty(name))
+    return this.#run((db) => db.getProperty(name))
+  }
+
+  async #clearOneByOne(options: ClearOptions): Promise<void> {
+    const range = toRange(options)
+    if (isEmpty(range)) return
+    const keys = this.keys<Buffer>({
+      gte: range.start,
+      ...(range.end === undefined ? undefined : { lt: range.end }),
+      reverse: options.reverse,
+      limit: options.limit,
+      snapshot: options.snapshot,
+      keyEncoding: 'buffer',
+    })
+    try {
+      let chunk = await keys.nextv(CLEAR_CHUNK)
+      while (chunk.length > 0) {
+        await this._batch(chunk.map((key) => ({ type: 'del', key })))
+        chunk = await keys.nextv(CLEAR_CHUNK)
+      }
+    } finally {
+      await keys.close()
+    }
+  }
+
+  async #readMany(keys: Buffer[], options: ReadOptions): Promise<(Buffer | null)[]> {
+    for (const key of keys) bytes(key)
+    const reader = this.#reader(options)
+    return this.#run(() => {
+      const batch = reader.read({ capacity: keys.length, autoDestroy: true })
+      const values = keys.map((key) => batch.get(key))
+      batch.tryFlush()
+      return Promise.all(values)
+    })
+  }
+
+  async #run<T>(operation: (db: NativeDb) => Promise<T>): Promise<T> {
+    const db = this.#db()
+    try {
+      return await operation(db)
+    } catch (error) {
+      throw toLevelError(error, this.location)
+    }
+  }
+
+  #reader(options: ReadOptions): NativeDb {
+    const db = this.#db()
+    const snapshot = options.snapshot
+    if (snapshot == null) return db
+    if (snapshot instanceof RocksSnapshot && snapshot.native === db) return snapshot.session
+    throw new TypeError('The snapshot is not one of this database')
+  }
+
+  #db(): NativeDb {
+    if (this.#native !== null) return this.#native
+    throw Object.assign(new Error('Database is not open'), { code: 'LEVEL_DATABASE_NOT_OPEN' })
+  }
+
+  #bound(key: KDefault | undefined): Buffer | undefined {
+    return key === undefined ? undefined : this.keyEncoding().encode(key)
+  }
+}

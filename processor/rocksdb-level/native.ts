@@ -1,0 +1,93 @@
+import RocksDB from 'rocksdb-native'
+
+/** The part of rocksdb-native this package relies on. Keys and values are always bytes here. */
+export interface NativeDb {
+  ready(): Promise<void>
+  close(): Promise<void>
+  /** A second handle on the same database; with `snapshot` it reads the state of this very moment, for ever. */
+  session(options: { snapshot: boolean }): NativeDb
+  get(key: Uint8Array): Promise<Buffer | null>
+  put(key: Uint8Array, value: Uint8Array): Promise<void>
+  delete(key: Uint8Array): Promise<void>
+  deleteRange(start: Uint8Array, end: Uint8Array): Promise<void>
+  read(options: { capacity: number; autoDestroy: boolean }): NativeReadBatch
+  write(options: { capacity: number; autoDestroy: boolean }): NativeWriteBatch
+  iterator(range: NativeRange): NativeIterator
+  flush(): Promise<void>
+  approximateSize(start: Uint8Array, end: Uint8Array, options: { includeMemtables: boolean }): Promise<number>
+  getProperty(name: string): Promise<string | undefined>
+  readonly _state: {
+    // The public compactRange() takes any object for its options, so it cannot be given a Buffer as a bound.
+    compactRange(db: NativeDb, start: Uint8Array | null, end: Uint8Array | null, options: object): Promise<void>
+  }
+}
+
+export interface NativeReadBatch {
+  get(key: Uint8Array): Promise<Buffer | null>
+  tryFlush(): void
+}
+
+export interface NativeWriteBatch {
+  tryPut(key: Uint8Array, value: Uint8Array): void
+  tryDelete(key: Uint8Array): void
+  flush(): Promise<void>
+  destroy(): void
+}
+
+/** An empty bound is no bound. */
+export interface NativeRange {
+  gte: Uint8Array
+  gt: Uint8Array
+  lte: Uint8Array
+  lt: Uint8Array
+  reverse: boolean
+  values: boolean
+  limit: number
+  capacity: number
+}
+
+export interface NativeEntry {
+  key: Buffer
+  value: Buffer | null
+}
+
+/** A streamx Readable. */
+export interface NativeIterator {
+  readonly destroyed: boolean
+  read(): NativeEntry | null
+  on(event: 'readable' | 'end' | 'close', listener: () => void): this
+  on(event: 'error', listener: (error: Error) => void): this
+  destroy(): void
+}
+
+export interface NativeOptions {
+  createIfMissing: boolean
+  maxBackgroundJobs: number
+  bytesPerSync: number
+  maxOpenFiles: number
+  maxFileOpeningThreads: number
+  useDirectReads: boolean
+  useDirectIOForFlushAndCompaction: boolean
+  tableBlockSize: number
+  tableCacheIndexAndFilterBlocks: boolean
+  optimizeFiltersForMemory: boolean
+  blockCache: boolean
+  filterPolicy: object | null
+  maxWriteBufferNumber: number
+  writeBufferSize: number
+}
+
+interface NativeConstructor {
+  new (path: string, options: NativeOptions): NativeDb
+  readonly BloomFilterPolicy: new (bitsPerKey: number) => object
+}
+
+export const Native = RocksDB as NativeConstructor
+
+/**
+ * The binding takes any value for bytes and reads memory it should not, so what custom encodings return is checked.
+ */
+export function bytes(value: unknown): Uint8Array {
+  if (value instanceof Uint8Array) return value
+  throw new TypeError(`An encoding must encode to a Buffer, received ${value === null ? 'null' : typeof value}`)
+}

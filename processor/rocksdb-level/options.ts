@@ -1,0 +1,73 @@
+import type { AbstractDatabaseOptions } from 'abstract-level'
+import { Native, type NativeOptions } from './native.ts'
+
+const MIB = 1024 * 1024
+
+/** Settings of RocksDB. Every open database has its own memtables and its own block cache. */
+export interface RocksOptions {
+  /** Size of one memtable in bytes. Default 16 MiB. RocksDB's own default is 64 MiB. */
+  writeBufferSize?: number | undefined
+  /** How many memtables may exist, the active one included, before writes wait for a flush. Default 3. */
+  maxWriteBufferNumber?: number | undefined
+  /** Flushes and compactions that may run at once. Default 2. */
+  maxBackgroundJobs?: number | undefined
+  /** Table files kept open; -1 keeps all. Default 512. */
+  maxOpenFiles?: number | undefined
+  /** Threads that open table files when the database opens. Default 4. */
+  maxFileOpeningThreads?: number | undefined
+  /** Keep uncompressed blocks in a cache of 32 MiB (the binding gives no other size). Default true. */
+  blockCache?: boolean | undefined
+  /** Keep index and filter blocks in the block cache, so that it bounds them too. Default true. */
+  cacheIndexAndFilterBlocks?: boolean | undefined
+  /** Size of a block in bytes: what one uncached read fetches. Default 8192. */
+  blockSize?: number | undefined
+  /** Bits per key of the Bloom filters, which spare most reads of absent keys; 0 for none. Default 10. */
+  bloomFilterBitsPerKey?: number | undefined
+  /** Ask the system to write table files out after every so many bytes. Default 1 MiB. */
+  bytesPerSync?: number | undefined
+  /** Read table files with O_DIRECT, past the system's page cache. Default false. */
+  useDirectReads?: boolean | undefined
+  /** Flush and compact with O_DIRECT. Default false. */
+  useDirectIOForFlushAndCompaction?: boolean | undefined
+}
+
+export interface RocksLevelOptions<K, V> extends AbstractDatabaseOptions<K, V>, RocksOptions {}
+
+export interface RocksOpenOptions extends RocksOptions {
+  createIfMissing?: boolean | undefined
+  errorIfExists?: boolean | undefined
+  passive?: boolean | undefined
+}
+
+export function toNativeOptions(options: RocksOpenOptions): NativeOptions {
+  const bits = number('bloomFilterBitsPerKey', options.bloomFilterBitsPerKey ?? 10, 0)
+
+  return {
+    createIfMissing: options.createIfMissing !== false,
+    writeBufferSize: integer('writeBufferSize', options.writeBufferSize ?? 16 * MIB, 64 * 1024),
+    maxWriteBufferNumber: integer('maxWriteBufferNumber', options.maxWriteBufferNumber ?? 3, 2),
+    maxBackgroundJobs: integer('maxBackgroundJobs', options.maxBackgroundJobs ?? 2, 1),
+    maxOpenFiles: integer('maxOpenFiles', options.maxOpenFiles ?? 512, -1),
+    maxFileOpeningThreads: integer('maxFileOpeningThreads', options.maxFileOpeningThreads ?? 4, 1),
+    blockCache: options.blockCache !== false,
+    // RocksDB refuses to cache these without a cache.
+    tableCacheIndexAndFilterBlocks: options.blockCache !== false && options.cacheIndexAndFilterBlocks !== false,
+    tableBlockSize: integer('blockSize', options.blockSize ?? 8192, 1024),
+    optimizeFiltersForMemory: true,
+    filterPolicy: bits === 0 ? null : new Native.BloomFilterPolicy(bits),
+    bytesPerSync: integer('bytesPerSync', options.bytesPerSync ?? MIB, 0),
+    useDirectReads: options.useDirectReads === true,
+    useDirectIOForFlushAndCompaction: options.useDirectIOForFlushAndCompaction === true,
+  }
+}
+
+// The binding takes what it is given and aborts the process on a wrong type, so types are checked here.
+function integer(name: string, value: unknown, least: number): number {
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= least) return value
+  throw new TypeError(`Option '${name}' must be an integer of at least ${least}, received ${String(value)}`)
+}
+
+function number(name: string, value: unknown, least: number): number {
+  if (typeof value === 'number' && Number.isFinite(value) && value >= least) return value
+  throw new TypeError(`Option '${name}' must be a number of at least ${least}, received ${String(value)}`)
+}

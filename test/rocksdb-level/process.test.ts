@@ -1,0 +1,64 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { onTestFinished, test } from 'vitest'
+import { RocksLevel } from '../../processor/rocksdb-level/index.ts'
+import { temporaryFolder } from './folder.ts'
+
+function startWriter(folder: string): { child: ChildProcess; acknowledged: () => number } {
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'write-forever.ts'), folder], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  onTestFinished(() => {
+    child.kill('SIGKILL')
+  })
+  let text = ''
+  child.stdout?.on('data', (chunk: Buffer) => {
+    text += chunk.toString()
+  })
+  return { child, acknowledged: () => text.split('\n').length - 2 }
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 10))
+}
+
+test('kill -9 loses nothing that was acknowledged, and no batch is there in part', async ({ expect }) => {
+  const folder = await temporaryFolder()
+
+  for (let round = 0; round < 3; round++) {
+    const { child, acknowledged } = startWriter(folder)
+    await until(() => acknowledged() >= 200)
+    child.kill('SIGKILL')
+    await once(child, 'close')
+
+    const db = new RocksLevel(folder)
+    const keys = await db.keys().all()
+    const last = acknowledged()
+    const batches = Map.groupBy(keys, (key) => key.slice(0, 6))
+    for (let n = 0; n <= last; n++) expect(batches.get(String(n).padStart(6, '0'))?.length, `batch ${n}`).toBe(20)
+    for (const [n, members] of batches) expect(members.length, `batch ${n}`).toBe(20)
+    await db.close()
+  }
+})
+
+test('a folder another process holds says which', async ({ expect }) => {
+  const folder = await temporaryFolder()
+  const { child, acknowledged } = startWriter(folder)
+  await until(() => acknowledged() >= 1)
+
+  await expect(new RocksLevel(folder).open()).rejects.toMatchObject({
+    code: 'LEVEL_DATABASE_NOT_OPEN',
+    cause: {
+      code: 'LEVEL_LOCKED',
+      message: `The database ${folder} is held by process ${child.pid}`,
+      cause: { message: expect.stringContaining('LOCK') },
+    },
+  })
+
+  child.kill('SIGKILL')
+  await once(child, 'close')
+  const db = new RocksLevel(folder)
+  await db.open()
+  await db.close()
+})
