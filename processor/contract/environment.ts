@@ -18,9 +18,18 @@ const Environment = Type.Object({
   ),
   TOPIC_PREFIX: Type.String({ pattern: NAME, default: 'tidemark', description: 'first part of the topic names' }),
   GROUP: Type.String({ pattern: NAME, default: 'tidemark', description: 'consumer group of the processors' }),
-  PARTITIONS: Type.Integer({ minimum: 1, maximum: 1024, default: 8, description: 'partitions, when the log is created' }),
+  PARTITIONS: Type.Integer({
+    minimum: 1,
+    maximum: 1024,
+    default: 8,
+    description: 'partitions, when the log is created',
+  }),
   STANDBYS: Type.Integer({ minimum: 0, maximum: 8, default: 1, description: 'warm copies of each partition' }),
-  INSTANCE_ID: Type.String({ pattern: NAME, default: 'tidemark-1', description: 'name of this process, stable over restarts' }),
+  INSTANCE_ID: Type.String({
+    pattern: NAME,
+    default: 'tidemark-1',
+    description: 'name of this process, stable over restarts',
+  }),
   QUERY_PORT: Port(0, "a processor's own query endpoint"),
   LOG_LEVEL: Type.Enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], { default: 'info' }),
 })
@@ -33,7 +42,8 @@ export function readEnvironment(environment: Readonly<Record<string, string | un
   for (const name of Object.keys(Environment.properties)) {
     const text = environment[name]
     // An empty variable is how a shell or a compose file says "not set".
-    if (text !== undefined && text !== '') given[name] = /^\d{1,15}$/.test(text) && isInteger(name) ? Number(text) : text
+    if (text !== undefined && text !== '')
+      given[name] = /^\d{1,15}$/.test(text) && isInteger(name) ? Number(text) : text
   }
   const configuration = Value.Default(Environment, given)
   const error = Value.Errors(Environment, configuration)[0]

@@ -35,7 +35,10 @@ export class RetryableError extends TidemarkError {}
 /** A newer epoch holds the partition: drop the task and write nothing more. */
 export class FencedError extends TidemarkError {
   constructor(partition: number, epoch: number) {
-    super('CLAIM_FENCED', `partition ${partition} is held by an epoch newer than ${epoch}; this claim can write no more`)
+    super(
+      'CLAIM_FENCED',
+      `partition ${partition} is held by an epoch newer than ${epoch}; this claim can write no more`,
+    )
   }
 }
 

@@ -1,5 +1,6 @@
 import { type Counters, MAX_SEQUENCE_RANGES, type Sequence, type Status } from './status.ts'
 import type { Connection, Decoded, Reading } from './telemetry.ts'
+import { isoTime } from './time.ts'
 
 /**
  * The status of `deviceId` after one more record. Pure: no clock, no random, no I/O; what it is given decides all.
@@ -17,7 +18,7 @@ export function fold(
   }
   // A takeover publishes the old session's will after the new session has begun.
   if (record.will !== undefined && status !== undefined && record.will < status.connectivity.session) return status
-  const receivedAt = new Date(record.receivedAt).toISOString()
+  const receivedAt = isoTime(record.receivedAt)
   let folded = status
   for (const reading of record.readings) folded = foldReading(folded ?? born(deviceId, receivedAt), reading, receivedAt)
   return folded
@@ -39,8 +40,9 @@ function foldConnection(status: Status, connection: Connection, receivedAt: numb
   const current = status.connectivity
   if (connection.session < current.session) return status
   // Within a session only its end can follow; whatever comes after the end tells nothing new.
-  if (connection.session === current.session && (current.state !== 'online' || connection.state === 'online')) return status
-  const at = new Date(receivedAt).toISOString()
+  if (connection.session === current.session && (current.state !== 'online' || connection.state === 'online'))
+    return status
+  const at = isoTime(receivedAt)
   const since = connection.state === current.state ? current.since : at
   status.connectivity = { state: connection.state, since, reason: connection.reason, session: connection.session }
   status.rev++

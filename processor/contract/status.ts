@@ -1,7 +1,7 @@
 import type { Json } from './json.ts'
 
 /** One metric: its newest value and the event time (ISO 8601, ms, UTC) at which it held. */
-export interface Metric {
+interface Metric {
   value: Json
   at: string
 }
@@ -20,7 +20,7 @@ export type ConnectivityReason = (typeof CONNECTIVITY_REASONS)[number]
 /** `unknown`: no session was seen yet, or the broker went away and the device has not returned since. */
 export type ConnectivityState = 'online' | 'offline' | 'unknown'
 
-export interface Connectivity {
+interface Connectivity {
   state: ConnectivityState
   /** ISO 8601 time of the last change of state. */
   since: string

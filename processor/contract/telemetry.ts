@@ -2,6 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import { isObject, type Json, type JsonObject } from './json.ts'
 import type { LogRecord, NewRecord } from './record.ts'
 import { CONNECTIVITY_REASONS, type ConnectivityReason, type ConnectivityState } from './status.ts'
+import { isoTime, MAX_TIME_MS } from './time.ts'
 
 /**
  * The telemetry topic carries two kinds of record, both keyed by device id and stamped with the time of receipt.
@@ -15,7 +16,7 @@ export const HEADER_WILL = 'will'
 const KIND_CONNECTIVITY = 'connectivity'
 
 export const MAX_PAYLOAD_BYTES = 256 * 1024
-export const MAX_DEPTH = 16
+const MAX_DEPTH = 16
 export const MAX_METRICS = 256
 export const MAX_METRIC_NAME = 128
 /** Messages in one array payload. */
@@ -33,6 +34,7 @@ export function isDeviceId(text: string): boolean {
 export type RejectionReason =
   | 'bad-topic'
   | 'bad-device-id'
+  | 'bad-timestamp'
   | 'payload-too-large'
   | 'not-utf8'
   | 'not-json'
@@ -68,7 +70,12 @@ export interface Connection {
 }
 
 export type Decoded =
-  | { readonly kind: 'readings'; readonly receivedAt: number; readonly will: number | undefined; readonly readings: readonly Reading[] }
+  | {
+      readonly kind: 'readings'
+      readonly receivedAt: number
+      readonly will: number | undefined
+      readonly readings: readonly Reading[]
+    }
   | { readonly kind: 'connection'; readonly receivedAt: number; readonly connection: Connection }
   | { readonly kind: 'rejected'; readonly reason: RejectionReason }
 
@@ -81,13 +88,13 @@ export function connectivityRecord(deviceId: string, connection: Connection, tim
   }
 }
 
-/** The original bytes with the reason, and where they came from (`topic`, or `partition` and `offset`). */
+/** The original bytes and headers, with the reason and where they came from (`topic`, or `partition` and `offset`). */
 export function deadLetter(
   reason: RejectionReason,
-  original: Pick<NewRecord, 'key' | 'value' | 'timestamp'>,
+  original: NewRecord,
   origin: { readonly topic: string } | { readonly partition: number; readonly offset: number },
 ): NewRecord {
-  const headers: Record<string, string> = { reason }
+  const headers: Record<string, string> = { ...original.headers, reason }
   for (const [name, value] of Object.entries(origin)) headers[name] = String(value)
   return { key: original.key, value: original.value, timestamp: original.timestamp, headers }
 }
@@ -95,18 +102,21 @@ export function deadLetter(
 /** Pure, and total: whatever the bytes are, the answer is readings, a connection, or a reason. */
 export function decodeRecord(record: LogRecord): Decoded {
   if (record.key === null || !isDeviceId(record.key)) return rejected('bad-device-id')
+  // Ingest stamps records; another writer of the topic may put any 64 bits there.
+  const receivedAt = Math.floor(record.timestamp)
+  if (!(receivedAt >= 0 && receivedAt <= MAX_TIME_MS)) return rejected('bad-timestamp')
   const bytes = record.value
   if (bytes === null) return rejected('not-json')
   if (bytes.byteLength > MAX_PAYLOAD_BYTES) return rejected('payload-too-large')
   const json = parse(bytes)
   if (typeof json === 'string') return rejected(json)
   const headers = record.headers
-  if (headers?.[HEADER_KIND] === KIND_CONNECTIVITY) return decodeConnection(json.value, record.timestamp)
+  if (headers?.[HEADER_KIND] === KIND_CONNECTIVITY) return decodeConnection(json.value, receivedAt)
   const metric = headers?.[HEADER_METRIC]
-  const readings = metric === undefined ? decodeMessages(json.value, record.timestamp) : decodeMetric(metric, json.value)
+  const readings = metric === undefined ? decodeMessages(json.value, receivedAt) : decodeMetric(metric, json.value)
   if (typeof readings === 'string') return rejected(readings)
   const will = headers?.[HEADER_WILL]
-  return { kind: 'readings', receivedAt: record.timestamp, will: will === undefined ? undefined : Number(will), readings }
+  return { kind: 'readings', receivedAt, will: will === undefined ? undefined : Number(will), readings }
 }
 
 function rejected(reason: RejectionReason): Decoded {
@@ -178,19 +188,23 @@ function isEnvelope(json: JsonObject): boolean {
   return true
 }
 
-const ISO_8601 = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?$/
+const ISO_8601 = /^(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d)?)((?<=:\d\d:\d\d)[.,]\d{1,9})?(?:Z|([+-]\d\d)(?::?(\d\d))?)?$/
 
 /** The ISO 8601 form of a device's `ts`; undefined when it is unusable: not a time, before 1970, or too far ahead. */
 function eventTime(ts: Json, receivedAt: number): string | undefined {
-  const ms = typeof ts === 'number' ? Math.floor(ts) : typeof ts === 'string' ? isoTime(ts) : Number.NaN
-  if (!(ms >= 0 && ms <= receivedAt + MAX_AHEAD_MS)) return undefined
-  return new Date(ms).toISOString()
+  const ms = typeof ts === 'number' ? Math.floor(ts) : typeof ts === 'string' ? parseIso(ts) : Number.NaN
+  if (!(ms >= 0 && ms <= receivedAt + MAX_AHEAD_MS && ms <= MAX_TIME_MS)) return undefined
+  return isoTime(ms)
 }
 
-function isoTime(text: string): number {
-  if (!ISO_8601.test(text)) return Number.NaN
-  // A time without a zone is read as UTC: a server's local zone says nothing about the device.
-  return Date.parse(/(Z|[+-]\d\d(:?\d\d)?)$/.test(text.slice(11)) ? text : `${text}Z`)
+function parseIso(text: string): number {
+  const match = ISO_8601.exec(text)
+  if (match === null) return Number.NaN
+  const [, time = '', fraction = '', hours, minutes = '00'] = match
+  // A time without a zone is read as UTC: a server's local zone says nothing about the device. Date.parse wants a point
+  // before the fraction and a colon in the zone, where ISO 8601 allows other forms.
+  const zone = hours === undefined ? 'Z' : `${hours}:${minutes}`
+  return Date.parse(`${time}${fraction.replace(',', '.')}${zone}`)
 }
 
 interface Flat {
@@ -208,6 +222,7 @@ function flattenInto(flat: Flat, prefix: string, json: JsonObject, depth: number
   if (depth > MAX_DEPTH) return 'too-deep'
   for (const name in json) {
     const value = json[name] as Json
+    if (name === '') return 'bad-metric-name'
     const path = prefix === '' ? name : `${prefix}.${name}`
     if (path.length > MAX_METRIC_NAME) return 'metric-name-too-long'
     let reason: RejectionReason | undefined
@@ -215,7 +230,7 @@ function flattenInto(flat: Flat, prefix: string, json: JsonObject, depth: number
       reason = flattenInto(flat, path, value, depth + 1)
     } else {
       // `__proto__` as the name of a property would replace the prototype of `reported` instead of naming a metric.
-      if (name === '' || path === '__proto__') return 'bad-metric-name'
+      if (path === '__proto__') return 'bad-metric-name'
       reason = checkValue(value, depth)
       flat.names.push(path)
       flat.values.push(value)

@@ -4,6 +4,10 @@ import type { Offset } from '../contract/record.ts'
 export interface Checkpoint {
   readonly input: Offset
   readonly changelog: Offset
+  /** It has held all of the changelog once: until then, devices are missing that it will hold. */
+  readonly whole: boolean
+  /** Epoch ms at which it last held all of the changelog, or began to read it from the start. */
+  readonly since: number
 }
 
 /** The store of one partition: bytes in, bytes out. Codecs belong to the caller. */
@@ -26,7 +30,7 @@ export interface StateStore extends AsyncDisposable {
    */
   commit(writes: ReadonlyMap<string, Uint8Array | null>, reached: Checkpoint, added?: number): Promise<void>
 
-  /** Counts the keys by a scan, in slices that leave the event loop free. */
+  /** Counts the keys by a scan, in slices that leave the event loop free. Not while a commit is under way. */
   recount(): Promise<number>
 
   /** Back to empty, without a checkpoint. */

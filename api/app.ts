@@ -1,0 +1,182 @@
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import swagger from '@fastify/swagger'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import { Type } from 'typebox'
+import type { StatusReader } from '../processor/contract/query.ts'
+import { deviceRoutes } from './devices.ts'
+import { DESCRIPTION, jsonAnswer, problemAnswers } from './documentation.ts'
+import { Gate } from './gate.ts'
+import { healthRoutes } from './health.ts'
+import { DEFAULT_LIMITS, type Limits } from './limits.ts'
+import { measureReads, RequestDurations } from './measures.ts'
+import { partitionRoutes } from './partitions.ts'
+import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf } from './problem.ts'
+import { COMPONENTS } from './schemas.ts'
+import { compileValidator } from './validation.ts'
+import { answerBrokenRequest, answerOddities } from './wire.ts'
+
+export type Api = FastifyInstance<Server, IncomingMessage, ServerResponse, FastifyBaseLogger, TypeBoxTypeProvider>
+
+export interface AppOptions {
+  readonly reader: StatusReader
+  /** The problems that make the process not ready; none when it is ready. */
+  readonly checks: () => Promise<readonly string[]>
+  readonly registry: Registry
+  readonly logger: Logger
+  /** Defaults: DEFAULT_LIMITS. */
+  readonly limits?: Partial<Limits>
+  readonly version?: string
+}
+
+/** The HTTP application, ready for `inject()`; it never listens. */
+export async function buildApp(options: AppOptions): Promise<Api> {
+  const { reader, checks, registry, logger } = options
+  const limits = { ...DEFAULT_LIMITS, ...options.limits }
+  const api = createFastify(limits, logger)
+  api.setValidatorCompiler(compileValidator)
+  // Nothing is to be dropped or converted in an answer, so that the schemas of answers only document.
+  api.setSerializerCompiler(() => JSON.stringify)
+  const unknown = rememberRoutes(api)
+  api.setNotFoundHandler((request, reply) => answerError(unknown(request.url), request, reply, logger))
+  api.setErrorHandler((error, request, reply) => {
+    // Fastify reads the body before it says that there is no such route: then the body is not what is wrong.
+    answerError(request.is404 ? unknown(request.url) : error, request, reply, logger)
+  })
+  // Beside JSON, Fastify would take text.
+  api.removeContentTypeParser('text/plain')
+
+  const single = new Gate('reads of one device', limits.maxSingleReads)
+  const many = new Gate('reads of many devices', limits.maxManyReads)
+  measureReads(registry, { single, many })
+  const durations = new RequestDurations(registry)
+
+  for (const component of COMPONENTS) api.addSchema(component)
+  await api.register(swagger, documentOptions(options.version ?? '0'))
+  await api.register(async (routes: Api) => {
+    durations.observeRoutes(routes)
+    deviceRoutes(routes, { reader, single, many, limits })
+    partitionRoutes(routes, reader, many)
+    healthRoutes(routes, checks, registry)
+    indexRoutes(routes)
+  })
+  // Added after the routes, it serves only requests that have none: their paths are the client's to choose.
+  api.addHook('onResponse', durations.hook('any', 'none'))
+  await api.ready()
+  return api
+}
+
+function createFastify(limits: Limits, logger: Logger): Api {
+  const api = Fastify({
+    // A logger given to Fastify makes a child for each request; errors are logged by the error handler instead.
+    logger: false,
+    routerOptions: {
+      // The schema of a device id refuses long ones with 400; the length of a path is bounded by maxHeaderBytes.
+      maxParamLength: limits.maxHeaderBytes,
+    },
+    http: {
+      maxHeaderSize: limits.maxHeaderBytes,
+      headersTimeout: limits.requestTimeoutMs,
+      connectionsCheckingInterval: Math.max(100, limits.requestTimeoutMs / 4),
+    },
+    requestTimeout: limits.requestTimeoutMs,
+    connectionTimeout: limits.idleSocketTimeoutMs,
+    keepAliveTimeout: limits.keepAliveTimeoutMs,
+    bodyLimit: limits.maxBodyBytes,
+    // While closing, what still comes on open connections is answered, with `connection: close`.
+    return503OnClosing: false,
+    clientErrorHandler: answerBrokenRequest,
+    frameworkErrors: (error, request, reply) => answerError(error, request, reply, logger),
+  })
+  api.server.maxConnections = limits.maxConnections
+  answerOddities(api.server)
+  return api.withTypeProvider<TypeBoxTypeProvider>()
+}
+
+function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {
+  let problem = problemOf(error)
+  if (problem === undefined) {
+    logger.error({ err: error, method: request.method, url: request.url }, 'a request met an unexpected error')
+    problem = new ProblemError('internal-error', 'an unexpected error; the log of this process has it')
+  }
+  const body = JSON.stringify(problem.body(instanceOf(request.url)))
+  // Bytes, as Fastify adds a charset to the type of a text, and this type has none.
+  reply.code(problem.status).headers(problem.headers).header('content-type', PROBLEM_TYPE).send(Buffer.from(body))
+}
+
+/** The problem of a request target that no route answers: 405 when another method would do, else 404. */
+function rememberRoutes(api: Api): (target: string) => ProblemError {
+  const routes: { path: RegExp; exact: boolean; methods: string[] }[] = []
+  api.addHook('onRoute', ({ url, method }) => {
+    const path = new RegExp(`^${url.replaceAll('.', '\\.').replace(/:\w+/g, '[^/]+')}$`)
+    routes.push({ path, exact: !url.includes(':'), methods: [method].flat() })
+  })
+  return (target) => {
+    const path = target.split('?', 1)[0] as string
+    const matching = routes.filter((route) => route.path.test(path))
+    const exact = matching.filter((route) => route.exact)
+    const allowed = new Set((exact.length > 0 ? exact : matching).flatMap((route) => route.methods))
+    if (allowed.size === 0) return new ProblemError('unknown-route', 'there is nothing at this path; see /openapi.json')
+    const allow = Array.from(allowed).sort().join(', ')
+    return new ProblemError('method-not-allowed', `this path allows ${allow}`, {}, { allow })
+  }
+}
+
+function documentOptions(version: string): object {
+  return {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Tidemark',
+        version,
+        description: DESCRIPTION,
+        license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
+      },
+      servers: [{ url: '/' }],
+    },
+    refResolver: {
+      buildLocalReference: (schema: { $id?: string }, _uri: unknown, _fragment: string, i: number): string =>
+        schema.$id ?? `schema-${i}`,
+    },
+  }
+}
+
+const LINKS = {
+  devices: '/v1/devices',
+  partitions: '/v1/partitions',
+  metrics: '/metrics',
+  openapi: '/openapi.json',
+}
+
+function indexRoutes(api: Api): void {
+  let document: string | undefined
+  api.get('/openapi.json', { schema: OPENAPI }, async (_request, reply) => {
+    document ??= JSON.stringify(api.swagger())
+    reply.header('content-type', 'application/json; charset=utf-8')
+    return document
+  })
+  api.get('/', { schema: INDEX }, async () => ({ name: 'tidemark', links: LINKS }))
+}
+
+const OPENAPI = {
+  operationId: 'openapi',
+  summary: 'This document',
+  response: {
+    200: jsonAnswer('OpenAPI 3.1.', Type.Object({ openapi: Type.String() }), { openapi: '3.1.0' }),
+    ...problemAnswers(),
+  },
+}
+
+const INDEX = {
+  operationId: 'index',
+  summary: 'Where things are',
+  response: {
+    200: jsonAnswer('Paths.', Type.Object({ name: Type.String(), links: Type.Record(Type.String(), Type.String()) }), {
+      name: 'tidemark',
+      links: LINKS,
+    }),
+    ...problemAnswers(),
+  },
+}

@@ -1,0 +1,180 @@
+import type { FastifyReply } from 'fastify'
+import { Type } from 'typebox'
+import type { Answer, StatusReader } from '../processor/contract/query.ts'
+import type { Api } from './app.ts'
+import { decodeCursor, encodeCursor, MAX_CURSOR } from './cursor.ts'
+import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, problemExample } from './documentation.ts'
+import type { Gate } from './gate.ts'
+import type { Limits } from './limits.ts'
+import { ProblemError, problemOf } from './problem.ts'
+import { DeviceId } from './schemas.ts'
+import { freshnessMember, spliceStatus } from './splice.ts'
+
+export interface DeviceRoutes {
+  readonly reader: StatusReader
+  readonly single: Gate
+  readonly many: Gate
+  readonly limits: Limits
+}
+
+const JSON_TYPE = 'application/json; charset=utf-8'
+const NO_QUERY = Type.Object({}, { additionalProperties: false })
+
+/** Most devices asked of the reader at once: the bound on `maxAnswerBytes` is kept between the slices. */
+const SLICE = 200
+
+export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceRoutes): void {
+  api.get('/v1/devices/:deviceId', { schema: GET_DEVICE }, async (request, reply) => {
+    const { deviceId } = request.params
+    const { status, freshness } = await single.run(() => reader.get(deviceId))
+    if (status === undefined) {
+      throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, { freshness })
+    }
+    reply.header('content-type', JSON_TYPE)
+    return spliceStatus(status, freshnessMember(freshness))
+  })
+
+  api.get('/v1/devices', { schema: LIST_DEVICES }, async (request, reply) => {
+    const { limit, cursor } = request.query
+    const after = cursor === undefined ? undefined : decodeCursor(cursor)
+    if (cursor !== undefined && after === undefined) {
+      throw ProblemError.invalid([{ field: 'cursor', message: 'is not a cursor that this API gave' }])
+    }
+    const { items, last } = await many.run(() => readPage(reader, after, limit ?? DEFAULT_LIMIT, limits.maxAnswerBytes))
+    return sendPage(reply, items, limit ?? DEFAULT_LIMIT, last)
+  })
+
+  api.post('/v1/devices/batch-get', { schema: BATCH_GET, bodyLimit: limits.maxBodyBytes }, async (request, reply) => {
+    const { deviceIds } = request.body
+    const results = await many.run(() => readBatch(reader, deviceIds, limits.maxAnswerBytes))
+    reply.header('content-type', JSON_TYPE)
+    return `{"results":[${results.join(',')}]}`
+  })
+}
+
+/** `last`: the id after which the next page begins; undefined when there is none. */
+async function readPage(
+  reader: StatusReader,
+  after: string | undefined,
+  limit: number,
+  maxBytes: number,
+): Promise<{ items: string[]; last: string | undefined }> {
+  const items: string[] = []
+  let last = after
+  let bytes = 0
+  for (;;) {
+    const page = await reader.list(last, Math.min(SLICE, limit - items.length))
+    for (let i = 0; i < page.items.length; i++) {
+      const { deviceId, status, freshness } = page.items[i] as (typeof page.items)[number]
+      if (status === undefined) continue
+      // One status is always given, so that paging goes on.
+      if (items.length > 0 && bytes + status.byteLength > maxBytes) return { items, last }
+      items.push(spliceStatus(status, freshnessMember(freshness)))
+      bytes += status.byteLength
+      last = deviceId
+    }
+    if (!page.more) return { items, last: undefined }
+    if (items.length >= limit) return { items, last }
+  }
+}
+
+function sendPage(reply: FastifyReply, items: readonly string[], limit: number, last: string | undefined): string {
+  reply.header('content-type', JSON_TYPE)
+  if (last === undefined) return `{"items":[${items.join(',')}]}`
+  const cursor = encodeCursor(last)
+  reply.header('link', `</v1/devices?limit=${limit}&cursor=${cursor}>; rel="next"`)
+  return `{"items":[${items.join(',')}],"nextCursor":"${cursor}"}`
+}
+
+async function readBatch(reader: StatusReader, deviceIds: readonly string[], maxBytes: number): Promise<string[]> {
+  const results: string[] = []
+  let bytes = 0
+  for (let from = 0; from < deviceIds.length; from += SLICE) {
+    const slice = deviceIds.slice(from, from + SLICE)
+    const answers = bytes > maxBytes ? slice.map(() => ANSWER_FULL) : await reader.getMany(slice)
+    for (let i = 0; i < slice.length; i++) {
+      const answer = answers[i] as Answer | Error
+      const full = !(answer instanceof Error) && bytes + (answer.status?.byteLength ?? 0) > maxBytes
+      results.push(batchResult(slice[i] as string, full ? ANSWER_FULL : answer))
+      if (!(answer instanceof Error)) bytes += answer.status?.byteLength ?? 0
+    }
+  }
+  return results
+}
+
+const ANSWER_FULL = new ProblemError('answer-too-large', 'this answer is full: ask for the device in another request')
+
+function batchResult(deviceId: string, answer: Answer | Error): string {
+  if (answer instanceof Error) {
+    const problem = problemOf(answer)
+    if (problem === undefined) throw answer
+    return JSON.stringify({ deviceId, error: problem.body() })
+  }
+  const freshness = freshnessMember(answer.freshness)
+  if (answer.status === undefined) return `{"deviceId":"${deviceId}","found":false,${freshness}}`
+  return spliceStatus(answer.status, `${freshness},"found":true`)
+}
+
+const DEFAULT_LIMIT = 100
+
+const GET_DEVICE = {
+  operationId: 'getDevice',
+  summary: 'The last status of one device',
+  params: Type.Object({ deviceId: DeviceId }),
+  querystring: NO_QUERY,
+  response: {
+    200: jsonAnswer('The last status.', 'Device', EXAMPLE_DEVICE),
+    ...problemAnswers('unknown-device', 'partition-unavailable', 'overloaded'),
+  },
+}
+
+const LIST_DEVICES = {
+  operationId: 'listDevices',
+  summary: 'All devices by id, page by page',
+  description:
+    'Ascending by id in byte order. A page can hold fewer devices than `limit` when their statuses are large: only the absence of `nextCursor` says that it is the last. Devices that come to be between two pages are in a later page if their id is.',
+  querystring: Type.Object(
+    {
+      limit: Type.Optional(
+        Type.Integer({ minimum: 1, maximum: 1000, default: DEFAULT_LIMIT, description: 'Most devices in the page.' }),
+      ),
+      cursor: Type.Optional(
+        Type.String({
+          pattern: '^[A-Za-z0-9_-]+$',
+          maxLength: MAX_CURSOR,
+          description: '`nextCursor` of the page before. It means nothing else, and only this API can make one.',
+        }),
+      ),
+    },
+    { additionalProperties: false },
+  ),
+  response: {
+    200: {
+      ...jsonAnswer('A page.', 'DevicePage', { items: [EXAMPLE_DEVICE], nextCursor: encodeCursor('truck-17') }),
+      headers: { Link: { type: 'string', description: 'The next page, `rel="next"` (RFC 8288); absent on the last.' } },
+    },
+    ...problemAnswers('partition-unavailable', 'overloaded'),
+  },
+}
+
+const BATCH_GET = {
+  operationId: 'batchGetDevices',
+  summary: 'The last status of up to 1,000 devices',
+  description:
+    'One result per id, in the order of the ids; an id that is given twice is answered twice. What cannot be had now is an `error` in its place.',
+  body: Type.Object(
+    { deviceIds: Type.Array(DeviceId, { minItems: 1, maxItems: 1000 }) },
+    { additionalProperties: false, examples: [{ deviceIds: ['truck-17', 'truck-18'] }] },
+  ),
+  querystring: NO_QUERY,
+  response: {
+    200: jsonAnswer('The results.', 'BatchResults', {
+      results: [
+        { ...EXAMPLE_DEVICE, found: true },
+        { deviceId: 'truck-18', found: false, freshness: EXAMPLE_DEVICE.freshness },
+        { deviceId: 'truck-19', error: problemExample('partition-unavailable') },
+      ],
+    }),
+    ...problemAnswers('body-too-large', 'unsupported-media-type', 'overloaded'),
+  },
+}

@@ -1,0 +1,90 @@
+import { Type } from 'typebox'
+import { PROBLEM_TYPE, PROBLEMS, type ProblemKind } from './problem.ts'
+
+/** How answers are written in the OpenAPI document: `schema.response` of a Fastify route. */
+export interface ResponseDoc {
+  readonly description: string
+  readonly content: Record<string, { schema: object; examples?: Record<string, { value: unknown }> }>
+  readonly headers?: Record<string, object>
+}
+
+/** `schema`: one of its own, or the name of a component. */
+export function jsonAnswer(description: string, schema: object | string, example: unknown): ResponseDoc {
+  const described = typeof schema === 'string' ? Type.Ref(`${schema}#`) : schema
+  return {
+    description,
+    content: { 'application/json': { schema: described, examples: { answer: { value: example } } } },
+  }
+}
+
+const RETRY_AFTER = { 'Retry-After': { type: 'integer', minimum: 1, description: 'Seconds after which to ask again.' } }
+
+/** Answers that any request can meet, before its route is known. */
+const EVERYWHERE: readonly ProblemKind[] = ['invalid-request', 'request-timeout', 'headers-too-large', 'internal-error']
+
+/** The problems a route can answer, those of every route included, by status. */
+export function problemAnswers(...kinds: readonly ProblemKind[]): Record<string, ResponseDoc> {
+  const byStatus = new Map<number, ProblemKind[]>()
+  for (const kind of [...EVERYWHERE, ...kinds]) {
+    const status = PROBLEMS[kind][0]
+    byStatus.set(status, [...(byStatus.get(status) ?? []), kind])
+  }
+  return Object.fromEntries(Array.from(byStatus, ([status, alike]) => [status, problemAnswer(status, alike)]))
+}
+
+function problemAnswer(status: number, kinds: readonly ProblemKind[]): ResponseDoc {
+  const examples = Object.fromEntries(kinds.map((kind) => [kind, { value: problemExample(kind) }]))
+  const doc = {
+    description: `${kinds.map((kind) => PROBLEMS[kind][1]).join(', or ')}.`,
+    content: { [PROBLEM_TYPE]: { schema: Type.Ref('Problem#'), examples } },
+  }
+  return status === 503 ? { ...doc, headers: RETRY_AFTER } : doc
+}
+
+const DETAILS: Readonly<Partial<Record<ProblemKind, object>>> = {
+  'invalid-request': {
+    detail: 'limit must be <= 1000',
+    errors: [{ field: 'limit', message: 'must be <= 1000' }],
+  },
+  'unknown-device': { detail: 'no telemetry of device truck-18 has been seen', freshness: exampleFreshness() },
+  'partition-unavailable': { detail: 'no copy of partition 3 can answer now: it is being restored' },
+}
+
+export function problemExample(kind: ProblemKind): object {
+  const [status, title] = PROBLEMS[kind]
+  return { type: `urn:tidemark:problem:${kind}`, title, status, detail: title.toLowerCase(), ...DETAILS[kind] }
+}
+
+function exampleFreshness(): object {
+  return { partition: 3, offset: 1042, lag: 0, servedBy: 'owner' }
+}
+
+export const EXAMPLE_DEVICE = {
+  deviceId: 'truck-17',
+  rev: 42,
+  reported: {
+    temperature: { value: 21.5, at: '2026-11-24T10:00:00.000Z' },
+    'pos.lat': { value: 52.1, at: '2026-11-24T10:00:00.000Z' },
+  },
+  connectivity: { state: 'online', since: '2026-11-24T09:58:00.000Z', reason: 'connected', session: 7 },
+  firstSeenAt: '2026-11-20T07:00:00.000Z',
+  lastSeenAt: '2026-11-24T10:00:00.120Z',
+  counters: { messages: 42, late: 0, duplicates: 0, skewed: 0 },
+  freshness: exampleFreshness(),
+}
+
+export const EXAMPLE_COPY = {
+  instance: 'tidemark-1',
+  state: 'running',
+  offset: 1042,
+  changelogOffset: 977,
+  lag: 0,
+  devices: 125_000,
+}
+
+export const DESCRIPTION = `The last status of every device of a fleet.
+
+Every answer says how fresh it is. Errors are \`application/problem+json\` (RFC 9457); \`errors\` names the fields to
+blame. Beside what each operation lists: an unknown path is answered with 404, a known path with another method with 405
+and \`Allow\`, both as problems. \`HEAD\` is answered wherever \`GET\` is. Query parameters that are not listed are refused
+under /v1.`

@@ -1,0 +1,33 @@
+/** Every bound of the HTTP side, and what happens there. */
+export interface Limits {
+  /** From the first byte of a request to its last; then 408 and the connection is closed. */
+  readonly requestTimeoutMs: number
+  /** A connection with a request under way on which no byte moves is closed. */
+  readonly idleSocketTimeoutMs: number
+  /** A connection without a request is closed. */
+  readonly keepAliveTimeoutMs: number
+  /** Request line and headers; then 431. */
+  readonly maxHeaderBytes: number
+  /** Then 413. Holds 1,000 device ids of 128 characters. */
+  readonly maxBodyBytes: number
+  /** Further connections are closed at once. */
+  readonly maxConnections: number
+  /** Reads of one device under way; then 503 with Retry-After. */
+  readonly maxSingleReads: number
+  /** Pages, batches and partition tables under way; then 503 with Retry-After. */
+  readonly maxManyReads: number
+  /** Statuses in one answer: a page ends early and has a `nextCursor`; the rest of a batch gets an error in place. */
+  readonly maxAnswerBytes: number
+}
+
+export const DEFAULT_LIMITS: Limits = {
+  requestTimeoutMs: 10_000,
+  idleSocketTimeoutMs: 60_000,
+  keepAliveTimeoutMs: 30_000,
+  maxHeaderBytes: 16 * 1024,
+  maxBodyBytes: 256 * 1024,
+  maxConnections: 10_000,
+  maxSingleReads: 8_192,
+  maxManyReads: 256,
+  maxAnswerBytes: 16 * 1024 * 1024,
+}

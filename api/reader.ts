@@ -1,0 +1,189 @@
+import type { Logger } from 'pino'
+import { TidemarkError, UnavailableError } from '../processor/contract/errors.ts'
+import { partitionOf } from '../processor/contract/partition.ts'
+import type {
+  Answer,
+  Copy,
+  Owner,
+  OwnerMap,
+  PartitionInfo,
+  PartitionReader,
+  StatusReader,
+} from '../processor/contract/query.ts'
+import { Gather } from './gather.ts'
+import { mergeLists } from './merge.ts'
+import { Owners } from './owners.ts'
+
+export interface RoutedReaderOptions {
+  readonly partitions: number
+  readonly owners: () => Promise<OwnerMap>
+  /** The reader of one member; undefined when it cannot be reached. Called per question: it keeps what is costly. */
+  readonly connect: (owner: Owner) => PartitionReader | undefined
+  readonly logger: Logger
+  /** Epoch ms. */
+  readonly now: () => number
+  /** Least time between two loads of the owner map, in ms; default 100. */
+  readonly ownersMinAgeMs?: number
+  /** The owner map is loaded anew when older than this, in ms; default 5,000. */
+  readonly ownersMaxAgeMs?: number
+  /** A copy that has not answered after this, in ms, counts as unavailable and the next one is asked; default 1,000. */
+  readonly answerWithinMs?: number
+  /** What an UnavailableError tells the client to wait, in seconds; default 1. */
+  readonly retryAfterSeconds?: number
+}
+
+/**
+ * Reads every device of the fleet through the processes that hold the partitions: the owner, or a standby while the owner
+ * cannot answer. It remembers nothing but the owner map, so any number of API processes can stand beside each other.
+ */
+export class RoutedReader implements StatusReader {
+  readonly #options: RoutedReaderOptions
+  readonly #owners: Owners
+  readonly #single = new Gather((partition, deviceIds) => this.#readMany(partition, deviceIds))
+  readonly #answerWithinMs: number
+
+  constructor(options: RoutedReaderOptions) {
+    this.#options = options
+    this.#answerWithinMs = options.answerWithinMs ?? 1_000
+    this.#owners = new Owners({
+      load: options.owners,
+      now: options.now,
+      logger: options.logger,
+      minAgeMs: options.ownersMinAgeMs ?? 100,
+      maxAgeMs: options.ownersMaxAgeMs ?? 5_000,
+    })
+  }
+
+  get(deviceId: string): Promise<Answer> {
+    return this.#single.get(partitionOf(deviceId, this.#options.partitions), deviceId)
+  }
+
+  async getMany(deviceIds: readonly string[]): Promise<(Answer | Error)[]> {
+    const places = new Map<number, number[]>()
+    for (let i = 0; i < deviceIds.length; i++) {
+      const partition = partitionOf(deviceIds[i] as string, this.#options.partitions)
+      const known = places.get(partition)
+      if (known === undefined) places.set(partition, [i])
+      else known.push(i)
+    }
+    const results: (Answer | Error)[] = Array.from({ length: deviceIds.length })
+    const fill = async (partition: number, at: readonly number[]): Promise<void> => {
+      try {
+        const answers = await this.#readMany(
+          partition,
+          at.map((i) => deviceIds[i] as string),
+        )
+        for (let k = 0; k < at.length; k++) results[at[k] as number] = answers[k] as Answer
+      } catch (error) {
+        if (!(error instanceof UnavailableError)) throw error
+        for (const i of at) results[i] = error
+      }
+    }
+    await Promise.all(Array.from(places, ([partition, at]) => fill(partition, at)))
+    return results
+  }
+
+  /** Rejects with UnavailableError when one partition cannot answer: a page with holes would pass for a whole one. */
+  list(after: string | undefined, limit: number): Promise<{ items: (Answer & { deviceId: string })[]; more: boolean }> {
+    return mergeLists(this.#options.partitions, after, limit, (partition, from, count) =>
+      this.#ask(partition, (reader) => reader.list(partition, from, count)),
+    )
+  }
+
+  /** A member that does not answer leaves its copies out; every partition is there, with or without an owner. */
+  async partitions(): Promise<PartitionInfo[]> {
+    const map = await this.#owners.renew()
+    const members = new Map<string, Owner>()
+    for (const { active, standbys } of map.values()) {
+      for (const owner of active === undefined ? standbys : [active, ...standbys]) members.set(owner.endpoint, owner)
+    }
+    const copies = (await Promise.all(Array.from(members.values(), (member) => this.#copies(member)))).flat()
+    return Array.from({ length: this.#options.partitions }, (_, partition) => {
+      const here = copies.filter((copy) => copy.partition === partition)
+      const active = map.get(partition)?.active?.instance
+      return {
+        partition,
+        owner: ownerAmong(here, active),
+        standbys: here.filter((copy) => copy.role === 'standby'),
+      }
+    })
+  }
+
+  async #copies(member: Owner): Promise<Copy[]> {
+    try {
+      return await this.#askMember(member, (reader) => reader.copies())
+    } catch (error) {
+      if (error instanceof TidemarkError) return []
+      throw error
+    }
+  }
+
+  async #readMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
+    const answers = await this.#ask(partition, (reader) => reader.getMany(partition, deviceIds))
+    // The map may say owner where a standby is by now: the answer is good, the map is not.
+    if (answers[0]?.freshness.servedBy === 'standby') this.#owners.hint()
+    return answers
+  }
+
+  /**
+   * Asks the owner; if it cannot answer, the owner by a new map, then the standbys. While the map is too young to be
+   * loaded again the standbys come first: an answer a little older is better than a late one.
+   */
+  async #ask<T>(partition: number, question: (reader: PartitionReader) => Promise<T>): Promise<T> {
+    const failures: TidemarkError[] = []
+    const attempt = async (copies: readonly (Owner | undefined)[]): Promise<{ answer: T } | undefined> => {
+      for (const copy of copies) {
+        if (copy === undefined) continue
+        try {
+          return { answer: await this.#askMember(copy, question) }
+        } catch (error) {
+          if (!(error instanceof TidemarkError)) throw error
+          failures.push(error)
+        }
+      }
+      return undefined
+    }
+    const known = (await this.#owners.current()).get(partition)
+    let found = await attempt([known?.active])
+    if (found === undefined && !this.#owners.renewable) found = await attempt(known?.standbys ?? [])
+    if (found === undefined) {
+      const renewed = (await this.#owners.renew()).get(partition)
+      found = await attempt([renewed?.active, ...(renewed?.standbys ?? [])])
+    }
+    if (found === undefined) throw this.#unavailable(partition, failures)
+    return found.answer
+  }
+
+  async #askMember<T>(member: Owner, question: (reader: PartitionReader) => Promise<T>): Promise<T> {
+    const reader = this.#options.connect(member)
+    if (reader === undefined) {
+      throw new UnavailableError('PARTITION_UNAVAILABLE', `${member.instance} cannot be reached`)
+    }
+    const { promise: late, reject } = Promise.withResolvers<never>()
+    const timer = setTimeout(() => {
+      const waited = `did not answer within ${this.#answerWithinMs} ms`
+      reject(new UnavailableError('PARTITION_UNAVAILABLE', `${member.instance} ${waited}`))
+    }, this.#answerWithinMs)
+    try {
+      return await Promise.race([question(reader), late])
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  #unavailable(partition: number, failures: readonly TidemarkError[]): UnavailableError {
+    const told = failures.map((error) => (error instanceof UnavailableError ? error.retryAfterSeconds : 0))
+    const retryAfter = Math.max(this.#options.retryAfterSeconds ?? 1, ...told)
+    const reason = failures.at(-1)?.message ?? 'it has neither an owner nor a standby'
+    const message = `no copy of partition ${partition} can answer now: ${reason}`
+    return new UnavailableError('PARTITION_UNAVAILABLE', message, retryAfter, failures.at(-1))
+  }
+}
+
+/** Two members may hold themselves for the owner while a partition moves; then the map decides, then who is further. */
+function ownerAmong(copies: readonly Copy[], active: string | undefined): Copy | undefined {
+  const owners = copies.filter((copy) => copy.role === 'owner')
+  return (
+    owners.find((copy) => copy.instance === active) ?? owners.sort((a, b) => b.changelogOffset - a.changelogOffset)[0]
+  )
+}

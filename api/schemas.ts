@@ -1,0 +1,124 @@
+import { Type } from 'typebox'
+import { CONNECTIVITY_REASONS } from '../processor/contract/status.ts'
+
+/** The shapes of the HTTP API, for validation of requests and for the OpenAPI document. */
+
+export const DeviceId = Type.String({
+  pattern: '^[A-Za-z0-9._:-]+$',
+  minLength: 1,
+  maxLength: 128,
+  description: '1 to 128 of `A-Za-z0-9._:-`.',
+})
+
+const Time = Type.String({ format: 'date-time', description: 'ISO 8601, milliseconds, UTC.' })
+const Count = Type.Integer({ minimum: 0 })
+
+const Freshness = Type.Object(
+  {
+    partition: Type.Integer({ minimum: 0, description: 'The partition of the log in which the device lives.' }),
+    offset: Type.Integer({ minimum: 0, description: 'Input position that the answer includes (exclusive end).' }),
+    lag: Type.Integer({ minimum: 0, description: 'Records of the partition not yet in the answer when it was given.' }),
+    servedBy: Type.Enum(['owner', 'standby'], {
+      description: 'Whether the owner of the partition or a standby answered.',
+    }),
+  },
+  { $id: 'Freshness', description: 'How fresh an answer is.' },
+)
+
+const status = {
+  deviceId: DeviceId,
+  rev: Type.Integer({ minimum: 0, description: 'Grows by one with every record that changes the status.' }),
+  reported: Type.Record(
+    Type.String(),
+    Type.Object({ value: Type.Unknown({ description: 'Any JSON value.' }), at: Time }),
+    { description: 'The newest value of each metric and the time at which it held.' },
+  ),
+  connectivity: Type.Object({
+    state: Type.Enum(['online', 'offline', 'unknown']),
+    since: Time,
+    reason: Type.Enum([...CONNECTIVITY_REASONS]),
+    session: Type.Integer({ minimum: 0, description: 'Epoch of the MQTT session; 0: none was seen.' }),
+  }),
+  firstSeenAt: Time,
+  lastSeenAt: Time,
+  counters: Type.Object({ messages: Count, late: Count, duplicates: Count, skewed: Count }),
+  sequence: Type.Optional(
+    Type.Object(
+      { seen: Type.Array(Type.Array(Count, { minItems: 2, maxItems: 2 })), at: Type.Optional(Time), session: Count },
+      { description: 'Which `seq` numbers were applied; absent while the device sends none.' },
+    ),
+  ),
+  freshness: Type.Ref('Freshness#'),
+}
+
+const Device = Type.Object(status, { $id: 'Device', description: 'The last status of a device.' })
+
+const Problem = Type.Object(
+  {
+    type: Type.String({ format: 'uri', description: 'Names the kind of problem; never changes.' }),
+    title: Type.String(),
+    status: Type.Integer({ minimum: 400, maximum: 599 }),
+    detail: Type.String(),
+    instance: Type.Optional(Type.String({ format: 'uri-reference', description: 'The path that was asked for.' })),
+    errors: Type.Optional(
+      Type.Array(Type.Object({ field: Type.String(), message: Type.String() }), {
+        description: 'What is wrong with which parameter or place in the body; or what a process is not ready for.',
+      }),
+    ),
+    freshness: Type.Optional(Type.Ref('Freshness#')),
+  },
+  { $id: 'Problem', description: 'An error, as RFC 9457 has it.' },
+)
+
+const DevicePage = Type.Object(
+  {
+    items: Type.Array(Type.Ref('Device#')),
+    nextCursor: Type.Optional(Type.String({ description: 'Where the next page begins; absent on the last page.' })),
+  },
+  { $id: 'DevicePage' },
+)
+
+const BatchResult = Type.Union(
+  [
+    Type.Object({ ...status, found: Type.Literal(true) }),
+    Type.Object({ deviceId: DeviceId, found: Type.Literal(false), freshness: Type.Ref('Freshness#') }),
+    Type.Object({ deviceId: DeviceId, error: Type.Ref('Problem#') }),
+  ],
+  { $id: 'BatchResult', description: 'A status, or that the device is not known, or why neither can be said now.' },
+)
+
+const BatchResults = Type.Object({ results: Type.Array(Type.Ref('BatchResult#')) }, { $id: 'BatchResults' })
+
+const Copy = Type.Object(
+  {
+    instance: Type.String(),
+    state: Type.Enum(['restoring', 'running']),
+    offset: Type.Integer({ minimum: 0, description: 'Input position reached.' }),
+    changelogOffset: Type.Integer({ minimum: 0, description: 'Changelog position reached.' }),
+    lag: Type.Integer({ minimum: 0, description: 'Records not yet reached; for a standby, of the changelog.' }),
+    devices: Type.Union([Count, Type.Null()], { description: 'Devices held; null while they are being counted.' }),
+  },
+  { $id: 'Copy', description: 'One copy of a partition.' },
+)
+
+const Partitions = Type.Object(
+  {
+    partitions: Type.Array(
+      Type.Object({
+        partition: Count,
+        owner: Type.Union([Type.Ref('Copy#'), Type.Null()], { description: 'null: nobody owns the partition now.' }),
+        standbys: Type.Array(Type.Ref('Copy#')),
+      }),
+    ),
+    totals: Type.Object({
+      partitions: Count,
+      owned: Type.Integer({ minimum: 0, description: 'Partitions with an owner that is running.' }),
+      lag: Type.Integer({ minimum: 0, description: 'Sum of the lags of the owners.' }),
+      devices: Type.Union([Count, Type.Null()], { description: 'null while a partition is not counted.' }),
+    }),
+  },
+  { $id: 'Partitions' },
+)
+
+/** What other schemas refer to by name. */
+export const COMPONENTS = [Freshness, Device, Problem, DevicePage, BatchResult, BatchResults, Copy, Partitions]

@@ -1,0 +1,75 @@
+import type { AddressInfo } from 'node:net'
+import { ConfigurationError } from '../processor/contract/errors.ts'
+import { type Api, type AppOptions, buildApp } from './app.ts'
+
+export interface ServerOptions extends AppOptions {
+  readonly host: string
+  /** 0: any free port. */
+  readonly port: number
+  /** What a close waits for while /readyz already fails and all is still served: time for balancers to look elsewhere. */
+  readonly notice?: () => Promise<unknown>
+  /** How long a close waits for requests under way, in ms; then their connections are cut. Default 10,000. */
+  readonly drainMs?: number
+}
+
+/** The HTTP application on a socket. Closing it: readiness fails, requests under way end, connections close. */
+export class ApiServer implements AsyncDisposable {
+  readonly port: number
+  readonly #app: Api
+  readonly #options: ServerOptions
+  readonly #closing: { now: boolean }
+  #closed: Promise<void> | undefined
+
+  private constructor(app: Api, options: ServerOptions, closing: { now: boolean }) {
+    this.port = (app.server.address() as AddressInfo).port
+    this.#app = app
+    this.#options = options
+    this.#closing = closing
+  }
+
+  /** ConfigurationError PORT_UNAVAILABLE when the address cannot be listened on. */
+  static async open(options: ServerOptions): Promise<ApiServer> {
+    const closing = { now: false }
+    const checks = async () => (closing.now ? ['the process is shutting down'] : options.checks())
+    const app = await buildApp({ ...options, checks })
+    try {
+      await app.listen({ host: options.host, port: options.port })
+    } catch (error) {
+      await app.close()
+      throw portUnavailable(options, error)
+    }
+    const server = new ApiServer(app, options, closing)
+    options.logger.info({ url: server.url }, 'the API is listening')
+    return server
+  }
+
+  get url(): string {
+    const { host } = this.#options
+    return `http://${host.includes(':') ? `[${host}]` : host}:${this.port}`
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    const { logger, notice, drainMs = 10_000 } = this.#options
+    this.#closing.now = true
+    logger.info('the API is closing')
+    await notice?.()
+    const cut = setTimeout(() => {
+      logger.warn({ drainMs }, 'requests were still under way; their connections are cut')
+      this.#app.server.closeAllConnections()
+    }, drainMs)
+    // Idle connections are closed at once, the others after their answer.
+    await this.#app.close().finally(() => clearTimeout(cut))
+  }
+}
+
+function portUnavailable({ host, port }: ServerOptions, error: unknown): ConfigurationError {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
+  const why = code === 'EADDRINUSE' ? 'another program listens there' : code
+  const message = `the API cannot listen on ${host}:${port}: ${why}; set HTTP_PORT (0: any free port) or HOST`
+  return new ConfigurationError('PORT_UNAVAILABLE', message, error)
+}

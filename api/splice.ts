@@ -1,0 +1,16 @@
+import type { Freshness } from '../processor/contract/query.ts'
+
+/**
+ * The JSON text of a stored status with more members at its end. The status is never parsed: its bytes are the UTF-8 of
+ * one non-empty JSON object, so its last byte is `}`.
+ */
+export function spliceStatus(status: Uint8Array, members: string): string {
+  const bytes = Buffer.isBuffer(status) ? status : Buffer.from(status.buffer, status.byteOffset, status.byteLength)
+  return `${bytes.toString('utf8', 0, bytes.length - 1)},${members}}`
+}
+
+/** `"freshness":{…}`, the member of an answer that says how fresh it is. */
+export function freshnessMember(freshness: Freshness): string {
+  const { partition, offset, lag, servedBy } = freshness
+  return `"freshness":{"partition":${partition},"offset":${offset},"lag":${lag},"servedBy":"${servedBy}"}`
+}

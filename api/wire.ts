@@ -1,0 +1,42 @@
+import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { PROBLEM_TYPE, ProblemError } from './problem.ts'
+
+/** A request that the HTTP parser refused, or that took too long: there is no response object, only the socket. */
+export function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  refuse(socket, brokenRequest(error.code))
+}
+
+function brokenRequest(code: string | undefined): ProblemError {
+  if (code === 'HPE_HEADER_OVERFLOW') {
+    return new ProblemError('headers-too-large', 'the request line and the headers are over the limit')
+  }
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+    return new ProblemError('request-timeout', 'the request did not arrive in time')
+  }
+  return ProblemError.invalid([{ field: 'request', message: 'is not valid HTTP/1.1' }])
+}
+
+function refuse(socket: Duplex, problem: ProblemError, headers = ''): void {
+  const body = JSON.stringify(problem.body())
+  const head = `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\ncontent-type: ${PROBLEM_TYPE}\r\n`
+  const tail = `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`
+  socket.end(`${head}${headers}${tail}`, () => socket.destroy())
+}
+
+/** What Node would answer by itself, with an empty body or by closing the connection. */
+export function answerOddities(server: Server): void {
+  // No CONNECT: this is no proxy (RFC 9110 section 9.3.6).
+  server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
+    socket.on('error', () => socket.destroy())
+    refuse(socket, new ProblemError('method-not-allowed', 'CONNECT is not allowed here'), 'allow: GET, HEAD\r\n')
+  })
+  // An expectation other than 100-continue may be ignored (RFC 9110 section 10.1.1).
+  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
+    server.emit('request', request, response)
+  })
+}

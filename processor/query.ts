@@ -1,0 +1,86 @@
+import { UnavailableError } from './contract/errors.ts'
+import type { Answer, Copy, Freshness, Listing, PartitionReader } from './contract/query.ts'
+import { encodeStatus } from './contract/status.ts'
+import type { Role } from './role.ts'
+
+/** Answers from the copies of this process. An answer's `offset` is what it holds at least; it may hold more. */
+export class StoreReader implements PartitionReader {
+  readonly #instance: string
+  readonly #roles: ReadonlyMap<number, Role>
+
+  constructor(instance: string, roles: ReadonlyMap<number, Role>) {
+    this.#instance = instance
+    this.#roles = roles
+  }
+
+  async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
+    const role = this.#role(partition)
+    const freshness = freshnessOf(partition, role)
+    const answers: Answer[] = []
+    const missing: string[] = []
+    const places: number[] = []
+    for (let i = 0; i < deviceIds.length; i++) {
+      const deviceId = deviceIds[i] as string
+      const status = role.committed(deviceId)
+      answers.push({ status: status === undefined ? undefined : encodeStatus(status), freshness })
+      if (status !== undefined) continue
+      missing.push(deviceId)
+      places.push(i)
+    }
+    if (missing.length === 0) return answers
+    const values = await answered(partition, role.store.getMany(missing))
+    for (let i = 0; i < places.length; i++) answers[places[i] as number] = { status: values[i], freshness }
+    return answers
+  }
+
+  async list(partition: number, after: string | undefined, limit: number): Promise<Listing> {
+    const role = this.#role(partition)
+    const freshness = freshnessOf(partition, role)
+    const entries = await answered(partition, role.store.range(after, limit))
+    return { items: entries.map(([deviceId, status]) => ({ deviceId, status })), freshness }
+  }
+
+  async copies(): Promise<Copy[]> {
+    const copies: Copy[] = []
+    for (const [partition, role] of this.#roles) {
+      if (role.state === 'closed') continue
+      const { checkpoint, count } = role.store
+      copies.push({
+        partition,
+        instance: this.#instance,
+        role: role.kind,
+        state: role.state,
+        offset: checkpoint?.input ?? 0,
+        changelogOffset: checkpoint?.changelog ?? 0,
+        lag: role.lag,
+        devices: count,
+      })
+    }
+    return copies
+  }
+
+  #role(partition: number): Role {
+    const role = this.#roles.get(partition)
+    if (role === undefined || role.state === 'closed') {
+      throw new UnavailableError('NOT_OWNER', `${this.#instance} holds no copy of partition ${partition}: ask another`)
+    }
+    // A copy that has never been whole would call known devices unknown.
+    if (role.store.checkpoint?.whole !== true) {
+      throw new UnavailableError('PARTITION_UNAVAILABLE', `partition ${partition} is being restored: ask again`)
+    }
+    return role
+  }
+}
+
+function freshnessOf(partition: number, role: Role): Freshness {
+  return { partition, offset: role.store.checkpoint?.input ?? 0, lag: role.lag, servedBy: role.kind }
+}
+
+/** A store that fails is mended by the role that works on it; a reader asks another copy, or again. */
+async function answered<T>(partition: number, read: Promise<T>): Promise<T> {
+  try {
+    return await read
+  } catch (error) {
+    throw new UnavailableError('STORE_UNAVAILABLE', `partition ${partition} cannot be read here: ask again`, 1, error)
+  }
+}

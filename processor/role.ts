@@ -1,0 +1,63 @@
+import type { Logger } from 'pino'
+import { CorruptedError } from './contract/errors.ts'
+import type { Status } from './contract/status.ts'
+import type { ProcessorLimits } from './limits.ts'
+import type { Log } from './log/log.ts'
+import type { ProcessorMetrics } from './metrics.ts'
+import type { StatusCache } from './store/cache.ts'
+import type { StateStore } from './store/store.ts'
+import type { Turns } from './turns.ts'
+
+/** What the roles of one process share. */
+export interface RoleContext {
+  readonly instance: string
+  readonly log: Log
+  readonly cache: StatusCache
+  readonly turns: Turns
+  readonly limits: ProcessorLimits
+  readonly metrics: ProcessorMetrics
+  readonly logger: Logger
+  /** Epoch ms. */
+  readonly now: () => number
+  /** Resolves after `ms`, or as soon as `signal` aborts. */
+  readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>
+}
+
+/** What a reader may know of the work on one copy. */
+export interface Role {
+  readonly kind: 'owner' | 'standby'
+  readonly state: 'restoring' | 'running' | 'closed'
+  readonly store: StateStore
+  /** Records not yet reached: an owner's of the input, a standby's of the changelog. */
+  readonly lag: number
+  /** The committed status of a device, when it is at hand without a read. */
+  committed(deviceId: string): Status | undefined
+}
+
+/**
+ * Writes to the store until it succeeds: what is committed to the log must not be skipped. Between the tries it waits,
+ * longer each time, up to a bound. False when `signal` aborted first. Rejects with CorruptedError.
+ */
+export async function persist(
+  context: RoleContext,
+  partition: number,
+  write: () => Promise<void>,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const began = context.now()
+  let wait = context.limits.retryMinMs
+  for (let failures = 0; ; failures++) {
+    try {
+      await write()
+      if (failures > 0) context.logger.info({ partition, failures }, 'store writes again')
+      context.metrics.storeSeconds.observe({ instance: context.instance }, (context.now() - began) / 1000)
+      return true
+    } catch (error) {
+      if (error instanceof CorruptedError) throw error
+      if (failures === 0) context.logger.error({ partition, err: error }, 'store cannot be written: trying again')
+    }
+    await context.sleep(wait, signal)
+    if (signal.aborted) return false
+    wait = Math.min(wait * 2, context.limits.retryMaxMs)
+  }
+}

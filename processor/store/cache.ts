@@ -1,0 +1,112 @@
+import type { Status } from '../contract/status.ts'
+
+/** The decoded status of a device that was heard of lately, as a task folds it. */
+export interface CachedStatus {
+  readonly deviceId: string
+  /** The task that holds it; to any other task it is stale. */
+  readonly owner: object
+  status: Status
+  /** Number of the owner's batch that changed it last: until that batch is in the store, `status` is uncommitted. */
+  batch: number
+  /** Size of its JSON, bytes. */
+  bytes: number
+}
+
+interface Node extends CachedStatus {
+  held: boolean
+  visited: boolean
+  newer: Node | undefined
+  older: Node | undefined
+}
+
+export interface CacheLimits {
+  readonly maxEntries: number
+  /** Bytes of JSON; a decoded status takes about three times that in memory. */
+  readonly maxBytes: number
+}
+
+/**
+ * The hot statuses of all tasks of a process, within one bound; at the bound the least used ones go, to be read from
+ * the store again. Eviction is SIEVE (Zhang et al., NSDI 2024): a hit only sets a mark, and one pass of cold devices
+ * does not push out the hot ones.
+ */
+export class StatusCache {
+  readonly #limits: CacheLimits
+  readonly #nodes = new Map<string, Node>()
+  #newest: Node | undefined
+  #oldest: Node | undefined
+  #hand: Node | undefined
+  #bytes = 0
+
+  constructor(limits: CacheLimits) {
+    this.#limits = limits
+  }
+
+  get size(): number {
+    return this.#nodes.size
+  }
+
+  /** Sum of the entries' `bytes`. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  get(deviceId: string, owner: object): CachedStatus | undefined {
+    const node = this.#nodes.get(deviceId)
+    if (node === undefined || node.owner !== owner) return undefined
+    node.visited = true
+    return node
+  }
+
+  /** Replaces what was held for the device. The entry may be gone again at any later call. */
+  add(deviceId: string, owner: object, status: Status, batch: number, bytes: number): CachedStatus {
+    const old = this.#nodes.get(deviceId)
+    if (old !== undefined) this.#remove(old)
+    const older = this.#newest
+    const node: Node = { deviceId, owner, status, batch, bytes, held: true, visited: false, newer: undefined, older }
+    if (this.#newest === undefined) this.#oldest = node
+    else this.#newest.newer = node
+    this.#newest = node
+    this.#nodes.set(deviceId, node)
+    this.#bytes += bytes
+    this.#evict(node)
+    return node
+  }
+
+  /** Notes that the JSON of `entry`, which may have been evicted, now has `bytes` bytes. */
+  resize(entry: CachedStatus, bytes: number): void {
+    const { held } = entry as Node
+    if (held) this.#bytes += bytes - entry.bytes
+    entry.bytes = bytes
+    if (held && this.#bytes > this.#limits.maxBytes) this.#evict(undefined)
+  }
+
+  delete(deviceId: string): void {
+    const node = this.#nodes.get(deviceId)
+    if (node !== undefined) this.#remove(node)
+  }
+
+  #evict(keep: Node | undefined): void {
+    while (this.#nodes.size > this.#limits.maxEntries || this.#bytes > this.#limits.maxBytes) {
+      let node = this.#hand ?? this.#oldest
+      while (node?.visited === true) {
+        node.visited = false
+        node = node.newer ?? this.#oldest
+      }
+      if (node === undefined || (node === keep && this.#nodes.size === 1)) return
+      this.#hand = node.newer
+      if (node !== keep) this.#remove(node)
+    }
+  }
+
+  #remove(node: Node): void {
+    this.#nodes.delete(node.deviceId)
+    this.#bytes -= node.bytes
+    node.held = false
+    if (this.#hand === node) this.#hand = node.newer
+    if (node.newer === undefined) this.#newest = node.older
+    else node.newer.older = node.older
+    if (node.older === undefined) this.#oldest = node.newer
+    else node.older.newer = node.newer
+  }
+}

@@ -1,0 +1,188 @@
+import assert from 'node:assert/strict'
+import { type Effects, foldBatch } from './batch.ts'
+import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
+import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
+import type { Status } from './contract/status.ts'
+import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
+import { persist, type Role, type RoleContext } from './role.ts'
+import type { StateStore } from './store/store.ts'
+
+export type TaskState = 'restoring' | 'running' | 'closed'
+
+/** A damaged store is wiped and restored while running; nothing follows the end. */
+const LEGAL_MOVES: Readonly<Record<TaskState, readonly TaskState[]>> = {
+  restoring: ['running', 'closed'],
+  running: ['restoring', 'closed'],
+  closed: [],
+}
+
+/** The active work on one partition, for one claim: brings the store up to date, then folds what comes in. */
+export class Task implements Role {
+  readonly kind = 'owner'
+  readonly store: StateStore
+  readonly #context: RoleContext
+  readonly #claim: Claim
+  readonly #labels: { readonly instance: string; readonly partition: number }
+  #state: TaskState = 'restoring'
+  /** Committed: the next input offset to read, and the end of the changelog. */
+  #input: Offset
+  #changelogEnd: Offset
+  #inputEnd = 0
+  /** Batches begun, and batches whose effects are in the store. */
+  #batch = 0
+  #stored = 0
+  #wipedAt: Offset | undefined
+  /** Holds the cached statuses: those of a life that ended within a batch are not what is committed. */
+  #life: object = {}
+
+  constructor(context: RoleContext, claim: Claim, store: StateStore) {
+    this.#context = context
+    this.#claim = claim
+    this.store = store
+    this.#labels = { instance: context.instance, partition: claim.partition }
+    this.#input = claim.start.input
+    this.#changelogEnd = claim.start.changelogEnd
+  }
+
+  get state(): TaskState {
+    return this.#state
+  }
+
+  get lag(): number {
+    return Math.max(0, this.#inputEnd - (this.store.checkpoint?.input ?? 0))
+  }
+
+  committed(deviceId: string): Status | undefined {
+    const entry = this.#context.cache.get(deviceId, this.#life)
+    return entry !== undefined && entry.batch <= this.#stored ? entry.status : undefined
+  }
+
+  /**
+   * Resolves after `signal` aborted, when no more effect follows. Rejects with FencedError or RetryableError when the
+   * claim is over, and when what is in the log or the store cannot be continued from.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const { logger } = this.#context
+    const { partition, epoch } = this.#claim
+    logger.info({ partition, epoch, input: this.#input }, 'partition taken')
+    try {
+      while (!signal.aborted) {
+        try {
+          return await this.#live(signal)
+        } catch (error) {
+          if (!(await this.#mend(error, signal))) throw error
+        }
+      }
+    } catch (error) {
+      if (error instanceof FencedError) this.#context.metrics.fenced.inc({ instance: this.#context.instance })
+      logger.warn({ partition, epoch, err: error }, 'partition dropped')
+      throw error
+    } finally {
+      this.#move('closed')
+      const { lag, devices, restoreRemaining } = this.#context.metrics
+      for (const gauge of [lag, devices, restoreRemaining]) gauge.remove(this.#labels)
+      logger.info({ partition, epoch, input: this.#input }, 'partition released')
+    }
+  }
+
+  async #live(signal: AbortSignal): Promise<void> {
+    const { log, limits, logger, metrics } = this.#context
+    const { partition } = this.#claim
+    this.#life = {}
+    const telemetry = { topic: 'telemetry', index: partition } as const
+    this.#inputEnd = (await log.bounds(telemetry)).end
+    if (!(await this.#restore(signal))) return
+    this.#move('running')
+    if (this.store.count === undefined) await this.store.recount()
+    metrics.devices.set(this.#labels, this.store.count ?? 0)
+    logger.info({ partition, input: this.#input, lag: this.lag, devices: this.store.count }, 'partition running')
+    const batchLimits = { maxRecords: limits.batchRecords, maxBytes: limits.batchBytes }
+    for await (const batch of log.follow(telemetry, this.#input, batchLimits, signal)) {
+      const began = this.#context.now()
+      this.#inputEnd = batch.end
+      if (!(await this.#process(batch, signal))) return
+      const rest = limits.commitIntervalMs - (this.#context.now() - began)
+      if (rest > 0 && batch.records.length < limits.batchRecords / 2) await this.#context.sleep(rest, signal)
+    }
+  }
+
+  /** What went wrong in the store concerns this copy, not the claim: true when the work can begin again. */
+  async #mend(error: unknown, signal: AbortSignal): Promise<boolean> {
+    const { logger, limits, sleep } = this.#context
+    const { partition } = this.#claim
+    if (error instanceof RetryableError && error.code === 'STORE_UNAVAILABLE') {
+      logger.error({ partition, err: error }, 'store cannot be read: trying again')
+      await sleep(limits.retryMaxMs, signal)
+    } else if (error instanceof CorruptedError && (error.code === 'STORE_CORRUPTED' || this.#state === 'restoring')) {
+      // A store that is damaged again before anything was committed would be wiped for ever.
+      if (this.#wipedAt === this.#input) return false
+      this.#wipedAt = this.#input
+      logger.error({ partition, err: error }, 'store wiped: it is damaged')
+      await persist(this.#context, partition, () => this.store.wipe(), signal)
+    } else {
+      return false
+    }
+    if (this.#state === 'running') this.#move('restoring')
+    return true
+  }
+
+  #restore(signal: AbortSignal): Promise<boolean> {
+    const { metrics } = this.#context
+    return followChangelog(
+      {
+        context: this.#context,
+        partition: this.#claim.partition,
+        store: this.store,
+        until: { input: this.#input, changelogEnd: this.#changelogEnd },
+        onProgress: (position) => {
+          metrics.restoreRemaining.set(this.#labels, Math.max(0, this.#changelogEnd - position))
+        },
+        onWhole: () => {},
+      },
+      signal,
+    )
+  }
+
+  /** False when `signal` aborted before the effects of the batch were committed and stored. */
+  async #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
+    const { cache, turns, metrics, instance, now } = this.#context
+    const { partition } = this.#claim
+    const batchOf = { partition, store: this.store, cache, turn: turns.take(), owner: this.#life, batch: ++this.#batch }
+    const effects = await foldBatch(batch.records, batchOf)
+    if (signal.aborted) return false
+    const began = now()
+    const { changelog, deadLetters } = effects
+    this.#label(changelog, batch.next, effects.added)
+    const { changelogEnd } = await this.#claim.commit({ changelog, deadLetters, next: batch.next })
+    metrics.commitSeconds.observe({ instance }, (now() - began) / 1000)
+    metrics.batchRecords.observe({ instance }, batch.records.length)
+    this.#input = batch.next
+    this.#changelogEnd = changelogEnd
+    if (!(await this.#keep(effects, signal))) return false
+    this.#stored = this.#batch
+    metrics.records.inc(this.#labels, batch.records.length)
+    for (const reason of effects.rejections) metrics.deadLetters.inc({ instance, reason })
+    metrics.lag.set(this.#labels, this.lag)
+    metrics.devices.set(this.#labels, this.store.count ?? 0)
+    return true
+  }
+
+  #label(changelog: NewRecord[], next: Offset, added: number): void {
+    const last = changelog.at(-1)
+    if (last === undefined) return
+    const headers: Record<string, string> = { [HEADER_INPUT]: String(next) }
+    if (this.store.count !== undefined) headers[HEADER_DEVICES] = String(this.store.count + added)
+    changelog[changelog.length - 1] = { ...last, headers }
+  }
+
+  #keep({ writes, added }: Effects, signal: AbortSignal): Promise<boolean> {
+    const reached = { input: this.#input, changelog: this.#changelogEnd, whole: true, since: this.#context.now() }
+    const write = () => this.store.commit(writes, reached, added)
+    return persist(this.#context, this.#claim.partition, write, signal)
+  }
+
+  #move(to: TaskState): void {
+    assert(LEGAL_MOVES[this.#state].includes(to), `a task cannot go from ${this.#state} to ${to}`)
+    this.#state = to
+  }
+}

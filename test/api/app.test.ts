@@ -1,0 +1,190 @@
+import { Registry } from 'prom-client'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { instanceOf } from '../../api/problem.ts'
+import type { Answer, StatusReader } from '../../processor/contract/query.ts'
+import { ask, documentOf, validatorOf } from './conformance.ts'
+import { type Stage, stage } from './stage.ts'
+
+let on: Stage
+beforeEach(async () => {
+  on = await stage()
+})
+afterEach(() => on.api.close())
+
+describe('GET /v1/partitions', () => {
+  it('tells of the owner and the standbys of each, and of the totals', async () => {
+    on.fleet.put('truck-17')
+    on.fleet.assign(0, 'a', 'b')
+    on.fleet.assign(3, undefined)
+    const { status, body } = await ask(on.api, '/v1/partitions')
+    expect(status).toBe(200)
+    const copy = { state: 'running', offset: 7, changelogOffset: 5, lag: 1, devices: expect.any(Number) }
+    expect(body.partitions[0]).toEqual({
+      partition: 0,
+      owner: { instance: 'a', ...copy },
+      standbys: [{ instance: 'b', ...copy }],
+    })
+    expect(body.partitions[3]).toEqual({ partition: 3, owner: null, standbys: [] })
+    expect(body.totals).toEqual({ partitions: 4, owned: 3, lag: 3, devices: null })
+    on.fleet.assign(3, 'b')
+    expect((await ask(on.api, '/v1/partitions')).body.totals).toEqual({ partitions: 4, owned: 4, lag: 4, devices: 1 })
+  })
+
+  it('refuses a query parameter', async () => {
+    expect((await ask(on.api, '/v1/partitions?x=1')).body).toMatchObject({ status: 400, errors: [{ field: 'x' }] })
+  })
+})
+
+describe('health', () => {
+  it('is alive, and ready while no check has a problem', async () => {
+    expect((await ask(on.api, '/livez')).body).toEqual({ status: 'alive' })
+    expect((await ask(on.api, '/readyz')).body).toEqual({ status: 'ready' })
+    on.problems.push('the disk is full', 'partition 3 has no owner')
+    const { status, headers, body } = await ask(on.api, '/readyz')
+    expect(status).toBe(503)
+    expect(headers['content-type']).toBe('application/problem+json')
+    expect(body.detail).toBe('the disk is full; partition 3 has no owner')
+    expect(body.errors.map((error) => error.message)).toEqual(on.problems)
+    expect((await ask(on.api, '/livez')).status).toBe(200)
+  })
+
+  it('is not ready when a check fails', async () => {
+    const { api } = await stage({ checks: () => Promise.reject(new Error('broken')) })
+    expect((await ask(api, '/readyz')).body.detail).toBe('a check failed: broken')
+    await api.close()
+  })
+})
+
+describe('GET /metrics', () => {
+  it('has the requests by method, route and status', async () => {
+    await ask(on.api, '/v1/devices/nobody')
+    await ask(on.api, '/v1/devices?limit=0')
+    await on.api.inject({ method: 'DELETE', url: '/livez' })
+    await on.api.inject('/any/path')
+    const { status, headers, text } = await ask(on.api, '/metrics')
+    expect(status).toBe(200)
+    expect(headers['content-type']).toMatch(/^text\/plain; version=0\.0\.4/)
+    const counted = (labels: string) => text.includes(`tidemark_http_request_duration_seconds_count{${labels}} `)
+    expect(counted('method="GET",route="/v1/devices/:deviceId",status="404"')).toBe(true)
+    expect(counted('method="GET",route="/v1/devices",status="400"')).toBe(true)
+    expect(counted('method="any",route="none",status="405"')).toBe(true)
+    expect(counted('method="any",route="none",status="404"')).toBe(true)
+    expect(text).toContain('tidemark_http_reads_in_flight{kind="single"} 0')
+  })
+})
+
+describe('what no route answers', () => {
+  it('is 404 for an unknown path', async () => {
+    for (const url of ['/nope', '/v1', '/v2/devices', '//v1/devices', '/v1/devices/a/b', '/LIVEZ', '*']) {
+      const { status, body } = await ask(on.api, url)
+      expect(status, url).toBe(404)
+      expect(body.type).toBe('urn:tidemark:problem:unknown-route')
+    }
+  })
+
+  it('is 405 with Allow for a known path, whatever the body is', async () => {
+    const cases = [
+      ['DELETE', '/v1/devices/a', 'GET, HEAD'],
+      ['POST', '/v1/devices', 'GET, HEAD'],
+      ['PUT', '/v1/devices/batch-get', 'POST'],
+      ['OPTIONS', '/openapi.json', 'GET, HEAD'],
+      ['TRACE', '/', 'GET, HEAD'],
+      ['QUERY', '/v1/devices', 'GET, HEAD'],
+    ] as const
+    for (const [method, url, allow] of cases) {
+      for (const type of [undefined, 'application/json', 'text/xml', ';;']) {
+        const headers = type === undefined ? {} : { 'content-type': type }
+        const request = { method: method as 'PUT', url, headers }
+        const { status, headers: answered } = await ask(
+          on.api,
+          type === undefined ? request : { ...request, payload: '{' },
+        )
+        expect({ method, url, type, status, allow: answered.allow }).toEqual({ method, url, type, status: 405, allow })
+      }
+    }
+  })
+})
+
+describe('an unexpected error', () => {
+  it('is a 500 that tells nothing of the inside', async () => {
+    const reader = { get: () => Promise.reject(new TypeError('secret of line 17')) } as unknown as StatusReader
+    const { api } = await stage({ reader })
+    const { status, body } = await ask(api, '/v1/devices/a')
+    expect(status).toBe(500)
+    expect(JSON.stringify(body)).not.toMatch(/secret|TypeError|\.ts/)
+    await api.close()
+  })
+})
+
+describe('the bound on reads under way', () => {
+  it('refuses one more with 503 and Retry-After, and takes it when one has ended', async () => {
+    const { promise, resolve } = Promise.withResolvers<Answer>()
+    const reader = { get: () => promise } as unknown as StatusReader
+    const registry = new Registry()
+    const { api } = await stage({ reader, registry, limits: { maxSingleReads: 1 } })
+    const first = api.inject('/v1/devices/a')
+    const metric = registry.getSingleMetric('tidemark_http_reads_in_flight')
+    await expect
+      .poll(async () => (await metric?.get())?.values.find(({ labels }) => labels.kind === 'single')?.value)
+      .toBe(1)
+    const refused = await ask(api, '/v1/devices/b')
+    expect(refused).toMatchObject({ status: 503, headers: { 'retry-after': '1' } })
+    expect(refused.body.type).toBe('urn:tidemark:problem:overloaded')
+    resolve({ status: undefined, freshness: { partition: 0, offset: 0, lag: 0, servedBy: 'owner' } })
+    expect((await first).statusCode).toBe(404)
+    expect((await ask(api, '/v1/devices/b')).status).toBe(404)
+    await api.close()
+  })
+})
+
+describe('the OpenAPI document', () => {
+  it('is OpenAPI 3.1 with every route', async () => {
+    const document = await documentOf(on.api)
+    expect(document.openapi).toMatch(/^3\.1\./)
+    const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
+      Object.keys(methods).map((method) => `${method} ${path}`),
+    )
+    expect(operations.toSorted()).toEqual([
+      'get /',
+      'get /livez',
+      'get /metrics',
+      'get /openapi.json',
+      'get /readyz',
+      'get /v1/devices',
+      'get /v1/devices/{deviceId}',
+      'get /v1/partitions',
+      'post /v1/devices/batch-get',
+    ])
+  })
+
+  it('has only references that lead somewhere, and examples that are what they show', async () => {
+    const document = await documentOf(on.api)
+    for (const operation of Object.values(document.paths).flatMap((methods) => Object.values(methods))) {
+      expect(Object.keys(operation.responses)).toEqual(expect.arrayContaining(['200', '400', '500']))
+      for (const [status, { content }] of Object.entries(operation.responses)) {
+        for (const [type, { schema, examples = {} }] of Object.entries(content)) {
+          expect(type === 'application/problem+json').toBe(Number(status) >= 400)
+          const check = validatorOf(document, schema)
+          for (const { value } of Object.values(examples)) expect(check(value), JSON.stringify(value)).toBe(true)
+        }
+      }
+    }
+  })
+
+  it('is linked from the index', async () => {
+    const { body } = await ask(on.api, '/')
+    for (const url of Object.values(body.links)) expect((await ask(on.api, url)).status, url).toBe(200)
+  })
+})
+
+describe('the instance of a problem', () => {
+  it.each([
+    ['/v1/devices/a?x=1', '/v1/devices/a'],
+    ['/v1/devices/a%20b', '/v1/devices/a%20b'],
+    ['/%zz', '/%25zz'],
+    ['/a"b<c>\\', '/a%22b%3Cc%3E%5C'],
+    ['/é', '/%E9'],
+  ])('is a URI reference for %s', (target, instance) => {
+    expect(instanceOf(target)).toBe(instance)
+  })
+})

@@ -1,0 +1,99 @@
+import type { InjectOptions } from 'fastify'
+import { Compile } from 'typebox/compile'
+import { expect } from 'vitest'
+import type { Api } from '../../api/app.ts'
+import type { Freshness } from '../../processor/contract/query.ts'
+
+interface Operation {
+  readonly responses: Record<
+    string,
+    { content: Record<string, { schema: object; examples?: Record<string, Example> }> }
+  >
+  readonly requestBody?: { content: Record<string, { schema: object; example?: unknown }> }
+  readonly parameters?: { name: string; in: string; schema: object }[]
+}
+interface Example {
+  readonly value: unknown
+}
+export interface Document {
+  readonly openapi: string
+  readonly paths: Record<string, Record<string, Operation>>
+  readonly components: { readonly schemas: Record<string, object> }
+}
+/** A JSON answer. Which members it has depends on what was asked; its shape is held to the document. */
+export interface Body {
+  readonly type: string
+  readonly status: number
+  readonly detail: string
+  readonly errors: readonly { readonly field: string; readonly message: string }[]
+  readonly deviceId: string
+  readonly reported: Record<string, { readonly value: unknown }>
+  readonly freshness: Freshness
+  readonly items: readonly Body[]
+  readonly results: readonly Body[]
+  readonly nextCursor: string | undefined
+  readonly partitions: readonly unknown[]
+  readonly totals: unknown
+  readonly links: Record<string, string>
+}
+
+export interface Answered {
+  readonly status: number
+  readonly headers: Record<string, string | undefined>
+  readonly body: Body
+  readonly text: string
+}
+
+export async function documentOf(api: Api): Promise<Document> {
+  return (await api.inject('/openapi.json')).json()
+}
+
+/** The schema with every reference put in place, as a validator. */
+export function validatorOf(document: Document, schema: object): (value: unknown) => boolean {
+  const validator = Compile(inlined(document, schema) as object)
+  return (value) => validator.Check(value)
+}
+
+function inlined(document: Document, node: unknown): unknown {
+  if (Array.isArray(node)) return node.map((inner) => inlined(document, inner))
+  if (typeof node !== 'object' || node === null) return node
+  const { $ref } = node as { $ref?: string }
+  if ($ref === undefined) {
+    return Object.fromEntries(Object.entries(node).map(([name, inner]) => [name, inlined(document, inner)]))
+  }
+  expect($ref).toMatch(/^#\/components\/schemas\/\w+$/)
+  const target = document.components.schemas[$ref.split('/').at(-1) as string]
+  expect(target, $ref).toBeDefined()
+  return inlined(document, target)
+}
+
+/** Asks by inject(), and holds what is answered to the document: the status, the media type, the shape. */
+export async function ask(api: Api, request: (InjectOptions & { url: string }) | string): Promise<Answered> {
+  const options = typeof request === 'string' ? { url: request } : request
+  const response = await api.inject(options)
+  const document = await documentOf(api)
+  const type = String(response.headers['content-type']).split(';')[0] as string
+  const body: unknown = type.endsWith('json') ? response.json() : response.body
+  const operation = operationOf(document, options.url, (options.method ?? 'GET').toLowerCase())
+  const schema =
+    operation === undefined
+      ? document.components.schemas.Problem
+      : operation.responses[response.statusCode]?.content[type]?.schema
+  expect(schema, `${response.statusCode} ${type} of ${options.url} is documented`).toBeDefined()
+  expect(validatorOf(document, schema as object)(body), response.body).toBe(true)
+  const headers = response.headers as Record<string, string | undefined>
+  return { status: response.statusCode, headers, body: body as Body, text: response.body }
+}
+
+/** Undefined: not in the document, where only problems are answered. */
+function operationOf(document: Document, url: string, method: string): Operation | undefined {
+  const path = url.split('?', 1)[0] as string
+  const known = Object.keys(document.paths).filter(
+    (template) => matches(template, path) && document.paths[template]?.[method],
+  )
+  return document.paths[known.find((template) => template === path) ?? known[0] ?? '']?.[method]
+}
+
+function matches(template: string, path: string): boolean {
+  return new RegExp(`^${template.replaceAll('.', '\\.').replace(/\{\w+\}/g, '[^/]*')}$`).test(path)
+}

@@ -1,0 +1,118 @@
+import { UnavailableError } from '../../processor/contract/errors.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
+import type {
+  Answer,
+  Copy,
+  Freshness,
+  Listing,
+  Owner,
+  OwnerMap,
+  PartitionReader,
+} from '../../processor/contract/query.ts'
+import { encodeStatus, type Status } from '../../processor/contract/status.ts'
+
+const AT = '2026-11-24T10:00:00.000Z'
+
+function statusOf(deviceId: string, reported: Status['reported'] = { t: { value: 21.5, at: AT } }): Status {
+  return {
+    deviceId,
+    rev: 1,
+    reported,
+    connectivity: { state: 'online', since: AT, reason: 'connected', session: 1 },
+    firstSeenAt: AT,
+    lastSeenAt: AT,
+    counters: { messages: 1, late: 0, duplicates: 0, skewed: 0 },
+  }
+}
+
+/** A fleet in memory: some members, each with copies of some partitions; all copies of a partition hold the same. */
+export class Fleet {
+  readonly partitions: number
+  readonly members = new Map<string, MemoryMember>()
+  readonly #stored: Map<string, Uint8Array>[]
+  /** How often the owner map was asked for. */
+  ownersLoaded = 0
+
+  constructor(partitions: number, instances: readonly string[]) {
+    this.partitions = partitions
+    this.#stored = Array.from({ length: partitions }, () => new Map<string, Uint8Array>())
+    for (const instance of instances) this.members.set(instance, new MemoryMember(instance, this.#stored))
+    for (let p = 0; p < partitions; p++) this.assign(p, instances[p % instances.length])
+  }
+
+  put(deviceId: string, reported?: Status['reported']): void {
+    this.#stored[partitionOf(deviceId, this.partitions)]?.set(deviceId, encodeStatus(statusOf(deviceId, reported)))
+  }
+
+  member(instance: string): MemoryMember {
+    const member = this.members.get(instance)
+    if (member === undefined) throw new Error(`no member ${instance}`)
+    return member
+  }
+
+  /** Moves a partition: the new owner and its standbys hold copies, nobody else does. */
+  assign(partition: number, owner: string | undefined, ...standbys: string[]): void {
+    for (const member of this.members.values()) member.roles.delete(partition)
+    for (const standby of standbys) this.member(standby).roles.set(partition, 'standby')
+    if (owner !== undefined) this.member(owner).roles.set(partition, 'owner')
+  }
+
+  readonly owners = async (): Promise<OwnerMap> => {
+    this.ownersLoaded++
+    const map = new Map<number, { active: Owner | undefined; standbys: Owner[] }>()
+    for (let p = 0; p < this.partitions; p++) {
+      const holding = (role: string) => [...this.members.values()].filter((member) => member.roles.get(p) === role)
+      map.set(p, { active: holding('owner')[0]?.address, standbys: holding('standby').map((member) => member.address) })
+    }
+    return map
+  }
+
+  readonly connect = (owner: Owner): PartitionReader | undefined => this.members.get(owner.endpoint)
+}
+
+export class MemoryMember implements PartitionReader {
+  readonly address: Owner
+  readonly roles = new Map<number, 'owner' | 'standby'>()
+  readonly #stored: readonly Map<string, Uint8Array>[]
+  /** Thrown, or awaited, by every answer while set. */
+  fault: (() => Promise<never>) | undefined
+  /** Most devices in one listing, as a member may bound it by bytes. */
+  listAtMost = Number.POSITIVE_INFINITY
+  asked = 0
+  listed = 0
+
+  constructor(instance: string, stored: readonly Map<string, Uint8Array>[]) {
+    this.address = { instance, endpoint: instance }
+    this.#stored = stored
+  }
+
+  async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
+    const freshness = await this.#enter(partition)
+    return deviceIds.map((deviceId) => ({ status: this.#stored[partition]?.get(deviceId), freshness }))
+  }
+
+  async list(partition: number, after: string | undefined, limit: number): Promise<Listing> {
+    const freshness = await this.#enter(partition)
+    const entries = [...(this.#stored[partition] ?? [])].filter(([id]) => after === undefined || id > after)
+    const sorted = entries.sort(([a], [b]) => (a < b ? -1 : 1)).slice(0, Math.min(limit, this.listAtMost))
+    this.listed += sorted.length
+    return { items: sorted.map(([deviceId, status]) => ({ deviceId, status })), freshness }
+  }
+
+  async copies(): Promise<Copy[]> {
+    await this.fault?.()
+    return Array.from(this.roles, ([partition, role]) => {
+      const devices = this.#stored[partition]?.size
+      const { instance } = this.address
+      return { partition, instance, role, state: 'running', offset: 7, changelogOffset: 5, lag: 1, devices }
+    })
+  }
+
+  async #enter(partition: number): Promise<Freshness> {
+    this.asked++
+    await this.fault?.()
+    const servedBy = this.roles.get(partition)
+    if (servedBy === undefined) throw new UnavailableError('NOT_OWNER', `partition ${partition} has no copy here`)
+    return { partition, offset: 7, lag: 1, servedBy }
+  }
+}

@@ -1,0 +1,168 @@
+import { beforeEach, describe, expect, it, vi } from 'vitest'
+import { CorruptedError, UnavailableError } from '../../processor/contract/errors.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
+import type { OwnerMap } from '../../processor/contract/query.ts'
+import { decodeStatus } from '../../processor/contract/status.ts'
+import { readerContract } from '../contract/reader.ts'
+import { Fleet } from './fleet.ts'
+import { routed } from './stage.ts'
+
+readerContract('RoutedReader', async () => {
+  const fleet = new Fleet(4, ['a', 'b'])
+  return {
+    reader: routed(fleet),
+    partitions: fleet.partitions,
+    put: async (deviceId, reported) => fleet.put(deviceId, reported),
+    [Symbol.asyncDispose]: async () => undefined,
+  }
+})
+
+const DEVICE = 'truck-17'
+const PARTITION = partitionOf(DEVICE, 4)
+
+describe('RoutedReader', () => {
+  let fleet: Fleet
+  beforeEach(() => {
+    fleet = new Fleet(4, ['a', 'b', 'c'])
+    fleet.put(DEVICE)
+    fleet.assign(PARTITION, 'a', 'b')
+  })
+
+  it('follows a partition to its new owner', async () => {
+    const reader = routed(fleet)
+    await reader.get(DEVICE)
+    fleet.assign(PARTITION, 'c')
+    expect((await reader.get(DEVICE)).freshness.servedBy).toBe('owner')
+    expect(fleet.ownersLoaded).toBe(2)
+    const asked = fleet.member('a').asked
+    await reader.get(DEVICE)
+    expect(fleet.member('a').asked).toBe(asked)
+  })
+
+  it.each([
+    ['is restoring', () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'being restored'))],
+    ['has a corrupted store', () => Promise.reject(new CorruptedError('STORE_CORRUPTED', 'bad block'))],
+    ['does not answer', () => new Promise<never>(() => undefined)],
+  ])('asks the standby while the owner %s', async (_, fault) => {
+    fleet.member('a').fault = fault
+    const { status, freshness } = await routed(fleet, { answerWithinMs: 20 }).get(DEVICE)
+    expect(decodeStatus(status as Uint8Array).deviceId).toBe(DEVICE)
+    expect(freshness.servedBy).toBe('standby')
+  })
+
+  it('asks the standby when the owner cannot be reached, and when there is no owner', async () => {
+    const reader = routed(fleet, { connect: (owner) => (owner.instance === 'a' ? undefined : fleet.connect(owner)) })
+    expect((await reader.get(DEVICE)).freshness.servedBy).toBe('standby')
+    fleet.assign(PARTITION, undefined, 'c')
+    expect((await reader.get(DEVICE)).freshness.servedBy).toBe('standby')
+  })
+
+  it('says how long to wait when no copy can answer', async () => {
+    fleet.member('a').fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'restoring', 9))
+    fleet.assign(PARTITION, 'a')
+    const failure = await routed(fleet)
+      .get(DEVICE)
+      .catch((error: unknown) => error)
+    expect(failure).toBeInstanceOf(UnavailableError)
+    expect(failure).toMatchObject({ code: 'PARTITION_UNAVAILABLE', retryAfterSeconds: 9 })
+    expect((failure as Error).message).toBe(`no copy of partition ${PARTITION} can answer now: restoring`)
+  })
+
+  it('does not hide a defect behind another copy', async () => {
+    fleet.member('a').fault = () => Promise.reject(new TypeError('defect'))
+    await expect(routed(fleet).get(DEVICE)).rejects.toThrow(TypeError)
+    await expect(routed(fleet).getMany([DEVICE])).rejects.toThrow(TypeError)
+    await expect(routed(fleet).partitions()).rejects.toThrow(TypeError)
+  })
+
+  it('puts an error in the place of each answer that cannot be had', async () => {
+    const other = ['x1', 'x2', 'x3', 'x4', 'x5', 'x6'].find((id) => partitionOf(id, 4) !== PARTITION) as string
+    fleet.put(other)
+    fleet.assign(PARTITION, undefined)
+    const answers = await routed(fleet).getMany([DEVICE, other, DEVICE])
+    expect(answers[0]).toBeInstanceOf(UnavailableError)
+    expect(answers[1]).toMatchObject({ freshness: { partition: partitionOf(other, 4) } })
+    expect(answers[2]).toBeInstanceOf(UnavailableError)
+  })
+
+  it('refuses a list with a hole', async () => {
+    fleet.assign(PARTITION, undefined)
+    await expect(routed(fleet).list(undefined, 10)).rejects.toThrow(UnavailableError)
+  })
+
+  it('lists on when a member gives fewer devices than it was asked for', async () => {
+    const ids = Array.from({ length: 50 }, (_, i) => `d${i + 100}`)
+    for (const id of ids) fleet.put(id)
+    for (const member of fleet.members.values()) member.listAtMost = 2
+    const { items, more } = await routed(fleet).list('d', 50)
+    expect(items.map((item) => item.deviceId)).toEqual(ids)
+    expect(more).toBe(true)
+  })
+
+  it('reads little more than a page from the partitions', async () => {
+    for (let i = 0; i < 2000; i++) fleet.put(`d${i}`)
+    await routed(fleet).list(undefined, 100)
+    const listed = [...fleet.members.values()].reduce((sum, member) => sum + member.listed, 0)
+    expect(listed).toBeLessThan(200)
+  })
+
+  it('asks once per partition for the devices of one turn', async () => {
+    const ids = Array.from({ length: 1100 }, (_, i) => `d${i}`)
+    for (const id of ids) fleet.put(id)
+    const reader = routed(fleet)
+    await reader.get(DEVICE)
+    const asked = () => [...fleet.members.values()].reduce((sum, member) => sum + member.asked, 0)
+    const before = asked()
+    const answers = await Promise.all(ids.map((id) => reader.get(id)))
+    expect(answers.map(({ status }) => decodeStatus(status as Uint8Array).deviceId)).toEqual(ids)
+    expect(asked() - before).toBe(4)
+  })
+
+  it('loads the owners once for all that fail, and not again before their time', async () => {
+    let nowMs = 1_000_000
+    const reader = routed(fleet, { ownersMinAgeMs: 60_000, now: () => nowMs })
+    await reader.get(DEVICE)
+    fleet.member('a').fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'restoring'))
+    await Promise.all(Array.from({ length: 50 }, () => reader.getMany([DEVICE])))
+    expect(fleet.ownersLoaded).toBe(1)
+    nowMs += 60_000
+    await Promise.all(Array.from({ length: 50 }, () => reader.getMany([DEVICE])))
+    expect(fleet.ownersLoaded).toBe(2)
+  })
+
+  it('renews old owners beside a question, and after an answer of a standby', async () => {
+    let nowMs = 1_000_000
+    const reader = routed(fleet, { ownersMaxAgeMs: 5_000, now: () => nowMs })
+    await reader.get(DEVICE)
+    nowMs += 5_001
+    await reader.get(DEVICE)
+    await vi.waitFor(() => expect(fleet.ownersLoaded).toBe(2))
+    fleet.assign(PARTITION, 'c', 'a')
+    expect((await reader.get(DEVICE)).freshness.servedBy).toBe('standby')
+    await vi.waitFor(async () => expect((await reader.get(DEVICE)).freshness.servedBy).toBe('owner'))
+  })
+
+  it('keeps the owners it knows when they cannot be learnt anew; knows none before it has learnt them', async () => {
+    let broken = true
+    const owners = async (): Promise<OwnerMap> => {
+      if (broken) throw new Error('no broker')
+      return fleet.owners()
+    }
+    const reader = routed(fleet, { owners })
+    await expect(reader.get(DEVICE)).rejects.toMatchObject({ code: 'PARTITION_UNAVAILABLE' })
+    await expect(reader.getMany([DEVICE])).resolves.toEqual([expect.any(UnavailableError)])
+    broken = false
+    await reader.get(DEVICE)
+    broken = true
+    fleet.member('a').fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'restoring'))
+    expect((await reader.get(DEVICE)).freshness.servedBy).toBe('standby')
+  })
+
+  it('tells of a partition without an owner, and of the members that answer', async () => {
+    fleet.assign(PARTITION, undefined, 'b')
+    fleet.member('c').fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'gone'))
+    const partitions = await routed(fleet).partitions()
+    expect(partitions).toHaveLength(4)
+    expect(partitions[PARTITION]).toMatchObject({ owner: undefined, standbys: [{ instance: 'b' }] })
+  })
+})

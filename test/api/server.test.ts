@@ -1,0 +1,149 @@
+import { once } from 'node:events'
+import { Agent, get } from 'node:http'
+import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
+import { Registry } from 'prom-client'
+import { afterEach, describe, expect, it } from 'vitest'
+import { ApiServer, type ServerOptions } from '../../api/server.ts'
+import { ConfigurationError } from '../../processor/contract/errors.ts'
+import type { Answer, StatusReader } from '../../processor/contract/query.ts'
+import { Fleet } from './fleet.ts'
+import { routed, silent } from './stage.ts'
+
+const servers: ApiServer[] = []
+afterEach(async () => {
+  for (const server of servers.splice(0)) await server[Symbol.asyncDispose]()
+})
+
+async function open(options: Partial<ServerOptions> = {}): Promise<ApiServer> {
+  const server = await ApiServer.open({
+    reader: routed(new Fleet(4, ['a'])),
+    checks: async () => [],
+    registry: new Registry(),
+    logger: silent,
+    host: '127.0.0.1',
+    port: 0,
+    ...options,
+  })
+  servers.push(server)
+  return server
+}
+
+/** What the server answers to these bytes, until it closes the connection. */
+async function raw(port: number, bytes: string): Promise<{ head: string; body: string }> {
+  const socket = connect(port, '127.0.0.1')
+  socket.write(bytes, 'latin1')
+  const [head = '', body = ''] = (await text(socket)).split('\r\n\r\n')
+  return { head, body }
+}
+
+describe('a request that is not HTTP', () => {
+  it.each([
+    ['garbage', '\x16\x03\x01\r\n\r\n', 400],
+    ['an unknown method', 'FOO /livez HTTP/1.1\r\nHost: x\r\n\r\n', 400],
+    ['a null byte in the path', 'GET /v1/devices/a\0b HTTP/1.1\r\nHost: x\r\n\r\n', 400],
+    ['two lengths', 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab', 400],
+    [
+      'a length and chunks',
+      'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+      400,
+    ],
+    ['long headers', `GET /livez HTTP/1.1\r\nHost: x\r\nX: ${'a'.repeat(20_000)}\r\n\r\n`, 431],
+    ['a long path', `GET /v1/devices/${'a'.repeat(20_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 431],
+    ['CONNECT', 'CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n', 405],
+  ])('is answered with a problem: %s', async (_, bytes, status) => {
+    const { head, body } = await raw((await open()).port, bytes)
+    expect(head).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
+    expect(head).toContain('content-type: application/problem+json')
+    expect(JSON.parse(body)).toMatchObject({ status, type: expect.stringMatching(/^urn:tidemark:problem:/) })
+  })
+
+  it('is answered with 408 when it does not arrive in time', async () => {
+    const { port } = await open({ limits: { requestTimeoutMs: 100 } })
+    const { head, body } = await raw(
+      port,
+      'POST /v1/devices/batch-get HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n',
+    )
+    expect(head).toMatch(/^HTTP\/1\.1 408 /)
+    expect(JSON.parse(body).type).toBe('urn:tidemark:problem:request-timeout')
+  })
+
+  it('disturbs no other connection', async () => {
+    const { port, url } = await open()
+    await raw(port, 'garbage\r\n\r\n')
+    expect((await fetch(`${url}/livez`)).status).toBe(200)
+  })
+})
+
+describe('odd but valid requests', () => {
+  it.each([
+    ['HTTP/1.0', 'GET /livez HTTP/1.0\r\n\r\n', 200],
+    ['an absolute target', 'GET http://x/livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', 200],
+    ['an unknown expectation', 'GET /livez HTTP/1.1\r\nHost: x\r\nExpect: magic\r\nConnection: close\r\n\r\n', 200],
+    ['an upgrade', 'GET /livez HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n', 200],
+    ['an encoded null byte', 'GET /v1/devices/a%00b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', 400],
+    ['PROPFIND', 'PROPFIND /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', 405],
+  ])('are answered: %s', async (_, bytes, status) => {
+    const { head } = await raw((await open()).port, bytes)
+    expect(head).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
+  })
+})
+
+describe('ApiServer', () => {
+  it('says which port is taken and what to do', async () => {
+    const { port } = await open()
+    const failure = await open({ port }).catch((error: unknown) => error)
+    expect(failure).toBeInstanceOf(ConfigurationError)
+    expect(failure).toMatchObject({ code: 'PORT_UNAVAILABLE' })
+    expect((failure as Error).message).toContain(`127.0.0.1:${port}`)
+    expect((failure as Error).message).toContain('HTTP_PORT')
+    await expect(open({ host: '192.0.2.1' })).rejects.toMatchObject({ code: 'PORT_UNAVAILABLE' })
+  })
+
+  it('closes twice, with idle connections open', async () => {
+    const server = await open()
+    const agent = new Agent({ keepAlive: true })
+    const [response] = await once(get(`${server.url}/livez`, { agent }), 'response')
+    await text(response)
+    await Promise.all([server[Symbol.asyncDispose](), server[Symbol.asyncDispose]()])
+    await server[Symbol.asyncDispose]()
+    await expect(fetch(`${server.url}/livez`)).rejects.toThrow()
+    agent.destroy()
+  })
+
+  it('ends requests under way before it closes', async () => {
+    const asked = Promise.withResolvers<void>()
+    const answer = Promise.withResolvers<Answer>()
+    const reader = { get: () => (asked.resolve(), answer.promise) } as unknown as StatusReader
+    const server = await open({ reader })
+    const response = fetch(`${server.url}/v1/devices/a`)
+    await asked.promise
+    const closed = server[Symbol.asyncDispose]()
+    answer.resolve({ status: undefined, freshness: { partition: 0, offset: 0, lag: 0, servedBy: 'owner' } })
+    expect((await response).status).toBe(404)
+    await closed
+  })
+
+  it('cuts requests that do not end in time', async () => {
+    const asked = Promise.withResolvers<void>()
+    const reader = { get: () => (asked.resolve(), new Promise(() => undefined)) } as unknown as StatusReader
+    const server = await open({ reader, drainMs: 50 })
+    const failed = expect(fetch(`${server.url}/v1/devices/a`)).rejects.toThrow()
+    await asked.promise
+    await server[Symbol.asyncDispose]()
+    await failed
+  })
+
+  it('is not ready while it gives notice of its close, and still answers', async () => {
+    const notice = Promise.withResolvers<void>()
+    const server = await open({ notice: () => notice.promise })
+    expect((await fetch(`${server.url}/readyz`)).status).toBe(200)
+    const closed = server[Symbol.asyncDispose]()
+    const readiness = await fetch(`${server.url}/readyz`)
+    expect(readiness.status).toBe(503)
+    expect(await readiness.json()).toMatchObject({ detail: 'the process is shutting down' })
+    expect((await fetch(`${server.url}/livez`)).status).toBe(200)
+    notice.resolve()
+    await closed
+  })
+})

@@ -1,0 +1,44 @@
+import { pino } from 'pino'
+import { Registry } from 'prom-client'
+import { type Api, type AppOptions, buildApp } from '../../api/app.ts'
+import { RoutedReader } from '../../api/reader.ts'
+import { Fleet } from './fleet.ts'
+
+export const silent = pino({ level: 'silent' })
+
+export interface Stage {
+  readonly api: Api
+  readonly fleet: Fleet
+  /** What /readyz lists. */
+  readonly problems: string[]
+}
+
+/** The application over a fleet of two members, four partitions, and no devices yet. */
+export async function stage(options: Partial<AppOptions> = {}): Promise<Stage> {
+  const fleet = new Fleet(4, ['a', 'b'])
+  const problems: string[] = []
+  const api = await buildApp({
+    reader: routed(fleet),
+    checks: async () => problems,
+    registry: new Registry(),
+    logger: silent,
+    ...options,
+  })
+  return { api, fleet, problems }
+}
+
+/** `ownersMinAgeMs` 0: a test need not wait to see an owner that moved. */
+export function routed(
+  fleet: Fleet,
+  options: Partial<ConstructorParameters<typeof RoutedReader>[0]> = {},
+): RoutedReader {
+  return new RoutedReader({
+    partitions: fleet.partitions,
+    owners: fleet.owners,
+    connect: fleet.connect,
+    logger: silent,
+    now: Date.now,
+    ownersMinAgeMs: 0,
+    ...options,
+  })
+}

@@ -1,0 +1,141 @@
+import { expect, it, vi } from 'vitest'
+import { MemoryLog } from './memory-log.ts'
+import { RECEIVED, said, statusOf, Workbench } from './workbench.ts'
+
+const fleet = (count: number, x: number) => Array.from({ length: count }, (_, i) => said(`d${i}`, { x }))
+
+async function filled(log: MemoryLog, rounds: number): Promise<void> {
+  await using bench = await Workbench.open(log, { batchRecords: 20 })
+  for (let x = 0; x < rounds; x++) await log.append('telemetry', fleet(100, x))
+  await bench.task()
+  await bench.settled()
+}
+
+it('gives a new copy all devices, counts them, and goes on with the input', async () => {
+  const log = new MemoryLog()
+  await filled(log, 3)
+  log.compact()
+  await using bench = await Workbench.open(log, { changelogRecords: 7 })
+  await log.append('telemetry', [said('d5', { x: 9 }), said('new', { x: 1 })])
+  await bench.task()
+  await bench.settled()
+  const store = await bench.store()
+  expect(store.count).toBe(101)
+  expect(await store.recount()).toBe(101)
+  expect(statusOf((await bench.reader.getMany(0, ['d5']))[0]).counters.messages).toBe(4)
+})
+
+it('goes on at its checkpoint after it was aborted, and answers nobody before it is whole', async () => {
+  const log = new MemoryLog()
+  await filled(log, 1)
+  await using bench = await Workbench.open(log, { changelogRecords: 10 })
+  const standby = await bench.standby()
+  const { store } = standby.role
+  await vi.waitFor(() => expect(store.checkpoint?.changelog ?? 0).toBeGreaterThanOrEqual(20), { interval: 0 })
+  await expect(bench.reader.getMany(0, ['d1'])).rejects.toMatchObject({ code: 'PARTITION_UNAVAILABLE' })
+  expect((await bench.reader.copies())[0]).toMatchObject({ state: 'restoring', offset: 0 })
+  await standby.stop()
+  const { checkpoint } = store
+  expect(checkpoint).toMatchObject({ input: 0, whole: false })
+  expect(checkpoint?.changelog).toBeLessThan(100)
+  await bench.reopen()
+  await bench.task()
+  await bench.settled()
+  expect(bench.lines.join()).toContain(`"from":${checkpoint?.changelog},"to":100,"plan":"resume"`)
+  expect((await bench.store()).count).toBe(100)
+  expect((await bench.reader.getMany(0, ['d99']))[0]?.freshness.offset).toBe(100)
+})
+
+it('does not claim input that compaction hides behind what is still to be read', async () => {
+  const log = new MemoryLog()
+  await filled(log, 5)
+  log.compact()
+  await using bench = await Workbench.open(log, { changelogRecords: 10 })
+  const store = await bench.store()
+  const seen: number[] = []
+  const commit = store.commit.bind(store)
+  store.commit = (writes, reached, added) => {
+    seen.push(reached.input)
+    return commit(writes, reached, added)
+  }
+  await bench.task(log.claim(), store)
+  await bench.settled()
+  expect(seen.slice(0, -1).every((input) => input === 0)).toBe(true)
+  expect(seen.at(-1)).toBe(500)
+})
+
+it('follows the owner, and knows the input offset and the number of devices from the changelog', async () => {
+  const log = new MemoryLog()
+  await using owner = await Workbench.open(log)
+  await using other = await Workbench.open(log)
+  await owner.task()
+  await other.standby()
+  await log.append('telemetry', fleet(100, 1))
+  await owner.settled()
+  await other.settled()
+  await log.append('telemetry', [said('d0', { x: 2 }), said('more', { x: 2 })])
+  await owner.settled()
+  await other.settled()
+  const [answer] = await other.reader.getMany(0, ['more'])
+  expect(statusOf(answer).rev).toBe(1)
+  expect(answer?.freshness).toEqual({ partition: 0, offset: 102, lag: 0, servedBy: 'standby' })
+  expect((await other.reader.copies())[0]).toMatchObject({ role: 'standby', state: 'running', devices: 101, lag: 0 })
+  expect(await (await other.store()).range(undefined, 200)).toEqual(await (await owner.store()).range(undefined, 200))
+})
+
+it('is promoted where it stands: catches up to the end of the claim, and goes on', async () => {
+  const log = new MemoryLog()
+  await using owner = await Workbench.open(log)
+  await using other = await Workbench.open(log)
+  const first = await owner.task()
+  const standby = await other.standby()
+  await log.append('telemetry', fleet(50, 1))
+  await owner.settled()
+  await other.settled()
+  await standby.stop()
+  await log.append('telemetry', fleet(50, 2))
+  await owner.settled()
+  await log.append('telemetry', fleet(50, 3))
+  await other.task()
+  await other.settled()
+  await expect(first.done).rejects.toMatchObject({ code: 'CLAIM_FENCED' })
+  expect(other.lines.join()).toContain('"from":50,"to":100,"plan":"resume"')
+  expect(statusOf((await other.reader.getMany(0, ['d7']))[0])).toMatchObject({ rev: 3, reported: { x: { value: 3 } } })
+})
+
+it('starts anew after longer than the changelog keeps tombstones', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await log.append('telemetry', [said('a', { x: 1 })])
+  await (await bench.task()).stop()
+  bench.now = RECEIVED + 25 * 3600_000
+  await bench.task()
+  await bench.settled()
+  expect(bench.lines.join()).toContain('tombstones may be gone')
+  expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).rev).toBe(1)
+})
+
+it('keeps a copy that was idle for long, but there', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await log.append('telemetry', [said('a', { x: 1 })])
+  await (await bench.task()).stop()
+  const standby = await bench.standby()
+  await bench.settled()
+  bench.now = RECEIVED + 23 * 3600_000
+  await standby.stop()
+  bench.now = RECEIVED + 46 * 3600_000
+  await bench.task()
+  await bench.settled()
+  expect(bench.lines.join()).not.toContain('wiped')
+})
+
+it('deletes what the changelog deletes', async () => {
+  const log = new MemoryLog()
+  await filled(log, 1)
+  await log.claim().commit({ changelog: [{ ...said('d3', ''), value: null }], deadLetters: [], next: 100 })
+  await using bench = await Workbench.open(log)
+  await bench.task()
+  await bench.settled()
+  expect((await bench.reader.getMany(0, ['d3']))[0]?.status).toBeUndefined()
+})

@@ -1,0 +1,339 @@
+import { expect, it, vi } from 'vitest'
+import { CorruptedError, FencedError, RetryableError } from '../../processor/contract/errors.ts'
+import { MAX_STATUS_BYTES } from '../../processor/contract/status.ts'
+import type { StateStore } from '../../processor/store/store.ts'
+import { MemoryLog } from './memory-log.ts'
+import { said, statusOf, Workbench } from './workbench.ts'
+
+const counter = async (bench: Workbench, name: string) => (await bench.registry.getSingleMetric(name)?.get())?.values
+
+const fail = () => Promise.reject(new RetryableError('STORE_UNAVAILABLE', 'bad disk'))
+
+/** The store, with some of its operations replaced. */
+function altered(store: StateStore, methods: Partial<StateStore>): StateStore {
+  return new Proxy(store, {
+    get(target, name) {
+      if (name in methods) return Reflect.get(methods, name)
+      const value = Reflect.get(target, name, target) as unknown
+      return typeof value === 'function' ? value.bind(target) : value
+    },
+  })
+}
+
+it('makes one changelog record per device and batch, the last with the input offset and the number of devices', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await log.append('telemetry', [said('a', { x: 1 }), said('b', { x: 2 }), said('a', { x: 3 })])
+  await bench.task()
+  await bench.settled()
+  const changelog = log.records('status')
+  expect(changelog.map(({ key }) => key)).toEqual(['a', 'b'])
+  expect(changelog.map(({ headers }) => headers)).toEqual([undefined, { input: '3', devices: '2' }])
+  const answers = await bench.reader.getMany(0, ['b', 'nobody', 'a'])
+  expect(answers[1]?.status).toBeUndefined()
+  expect(statusOf(answers[2])).toMatchObject({ rev: 2, reported: { x: { value: 3 } }, counters: { messages: 2 } })
+  expect(answers[0]?.freshness).toEqual({ partition: 0, offset: 3, lag: 0, servedBy: 'owner' })
+  expect(await bench.reader.copies()).toEqual([
+    {
+      partition: 0,
+      instance: 'one',
+      role: 'owner',
+      state: 'running',
+      offset: 3,
+      changelogOffset: 2,
+      lag: 0,
+      devices: 2,
+    },
+  ])
+})
+
+it('commits bad records as dead letters beside the good ones, and counts them by reason', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await log.append('telemetry', [said('a', 'no json'), said('a', { x: 1 }), said('a', { '': 1 }), said(null, { x: 1 })])
+  await bench.task()
+  await bench.settled()
+  expect(log.commits).toBe(1)
+  expect(
+    log
+      .records('dead-letters')
+      .map(({ headers, value }) => [headers?.reason, headers?.offset, Buffer.from(value ?? []).toString()]),
+  ).toEqual([
+    ['not-json', '0', 'no json'],
+    ['bad-metric-name', '2', '{"":1}'],
+    ['bad-device-id', '3', '{"x":1}'],
+  ])
+  expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).counters.messages).toBe(1)
+  const counts = await counter(bench, 'tidemark_dead_letters_total')
+  expect(counts?.map(({ labels, value }) => [labels.reason, value])).toContainEqual(['not-json', 1])
+})
+
+it('writes no changelog record for a device that did not change', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const will = { ...said('a', { x: 'gone' }), headers: { will: '0' } }
+  const online = {
+    ...said('a', { state: 'online', reason: 'connected', session: 2 }),
+    headers: { kind: 'connectivity' },
+  }
+  await log.append('telemetry', [said('a', { x: 1 }), online])
+  await bench.task()
+  await bench.settled()
+  await log.append('telemetry', [will, { ...online, key: 'never-reported' }])
+  await bench.settled()
+  expect(log.records('status')).toHaveLength(1)
+  expect((await bench.store()).count).toBe(1)
+})
+
+it('writes nothing more once it is fenced', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const first = await bench.task()
+  await log.append('telemetry', [said('a', { x: 1 })])
+  await bench.settled()
+  log.claim()
+  await log.append('telemetry', [said('a', { x: 2 })])
+  await expect(first.done).rejects.toBeInstanceOf(FencedError)
+  expect(first.role.state).toBe('closed')
+  expect(log.records('status')).toHaveLength(1)
+  expect((await bench.store()).checkpoint).toMatchObject({ input: 1, changelog: 1 })
+  expect(await counter(bench, 'tidemark_fenced_claims_total')).toMatchObject([{ value: 1 }])
+})
+
+it('applies a batch once when the outcome of its commit is lost', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  log.loseOutcome = true
+  await log.append('telemetry', [said('a', { x: 1 }), said('a', { x: 2 })])
+  const first = await bench.task()
+  await expect(first.done).rejects.toBeInstanceOf(RetryableError)
+  expect((await bench.store()).checkpoint).toMatchObject({ changelog: 0 })
+  log.loseOutcome = false
+  await log.append('telemetry', [said('a', { x: 3 })])
+  await bench.task()
+  await bench.settled()
+  expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).counters).toEqual({
+    messages: 3,
+    late: 0,
+    duplicates: 0,
+    skewed: 0,
+  })
+})
+
+it('shows nothing that is not committed', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await bench.task()
+  await log.append('telemetry', [said('a', { x: 1 })])
+  await bench.settled()
+  const reached = Promise.withResolvers<void>()
+  const letGo = Promise.withResolvers<void>()
+  log.beforeCommit = () => {
+    reached.resolve()
+    return letGo.promise
+  }
+  await log.append('telemetry', [said('a', { x: 2 }), said('b', { x: 2 })])
+  await reached.promise
+  const [a, b] = await bench.reader.getMany(0, ['a', 'b'])
+  expect(statusOf(a).rev).toBe(1)
+  expect(b?.status).toBeUndefined()
+  expect(a?.freshness).toMatchObject({ offset: 1, lag: 2 })
+  letGo.resolve()
+  await bench.settled()
+  expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).rev).toBe(2)
+})
+
+it('tries a failed write of the store again, and skips nothing', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const store = await bench.store()
+  let failures = 0
+  const commit: StateStore['commit'] = async (...args) => {
+    if (args[0].size > 0 && failures++ < 5) throw new RetryableError('STORE_UNAVAILABLE', 'no space')
+    return store.commit(...args)
+  }
+  await log.append('telemetry', [said('a', { x: 1 })])
+  await bench.task(log.claim(), altered(store, { commit }))
+  await log.append('telemetry', [said('a', { x: 2 })])
+  await bench.settled()
+  expect(failures).toBeGreaterThan(5)
+  expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).rev).toBe(2)
+  expect(bench.lines.filter((line) => line.includes('trying again'))).toHaveLength(1)
+})
+
+it('ends at once when told to while the store fails, and goes on from the log', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const store = await bench.store()
+  const failing = Promise.withResolvers<void>()
+  const commit: StateStore['commit'] = async (...args) => {
+    if (args[0].size === 0) return store.commit(...args)
+    failing.resolve()
+    throw new RetryableError('STORE_UNAVAILABLE', 'no space')
+  }
+  await log.append('telemetry', [said('a', { x: 1 })])
+  const first = await bench.task(log.claim(), altered(store, { commit }))
+  await failing.promise
+  await first.stop()
+  expect(log.records('status')).toHaveLength(1)
+  expect(store.checkpoint).toMatchObject({ changelog: 0 })
+  await bench.task()
+  await bench.settled()
+  expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).rev).toBe(1)
+})
+
+it('wipes and restores a damaged store, once', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const store = await bench.store()
+  await log.append('telemetry', [said('a', { x: 1 })])
+  await (await bench.task()).stop()
+  let damaged = 1
+  const getMany: StateStore['getMany'] = async (keys) => {
+    if (damaged-- > 0) throw new CorruptedError('STORE_CORRUPTED', 'bad block')
+    return store.getMany(keys)
+  }
+  await log.append('telemetry', [said('a', { x: 2 }), said('b', { x: 1 })])
+  await bench.task(log.claim(), altered(store, { getMany }))
+  await bench.settled()
+  expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).rev).toBe(2)
+  expect(bench.lines.join()).toContain('store wiped: it is damaged')
+
+  damaged = Number.POSITIVE_INFINITY
+  await log.append('telemetry', [said('c', { x: 2 })])
+  const last = await bench.task(log.claim(), altered(store, { getMany }))
+  await expect(last.done).rejects.toBeInstanceOf(CorruptedError)
+})
+
+it('begins a batch again, from what is committed, when the store cannot be read in the midst of it', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const store = await bench.store()
+  const half = 'x'.repeat(200_000)
+  await log.append('telemetry', [said('a', { a: half }), said('b', { y: 1 })])
+  const first = await bench.task(log.claim(), store)
+  await bench.settled()
+  await first.stop()
+  let reads = 0
+  const getMany: StateStore['getMany'] = async (keys) => {
+    // The second read is that of a status grown too large: the batch has been folded by then.
+    if (++reads === 2) throw new RetryableError('STORE_UNAVAILABLE', 'bad disk')
+    return store.getMany(keys)
+  }
+  await log.append('telemetry', [said('b', { y: 2 }), said('a', { b: half }), said('a', { c: half })])
+  await bench.task(log.claim(), altered(store, { getMany }))
+  await bench.settled()
+  const [a, b] = await bench.reader.getMany(0, ['a', 'b'])
+  expect(statusOf(a).rev).toBe(2)
+  expect(statusOf(b).counters.messages).toBe(2)
+  expect(reads).toBeGreaterThan(2)
+})
+
+it('tells readers to ask again when the store cannot be read', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const store = await bench.store()
+  await bench.task(log.claim(), altered(store, { getMany: fail, range: fail }))
+  await bench.settled()
+  await expect(bench.reader.getMany(0, ['a'])).rejects.toMatchObject({
+    code: 'STORE_UNAVAILABLE',
+    retryAfterSeconds: 1,
+  })
+  await expect(bench.reader.list(0, undefined, 5)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+})
+
+it('leaves out exactly the records that would make a status too large', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const half = 'x'.repeat(200_000)
+  await log.append('telemetry', [said('a', { a: half })])
+  await bench.task()
+  await bench.settled()
+  await log.append('telemetry', [
+    said('a', { b: half }),
+    said('a', { c: half }),
+    said('b', { x: 1 }),
+    said('a', { d: 1 }),
+  ])
+  await bench.settled()
+  const [answer] = await bench.reader.getMany(0, ['a'])
+  expect(answer?.status?.byteLength).toBeLessThanOrEqual(MAX_STATUS_BYTES)
+  expect(Object.keys(statusOf(answer).reported as object)).toEqual(['a', 'b', 'd'])
+  expect(statusOf(answer).rev).toBe(3)
+  expect(log.records('dead-letters').map(({ headers }) => headers)).toEqual([
+    { reason: 'status-too-large', partition: '0', offset: '2' },
+  ])
+  await log.append('telemetry', [said('a', { c: half })])
+  await bench.settled()
+  expect(log.records('dead-letters')).toHaveLength(2)
+  expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).rev).toBe(3)
+})
+
+it('leaves out a record that is too large for a new device', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  // 20,000 metrics of 11 bytes each, of which a status keeps the times too.
+  const messages = Array.from({ length: 80 }, (_, i) => {
+    return Object.fromEntries(Array.from({ length: 250 }, (__, k) => [`m${i * 250 + k}`, 1]))
+  })
+  await log.append('telemetry', [said('a', messages), said('b', { y: 1 }), said('c', messages), said('c', { z: 1 })])
+  await bench.task()
+  await bench.settled()
+  const [a, b, c] = await bench.reader.getMany(0, ['a', 'b', 'c'])
+  expect(a?.status).toBeUndefined()
+  expect(statusOf(b).rev).toBe(1)
+  expect(statusOf(c).rev).toBe(1)
+  expect((await bench.store()).count).toBe(2)
+  expect(log.records('dead-letters').map(({ key, headers }) => [key, headers?.reason])).toEqual([
+    ['a', 'status-too-large'],
+    ['c', 'status-too-large'],
+  ])
+})
+
+it('takes no input that retention has removed, or that never was', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const claim = log.claim()
+  const far = { ...claim, start: { input: 5, changelogEnd: 0 } }
+  await expect((await bench.task(far)).done).rejects.toMatchObject({ code: 'OFFSET_OUT_OF_RANGE' })
+})
+
+it('works through a long backlog in bounded batches, with a cache smaller than the fleet', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log, { batchRecords: 64, cacheEntries: 10 })
+  const records = Array.from({ length: 2000 }, (_, i) => said(`d${i % 50}`, { x: i }))
+  await log.append('telemetry', records)
+  await bench.task()
+  await bench.settled()
+  expect(log.commits).toBe(Math.ceil(2000 / 64))
+  const answers = await bench.reader.getMany(
+    0,
+    Array.from({ length: 50 }, (_, i) => `d${i}`),
+  )
+  for (const answer of answers) expect(statusOf(answer).counters.messages).toBe(40)
+  expect(bench.context.cache.size).toBeLessThanOrEqual(10)
+  await vi.waitFor(async () =>
+    expect(await counter(bench, 'tidemark_consumer_lag_records')).toMatchObject([{ value: 0 }]),
+  )
+})
+
+it('refuses readers where it holds no copy', async () => {
+  await using bench = await Workbench.open(new MemoryLog())
+  await expect(bench.reader.getMany(0, ['a'])).rejects.toMatchObject({ code: 'NOT_OWNER' })
+  await expect(bench.reader.list(0, undefined, 5)).rejects.toMatchObject({ code: 'NOT_OWNER' })
+  expect(await bench.reader.copies()).toEqual([])
+})
+
+it('lists what it holds by device id', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await log.append(
+    'telemetry',
+    ['c', 'a', 'b'].map((id) => said(id, { x: 1 })),
+  )
+  await bench.task()
+  await bench.settled()
+  const { items, freshness } = await bench.reader.list(0, 'a', 1)
+  expect(items.map(({ deviceId }) => deviceId)).toEqual(['b'])
+  expect(freshness).toMatchObject({ offset: 3, servedBy: 'owner' })
+})

@@ -1,0 +1,138 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pino, { type Logger } from 'pino'
+import { Registry } from 'prom-client'
+import { RocksLevel } from 'rocksdb-level'
+import { vi } from 'vitest'
+import type { Answer } from '../../processor/contract/query.ts'
+import { DEFAULT_LIMITS, type ProcessorLimits } from '../../processor/limits.ts'
+import type { Claim, NewRecord } from '../../processor/log/log.ts'
+import { ProcessorMetrics } from '../../processor/metrics.ts'
+import { StoreReader } from '../../processor/query.ts'
+import type { Role, RoleContext } from '../../processor/role.ts'
+import { Standby } from '../../processor/standby.ts'
+import { StatusCache } from '../../processor/store/cache.ts'
+import { LevelStores } from '../../processor/store/level.ts'
+import type { StateStore } from '../../processor/store/store.ts'
+import { Task } from '../../processor/task.ts'
+import { Turns } from '../../processor/turns.ts'
+import type { MemoryLog } from './memory-log.ts'
+
+export const RECEIVED = Date.UTC(2026, 10, 24, 10)
+
+export function said(key: string | null, json: unknown, timestamp = RECEIVED): NewRecord {
+  const value = Buffer.from(typeof json === 'string' ? json : JSON.stringify(json))
+  return { key, value, timestamp, headers: undefined }
+}
+
+export function statusOf(answer: Answer | undefined): Record<string, unknown> & { counters: Record<string, number> } {
+  if (answer?.status === undefined) throw new Error('the device is not known')
+  return JSON.parse(Buffer.from(answer.status).toString())
+}
+
+/** A role at work; `stop` aborts it and gives what became of it. */
+export interface Running {
+  readonly role: Role
+  stop(): Promise<void>
+  readonly done: Promise<void>
+}
+
+/** Roles over a memory log and a real store, without a group. */
+export class Workbench implements AsyncDisposable {
+  readonly log: MemoryLog
+  readonly registry = new Registry()
+  readonly lines: string[] = []
+  readonly logger: Logger = pino({}, { write: (line) => this.lines.push(line) })
+  readonly roles = new Map<number, Role>()
+  readonly reader = new StoreReader('one', this.roles)
+  readonly context: RoleContext
+  readonly #running = new Set<Running>()
+  readonly #folder: string
+  #stores: LevelStores
+  now = RECEIVED
+
+  private constructor(log: MemoryLog, folder: string, stores: LevelStores, limits: Partial<ProcessorLimits>) {
+    this.log = log
+    this.#folder = folder
+    this.#stores = stores
+    const cache = { maxEntries: limits.cacheEntries ?? 1000, maxBytes: limits.cacheBytes ?? 1_000_000 }
+    this.context = {
+      instance: 'one',
+      log,
+      cache: new StatusCache(cache),
+      turns: new Turns(),
+      limits: { ...DEFAULT_LIMITS, commitIntervalMs: 0, retryMinMs: 0, ...limits },
+      metrics: new ProcessorMetrics(this.registry),
+      logger: this.logger,
+      now: () => this.now,
+      sleep: () => new Promise((resolve) => setImmediate(resolve)),
+    }
+  }
+
+  static async open(log: MemoryLog, limits: Partial<ProcessorLimits> = {}): Promise<Workbench> {
+    const folder = await mkdtemp(join(tmpdir(), 'tidemark-role-'))
+    return new Workbench(log, folder, await openStores(folder, log), limits)
+  }
+
+  store(partition = 0): Promise<StateStore> {
+    return this.#stores.store(partition)
+  }
+
+  /** As after the end of the process: another database object on the same folder. */
+  async reopen(): Promise<void> {
+    await this.#stores[Symbol.asyncDispose]()
+    this.#stores = await openStores(this.#folder, this.log)
+  }
+
+  async task(claim: Claim = this.log.claim(), store?: StateStore): Promise<Running> {
+    return this.#run(new Task(this.context, claim, store ?? (await this.store(claim.partition))), claim.partition)
+  }
+
+  async standby(partition = 0): Promise<Running> {
+    return this.#run(new Standby(this.context, partition, await this.store(partition)), partition)
+  }
+
+  /** Resolves when the store holds all input and the whole changelog. */
+  async settled(partition = 0): Promise<void> {
+    await vi.waitFor(
+      async () => {
+        const { end: input } = await this.log.bounds({ topic: 'telemetry', index: partition })
+        const { end: changelog } = await this.log.bounds({ topic: 'status', index: partition })
+        const role = this.roles.get(partition)
+        const { checkpoint } = role?.store ?? {}
+        if (role?.state !== 'running') throw new Error('no role is running')
+        if (role.kind === 'owner' && checkpoint?.input !== input)
+          throw new Error(`input ${checkpoint?.input} of ${input}`)
+        if (checkpoint?.changelog !== changelog) throw new Error(`changelog ${checkpoint?.changelog} of ${changelog}`)
+      },
+      { timeout: 10_000, interval: 2 },
+    )
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled([...this.#running].map((running) => running.stop()))
+    await this.#stores[Symbol.asyncDispose]()
+    await rm(this.#folder, { recursive: true })
+  }
+
+  #run(role: Task | Standby, partition: number): Running {
+    const stopping = new AbortController()
+    this.roles.set(partition, role)
+    const done = role.run(stopping.signal)
+    const stop = () => {
+      stopping.abort()
+      this.#running.delete(running)
+      return done
+    }
+    const running = { role, done, stop }
+    this.#running.add(running)
+    done.catch(() => this.#running.delete(running))
+    return running
+  }
+}
+
+function openStores(folder: string, log: MemoryLog): Promise<LevelStores> {
+  const db = new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
+  return LevelStores.open(db, { identity: log.identity, logger: pino({ enabled: false }) })
+}

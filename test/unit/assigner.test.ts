@@ -1,0 +1,199 @@
+import * as fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { type Assigned, type AssignmentInput, assign, type Candidate } from '../../processor/log/assigner.ts'
+
+type Result = ReadonlyMap<string, Assigned>
+
+function members(result: Result, positions: ReadonlyMap<string, ReadonlyMap<number, number>> = new Map()): Candidate[] {
+  return [...result].map(([instance, held]) => ({ instance, ...held, positions: positions.get(instance) }))
+}
+
+const fresh = (instance: string, more: Partial<Candidate> = {}): Candidate => {
+  return { instance, active: [], standby: [], ...more }
+}
+
+function owners(result: Result): Map<number, string> {
+  return new Map([...result].flatMap(([instance, { active }]) => active.map((p) => [p, instance] as const)))
+}
+
+const sizes = (result: Result, list: keyof Assigned) => [...result.values()].map((held) => held[list].length)
+const spread = (numbers: number[]) => Math.max(...numbers) - Math.min(...numbers)
+
+/** Any members with any memory of the past, right or wrong. */
+const anyInput: fc.Arbitrary<AssignmentInput> = fc
+  .record({ partitions: fc.integer({ min: 1, max: 24 }), standbys: fc.integer({ min: 0, max: 2 }) })
+  .chain(({ partitions, standbys }) => {
+    const partition = fc.integer({ min: 0, max: partitions - 1 })
+    const member = fc.record({
+      instance: fc.string({ minLength: 1, maxLength: 3 }),
+      active: fc.uniqueArray(partition, { maxLength: 8 }),
+      standby: fc.uniqueArray(partition, { maxLength: 8 }),
+      positions: fc.uniqueArray(fc.tuple(partition, fc.nat(1000)), { selector: ([p]) => p }).map((all) => new Map(all)),
+    })
+    return fc.record({
+      partitions: fc.constant(partitions),
+      standbys: fc.constant(standbys),
+      members: fc.uniqueArray(member, { minLength: 1, maxLength: 7, selector: (m) => m.instance }),
+      load: fc.option(fc.array(fc.nat(1000), { minLength: partitions, maxLength: partitions }), { nil: undefined }),
+    })
+  })
+
+/** A group that came to be by joins alone, from instances a, b, c… */
+const grown = fc
+  .record({ size: fc.integer({ min: 1, max: 7 }), partitions: fc.integer({ min: 1, max: 24 }), standbys: fc.nat(2) })
+  .map(({ size, partitions, standbys }) => {
+    let result: Result = new Map()
+    for (let i = 0; i < size; i++) {
+      result = assign({ members: [...members(result), fresh(String.fromCharCode(97 + i))], partitions, standbys })
+    }
+    return { result, partitions, standbys, size }
+  })
+
+describe('assign', () => {
+  test('gives every partition one owner and its standbys to others, evenly', () => {
+    fc.assert(
+      fc.property(anyInput, (input) => {
+        const result = assign(input)
+        const copies = Math.min(input.standbys, input.members.length - 1)
+        const all = Array.from({ length: input.partitions }, (_, i) => i)
+        const active = [...result.values()].flatMap((held) => held.active)
+        expect(active.sort((a, b) => a - b)).toEqual(all)
+        const standby = [...result.values()].flatMap((held) => held.standby)
+        expect(standby.sort((a, b) => a - b)).toEqual(all.flatMap((p) => Array(copies).fill(p)))
+        for (const held of result.values()) {
+          const both = [...held.active, ...held.standby]
+          expect(new Set(both).size).toBe(both.length)
+        }
+        expect(spread(sizes(result, 'active'))).toBeLessThanOrEqual(1)
+        expect(spread(sizes(result, 'standby'))).toBeLessThanOrEqual(1)
+      }),
+    )
+  })
+
+  test('is the same whatever the order of the members', () => {
+    fc.assert(
+      fc.property(anyInput, (input) => {
+        const turned = assign({ ...input, members: input.members.toReversed() })
+        expect(turned).toEqual(assign(input))
+      }),
+    )
+  })
+
+  test('moves nothing when nothing changes', () => {
+    fc.assert(
+      fc.property(anyInput, (input) => {
+        const once = assign(input)
+        const byInstance = new Map(input.members.map((m) => [m.instance, m]))
+        const again = assign({
+          ...input,
+          load: undefined,
+          members: members(once, new Map([...byInstance].map(([i, m]) => [i, m.positions ?? new Map()]))),
+        })
+        expect(again).toEqual(once)
+      }),
+    )
+  })
+
+  test('moves to a new member only what balance gives it', () => {
+    fc.assert(
+      fc.property(grown, ({ result, partitions, standbys, size }) => {
+        const before = owners(result)
+        const joined = assign({ members: [...members(result), fresh('~new')], partitions, standbys })
+        const moved = [...owners(joined)].filter(([p, owner]) => before.get(p) !== owner)
+        expect(moved.every(([, owner]) => owner === '~new')).toBe(true)
+        expect(moved.length).toBeLessThanOrEqual(Math.ceil(partitions / (size + 1)))
+      }),
+    )
+  })
+
+  test('moves of a member that leaves only what it had', () => {
+    fc.assert(
+      fc.property(grown, fc.nat(), ({ result, partitions, standbys, size }, pick) => {
+        fc.pre(size > 1)
+        const gone = [...result.keys()][pick % size] as string
+        const before = owners(result)
+        const left = assign({ members: members(result).filter((m) => m.instance !== gone), partitions, standbys })
+        for (const [p, owner] of owners(left)) if (before.get(p) !== gone) expect(owner).toBe(before.get(p))
+      }),
+    )
+  })
+
+  test('gives a free partition to the most caught-up copy', () => {
+    const result = assign({
+      partitions: 4,
+      standbys: 1,
+      members: [
+        fresh('cold', { active: [0] }),
+        fresh('far', { active: [1], standby: [3], positions: new Map([[3, 10]]) }),
+        fresh('near', { active: [2], standby: [], positions: new Map([[3, 900]]) }),
+      ],
+    })
+    expect(owners(result).get(3)).toBe('near')
+  })
+
+  test('promotes the standbys of an owner that has gone, as far as balance lets it', () => {
+    fc.assert(
+      fc.property(grown, fc.nat(), ({ result, partitions, size }, pick) => {
+        fc.pre(size > 2)
+        const before = assign({ members: members(result), partitions, standbys: 1 })
+        const gone = [...before.keys()][pick % size] as string
+        const lost = (before.get(gone) as Assigned).active
+        const left = assign({ members: members(before).filter((m) => m.instance !== gone), partitions, standbys: 1 })
+        for (const [instance, { active }] of left) {
+          const held = before.get(instance) as Assigned
+          const warm = lost.filter((p) => held.standby.includes(p)).length
+          const promoted = active.filter((p) => held.standby.includes(p)).length
+          const room = Math.floor(partitions / (size - 1)) - held.active.length
+          expect(promoted).toBeGreaterThanOrEqual(Math.min(warm, room))
+        }
+      }),
+    )
+  })
+
+  test('spreads the standbys of one owner, so that its partitions are shared when it dies', () => {
+    const result = assign({ members: ['a', 'b', 'c', 'd'].map((name) => fresh(name)), partitions: 24, standbys: 1 })
+    for (const { active } of result.values()) {
+      const holders = [...result.values()].map((held) => active.filter((p) => held.standby.includes(p)).length)
+      expect(holders.sort((a, b) => a - b)).toEqual([0, 2, 2, 2])
+    }
+  })
+
+  test('puts a standby into another zone than its owner', () => {
+    const zones = new Map([
+      ['a1', 'a'],
+      ['a2', 'a'],
+      ['b1', 'b'],
+      ['b2', 'b'],
+    ])
+    const result = assign({
+      partitions: 8,
+      standbys: 1,
+      members: [...zones].map(([instance, zone]) => fresh(instance, { zone })),
+    })
+    for (const [p, owner] of owners(result)) {
+      const [standby] = [...result].find(([, held]) => held.standby.includes(p)) as [string, Assigned]
+      expect(zones.get(standby)).not.toBe(zones.get(owner))
+    }
+    expect(spread(sizes(result, 'standby'))).toBeLessThanOrEqual(1)
+  })
+
+  test('evens load out by a swap when that is worth it, and then leaves it', () => {
+    const load = [100, 100, 10, 10]
+    const input = {
+      partitions: 4,
+      standbys: 0,
+      load,
+      members: [fresh('a', { active: [0, 1] }), fresh('b', { active: [2, 3] })],
+    }
+    const once = assign(input)
+    const costs = [...once.values()].map(({ active }) => active.reduce((sum, p) => sum + (load[p] as number), 0))
+    expect(costs).toEqual([110, 110])
+    expect(assign({ ...input, members: members(once) })).toEqual(once)
+    const slight = assign({ ...input, load: [100, 95, 90, 95] })
+    expect(slight.get('a')?.active).toEqual([0, 1])
+  })
+
+  test('of nobody is empty', () => {
+    expect(assign({ members: [], partitions: 4, standbys: 1 }).size).toBe(0)
+  })
+})

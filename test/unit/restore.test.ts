@@ -1,0 +1,33 @@
+import { expect, it } from 'vitest'
+import { planRestore, type RestoreFacts } from '../../processor/changelog.ts'
+
+const HOUR = 3600_000
+const facts: RestoreFacts = {
+  checkpoint: { input: 50, changelog: 20, whole: true, since: 100 * HOUR },
+  changelog: { start: 0, end: 30 },
+  input: 60,
+  now: 101 * HOUR,
+  deleteRetentionMs: 24 * HOUR,
+}
+const since = (hours: number) => ({ input: 50, changelog: 20, whole: true, since: hours * HOUR })
+
+it.each<[string, Partial<RestoreFacts>, object]>([
+  ['reads from the start what was never written', { checkpoint: undefined }, { kind: 'fresh', from: 0 }],
+  [
+    'reads from the oldest record kept',
+    { checkpoint: undefined, changelog: { start: 7, end: 30 } },
+    { kind: 'fresh', from: 7 },
+  ],
+  ['goes on at the checkpoint', {}, { kind: 'resume', from: 20 }],
+  ['goes on at the end', { changelog: { start: 0, end: 20 }, input: 50 }, { kind: 'resume', from: 20 }],
+  ['goes on at the start', { changelog: { start: 20, end: 30 } }, { kind: 'resume', from: 20 }],
+  ['goes on as a standby, whatever the input', { input: undefined }, { kind: 'resume', from: 20 }],
+  ['goes on just within the retention of tombstones', { checkpoint: since(77) }, { kind: 'resume', from: 20 }],
+  ['goes on when the clock went back', { checkpoint: since(500) }, { kind: 'resume', from: 20 }],
+  ['wipes what was away for longer', { checkpoint: since(76.9) }, { kind: 'wipe', from: 0 }],
+  ['wipes what is past the end', { changelog: { start: 0, end: 19 } }, { kind: 'wipe', from: 0 }],
+  ['wipes what is below the start', { changelog: { start: 21, end: 30 } }, { kind: 'wipe', from: 21 }],
+  ['wipes what has seen input that is not committed', { input: 49 }, { kind: 'wipe', from: 0 }],
+])('a restore %s', (_name, given, plan) => {
+  expect(planRestore({ ...facts, ...given })).toMatchObject(plan)
+})
