@@ -1,0 +1,179 @@
+import { randomUUID } from 'node:crypto'
+import { statfs } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { RocksLevel } from 'rocksdb-level'
+import { ConfigurationError, CorruptedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
+import type { LogIdentity, Offset, Topic } from './log.ts'
+
+const MIB = 1024 * 1024
+const FORMAT = 1
+
+/** Values are batches of many records, read in sequence: no block cache, no Bloom filters, large blocks. */
+const ROCKSDB = {
+  writeBufferSize: 16 * MIB,
+  maxWriteBufferNumber: 4,
+  maxOpenFiles: 256,
+  blockCache: false,
+  cacheIndexAndFilterBlocks: false,
+  bloomFilterBitsPerKey: 0,
+  blockSize: 64 * 1024,
+}
+
+export type Database = RocksLevel<Buffer, Buffer>
+export type Operation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer }
+
+/** `batch`: records; `segment`: sizes of runs of batches; `position`: of a partition's claim; `cleaned`: by compaction. */
+type Kind = 'batch' | 'segment' | 'position' | 'cleaned'
+const KINDS: Readonly<Record<Kind, number>> = { batch: 0x62, segment: 0x73, position: 0x70, cleaned: 0x63 }
+const TOPICS: Readonly<Record<Topic, number>> = { telemetry: 0x74, status: 0x73, 'dead-letters': 0x64 }
+const META_KEY = Buffer.from('meta')
+
+/** kind u8 | topic u8 | partition u16 | offset u64, big-endian, so that the order of keys is the order of the log. */
+export function storageKey(kind: Kind, topic: Topic, partition: number, offset: Offset = 0): Buffer {
+  const key = Buffer.allocUnsafe(12)
+  key[0] = KINDS[kind]
+  key[1] = TOPICS[topic]
+  key.writeUInt16BE(partition, 2)
+  key.writeUInt32BE(Math.floor(offset / 0x1_0000_0000), 4)
+  key.writeUInt32BE(offset >>> 0, 8)
+  return key
+}
+
+export function offsetOfKey(key: Buffer): Offset {
+  return key.readUInt32BE(4) * 0x1_0000_0000 + key.readUInt32BE(8)
+}
+
+/** All entries of one kind in one partition. */
+export function storageRange(kind: Kind, topic: Topic, partition: number): { gte: Buffer; lt: Buffer } {
+  const gte = storageKey(kind, topic, partition)
+  return { gte, lt: storageKey(kind, topic, partition, Number.MAX_SAFE_INTEGER) }
+}
+
+/** A few numbers as one value. */
+export function encodeNumbers(...numbers: number[]): Buffer {
+  const bytes = Buffer.allocUnsafe(numbers.length * 8)
+  for (let i = 0; i < numbers.length; i++) bytes.writeDoubleLE(numbers[i] as number, i * 8)
+  return bytes
+}
+
+export function decodeNumbers(bytes: Buffer): number[] {
+  return Array.from({ length: bytes.length >> 3 }, (_, i) => bytes.readDoubleLE(i * 8))
+}
+
+/** The database of the embedded log in its folder, which can be closed and opened again under its readers. */
+export class EmbeddedStorage {
+  readonly folder: string
+  readonly #db: Database
+  /** Pending from the start of a reopening until one has succeeded. */
+  #reopened: PromiseWithResolvers<void> | undefined
+  #generation = 0
+  #closed = false
+
+  private constructor(folder: string, db: Database) {
+    this.folder = folder
+    this.#db = db
+  }
+
+  /** Rejects with ConfigurationError STORE_LOCKED or FOLDER_UNAVAILABLE, or with CorruptedError STORE_CORRUPTED. */
+  static async open(folder: string): Promise<EmbeddedStorage> {
+    const path = resolve(folder)
+    const db: Database = new RocksLevel(path, { keyEncoding: 'buffer', valueEncoding: 'buffer', ...ROCKSDB })
+    try {
+      await db.open()
+    } catch (error) {
+      throw openError(error, path)
+    }
+    return new EmbeddedStorage(path, db)
+  }
+
+  /** The identity stored in the folder; in a new one, an identity of its own with `partitions`. */
+  async identity(partitions: number): Promise<LogIdentity> {
+    const stored = await this.#db.get(META_KEY)
+    if (stored === undefined) {
+      const identity = { cluster: randomUUID(), telemetry: randomUUID(), status: randomUUID(), partitions }
+      await this.#db.put(META_KEY, Buffer.from(JSON.stringify({ format: FORMAT, ...identity })))
+      return identity
+    }
+    const { format, ...identity } = JSON.parse(stored.toString()) as LogIdentity & { format: number }
+    if (format !== FORMAT) {
+      const why = `the log in ${this.folder} has format ${format}, this program reads format ${FORMAT}`
+      throw new ConfigurationError('LOG_MISMATCH', `${why}: run the version that wrote it, or set another DATA_DIR`)
+    }
+    if (identity.partitions !== partitions) {
+      const why = `the log in ${this.folder} was created with ${identity.partitions} partitions, not ${partitions}`
+      const out = `set PARTITIONS=${identity.partitions}, or another DATA_DIR for a new log`
+      throw new ConfigurationError('LOG_MISMATCH', `${why}, and a key's partition cannot change: ${out}`)
+    }
+    return identity
+  }
+
+  /** One atomic write. It is in the write-ahead log, handed to the system, when this resolves: it survives kill -9. */
+  write(operations: Operation[]): Promise<void> {
+    return this.#db.batch(operations)
+  }
+
+  /** Lets `read` have the database; again from the start if the database was closed or reopened under it. */
+  async use<T>(read: (db: Database) => Promise<T>): Promise<T> {
+    for (;;) {
+      await this.#reopened?.promise
+      if (this.#closed) throw new RetryableError('LOG_CLOSED', `the log in ${this.folder} was closed`)
+      const generation = this.#generation
+      try {
+        return await read(this.#db)
+      } catch (error) {
+        if (!this.#closed && this.#generation === generation) throw readError(error, this.folder)
+      }
+    }
+  }
+
+  /** RocksDB refuses all writes after a failed one until it is opened anew. Readers wait until that has succeeded. */
+  async reopen(): Promise<void> {
+    this.#generation++
+    this.#reopened ??= Promise.withResolvers()
+    await this.#db.close()
+    await this.#db.open()
+    this.#generation++
+    this.#reopened.resolve()
+    this.#reopened = undefined
+  }
+
+  /** Bytes free on the volume. */
+  async free(): Promise<number> {
+    const { bavail, bsize } = await statfs(this.folder)
+    return bavail * bsize
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#reopened?.resolve()
+    await this.#db.close()
+  }
+}
+
+export function errorCode(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error ? String(error.code) : undefined
+}
+
+function openError(error: unknown, path: string): TidemarkError {
+  // abstract-level wraps what an open failed with.
+  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
+  const text = cause instanceof Error ? cause.message : String(cause)
+  const code = errorCode(cause)
+  if (code === 'LEVEL_LOCKED') {
+    return new ConfigurationError('STORE_LOCKED', `${text}: stop that process, or set another DATA_DIR`, cause)
+  }
+  if (code === 'LEVEL_CORRUPTION') return damaged(path, text, cause)
+  const out = 'make the folder writable, or set another DATA_DIR'
+  return new ConfigurationError('FOLDER_UNAVAILABLE', `the log cannot be opened in ${path} (${text}): ${out}`, cause)
+}
+
+function readError(error: unknown, path: string): Error {
+  if (error instanceof CorruptedError) return error
+  const text = error instanceof Error ? error.message : String(error)
+  if (errorCode(error) === 'LEVEL_CORRUPTION') return damaged(path, text, error)
+  return new RetryableError('LOG_UNAVAILABLE', `the log in ${path} cannot be read now: ${text}`, error)
+}
+
+function damaged(path: string, text: string, cause: unknown): CorruptedError {
+  return new CorruptedError('STORE_CORRUPTED', `the log in ${path} is damaged (${text}): restore the folder`, cause)
+}

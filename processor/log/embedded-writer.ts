@@ -1,0 +1,312 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Logger } from 'pino'
+import { ConfigurationError, FencedError, RetryableError } from '../contract/errors.ts'
+import { partitionOf } from '../contract/partition.ts'
+import type { NewRecord, Offset } from '../contract/record.ts'
+import type { EmbeddedMetrics } from './embedded-metrics.ts'
+import type { EmbeddedPartition } from './embedded-partition.ts'
+import { type EmbeddedStorage, encodeNumbers, errorCode, type Operation, storageKey } from './embedded-storage.ts'
+import type { Topic } from './log.ts'
+import { Arena, MAX_KEY_BYTES, sizeBound } from './record-batch.ts'
+
+/** The most one write takes: what is encoded in one go, so that the event loop is free again after a few ms. */
+const MAX_WRITE_BYTES = 1024 * 1024
+/** As Kafka's `message.max.bytes`. A larger record is refused. */
+const MAX_RECORD_BYTES = 1024 * 1024
+/** First and longest wait between attempts to write again after a failure, ms. */
+const MIN_RETRY_MS = 100
+const MAX_RETRY_MS = 2000
+
+/** Where a partition stands: the newest epoch, and what was committed last. */
+export interface Position {
+  readonly epoch: number
+  readonly input: Offset
+  readonly changelogEnd: Offset
+}
+
+interface Append {
+  readonly kind: 'append'
+  readonly topic: 'telemetry' | 'dead-letters'
+  readonly records: readonly NewRecord[]
+  readonly bytes: number
+  resolve(): void
+  reject(error: Error): void
+}
+
+interface Move {
+  readonly kind: 'claim' | 'commit'
+  readonly partition: number
+  readonly epoch: number
+  readonly changelog: readonly NewRecord[]
+  readonly deadLetters: readonly NewRecord[]
+  readonly next: Offset
+  resolve(position: Position): void
+  reject(error: Error): void
+}
+
+export interface WriterOptions {
+  readonly partitions: Readonly<Record<Topic, readonly EmbeddedPartition[]>>
+  readonly positions: Position[]
+  /** Bytes of queued appends; beyond it append rejects. */
+  readonly maxQueuedBytes: number
+  /** Bytes that must be free on a volume that was full before writes are tried again. */
+  readonly minFreeBytes: number
+  readonly logger: Logger
+  readonly metrics: EmbeddedMetrics
+  /** After a write that closed a segment: retention or compaction may be due. */
+  readonly onRoll: () => void
+  /** All partitions and positions as the database has them. */
+  readonly reload: () => Promise<void>
+}
+
+/**
+ * The one writer. What is asked for while a write is under way waits and becomes the next write, as one atomic batch, so
+ * the busier it is the more records share a write. Offsets are given in the order of the calls.
+ */
+export class EmbeddedWriter {
+  readonly #storage: EmbeddedStorage
+  readonly #options: WriterOptions
+  readonly #closing = new AbortController()
+  #queue: (Append | Move)[] = []
+  #queuedBytes = 0
+  // The bytes of a write are the database's until it answers, and there is one write at a time.
+  readonly #arena = new Arena(2 * MAX_WRITE_BYTES)
+  #running: Promise<void> | undefined
+  #recovered: PromiseWithResolvers<void> | undefined
+  #nextKeyless = 0
+  fault: RetryableError | undefined
+
+  constructor(storage: EmbeddedStorage, options: WriterOptions) {
+    this.#storage = storage
+    this.#options = options
+  }
+
+  append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {
+    if (records.length === 0) return Promise.resolve()
+    let bytes = 0
+    for (const record of records) {
+      const size = sizeBound(record)
+      const refusal = tooLarge(record, size)
+      if (refusal !== undefined) return Promise.reject(refusal)
+      bytes += size
+    }
+    const refusal = this.#refusal()
+    if (refusal !== undefined) return Promise.reject(refusal)
+    if (this.#queuedBytes > 0 && this.#queuedBytes + bytes > this.#options.maxQueuedBytes) {
+      const why = `${this.#queuedBytes} bytes wait to be written to the log in ${this.#storage.folder}`
+      return Promise.reject(new RetryableError('LOG_UNAVAILABLE', `${why}: append again when some have been`))
+    }
+    this.#queuedBytes += bytes
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ kind: 'append', topic, records, bytes, resolve, reject })
+      this.#start()
+    })
+  }
+
+  /** Takes the partition at the next epoch. */
+  claim(partition: number): Promise<Position> {
+    return this.#move({ kind: 'claim', partition, epoch: 0, changelog: [], deadLetters: [], next: 0 })
+  }
+
+  commit(
+    partition: number,
+    epoch: number,
+    work: { changelog: readonly NewRecord[]; deadLetters: readonly NewRecord[]; next: Offset },
+  ): Promise<Position> {
+    const { changelog, deadLetters, next } = work
+    for (const records of [changelog, deadLetters]) {
+      for (const record of records) {
+        const refusal = tooLarge(record, sizeBound(record))
+        if (refusal !== undefined) return Promise.reject(refusal)
+      }
+    }
+    return this.#move({ kind: 'commit', partition, epoch, changelog, deadLetters, next })
+  }
+
+  /** Resolves when writes work (again), or the writer is closed. */
+  async healthy(): Promise<void> {
+    while (this.#recovered !== undefined && !this.#closing.signal.aborted) await this.#recovered.promise
+  }
+
+  /** Writes what is queued, and takes nothing more. */
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await this.#running
+  }
+
+  #move(move: Omit<Move, 'resolve' | 'reject'>): Promise<Position> {
+    const refusal = this.#refusal()
+    if (refusal !== undefined) return Promise.reject(refusal)
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ ...move, resolve, reject })
+      this.#start()
+    })
+  }
+
+  #refusal(): RetryableError | undefined {
+    if (!this.#closing.signal.aborted) return this.fault
+    return new RetryableError('LOG_CLOSED', `the log in ${this.#storage.folder} is closed`)
+  }
+
+  #start(): void {
+    this.#running ??= this.#run()
+  }
+
+  async #run(): Promise<void> {
+    // What else is asked for in this turn of the event loop shares the write.
+    await Promise.resolve()
+    while (this.#queue.length > 0) await this.#write()
+    this.#running = undefined
+  }
+
+  async #write(): Promise<void> {
+    const { positions, metrics, onRoll } = this.#options
+    const moved = new Map<number, Position>()
+    const written = new Map<Append | Move, Position | undefined>()
+    const touched: EmbeddedPartition[] = []
+    const operations: Operation[] = []
+    let rolled = false
+    this.#arena.reset()
+    try {
+      this.#stage(written, touched, moved)
+      for (const partition of touched) if (partition.encode(operations, this.#arena)) rolled = true
+      for (const [index, { epoch, input, changelogEnd }] of moved) {
+        const key = storageKey('position', 'telemetry', index)
+        operations.push({ type: 'put', key, value: encodeNumbers(epoch, input, changelogEnd) })
+      }
+      if (operations.length > 0) await this.#storage.write(operations)
+    } catch (error) {
+      await this.#fail(error, written.keys())
+      return
+    }
+    for (const partition of touched) {
+      metrics.records[partition.topic].inc(partition.stagedEnd - partition.end)
+      partition.publish()
+    }
+    for (const [index, position] of moved) positions[index] = position
+    metrics.writes.inc()
+    for (const [work, position] of written) {
+      if (work.kind === 'append') work.resolve()
+      else work.resolve(position as Position)
+    }
+    if (rolled) onRoll()
+  }
+
+  /** Moves work from the queue to `written`, and its records to their partitions, up to the bound of one write. */
+  #stage(
+    written: Map<Append | Move, Position | undefined>,
+    touched: EmbeddedPartition[],
+    moved: Map<number, Position>,
+  ): void {
+    const { partitions, positions } = this.#options
+    let bytes = 0
+    let taken = 0
+    for (const work of this.#queue) {
+      if (bytes >= MAX_WRITE_BYTES) break
+      taken++
+      if (work.kind === 'append') {
+        const topic = partitions[work.topic]
+        for (const record of work.records) {
+          const partition = topic[this.#partitionOf(record, topic.length)] as EmbeddedPartition
+          if (partition.stage(record)) touched.push(partition)
+        }
+        bytes += work.bytes
+        this.#queuedBytes -= work.bytes
+        written.set(work, undefined)
+        continue
+      }
+      const index = work.partition
+      let position: Position = moved.get(index) ?? (positions[index] as Position)
+      if (work.kind === 'claim') {
+        position = { ...position, epoch: position.epoch + 1 }
+        moved.set(index, position)
+        written.set(work, position)
+        continue
+      }
+      if (work.epoch !== position.epoch) {
+        work.reject(new FencedError(index, work.epoch))
+        continue
+      }
+      const changelog = partitions.status[index] as EmbeddedPartition
+      const deadLetters = partitions['dead-letters'][index] as EmbeddedPartition
+      for (const record of work.changelog) {
+        const bound = sizeBound(record)
+        bytes += bound
+        if (changelog.stage(record, bound)) touched.push(changelog)
+      }
+      for (const record of work.deadLetters) {
+        const bound = sizeBound(record)
+        bytes += bound
+        if (deadLetters.stage(record, bound)) touched.push(deadLetters)
+      }
+      position = { epoch: work.epoch, input: work.next, changelogEnd: changelog.stagedEnd }
+      moved.set(index, position)
+      written.set(work, position)
+    }
+    this.#queue = taken === this.#queue.length ? [] : this.#queue.slice(taken)
+  }
+
+  #partitionOf(record: NewRecord, partitions: number): number {
+    if (record.key !== null) return partitionOf(record.key, partitions)
+    return this.#nextKeyless++ % partitions
+  }
+
+  /** Nobody can say what of a failed write is on the disk: all who wait are told so, and the database is asked anew. */
+  async #fail(thrown: unknown, written: Iterable<Append | Move>): Promise<void> {
+    const { logger, metrics } = this.#options
+    const noSpace = errorCode(thrown) === 'LEVEL_NO_SPACE'
+    const text = thrown instanceof Error ? thrown.message : String(thrown)
+    const out = noSpace ? 'free space on its volume' : 'see to its volume'
+    this.fault = new RetryableError(
+      noSpace ? 'LOG_NO_SPACE' : 'LOG_UNAVAILABLE',
+      `the log in ${this.#storage.folder} cannot be written (${text}): ${out}; it goes on by itself`,
+      thrown,
+    )
+    this.#recovered = Promise.withResolvers()
+    metrics.fault.set(1)
+    logger.error(
+      { err: thrown, folder: this.#storage.folder },
+      'log cannot be written; appends are refused until it can',
+    )
+    const refused = [...written, ...this.#queue]
+    this.#queue = []
+    this.#queuedBytes = 0
+    for (const work of refused) work.reject(this.fault)
+    await this.#recover(noSpace)
+    this.#recovered.resolve()
+    this.#recovered = undefined
+  }
+
+  async #recover(noSpace: boolean): Promise<void> {
+    const { minFreeBytes, logger, metrics, reload } = this.#options
+    const { signal } = this.#closing
+    for (let wait = MIN_RETRY_MS; !signal.aborted; wait = Math.min(wait * 2, MAX_RETRY_MS)) {
+      await delay(wait, undefined, { signal }).catch(() => undefined)
+      if (signal.aborted) return
+      try {
+        // Closing the database would take it from its readers, so it is done only where it can help.
+        if (noSpace && (await this.#storage.free()) < minFreeBytes) continue
+        await this.#storage.reopen()
+        await reload()
+        await this.#storage.write([{ type: 'put', key: Buffer.from('probe'), value: Buffer.alloc(4096) }])
+      } catch (error) {
+        logger.warn({ err: error, folder: this.#storage.folder }, 'log still cannot be written')
+        continue
+      }
+      this.fault = undefined
+      metrics.fault.set(0)
+      logger.info({ folder: this.#storage.folder }, 'log can be written again')
+      return
+    }
+  }
+}
+
+function tooLarge(record: NewRecord, size: number): ConfigurationError | undefined {
+  const { key } = record
+  if (size <= MAX_RECORD_BYTES && (key === null || key.length * 3 <= MAX_KEY_BYTES)) return undefined
+  const keyBytes = key === null ? 0 : Buffer.byteLength(key)
+  if (size <= MAX_RECORD_BYTES && keyBytes <= MAX_KEY_BYTES) return undefined
+  const what = `a record of up to ${size} bytes with a key of ${keyBytes} is too large`
+  const limit = `the log takes ${MAX_RECORD_BYTES} and ${MAX_KEY_BYTES}`
+  return new ConfigurationError('RECORD_TOO_LARGE', `${what}: ${limit}; have its sender limit it`)
+}

@@ -1,0 +1,135 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import * as fc from 'fast-check'
+import { describe, expect, test, vi } from 'vitest'
+import { FencedError, RetryableError } from '../../processor/contract/errors.ts'
+import type { Claim, NewRecord } from '../../processor/log/log.ts'
+import { aborted, read, TestMember } from '../contract/log-member.ts'
+import { numbered, record, text } from '../contract/log-records.ts'
+import { folder, openLog } from './folder.ts'
+
+describe('embedded log', () => {
+  test('gives the same from memory and from the database, from any offset and within any limits', async () => {
+    const path = await folder()
+    const total = 20_000
+    let log = await openLog(path)
+    for (let from = 0; from < total; from += 500) await log.append('telemetry', numbered(from, 500))
+    for (const reopened of [false, true]) {
+      if (reopened) {
+        await log[Symbol.asyncDispose]()
+        log = await openLog(path)
+      }
+      const all = await read(log, 'telemetry', 0, 0, total)
+      expect(all.map((r) => r.offset)).toEqual(Array.from({ length: total }, (_, i) => i))
+      expect(all.every((r) => text(r) === `${r.offset}`)).toBe(true)
+      await fc.assert(
+        fc.asyncProperty(
+          fc.nat(total - 1),
+          fc.integer({ min: 1, max: 900 }),
+          fc.nat(4000),
+          async (from, maxRecords, maxBytes) => {
+            const until = Math.min(total, from + 1500)
+            const got = await read(log, 'telemetry', 0, from, until, { maxRecords, maxBytes })
+            expect(got.slice(0, until - from).map(text)).toEqual(all.slice(from, until).map(text))
+          },
+        ),
+        { numRuns: 20 },
+      )
+    }
+  })
+
+  test('refuses another number of partitions, and says which it has', async () => {
+    const path = await folder()
+    await (await openLog(path, { partitions: 8 }))[Symbol.asyncDispose]()
+    const refused = openLog(path, { partitions: 12 })
+    await expect(refused).rejects.toMatchObject({
+      name: 'ConfigurationError',
+      code: 'LOG_MISMATCH',
+      message: expect.stringMatching(/8 partitions, not 12.*PARTITIONS=8/),
+    })
+    expect((await openLog(path, { partitions: 8 })).identity.partitions).toBe(8)
+  })
+
+  test('refuses a folder that is held, naming the folder and the holder', async () => {
+    const path = await folder()
+    await openLog(path)
+    await expect(openLog(path)).rejects.toMatchObject({
+      name: 'ConfigurationError',
+      code: 'STORE_LOCKED',
+      message: expect.stringMatching(new RegExp(`${path}.*${process.pid}.*DATA_DIR`)),
+    })
+  })
+
+  test('refuses a folder that cannot be', async () => {
+    const path = join(await folder(), 'file')
+    await writeFile(path, 'not a folder')
+    await expect(openLog(path)).rejects.toMatchObject({
+      name: 'ConfigurationError',
+      code: 'FOLDER_UNAVAILABLE',
+      message: expect.stringContaining(path),
+    })
+  })
+
+  test('rejects appends beyond the bound of its queue, and keeps those before', async () => {
+    const log = await openLog(await folder(), { maxQueuedBytes: 10_000 })
+    const value = Buffer.alloc(3000)
+    const calls = Array.from({ length: 8 }, () => log.append('telemetry', [{ key: 'k', value, timestamp: 1 }]))
+    const results = await Promise.allSettled(calls)
+    const kept = results.filter((r) => r.status === 'fulfilled').length
+    expect(kept).toBe(3)
+    const reasons = results.flatMap((r) => (r.status === 'rejected' ? [r.reason] : []))
+    for (const reason of reasons) expect(reason).toMatchObject({ name: 'RetryableError', code: 'LOG_UNAVAILABLE' })
+    expect((await log.bounds({ topic: 'telemetry', index: 0 })).end).toBe(kept)
+    await log.append('telemetry', [record('k', 'again')])
+  })
+
+  test('refuses a record that is too large, and nothing else of it', async () => {
+    const log = await openLog(await folder())
+    const large: NewRecord[] = [record('a', 'b'), { key: 'k', value: Buffer.alloc(2 << 20), timestamp: 1 }]
+    await expect(log.append('telemetry', large)).rejects.toMatchObject({ code: 'RECORD_TOO_LARGE' })
+    await expect(log.append('telemetry', [record('x'.repeat(70_000), '')])).rejects.toMatchObject({
+      code: 'RECORD_TOO_LARGE',
+    })
+    expect((await log.bounds({ topic: 'telemetry', index: 0 })).end).toBe(0)
+    await log.append('dead-letters', [record('x'.repeat(65_535), '')])
+  })
+
+  test('gives a partition on when its role does not end in time, and fences that role', async () => {
+    const log = await openLog(await folder(), { revokeTimeoutMs: 20, standbys: 0 })
+    const release = new AbortController()
+    const stuck = new TestMember('stuck', { active: () => aborted(release.signal) }).join(log)
+    await vi.waitFor(() => expect(stuck.claims.size).toBe(1))
+    const claim = stuck.claims.get(0) as Claim
+    const left = stuck.leave()
+    const heir = new TestMember('heir').join(log)
+    await vi.waitFor(() => expect(heir.claims.size).toBe(1))
+    await expect(claim.commit({ changelog: [record('k', 'v')], deadLetters: [], next: 1 })).rejects.toThrow(FencedError)
+    expect((await log.bounds({ topic: 'status', index: 0 })).end).toBe(0)
+    release.abort()
+    await left
+    expect(stuck.outcome).toBe('left')
+    await heir.leave()
+  })
+
+  test('takes an instance once', async () => {
+    const log = await openLog(await folder())
+    const first = new TestMember('same').join(log)
+    const second = new TestMember('same').join(log)
+    await vi.waitFor(() => expect(second.outcome).toMatchObject({ code: 'INVALID_CONFIGURATION' }))
+    await vi.waitFor(() => expect(first.claims.size).toBe(1))
+    await first.leave()
+  })
+
+  test('that is closed ends all who use it, twice', async () => {
+    const log = await openLog(await folder())
+    const member = new TestMember('m').join(log)
+    await vi.waitFor(() => expect(member.claims.size).toBe(1))
+    const closed = { name: RetryableError.name, code: 'LOG_CLOSED' }
+    const following = expect(read(log, 'telemetry', 0, 0, 1)).rejects.toMatchObject(closed)
+    await Promise.all([log[Symbol.asyncDispose](), log[Symbol.asyncDispose]()])
+    await following
+    await expect(log.append('telemetry', [record('a', '1')])).rejects.toMatchObject(closed)
+    await vi.waitFor(() => expect(member.outcome).toMatchObject(closed))
+    expect(member.claims.size).toBe(0)
+  })
+})

@@ -1,0 +1,30 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pino } from 'pino'
+import { Registry } from 'prom-client'
+import { onTestFinished } from 'vitest'
+import { EmbeddedLog, type EmbeddedLogOptions } from '../../processor/log/embedded.ts'
+import type { LogRecord, Topic } from '../../processor/log/log.ts'
+import { read } from '../contract/log-member.ts'
+
+/** A folder for one test. */
+export async function folder(): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), 'tidemark-log-'))
+  onTestFinished(() => rm(path, { recursive: true, force: true }))
+  return path
+}
+
+/** A log for one test, closed after it. */
+export async function openLog(path: string, options: Partial<EmbeddedLogOptions> = {}): Promise<EmbeddedLog> {
+  const logger = pino({ level: 'silent' })
+  const log = await EmbeddedLog.open({ folder: path, partitions: 1, logger, registry: new Registry(), ...options })
+  onTestFinished(() => log[Symbol.asyncDispose]())
+  return log
+}
+
+/** All that a partition holds now. */
+export async function dump(log: EmbeddedLog, topic: Topic, index = 0): Promise<LogRecord[]> {
+  const { start, end } = await log.bounds({ topic, index })
+  return read(log, topic, index, start, end)
+}
