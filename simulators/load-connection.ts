@@ -1,0 +1,198 @@
+import { connect, type Socket } from 'node:net'
+import { connectPacket, PacketRing } from './load-packet.ts'
+
+/** What the connections of one load share. */
+export interface LoadLedger {
+  /** The message that `device` sends next. */
+  next(device: number): number
+  /** A message was acknowledged; devices of one connection in the order of their sends. */
+  acknowledged(device: number, seq: number): void
+  /** Time to acknowledgement of a sample, ms. */
+  latency(ms: number): void
+  /** The connection is lost, and with it the load. */
+  failed(error: Error): void
+}
+
+export interface LoadConnectionOptions {
+  readonly host: string
+  readonly port: number
+  readonly clientId: string
+  readonly prefix: string
+  /** The devices this connection speaks for: `firstDevice`, and every `stride`-th after it, `devices` in all. */
+  readonly firstDevice: number
+  readonly stride: number
+  readonly devices: number
+  /** Messages under way at once. */
+  readonly window: number
+  /** Messages to send in all; Infinity: until told to stop. */
+  readonly messages: number
+}
+
+const CONNECT_TIMEOUT_MS = 10_000
+const PUBACK = 0x40
+const CONNACK_BYTES = 4
+
+/**
+ * One connection of the load generator. A broker acknowledges QoS 1 messages in the order of their receipt (MQTT 3.1.1,
+ * 4.6), so the messages under way are a ring, and a packet id is the number of its slot.
+ */
+export class LoadConnection {
+  readonly #options: LoadConnectionOptions
+  readonly #ledger: LoadLedger
+  readonly #socket: Socket
+  readonly #ring: PacketRing
+  readonly #devices: Uint32Array
+  readonly #seqs: Uint32Array
+  readonly #sentAt: Float64Array
+  /** Slot to fill next, and messages under way before it. */
+  #head = 0
+  #underWay = 0
+  #left: number
+  #device = 0
+  readonly #step: number
+  #carry: Buffer = Buffer.alloc(0)
+  #connacked = false
+  /** Send again as much as was acknowledged. */
+  #saturate = false
+  /** Resolves at CONNACK, or when the connection failed. */
+  readonly opened: Promise<void>
+  readonly #settle: () => void
+
+  constructor(options: LoadConnectionOptions, ledger: LoadLedger) {
+    const { window, devices } = options
+    this.#options = options
+    this.#ledger = ledger
+    this.#left = options.messages
+    this.#ring = new PacketRing(options.prefix, window)
+    this.#devices = new Uint32Array(window)
+    this.#seqs = new Uint32Array(window)
+    this.#sentAt = new Float64Array(window)
+    this.#step = coprimeStep(devices)
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.opened = promise
+    this.#settle = resolve
+    this.#socket = connect({ host: options.host, port: options.port, noDelay: true })
+    this.#socket.setTimeout(CONNECT_TIMEOUT_MS, () => this.#fail('did not answer CONNECT'))
+    this.#socket.on('connect', () => this.#socket.write(connectPacket(options.clientId)))
+    this.#socket.on('data', (chunk) => this.#read(chunk))
+    this.#socket.on('error', (error) => this.#fail(error.message))
+    this.#socket.on('close', () => {
+      if (!this.done) this.#fail('the broker closed it')
+    })
+  }
+
+  get payloadBytes(): number {
+    return this.#ring.payloadLength
+  }
+
+  get underWay(): number {
+    return this.#underWay
+  }
+
+  /** Everything it had to send is acknowledged. */
+  get done(): boolean {
+    return this.#left === 0 && this.#underWay === 0
+  }
+
+  /** Keeps the window full from now on. */
+  saturate(): void {
+    this.#saturate = true
+    this.send(this.#options.window)
+  }
+
+  /** Sends nothing more; what is under way is still awaited. */
+  stop(): void {
+    this.#left = 0
+  }
+
+  /** Closes the connection, and gives up what is under way. */
+  destroy(): void {
+    this.#left = 0
+    this.#underWay = 0
+    this.#socket.destroy()
+  }
+
+  /** Sends at most `count` messages, as far as the window goes, in one write or two; how many. */
+  send(count: number): number {
+    const { window } = this.#options
+    const total = Math.min(count, window - this.#underWay, this.#left)
+    if (total <= 0) return 0
+    const first = this.#head
+    const ts = Date.now()
+    const sentAt = performance.now()
+    for (let i = 0; i < total; i++) this.#fill(ts, sentAt)
+    this.#underWay += total
+    this.#left -= total
+    const { bytes, packetLength } = this.#ring
+    const upTo = first + total
+    // The slots written are not touched before their acknowledgement, so the socket may hold on to these views.
+    this.#socket.write(bytes.subarray(first * packetLength, Math.min(upTo, window) * packetLength))
+    if (upTo > window) this.#socket.write(bytes.subarray(0, (upTo - window) * packetLength))
+    return total
+  }
+
+  #fill(ts: number, sentAt: number): void {
+    const { firstDevice, stride, devices, window } = this.#options
+    const slot = this.#head
+    const device = firstDevice + this.#device * stride
+    this.#device = (this.#device + this.#step) % devices
+    const seq = this.#ledger.next(device)
+    this.#ring.patch(slot, device, seq, ts)
+    this.#devices[slot] = device
+    this.#seqs[slot] = seq
+    this.#sentAt[slot] = sentAt
+    this.#head = slot + 1 === window ? 0 : slot + 1
+  }
+
+  #read(chunk: Buffer): void {
+    let bytes = this.#carry.length === 0 ? chunk : Buffer.concat([this.#carry, chunk])
+    if (!this.#connacked) {
+      if (bytes.length < CONNACK_BYTES) {
+        this.#carry = bytes
+        return
+      }
+      if (bytes[0] !== 0x20 || bytes[3] !== 0) return this.#fail(`it refused CONNECT (return code ${bytes[3]})`)
+      this.#connacked = true
+      this.#socket.setTimeout(0)
+      this.#settle()
+      bytes = bytes.subarray(CONNACK_BYTES)
+    }
+    const whole = bytes.length & ~3
+    this.#carry = whole === bytes.length ? this.#carry.subarray(0, 0) : Buffer.from(bytes.subarray(whole))
+    if (whole > 0) this.#acknowledge(bytes, whole)
+  }
+
+  /** `length`: bytes of whole PUBACKs, which are 4 each (3.4). */
+  #acknowledge(bytes: Buffer, length: number): void {
+    const { window } = this.#options
+    let slot = (this.#head - this.#underWay + window) % window
+    for (let at = 0; at < length; at += 4) {
+      const packetId = ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number)
+      if (bytes[at] !== PUBACK || packetId !== slot + 1) {
+        return this.#fail(`it sent ${bytes.toString('hex', at, at + 4)} where PUBACK ${slot + 1} was due`)
+      }
+      this.#ledger.acknowledged(this.#devices[slot] as number, this.#seqs[slot] as number)
+      if (at + 4 === length) this.#ledger.latency(performance.now() - (this.#sentAt[slot] as number))
+      slot = slot + 1 === window ? 0 : slot + 1
+    }
+    this.#underWay -= length / 4
+    if (this.#saturate) this.send(window)
+  }
+
+  #fail(what: string): void {
+    this.#ledger.failed(new Error(`connection ${this.#options.clientId}: ${what}`))
+    this.#settle()
+    this.destroy()
+  }
+}
+
+/** A step through `count` things that meets each once a round, and neighbours far apart: order must not help a store. */
+function coprimeStep(count: number): number {
+  let step = Math.max(1, Math.floor(count * 0.618))
+  while (gcd(step, count) !== 1) step++
+  return step
+}
+
+function gcd(a: number, b: number): number {
+  return b === 0 ? a : gcd(b, a % b)
+}

@@ -1,0 +1,202 @@
+import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
+import { LoadConnection, type LoadLedger } from './load-connection.ts'
+import { MAX_DEVICES, SEQ_LAST, SEQ_START } from './load-packet.ts'
+import { pause } from './schedule.ts'
+
+export interface LoadOptions {
+  readonly host: string
+  readonly port: number
+  /** Devices are `<prefix>-0000000` and so on; each belongs to one connection. */
+  readonly prefix: string
+  readonly connections: number
+  readonly devices: number
+  /** Messages under way per connection. */
+  readonly window: number
+  /** Over all connections; undefined: as fast as acknowledgements allow. */
+  readonly ratePerSecond: number | undefined
+  /** What ends it; one may be Infinity. Messages are shared out evenly over the connections. */
+  readonly messages: number
+  readonly seconds: number
+}
+
+export interface LoadReport {
+  readonly published: number
+  readonly acknowledged: number
+  readonly payloadBytes: number
+  /** From the first send to the last acknowledgement. */
+  readonly seconds: number
+  readonly perSecond: number
+  /** Epoch ms. */
+  readonly firstPublishAt: number
+  readonly lastAcknowledgedAt: number
+  readonly ackMs: { readonly p50: number; readonly p99: number; readonly max: number }
+  readonly cpuSeconds: number
+}
+
+/** What a load was. Its connections stay open until it is disposed of: a gateway does not leave when it is silent. */
+export interface LoadResult extends Disposable {
+  readonly report: LoadReport
+  /** Per device the last `seq` acknowledged; 0: none. What it said is `loadTemperature(device, seq)`. */
+  readonly lastAcknowledged: Uint32Array
+}
+
+/** How often a load with a rate sends. */
+const TICK_MS = 2
+/** A load that is held up sends what it owes, but not more than this much of its rate. */
+const MAX_OWED_SECONDS = 0.25
+/** How long acknowledgements are awaited after the last send. */
+const DRAIN_MS = 30_000
+/** Longest latency told apart, one minute. */
+const MAX_LATENCY_US = 60_000_000
+
+class Ledger implements LoadLedger {
+  readonly last: Uint32Array
+  readonly histogram: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
+  /** Aborts, with the error, when a connection fails. */
+  readonly failure = new AbortController()
+  readonly #sent: Uint32Array
+  published = 0
+  count = 0
+  /** Epoch ms. */
+  lastAt = 0
+
+  constructor(devices: number) {
+    this.last = new Uint32Array(devices)
+    this.#sent = new Uint32Array(devices)
+  }
+
+  next(device: number): number {
+    this.published++
+    const seq = SEQ_START + (this.#sent[device] as number)
+    if (seq === SEQ_LAST)
+      this.failed(new Error(`device ${device} has no number left after ${SEQ_LAST}: use more devices`))
+    this.#sent[device] = seq - SEQ_START + 1
+    return seq
+  }
+
+  acknowledged(device: number, seq: number): void {
+    this.count++
+    this.last[device] = seq
+  }
+
+  latency(ms: number): void {
+    this.lastAt = Date.now()
+    this.histogram.record(Math.min(Math.max(1, Math.round(ms * 1000)), MAX_LATENCY_US))
+  }
+
+  failed(error: Error): void {
+    this.failure.abort(error)
+  }
+}
+
+/**
+ * Publishes QoS 1 messages of about 120 bytes from many devices over few connections, at little cost of its own.
+ * Ends when its messages are acknowledged, its time is over or `signal` aborts; what is under way then is awaited.
+ * Rejects when a connection fails, or acknowledgements stay away for 30 s.
+ */
+export async function generateLoad(options: LoadOptions, signal: AbortSignal): Promise<LoadResult> {
+  const ledger = new Ledger(options.devices)
+  const failed = ledger.failure.signal
+  using connections = new DisposableStack()
+  const opened = openConnections(options, ledger)
+  for (const connection of opened) connections.defer(() => connection.destroy())
+  await Promise.all(opened.map((connection) => connection.opened))
+  const cpu = process.cpuUsage()
+  const firstPublishAt = Date.now()
+  await publish(options, opened, AbortSignal.any([signal, failed]))
+  for (const connection of opened) connection.stop()
+  await drain(opened, failed)
+  failed.throwIfAborted()
+  const payloadBytes = opened[0]?.payloadBytes ?? 0
+  const report = summarize(ledger, payloadBytes, firstPublishAt, process.cpuUsage(cpu))
+  const kept = connections.move()
+  return { report, lastAcknowledged: ledger.last, [Symbol.dispose]: () => kept.dispose() }
+}
+
+function openConnections(options: LoadOptions, ledger: Ledger): LoadConnection[] {
+  const { host, port, prefix, connections: stride, devices, window, messages } = options
+  if (devices < stride || devices > MAX_DEVICES) {
+    throw new RangeError(`devices is ${devices}: give from ${stride} (one a connection) to ${MAX_DEVICES}`)
+  }
+  return Array.from({ length: stride }, (_, index) => {
+    const clientId = `${prefix}-connection-${index}`
+    return new LoadConnection(
+      {
+        host,
+        port,
+        clientId,
+        prefix,
+        firstDevice: index,
+        stride,
+        window,
+        devices: share(devices, stride, index),
+        messages: messages === Infinity ? Infinity : share(messages, stride, index),
+      },
+      ledger,
+    )
+  })
+}
+
+/** What part `index` of `parts` gets of `total`. */
+function share(total: number, parts: number, index: number): number {
+  return Math.floor(total / parts) + (index < total % parts ? 1 : 0)
+}
+
+/** Resolves when all is sent and acknowledged, the time is over, or `signal` aborts. */
+async function publish(
+  options: LoadOptions,
+  connections: readonly LoadConnection[],
+  signal: AbortSignal,
+): Promise<void> {
+  const { ratePerSecond, seconds } = options
+  const done = (): boolean => connections.every((connection) => connection.done)
+  const start = performance.now()
+  const end = start + seconds * 1000
+  if (ratePerSecond === undefined) for (const connection of connections) connection.saturate()
+  let next = 0
+  let owed = 0
+  let last = start
+  while (!signal.aborted && !done()) {
+    const now = performance.now()
+    if (now >= end) return
+    if (ratePerSecond !== undefined) {
+      owed = Math.min(owed + ((now - last) / 1000) * ratePerSecond, ratePerSecond * MAX_OWED_SECONDS)
+      // One message a connection and turn: a rate is meant to be spread.
+      for (let full = 0; owed >= 1 && full < connections.length; next = (next + 1) % connections.length) {
+        const sent = (connections[next] as LoadConnection).send(1)
+        full = sent === 0 ? full + 1 : 0
+        owed -= sent
+      }
+    }
+    last = now
+    await pause(Math.min(ratePerSecond === undefined ? 20 : TICK_MS, end - now), signal)
+  }
+}
+
+async function drain(connections: readonly LoadConnection[], failed: AbortSignal): Promise<void> {
+  const deadline = performance.now() + DRAIN_MS
+  while (!failed.aborted) {
+    const underWay = connections.reduce((sum, connection) => sum + connection.underWay, 0)
+    if (underWay === 0) return
+    if (performance.now() > deadline)
+      throw new Error(`${underWay} messages were not acknowledged within ${DRAIN_MS / 1000} s`)
+    await pause(1, failed)
+  }
+}
+
+function summarize(ledger: Ledger, payloadBytes: number, firstPublishAt: number, cpu: NodeJS.CpuUsage): LoadReport {
+  const { histogram, count, published, lastAt } = ledger
+  const seconds = Math.max(1, lastAt - firstPublishAt) / 1000
+  const ms = (us: number): number => (count === 0 ? 0 : Math.round(us / 10) / 100)
+  return {
+    published,
+    acknowledged: count,
+    payloadBytes,
+    seconds,
+    perSecond: Math.round(count / seconds),
+    firstPublishAt,
+    lastAcknowledgedAt: lastAt,
+    ackMs: { p50: ms(histogram.percentile(50)), p99: ms(histogram.percentile(99)), max: ms(histogram.max) },
+    cpuSeconds: (cpu.user + cpu.system) / 1e6,
+  }
+}
