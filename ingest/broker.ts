@@ -1,0 +1,270 @@
+import type { Duplex } from 'node:stream'
+import type { AuthenticateError, ConnectPacket, Subscription } from 'aedes'
+import type { Logger } from 'pino'
+import type { ConnectivityReason } from '../processor/contract/status.ts'
+import { Bridge, type MqttClient } from './bridge.ts'
+import { Connection } from './connection.ts'
+import type { Counts } from './counts.ts'
+import type { Gather } from './gather.ts'
+import type { Limits } from './limits.ts'
+import { Persistence } from './persistence.ts'
+import { Presence } from './presence.ts'
+import { Pressure } from './pressure.ts'
+import { Router } from './router.ts'
+import { type Epochs, Session } from './session.ts'
+
+/** What aedes 1.2 does not declare, and is used here. */
+interface Client extends Omit<MqttClient, 'session'> {
+  session: Session | undefined
+  readonly _parser: { parse(chunk: Buffer): number }
+  readonly _keepaliveTimer: NodeJS.Timeout | null
+}
+/** CONNACK return codes, MQTT 3.1.1 section 3.2.2.3. */
+const IDENTIFIER_REJECTED = 2
+const SERVER_UNAVAILABLE = 3
+
+/** How long a stop waits for clients to close their end, ms; until then they can read their last acks. */
+const FAREWELL_MS = 1_000
+
+/** How often the keepalive of clients that are held back is set again, ms; the least keepalive is 1.5 s. */
+const KEEPALIVE_SWEEP_MS = 500
+
+interface BrokerOptions {
+  readonly limits: Limits
+  readonly counts: Counts
+  readonly gather: Gather
+  readonly epochs: Epochs
+  readonly logger: Logger
+  readonly now: () => number
+}
+
+/** MQTT 3.1.1 on any stream: connections, sessions and what they may do. */
+export class Broker {
+  readonly presence: Presence
+  readonly #bridge: Bridge
+  readonly #router: Router
+  readonly #persistence: Persistence
+  readonly #pressure: Pressure
+  readonly #limits: Limits
+  readonly #counts: Counts
+  readonly #gather: Gather
+  readonly #epochs: Epochs
+  readonly #logger: Logger
+  readonly #clients = new Set<Client>()
+  /** The newest session of each client id. */
+  readonly #sessions = new Map<string, Session>()
+  #willBytes = 0
+  #sweep: NodeJS.Timeout | undefined
+
+  private constructor({ limits, counts, gather, epochs, logger, now }: BrokerOptions) {
+    this.#limits = limits
+    this.#counts = counts
+    this.#gather = gather
+    this.#epochs = epochs
+    this.#logger = logger
+    this.#pressure = new Pressure(limits, counts)
+    this.#persistence = new Persistence(limits, counts)
+    this.presence = new Presence(gather, limits, counts, now)
+    this.#bridge = new Bridge(gather, this.presence, this.#persistence.receipts, counts, now)
+    this.#router = new Router(limits, this.#persistence)
+  }
+
+  static async open(options: BrokerOptions): Promise<Broker> {
+    const broker = new Broker(options)
+    broker.#hook()
+    await broker.#router.listen()
+    broker.#sweep = setInterval(() => broker.#spare(), KEEPALIVE_SWEEP_MS)
+    return broker
+  }
+
+  /** Serves MQTT on `source`; `first`: what was read of it already. */
+  handle(source: Duplex, first?: Buffer): void {
+    const connection = new Connection(source, this.#pressure)
+    const client = this.#router.handle(connection) as unknown as Client
+    this.#guardParser(client, connection)
+    this.#clients.add(client)
+    this.#counts.connections++
+    this.#counts.opened++
+    connection.on('close', () => this.#closed(client))
+    if (first !== undefined) connection.receive(first)
+  }
+
+  /** Stops reading, lets acks leave, says `unknown` for every device, closes; publishes no wills. */
+  async stop(): Promise<void> {
+    this.#bridge.stopping = true
+    clearInterval(this.#sweep)
+    for (const { conn } of this.#clients) conn.stop()
+    await within(this.#gather.settled(), this.#limits.stopTimeoutMs)
+    for (const { session } of this.#clients) {
+      if (session !== undefined) this.presence.end(session, 'unknown', 'server shutdown')
+    }
+    const left = await within(this.presence.settled(), this.#limits.stopTimeoutMs).then(() => this.presence.stop())
+    if (left > 0) this.#logger.warn({ devices: left }, 'the log did not take the shutdown of all sessions')
+    const signal = AbortSignal.timeout(Math.min(this.#limits.stopTimeoutMs, FAREWELL_MS))
+    await Promise.all([...this.#clients].map(({ conn }) => this.#close(conn, signal)))
+    await new Promise<void>((resolve) => this.#router.close(resolve))
+  }
+
+  async #close(connection: Connection, signal: AbortSignal): Promise<void> {
+    connection.closeReason ??= 'server shutdown'
+    await connection.farewell(signal)
+    connection.destroy()
+  }
+
+  #hook(): void {
+    const router = this.#router
+    router.authorizePublish = (client, packet, callback) => {
+      this.#bridge.publish(client as unknown as MqttClient, packet, callback)
+    }
+    router.preConnect = (client, packet, callback) => {
+      const error = this.#inspect(client as unknown as Client, packet)
+      callback(error ?? null, error === undefined)
+    }
+    router.authenticate = (client, _username, _password, callback) => {
+      const error = this.#begin(client as unknown as Client)
+      callback(error ?? null, error === undefined)
+    }
+    router.authorizeSubscribe = (client, subscription, callback) => {
+      callback(null, this.#maySubscribe(client as unknown as Client, subscription) ? subscription : null)
+    }
+    router.on('unsubscribe', (filters, client) => {
+      const session = (client as unknown as Client).session
+      for (const filter of filters) session?.filters.delete(filter)
+    })
+    router.on('client', (client) => {
+      const { session } = client as unknown as Client
+      if (session !== undefined) this.presence.begin(session)
+    })
+    router.on('connackSent', (_packet, client) => (client as unknown as Client).conn.admit())
+    router.on('clientDisconnect', (client) => this.#end(client as unknown as Client))
+    router.on('keepaliveTimeout', (client) => {
+      ;(client as unknown as Client).conn.closeReason ??= 'keepalive timeout'
+    })
+    router.on('clientError', (client, error) => this.#failed(client as unknown as Client, error))
+    router.on('connectionError', (client, error) => this.#failed(client as unknown as Client, error))
+    // What aedes emits when a store of its own fails; its types leave it out.
+    const errors: NodeJS.EventEmitter = router
+    errors.on('error', (error) => this.#logger.error({ err: error }, 'the broker reported an error'))
+  }
+
+  /** What the parser lets through and MQTT 3.1.1 does not: the connection is closed without CONNACK. */
+  #inspect(client: Client, packet: ConnectPacket): Error | undefined {
+    const { will } = packet
+    const { conn } = client
+    if (will !== undefined && ((will.qos ?? 0) > 2 || will.topic === '' || /[+#]/.test(will.topic))) {
+      return conn.fail('malformed packet', 'malformed will') // [MQTT-3.1.2-14], [MQTT-3.3.2-2]
+    }
+    if (packet.password !== undefined && packet.username === undefined) {
+      return conn.fail('malformed packet', 'password without user name') // [MQTT-3.1.2-22]
+    }
+    const session = new Session(this.#epochs.next(), packet.clientId, conn)
+    session.willBytes = will === undefined ? 0 : will.topic.length + (will.payload?.length ?? 0)
+    client.session = session
+    return undefined
+  }
+
+  /** Whether CONNACK accepts the session. */
+  #begin(client: Client): AuthenticateError | undefined {
+    const session = client.session as Session
+    // [MQTT-3.1.3-8]: aedes has given the client an id by now.
+    if (session.clientId === '' && !client.clean)
+      return refusal(IDENTIFIER_REJECTED, 'a persistent session needs a client id')
+    const fault = this.#gather.fault
+    if (fault !== undefined) return refusal(SERVER_UNAVAILABLE, fault.message)
+    if (this.#willBytes + session.willBytes > this.#limits.maxWillBytes) {
+      this.#counts.boundHits.add('will bytes')
+      return refusal(SERVER_UNAVAILABLE, 'too many wills are stored')
+    }
+    session.accepted = true
+    this.#willBytes += session.willBytes
+    const before = this.#sessions.get(client.id)
+    if (before !== undefined) {
+      before.takenOver = true
+      before.connection.closeReason ??= 'taken over'
+    }
+    this.#sessions.set(client.id, session)
+    return undefined
+  }
+
+  #maySubscribe(client: Client, { topic }: Subscription): boolean {
+    const { filters } = client.session as Session
+    if (filters.has(topic)) return true
+    const full =
+      filters.size >= this.#limits.maxSubscriptions || this.#router.filters >= this.#limits.maxSubscriptionsTotal
+    if (full || (!client.clean && !this.#persistence.mayStore(client.id, topic))) {
+      this.#counts.boundHits.add('subscriptions')
+      return false
+    }
+    filters.add(topic)
+    return true
+  }
+
+  /** A malformed packet makes the parser throw, now and then; unguarded it would end the process. */
+  #guardParser(client: Client, connection: Connection): void {
+    const parser = client._parser
+    const parse = parser.parse.bind(parser)
+    parser.parse = (chunk) => {
+      try {
+        return parse(chunk)
+      } catch (error) {
+        connection.fail('malformed packet', String(error))
+        return 0
+      }
+    }
+  }
+
+  #failed({ conn, session }: Client, error: Error & { errorCode?: number }): void {
+    if (error.errorCode !== undefined) {
+      conn.closeReason ??= 'refused'
+      this.#counts.refusals.add(
+        error.errorCode === SERVER_UNAVAILABLE ? 'server unavailable' : `return code ${error.errorCode}`,
+      )
+    } else if (error.message.startsWith('maxInflightInbound')) conn.closeReason ??= 'too many in flight'
+    else if (error.message === 'drain timeout') conn.closeReason ??= 'slow reader'
+    else if (error.message === 'connect did not arrive in time') conn.closeReason ??= 'no connect'
+    else if (error.message === 'connection closed') conn.closeReason ??= 'connection lost'
+    else conn.closeReason ??= 'malformed packet'
+    this.#logger.debug({ client: session?.clientId, reason: conn.closeReason, err: error }, 'connection closed')
+  }
+
+  #closed(client: Client): void {
+    this.#clients.delete(client)
+    this.#counts.connections--
+    const { conn } = client
+    this.#counts.closes.add(conn.closeReason ?? (conn.disconnecting ? 'client disconnect' : 'connection lost'))
+    // aedes ends the session, after the will; should it not, it has had its turn by then.
+    setImmediate(() => setImmediate(() => this.#end(client)))
+  }
+
+  #end(client: Client): void {
+    const { session } = client
+    if (session === undefined || session.ended || !session.accepted) return
+    this.presence.end(session, 'offline', endReason(session))
+    this.#willBytes -= session.willBytes
+    if (this.#sessions.get(client.id) === session) this.#sessions.delete(client.id)
+  }
+
+  #spare(): void {
+    for (const client of this.#clients) if (client.conn.heldBack) client._keepaliveTimer?.refresh()
+  }
+}
+
+function endReason({ connection, takenOver }: Session): ConnectivityReason {
+  if (connection.disconnecting) return 'client disconnect'
+  if (takenOver) return 'taken over'
+  return connection.closeReason === 'keepalive timeout' ? 'keepalive timeout' : 'connection lost'
+}
+
+function refusal(returnCode: number, message: string): AuthenticateError {
+  // The type wants a member of a const enum, which exists only in the declarations of aedes.
+  const error: unknown = Object.assign(new Error(message), { returnCode })
+  return error as AuthenticateError
+}
+
+/** Resolves when `work` does, or after `ms`. */
+async function within(work: Promise<void>, ms: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(resolve, ms)
+  await Promise.race([work, promise])
+  clearTimeout(timer)
+}

@@ -1,0 +1,265 @@
+import { Duplex } from 'node:stream'
+import { DISCONNECT, type Header, readHeader } from './framing.ts'
+import { Outgoing } from './outgoing.ts'
+import type { Pressure } from './pressure.ts'
+
+/** Why a connection was closed: the label of its counter. */
+export type CloseReason =
+  | 'client disconnect'
+  | 'keepalive timeout'
+  | 'connection lost'
+  | 'taken over'
+  | 'server shutdown'
+  | 'malformed packet'
+  | 'oversized packet'
+  | 'reserved topic'
+  | 'too many in flight'
+  | 'too many incomplete packets'
+  | 'slow reader'
+  | 'append failed'
+  | 'no connect'
+  | 'refused'
+
+/** Read ahead for the broker, bytes; at it the socket is not read. */
+const READ_AHEAD_BYTES = 64 * 1024
+
+const header: Header = { type: 0, qos: 0, bytes: 0, length: 0 }
+
+/**
+ * A stream between a socket (TCP or WebSocket) and the broker. It looks at the fixed headers of what passes, and so
+ * - closes the connection as soon as a header announces too large a packet, before its body is buffered;
+ * - hands on no more QoS 1 and 2 messages than may be unacknowledged: the rest stays in the socket;
+ * - hands on nothing after CONNECT until CONNACK has left, and nothing after DISCONNECT [MQTT-3.14.4-1];
+ * - closes a connection that does not read what it is sent.
+ */
+export class Connection extends Duplex {
+  readonly #source: Duplex
+  readonly #pressure: Pressure
+  readonly #outgoing: Outgoing
+  /** The first reason given for closing. */
+  closeReason: CloseReason | undefined
+  /** DISCONNECT was received. */
+  disconnecting = false
+  /** QoS 1 and 2 messages handed on and not acknowledged; of these, what the broker has not looked at yet. */
+  #unacked = 0
+  #unseen = 0
+  #unseenBytes = 0
+
+  #backlog: Buffer | undefined
+  #offset = 0
+  /** Bytes of the current packet still to come, and its length. */
+  #body = 0
+  #length = 0
+  #incomplete = 0
+  #packets = 0
+  #admitted = false
+  #stopped = false
+  #full = false
+  #blocked = false
+  #sourceEnded = false
+  #sourceClosed = false
+  #ended = false
+
+  constructor(source: Duplex, pressure: Pressure) {
+    super({ readableHighWaterMark: READ_AHEAD_BYTES })
+    this.#source = source
+    this.#pressure = pressure
+    this.#outgoing = new Outgoing(source, pressure)
+    source.on('data', (chunk: Buffer) => this.receive(chunk))
+    source.on('drain', () => this.#drained())
+    source.on('end', () => {
+      this.#sourceEnded = true
+      this.proceed()
+    })
+    // The error says no more than that the connection is lost; 'close' follows.
+    source.on('error', () => undefined)
+    source.on('close', () => {
+      this.#sourceClosed = true
+      this.#drained()
+      // What a client sent before it closed in good order is still handed on.
+      if (!this.#sourceEnded) this.destroy()
+    })
+  }
+
+  /** Closes the connection; the first reason counts. */
+  fail(reason: CloseReason, detail: string = reason): Error {
+    this.closeReason ??= reason
+    const error = new Error(detail)
+    this.destroy(error)
+    return error
+  }
+
+  /** CONNACK has left: what the client sent after CONNECT can pass. */
+  admit(): void {
+    this.#admitted = true
+    this.proceed()
+  }
+
+  /** No more packets pass, whatever comes. */
+  stop(): void {
+    this.#stopped = true
+    this.#source.resume()
+  }
+
+  /** Sends what is written and the end of the stream; resolves when the peer has closed too. */
+  async farewell(signal: AbortSignal): Promise<void> {
+    this.#outgoing.flush()
+    if (this.#sourceClosed || signal.aborted) return
+    await new Promise<void>((resolve) => {
+      this.#source.once('close', resolve)
+      signal.addEventListener('abort', () => resolve(), { once: true })
+      this.#source.end()
+    })
+  }
+
+  /** What the client sent waits here, or its acks wait for the log: its silence is ours. */
+  get heldBack(): boolean {
+    return this.#unacked > 0 || this.#blocked
+  }
+
+  /** The broker looks at a QoS 1 or 2 message of `bytes`; false when the connection is gone. */
+  see(bytes: number): boolean {
+    if (this.destroyed) return false
+    this.#unseen--
+    this.#unseenBytes -= bytes
+    return true
+  }
+
+  /** The ack of a message the broker has looked at leaves, or never will. */
+  release(bytes: number): void {
+    this.#unacked--
+    this.#pressure.release(1, bytes)
+    if (this.#blocked && this.#unacked <= this.#pressure.limits.maxUnacked >> 1) this.proceed()
+  }
+
+  receive(chunk: Buffer): void {
+    if (this.#stopped || this.disconnecting || this.#ended || this.destroyed) return
+    const backlog = this.#backlog
+    this.#backlog = backlog === undefined ? chunk : Buffer.concat([backlog.subarray(this.#offset), chunk])
+    this.#offset = 0
+    this.proceed()
+  }
+
+  /** Hands on what may pass now. */
+  proceed(): void {
+    if (this.destroyed || this.#ended) return
+    this.#blocked = false
+    if (this.#backlog !== undefined && !this.#stopped) this.#pass(this.#backlog)
+    if (this.destroyed) return
+    if (this.#sourceEnded && !this.#blocked) {
+      this.#ended = true
+      this.push(null)
+    } else {
+      this.#flow()
+    }
+  }
+
+  #pass(chunk: Buffer): void {
+    const start = this.#offset
+    let at = start
+    while (at < chunk.length) {
+      if (this.#body > 0) {
+        const bytes = Math.min(this.#body, chunk.length - at)
+        this.#body -= bytes
+        at += bytes
+        continue
+      }
+      if (this.disconnecting || !this.#mayBegin(chunk, at)) break
+      at += header.bytes
+      this.#body = header.length
+      this.#length = header.length
+    }
+    if (this.destroyed) return
+    this.#offset = at
+    if (at === chunk.length || this.disconnecting) this.#backlog = undefined
+    this.#countIncomplete()
+    if (at > start && !this.push(start === 0 && at === chunk.length ? chunk : chunk.subarray(start, at)))
+      this.#full = true
+  }
+
+  /** Reads the header at `at` and takes its packet in; false when it must wait, or the connection was closed. */
+  #mayBegin(chunk: Buffer, at: number): boolean {
+    const { limits } = this.#pressure
+    if (this.#packets > 0 && !this.#admitted) {
+      this.#blocked = true
+      return false
+    }
+    const state = readHeader(chunk, at, limits.maxPacketBytes, header)
+    if (state === 'incomplete') return false
+    if (state !== 'whole') {
+      this.fail(`${state} packet`)
+      return false
+    }
+    if (header.qos > 0) {
+      const full = this.#pressure.full
+      if (full) this.#pressure.wait(this)
+      if (full || this.#unacked >= limits.maxUnacked) {
+        this.#blocked = true
+        return false
+      }
+      this.#unacked++
+      this.#unseen++
+      this.#unseenBytes += header.length
+      this.#pressure.take(header.length)
+    } else if (header.type === DISCONNECT) {
+      this.disconnecting = true
+    }
+    this.#packets++
+    return true
+  }
+
+  #countIncomplete(): void {
+    const incomplete = this.#body > 0 ? this.#length - this.#body : 0
+    if (incomplete === this.#incomplete) return
+    this.#pressure.incompleteBytes += incomplete - this.#incomplete
+    this.#incomplete = incomplete
+    if (incomplete > 0 && this.#pressure.incompleteBytes > this.#pressure.limits.maxIncompleteBytes) {
+      this.fail('too many incomplete packets')
+    }
+  }
+
+  #flow(): void {
+    if ((this.#blocked || this.#full) && !this.#stopped) this.#source.pause()
+    else if (this.#source.isPaused()) this.#source.resume()
+  }
+
+  override _read(): void {
+    this.#full = false
+    if (!this.destroyed && !this.#ended) this.#flow()
+  }
+
+  override cork(): void {
+    this.#outgoing.cork()
+  }
+
+  override uncork(): void {
+    this.#outgoing.uncork()
+    if (this.#outgoing.excessive) this.fail('slow reader')
+  }
+
+  /** False when the caller should wait for 'drain'. Text is written as UTF-8; nobody is called back. */
+  override write(chunk: Uint8Array | string): boolean {
+    this.#outgoing.write(chunk)
+    if (this.#outgoing.excessive) this.fail('slow reader')
+    return !this.#outgoing.clogged
+  }
+
+  #drained(): void {
+    if (this.#outgoing.drained()) this.emit('drain')
+  }
+
+  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
+    this.#outgoing.flush()
+    this.#pressure.forget(this)
+    this.#pressure.release(this.#unseen, this.#unseenBytes)
+    this.#unacked -= this.#unseen
+    this.#unseen = 0
+    this.#unseenBytes = 0
+    this.#pressure.incompleteBytes -= this.#incomplete
+    this.#incomplete = 0
+    this.#backlog = undefined
+    this.#source.destroy()
+    this.#outgoing.drained()
+    callback(error)
+  }
+}

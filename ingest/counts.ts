@@ -1,0 +1,112 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+
+/** Label values and counts. A prom-client counter costs more than the rest of a message's way: it is filled when read. */
+class Tally {
+  readonly #counts = new Map<string, number>()
+
+  add(label: string, by = 1): void {
+    this.#counts.set(label, (this.#counts.get(label) ?? 0) + by)
+  }
+
+  entries(): IterableIterator<[string, number]> {
+    return this.#counts.entries()
+  }
+}
+
+/** What ingest counts. Fields are bumped on the hot path; `register` makes them metrics. */
+export class Counts {
+  /** PUBLISH packets by QoS. */
+  readonly received: [number, number, number] = [0, 0, 0]
+  /** PUBACK and PUBREC released, by QoS 1 and 2. */
+  readonly acknowledged: [number, number, number] = [0, 0, 0]
+  connections = 0
+  opened = 0
+  /** Messages and bytes held without ack. */
+  held = 0
+  heldBytes = 0
+  appendsUnderWay = 0
+  trackedDevices = 0
+  readonly droppedQos0 = new Tally()
+  readonly deadLetters = new Tally()
+  readonly closes = new Tally()
+  readonly refusals = new Tally()
+  readonly boundHits = new Tally()
+  readonly failedAppends = new Tally()
+  readonly appendSeconds: Histogram
+  readonly batchRecords: Histogram
+
+  constructor(registry: Registry) {
+    const registers = [registry]
+    this.appendSeconds = new Histogram({
+      name: 'tidemark_ingest_append_seconds',
+      help: 'Time the log took to make one batch durable.',
+      buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+      registers,
+    })
+    this.batchRecords = new Histogram({
+      name: 'tidemark_ingest_batch_records',
+      help: 'Records gathered into one append.',
+      buckets: [1, 5, 10, 25, 50, 100, 250, 500, 1000, 2000],
+      registers,
+    })
+    const gauges: [string, string, () => number][] = [
+      ['connections', 'Open MQTT connections.', () => this.connections],
+      ['held_messages', 'QoS 1 and 2 messages whose ack waits for the log.', () => this.held],
+      ['held_bytes', 'Their bytes.', () => this.heldBytes],
+      ['appends_under_way', 'Appends the log has not answered.', () => this.appendsUnderWay],
+      ['tracked_devices', 'Devices whose connectivity is tracked.', () => this.trackedDevices],
+    ]
+    for (const [name, help, read] of gauges) {
+      const gauge = new Gauge({
+        name: `tidemark_ingest_${name}`,
+        help,
+        registers: [],
+        collect() {
+          this.set(read())
+        },
+      })
+      registry.registerMetric(gauge)
+    }
+    counter(registry, 'connections_total', 'Connections accepted.', [], () => [['', this.opened]])
+    counter(registry, 'messages_total', 'PUBLISH packets received.', ['qos'], () => byQos(this.received))
+    counter(registry, 'acknowledged_total', 'PUBACK and PUBREC released.', ['qos'], () =>
+      byQos(this.acknowledged).slice(1),
+    )
+    const tallies: [string, string, string, Tally][] = [
+      ['dropped_qos0_total', 'QoS 0 messages that did not reach the log.', 'reason', this.droppedQos0],
+      ['dead_letters_total', 'Messages appended to the dead letters.', 'reason', this.deadLetters],
+      ['closes_total', 'Connections closed.', 'reason', this.closes],
+      ['refusals_total', 'Connections refused.', 'reason', this.refusals],
+      ['bound_hits_total', 'Times a bound was reached.', 'bound', this.boundHits],
+      ['failed_appends_total', 'Batches the log did not take.', 'reason', this.failedAppends],
+    ]
+    for (const [name, help, label, tally] of tallies) counter(registry, name, help, [label], () => tally.entries())
+  }
+}
+
+function byQos(counts: readonly number[]): [string, number][] {
+  return counts.map((count, qos) => [String(qos), count])
+}
+
+function counter(
+  registry: Registry,
+  name: string,
+  help: string,
+  labelNames: string[],
+  read: () => Iterable<[string, number]>,
+): void {
+  const metric = new Counter({
+    name: `tidemark_ingest_${name}`,
+    help,
+    labelNames,
+    registers: [],
+    collect() {
+      this.reset()
+      for (const [label, count] of read()) {
+        if (labelNames[0] === undefined) this.inc(count)
+        else this.inc({ [labelNames[0]]: label }, count)
+      }
+    },
+  })
+  registry.registerMetric(metric)
+}

@@ -1,0 +1,72 @@
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import type { Log } from '../processor/log/log.ts'
+import { Broker } from './broker.ts'
+import { Counts } from './counts.ts'
+import { Gather } from './gather.ts'
+import { DEFAULT_LIMITS, type Limits } from './limits.ts'
+import { Listener } from './listener.ts'
+import { Epochs } from './session.ts'
+
+export interface IngestOptions {
+  readonly log: Pick<Log, 'append' | 'fault'>
+  readonly host: string
+  /** 0: any free one. */
+  readonly port: number
+  readonly limits?: Partial<Limits>
+  readonly logger: Logger
+  readonly registry: Registry
+  /** Epoch ms. */
+  readonly now: () => number
+  /** From 0 to 1, exclusive. */
+  readonly random: () => number
+}
+
+/** device -> log: an MQTT 3.1.1 broker that acknowledges a message when the log has it. */
+export class Ingest implements AsyncDisposable {
+  readonly address: string
+  readonly port: number
+  readonly #broker: Broker
+  readonly #listener: Listener
+  readonly #logger: Logger
+  #stopped: Promise<void> | undefined
+
+  private constructor(broker: Broker, listener: Listener, logger: Logger) {
+    this.#broker = broker
+    this.#listener = listener
+    this.#logger = logger
+    this.address = listener.address.address
+    this.port = listener.address.port
+  }
+
+  /** Rejects with ConfigurationError PORT_UNAVAILABLE when the address cannot be bound. */
+  static async open({ log, host, port, limits, logger, registry, now, random }: IngestOptions): Promise<Ingest> {
+    const bounds: Limits = { ...DEFAULT_LIMITS, ...limits }
+    const counts = new Counts(registry)
+    const gather = new Gather(log, bounds, counts, logger)
+    const epochs = new Epochs(now, random)
+    const broker = await Broker.open({ limits: bounds, counts, gather, epochs, logger, now })
+    try {
+      const listener = await Listener.open(broker, host, port, bounds, counts)
+      const ingest = new Ingest(broker, listener, logger)
+      logger.info({ address: ingest.address, port: ingest.port }, 'MQTT is served, over TCP and WebSocket')
+      return ingest
+    } catch (error) {
+      await broker.stop()
+      throw error
+    }
+  }
+
+  /** Acks under way leave first; devices become `unknown`, and no will is published. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped ??= this.#stop()
+    return this.#stopped
+  }
+
+  async #stop(): Promise<void> {
+    this.#listener.stop()
+    await this.#broker.stop()
+    this.#listener.close()
+    this.#logger.info('MQTT is no longer served')
+  }
+}

@@ -1,0 +1,133 @@
+import { once } from 'node:events'
+import { createServer as createHttpServer, type Server as HttpServer } from 'node:http'
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { createWebSocketStream, WebSocketServer } from 'ws'
+import { ConfigurationError } from '../processor/contract/errors.ts'
+import type { Broker } from './broker.ts'
+import type { Counts } from './counts.ts'
+import type { Limits } from './limits.ts'
+
+/** `G` of GET: no MQTT connection begins with it, its first packet being CONNECT (0x10). */
+const HTTP_FIRST_BYTE = 0x47
+/** Subprotocols of MQTT 3.1.1 (section 6) and 3.1. */
+const SUBPROTOCOLS = ['mqtt', 'mqttv3.1']
+/** MQTT packets of the largest size one WebSocket message may hold. */
+const PACKETS_PER_MESSAGE = 4
+/** Silent peers are probed after so long, ms: a client may have no keepalive of its own. */
+const TCP_KEEPALIVE_MS = 60_000
+const BACKLOG = 4_096
+
+/** One port for MQTT over TCP and over WebSocket (any path). */
+export class Listener {
+  readonly #server: Server
+  readonly #http: HttpServer
+  readonly #webSockets: WebSocketServer
+  readonly #broker: Broker
+  readonly #limits: Limits
+  /** Open sockets, each with the timer that ends it unless it begins to speak MQTT. */
+  readonly #silent = new Map<Duplex, NodeJS.Timeout>()
+
+  private constructor(broker: Broker, limits: Limits, counts: Counts) {
+    this.#broker = broker
+    this.#limits = limits
+    this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: TCP_KEEPALIVE_MS })
+    this.#server.maxConnections = limits.maxConnections
+    this.#server.on('connection', (socket) => this.#accept(socket))
+    this.#server.on('drop', () => counts.refusals.add('too many connections'))
+    this.#http = createHttpServer((_request, response) => {
+      response.writeHead(426, { 'content-type': 'text/plain', connection: 'close', upgrade: 'websocket' })
+      response.end('This port speaks MQTT, over TCP or WebSocket.\n')
+    })
+    this.#webSockets = new WebSocketServer({
+      noServer: true,
+      perMessageDeflate: false,
+      maxPayload: limits.maxPacketBytes * PACKETS_PER_MESSAGE,
+      handleProtocols: (offered) => SUBPROTOCOLS.find((name) => offered.has(name)) ?? false,
+    })
+    this.#http.on('upgrade', (request, socket, head) => {
+      const offered = request.headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? []
+      if (!SUBPROTOCOLS.some((name) => offered.includes(name))) {
+        socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\nThe WebSocket subprotocol must be mqtt.\n')
+        return
+      }
+      clearTimeout(this.#silent.get(socket))
+      this.#webSockets.handleUpgrade(request, socket, head, (webSocket) => {
+        // [MQTT-6.0.0-1]
+        webSocket.on('message', (_data, isBinary) => {
+          if (!isBinary) webSocket.terminate()
+        })
+        this.#broker.handle(createWebSocketStream(webSocket))
+      })
+    })
+  }
+
+  /** Rejects with ConfigurationError PORT_UNAVAILABLE when the address cannot be bound. */
+  static async open(broker: Broker, host: string, port: number, limits: Limits, counts: Counts): Promise<Listener> {
+    const listener = new Listener(broker, limits, counts)
+    const server = listener.#server
+    server.listen({ host, port, backlog: BACKLOG })
+    try {
+      await once(server, 'listening')
+    } catch (error) {
+      throw unavailable(host, port, error)
+    }
+    return listener
+  }
+
+  get address(): AddressInfo {
+    return this.#server.address() as AddressInfo
+  }
+
+  /** Accepts no more; what is open goes on. */
+  stop(): void {
+    this.#server.close()
+  }
+
+  /** Ends what is still open. */
+  close(): void {
+    this.#http.closeAllConnections()
+    this.#webSockets.close()
+    for (const socket of this.#silent.keys()) socket.destroy()
+  }
+
+  #accept(socket: Socket): void {
+    const silent = setTimeout(() => socket.destroy(), this.#limits.connectTimeoutMs)
+    this.#silent.set(socket, silent)
+    // Until someone else listens, an error says no more than that the connection is lost.
+    socket.on('error', () => undefined)
+    socket.on('close', () => {
+      clearTimeout(silent)
+      this.#silent.delete(socket)
+    })
+    const peek = (): void => {
+      const first: Buffer | null = socket.read()
+      if (first === null) return
+      socket.off('readable', peek)
+      if (first[0] === HTTP_FIRST_BYTE) {
+        socket.unshift(first)
+        this.#http.emit('connection', socket)
+      } else {
+        clearTimeout(silent)
+        this.#broker.handle(socket, first)
+      }
+    }
+    socket.on('readable', peek)
+  }
+}
+
+function unavailable(host: string, port: number, error: unknown): Error {
+  const code = (error as NodeJS.ErrnoException).code
+  const at = `${host}:${port}`
+  const ways: Record<string, string> = {
+    EADDRINUSE: `another process listens on ${at} (ss -ltnp 'sport = :${port}' shows which); stop it or set MQTT_PORT`,
+    EACCES: `this user may not listen on ${at}; set MQTT_PORT to 1024 or more`,
+    EADDRNOTAVAIL: `${host} is no address of this machine; set HOST`,
+    ENOTFOUND: `${host} is not a known host name; set HOST`,
+  }
+  return new ConfigurationError(
+    'PORT_UNAVAILABLE',
+    `MQTT cannot listen: ${ways[code ?? ''] ?? `${at}: ${String(error)}`}`,
+    error,
+  )
+}

@@ -1,0 +1,248 @@
+import { Readable } from 'node:stream'
+import type { Client, Subscription } from 'aedes'
+import * as aedesPersistence from 'aedes-persistence'
+import type { Counts } from './counts.ts'
+import type { Limits } from './limits.ts'
+import { ReceiptStore } from './receipts.ts'
+import { mayMatchTelemetry } from './topics.ts'
+
+/** A packet as the broker keeps it (aedes-packet), and the PUBREL that takes its place. */
+export interface StoredPacket {
+  cmd: string
+  brokerId?: string
+  brokerCounter?: number
+  topic?: string
+  payload?: Buffer | string
+  qos?: number
+  retain?: boolean
+  messageId?: number | undefined
+}
+
+// The module is a factory, which its types do not say.
+const createMemory = (aedesPersistence as unknown as { default: () => MemoryPersistence }).default
+
+type Who = Pick<Client, 'id'> & Partial<Pick<Client, 'clean' | 'closed'>>
+
+/**
+ * What the broker keeps for MQTT itself: retained messages, subscriptions and queues of persistent sessions, QoS 2
+ * receipts. In memory: a restart of the broker ends all sessions, as MQTT 3.1.1 section 4.1 allows; nothing of the
+ * devices' telemetry is here. Everything is bounded (`Limits`), which the memory persistence of aedes is not.
+ * Methods are those aedes calls; retained messages and subscriptions are aedes-persistence's.
+ */
+export class Persistence {
+  readonly receipts: ReceiptStore
+  readonly #inner = createMemory()
+  readonly #limits: Limits
+  readonly #counts: Counts
+  /** Bytes of each retained message, by topic. */
+  readonly #retained = new Map<string, number>()
+  #retainedBytes = 0
+  /** Filters of each persistent session. */
+  readonly #filters = new Map<string, Set<string>>()
+  #telemetryFilters = 0
+  readonly #queues = new Map<string, StoredPacket[]>()
+  #queued = 0
+  #queuedBytes = 0
+  /** Lists of filters already stored: aedes hands over the whole list once for each of its filters. */
+  readonly #storedLists = new WeakSet<readonly Subscription[]>()
+
+  constructor(limits: Limits, counts: Counts) {
+    this.#limits = limits
+    this.#counts = counts
+    this.receipts = new ReceiptStore(limits.maxUnreleasedTotal)
+  }
+
+  async setup(broker: unknown): Promise<void> {
+    await this.#inner.setup(broker)
+  }
+
+  /** Filters of persistent sessions that may match a telemetry topic. */
+  get telemetryFilters(): number {
+    return this.#telemetryFilters
+  }
+
+  /** A persistent session has this filter, or may store one more. */
+  mayStore(clientId: string, filter: string): boolean {
+    const filters = this.#filters.get(clientId)
+    if (filters === undefined) return this.#filters.size < this.#limits.maxStoredSessions
+    return filters.has(filter) || filters.size < this.#limits.maxSubscriptions
+  }
+
+  async storeRetained(packet: StoredPacket & { topic: string; payload: Buffer }): Promise<void> {
+    const { topic, payload } = packet
+    const before = this.#retained.get(topic)
+    const after = payload.length === 0 ? undefined : payload.length + topic.length
+    const bytes = this.#retainedBytes - (before ?? 0) + (after ?? 0)
+    if (after !== undefined) {
+      const full = before === undefined && this.#retained.size >= this.#limits.maxRetained
+      if (full || bytes > this.#limits.maxRetainedBytes) {
+        this.#counts.boundHits.add('retained')
+        return
+      }
+      this.#retained.set(topic, after)
+    } else {
+      this.#retained.delete(topic)
+    }
+    this.#retainedBytes = bytes
+    // A copy: what is kept must not keep the whole chunk it was read with.
+    await this.#inner.storeRetained({ ...packet, payload: Buffer.from(payload) })
+  }
+
+  createRetainedStreamCombi(filters: readonly string[]): Readable {
+    return this.#inner.createRetainedStreamCombi(filters)
+  }
+
+  async addSubscriptions(client: Who, subscriptions: readonly Subscription[]): Promise<void> {
+    if (this.#storedLists.has(subscriptions)) return
+    this.#storedLists.add(subscriptions)
+    const filters = this.#filters.get(client.id) ?? new Set()
+    const stored: Subscription[] = []
+    for (const subscription of subscriptions) {
+      if (!this.mayStore(client.id, subscription.topic)) continue
+      stored.push(subscription)
+      if (filters.has(subscription.topic)) continue
+      filters.add(subscription.topic)
+      this.#filters.set(client.id, filters)
+      if (mayMatchTelemetry(subscription.topic)) this.#telemetryFilters++
+    }
+    if (stored.length > 0) await this.#inner.addSubscriptions(client, stored)
+  }
+
+  async removeSubscriptions(client: Who, topics: readonly string[]): Promise<void> {
+    const filters = this.#filters.get(client.id)
+    for (const topic of topics) {
+      if (filters?.delete(topic) === true && mayMatchTelemetry(topic)) this.#telemetryFilters--
+    }
+    if (filters?.size === 0) this.#filters.delete(client.id)
+    await this.#inner.removeSubscriptions(client, topics)
+  }
+
+  async cleanSubscriptions(client: Who): Promise<void> {
+    for (const topic of this.#filters.get(client.id) ?? []) if (mayMatchTelemetry(topic)) this.#telemetryFilters--
+    this.#filters.delete(client.id)
+    for (const packet of this.#queues.get(client.id) ?? []) this.#unqueue(packet)
+    this.#queues.delete(client.id)
+    await this.#inner.cleanSubscriptions(client)
+  }
+
+  subscriptionsByClient(client: Who): Promise<Subscription[]> {
+    return this.#inner.subscriptionsByClient(client)
+  }
+
+  subscriptionsByTopic(topic: string): Promise<readonly { clientId: string }[]> {
+    return this.#inner.subscriptionsByTopic(topic)
+  }
+
+  async outgoingEnqueue(subscription: { clientId: string }, packet: StoredPacket): Promise<void> {
+    await this.outgoingEnqueueCombi([subscription], packet)
+  }
+
+  async outgoingEnqueueCombi(subscriptions: readonly { clientId: string }[], packet: StoredPacket): Promise<void> {
+    if (subscriptions.length === 0) return
+    const kept: StoredPacket = { ...packet, payload: Buffer.from(packet.payload ?? '') }
+    const bytes = bytesOf(kept)
+    const { maxQueued, maxQueuedTotal, maxQueuedBytes } = this.#limits
+    for (const { clientId } of subscriptions) {
+      const queue = this.#queues.get(clientId) ?? []
+      if (queue.length >= maxQueued || this.#queued >= maxQueuedTotal || this.#queuedBytes + bytes > maxQueuedBytes) {
+        this.#counts.boundHits.add('session queue')
+        continue
+      }
+      queue.push({ ...kept })
+      this.#queues.set(clientId, queue)
+      this.#queued++
+      this.#queuedBytes += bytes
+    }
+  }
+
+  /** Notes the packet id a queued message was sent with, or puts the PUBREL in its place. */
+  async outgoingUpdate(client: Who, packet: StoredPacket): Promise<void> {
+    const queue = this.#queues.get(client.id)
+    if (queue === undefined) return
+    for (let i = 0; i < queue.length; i++) {
+      const queued = queue[i] as StoredPacket
+      if (packet.brokerId !== undefined && queued.brokerId === packet.brokerId) {
+        if (queued.brokerCounter !== packet.brokerCounter) continue
+        queued.messageId = packet.messageId
+        return
+      }
+      if (queued.messageId === packet.messageId) {
+        this.#queuedBytes += bytesOf(packet) - bytesOf(queued)
+        queue[i] = packet
+        return
+      }
+    }
+    // It was not queued, as the queue was full: it is delivered all the same, once.
+  }
+
+  async outgoingClearMessageId(client: Who, packet: StoredPacket): Promise<StoredPacket | undefined> {
+    const queue = this.#queues.get(client.id)
+    const i = queue?.findIndex((queued) => queued.messageId === packet.messageId) ?? -1
+    if (queue === undefined || i === -1) return undefined
+    const [cleared] = queue.splice(i, 1) as [StoredPacket]
+    this.#unqueue(cleared)
+    if (queue.length === 0) this.#queues.delete(client.id)
+    return cleared
+  }
+
+  outgoingStream(client: Who): Readable {
+    return Readable.from([...(this.#queues.get(client.id) ?? [])])
+  }
+
+  #unqueue(packet: StoredPacket): void {
+    this.#queued--
+    this.#queuedBytes -= bytesOf(packet)
+  }
+
+  /**
+   * Resolves when a message with this id was received before. aedes writes PUBREC one promise after that, and two after
+   * a rejection; one promise more here keeps PUBRECs in the order of PUBLISHes [MQTT-4.6.0-3].
+   */
+  async incomingGetPacket(client: Who, packet: StoredPacket): Promise<StoredPacket> {
+    const id = packet.messageId as number
+    const received = this.receipts.get(client.id, id)
+    if (received?.state === 'stored') {
+      await Promise.resolve()
+      return packet
+    }
+    // The first to ask after the append is the message itself; whoever asks next is a retransmission.
+    if (received?.state === 'appended') received.state = 'stored'
+    throw new Error(`no message with packet id ${id} was received`)
+  }
+
+  /** The bridge has stored the id before the append. */
+  async incomingStorePacket(): Promise<void> {}
+
+  async incomingDelPacket(client: Who, packet: StoredPacket): Promise<void> {
+    this.receipts.forget(client.id, packet.messageId as number)
+  }
+
+  async cleanIncoming(client: Who): Promise<void> {
+    this.receipts.clear(client.id)
+  }
+
+  // A will lives as long as its connection, which holds it.
+  async putWill(): Promise<void> {}
+
+  async delWill(): Promise<void> {}
+
+  streamWill(): Readable {
+    return Readable.from([])
+  }
+}
+
+function bytesOf(packet: StoredPacket): number {
+  return (packet.payload?.length ?? 0) + (packet.topic?.length ?? 0)
+}
+
+/** What is used of the memory persistence of aedes-persistence 11. */
+interface MemoryPersistence {
+  setup(broker: unknown): Promise<void>
+  storeRetained(packet: StoredPacket): Promise<void>
+  createRetainedStreamCombi(filters: readonly string[]): Readable
+  addSubscriptions(client: Who, subscriptions: readonly Subscription[]): Promise<void>
+  removeSubscriptions(client: Who, topics: readonly string[]): Promise<void>
+  cleanSubscriptions(client: Who): Promise<void>
+  subscriptionsByClient(client: Who): Promise<Subscription[]>
+  subscriptionsByTopic(topic: string): Promise<readonly { clientId: string }[]>
+}

@@ -1,0 +1,69 @@
+import { Aedes, type AedesPublishPacket, type PublishPacket } from 'aedes'
+import type { MqttClient } from './bridge.ts'
+import type { Limits } from './limits.ts'
+import type { Persistence } from './persistence.ts'
+import { inTelemetryTree, mayMatchTelemetry } from './topics.ts'
+
+type Done = (error?: Error | null) => void
+type Deliver = (packet: AedesPublishPacket, done: () => void) => void
+
+/** Methods of aedes 1.2, some of which its types leave out. */
+interface AedesInternals {
+  publish(packet: PublishPacket, client: unknown, done?: Done): void
+  subscribe(filter: string, deliver: Deliver, done: () => void): void
+  unsubscribe(filter: string, deliver: Deliver, done: () => void): void
+  unregisterClient(client: MqttClient): void
+}
+const internals = Aedes.prototype as unknown as AedesInternals
+
+/**
+ * aedes, with these differences: a message of the telemetry tree is not routed while no subscription can match it; a
+ * publisher does not wait for subscribers, who are bounded and cut by themselves; a client that is being replaced
+ * cannot unregister its successor.
+ */
+export class Router extends Aedes {
+  /** Filters of connected clients, all and those that may match telemetry. */
+  filters = 0
+  #telemetryFilters = 0
+  readonly #persistence: Persistence
+
+  constructor(limits: Limits, persistence: Persistence) {
+    super({
+      persistence,
+      // Deliveries under way in the whole broker: one frozen subscriber would take them all.
+      concurrency: 0,
+      connectTimeout: limits.connectTimeoutMs,
+      drainTimeout: limits.drainTimeoutMs,
+      maxInflightInbound: limits.maxUnreleased,
+    })
+    this.#persistence = persistence
+  }
+
+  override publish(packet: PublishPacket, client: unknown, done?: Done): void {
+    if (typeof client === 'function' || client === null || client === undefined) {
+      internals.publish.call(this, packet, client, done)
+      return
+    }
+    const reachable = packet.retain || this.#telemetryFilters > 0 || this.#persistence.telemetryFilters > 0
+    if (reachable || !inTelemetryTree(packet.topic)) internals.publish.call(this, packet, client)
+    done?.(null)
+  }
+
+  override subscribe(filter: string, deliver: Deliver, done: () => void): void {
+    this.filters++
+    if (mayMatchTelemetry(filter)) this.#telemetryFilters++
+    internals.subscribe.call(this, filter, deliver, done)
+  }
+
+  override unsubscribe(filter: string, deliver: Deliver, done: () => void): void {
+    this.filters--
+    if (mayMatchTelemetry(filter)) this.#telemetryFilters--
+    internals.unsubscribe.call(this, filter, deliver, done)
+  }
+
+  unregisterClient(client: MqttClient): void {
+    const { clients } = this as unknown as { clients: Record<string, MqttClient> }
+    if (clients[client.id] === client) internals.unregisterClient.call(this, client)
+    else this.emit('clientDisconnect', client)
+  }
+}

@@ -1,0 +1,46 @@
+import type { Connection } from './connection.ts'
+
+/** One MQTT connection from its CONNECT to its end, as the devices it speaks for see it. */
+export class Session {
+  /** Grows from session to session of one process, and, as clocks do, over restarts. */
+  readonly epoch: number
+  /** As CONNECT gave it: empty when the broker chose one. */
+  readonly clientId: string
+  readonly connection: Connection
+  /** The device the client id names, known to be connected before it publishes. */
+  ownDevice: string | undefined
+  /** Devices published for. */
+  readonly devices = new Set<string>()
+  /** Filters subscribed to. */
+  readonly filters = new Set<string>()
+  /** Bytes of its will. */
+  willBytes = 0
+  /** CONNACK accepted it. */
+  accepted = false
+  /** A newer connection with the same client id is taking over. */
+  takenOver = false
+  ended = false
+
+  constructor(epoch: number, clientId: string, connection: Connection) {
+    this.epoch = epoch
+    this.clientId = clientId
+    this.connection = connection
+  }
+}
+
+/** Session epochs: microseconds of the clock, the last three digits by chance so that two brokers seldom agree. */
+export class Epochs {
+  readonly #now: () => number
+  readonly #random: () => number
+  #last = 0
+
+  constructor(now: () => number, random: () => number) {
+    this.#now = now
+    this.#random = random
+  }
+
+  next(): number {
+    this.#last = Math.max(this.#last + 1, this.#now() * 1000 + Math.floor(this.#random() * 1000))
+    return this.#last
+  }
+}

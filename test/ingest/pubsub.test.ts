@@ -1,0 +1,134 @@
+import { connectAsync, type IClientOptions, type MqttClient } from 'mqtt'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { openIngest, RawClient, WAIT } from './fixture.ts'
+
+interface Subscriber {
+  readonly client: MqttClient
+  readonly messages: [topic: string, payload: string, retained: boolean][]
+}
+
+async function connected(url: string, options: IClientOptions = {}): Promise<Subscriber> {
+  const client = await connectAsync(url, { reconnectPeriod: 0, ...options })
+  const messages: Subscriber['messages'] = []
+  client.on('message', (topic, payload, packet) => messages.push([topic, payload.toString(), packet.retain]))
+  client.on('error', () => undefined)
+  onTestFinished(() => client.endAsync(true))
+  return { client, messages }
+}
+
+describe.each(['mqtt', 'ws'])('publish and subscribe over %s', (scheme) => {
+  const at = (url: string): string => url.replace('mqtt', scheme)
+
+  it.each([0, 1, 2] as const)('at QoS %i, in order', async (qos) => {
+    const { url } = await openIngest()
+    const subscriber = await connected(at(url))
+    await subscriber.client.subscribeAsync('chat/+', { qos })
+    const publisher = await connected(at(url))
+    const sent = Array.from({ length: 200 }, (_, i) => String(i))
+    await Promise.all(sent.map((text) => publisher.client.publishAsync('chat/a', text, { qos })))
+    await vi.waitFor(() => expect(subscriber.messages.length).toBe(200), WAIT)
+    expect(subscriber.messages.map(([, payload]) => payload)).toEqual(sent)
+  })
+
+  it('of telemetry, also by those who subscribe later', async () => {
+    const { url, log } = await openIngest()
+    const publisher = await connected(at(url))
+    await publisher.client.publishAsync('devices/a/telemetry', '1', { qos: 1 })
+    const subscriber = await connected(at(url))
+    await subscriber.client.subscribeAsync('devices/+/telemetry/#')
+    await publisher.client.publishAsync('devices/a/telemetry', '2', { qos: 1 })
+    await publisher.client.publishAsync('devices/a/telemetry/t', '3', { qos: 2 })
+    await vi.waitFor(() => expect(subscriber.messages.map(([, payload]) => payload)).toEqual(['2', '3']), WAIT)
+    await subscriber.client.unsubscribeAsync('devices/+/telemetry/#')
+    await publisher.client.publishAsync('devices/a/telemetry', '4', { qos: 1 })
+    expect(log.messages().map(([, payload]) => payload)).toEqual(['1', '2', '3', '4'])
+    expect(subscriber.messages.length).toBe(2)
+  })
+
+  it('of retained messages', async () => {
+    const { url } = await openIngest()
+    const publisher = await connected(at(url))
+    await publisher.client.publishAsync('devices/a/telemetry', '1', { qos: 1, retain: true })
+    await publisher.client.publishAsync('home/b', '2', { retain: true, qos: 1 })
+    await publisher.client.publishAsync('home/b', '', { retain: true, qos: 1 })
+    const subscriber = await connected(at(url))
+    await subscriber.client.subscribeAsync('#')
+    await vi.waitFor(() => expect(subscriber.messages).toEqual([['devices/a/telemetry', '1', true]]), WAIT)
+  })
+
+  it('of a persistent session, queued while it is away', async () => {
+    const { url } = await openIngest()
+    const session = { clientId: 'office', clean: false }
+    const first = await connected(at(url), session)
+    await first.client.subscribeAsync(['home/#', 'devices/#'], { qos: 1 })
+    await first.client.endAsync()
+    const publisher = await connected(at(url))
+    await publisher.client.publishAsync('home/a', '1', { qos: 1 })
+    await publisher.client.publishAsync('devices/a/telemetry', '2', { qos: 2 })
+    const messages: string[] = []
+    const second = await connectAsync(at(url), { reconnectPeriod: 0, ...session, manualConnect: false })
+    onTestFinished(() => second.endAsync(true))
+    second.on('message', (_topic, payload) => messages.push(payload.toString()))
+    await publisher.client.publishAsync('home/a', '3', { qos: 1 })
+    await vi.waitFor(() => expect(messages.toSorted()).toEqual(['1', '2', '3']), WAIT)
+  })
+
+  it('of a last will', async () => {
+    const { url } = await openIngest()
+    const subscriber = await connected(at(url))
+    await subscriber.client.subscribeAsync('home/#', { qos: 1 })
+    const dying = await connected(at(url), {
+      will: { topic: 'home/dead', payload: Buffer.from('x'), qos: 1, retain: false },
+    })
+    dying.client.stream.destroy()
+    await vi.waitFor(() => expect(subscriber.messages).toEqual([['home/dead', 'x', false]]), WAIT)
+  })
+})
+
+describe('bounds', () => {
+  it('a retained message beyond them is forwarded, not retained', async () => {
+    const { url, metric } = await openIngest({ maxRetained: 2, maxRetainedBytes: 100 })
+    const { client, messages } = await connected(url)
+    await client.subscribeAsync('#')
+    for (const topic of ['a', 'b', 'c']) await client.publishAsync(topic, '1', { qos: 1, retain: true })
+    await client.publishAsync('a', 'x'.repeat(200), { qos: 1, retain: true })
+    await client.publishAsync('b', '', { qos: 1, retain: true })
+    await client.publishAsync('d', '2', { qos: 1, retain: true })
+    await vi.waitFor(() => expect(messages.length).toBe(6), WAIT)
+    const late = await connected(url)
+    await late.client.subscribeAsync('#')
+    await vi.waitFor(() => expect(late.messages.map(([topic]) => topic).toSorted()).toEqual(['a', 'd']), WAIT)
+    expect(await metric('bound_hits_total', { bound: 'retained' })).toBe(2)
+  })
+
+  it('a message beyond a session queue is not queued', async () => {
+    const { url, metric } = await openIngest({ maxQueued: 5 })
+    const session = { clientId: 'office', clean: false }
+    const first = await connected(url, session)
+    await first.client.subscribeAsync('home/#', { qos: 1 })
+    await first.client.endAsync()
+    const publisher = await connected(url)
+    for (let i = 0; i < 9; i++) await publisher.client.publishAsync('home/a', String(i), { qos: 1 })
+    const messages: string[] = []
+    const second = await connectAsync(url, { reconnectPeriod: 0, ...session })
+    onTestFinished(() => second.endAsync(true))
+    second.on('message', (_topic, payload) => messages.push(payload.toString()))
+    await vi.waitFor(() => expect(messages).toEqual(['0', '1', '2', '3', '4']), WAIT)
+    expect(await metric('bound_hits_total', { bound: 'session queue' })).toBe(4)
+    for (let i = 0; i < 20; i++) await publisher.client.publishAsync('home/a', `live ${i}`, { qos: 1 })
+    await vi.waitFor(() => expect(messages.length).toBe(25), WAIT)
+  })
+
+  it('persistent sessions beyond them cannot subscribe', async () => {
+    const { ingest } = await openIngest({ maxStoredSessions: 1 })
+    for (const [clientId, granted] of [
+      ['a', 1],
+      ['b', 128],
+      ['a', 1],
+    ] as const) {
+      const client = await RawClient.open(ingest.port, { clientId, clean: false })
+      client.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'home/#', qos: 1 }] })
+      await vi.waitFor(() => expect(client.of('suback')).toMatchObject([{ granted: [granted] }]), WAIT)
+    }
+  })
+})
