@@ -55,6 +55,8 @@ export interface WriterOptions {
   readonly metrics: EmbeddedMetrics
   /** After a write that closed a segment: retention or compaction may be due. */
   readonly onRoll: () => void
+  /** After a commit of the partition. */
+  readonly onCommit: (partition: number) => void
   /** All partitions and positions as the database has them. */
   readonly reload: () => Promise<void>
 }
@@ -160,7 +162,7 @@ export class EmbeddedWriter {
   }
 
   async #write(): Promise<void> {
-    const { positions, metrics, onRoll } = this.#options
+    const { positions, metrics, onRoll, onCommit } = this.#options
     const moved = new Map<number, Position>()
     const written = new Map<Append | Move, Position | undefined>()
     const touched: EmbeddedPartition[] = []
@@ -189,6 +191,7 @@ export class EmbeddedWriter {
       if (work.kind === 'append') work.resolve()
       else work.resolve(position as Position)
     }
+    for (const index of moved.keys()) onCommit(index)
     if (rolled) onRoll()
   }
 

@@ -6,6 +6,7 @@ import { Cleaner } from './cleaner.ts'
 import { EmbeddedFollower } from './embedded-follower.ts'
 import { EmbeddedGroup } from './embedded-group.ts'
 import { EmbeddedMetrics } from './embedded-metrics.ts'
+import { Pace } from './embedded-pace.ts'
 import { EmbeddedPartition } from './embedded-partition.ts'
 import { decodeNumbers, EmbeddedStorage, storageKey } from './embedded-storage.ts'
 import { EmbeddedUpkeep } from './embedded-upkeep.ts'
@@ -70,6 +71,7 @@ export class EmbeddedLog implements Log {
   readonly #positions: Position[] = []
   readonly #cleaners: readonly Cleaner[]
   readonly #writer: EmbeddedWriter
+  readonly #pace: Pace
   readonly #group: EmbeddedGroup
   readonly #upkeep: EmbeddedUpkeep
   readonly #upkeepEnded: Promise<void>
@@ -112,8 +114,10 @@ export class EmbeddedLog implements Log {
       logger,
       metrics,
       onRoll: () => this.#upkeep.wake(),
+      onCommit: (partition) => this.#pace.committed(partition),
       reload: () => this.#reload(),
     })
+    this.#pace = new Pace(this.#partitions.telemetry, this.#positions, (tailRecords / 2) * identity.partitions, now)
     this.#group = new EmbeddedGroup(this.#writer, {
       partitions: identity.partitions,
       standbys: options.standbys ?? 1,
@@ -146,8 +150,9 @@ export class EmbeddedLog implements Log {
     return this.#writer.fault
   }
 
-  append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {
-    return this.#writer.append(topic, records)
+  async append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {
+    await this.#writer.append(topic, records)
+    if (topic === 'telemetry') await this.#pace.hold()
   }
 
   follow(at: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch> {
@@ -190,6 +195,7 @@ export class EmbeddedLog implements Log {
   async #close(): Promise<void> {
     await this.#group.close()
     const written = this.#writer.close()
+    this.#pace.close()
     this.#closing.abort()
     for (const partition of Object.values(this.#partitions).flat()) partition.wake()
     await Promise.all([written, this.#upkeepEnded])
