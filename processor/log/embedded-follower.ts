@@ -33,6 +33,8 @@ export class EmbeddedFollower {
     const partition = this.#partition
     const wake = () => partition.wake()
     signal.addEventListener('abort', wake, { once: true })
+    const reader = { at: start }
+    partition.read(reader)
     try {
       let from = start
       while (!signal.aborted) {
@@ -46,8 +48,10 @@ export class EmbeddedFollower {
         if (signal.aborted) return
         from = batch.next
         yield batch
+        partition.pass(reader, from)
       }
     } finally {
+      partition.leave(reader)
       signal.removeEventListener('abort', wake)
     }
   }

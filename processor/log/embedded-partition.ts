@@ -30,6 +30,11 @@ export interface Segment {
   newest: number
 }
 
+/** Somebody who reads the partition, and the offset it has come to. */
+export interface Reader {
+  at: Offset
+}
+
 interface Chunk {
   readonly base: Offset
   readonly records: LogRecord[]
@@ -54,8 +59,9 @@ export class EmbeddedPartition {
   /** Records of the write being built, and their size bound. */
   #staged: NewRecord[] = []
   #bound = 0
-  /** The newest records, so that a reader at the end decodes nothing. */
+  /** The newest records that a reader has still to come to, so that it decodes nothing. */
   #tail: Chunk[] = []
+  readonly #readers = new Set<Reader>()
   #tailRecords = 0
   #tailBytes = 0
   #waiting = new Set<() => void>()
@@ -146,25 +152,58 @@ export class EmbeddedPartition {
   publish(): void {
     const staged = this.#staged
     const base = this.end
+    this.#staged = []
+    this.#bound = 0
+    this.end = base + staged.length
+    if (this.#readers.size > 0) this.#remember(base, staged)
+    this.wake()
+  }
+
+  read(reader: Reader): void {
+    this.#readers.add(reader)
+  }
+
+  leave(reader: Reader): void {
+    this.#readers.delete(reader)
+    this.#forget()
+  }
+
+  /** What all readers have passed is let go of while it is young, which costs the collector least. */
+  pass(reader: Reader, at: Offset): void {
+    reader.at = at
+    this.#forget()
+  }
+
+  #remember(base: Offset, staged: readonly NewRecord[]): void {
     const records: LogRecord[] = []
     let bytes = 0
     for (const { key, value, timestamp, headers } of staged) {
       records.push({ offset: base + records.length, key, value, timestamp, headers })
       bytes += (key?.length ?? 0) + (value?.byteLength ?? 0)
     }
-    this.#staged = []
-    this.#bound = 0
-    this.end = base + records.length
     this.#tail.push({ base, records, bytes })
     this.#tailRecords += records.length
     this.#tailBytes += bytes
     const { tailRecords, tailBytes } = this.#options
-    while (this.#tailRecords > tailRecords || this.#tailBytes > tailBytes) {
-      const dropped = this.#tail.shift() as Chunk
-      this.#tailRecords -= dropped.records.length
-      this.#tailBytes -= dropped.bytes
+    while (this.#tailRecords > tailRecords || this.#tailBytes > tailBytes) this.#drop()
+  }
+
+  #forget(): void {
+    let passed = Number.POSITIVE_INFINITY
+    for (const reader of this.#readers) passed = Math.min(passed, reader.at)
+    for (
+      let head = this.#tail[0];
+      head !== undefined && head.base + head.records.length <= passed;
+      head = this.#tail[0]
+    ) {
+      this.#drop()
     }
-    this.wake()
+  }
+
+  #drop(): void {
+    const dropped = this.#tail.shift() as Chunk
+    this.#tailRecords -= dropped.records.length
+    this.#tailBytes -= dropped.bytes
   }
 
   /** A batch from memory; undefined when `from` lies before what is kept there. */

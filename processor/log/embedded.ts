@@ -34,7 +34,7 @@ export interface EmbeddedLogOptions {
     readonly deadLettersBytes?: number
   }
   readonly compaction?: {
-    /** Dirty bytes of a changelog partition below which it is left alone. Default 16 MiB. */
+    /** Dirty bytes of a changelog partition below which it is left alone. Default 64 MiB. */
     readonly minDirtyBytes?: number
     /** Keys held in memory by one pass. Default 250,000: about 30 MiB. */
     readonly maxKeys?: number
@@ -117,14 +117,14 @@ export class EmbeddedLog implements Log {
       onCommit: (partition) => this.#pace.committed(partition),
       reload: () => this.#reload(),
     })
-    this.#pace = new Pace(this.#partitions.telemetry, this.#positions, (tailRecords / 2) * identity.partitions, now)
+    this.#pace = new Pace(this.#partitions.telemetry, this.#positions, (tailRecords / 8) * identity.partitions, now)
     this.#group = new EmbeddedGroup(this.#writer, {
       partitions: identity.partitions,
       standbys: options.standbys ?? 1,
       revokeTimeoutMs: options.revokeTimeoutMs ?? 10_000,
       logger,
     })
-    const { minDirtyBytes = 16 * MIB, maxKeys = 250_000, deleteRetentionMs = 24 * HOUR_MS } = compaction
+    const { minDirtyBytes = 64 * MIB, maxKeys = 250_000, deleteRetentionMs = 24 * HOUR_MS } = compaction
     this.#cleaners = this.#partitions.status.map((partition) => {
       return new Cleaner(storage, partition, { minDirtyBytes, maxKeys, deleteRetentionMs, now })
     })
