@@ -7,13 +7,14 @@ import {
   MAX_PAYLOAD_BYTES,
   type RejectionReason,
 } from '../processor/contract/telemetry.ts'
+import type { Acks } from './acks.ts'
 import type { Connection } from './connection.ts'
 import type { Counts } from './counts.ts'
 import type { Gather, Hold, Topic } from './gather.ts'
 import type { Presence } from './presence.ts'
 import type { ReceiptStore, Received } from './receipts.ts'
 import type { Session } from './session.ts'
-import { isIllFormed, routeOf } from './topics.ts'
+import { type DeviceRoute, isIllFormed, routeOf } from './topics.ts'
 
 /** Called with null, the ack leaves; with an error, the connection is closed without it. */
 type Callback = (error?: Error | null) => void
@@ -130,6 +131,30 @@ export class Bridge {
     }
   }
 
+  /**
+   * A message of the fast path, with `bytes` of remaining length. With `acks` it is of QoS 1, and they owe one for
+   * `messageId`.
+   */
+  take(
+    session: Session,
+    route: DeviceRoute,
+    payload: Buffer,
+    bytes: number,
+    acks: Acks | undefined,
+    messageId: number,
+  ): void {
+    this.counts.received[acks === undefined ? 0 : 1]++
+    const record = this.#telemetry(route, payload)
+    if (acks === undefined) {
+      this.#gather.offer('telemetry', record, bytes + RECORD_OVERHEAD_BYTES)
+    } else {
+      if (!session.connection.see(bytes)) return
+      acks.owe(messageId, bytes)
+      this.#gather.add('telemetry', record, bytes + RECORD_OVERHEAD_BYTES, acks)
+    }
+    this.#presence.spoke(session, route.deviceId)
+  }
+
   #receive(client: MqttClient, session: Session, packet: PublishPacket, ack: ConstructorParameters<typeof Ack>): void {
     const messageId = packet.messageId as number
     const before = this.#receipts.get(client.id, messageId)
@@ -151,22 +176,21 @@ export class Bridge {
     const { topic } = packet
     const payload = packet.payload as Buffer
     const route = routeOf(topic)
+    if (isIllFormed(topic)) {
+      const error = session.connection.fail('malformed packet', 'ill-formed topic')
+      return hold?.settle(error)
+    }
     if (route.reason !== undefined || payload.length > MAX_PAYLOAD_BYTES) {
-      if (isIllFormed(topic)) {
-        const error = session.connection.fail('malformed packet', 'ill-formed topic')
-        return hold?.settle(error)
-      }
       this.#put('dead-letters', this.#letter(packet, route.deviceId, route.reason ?? 'payload-too-large'), packet, hold)
       return
     }
-    const record: NewRecord = { key: route.deviceId, value: payload, timestamp: this.#now() }
-    this.#put(
-      'telemetry',
-      route.metric === undefined ? record : { ...record, headers: { [HEADER_METRIC]: route.metric } },
-      packet,
-      hold,
-    )
+    this.#put('telemetry', this.#telemetry(route, payload), packet, hold)
     this.#presence.spoke(session, route.deviceId)
+  }
+
+  #telemetry({ deviceId, metric }: DeviceRoute, payload: Buffer): NewRecord {
+    const headers = metric === undefined ? undefined : { [HEADER_METRIC]: metric }
+    return { key: deviceId, value: payload, timestamp: this.#now(), headers }
   }
 
   #put(topic: Topic, record: NewRecord, packet: PublishPacket, hold: Hold | undefined): void {

@@ -5,6 +5,7 @@ import type { ConnectivityReason } from '../processor/contract/status.ts'
 import { Bridge, type MqttClient } from './bridge.ts'
 import { Connection } from './connection.ts'
 import type { Counts } from './counts.ts'
+import { FastPath } from './fast-path.ts'
 import type { Gather } from './gather.ts'
 import type { Limits } from './limits.ts'
 import { Persistence } from './persistence.ts'
@@ -16,8 +17,10 @@ import { type Epochs, Session } from './session.ts'
 /** What aedes 1.2 does not declare, and is used here. */
 interface Client extends Omit<MqttClient, 'session'> {
   session: Session | undefined
+  readonly connackSent: boolean
   readonly _parser: { parse(chunk: Buffer): number }
   readonly _keepaliveTimer: NodeJS.Timeout | null
+  waitForDrain(done: () => void): void
 }
 /** CONNACK return codes, MQTT 3.1.1 section 3.2.2.3. */
 const IDENTIFIER_REJECTED = 2
@@ -81,7 +84,7 @@ export class Broker {
   handle(source: Duplex, first?: Buffer): void {
     const connection = new Connection(source, this.#pressure)
     const client = this.#router.handle(connection) as unknown as Client
-    this.#guardParser(client, connection)
+    this.#quicken(client)
     this.#clients.add(client)
     this.#counts.connections++
     this.#counts.opened++
@@ -199,17 +202,16 @@ export class Broker {
     return true
   }
 
-  /** A malformed packet makes the parser throw, now and then; unguarded it would end the process. */
-  #guardParser(client: Client, connection: Connection): void {
-    const parser = client._parser
-    const parse = parser.parse.bind(parser)
-    parser.parse = (chunk) => {
+  #quicken(client: Client): void {
+    const path = new FastPath(client, this.#bridge, this.#router)
+    client._parser.parse = (chunk) => {
+      // A malformed packet makes the parser throw, now and then; unguarded it would end the process.
       try {
-        return parse(chunk)
+        path.parse(chunk)
       } catch (error) {
-        connection.fail('malformed packet', String(error))
-        return 0
+        client.conn.fail('malformed packet', String(error))
       }
+      return 0
     }
   }
 
@@ -245,7 +247,11 @@ export class Broker {
   }
 
   #spare(): void {
-    for (const client of this.#clients) if (client.conn.heldBack) client._keepaliveTimer?.refresh()
+    for (const client of this.#clients) {
+      if (client.conn.heldBack) client._keepaliveTimer?.refresh()
+      // The broker has a client wait only after what it wrote itself.
+      if (client.conn.clogged) client.waitForDrain(() => undefined)
+    }
   }
 }
 

@@ -56,6 +56,7 @@ export class Connection extends Duplex {
   #stopped = false
   #full = false
   #blocked = false
+  #acknowledging = false
   #sourceEnded = false
   #sourceClosed = false
   #ended = false
@@ -130,6 +131,27 @@ export class Connection extends Duplex {
     this.#unacked--
     this.#pressure.release(1, bytes)
     if (this.#blocked && this.#unacked <= this.#pressure.limits.maxUnacked >> 1) this.proceed()
+  }
+
+  /** The peer has not read what was written to it, and 'drain' will say when it has. */
+  get clogged(): boolean {
+    return this.#outgoing.clogged
+  }
+
+  /** Sends PUBACK, with all others of this turn. */
+  acknowledge(messageId: number): void {
+    if (this.destroyed) return
+    if (!this.#acknowledging) {
+      this.#acknowledging = true
+      this.#outgoing.cork()
+      process.nextTick(acknowledged, this)
+    }
+    this.#outgoing.puback(messageId)
+  }
+
+  acknowledged(): void {
+    this.#acknowledging = false
+    this.uncork()
   }
 
   receive(chunk: Buffer): void {
@@ -262,4 +284,8 @@ export class Connection extends Duplex {
     this.#outgoing.drained()
     callback(error)
   }
+}
+
+function acknowledged(connection: Connection): void {
+  connection.acknowledged()
 }

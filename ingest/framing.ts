@@ -1,5 +1,5 @@
 /** MQTT 3.1.1 control packet types (2.2.1) that ingest treats apart. */
-const PUBLISH = 3
+export const PUBLISH = 3
 const CONNECT = 1
 const PINGREQ = 12
 export const DISCONNECT = 14

@@ -73,7 +73,7 @@ export const DEFAULT_LIMITS: Limits = {
   lingerMs: 2,
   maxBatchRecords: 2_000,
   maxBatchBytes: MiB,
-  maxAppends: 4,
+  maxAppends: 8,
   maxDevicesPerConnection: 10_000,
   maxDevices: 1_000_000,
   maxRetained: 10_000,

@@ -6,6 +6,9 @@ const JOINED_BYTES = 16 * 1024
 const FIRST_JOINED_BYTES = 256
 /** From so many bytes on a write is passed on as it is: joining would cost more than a second write. */
 const LARGE_BYTES = 4 * 1024
+/** MQTT 3.1.1 section 3.4. */
+const PUBACK = 0x40
+const PUBACK_BYTES = 4
 const NOTHING = Buffer.alloc(0)
 
 /**
@@ -53,6 +56,18 @@ export class Outgoing {
     if (this.#corked === 0) this.flush()
   }
 
+  puback(messageId: number): void {
+    if (this.#joinedBytes + PUBACK_BYTES > JOINED_BYTES) this.flush()
+    const at = this.#joinedBytes
+    const joined = this.#room(at + PUBACK_BYTES)
+    joined[at] = PUBACK
+    joined[at + 1] = 2
+    joined[at + 2] = messageId >> 8
+    joined[at + 3] = messageId & 0xff
+    this.#joinedBytes = at + PUBACK_BYTES
+    if (this.#corked === 0) this.flush()
+  }
+
   flush(): void {
     if (this.#joinedBytes === 0) return
     const bytes = this.#joined.subarray(0, this.#joinedBytes)
@@ -72,16 +87,20 @@ export class Outgoing {
   #join(bytes: Uint8Array): void {
     const at = this.#joinedBytes
     const end = at + bytes.length
-    if (end > this.#joined.length) {
-      const larger = Buffer.allocUnsafe(Math.max(FIRST_JOINED_BYTES, this.#joined.length * 2, end))
-      this.#joined.copy(larger, 0, 0, at)
-      this.#joined = larger
-    }
-    const joined = this.#joined
+    const joined = this.#room(end)
     // The parts of an ack are of one or two bytes, for which a call of `set` costs more than all else.
     if (bytes.length <= 4) for (let i = 0; i < bytes.length; i++) joined[at + i] = bytes[i] as number
     else joined.set(bytes, at)
     this.#joinedBytes = end
+  }
+
+  #room(end: number): Buffer {
+    if (end > this.#joined.length) {
+      const larger = Buffer.allocUnsafe(Math.max(FIRST_JOINED_BYTES, this.#joined.length * 2, end))
+      this.#joined.copy(larger, 0, 0, this.#joinedBytes)
+      this.#joined = larger
+    }
+    return this.#joined
   }
 
   #send(bytes: Uint8Array): void {

@@ -6,12 +6,19 @@ interface Waiter {
   proceed(): void
 }
 
-/** The byte budgets all connections share. */
+/**
+ * Messages taken in one turn of the event loop, a few ms of work: sockets alone could keep it for much longer, while
+ * those who process the messages wait.
+ */
+const MAX_PER_TURN = 2_000
+
+/** The budgets all connections share: of bytes, and of messages in one turn of the event loop. */
 export class Pressure {
   readonly limits: Limits
   readonly counts: Counts
   incompleteBytes = 0
   outgoingBytes = 0
+  #takenThisTurn = 0
   readonly #waiting = new Set<Waiter>()
 
   constructor(limits: Limits, counts: Counts) {
@@ -19,13 +26,18 @@ export class Pressure {
     this.counts = counts
   }
 
+  /** Nothing more may be taken now: `wait`. */
   get full(): boolean {
+    return this.#takenThisTurn >= MAX_PER_TURN || this.#held
+  }
+
+  get #held(): boolean {
     return this.counts.heldBytes >= this.limits.maxHeldBytes
   }
 
-  /** `waiter` goes on, in its turn, once less is held. */
+  /** `waiter` goes on, after those who wait already, once more may be taken. */
   wait(waiter: Waiter): void {
-    if (this.#waiting.size === 0) this.counts.boundHits.add('held bytes')
+    if (this.#waiting.size === 0 && this.#held) this.counts.boundHits.add('held bytes')
     this.#waiting.add(waiter)
   }
 
@@ -34,6 +46,7 @@ export class Pressure {
   }
 
   take(bytes: number): void {
+    if (this.#takenThisTurn++ === 0) setImmediate(() => this.#turn())
     this.counts.held++
     this.counts.heldBytes += bytes
   }
@@ -42,6 +55,11 @@ export class Pressure {
     this.counts.held -= messages
     this.counts.heldBytes -= bytes
     if (this.#waiting.size > 0 && !this.full) this.#wake()
+  }
+
+  #turn(): void {
+    this.#takenThisTurn = 0
+    if (!this.#held) this.#wake()
   }
 
   #wake(): void {

@@ -39,13 +39,18 @@ export class Router extends Aedes {
     this.#persistence = persistence
   }
 
+  /** A message of the telemetry tree may reach somebody. */
+  get routesTelemetry(): boolean {
+    return this.#telemetryFilters > 0 || this.#persistence.telemetryFilters > 0
+  }
+
   override publish(packet: PublishPacket, client: unknown, done?: Done): void {
     if (typeof client === 'function' || client === null || client === undefined) {
       internals.publish.call(this, packet, client, done)
       return
     }
-    const reachable = packet.retain || this.#telemetryFilters > 0 || this.#persistence.telemetryFilters > 0
-    if (reachable || !inTelemetryTree(packet.topic)) internals.publish.call(this, packet, client)
+    if (packet.retain || this.routesTelemetry || !inTelemetryTree(packet.topic))
+      internals.publish.call(this, packet, client)
     done?.(null)
   }
 

@@ -3,9 +3,15 @@ import { isDeviceId, type RejectionReason } from '../processor/contract/telemetr
 const TREE = 'devices/'
 const LEVEL = 'telemetry'
 
+export interface DeviceRoute {
+  readonly deviceId: string
+  readonly metric: string | undefined
+  readonly reason: undefined
+}
+
 /** Where a publish belongs. `metric`: the single-value form, which names its metric in the topic. */
 export type Route =
-  | { readonly deviceId: string; readonly metric: string | undefined; readonly reason: undefined }
+  | DeviceRoute
   | { readonly deviceId: undefined; readonly metric: undefined; readonly reason: RejectionReason }
 
 const BAD_TOPIC: Route = { deviceId: undefined, metric: undefined, reason: 'bad-topic' }

@@ -246,6 +246,7 @@ describe('a stop', () => {
     const { ingest, log } = await openIngest({ stopTimeoutMs: 5_000 })
     const will = { topic: TOPIC, payload: Buffer.from('"dead"'), qos: 1 as const, retain: false }
     const client = await RawClient.open(ingest.port, { clientId: ID, will })
+    await told(log, ['online: connected'])
     log.hold = true
     client.write(Buffer.concat([1, 2, 3].map((id) => publication(TOPIC, String(id), 1, id))))
     await vi.waitFor(() => expect(log.held('telemetry')).toBe(4), WAIT)

@@ -1,0 +1,32 @@
+import { setImmediate as turn } from 'node:timers/promises'
+import { Registry } from 'prom-client'
+import { expect, it } from 'vitest'
+import { Counts } from '../../ingest/counts.ts'
+import { DEFAULT_LIMITS } from '../../ingest/limits.ts'
+import { Pressure } from '../../ingest/pressure.ts'
+
+it('takes a bounded number of messages in one turn of the event loop, and connections go on in their turn', async () => {
+  const counts = new Counts(new Registry())
+  const pressure = new Pressure(DEFAULT_LIMITS, counts)
+  const took: string[] = []
+  const connection = (name: string) => ({
+    proceed() {
+      let messages = 0
+      while (!pressure.full) {
+        pressure.take(1)
+        messages++
+      }
+      pressure.wait(this)
+      if (messages > 0) took.push(name)
+    },
+  })
+  for (const name of ['a', 'b', 'c']) connection(name).proceed()
+  const perTurn = counts.held
+  expect(perTurn).toBeGreaterThan(0)
+  expect(took).toEqual(['a'])
+  while (took.length < 6) await turn()
+  expect(counts.held).toBe(6 * perTurn)
+  // In the order of waiting: the first waited first, having used up the first turn.
+  expect(took).toEqual(['a', 'a', 'b', 'c', 'a', 'b'])
+  expect([...counts.boundHits.entries()]).toEqual([])
+})
