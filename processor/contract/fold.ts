@@ -88,7 +88,7 @@ function admit(status: Status, seq: number, at: string | undefined): boolean {
   const session = status.connectivity.session
   const sequence = status.sequence
   if (sequence === undefined) {
-    status.sequence = at === undefined ? { seen: [[seq, seq]], session } : { seen: [[seq, seq]], at, session }
+    status.sequence = at === undefined ? { seen: [[seq, seq]], session } : { seen: [[seq, seq]], session, at }
     return true
   }
   if (includes(sequence.seen, seq)) {

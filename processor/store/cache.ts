@@ -21,7 +21,7 @@ interface Node extends CachedStatus {
 
 export interface CacheLimits {
   readonly maxEntries: number
-  /** Bytes of JSON; a decoded status takes about three times that in memory. */
+  /** Bytes of JSON; with its entry, a decoded status takes up to twice that in memory. */
   readonly maxBytes: number
 }
 

@@ -88,6 +88,7 @@ describe('connections that are closed', () => {
     ['a topic with a wildcard', publication('devices/+/telemetry', '1', 1, 1), 'malformed packet'],
     ['a topic of 101 levels', publication('/'.repeat(100), '1', 1, 1), 'malformed packet'],
     ['a topic with U+0000', publication('a\u0000b', '1', 1, 1), 'malformed packet'],
+    ['a metric with U+0000', publication('devices/d1/telemetry/a\u0000b', '1', 1, 1), 'malformed packet'],
     ['a topic that is no UTF-8', Buffer.from([0x32, 7, 0, 2, 0x61, 0xff, 0, 1, 0x31]), 'malformed packet'],
     ['QoS 3', Buffer.from([0x36, 6, 0, 1, 0x61, 0, 1, 0x31]), 'malformed packet'],
     ['a topic longer than its packet', Buffer.from([0x30, 3, 0, 9, 0x61]), 'malformed packet'],
