@@ -1,23 +1,33 @@
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { pino } from 'pino'
+import { type Logger, pino } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { RoutedReader } from './api/reader.ts'
+import { RemoteReaders } from './api/remote.ts'
 import { ApiServer } from './api/server.ts'
 import { Ingest } from './ingest/ingest.ts'
 import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError } from './processor/contract/errors.ts'
-import { EmbeddedLog } from './processor/log/embedded.ts'
+import { Endpoint } from './processor/endpoint.ts'
+import { instanceOf } from './processor/instance.ts'
+import type { EmbeddedLog } from './processor/log/embedded.ts'
+import { KafkaLog } from './processor/log/kafka.ts'
+import { openLog } from './processor/log/open.ts'
 import { Processor } from './processor/processor.ts'
+import { QueryServer } from './processor/query-server.ts'
 import { Fleet } from './simulators/fleet.ts'
 import { runSimulate } from './simulators/simulate.ts'
 
-const USAGE = `usage: tidemark [up | simulate] [flags]
-  up [--processors N] [--demo]   all roles in this process, on the embedded log; --demo adds a simulated fleet
+const USAGE = `usage: tidemark [up | ingest | processor | api | simulate] [flags]
+  up [--processors N] [--demo]   all roles in this process: on Kafka when KAFKA_BROKERS is set, else on the embedded log;
+                                 --demo adds a simulated fleet
+  ingest, processor, api         one role of a cluster; needs KAFKA_BROKERS
   simulate [flags]               a simulated fleet against a running broker; --help lists its flags`
 
 /** How long a stop may take, in ms, before the process ends anyway; what was acknowledged is in the log by then. */
 const STOP_DEADLINE_MS = 15_000
+/** How often a read looks for a copy of a partition that moves, 100 ms apart. */
+const READ_ATTEMPTS = 6
 const DEMO_DEVICES = 20
 
 async function main(argv: readonly string[]): Promise<number> {
@@ -29,7 +39,7 @@ async function main(argv: readonly string[]): Promise<number> {
       now: Date.now,
       signal: stopSignal(),
     })
-  if (role === 'up') return await up(flags)
+  if (role === 'up' || role === 'ingest' || role === 'processor' || role === 'api') return await serve(role, flags)
   if (role === '--help' || role === 'help') {
     process.stdout.write(`${USAGE}\n`)
     return 0
@@ -49,14 +59,30 @@ function stopSignal(): AbortSignal {
   return stop.signal
 }
 
-async function up(flags: readonly string[]): Promise<number> {
-  const { processors, demo } = parseUp(flags)
+type Role = 'up' | 'ingest' | 'processor' | 'api'
+
+/** What the roles of this process share. What is put on `running` ends before what is below it. */
+interface Process {
+  readonly role: Role
+  readonly flags: { readonly processors: number; readonly demo: boolean }
+  readonly configuration: Configuration
+  readonly log: EmbeddedLog | KafkaLog
+  readonly logger: Logger
+  readonly registry: Registry
+  readonly running: AsyncDisposableStack
+  /** The problems that make the process not ready, none when it is; each role adds its own. */
+  readonly checks: (() => Promise<readonly string[]>)[]
+  /** The processors of this process, by endpoint. */
+  readonly locals: Map<string, Processor>
+  readonly fail: (error: unknown) => void
+}
+
+async function serve(role: Role, rest: readonly string[]): Promise<number> {
+  const flags = parseFlags(role, rest)
   const configuration = readEnvironment(process.env)
-  if (configuration.KAFKA_BROKERS !== undefined) {
-    throw new ConfigurationError(
-      'INVALID_CONFIGURATION',
-      'KAFKA_BROKERS is set, but this version has only the embedded log: unset it',
-    )
+  if (role !== 'up' && configuration.KAFKA_BROKERS === undefined) {
+    const way = 'set KAFKA_BROKERS, or run all roles in one process with "up"'
+    throw new ConfigurationError('INVALID_CONFIGURATION', `${role} is a role of a cluster on Kafka: ${way}`)
   }
   const logger = pino({ level: configuration.LOG_LEVEL }, pino.destination({ fd: 2, sync: false }))
   const registry = new Registry()
@@ -64,74 +90,24 @@ async function up(flags: readonly string[]): Promise<number> {
   const stop = stopSignal()
   const broken = new AbortController()
   let failure: unknown
+  const fail = (error: unknown): void => {
+    failure ??= error
+    broken.abort()
+  }
 
   await using running = new AsyncDisposableStack()
-  const log = running.use(
-    await EmbeddedLog.open({
-      folder: join(configuration.DATA_DIR, 'log'),
-      partitions: configuration.PARTITIONS,
-      standbys: configuration.STANDBYS,
-      logger,
-      registry,
-      now: Date.now,
-    }),
-  )
+  // Nothing is held while the log is waited for: a stop need not be put off.
+  stop.addEventListener('abort', quit)
+  const log = running.use(await openLog(configuration, logger, registry))
+  stop.removeEventListener('abort', quit)
+  const checks = [async () => (log.fault === undefined ? [] : [`the log takes no writes: ${log.fault.message}`])]
   const locals = new Map<string, Processor>()
-  for (let i = 1; i <= processors; i++) {
-    const instance = i === 1 ? configuration.INSTANCE_ID : `${configuration.INSTANCE_ID}-${i}`
-    const endpoint = `local:${instance}`
-    const folder = join(configuration.DATA_DIR, instance)
-    const processor = await Processor.open({ log, instance, endpoint, folder, logger, registry, now: Date.now })
-    running.use(processor)
-    locals.set(endpoint, processor)
-  }
-  // Roles end before what they stand on: the processors leave the group before their stores close.
-  const leave = new AbortController()
-  const memberships = [...locals.values()].map(async (processor) => {
-    try {
-      await processor.run(leave.signal)
-    } catch (error) {
-      failure = error
-      broken.abort()
-    }
-  })
-  running.defer(async () => {
-    leave.abort()
-    await Promise.all(memberships)
-  })
-
-  const reader = new RoutedReader({
-    partitions: log.identity.partitions,
-    owners: () => log.owners(),
-    connect: (owner) => locals.get(owner.endpoint)?.reader,
-    logger,
-    now: Date.now,
-  })
+  const here: Process = { role, flags, configuration, log, logger, registry, running, checks, locals, fail }
+  const query = role === 'up' || role === 'processor' ? await openProcessors(here) : []
   // The API outlives the broker by the time a last look takes, and the broker's last records are processed before all ends.
-  const api = running.use(
-    await ApiServer.open({
-      reader,
-      checks: () => unreadiness(log, reader),
-      host: configuration.HOST,
-      port: configuration.HTTP_PORT,
-      registry,
-      logger,
-    }),
-  )
-  const ingest = running.use(
-    await Ingest.open({
-      log,
-      host: configuration.HOST,
-      port: configuration.MQTT_PORT,
-      registry,
-      logger,
-      now: Date.now,
-      random: Math.random,
-    }),
-  )
-  if (demo)
-    running.use(await Fleet.open({ host: configuration.HOST, port: ingest.port, devices: DEMO_DEVICES }, Date.now))
-  process.stdout.write(banner(configuration, ingest.port, api.port, processors, demo))
+  const http = role === 'up' || role === 'api' ? await openApi(here) : undefined
+  const mqtt = role === 'up' || role === 'ingest' ? await openIngest(here) : undefined
+  process.stdout.write(banner(here, { query, http, mqtt: mqtt?.port, health: mqtt?.health }))
 
   await aborted(AbortSignal.any([stop, broken.signal]))
   logger.info({ reason: failure === undefined ? stop.reason : 'failure' }, 'stopping')
@@ -144,29 +120,124 @@ async function up(flags: readonly string[]): Promise<number> {
   return 0
 }
 
-function parseUp(flags: readonly string[]): { processors: number; demo: boolean } {
+function quit(): void {
+  process.exit(0)
+}
+
+function parseFlags(role: Role, flags: readonly string[]): Process['flags'] {
   try {
     const { values } = parseArgs({
       args: [...flags],
-      options: { demo: { type: 'boolean', default: false }, processors: { type: 'string', default: '1' } },
+      options:
+        role === 'up'
+          ? { demo: { type: 'boolean', default: false }, processors: { type: 'string', default: '1' } }
+          : {},
     })
-    const processors = Number(values.processors)
+    const { processors: text = '1', demo = false } = values as { processors?: string; demo?: boolean }
+    const processors = Number(text)
     if (!Number.isInteger(processors) || processors < 1 || processors > 16) {
-      throw new TypeError(`--processors ${values.processors}: must be an integer from 1 to 16`)
+      throw new TypeError(`--processors ${text}: must be an integer from 1 to 16`)
     }
-    return { processors, demo: values.demo }
+    return { processors, demo }
   } catch (error) {
     throw new ConfigurationError('INVALID_CONFIGURATION', `${(error as Error).message}\n${USAGE}`, error)
   }
 }
 
-async function unreadiness(log: EmbeddedLog, reader: RoutedReader): Promise<string[]> {
-  const problems: string[] = []
-  if (log.fault !== undefined) problems.push(`the log takes no writes: ${log.fault.message}`)
-  const missing = (await reader.partitions()).filter(({ owner }) => owner?.state !== 'running')
-  if (missing.length > 0)
-    problems.push(`partitions not yet served by an owner: ${missing.map((info) => info.partition).join(', ')}`)
-  return problems
+async function openProcessors(here: Process): Promise<string[]> {
+  const { configuration, flags, log, logger, registry, running, checks, locals, fail } = here
+  const { DATA_DIR, INSTANCE_ID, HOST: host, QUERY_PORT, CLUSTER_SECRET: secret } = configuration
+  const onKafka = log instanceof KafkaLog
+  const name = INSTANCE_ID ?? (onKafka ? await instanceOf(DATA_DIR) : 'tidemark-1')
+  for (let i = 1; i <= flags.processors; i++) {
+    const instance = i === 1 ? name : `${name}-${i}`
+    const folder = join(DATA_DIR, instance)
+    // Further processors of one process take the ports after the first's.
+    const port = QUERY_PORT === 0 ? 0 : QUERY_PORT + i - 1
+    const readiness = () => unreadiness(checks)
+    const server = onKafka
+      ? running.use(await QueryServer.open({ host, port, secret, checks: readiness, registry, logger }))
+      : undefined
+    const endpoint = server?.address ?? `local:${instance}`
+    const processor = await Processor.open({ log, instance, endpoint, folder, logger, registry, now: Date.now })
+    running.use(processor)
+    server?.serve(processor.reader)
+    locals.set(endpoint, processor)
+  }
+  // The processors leave the group before their stores close, and answer until they have left.
+  const leave = new AbortController()
+  const memberships = [...locals.values()].map((processor) => processor.run(leave.signal).catch(fail))
+  running.defer(async () => {
+    leave.abort()
+    await Promise.all(memberships)
+  })
+  checks.push(async () => {
+    if (onKafka && log.memberIds.length < flags.processors) return ['a processor is not in the group yet']
+    const copies = (await Promise.all([...locals.values()].map(({ reader }) => reader.copies()))).flat()
+    const restoring = copies.filter((copy) => copy.role === 'owner' && copy.state !== 'running')
+    return restoring.map(({ partition }) => `partition ${partition} is being restored`)
+  })
+  return onKafka ? [...locals.keys()] : []
+}
+
+async function openApi(here: Process): Promise<string> {
+  const { configuration, log, logger, registry, running, checks, locals } = here
+  const remotes =
+    log instanceof KafkaLog
+      ? running.use(new RemoteReaders({ secret: configuration.CLUSTER_SECRET, logger }))
+      : undefined
+  const reader = new RoutedReader({
+    partitions: log.identity.partitions,
+    owners: () => log.owners(),
+    connect: (owner) => locals.get(owner.endpoint)?.reader ?? remotes?.connect(owner),
+    attempts: remotes === undefined ? 1 : READ_ATTEMPTS,
+    logger,
+    now: Date.now,
+  })
+  checks.push(() => unanswerable(reader, remotes === undefined))
+  const api = await ApiServer.open({
+    reader,
+    checks: () => unreadiness(checks),
+    host: configuration.HOST,
+    port: configuration.HTTP_PORT,
+    registry,
+    logger,
+  })
+  running.use(api)
+  return api.url
+}
+
+/**
+ * Of a process that is alone, every partition must have its owner. In a cluster a partition that moves is no reason to
+ * take every API process out of service: one that finds nobody to ask is of no use.
+ */
+async function unanswerable(reader: RoutedReader, alone: boolean): Promise<string[]> {
+  const partitions = await reader.partitions()
+  const missing = partitions.filter(({ owner }) => owner?.state !== 'running')
+  const dark = missing.filter(({ standbys }) => standbys.every(({ state }) => state !== 'running'))
+  if (!alone) return dark.length < partitions.length ? [] : ['no processor answers for any partition']
+  if (missing.length === 0) return []
+  return [`partitions not yet served by an owner: ${missing.map((info) => info.partition).join(', ')}`]
+}
+
+async function openIngest(here: Process): Promise<{ port: number; health: string | undefined }> {
+  const { role, flags, configuration, log, logger, registry, running, checks: all } = here
+  const { HOST: host, MQTT_PORT, HEALTH_PORT } = configuration
+  let health: string | undefined
+  // Where there is an API, it answers this too.
+  if (role === 'ingest') {
+    const checks = () => unreadiness(all)
+    const options = { host, port: HEALTH_PORT, variable: 'HEALTH_PORT', checks, registry, logger } as const
+    health = running.use(await Endpoint.open(options)).address
+  }
+  const { now, random } = { now: Date.now, random: Math.random }
+  const { port } = running.use(await Ingest.open({ log, host, port: MQTT_PORT, registry, logger, now, random }))
+  if (flags.demo) running.use(await Fleet.open({ host, port, devices: DEMO_DEVICES }, Date.now))
+  return { port, health }
+}
+
+async function unreadiness(checks: Process['checks']): Promise<string[]> {
+  return (await Promise.all(checks.map((check) => check()))).flat()
 }
 
 function aborted(signal: AbortSignal): Promise<void> {
@@ -176,27 +247,39 @@ function aborted(signal: AbortSignal): Promise<void> {
   })
 }
 
-function banner(
-  configuration: Configuration,
-  mqttPort: number,
-  httpPort: number,
-  processors: number,
-  demo: boolean,
-): string {
-  const { HOST, DATA_DIR, PARTITIONS } = configuration
-  const http = `http://${HOST}:${httpPort}`
-  const device = demo ? 'thermostat-00001' : 'truck-17'
-  return `Tidemark is ready: all roles in one process
-  MQTT   ${HOST}:${mqttPort} (TCP, and WebSocket on the same port)
-  HTTP   ${http}
-  log    embedded, ${PARTITIONS} partitions, ${processors} processor${processors > 1 ? 's' : ''}, in ${DATA_DIR}
-${demo ? `  fleet  ${DEMO_DEVICES} simulated devices, one message a second each\n` : ''}
+interface Served {
+  readonly query: readonly string[]
+  readonly http: string | undefined
+  readonly mqtt: number | undefined
+  readonly health: string | undefined
+}
+
+function banner({ role, configuration, flags, log }: Process, { query, http, mqtt, health }: Served): string {
+  const { HOST, DATA_DIR, KAFKA_BROKERS, GROUP } = configuration
+  const { processors, demo } = flags
+  const partitions = `${log.identity.partitions} partitions`
+  const inProcess = role === 'up' ? `, ${processors} processor${processors > 1 ? 's' : ''} here` : ''
+  const lines = [`Tidemark is ready: ${role === 'up' ? 'all roles in one process' : role}`]
+  if (mqtt !== undefined) lines.push(`  MQTT   ${HOST}:${mqtt} (TCP, and WebSocket on the same port)`)
+  if (http !== undefined) lines.push(`  HTTP   ${http}`)
+  for (const endpoint of query) lines.push(`  query  ${endpoint} (also /readyz and /metrics)`)
+  if (health !== undefined) lines.push(`  health ${health} (/readyz and /metrics)`)
+  lines.push(
+    KAFKA_BROKERS === undefined
+      ? `  log    embedded, ${partitions}${inProcess}, in ${DATA_DIR}`
+      : `  log    Kafka at ${KAFKA_BROKERS}, ${partitions}, group ${GROUP}${inProcess}`,
+  )
+  if (demo) lines.push(`  fleet  ${DEMO_DEVICES} simulated devices, one message a second each`)
+  if (mqtt === undefined || http === undefined) return `${lines.join('\n')}\n`
+  const message = '{"temperature":21.5,"pos":{"lat":52.1,"lon":4.3}}'
+  return `${lines.join('\n')}
+
 Try:
-  mosquitto_pub -h ${HOST} -p ${mqttPort} -q 1 -t devices/truck-17/telemetry -m '{"temperature":21.5,"pos":{"lat":52.1,"lon":4.3}}'
-  curl ${http}/v1/devices/${device}
+  mosquitto_pub -h ${HOST} -p ${mqtt} -q 1 -t devices/truck-17/telemetry -m '${message}'
+  curl ${http}/v1/devices/${demo ? 'thermostat-00001' : 'truck-17'}
   curl ${http}/v1/partitions
 
-Ctrl-C stops it; what was acknowledged stays in ${DATA_DIR}.
+Ctrl-C stops it; what was acknowledged stays in ${KAFKA_BROKERS === undefined ? DATA_DIR : 'Kafka'}.
 `
 }
 

@@ -28,6 +28,11 @@ export interface RoutedReaderOptions {
   readonly ownersMaxAgeMs?: number
   /** A copy that has not answered after this, in ms, counts as unavailable and the next one is asked; default 1,000. */
   readonly answerWithinMs?: number
+  /**
+   * How often all copies are asked by a new owner map, at least `ownersMinAgeMs` apart, while none can answer: a
+   * partition that moves has one again soon. Default 1.
+   */
+  readonly attempts?: number
   /** What an UnavailableError tells the client to wait, in seconds; default 1. */
   readonly retryAfterSeconds?: number
 }
@@ -41,10 +46,12 @@ export class RoutedReader implements StatusReader {
   readonly #owners: Owners
   readonly #single = new Gather((partition, deviceIds) => this.#readMany(partition, deviceIds))
   readonly #answerWithinMs: number
+  readonly #attempts: number
 
   constructor(options: RoutedReaderOptions) {
     this.#options = options
     this.#answerWithinMs = options.answerWithinMs ?? 1_000
+    this.#attempts = options.attempts ?? 1
     this.#owners = new Owners({
       load: options.owners,
       now: options.now,
@@ -146,7 +153,11 @@ export class RoutedReader implements StatusReader {
     const known = (await this.#owners.current()).get(partition)
     let found = await attempt([known?.active])
     if (found === undefined && !this.#owners.renewable) found = await attempt(known?.standbys ?? [])
-    if (found === undefined) {
+    const { now } = this.#options
+    const began = now()
+    for (let i = 0; found === undefined && i < this.#attempts; i++) {
+      // While the group does not answer, every map takes its time, and is the old one.
+      if (i > 0 && now() - began > this.#answerWithinMs) break
       const renewed = (await this.#owners.renew()).get(partition)
       found = await attempt([renewed?.active, ...(renewed?.standbys ?? [])])
     }

@@ -129,9 +129,12 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
   })
 }
 
+/** Statuses are overwritten again and again: with larger memtables fewer tables are written, and compacted away. */
+const ROCKSDB = { writeBufferSize: 32 * 1024 * 1024, maxWriteBufferNumber: 4 }
+
 async function openStores(folder: string, log: Log, logger: Logger): Promise<LevelStores> {
   const open = () => {
-    const db = new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
+    const db = new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer', ...ROCKSDB })
     return LevelStores.open(db, { identity: log.identity, logger })
   }
   try {

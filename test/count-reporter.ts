@@ -7,11 +7,17 @@ export default class CountReporter implements Reporter {
     let broken = 0
     for (const module of modules) {
       // A file that does not load has no tests to count, and is a failure all the same.
-      if (module.state() === 'failed' && [...module.children.allTests()].every((test) => test.result().state !== 'failed')) broken++
+      if (
+        module.state() === 'failed' &&
+        [...module.children.allTests()].every((test) => test.result().state !== 'failed')
+      )
+        broken++
       for (const test of module.children.allTests()) counts[test.result().state]++
     }
     process.on('exit', () => {
-      process.stdout.write(`${counts.passed} passed, ${counts.failed + broken} failed, ${counts.skipped + counts.pending} skipped\n`)
+      process.stdout.write(
+        `${counts.passed} passed, ${counts.failed + broken} failed, ${counts.skipped + counts.pending} skipped\n`,
+      )
     })
   }
 }

@@ -5,6 +5,10 @@ import { ConfigurationError } from './errors.ts'
 const Port = (value: number, description: string) =>
   Type.Integer({ minimum: 0, maximum: 65_535, default: value, description: `${description}; 0: any free port` })
 
+/** Of a value that no error and no log line may show. */
+const Secret = (pattern: string, description: string) =>
+  Type.Optional(Type.String({ pattern, description, secret: true }))
+
 const NAME = '^[A-Za-z0-9._-]{1,100}$'
 
 /** Every environment variable that Tidemark reads. */
@@ -16,6 +20,25 @@ const Environment = Type.Object({
   KAFKA_BROKERS: Type.Optional(
     Type.String({ pattern: '^[^,\\s]+:\\d+(,[^,\\s]+:\\d+)*$', description: 'host:port,…; unset: the embedded log' }),
   ),
+  KAFKA_SSL: Type.Enum(['true', 'false'], { default: 'false', description: 'TLS to Kafka' }),
+  KAFKA_CA: Type.Optional(Type.String({ description: "PEM file of the authority behind Kafka's certificates" })),
+  KAFKA_SASL_MECHANISM: Type.Optional(Type.Enum(['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512'])),
+  KAFKA_SASL_USERNAME: Type.Optional(Type.String()),
+  KAFKA_SASL_PASSWORD: Secret('.', 'with KAFKA_SASL_MECHANISM'),
+  KAFKA_REPLICATION: Type.Optional(
+    Type.Integer({
+      minimum: 1,
+      maximum: 32,
+      description: "copies of each topic partition; unset: the brokers' default",
+    }),
+  ),
+  KAFKA_MIN_INSYNC_REPLICAS: Type.Optional(
+    Type.Integer({
+      minimum: 1,
+      maximum: 32,
+      description: "copies that must have a record; unset: the brokers' default",
+    }),
+  ),
   TOPIC_PREFIX: Type.String({ pattern: NAME, default: 'tidemark', description: 'first part of the topic names' }),
   GROUP: Type.String({ pattern: NAME, default: 'tidemark', description: 'consumer group of the processors' }),
   PARTITIONS: Type.Integer({
@@ -25,12 +48,16 @@ const Environment = Type.Object({
     description: 'partitions, when the log is created',
   }),
   STANDBYS: Type.Integer({ minimum: 0, maximum: 8, default: 1, description: 'warm copies of each partition' }),
-  INSTANCE_ID: Type.String({
-    pattern: NAME,
-    default: 'tidemark-1',
-    description: 'name of this process, stable over restarts',
-  }),
+  INSTANCE_ID: Type.Optional(
+    Type.String({
+      pattern: NAME,
+      description: 'name of this processor, stable over restarts; unset on Kafka: one made once, and kept in DATA_DIR',
+    }),
+  ),
+  ZONE: Type.Optional(Type.String({ pattern: NAME, description: 'host or rack: standbys go to another one' })),
   QUERY_PORT: Port(0, "a processor's own query endpoint"),
+  HEALTH_PORT: Port(0, 'an ingest process: /livez, /readyz and /metrics'),
+  CLUSTER_SECRET: Secret('^[\\x21-\\x7e]{16,256}$', '16 to 256 visible ASCII characters, the same in every process'),
   LOG_LEVEL: Type.Enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], { default: 'info' }),
 })
 
@@ -49,14 +76,29 @@ export function readEnvironment(environment: Readonly<Record<string, string | un
   const error = Value.Errors(Environment, configuration)[0]
   if (error !== undefined) {
     const name = error.instancePath.slice(1)
-    const property = Environment.properties[name as keyof typeof Environment.properties] as { description?: string }
+    const property = Environment.properties[name as keyof typeof Environment.properties] as {
+      description?: string
+      secret?: boolean
+    }
     const hint = property.description === undefined ? '' : ` (${property.description})`
-    throw new ConfigurationError(
-      'INVALID_CONFIGURATION',
-      `${name}=${JSON.stringify(given[name])}: ${error.message}${allowed(error.params)}${hint}`,
-    )
+    const value = property.secret === true ? '…' : JSON.stringify(given[name])
+    throw refused(`${name}=${value}: ${error.message}${allowed(error.params)}${hint}`)
   }
+  checkSecurity(configuration as Configuration)
   return Object.freeze(configuration as Static<typeof Environment>)
+}
+
+function checkSecurity(configuration: Configuration): void {
+  const { KAFKA_SSL, KAFKA_CA, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD } = configuration
+  if (KAFKA_CA !== undefined && KAFKA_SSL !== 'true') throw refused('KAFKA_CA is set: set KAFKA_SSL=true, or unset it')
+  const credentials = [KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD]
+  if (credentials.some((part) => part === undefined) && credentials.some((part) => part !== undefined)) {
+    throw refused('KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD: set all three, or none')
+  }
+}
+
+function refused(message: string): ConfigurationError {
+  return new ConfigurationError('INVALID_CONFIGURATION', message)
 }
 
 function isInteger(name: string): boolean {

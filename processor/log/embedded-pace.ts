@@ -19,7 +19,7 @@ export class Pace {
   /** Epoch ms of the last commit of each partition. */
   readonly #committedAt: number[]
   /** First come, first served: appends resolve in the order of their calls. Bounded by the appends under way. */
-  #held: { readonly since: number; resolve(): void }[] = []
+  #held: { readonly since: number; readonly resolve: () => void }[] = []
   #timer: NodeJS.Timeout | undefined
 
   constructor(

@@ -38,8 +38,8 @@ export class RocksIterator<KDefault, VDefault, K, V> extends AbstractIterator<Ro
     super(db, options as unknown as AbstractIteratorOptions<K, V>)
     this.#path = db.location
     this.#values = options.values !== false
-    this.#own = explicit === null ? native.session({ snapshot: true }) : null
-    const snapshot = explicit ?? (this.#own as NativeDb)
+    const snapshot = explicit ?? native.session({ snapshot: true })
+    this.#own = explicit === null ? snapshot : null
     this.#cursor = new Cursor(snapshot, toRange(options), options.reverse === true, this.#values)
   }
 

@@ -22,7 +22,7 @@ export interface NativeDb {
   }
 }
 
-export interface NativeReadBatch {
+interface NativeReadBatch {
   get(key: Uint8Array): Promise<Buffer | null>
   tryFlush(): void
 }
@@ -35,7 +35,7 @@ export interface NativeWriteBatch {
 }
 
 /** An empty bound is no bound. */
-export interface NativeRange {
+interface NativeRange {
   gte: Uint8Array
   gt: Uint8Array
   lte: Uint8Array

@@ -4,9 +4,6 @@ import { claimContract } from './log-claim.ts'
 import { groupContract } from './log-group.ts'
 import { type HarnessOptions, type LogHarness, logContext } from './log-harness.ts'
 
-export type { HarnessOptions, LogHarness } from './log-harness.ts'
-export { numbered, record, text } from './log-records.ts'
-
 export interface LogContract {
   readonly name: string
   readonly open: (options: HarnessOptions) => Promise<LogHarness>

@@ -3,6 +3,7 @@ import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { decodeRecord } from '../../processor/contract/telemetry.ts'
 import { EmbeddedLog } from '../../processor/log/embedded.ts'
+import type { Log } from '../../processor/log/log.ts'
 
 const LIMITS = { maxRecords: 1_000, maxBytes: 1024 * 1024 }
 
@@ -14,8 +15,13 @@ export async function messagesInLog(dataDir: string, partitions: number): Promis
     logger: pino({ level: 'silent' }),
     registry: new Registry(),
   })
+  return await messagesOf(log)
+}
+
+/** Messages that the log holds, by device. */
+export async function messagesOf(log: Log): Promise<Map<string, number>> {
   const counts = new Map<string, number>()
-  for (let index = 0; index < partitions; index++) {
+  for (let index = 0; index < log.identity.partitions; index++) {
     const partition = { topic: 'telemetry', index } as const
     const { start, end } = await log.bounds(partition)
     if (start === end) continue

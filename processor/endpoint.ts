@@ -1,0 +1,133 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { hostname } from 'node:os'
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import { ConfigurationError } from './contract/errors.ts'
+
+/** From the first byte of a request to its last, ms; then 408 and the connection is closed. */
+const REQUEST_TIMEOUT_MS = 10_000
+/** A connection without a request is closed after so long, ms. Readers close theirs sooner, so none meets a closing one. */
+const KEEP_ALIVE_MS = 60_000
+/** Further connections are closed at once. */
+const MAX_CONNECTIONS = 1_024
+/** Request line and headers; then 431. */
+const MAX_HEADER_BYTES = 8 * 1024
+/** How long a close waits for requests under way, ms; then their connections are cut. */
+const DRAIN_MS = 2_000
+/** How long the checks may take, ms; then the process is not ready. */
+const CHECKS_WITHIN_MS = 2_000
+
+/** Answers the paths it knows; false for the others. It does not reject. */
+export type Handler = (request: IncomingMessage, response: ServerResponse, path: string) => boolean
+
+export interface EndpointOptions {
+  readonly host: string
+  /** 0: any free port. */
+  readonly port: number
+  /** Named in the error when the port cannot be had. */
+  readonly variable: 'QUERY_PORT' | 'HEALTH_PORT'
+  /** The problems that make the process not ready; none when it is. */
+  readonly checks: () => Promise<readonly string[]>
+  readonly registry: Registry
+  readonly logger: Logger
+  /** What is answered beside /livez, /readyz and /metrics. */
+  readonly handler?: Handler
+}
+
+/** The HTTP endpoint of a process without the API: whether it lives and is ready, its metrics, and what `handler` answers. */
+export class Endpoint implements AsyncDisposable {
+  /** host:port at which other hosts reach it; of a server that listens on all addresses, the name of this host. */
+  readonly address: string
+  readonly #options: EndpointOptions
+  readonly #server: Server
+  #closed: Promise<void> | undefined
+
+  private constructor(options: EndpointOptions, server: Server) {
+    const { host } = options
+    const everywhere = host === '0.0.0.0' || host === '::'
+    this.address = `${everywhere ? hostname() : host}:${(server.address() as AddressInfo).port}`
+    this.#options = options
+    this.#server = server
+    server.on('request', (request, response) => this.#answer(request, response))
+  }
+
+  /** Rejects with ConfigurationError PORT_UNAVAILABLE when the address cannot be listened on. */
+  static async open(options: EndpointOptions): Promise<Endpoint> {
+    const server = createServer({
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      headersTimeout: REQUEST_TIMEOUT_MS,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      maxHeaderSize: MAX_HEADER_BYTES,
+    })
+    server.maxConnections = MAX_CONNECTIONS
+    const { host, port } = options
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (error) => reject(portUnavailable(options, error)))
+      server.listen({ host, port }, resolve)
+    })
+    const endpoint = new Endpoint(options, server)
+    options.logger.info({ endpoint: endpoint.address }, 'the endpoint is listening')
+    return endpoint
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    const { url = '' } = request
+    const mark = url.indexOf('?')
+    const path = mark < 0 ? url : url.slice(0, mark)
+    if (request.method === 'GET' || request.method === 'HEAD') {
+      if (path === '/livez') return reply(response, 200, '{"status":"alive"}')
+      if (path === '/readyz') return void this.#ready(response)
+      if (path === '/metrics') return void this.#metrics(response)
+    }
+    if (this.#options.handler?.(request, response, path) !== true) reply(response, 404, '{"message":"unknown route"}')
+  }
+
+  /** Never rejects: a check that fails is a problem of the process. */
+  async #ready(response: ServerResponse): Promise<void> {
+    const { promise: late, resolve } = Promise.withResolvers<readonly string[]>()
+    const timer = setTimeout(() => resolve([`the checks took longer than ${CHECKS_WITHIN_MS} ms`]), CHECKS_WITHIN_MS)
+    const problems = await Promise.race([this.#options.checks(), late]).catch((error: unknown) => [
+      `a check failed: ${error instanceof Error ? error.message : String(error)}`,
+    ])
+    clearTimeout(timer)
+    if (this.#closed !== undefined) return reply(response, 503, NOT_READY(['the process is shutting down']))
+    if (problems.length === 0) reply(response, 200, '{"status":"ready"}')
+    else reply(response, 503, NOT_READY(problems))
+  }
+
+  /** Never rejects. */
+  async #metrics(response: ServerResponse): Promise<void> {
+    const { registry, logger } = this.#options
+    try {
+      reply(response, 200, await registry.metrics(), registry.contentType)
+    } catch (error) {
+      logger.error({ err: error }, 'the metrics cannot be given')
+      reply(response, 500, '{"message":"the metrics cannot be given"}')
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    const cut = setTimeout(() => this.#server.closeAllConnections(), DRAIN_MS)
+    await new Promise((resolve) => this.#server.close(resolve))
+    clearTimeout(cut)
+  }
+}
+
+const NOT_READY = (problems: readonly string[]): string => JSON.stringify({ status: 'not ready', problems })
+
+export function reply(response: ServerResponse, status: number, body: string, type = 'application/json'): void {
+  response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body) })
+  response.end(body)
+}
+
+function portUnavailable({ host, port, variable }: EndpointOptions, error: NodeJS.ErrnoException): ConfigurationError {
+  const why = error.code === 'EADDRINUSE' ? 'another program listens there' : (error.code ?? error.message)
+  const message = `${host}:${port} cannot be listened on: ${why}; set ${variable} (0: any free port) or HOST`
+  return new ConfigurationError('PORT_UNAVAILABLE', message, error)
+}

@@ -1,0 +1,340 @@
+import type { Logger } from 'pino'
+import type { Counter } from 'prom-client'
+import { ConfigurationError, RetryableError, type TidemarkError } from '../contract/errors.ts'
+import { partitionOf } from '../contract/partition.ts'
+import { encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
+import { asTidemark, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
+import type { KafkaHealth } from './kafka-health.ts'
+import { type PartitionBatch, produce } from './kafka-produce.ts'
+import type { NewRecord } from './log.ts'
+
+/** As Kafka's own default for a message. A larger record is refused. */
+export const MAX_RECORD_BYTES = 1024 * 1024
+/** Where one record batch ends and the next begins. */
+export const MAX_BATCH_BYTES = 1024 * 1024
+/** Where one request ends; a broker takes 100 MB by default. */
+const MAX_REQUEST_BYTES = 8 * 1024 * 1024
+const MAX_SEQUENCE = 0x7fff_ffff
+const RETRY_MS = 50
+/** A batch that has failed for so long says that something is wrong, not only that a leader moved. */
+const FAULT_AFTER_MS = 1000
+const TRANSACTION_TIMEOUT_MS = 60_000
+const LANE = 'append'
+
+/** One call of append(), resolved when the last of its records is in the log. */
+interface Append {
+  left: number
+  error: TidemarkError | undefined
+  resolve(): void
+  reject(error: Error): void
+}
+
+interface Batch extends PartitionBatch {
+  readonly appends: readonly { readonly append: Append; readonly count: number }[]
+  readonly count: number
+  readonly size: number
+  readonly since: number
+}
+
+/** What waits for one partition, in order. At most one batch of it is under way. */
+interface Lane {
+  readonly topic: string
+  readonly partition: number
+  producer: Producer | undefined
+  sequence: number
+  pending: NewRecord[]
+  bounds: number[]
+  appends: { append: Append; count: number }[]
+  batch: Batch | undefined
+  sending: boolean
+}
+
+export interface AppenderOptions {
+  /** Bytes of records that wait for Kafka; beyond it append rejects. */
+  readonly maxQueuedBytes: number
+  /** How long one record is tried, ms. */
+  readonly timeoutMs: number
+  readonly logger: Logger
+  readonly records: Counter<'topic'>
+}
+
+/**
+ * An idempotent producer. A partition has one batch under way, and a broker one request; what is appended meanwhile
+ * gathers for the next. A batch is sent again with its sequence number, so it is in the log once, and in its order.
+ */
+export class KafkaAppender {
+  readonly #cluster: KafkaCluster
+  readonly #health: KafkaHealth
+  readonly #options: AppenderOptions
+  readonly #lanes = new Map<string, Lane[]>()
+  readonly #busy = new Set<number>()
+  readonly #closing = new AbortController()
+  #producer: Promise<Producer> | undefined
+  #queuedBytes = 0
+  #woken = false
+  #nextKeyless = 0
+
+  constructor(cluster: KafkaCluster, health: KafkaHealth, options: AppenderOptions) {
+    this.#cluster = cluster
+    this.#health = health
+    this.#options = options
+  }
+
+  append(topic: string, partitions: number, records: readonly NewRecord[]): Promise<void> {
+    if (records.length === 0) return Promise.resolve()
+    if (this.#closing.signal.aborted) return Promise.reject(closed())
+    if (this.#queuedBytes > this.#options.maxQueuedBytes) {
+      const reason = `${this.#queuedBytes} bytes wait for Kafka already`
+      return Promise.reject(new RetryableError('LOG_UNAVAILABLE', reason, this.#health.fault))
+    }
+    const bounds = records.map(sizeBound)
+    for (const bound of bounds) if (bound > MAX_RECORD_BYTES) return Promise.reject(tooLarge(bound))
+    return new Promise((resolve, reject) => {
+      const append: Append = { left: records.length, error: undefined, resolve, reject }
+      const lanes = this.#lanesOf(topic, partitions)
+      for (const [i, record] of records.entries()) {
+        const index = record.key === null ? this.#nextKeyless++ % partitions : partitionOf(record.key, partitions)
+        const lane = lanes[index] as Lane
+        lane.pending.push(record)
+        lane.bounds.push(bounds[i] as number)
+        this.#queuedBytes += bounds[i] as number
+        const last = lane.appends.at(-1)
+        if (last?.append === append) last.count++
+        else lane.appends.push({ append, count: 1 })
+      }
+      this.#wake()
+    })
+  }
+
+  /** Whether a batch has failed for too long, and is still tried. */
+  get stuck(): boolean {
+    const since = performance.now() - FAULT_AFTER_MS
+    for (const lanes of this.#lanes.values()) {
+      for (const { batch } of lanes) if (batch !== undefined && batch.since < since) return true
+    }
+    return false
+  }
+
+  /** What has not been sent rejects. */
+  close(): void {
+    this.#closing.abort()
+    for (const lanes of this.#lanes.values()) {
+      for (const lane of lanes) if (waits(lane) && !lane.sending) this.#fail(lane, closed())
+    }
+  }
+
+  #lanesOf(topic: string, partitions: number): Lane[] {
+    let lanes = this.#lanes.get(topic)
+    if (lanes === undefined) {
+      lanes = Array.from({ length: partitions }, (_, partition) => newLane(topic, partition))
+      this.#lanes.set(topic, lanes)
+    }
+    return lanes
+  }
+
+  /** What is appended in one turn of the event loop travels together. */
+  #wake(): void {
+    if (this.#woken || this.#closing.signal.aborted) return
+    this.#woken = true
+    setImmediate(() => {
+      this.#woken = false
+      this.#dispatch().catch((error: unknown) => this.#failAll(error))
+    })
+  }
+
+  async #dispatch(): Promise<void> {
+    const { topics } = await this.#cluster.metadata()
+    const producer = await this.#initialized()
+    const ready = new Map<number, Lane[]>()
+    for (const [topic, lanes] of this.#lanes) {
+      const leaders = topics.get(topic)?.leaders ?? []
+      for (const lane of lanes) {
+        if (lane.sending || !waits(lane)) continue
+        const leader = leaders[lane.partition] ?? -1
+        if (this.#busy.has(leader)) continue
+        lane.producer ??= producer
+        const forLeader = ready.get(leader)
+        if (forLeader === undefined) ready.set(leader, [lane])
+        else forLeader.push(lane)
+      }
+    }
+    for (const [leader, lanes] of ready) void this.#send(leader, lanes)
+  }
+
+  #initialized(): Promise<Producer> {
+    this.#producer ??= this.#newProducer()
+    return this.#producer
+  }
+
+  async #newProducer(): Promise<Producer> {
+    const { timeoutMs } = this.#options
+    try {
+      return await this.#cluster.persist(timeoutMs, this.#closing.signal, async () => {
+        const { requests } = await this.#cluster.anyConnection(LANE)
+        const init = await requests.initProducerId({ transactionTimeout: TRANSACTION_TIMEOUT_MS })
+        return { id: Number(init.producerId), epoch: init.producerEpoch }
+      })
+    } catch (error) {
+      this.#producer = undefined
+      throw error
+    }
+  }
+
+  /** Never rejects: what goes wrong is told to the appends. */
+  async #send(leader: number, ready: readonly Lane[]): Promise<void> {
+    this.#busy.add(leader)
+    const batches: Batch[] = []
+    const lanes: Lane[] = []
+    let bytes = 0
+    for (const lane of ready) {
+      if (bytes > MAX_REQUEST_BYTES) break
+      lane.sending = true
+      lane.batch ??= this.#cut(lane)
+      bytes += lane.batch.bytes.length
+      batches.push(lane.batch)
+      lanes.push(lane)
+    }
+    let retry = false
+    try {
+      const connection = await this.#cluster.connection(LANE, leader)
+      for (const { topic, partition, error } of await produce(connection, null, batches)) {
+        const lane = this.#lanes.get(topic)?.[partition] as Lane
+        if (this.#settle(lane, error)) retry = true
+      }
+    } catch (error) {
+      for (const lane of lanes) if (this.#settle(lane, error)) retry = true
+    }
+    if (retry && !this.#closing.signal.aborted) {
+      await pause(RETRY_MS, this.#closing.signal)
+      await this.#cluster.refresh().catch((error: unknown) => this.#health.fail(error))
+    }
+    this.#busy.delete(leader)
+    for (const lane of lanes) lane.sending = false
+    if (this.#closing.signal.aborted) this.close()
+    else this.#wake()
+  }
+
+  /** Ends the batch of `lane`, or leaves it to be sent again and returns true. */
+  #settle(lane: Lane, error: unknown): boolean {
+    const batch = lane.batch as Batch
+    if (error === undefined || typeOf(error) === 'DUPLICATE_SEQUENCE_NUMBER') {
+      lane.batch = undefined
+      lane.sequence = (lane.sequence + batch.count) % (MAX_SEQUENCE + 1)
+      this.#queuedBytes -= batch.size
+      this.#options.records.inc({ topic: lane.topic }, batch.count)
+      if (this.#health.fault !== undefined && !this.stuck) this.#health.succeed()
+      complete(batch.appends, undefined)
+      return false
+    }
+    const waited = performance.now() - batch.since
+    if (isTransient(error) && waited < this.#options.timeoutMs && !this.#closing.signal.aborted) {
+      if (waited > FAULT_AFTER_MS) this.#health.fail(error)
+      return true
+    }
+    if (isTransient(error)) this.#health.fail(error)
+    this.#options.logger.warn({ err: error, topic: lane.topic, partition: lane.partition }, 'an append failed')
+    this.#fail(lane, asTidemark(error, `${lane.topic} ${lane.partition}`))
+    return false
+  }
+
+  /**
+   * Rejects all that waits for the partition: had what comes after been kept, it could be in the log without what came
+   * before. Sequence numbers have a hole now, so a new producer begins.
+   */
+  #fail(lane: Lane, error: TidemarkError): void {
+    const { batch, appends } = lane
+    if (batch !== undefined) {
+      this.#queuedBytes -= batch.size
+      complete(batch.appends, error)
+    }
+    for (const bound of lane.bounds) this.#queuedBytes -= bound
+    Object.assign(lane, newLane(lane.topic, lane.partition), { sending: lane.sending })
+    this.#producer = undefined
+    complete(appends, error)
+  }
+
+  #failAll(error: unknown): void {
+    if (!this.#closing.signal.aborted) this.#health.fail(error)
+    for (const lanes of this.#lanes.values()) {
+      for (const lane of lanes) {
+        if (waits(lane) && !lane.sending) this.#fail(lane, asTidemark(error, lane.topic))
+      }
+    }
+  }
+
+  #cut(lane: Lane): Batch {
+    let size = 0
+    let count = 0
+    while (count < lane.pending.length) {
+      const bound = lane.bounds[count] as number
+      if (count > 0 && size + bound > MAX_BATCH_BYTES) break
+      size += bound
+      count++
+    }
+    const { topic, partition, pending, sequence } = lane
+    const bytes = encodeBatch(pending, 0, count, size, lane.producer as Producer, sequence, false)
+    const appends = takeAppends(lane, count)
+    lane.pending = count === pending.length ? [] : pending.slice(count)
+    lane.bounds = lane.pending.length === 0 ? [] : lane.bounds.slice(count)
+    return { topic, partition, bytes, appends, count, size, since: performance.now() }
+  }
+}
+
+function waits({ batch, pending }: Lane): boolean {
+  return batch !== undefined || pending.length > 0
+}
+
+function newLane(topic: string, partition: number): Lane {
+  return {
+    topic,
+    partition,
+    producer: undefined,
+    sequence: 0,
+    pending: [],
+    bounds: [],
+    appends: [],
+    batch: undefined,
+    sending: false,
+  }
+}
+
+/** The calls that the first `count` records of the lane belong to, taken out of it. */
+function takeAppends(lane: Lane, count: number): { append: Append; count: number }[] {
+  const taken: { append: Append; count: number }[] = []
+  let left = count
+  while (left > 0) {
+    const first = lane.appends[taken.length] as { append: Append; count: number }
+    const part = Math.min(first.count, left)
+    taken.push({ append: first.append, count: part })
+    left -= part
+    if (part < first.count) {
+      first.count -= part
+      lane.appends = lane.appends.slice(taken.length - 1)
+      return taken
+    }
+  }
+  lane.appends = lane.appends.slice(taken.length)
+  return taken
+}
+
+function complete(appends: readonly { append: Append; count: number }[], error: TidemarkError | undefined): void {
+  for (const { append, count } of appends) {
+    append.left -= count
+    append.error ??= error
+    if (append.left > 0) continue
+    if (append.error === undefined) append.resolve()
+    else append.reject(append.error)
+  }
+}
+
+function closed(): RetryableError {
+  return new RetryableError('LOG_CLOSED', 'the log is closed')
+}
+
+export function tooLarge(bytes: number): ConfigurationError {
+  const limit = `a record may take ${MAX_RECORD_BYTES} bytes`
+  return new ConfigurationError(
+    'RECORD_TOO_LARGE',
+    `a record of about ${bytes} bytes: ${limit}; have its sender limit it`,
+  )
+}

@@ -1,0 +1,291 @@
+import { createRequire } from 'node:module'
+import { connect as connectTcp, isIP, type Socket } from 'node:net'
+import { type ConnectionOptions, connect as connectTls } from 'node:tls'
+import type { Logger } from 'pino'
+import { RetryableError } from '../contract/errors.ts'
+
+/**
+ * The one place that touches kafkajs. What is taken from it is its lower half, which works and no longer changes:
+ * connections with TLS and SASL, request queues, and the encoding of the group, transaction and topic requests. Its
+ * upper half (producer, consumer, admin) is not used: see ARCHITECTURE.md. Typed here as far as it is used.
+ */
+export interface BrokerRequests {
+  findGroupCoordinator(request: {
+    groupId: string
+    coordinatorType: number
+  }): Promise<{ coordinator: { nodeId: number } }>
+  createTopics(request: { topics: readonly TopicRequest[]; timeout: number }): Promise<unknown>
+  describeConfigs(request: { resources: readonly { type: number; name: string; configNames?: string[] }[] }): Promise<{
+    resources: { resourceName: string; configEntries: { configName: string; configValue: string | null }[] }[]
+  }>
+  listOffsets(request: {
+    replicaId: number
+    isolationLevel: number
+    topics: readonly { topic: string; partitions: readonly { partition: number; timestamp: number }[] }[]
+  }): Promise<{ responses: { topic: string; partitions: { partition: number; offset: string }[] }[] }>
+  offsetFetch(request: { groupId: string; topics: readonly PartitionsOf<{ partition: number }>[] }): Promise<{
+    responses: PartitionsOf<{ partition: number; offset: string; metadata: string | null }>[]
+  }>
+  initProducerId(request: { transactionalId?: string; transactionTimeout: number }): Promise<{
+    producerId: string
+    producerEpoch: number
+  }>
+  addPartitionsToTxn(
+    request: Transaction & { topics: readonly { topic: string; partitions: number[] }[] },
+  ): Promise<unknown>
+  addOffsetsToTxn(request: Transaction & { groupId: string }): Promise<unknown>
+  txnOffsetCommit(
+    request: Transaction & {
+      groupId: string
+      topics: readonly PartitionsOf<{ partition: number; offset: number; metadata: string }>[]
+    },
+  ): Promise<unknown>
+  endTxn(request: Transaction & { transactionResult: boolean }): Promise<unknown>
+  joinGroup(request: {
+    groupId: string
+    sessionTimeout: number
+    rebalanceTimeout: number
+    memberId: string
+    groupProtocols: readonly { name: string; metadata: Buffer }[]
+  }): Promise<Joined>
+  syncGroup(request: {
+    groupId: string
+    generationId: number
+    memberId: string
+    groupAssignment: readonly { memberId: string; memberAssignment: Buffer }[]
+  }): Promise<{ memberAssignment: Buffer }>
+  heartbeat(request: { groupId: string; groupGenerationId: number; memberId: string }): Promise<unknown>
+  leaveGroup(request: { groupId: string; memberId: string }): Promise<unknown>
+  describeGroups(request: { groupIds: readonly string[] }): Promise<{ groups: DescribedGroup[] }>
+}
+
+interface Transaction {
+  readonly transactionalId: string
+  readonly producerId: number
+  readonly producerEpoch: number
+}
+
+interface PartitionsOf<T> {
+  readonly topic: string
+  readonly partitions: readonly T[]
+}
+
+export interface TopicRequest {
+  readonly topic: string
+  readonly numPartitions: number
+  readonly replicationFactor: number
+  readonly configEntries: readonly { name: string; value: string }[]
+}
+
+export interface Joined {
+  readonly generationId: number
+  readonly leaderId: string
+  readonly memberId: string
+  readonly members: readonly { memberId: string; memberMetadata: Buffer }[]
+}
+
+export interface DescribedGroup {
+  readonly state: string
+  readonly members: readonly { memberId: string; memberMetadata: Buffer; memberAssignment: Buffer }[]
+}
+
+interface KafkaBroker extends BrokerRequests {
+  connect(): Promise<void>
+}
+
+interface KafkaConnectionPool {
+  readonly pool: KafkaConnection[]
+  getConnection: () => Promise<KafkaConnection>
+}
+
+interface KafkaConnection {
+  readonly socket: Socket
+  isConnected(): boolean
+  isAuthenticated(): boolean
+  authenticate(): Promise<void>
+  nextCorrelationId(): number
+  readonly requestQueue: {
+    readonly pending: readonly unknown[]
+    scheduleCheckPendingRequests: () => void
+    push(request: { entry: object; expectResponse: boolean; requestTimeout: number | null; sendRequest(): void }): void
+  }
+}
+
+interface KafkaLogger {
+  info(): void
+  namespace(): KafkaLogger
+}
+
+const require = createRequire(import.meta.url)
+const Broker = require('kafkajs/src/broker') as new (options: object) => KafkaBroker
+const ConnectionPool = require('kafkajs/src/network/connectionPool') as new (options: object) => KafkaConnectionPool
+const { createLogger } = require('kafkajs/src/loggers') as {
+  createLogger: (options: { level: number; logCreator: () => (entry: LogEntry) => void }) => KafkaLogger
+}
+const protocolError = require('kafkajs/src/protocol/error') as { createErrorFromCode(code: number): Error }
+
+interface LogEntry {
+  readonly log: { readonly message: string; readonly error?: string; readonly broker?: string }
+}
+
+const LOG_LEVEL_ERROR = 1
+const CONNECTION_TIMEOUT_MS = 3000
+const AUTHENTICATION_TIMEOUT_MS = 10_000
+/** Of every request but JoinGroup, which waits for the whole group. */
+export const REQUEST_TIMEOUT_MS = 8000
+const KEEP_ALIVE_MS = 30_000
+
+export interface KafkaSecurity {
+  /** `true`: TLS with the system's authorities. */
+  readonly tls?: boolean | ConnectionOptions
+  readonly sasl?: {
+    readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512'
+    readonly username: string
+    readonly password: string
+  }
+}
+
+/** Makes connections, and can take them all away at once. */
+export class Network {
+  readonly #clientId: string
+  readonly #security: KafkaSecurity
+  readonly #kafkaLogger: KafkaLogger
+  readonly #sockets = new Set<Socket>()
+  #closed = false
+
+  constructor(clientId: string, security: KafkaSecurity, logger: Logger) {
+    this.#clientId = clientId
+    this.#security = security
+    // Every error reaches the caller too, and is told there with what follows from it.
+    const write = ({ log }: LogEntry): void => logger.debug({ broker: log.broker, error: log.error }, log.message)
+    this.#kafkaLogger = createLogger({ level: LOG_LEVEL_ERROR, logCreator: () => write })
+  }
+
+  async connect(host: string, port: number): Promise<BrokerConnection> {
+    const { tls, sasl } = this.#security
+    const connectionPool = new ConnectionPool({
+      host,
+      port,
+      ...(tls === undefined || tls === false ? {} : { ssl: tls === true ? {} : tls }),
+      ...(sasl === undefined ? {} : { sasl }),
+      clientId: this.#clientId,
+      socketFactory: (target: SocketTarget) => this.#open(target),
+      connectionTimeout: CONNECTION_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      enforceRequestTimeout: true,
+      logger: this.#kafkaLogger,
+      instrumentationEmitter: null,
+    })
+    for (const { requestQueue } of connectionPool.pool) quieten(requestQueue)
+    const broker = new Broker({
+      connectionPool,
+      logger: this.#kafkaLogger,
+      authenticationTimeout: AUTHENTICATION_TIMEOUT_MS,
+      allowAutoTopicCreation: false,
+    })
+    await broker.connect()
+    const [connection] = connectionPool.pool as [KafkaConnection]
+    // Left to itself the pool reconnects, twice when asked twice at once. A closed connection is replaced as a whole.
+    connectionPool.getConnection = () => {
+      if (connection.isConnected()) return Promise.resolve(connection)
+      return Promise.reject(new RetryableError('LOG_UNAVAILABLE', `the connection to ${host}:${port} has closed`))
+    }
+    return new BrokerConnection(broker, connection)
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  /** Ends every connection now, and makes no new one. Requests under way reject. */
+  close(): void {
+    this.#closed = true
+    for (const socket of this.#sockets) socket.destroy(new Error('the Kafka client is closed'))
+  }
+
+  #open({ host, port, ssl, onConnect }: SocketTarget): Socket {
+    if (this.#closed) throw new Error('the Kafka client is closed')
+    const name = isIP(host) === 0 ? { servername: host } : {}
+    const socket = ssl ? connectTls({ host, port, ...name, ...ssl }, onConnect) : connectTcp({ host, port }, onConnect)
+    // Requests are written whole: waiting to fill a packet only adds time.
+    socket.setNoDelay(true)
+    socket.setKeepAlive(true, KEEP_ALIVE_MS)
+    this.#sockets.add(socket)
+    socket.once('close', () => this.#sockets.delete(socket))
+    return socket
+  }
+}
+
+interface SocketTarget {
+  readonly host: string
+  readonly port: number
+  readonly ssl: ConnectionOptions | null
+  readonly onConnect: () => void
+}
+
+/**
+ * kafkajs starts a timer per response to look at its queue, with a negative time when nothing throttles, which Node 24
+ * warns of. Only a queue with something in it needs the look.
+ */
+function quieten(queue: KafkaConnection['requestQueue']): void {
+  const schedule = queue.scheduleCheckPendingRequests.bind(queue)
+  queue.scheduleCheckPendingRequests = () => {
+    if (queue.pending.length > 0) schedule()
+  }
+}
+
+/** One connection to one broker. */
+export class BrokerConnection {
+  readonly requests: BrokerRequests
+  readonly #connection: KafkaConnection
+
+  constructor(broker: BrokerRequests, connection: KafkaConnection) {
+    this.requests = broker
+    this.#connection = connection
+  }
+
+  /** False once the broker or the network has closed it; a new one is to be made then. */
+  get alive(): boolean {
+    return this.#connection.isConnected()
+  }
+
+  /** Sends a request that kafkajs does not know or encodes slowly. Resolves with the body of the response. */
+  async send(apiKey: number, apiName: string, apiVersion: number, body: readonly Buffer[]): Promise<Buffer> {
+    const connection = this.#connection
+    if (!connection.isAuthenticated()) await connection.authenticate()
+    const correlationId = connection.nextCorrelationId()
+    let size = HEADER_BYTES
+    for (const part of body) size += part.length
+    const header = Buffer.allocUnsafe(4 + HEADER_BYTES)
+    header.writeInt32BE(size, 0)
+    header.writeInt16BE(apiKey, 4)
+    header.writeInt16BE(apiVersion, 6)
+    header.writeInt32BE(correlationId, 8)
+    header.writeInt16BE(-1, 12)
+    if (!connection.isConnected())
+      throw new RetryableError('LOG_UNAVAILABLE', 'the connection to the broker has closed')
+    const { payload } = await new Promise<{ payload: Buffer }>((resolve, reject) => {
+      connection.requestQueue.push({
+        entry: { apiKey, apiName, apiVersion, correlationId, resolve, reject },
+        expectResponse: true,
+        requestTimeout: null,
+        sendRequest() {
+          const { socket } = connection
+          socket.cork()
+          socket.write(header)
+          for (const part of body) socket.write(part)
+          socket.uncork()
+        },
+      })
+    })
+    return payload
+  }
+}
+
+/** Api key, version, correlation id, and no client id. */
+const HEADER_BYTES = 10
+
+/** The error of an error code, as kafkajs names it. */
+export function errorOf(code: number): Error {
+  return protocolError.createErrorFromCode(code)
+}

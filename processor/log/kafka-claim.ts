@@ -1,0 +1,259 @@
+import type { Logger } from 'pino'
+import type { Histogram } from 'prom-client'
+import { ConfigurationError, FencedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
+import { partitionOf } from '../contract/partition.ts'
+import { MAX_BATCH_BYTES, MAX_RECORD_BYTES, tooLarge } from './kafka-append.ts'
+import { COUNT_AT, encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
+import type { BrokerConnection, BrokerRequests } from './kafka-broker.ts'
+import { asTidemark, GROUP_COORDINATOR, type KafkaCluster, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
+import { type PartitionBatch, produce } from './kafka-produce.ts'
+import type { TopicNames } from './kafka-topics.ts'
+import type { Claim, NewRecord, Offset } from './log.ts'
+
+/** A transaction that nobody ends is aborted after this, so that it holds up its readers no longer. */
+const TRANSACTION_TIMEOUT_MS = 15_000
+/** How long a claim or a commit is tried while Kafka does not answer or moves its leaders. */
+const PATIENCE_MS = 10_000
+/** Commits of different partitions overlap on as many connections. */
+const LANES = 4
+/** Producer epochs are 16 bits; a producer id that ran out of them is followed by a higher one. */
+const EPOCHS = 0x1_0000
+const MIN_RATE_MS = 10_000
+const NEVER_COMMITTED = -1
+const MAX_SEQUENCE = 0x7fff_ffff
+
+const FENCING = new Set(['INVALID_PRODUCER_EPOCH', 'INVALID_PRODUCER_ID_MAPPING'])
+/** kafkajs does not know error 90, PRODUCER_FENCED. */
+const PRODUCER_FENCED = /Unknown error code 90\b/
+
+export interface ClaimContext {
+  readonly cluster: KafkaCluster
+  readonly names: TopicNames
+  readonly group: string
+  readonly partitions: number
+  readonly logger: Logger
+  /** Seconds of each commit. */
+  readonly commits: Histogram
+  /** Offset of the oldest telemetry record kept, for a partition that was never committed. */
+  oldest(partition: number): Promise<Offset>
+  /** Offset after the last committed record of the changelog, and whether there is any. */
+  changelog(partition: number): Promise<{ end: Offset; empty: boolean }>
+}
+
+/**
+ * A partition held through its transactional id, `<group>-<partition>`: taking it ends the transaction of whoever held
+ * it before and fences him (KIP-98).
+ */
+export class KafkaClaim implements Claim {
+  readonly partition: number
+  readonly epoch: number
+  readonly start: { readonly input: Offset; readonly changelogEnd: Offset }
+  readonly #context: ClaimContext
+  readonly #producer: Producer
+  readonly #lane: string
+  readonly #sequences = new Map<string, number>()
+  readonly #since = performance.now()
+  #input: Offset
+  #changelogEnd: Offset
+  /** Of the commit under way: all its steps share one patience. */
+  #deadline = 0
+  #over: TidemarkError | undefined
+  /** Called once, when the claim can commit no more. */
+  onOver: () => void = () => {}
+
+  private constructor(context: ClaimContext, partition: number, producer: Producer, start: KafkaClaim['start']) {
+    this.#context = context
+    this.partition = partition
+    this.#producer = producer
+    this.epoch = producer.id * EPOCHS + producer.epoch
+    this.#lane = laneOf(partition)
+    this.start = start
+    this.#input = start.input
+    this.#changelogEnd = start.changelogEnd
+  }
+
+  /** Throws RetryableError when Kafka does not answer, ConfigurationError when offsets and changelog do not fit. */
+  static async take(context: ClaimContext, partition: number, signal: AbortSignal): Promise<KafkaClaim> {
+    const { cluster, group } = context
+    const lane = laneOf(partition)
+    const transactionalId = `${group}-${partition}`
+    try {
+      const producer = await cluster.persist(PATIENCE_MS, signal, async () => {
+        const { requests } = await cluster.coordinator(lane, TRANSACTION_COORDINATOR, transactionalId)
+        const request = { transactionalId, transactionTimeout: TRANSACTION_TIMEOUT_MS }
+        const { producerId, producerEpoch } = await requests.initProducerId(request)
+        return { id: Number(producerId), epoch: producerEpoch }
+      })
+      // Read after the fence: the former holder can change it no more.
+      return new KafkaClaim(context, partition, producer, await committed(context, partition, signal))
+    } catch (error) {
+      throw asTidemark(error, `partition ${partition} cannot be claimed`)
+    }
+  }
+
+  /** Records of input per second, over the life of the claim; undefined while that is too short to tell. */
+  get rate(): number | undefined {
+    const elapsedMs = performance.now() - this.#since
+    return elapsedMs < MIN_RATE_MS ? undefined : ((this.#input - this.start.input) / elapsedMs) * 1000
+  }
+
+  get over(): boolean {
+    return this.#over !== undefined
+  }
+
+  async commit({ changelog, deadLetters, next }: Parameters<Claim['commit']>[0]): Promise<{ changelogEnd: Offset }> {
+    if (this.#over !== undefined) throw this.#over
+    const timed = this.#context.commits.startTimer()
+    this.#deadline = performance.now() + PATIENCE_MS
+    try {
+      this.#changelogEnd = await this.#transact(changelog, deadLetters, next)
+      this.#input = next
+      timed()
+    } catch (error) {
+      this.#over = this.#judge(error)
+      this.onOver()
+      throw this.#over
+    }
+    return { changelogEnd: this.#changelogEnd }
+  }
+
+  async #transact(changelog: readonly NewRecord[], deadLetters: readonly NewRecord[], next: Offset): Promise<Offset> {
+    const { cluster, group, names } = this.#context
+    const batches = this.#encode(changelog, deadLetters)
+    const topics = [...Map.groupBy(batches, ({ topic }) => topic)].map(([topic, parts]) => ({
+      topic,
+      partitions: [...new Set(parts.map(({ partition }) => partition))],
+    }))
+    if (topics.length > 0) {
+      await this.#coordinated((requests) => requests.addPartitionsToTxn({ ...this.#transaction, topics }))
+    }
+    const [end] = await Promise.all([
+      this.#produce(batches),
+      this.#coordinated((requests) => requests.addOffsetsToTxn({ ...this.#transaction, groupId: group })),
+    ])
+    const offset = { partition: this.partition, offset: next, metadata: `${end}` }
+    await this.#persist(async () => {
+      const { requests } = await cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
+      const inputs = [{ topic: names.telemetry, partitions: [offset] }]
+      await requests.txnOffsetCommit({ ...this.#transaction, groupId: group, topics: inputs })
+    })
+    await this.#coordinated((requests) => requests.endTxn({ ...this.#transaction, transactionResult: true }))
+    return end
+  }
+
+  #persist<T>(attempt: () => Promise<T>): Promise<T> {
+    return this.#context.cluster.persist(this.#deadline - performance.now(), undefined, attempt)
+  }
+
+  get #transaction(): { transactionalId: string; producerId: number; producerEpoch: number } {
+    const { id, epoch } = this.#producer
+    return { transactionalId: `${this.#context.group}-${this.partition}`, producerId: id, producerEpoch: epoch }
+  }
+
+  async #coordinated(request: (requests: BrokerRequests) => Promise<unknown>): Promise<void> {
+    const { cluster } = this.#context
+    await this.#persist(async () => {
+      const id = this.#transaction.transactionalId
+      await request((await cluster.coordinator(this.#lane, TRANSACTION_COORDINATOR, id)).requests)
+    })
+  }
+
+  #encode(changelog: readonly NewRecord[], deadLetters: readonly NewRecord[]): PartitionBatch[] {
+    const { names, partitions } = this.#context
+    const batches: PartitionBatch[] = []
+    this.#cut(names.status, this.partition, changelog, batches)
+    const of = ({ key }: NewRecord): number => (key === null ? this.partition : partitionOf(key, partitions))
+    for (const [partition, records] of Map.groupBy(deadLetters, of)) {
+      this.#cut(names['dead-letters'], partition, records, batches)
+    }
+    return batches
+  }
+
+  #cut(topic: string, partition: number, records: readonly NewRecord[], batches: PartitionBatch[]): void {
+    for (let from = 0, to = 0; to < records.length; from = to) {
+      let size = 0
+      while (to < records.length) {
+        const bound = sizeBound(records[to] as NewRecord)
+        if (bound > MAX_RECORD_BYTES) throw tooLarge(bound)
+        if (to > from && size + bound > MAX_BATCH_BYTES) break
+        size += bound
+        to++
+      }
+      const name = `${topic} ${partition}`
+      const sequence = this.#sequences.get(name) ?? 0
+      this.#sequences.set(name, (sequence + to - from) % (MAX_SEQUENCE + 1))
+      const bytes = encodeBatch(records, from, to, size, this.#producer, sequence, true)
+      batches.push({ topic, partition, bytes })
+    }
+  }
+
+  /** Resolves with the end of the changelog once every batch is in the log. */
+  async #produce(batches: readonly PartitionBatch[]): Promise<Offset> {
+    const { names } = this.#context
+    let end = this.#changelogEnd
+    const perPartition = Map.groupBy(batches, ({ topic, partition }) => `${topic} ${partition}`)
+    const all = [...perPartition.values()].map(async (inOrder) => {
+      for (const batch of inOrder) {
+        const base = await this.#produceOne(batch)
+        if (batch.topic === names.status) end = base + recordsOf(batch)
+      }
+    })
+    await Promise.all(all)
+    return end
+  }
+
+  #produceOne(batch: PartitionBatch): Promise<Offset> {
+    const { cluster } = this.#context
+    return this.#persist(async () => {
+      const leader = await cluster.leader(batch.topic, batch.partition)
+      const connection: BrokerConnection = await cluster.connection(this.#lane, leader)
+      const [produced] = await produce(connection, this.#transaction.transactionalId, [batch])
+      if (produced === undefined) throw new RetryableError('LOG_UNAVAILABLE', `${batch.topic}: an empty answer`)
+      if (produced.error !== undefined) throw produced.error
+      return produced.baseOffset
+    })
+  }
+
+  #judge(error: unknown): TidemarkError {
+    if (isFencing(error)) return new FencedError(this.partition, this.epoch)
+    this.#context.logger.warn({ err: error, partition: this.partition }, 'a commit failed; the claim is over')
+    return asTidemark(error, `partition ${this.partition}: the commit is not known to have been made`)
+  }
+}
+
+function laneOf(partition: number): string {
+  return `claim-${partition % LANES}`
+}
+
+function recordsOf({ bytes }: PartitionBatch): number {
+  return bytes.readInt32BE(COUNT_AT)
+}
+
+function isFencing(error: unknown): boolean {
+  const type = typeOf(error)
+  return (type !== undefined && FENCING.has(type)) || (error instanceof Error && PRODUCER_FENCED.test(error.message))
+}
+
+/** Where the partition stands, from the committed offset and its metadata. */
+async function committed(context: ClaimContext, partition: number, signal: AbortSignal): Promise<KafkaClaim['start']> {
+  const { cluster, group, names } = context
+  const response = await cluster.persist(PATIENCE_MS, signal, async () => {
+    const { requests } = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
+    return requests.offsetFetch({ groupId: group, topics: [{ topic: names.telemetry, partitions: [{ partition }] }] })
+  })
+  const found = response.responses[0]?.partitions[0]
+  const input = found === undefined ? NEVER_COMMITTED : Number(found.offset)
+  const metadata = found?.metadata ?? ''
+  if (input !== NEVER_COMMITTED && /^\d+$/.test(metadata)) return { input, changelogEnd: Number(metadata) }
+  // Somebody set the offset with another tool, or this is the first claim ever. Nobody else writes the changelog now.
+  const { end, empty } = await context.changelog(partition)
+  if (input !== NEVER_COMMITTED) return { input, changelogEnd: end }
+  if (!empty) {
+    throw new ConfigurationError(
+      'LOG_MISMATCH',
+      `group ${group} has no committed offset for ${names.telemetry} ${partition}, but ${names.status} ${partition} holds ` +
+        'records: counting from the start would count twice; set the offset, or delete the changelog topic',
+    )
+  }
+  return { input: await context.oldest(partition), changelogEnd: end }
+}

@@ -1,0 +1,280 @@
+import type { Logger } from 'pino'
+import { ConfigurationError, RetryableError, TidemarkError } from '../contract/errors.ts'
+import { type BrokerConnection, errorOf, type Network } from './kafka-broker.ts'
+import { WireReader, WireWriter } from './kafka-wire.ts'
+
+export const GROUP_COORDINATOR = 0
+export const TRANSACTION_COORDINATOR = 1
+
+const METADATA = 3
+const METADATA_VERSION = 12
+const MIN_BACKOFF_MS = 10
+const MAX_BACKOFF_MS = 500
+const NO_ID = Buffer.alloc(16)
+const UNKNOWN_TOPIC = 3
+
+export interface TopicMetadata {
+  readonly id: string
+  /** Node id of each partition's leader; -1 while there is none. */
+  readonly leaders: readonly number[]
+  readonly replicas: number
+}
+
+export interface Metadata {
+  readonly cluster: string
+  readonly nodes: ReadonlyMap<number, { readonly host: string; readonly port: number }>
+  readonly topics: ReadonlyMap<string, TopicMetadata>
+}
+
+/**
+ * Where things are: brokers, leaders, coordinators. Requests go over lanes: a lane has its own connections, as a broker
+ * answers one connection's requests one after the other, so that a slow answer holds up only its lane.
+ */
+export class KafkaCluster {
+  readonly #seeds: readonly string[]
+  readonly #topics: readonly string[]
+  readonly #network: Network
+  readonly #logger: Logger
+  readonly #connections = new Map<string, Promise<BrokerConnection>>()
+  readonly #coordinators = new Map<string, number>()
+  #metadata: Metadata | undefined
+  #refreshing: Promise<Metadata> | undefined
+
+  constructor(seeds: readonly string[], topics: readonly string[], network: Network, logger: Logger) {
+    this.#seeds = seeds
+    this.#topics = topics
+    this.#network = network
+    this.#logger = logger
+  }
+
+  metadata(): Promise<Metadata> {
+    return this.#metadata === undefined ? this.refresh() : Promise.resolve(this.#metadata)
+  }
+
+  /** Asks any broker that answers; calls made meanwhile share the answer. */
+  refresh(): Promise<Metadata> {
+    this.#refreshing ??= this.#refresh().finally(() => {
+      this.#refreshing = undefined
+    })
+    return this.#refreshing
+  }
+
+  async #refresh(): Promise<Metadata> {
+    const known = [...(this.#metadata?.nodes.values() ?? [])].map(({ host, port }) => `${host}:${port}`)
+    // One that answered the last time comes first: a dead host takes seconds to say nothing.
+    const silent = (address: string): number => (this.#connections.has(`metadata ${address}`) ? 0 : 1)
+    known.sort((a, b) => silent(a) - silent(b))
+    let failure: unknown
+    for (const address of new Set([...known, ...this.#seeds])) {
+      try {
+        const connection = await this.#connect('metadata', address)
+        const answer = decodeMetadata(await connection.send(METADATA, 'Metadata', METADATA_VERSION, [this.#request()]))
+        // A broker that is only starting may know nobody yet.
+        if (answer.nodes.size === 0) throw errorOf(UNKNOWN_TOPIC)
+        this.#metadata = answer
+        return answer
+      } catch (error) {
+        this.#disconnect('metadata', address)
+        failure = error
+      }
+    }
+    throw failure
+  }
+
+  #request(): Buffer {
+    const writer = new WireWriter().unsignedVarint(0).unsignedVarint(this.#topics.length + 1)
+    for (const topic of this.#topics) writer.raw(NO_ID).compactString(topic).unsignedVarint(0)
+    return writer.int8(0).int8(0).unsignedVarint(0).finish()
+  }
+
+  /** Node id of the leader, -1 while there is none. */
+  async leader(topic: string, partition: number): Promise<number> {
+    const { topics } = await this.metadata()
+    return topics.get(topic)?.leaders[partition] ?? -1
+  }
+
+  async connection(lane: string, nodeId: number): Promise<BrokerConnection> {
+    const node = (await this.metadata()).nodes.get(nodeId)
+    if (node === undefined) throw new RetryableError('LOG_UNAVAILABLE', `broker ${nodeId} is not among the live ones`)
+    return this.#connect(lane, `${node.host}:${node.port}`)
+  }
+
+  async anyConnection(lane: string): Promise<BrokerConnection> {
+    const [nodeId] = (await this.metadata()).nodes.keys()
+    return this.connection(lane, nodeId as number)
+  }
+
+  async coordinator(lane: string, type: number, key: string): Promise<BrokerConnection> {
+    const name = `${type} ${key}`
+    let nodeId = this.#coordinators.get(name)
+    if (nodeId === undefined) {
+      const any = await this.anyConnection(lane)
+      const found = await any.requests.findGroupCoordinator({ groupId: key, coordinatorType: type })
+      nodeId = found.coordinator.nodeId
+      this.#coordinators.set(name, nodeId)
+    }
+    return this.connection(lane, nodeId)
+  }
+
+  /**
+   * Runs `attempt` until it resolves, fails for good, or `patienceMs` have passed since the first try; in between, what
+   * is known of the cluster is asked anew. Rejects with the error of the last attempt.
+   */
+  async persist<T>(patienceMs: number, signal: AbortSignal | undefined, attempt: () => Promise<T>): Promise<T> {
+    const deadline = performance.now() + patienceMs
+    for (let wait = MIN_BACKOFF_MS; ; wait = Math.min(wait * 2, MAX_BACKOFF_MS)) {
+      try {
+        return await attempt()
+      } catch (error) {
+        if (this.#network.closed) throw new RetryableError('LOG_CLOSED', 'the log is closed', error)
+        if (!isTransient(error) || performance.now() + wait > deadline || signal?.aborted) throw error
+        if (typeOf(error) !== 'CONCURRENT_TRANSACTIONS') await this.forget()
+        else wait = MIN_BACKOFF_MS / 2
+        await pause(wait, signal)
+      }
+    }
+  }
+
+  /** What is known of coordinators and leaders is asked anew. Does not reject. */
+  async forget(): Promise<void> {
+    this.#coordinators.clear()
+    // Nobody answers: then the next attempt says so.
+    await this.refresh().catch((error: unknown) => this.#logger.debug({ err: error }, 'no broker gives metadata'))
+  }
+
+  async #connect(lane: string, address: string): Promise<BrokerConnection> {
+    const name = `${lane} ${address}`
+    const present = this.#connections.get(name)
+    if (present !== undefined) {
+      const connection = await present
+      if (connection.alive) return connection
+      if (this.#connections.get(name) === present) this.#connections.delete(name)
+    }
+    let opening = this.#connections.get(name)
+    if (opening === undefined) {
+      const colon = address.lastIndexOf(':')
+      opening = this.#network.connect(address.slice(0, colon), Number(address.slice(colon + 1)))
+      this.#connections.set(name, opening)
+      opening.catch(() => this.#connections.delete(name))
+    }
+    return opening
+  }
+
+  #disconnect(lane: string, address: string): void {
+    this.#connections.delete(`${lane} ${address}`)
+  }
+}
+
+function decodeMetadata(body: Buffer): Metadata {
+  const reader = new WireReader(body)
+  reader.tags()
+  reader.int32()
+  const nodes = new Map<number, { host: string; port: number }>()
+  reader.compactArray(() => {
+    nodes.set(reader.int32(), { host: reader.compactString() ?? '', port: reader.int32() })
+    reader.compactString()
+    reader.tags()
+  })
+  const cluster = reader.compactString() ?? ''
+  reader.int32()
+  const topics = new Map<string, TopicMetadata>()
+  reader.compactArray(() => {
+    const error = reader.int16()
+    const name = reader.compactString() ?? ''
+    const id = reader.uuid()
+    reader.int8()
+    const leaders: number[] = []
+    let replicas = 0
+    reader.compactArray(() => {
+      reader.int16()
+      const index = reader.int32()
+      leaders[index] = reader.int32()
+      reader.int32()
+      replicas = reader.compactArray(() => reader.int32()).length
+      reader.compactArray(() => reader.int32())
+      reader.compactArray(() => reader.int32())
+      reader.tags()
+    })
+    reader.int32()
+    reader.tags()
+    if (error === 0) topics.set(name, { id, leaders, replicas })
+  })
+  return { cluster, nodes, topics }
+}
+
+/** The type of a Kafka protocol error, such as NOT_COORDINATOR; undefined for other errors. */
+export function typeOf(error: unknown): string | undefined {
+  if (typeof error !== 'object' || error === null || !('type' in error)) return undefined
+  return typeof error.type === 'string' ? error.type : undefined
+}
+
+/** Protocol errors that time or asking another broker cures. */
+const TRANSIENT = new Set([
+  'UNKNOWN_TOPIC_OR_PARTITION',
+  'LEADER_NOT_AVAILABLE',
+  'NOT_LEADER_FOR_PARTITION',
+  'REQUEST_TIMED_OUT',
+  'BROKER_NOT_AVAILABLE',
+  'REPLICA_NOT_AVAILABLE',
+  'NETWORK_EXCEPTION',
+  'GROUP_LOAD_IN_PROGRESS',
+  'GROUP_COORDINATOR_NOT_AVAILABLE',
+  'NOT_COORDINATOR_FOR_GROUP',
+  'NOT_ENOUGH_REPLICAS',
+  'NOT_ENOUGH_REPLICAS_AFTER_APPEND',
+  'NOT_CONTROLLER',
+  'CONCURRENT_TRANSACTIONS',
+  'KAFKA_STORAGE_ERROR',
+  'FENCED_LEADER_EPOCH',
+  'UNKNOWN_LEADER_EPOCH',
+  'OFFSET_NOT_AVAILABLE',
+  'UNSTABLE_OFFSET_COMMIT',
+])
+
+/** Whether the same request may succeed later: a transient protocol error, or no answer at all. */
+export function isTransient(error: unknown): boolean {
+  if (error instanceof TidemarkError) return error instanceof RetryableError
+  const type = typeOf(error)
+  if (type !== undefined) return TRANSIENT.has(type)
+  return error instanceof Error && CONNECTION_ERRORS.has(error.name) && !isDistrust(error)
+}
+
+/** The other side's certificate is not accepted, and will not be the next time. */
+function isDistrust(error: Error): boolean {
+  return 'code' in error && typeof error.code === 'string' && /CERT|^ERR_TLS|^ERR_SSL/.test(error.code)
+}
+
+const CONNECTION_ERRORS = new Set([
+  'KafkaJSConnectionError',
+  'KafkaJSConnectionClosedError',
+  'KafkaJSRequestTimeoutError',
+  'KafkaJSLockTimeout',
+])
+
+/** What the caller of the port is told. */
+export function asTidemark(error: unknown, what: string): TidemarkError {
+  if (error instanceof TidemarkError) return error
+  const reason = error instanceof Error ? error.message : String(error)
+  if (isFatal(error)) return new ConfigurationError('INVALID_CONFIGURATION', `${what}: ${reason}`, error)
+  return new RetryableError('LOG_UNAVAILABLE', `${what}: ${reason}`, error)
+}
+
+/** Kafka refuses the caller, and will again until a person changes something. */
+function isFatal(error: unknown): boolean {
+  const type = typeOf(error)
+  if (type?.endsWith('AUTHORIZATION_FAILED') === true || type === 'SASL_AUTHENTICATION_FAILED') return true
+  return error instanceof Error && (error.name === 'KafkaJSSASLAuthenticationError' || isDistrust(error))
+}
+
+export function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal?.aborted) return resolve()
+    const end = (): void => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', end)
+      resolve()
+    }
+    const timer = setTimeout(end, milliseconds)
+    signal?.addEventListener('abort', end, { once: true })
+  })
+}

@@ -1,0 +1,251 @@
+import type { Logger } from 'pino'
+import { CorruptedError } from '../contract/errors.ts'
+import { asTidemark, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
+import { type Fetched, type FetchLimits, type FetchPosition, fetch } from './kafka-fetch.ts'
+import { FetchedRecords } from './kafka-records.ts'
+import type { Batch, BatchLimits, LogRecord, Offset } from './log.ts'
+
+/** A partition with less than this unread is asked for more; so it holds at most this and one answer. */
+const LOW_WATER_BYTES = 512 * 1024
+/** What all partitions may hold unread; above it only those with nothing are asked for more. */
+const MAX_UNREAD_BYTES = 64 * 1024 * 1024
+const POLL: FetchLimits = { maxWaitMs: 50, maxBytes: 8 * 1024 * 1024, maxPartitionBytes: 1024 * 1024 }
+/** The first request for a partition takes what is there. */
+const LOOK: FetchLimits = { ...POLL, maxWaitMs: 0 }
+const RETRY_MS = 50
+
+/**
+ * Reads partitions without a group. All partitions led by one broker share one long-polling request, as connections
+ * answer in order; a partition that has just been opened is fetched once on a lane of its own, so that its first records
+ * do not wait for the poll to end.
+ */
+export class KafkaFetcher {
+  readonly #cluster: KafkaCluster
+  readonly #logger: Logger
+  readonly #sources = new Set<Source>()
+  readonly #polling = new Set<number>()
+  readonly #closing = new AbortController()
+
+  constructor(cluster: KafkaCluster, logger: Logger) {
+    this.#cluster = cluster
+    this.#logger = logger
+  }
+
+  async *follow(
+    topic: string,
+    index: number,
+    from: Offset,
+    limits: BatchLimits,
+    signal: AbortSignal,
+  ): AsyncGenerator<Batch> {
+    if (signal.aborted) return
+    const source = new Source(topic, index, from)
+    const stop = AbortSignal.any([signal, this.#closing.signal])
+    const wake = (): void => source.wake()
+    stop.addEventListener('abort', wake)
+    this.#sources.add(source)
+    try {
+      source.fetching = true
+      void this.#poll([source])
+      for (;;) {
+        const batch = source.take(limits)
+        if (stop.aborted) return
+        if (!source.fetching && source.unread < LOW_WATER_BYTES) this.#wake()
+        if (batch !== undefined) yield batch
+        else await source.changed()
+        if (stop.aborted) return
+      }
+    } finally {
+      this.#sources.delete(source)
+      stop.removeEventListener('abort', wake)
+    }
+  }
+
+  close(): void {
+    this.#closing.abort()
+  }
+
+  #wake(): void {
+    this.#start().catch((error: unknown) => {
+      for (const source of this.#sources) source.fail(asTidemark(error, `${source.topic} ${source.index}`))
+    })
+  }
+
+  /** Starts a poll for each leader that has partitions to read and no poll under way. */
+  async #start(): Promise<void> {
+    if (this.#closing.signal.aborted) return
+    const { topics } = await this.#cluster.metadata()
+    const hungry = new Map<number, Source[]>()
+    let unread = 0
+    for (const source of this.#sources) unread += source.unread
+    const most = unread > MAX_UNREAD_BYTES ? 1 : LOW_WATER_BYTES
+    for (const source of this.#sources) {
+      if (source.fetching || source.failed || source.unread >= most) continue
+      const leader = topics.get(source.topic)?.leaders[source.index] ?? -1
+      if (this.#polling.has(leader)) continue
+      const forLeader = hungry.get(leader)
+      if (forLeader === undefined) hungry.set(leader, [source])
+      // A request names a partition once; a second follower of it takes the next one.
+      else if (!forLeader.some((other) => isSame(source, other))) forLeader.push(source)
+    }
+    for (const [leader, sources] of hungry) {
+      this.#polling.add(leader)
+      for (const source of sources) source.fetching = true
+      void this.#pollOn(leader, sources)
+    }
+  }
+
+  async #pollOn(leader: number, sources: readonly Source[]): Promise<void> {
+    await this.#poll(sources, leader)
+    this.#polling.delete(leader)
+    this.#wake()
+  }
+
+  /** Never rejects: what goes wrong for good is told to the followers. */
+  async #poll(sources: readonly Source[], leader?: number): Promise<void> {
+    let transient = false
+    const [lane, limits] = leader === undefined ? ['fetch-first', LOOK] : ['fetch', POLL]
+    try {
+      const [first] = sources as readonly [Source]
+      const nodeId = leader ?? (await this.#cluster.leader(first.topic, first.index))
+      const connection = await this.#cluster.connection(lane, nodeId)
+      const answers = await fetch(connection, sources, limits)
+      for (const answer of answers) {
+        const source = sources.find((candidate) => isSame(candidate, answer))
+        if (source !== undefined && this.#settle(source, answer)) transient = true
+      }
+    } catch (error) {
+      if (isTransient(error)) {
+        transient = true
+        this.#logger.debug({ err: error }, 'a fetch failed')
+      } else {
+        for (const source of sources) source.fail(asTidemark(error, `${source.topic} ${source.index}`))
+      }
+    }
+    if (transient) {
+      await pause(RETRY_MS, this.#closing.signal)
+      if (!this.#closing.signal.aborted) {
+        await this.#cluster.refresh().catch((error: unknown) => this.#logger.debug({ err: error }, 'no metadata'))
+      }
+    }
+    for (const source of sources) source.fetching = false
+    if (leader === undefined) this.#wake()
+  }
+
+  /** Returns true when the partition is to be asked again elsewhere. */
+  #settle(source: Source, answer: Fetched): boolean {
+    const { error } = answer
+    if (error === undefined) {
+      source.give(answer)
+      return false
+    }
+    if (isTransient(error)) return true
+    if (typeOf(error) === 'OFFSET_OUT_OF_RANGE') {
+      const where = `${source.topic} ${source.index}: offset ${source.position}`
+      source.fail(
+        new CorruptedError('OFFSET_OUT_OF_RANGE', `${where} is not in the log; start again from what is kept`),
+      )
+    } else {
+      source.fail(asTidemark(error, `${source.topic} ${source.index}`))
+    }
+    return false
+  }
+}
+
+interface Named {
+  readonly topic: string
+  readonly index: number
+}
+
+function isSame(a: Named, b: Named): boolean {
+  return a.topic === b.topic && a.index === b.index
+}
+
+/** One partition as one follower reads it: what has come and is not yet read, and where to fetch on. */
+class Source implements FetchPosition {
+  readonly topic: string
+  readonly index: number
+  /** Where the next fetch begins. */
+  position: Offset
+  fetching = false
+  unread = 0
+  #answers: FetchedRecords[] = []
+  #end: Offset = 0
+  #given: Offset
+  #failure: Error | undefined
+  #waiting: (() => void) | undefined
+
+  constructor(topic: string, index: number, from: Offset) {
+    this.topic = topic
+    this.index = index
+    this.position = from
+    this.#given = from
+  }
+
+  get failed(): boolean {
+    return this.#failure !== undefined
+  }
+
+  give({ bytes, aborted, end }: Fetched): void {
+    this.#end = Math.max(this.#end, end)
+    if (bytes.length === 0) return
+    const answer = new FetchedRecords(`${this.topic} ${this.index}`, bytes, aborted, this.position)
+    const position = answer.end
+    // Bytes of less than one batch bring nothing on.
+    if (position === undefined) return
+    this.position = Math.max(this.position, position)
+    this.#answers.push(answer)
+    this.unread += bytes.length
+    this.wake()
+  }
+
+  fail(error: Error): void {
+    this.#failure ??= error
+    this.wake()
+  }
+
+  wake(): void {
+    this.#waiting?.()
+    this.#waiting = undefined
+  }
+
+  changed(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#answers.length > 0 || this.#failure !== undefined) resolve()
+      else this.#waiting = resolve
+    })
+  }
+
+  /**
+   * What is there, within `limits`; a batch without records where only the position moved; undefined for nothing. It is
+   * gathered from all answers: a poll brings what came in milliseconds, and who is behind is to catch up in large steps.
+   */
+  take(limits: BatchLimits): Batch | undefined {
+    const records: LogRecord[] = []
+    let bytes = 0
+    let next = this.#given
+    for (;;) {
+      const [answer] = this.#answers
+      if (answer === undefined || records.length >= limits.maxRecords) break
+      try {
+        bytes = answer.read(limits, records, bytes)
+      } catch (error) {
+        // What comes before it is given first; nothing after it is.
+        this.fail(error as Error)
+        this.#answers = []
+        next = answer.next
+        break
+      }
+      next = answer.next
+      if (!answer.done) break
+      this.#answers.shift()
+      this.unread -= answer.byteLength
+    }
+    if (next > this.#given) {
+      this.#given = next
+      return { records, next, end: Math.max(this.#end, next) }
+    }
+    if (this.#failure !== undefined) throw this.#failure
+    return undefined
+  }
+}

@@ -1,0 +1,145 @@
+import { RetryableError } from '../contract/errors.ts'
+import type { Owner, OwnerMap } from '../contract/query.ts'
+import type { DescribedGroup } from './kafka-broker.ts'
+import type { ClaimContext } from './kafka-claim.ts'
+import { GROUP_COORDINATOR, pause, typeOf } from './kafka-cluster.ts'
+import { decodeAssignment, decodeSubscription } from './kafka-membership.ts'
+import type { KafkaMetrics } from './kafka-metrics.ts'
+import { isRefused } from './kafka-peers.ts'
+import { KafkaSeat, type SeatOptions } from './kafka-seat.ts'
+import type { Member } from './log.ts'
+
+const CONTROL = 'control'
+const PATIENCE_MS = 2000
+const POLL_MS = 50
+
+/** Seats of this process in the group, and what the group tells of everyone. */
+export class KafkaGroup {
+  readonly #claims: ClaimContext
+  readonly #options: SeatOptions
+  readonly #metrics: KafkaMetrics
+  readonly #seats = new Set<KafkaSeat>()
+  readonly #closing = new AbortController()
+  #owners: OwnerMap | undefined
+
+  constructor(claims: ClaimContext, options: SeatOptions, metrics: KafkaMetrics) {
+    this.#claims = claims
+    this.#options = options
+    this.#metrics = metrics
+  }
+
+  async join(member: Member, signal: AbortSignal): Promise<void> {
+    const stop = AbortSignal.any([signal, this.#closing.signal])
+    if (!stop.aborted) await this.#evictDead(member.instance)
+    const seat = new KafkaSeat(this.#claims, member, this.#options, this.#metrics, (memberId) =>
+      this.#suspect(memberId),
+    )
+    this.#seats.add(seat)
+    try {
+      await seat.run(stop)
+      if (!signal.aborted) throw new RetryableError('LOG_CLOSED', 'the log was closed')
+    } finally {
+      this.#seats.delete(seat)
+    }
+  }
+
+  async owners(): Promise<OwnerMap> {
+    const deadline = performance.now() + PATIENCE_MS
+    for (;;) {
+      const { state, members } = await this.#describe()
+      if (state === 'Stable' || state === 'Empty' || state === 'Dead') {
+        this.#owners = this.#ownersOf(members)
+        return this.#owners
+      }
+      // Between two assignments the group tells nothing; what was true before mostly still is.
+      if (this.#owners !== undefined) return this.#owners
+      if (performance.now() > deadline) return this.#ownersOf([])
+      await pause(POLL_MS, this.#closing.signal)
+    }
+  }
+
+  async #describe(): Promise<DescribedGroup> {
+    const { cluster, group } = this.#claims
+    const { groups } = await cluster.persist(PATIENCE_MS, this.#closing.signal, async () => {
+      const { requests } = await cluster.coordinator(CONTROL, GROUP_COORDINATOR, group)
+      return requests.describeGroups({ groupIds: [group] })
+    })
+    return groups[0] ?? { state: 'Dead', members: [] }
+  }
+
+  /**
+   * A process that was killed and is back would wait for the sessions of the dead to end: its former self, and others of
+   * which it was the only peer. An instance is in the group once, as its store folder is locked; and a host that refuses
+   * connections to an endpoint says that no process is there.
+   */
+  async #evictDead(instance: string): Promise<void> {
+    try {
+      const { members } = await this.#describe()
+      const gone = members.map(async ({ memberId, memberMetadata }) => {
+        const subscription = decodeSubscription(memberMetadata)
+        if (subscription === undefined) return
+        if (subscription.instance !== instance && !(await isRefused(subscription.endpoint))) return
+        this.#options.logger.warn({ instance: subscription.instance, memberId }, 'the group still had a dead member')
+        await this.evict(memberId)
+      })
+      await Promise.all(gone)
+    } catch (error) {
+      this.#options.logger.warn({ err: error, instance }, 'the group could not be asked for dead members')
+    }
+  }
+
+  #suspect(memberId: string): void {
+    this.#metrics.evictions.inc()
+    const nudge = (): void => {
+      for (const seat of this.#seats) seat.nudge()
+    }
+    this.evict(memberId).then(nudge, (error: unknown) => {
+      this.#options.logger.warn({ err: error, memberId }, 'the member could not be evicted')
+    })
+  }
+
+  #ownersOf(members: readonly { memberMetadata: Buffer; memberAssignment: Buffer }[]): OwnerMap {
+    const { partitions, names } = this.#claims
+    const owners = Array.from({ length: partitions }, () => ({
+      active: undefined as Owner | undefined,
+      standbys: [] as Owner[],
+    }))
+    for (const { memberMetadata, memberAssignment } of members) {
+      const subscription = decodeSubscription(memberMetadata)
+      if (subscription === undefined) continue
+      const owner = { instance: subscription.instance, endpoint: subscription.endpoint }
+      const { active, standby } = decodeAssignment(names, memberAssignment)
+      for (const partition of active) if (owners[partition] !== undefined) owners[partition].active = owner
+      for (const partition of standby) owners[partition]?.standbys.push(owner)
+    }
+    return new Map(owners.entries())
+  }
+
+  /** Has a dead member leave, whoever it was: its partitions move now, not when its session ends. */
+  async evict(memberId: string): Promise<void> {
+    const { cluster, group } = this.#claims
+    await cluster.persist(PATIENCE_MS, this.#closing.signal, async () => {
+      const { requests } = await cluster.coordinator(CONTROL, GROUP_COORDINATOR, group)
+      try {
+        await requests.leaveGroup({ groupId: group, memberId })
+      } catch (error) {
+        // Somebody else was faster.
+        if (typeOf(error) !== 'UNKNOWN_MEMBER_ID') throw error
+      }
+    })
+  }
+
+  /** Ids by which the group knows the members of this process. */
+  get memberIds(): string[] {
+    return [...this.#seats].map(({ memberId }) => memberId).filter((id) => id !== '')
+  }
+
+  /** Behaves as a frozen process does: no heartbeat, until it finds that a claim was lost. */
+  suspend(): void {
+    for (const seat of this.#seats) seat.suspended = true
+  }
+
+  close(): void {
+    this.#closing.abort()
+  }
+}

@@ -1,0 +1,84 @@
+import type { TopicNames } from './kafka-topics.ts'
+import { WireReader, WireWriter } from './kafka-wire.ts'
+
+/**
+ * The consumer protocol (ConsumerProtocolSubscription and ConsumerProtocolAssignment, version 0), so that Kafka's own
+ * tools can show the group: the telemetry partitions of a member are those it owns, its status partitions those it keeps
+ * a standby of. What else members tell each other is JSON in the user data.
+ */
+export interface Subscription {
+  readonly instance: string
+  readonly endpoint: string
+  readonly zone?: string | undefined
+  readonly active: readonly number[]
+  readonly standby: readonly number[]
+  /** Changelog position of each warm copy. */
+  readonly positions: Readonly<Record<string, number>>
+  /** Records per second of each partition owned. */
+  readonly load: Readonly<Record<string, number>>
+}
+
+export interface Assignment {
+  readonly active: readonly number[]
+  readonly standby: readonly number[]
+  /** Everyone in the group. */
+  readonly peers: readonly Peer[]
+}
+
+export interface Peer {
+  readonly memberId: string
+  readonly endpoint: string
+}
+
+const VERSION = 0
+
+export function encodeSubscription(names: TopicNames, subscription: Subscription): Buffer {
+  const userData = Buffer.from(JSON.stringify(subscription))
+  const writer = new WireWriter().int16(VERSION).int32(2).string(names.telemetry).string(names.status)
+  return writer.int32(userData.length).raw(userData).finish()
+}
+
+/** Undefined for a member that is not one of ours. */
+export function decodeSubscription(bytes: Buffer): Subscription | undefined {
+  if (bytes.length === 0) return undefined
+  const reader = new WireReader(bytes)
+  reader.int16()
+  reader.array(() => reader.string())
+  const userData = reader.bytesOrNull()
+  if (userData === null) return undefined
+  try {
+    const subscription = JSON.parse(userData.toString()) as Partial<Subscription>
+    if (typeof subscription.instance !== 'string' || typeof subscription.endpoint !== 'string') return undefined
+    return { active: [], standby: [], positions: {}, load: {}, ...subscription } as Subscription
+  } catch {
+    return undefined
+  }
+}
+
+export function encodeAssignment(names: TopicNames, { active, standby, peers }: Assignment): Buffer {
+  const writer = new WireWriter().int16(VERSION).int32(2)
+  writer.string(names.telemetry).int32(active.length)
+  for (const partition of active) writer.int32(partition)
+  writer.string(names.status).int32(standby.length)
+  for (const partition of standby) writer.int32(partition)
+  const userData = Buffer.from(JSON.stringify({ peers }))
+  return writer.int32(userData.length).raw(userData).finish()
+}
+
+export function decodeAssignment(names: TopicNames, bytes: Buffer): Assignment {
+  const topics = new Map<string | null, number[]>()
+  let userData: Buffer | null = null
+  if (bytes.length > 0) {
+    const reader = new WireReader(bytes)
+    reader.int16()
+    reader.array(() =>
+      topics.set(
+        reader.string(),
+        reader.array(() => reader.int32()),
+      ),
+    )
+    userData = reader.bytesOrNull()
+  }
+  const peers = userData === null ? [] : (JSON.parse(userData.toString()) as { peers: Peer[] }).peers
+  return { active: topics.get(names.telemetry) ?? [], standby: topics.get(names.status) ?? [], peers }
+}

@@ -1,0 +1,176 @@
+import { connect, type Socket } from 'node:net'
+import type { Logger } from 'pino'
+import type { Peer } from './kafka-membership.ts'
+
+const PING_INTERVAL_MS = 300
+/** Without any answer for so long a peer is taken for frozen, or cut off. */
+const SILENCE_MS = 1200
+const CONNECT_TIMEOUT_MS = 500
+/** A process that is dying may still take a connection, and drop it: asked again so soon, and so often, it will not. */
+const RECONNECT_MS = 25
+const MAX_RECONNECTS = 10
+/** A peer that could never be reached is not judged: who knows what stands between. */
+const RETRY_MS = 1000
+/** Any answer will do; the endpoint is HTTP. */
+const PING = 'GET /livez HTTP/1.1\r\nHost: peer\r\n\r\n'
+const SUSPECT_AGAIN_MS = 2000
+
+/** Whether the host of `endpoint` answers that nobody listens there. Silence and unknown names tell nothing. */
+export function isRefused(endpoint: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = open(endpoint)
+    const end = (refused: boolean): void => {
+      socket.destroy()
+      resolve(refused)
+    }
+    socket.setTimeout(CONNECT_TIMEOUT_MS, () => end(false))
+    socket.once('connect', () => end(false))
+    socket.once('error', (error: NodeJS.ErrnoException) => end(error.code === 'ECONNREFUSED'))
+  })
+}
+
+function open(endpoint: string): Socket {
+  const colon = endpoint.lastIndexOf(':')
+  return connect({ host: endpoint.slice(0, colon), port: Number(endpoint.slice(colon + 1)) })
+}
+
+interface Watched {
+  readonly peer: Peer
+  socket: Socket | undefined
+  /** Whether the peer has ever answered. */
+  known: boolean
+  lastAnswer: number
+  nextTry: number
+  reconnects: number
+  suspectedAt: number
+}
+
+/**
+ * Notices dead peers sooner than the group does (its session timeout is seconds): each keeps a connection to every
+ * other. One that closes, and is then refused, belongs to a process that is gone; one that is silent, to a process that
+ * is frozen or cut off. A wrong suspicion costs a rebalance, never a wrong write: claims are fenced.
+ */
+export class KafkaPeers {
+  readonly #logger: Logger
+  readonly #suspect: (memberId: string) => void
+  readonly #watched = new Map<string, Watched>()
+  #timer: NodeJS.Timeout | undefined
+  #lastTick = 0
+
+  /** `suspect` is called with the member id of a peer that seems dead, again and again while it stays in the group. */
+  constructor(logger: Logger, suspect: (memberId: string) => void) {
+    this.#logger = logger
+    this.#suspect = suspect
+  }
+
+  watch(peers: readonly Peer[]): void {
+    const ids = new Set(peers.map(({ memberId }) => memberId))
+    for (const [id, watched] of this.#watched) {
+      if (ids.has(id)) continue
+      this.#watched.delete(id)
+      watched.socket?.destroy()
+    }
+    if (peers.length === 0) return this.#rest()
+    if (this.#timer === undefined) {
+      this.#lastTick = performance.now()
+      this.#timer = setInterval(() => this.#tick(), PING_INTERVAL_MS)
+    }
+    for (const peer of peers) {
+      if (this.#watched.has(peer.memberId)) continue
+      const never = Number.NEGATIVE_INFINITY
+      const watched = {
+        peer,
+        socket: undefined,
+        known: false,
+        lastAnswer: 0,
+        nextTry: 0,
+        reconnects: 0,
+        suspectedAt: never,
+      }
+      this.#watched.set(peer.memberId, watched)
+      this.#connect(watched)
+    }
+  }
+
+  close(): void {
+    this.watch([])
+  }
+
+  #rest(): void {
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
+  #tick(): void {
+    const now = performance.now()
+    // This process was frozen itself: the answers of its peers are there, but not read yet.
+    const frozen = now - this.#lastTick > PING_INTERVAL_MS * 2
+    this.#lastTick = now
+    for (const watched of this.#watched.values()) {
+      if (watched.socket === undefined) {
+        if (now >= watched.nextTry) this.#connect(watched)
+        continue
+      }
+      if (!watched.known) continue
+      if (frozen) watched.lastAnswer = now
+      else if (now - watched.lastAnswer > SILENCE_MS) this.#report(watched, 'is silent')
+      watched.socket.write(PING)
+    }
+  }
+
+  #connect(watched: Watched): void {
+    const { endpoint } = watched.peer
+    const socket = open(endpoint)
+    watched.socket = socket
+    let connected = false
+    let answered = false
+    // A process that waits to end is not kept by its watch.
+    socket.unref()
+    socket.setNoDelay(true)
+    socket.setTimeout(CONNECT_TIMEOUT_MS, () => {
+      if (!connected) socket.destroy()
+    })
+    socket.on('connect', () => {
+      connected = true
+      socket.setTimeout(0)
+      watched.lastAnswer = performance.now()
+      socket.write(PING)
+    })
+    socket.on('data', () => {
+      answered = true
+      watched.reconnects = 0
+      watched.known = true
+      watched.lastAnswer = performance.now()
+    })
+    // What follows from it is decided on `close`.
+    socket.on('error', (error) => this.#logger.debug({ err: error, endpoint }, 'peer'))
+    socket.on('close', () => this.#closed(watched, socket, connected, answered))
+  }
+
+  #closed(watched: Watched, socket: Socket, connected: boolean, answered: boolean): void {
+    if (!this.#isWatched(watched) || watched.socket !== socket) return
+    watched.socket = undefined
+    // A server closes a connection for many reasons; whether it takes another one tells.
+    if (answered) return this.#connect(watched)
+    watched.nextTry = performance.now() + RETRY_MS
+    if (watched.known && connected && watched.reconnects++ < MAX_RECONNECTS) {
+      setTimeout(() => {
+        if (this.#isWatched(watched) && watched.socket === undefined) this.#connect(watched)
+      }, RECONNECT_MS).unref()
+    }
+    if (watched.known && !connected) this.#report(watched, 'takes no connection')
+  }
+
+  #isWatched(watched: Watched): boolean {
+    return this.#watched.get(watched.peer.memberId) === watched
+  }
+
+  #report(watched: Watched, why: string): void {
+    const now = performance.now()
+    if (now - watched.suspectedAt < SUSPECT_AGAIN_MS) return
+    watched.suspectedAt = now
+    const { memberId, endpoint } = watched.peer
+    this.#logger.warn({ memberId, endpoint }, `peer ${why}; it is taken for dead`)
+    this.#suspect(memberId)
+  }
+}

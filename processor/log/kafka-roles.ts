@@ -1,0 +1,183 @@
+import type { Logger } from 'pino'
+import type { Counter } from 'prom-client'
+import { FencedError, RetryableError } from '../contract/errors.ts'
+import type { KafkaClaim } from './kafka-claim.ts'
+import type { Member } from './log.ts'
+
+export type Kind = 'active' | 'standby'
+
+interface Role {
+  readonly kind: Kind
+  readonly claim: KafkaClaim | undefined
+  readonly stopping: AbortController
+  done: Promise<void>
+}
+
+/** What this member has of a partition, and what it should have. */
+interface Slot {
+  readonly partition: number
+  wanted: Kind | undefined
+  role: Role | undefined
+  /** Aborts a claim that is being taken, or waited for, when it is no longer wanted. */
+  claiming: AbortController | undefined
+  /** The last claim was lost: somebody else may hold the partition by right. */
+  doubtful: boolean
+  settled: Promise<void>
+}
+
+export interface RolesOptions {
+  readonly logger: Logger
+  readonly fenced: Counter
+  take(partition: number, signal: AbortSignal): Promise<KafkaClaim>
+  /** Resolves when the group has said again that this member is in it and its partitions are its own. */
+  confirmed(signal: AbortSignal): Promise<void>
+  /** A claim was lost: the group may have news. */
+  onLost(): void
+}
+
+/** The roles of one member. Per partition one at a time: the next begins when the last has ended. */
+export class KafkaRoles {
+  readonly #member: Member
+  readonly #options: RolesOptions
+  readonly #slots: Slot[]
+  readonly #broken = Promise.withResolvers<never>()
+
+  constructor(member: Member, partitions: number, options: RolesOptions) {
+    this.#member = member
+    this.#options = options
+    this.#slots = Array.from({ length: partitions }, (_, partition) => {
+      const nothing = { wanted: undefined, role: undefined, claiming: undefined, doubtful: false }
+      return { partition, ...nothing, settled: Promise.resolve() }
+    })
+    // Nobody may be listening any more when a last role fails.
+    this.#broken.promise.catch(() => {})
+  }
+
+  /** Rejects when a role has rejected in a way that ends the member. */
+  get broken(): Promise<never> {
+    return this.#broken.promise
+  }
+
+  held(kind: Kind): number[] {
+    return this.#slots.filter((slot) => slot.wanted === kind).map(({ partition }) => partition)
+  }
+
+  /** Records per second of the partitions owned for long enough to tell. */
+  load(): Record<number, number> {
+    const load: Record<number, number> = {}
+    for (const { partition, role } of this.#slots) {
+      const rate = role?.claim?.rate
+      if (rate !== undefined) load[partition] = rate
+    }
+    return load
+  }
+
+  /** Stops what is not in the lists, and begins what is new in them. Roles that stay are not touched. */
+  want(active: readonly number[], standby: readonly number[]): void {
+    for (const slot of this.#slots) {
+      const { partition } = slot
+      const wanted = active.includes(partition) ? 'active' : standby.includes(partition) ? 'standby' : undefined
+      if (wanted === slot.wanted) continue
+      slot.wanted = wanted
+      slot.doubtful = false
+      this.#settle(slot)
+    }
+  }
+
+  /** Stops everything; resolves when every role has ended. */
+  async stop(): Promise<void> {
+    this.want([], [])
+    await Promise.all(this.#slots.map(({ settled }) => settled))
+  }
+
+  #settle(slot: Slot): void {
+    if (slot.wanted !== 'active') slot.claiming?.abort()
+    const { role } = slot
+    // A standby answers readers until the claim has been taken: only then it ends.
+    const promoted = role?.kind === 'standby' && slot.wanted === 'active'
+    if (role !== undefined && ((role.kind !== slot.wanted && !promoted) || role.claim?.over === true)) {
+      role.stopping.abort()
+    }
+    slot.settled = slot.settled.then(() => this.#step(slot))
+  }
+
+  /** Never rejects. */
+  async #step(slot: Slot): Promise<void> {
+    const { role } = slot
+    if (role !== undefined) {
+      if (role.stopping.signal.aborted) await role.done
+      else if (role.kind === slot.wanted) return
+    }
+    if (slot.wanted === 'standby') this.#start(slot, 'standby', undefined)
+    else if (slot.wanted === 'active') await this.#claim(slot)
+  }
+
+  async #claim(slot: Slot): Promise<void> {
+    const claiming = new AbortController()
+    slot.claiming = claiming
+    const { signal } = claiming
+    while (!signal.aborted) {
+      try {
+        if (slot.doubtful) await this.#options.confirmed(signal)
+        if (signal.aborted) break
+        const claim = await this.#options.take(slot.partition, signal)
+        if (signal.aborted) return
+        const standby = slot.role
+        standby?.stopping.abort()
+        await standby?.done
+        if (signal.aborted) return
+        slot.claiming = undefined
+        this.#start(slot, 'active', claim)
+        return
+      } catch (error) {
+        if (!(error instanceof RetryableError)) {
+          this.#broken.reject(error)
+          return
+        }
+        if (error.code === 'LOG_CLOSED') return
+        this.#options.logger.warn({ err: error, partition: slot.partition }, 'the partition cannot be claimed yet')
+        slot.doubtful = true
+      }
+    }
+  }
+
+  #start(slot: Slot, kind: Kind, claim: KafkaClaim | undefined): void {
+    const { partition } = slot
+    const { logger } = this.#options
+    const stopping = new AbortController()
+    const role: Role = { kind, claim, stopping, done: Promise.resolve() }
+    slot.role = role
+    const { instance } = this.#member
+    logger.info({ instance, partition, epoch: claim?.epoch }, `${kind} role begins`)
+    const run = async (): Promise<void> => {
+      if (claim === undefined) return this.#member.standby(partition, stopping.signal)
+      claim.onOver = () => this.#lost(slot)
+      return this.#member.active(claim, stopping.signal)
+    }
+    role.done = run().then(
+      () => this.#ended(slot, role, undefined),
+      (error: unknown) => this.#ended(slot, role, error ?? new Error(`${kind} role rejected with nothing`)),
+    )
+  }
+
+  #lost(slot: Slot): void {
+    slot.doubtful = true
+    this.#settle(slot)
+    this.#options.onLost()
+  }
+
+  #ended(slot: Slot, role: Role, error: unknown): void {
+    const { kind, claim, stopping } = role
+    const { partition } = slot
+    slot.role = undefined
+    this.#options.logger.info({ instance: this.#member.instance, partition, epoch: claim?.epoch }, `${kind} role ended`)
+    if (error === undefined) {
+      const early = new Error(`the ${kind} role of partition ${partition} ended before it was told to`)
+      if (!stopping.signal.aborted) this.#broken.reject(early)
+    } else if (error instanceof FencedError) {
+      this.#options.fenced.inc()
+    } else if (error !== stopping.signal.reason && !(claim?.over === true && error instanceof RetryableError)) {
+      this.#broken.reject(error)
+    }
+  }
+}

@@ -1,0 +1,264 @@
+import type { Logger } from 'pino'
+import { ConfigurationError, RetryableError } from '../contract/errors.ts'
+import { assign } from './assigner.ts'
+import type { BrokerRequests, Joined } from './kafka-broker.ts'
+import { type ClaimContext, KafkaClaim } from './kafka-claim.ts'
+import { asTidemark, GROUP_COORDINATOR, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
+import {
+  decodeAssignment,
+  decodeSubscription,
+  encodeAssignment,
+  encodeSubscription,
+  type Subscription,
+} from './kafka-membership.ts'
+import type { KafkaMetrics } from './kafka-metrics.ts'
+import { KafkaPeers } from './kafka-peers.ts'
+import { KafkaRoles } from './kafka-roles.ts'
+import type { Member } from './log.ts'
+
+const CONTROL = 'control'
+const PROTOCOL = 'tidemark'
+const LEAVE_PATIENCE_MS = 2000
+
+export interface SeatOptions {
+  readonly standbys: number
+  /** Failure domain of this process. */
+  readonly zone: string | undefined
+  readonly heartbeatMs: number
+  /** After so long without a heartbeat the group takes a member for dead, ms. */
+  readonly sessionTimeoutMs: number
+  readonly logger: Logger
+}
+
+/** One member's place in the group. */
+export class KafkaSeat {
+  readonly #cluster: KafkaCluster
+  readonly #claims: ClaimContext
+  readonly #member: Member
+  readonly #options: SeatOptions
+  readonly #metrics: KafkaMetrics
+  readonly #roles: KafkaRoles
+  readonly #peers: KafkaPeers
+  /** JoinGroup waits for every member, and others of this process are among them: each has a connection of its own. */
+  readonly #lane: string
+  #confirmations: (() => void)[] = []
+  /** By which the group knows this member; empty while it does not. */
+  memberId = ''
+  suspended = false
+  /** The group may have news: ask it now. */
+  nudge: () => void = () => {}
+  #generation = -1
+  #answering = true
+
+  constructor(
+    claims: ClaimContext,
+    member: Member,
+    options: SeatOptions,
+    metrics: KafkaMetrics,
+    suspect: (memberId: string) => void,
+  ) {
+    const { logger } = options
+    this.#cluster = claims.cluster
+    this.#claims = claims
+    this.#member = member
+    this.#options = options
+    this.#metrics = metrics
+    this.#peers = new KafkaPeers(logger, suspect)
+    this.#lane = `group ${member.instance}`
+    this.#roles = new KafkaRoles(member, claims.partitions, {
+      logger,
+      fenced: metrics.fenced,
+      take: (partition, signal) => KafkaClaim.take(claims, partition, signal),
+      confirmed: (signal) => this.#confirmed(signal),
+      onLost: () => {
+        this.suspended = false
+        this.nudge()
+      },
+    })
+  }
+
+  /** Takes part until `signal` aborts; then, and when it rejects, all roles have ended and the group knows. */
+  async run(signal: AbortSignal): Promise<void> {
+    const stop = new AbortController()
+    const end = (): void => stop.abort()
+    if (signal.aborted) return
+    signal.addEventListener('abort', end, { once: true })
+    const taking = this.#takePart(stop.signal)
+    try {
+      await Promise.race([taking, this.#roles.broken])
+    } finally {
+      signal.removeEventListener('abort', end)
+      stop.abort()
+      this.#peers.close()
+      await this.#roles.stop()
+      // A join under way ends when the group drops the member; one that was not in yet learns its id only by the end.
+      await this.#leave()
+      await taking.catch(() => {})
+      await this.#leave()
+    }
+  }
+
+  async #takePart(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        await this.#rejoin(signal)
+        await this.#beat(signal)
+      } catch (error) {
+        if (signal.aborted) return
+        await this.#recover(error, signal)
+      }
+    }
+  }
+
+  async #rejoin(signal: AbortSignal): Promise<void> {
+    const { group, names } = this.#claims
+    const { sessionTimeoutMs, logger } = this.#options
+    const started = performance.now()
+    const { requests } = await this.#cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
+    const joined = await requests.joinGroup({
+      groupId: group,
+      sessionTimeout: sessionTimeoutMs,
+      rebalanceTimeout: sessionTimeoutMs,
+      memberId: this.memberId,
+      groupProtocols: [{ name: PROTOCOL, metadata: encodeSubscription(names, this.#subscription()) }],
+    })
+    this.memberId = joined.memberId
+    this.#generation = joined.generationId
+    if (signal.aborted) return
+    const groupAssignment = joined.leaderId === joined.memberId ? this.#assign(joined) : []
+    const { generationId, memberId } = joined
+    const synced = await requests.syncGroup({ groupId: group, generationId, memberId, groupAssignment })
+    if (signal.aborted) return
+    const { active, standby, peers } = decodeAssignment(names, synced.memberAssignment)
+    logger.info({ instance: this.#member.instance, generation: generationId, active, standby }, 'partitions assigned')
+    this.#metrics.rebalances.observe((performance.now() - started) / 1000)
+    this.#roles.want(active, standby)
+    this.#peers.watch(peers.filter((peer) => peer.memberId !== memberId))
+    this.#confirm()
+  }
+
+  #subscription(): Subscription {
+    const { instance, endpoint } = this.#member
+    const positions = Object.fromEntries(this.#member.positions())
+    const held = { active: this.#roles.held('active'), standby: this.#roles.held('standby') }
+    return { instance, endpoint, zone: this.#options.zone, ...held, positions, load: this.#roles.load() }
+  }
+
+  #assign({ members }: Joined): { memberId: string; memberAssignment: Buffer }[] {
+    const { names, partitions } = this.#claims
+    const { standbys } = this.#options
+    const load: number[] = []
+    const candidates = members.flatMap(({ memberId, memberMetadata }) => {
+      const subscription = decodeSubscription(memberMetadata)
+      if (subscription === undefined) return []
+      const { instance, endpoint, zone, active, standby } = subscription
+      for (const [partition, rate] of Object.entries(subscription.load)) load[Number(partition)] = rate
+      const positions = new Map(Object.entries(subscription.positions).map(([key, value]) => [Number(key), value]))
+      // A process that was killed and is back may meet its old self, which has the same instance.
+      return [{ memberId, endpoint, instance: `${instance} ${memberId}`, zone, active, standby, positions }]
+    })
+    const peers = candidates.map(({ memberId, endpoint }) => ({ memberId, endpoint }))
+    const assigned = assign({ members: candidates, partitions, standbys, load: complete(load, partitions) })
+    return candidates.map(({ memberId, instance }) => {
+      const { active, standby } = assigned.get(instance) ?? { active: [], standby: [] }
+      return { memberId, memberAssignment: encodeAssignment(names, { active, standby, peers }) }
+    })
+  }
+
+  /** Heartbeats, until the group asks for a new join by an error. */
+  async #beat(signal: AbortSignal): Promise<void> {
+    const { group } = this.#claims
+    for (;;) {
+      await this.#untilNextBeat(signal)
+      if (signal.aborted) return
+      if (this.suspended) continue
+      const request = { groupId: group, groupGenerationId: this.#generation, memberId: this.memberId }
+      await this.#heartbeat(request, signal)
+      this.#confirm()
+    }
+  }
+
+  #untilNextBeat(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const end = (): void => {
+        clearTimeout(timer)
+        signal.removeEventListener('abort', end)
+        resolve()
+      }
+      const timer = setTimeout(end, this.#options.heartbeatMs)
+      signal.addEventListener('abort', end, { once: true })
+      this.nudge = end
+    })
+  }
+
+  /** While the coordinator does not answer, the roles go on: it is the claims that keep them right. */
+  #heartbeat(request: Parameters<BrokerRequests['heartbeat']>[0], signal: AbortSignal): Promise<unknown> {
+    const { group } = this.#claims
+    return this.#cluster.persist(this.#options.sessionTimeoutMs, signal, async () => {
+      const { requests } = await this.#cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
+      return requests.heartbeat(request)
+    })
+  }
+
+  async #recover(error: unknown, signal: AbortSignal): Promise<void> {
+    const { logger, heartbeatMs } = this.#options
+    const { instance } = this.#member
+    const type = typeOf(error)
+    if (type === 'REBALANCE_IN_PROGRESS' || type === 'ILLEGAL_GENERATION') return
+    if (type === 'UNKNOWN_MEMBER_ID') {
+      logger.warn({ instance, memberId: this.memberId }, 'the group has dropped this member; it joins anew')
+      this.memberId = ''
+      this.#roles.want([], [])
+      return
+    }
+    const problem = asTidemark(error, `group ${this.#claims.group}`)
+    if (!isTransient(error)) throw problem instanceof RetryableError ? beyondUse(problem) : problem
+    if (this.#answering) logger.warn({ err: error, instance }, 'the group does not answer')
+    this.#answering = false
+    await this.#cluster.forget()
+    await pause(heartbeatMs, signal)
+  }
+
+  #confirm(): void {
+    this.#answering = true
+    const waiting = this.#confirmations
+    this.#confirmations = []
+    for (const resolve of waiting) resolve()
+  }
+
+  #confirmed(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      this.#confirmations.push(resolve)
+      signal.addEventListener('abort', () => resolve(), { once: true })
+    })
+  }
+
+  /** Best effort: a member that cannot say so is missed when its session ends. */
+  async #leave(): Promise<void> {
+    const { group } = this.#claims
+    const { memberId } = this
+    if (memberId === '') return
+    this.memberId = ''
+    try {
+      await this.#cluster.persist(LEAVE_PATIENCE_MS, undefined, async () => {
+        const { requests } = await this.#cluster.coordinator(CONTROL, GROUP_COORDINATOR, group)
+        await requests.leaveGroup({ groupId: group, memberId })
+      })
+    } catch (error) {
+      if (typeOf(error) === 'UNKNOWN_MEMBER_ID') return
+      this.#options.logger.warn({ err: error, memberId }, 'the group could not be told of the end of this member')
+    }
+  }
+}
+
+function beyondUse(cause: RetryableError): Error {
+  return new ConfigurationError('LOG_MISMATCH', `${cause.message}; the group cannot be used`, cause)
+}
+
+/** Partitions that nobody has measured yet are taken for average ones. */
+function complete(load: readonly number[], partitions: number): number[] | undefined {
+  const known = load.filter((rate) => rate !== undefined)
+  if (known.length === 0) return undefined
+  const mean = known.reduce((sum, rate) => sum + rate, 0) / known.length
+  return Array.from({ length: partitions }, (_, partition) => load[partition] ?? mean)
+}

@@ -1,0 +1,160 @@
+import type { Logger } from 'pino'
+import { ConfigurationError } from '../contract/errors.ts'
+import { MAX_BATCH_BYTES, MAX_RECORD_BYTES } from './kafka-append.ts'
+import type { TopicRequest } from './kafka-broker.ts'
+import { type KafkaCluster, type Metadata, pause, type TopicMetadata, typeOf } from './kafka-cluster.ts'
+import type { LogIdentity, Topic } from './log.ts'
+
+const LANE = 'control'
+const PATIENCE_MS = 30_000
+const CREATE_TIMEOUT_MS = 5000
+const LEADER_POLL_MS = 50
+const TOPIC_RESOURCE = 2
+const BROKER_DEFAULT = -1
+/** A batch with one largest record in it, and what stands around the record. */
+const MAX_MESSAGE_BYTES = MAX_BATCH_BYTES + MAX_RECORD_BYTES
+
+export interface TopicOptions {
+  /** Partitions of a topic that is created; one that exists keeps its own. */
+  readonly partitions: number
+  /** Copies of each partition. Undefined: what the brokers give. */
+  readonly replication?: number | undefined
+  /** Copies that must have a record before it counts as written. Undefined: what the brokers say. */
+  readonly minInSyncReplicas?: number | undefined
+  /** How long telemetry and dead letters are kept, ms. Undefined: what the brokers say. */
+  readonly retentionMs?: number | undefined
+}
+
+export type TopicNames = Readonly<Record<Topic, string>>
+
+export function topicNames(prefix: string): TopicNames {
+  return { telemetry: `${prefix}.telemetry`, status: `${prefix}.status`, 'dead-letters': `${prefix}.dead-letters` }
+}
+
+/**
+ * Creates the topics that are missing, and checks those that are there. Throws ConfigurationError LOG_MISMATCH, which
+ * names topic and setting, rather than work on a log that would lose or mix up what it is given.
+ */
+export async function openTopics(
+  cluster: KafkaCluster,
+  names: TopicNames,
+  options: TopicOptions,
+  logger: Logger,
+): Promise<LogIdentity> {
+  let metadata = await cluster.persist(PATIENCE_MS, undefined, () => cluster.refresh())
+  for (const topic of ['telemetry', 'status', 'dead-letters'] as const) {
+    if (metadata.topics.has(names[topic])) continue
+    // The changelog must match a telemetry topic that was there before.
+    const partitions = metadata.topics.get(names.telemetry)?.leaders.length ?? options.partitions
+    await create(cluster, request(topic, names, { ...options, partitions }), logger)
+    metadata = await ready(cluster, names[topic])
+  }
+  for (const name of Object.values(names)) metadata = await ready(cluster, name)
+  const telemetry = metadata.topics.get(names.telemetry) as TopicMetadata
+  const partitions = telemetry.leaders.length
+  for (const name of [names.status, names['dead-letters']]) {
+    const found = metadata.topics.get(name)?.leaders.length
+    if (found !== partitions) mismatch(name, 'partitions', `${found}`, `${partitions}, as ${names.telemetry} has`)
+  }
+  await verify(cluster, names, options, metadata)
+  return {
+    cluster: metadata.cluster,
+    telemetry: telemetry.id,
+    status: metadata.topics.get(names.status)?.id ?? '',
+    partitions,
+  }
+}
+
+function request(topic: Topic, names: TopicNames, options: TopicOptions): TopicRequest {
+  const config: Record<string, string> = {
+    'cleanup.policy': topic === 'status' ? 'compact' : 'delete',
+    'max.message.bytes': String(MAX_MESSAGE_BYTES),
+    // Times are the devices' and the gateways'; what is absurd is told apart by the fold, not refused by the log.
+    'message.timestamp.type': 'CreateTime',
+    'message.timestamp.after.max.ms': '9223372036854775807',
+  }
+  if (options.minInSyncReplicas !== undefined) config['min.insync.replicas'] = String(options.minInSyncReplicas)
+  if (options.retentionMs !== undefined && topic !== 'status') config['retention.ms'] = String(options.retentionMs)
+  return {
+    topic: names[topic],
+    numPartitions: options.partitions,
+    replicationFactor: options.replication ?? BROKER_DEFAULT,
+    configEntries: Object.entries(config).map(([name, value]) => ({ name, value })),
+  }
+}
+
+async function create(cluster: KafkaCluster, topic: TopicRequest, logger: Logger): Promise<void> {
+  try {
+    await cluster.persist(PATIENCE_MS, undefined, async () => {
+      const { requests } = await cluster.anyConnection(LANE)
+      await requests.createTopics({ topics: [topic], timeout: CREATE_TIMEOUT_MS }).catch((error: unknown) => {
+        throw first(error)
+      })
+    })
+    logger.info({ topic: topic.topic, partitions: topic.numPartitions }, 'topic created')
+  } catch (error) {
+    // Another process came first.
+    if (typeOf(error) === 'TOPIC_ALREADY_EXISTS') return
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new ConfigurationError('LOG_MISMATCH', `topic ${topic.topic} cannot be created: ${reason}`, error)
+  }
+}
+
+/** kafkajs wraps what became of each topic. */
+function first(error: unknown): unknown {
+  const errors = error instanceof Error && 'errors' in error ? error.errors : undefined
+  return Array.isArray(errors) && errors.length > 0 ? errors[0] : error
+}
+
+/** Resolves when every partition of the topic has a leader. */
+async function ready(cluster: KafkaCluster, name: string): Promise<Metadata> {
+  const deadline = performance.now() + PATIENCE_MS
+  for (;;) {
+    const metadata = await cluster.persist(PATIENCE_MS, undefined, () => cluster.refresh())
+    const leaders = metadata.topics.get(name)?.leaders ?? []
+    if (leaders.length > 0 && leaders.every((leader) => leader >= 0)) return metadata
+    if (performance.now() > deadline) {
+      throw new ConfigurationError('LOG_MISMATCH', `topic ${name}: partitions without a leader; see to its brokers`)
+    }
+    await pause(LEADER_POLL_MS)
+  }
+}
+
+async function verify(
+  cluster: KafkaCluster,
+  names: TopicNames,
+  options: TopicOptions,
+  metadata: Metadata,
+): Promise<void> {
+  const resources = Object.values(names).map((name) => ({ type: TOPIC_RESOURCE, name }))
+  const described = await cluster.persist(PATIENCE_MS, undefined, async () => {
+    const { requests } = await cluster.anyConnection(LANE)
+    return requests.describeConfigs({ resources })
+  })
+  for (const topic of ['telemetry', 'status', 'dead-letters'] as const) {
+    const name = names[topic]
+    const entries = described.resources.find(({ resourceName }) => resourceName === name)?.configEntries ?? []
+    const config = new Map(entries.map(({ configName, configValue }) => [configName, configValue ?? '']))
+    const expect = (setting: string, value: string): void => {
+      const found = config.get(setting) ?? 'unknown'
+      if (found !== value) mismatch(name, setting, found, value)
+    }
+    expect('cleanup.policy', topic === 'status' ? 'compact' : 'delete')
+    expect('message.timestamp.type', 'CreateTime')
+    if (Number(config.get('max.message.bytes')) < MAX_MESSAGE_BYTES) {
+      mismatch(name, 'max.message.bytes', `${config.get('max.message.bytes')}`, `${MAX_MESSAGE_BYTES} or more`)
+    }
+    if (options.minInSyncReplicas !== undefined) expect('min.insync.replicas', String(options.minInSyncReplicas))
+    const replicas = metadata.topics.get(name)?.replicas ?? 0
+    if (options.replication !== undefined && replicas !== options.replication) {
+      mismatch(name, 'replication factor', String(replicas), String(options.replication))
+    }
+  }
+}
+
+function mismatch(topic: string, setting: string, found: string, wanted: string): never {
+  throw new ConfigurationError(
+    'LOG_MISMATCH',
+    `topic ${topic}: ${setting} is ${found}, must be ${wanted}; change the topic, or use another TOPIC_PREFIX`,
+  )
+}

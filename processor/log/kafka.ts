@@ -1,0 +1,217 @@
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import { RetryableError } from '../contract/errors.ts'
+import type { OwnerMap } from '../contract/query.ts'
+import { KafkaAppender } from './kafka-append.ts'
+import { type KafkaSecurity, Network } from './kafka-broker.ts'
+import type { ClaimContext } from './kafka-claim.ts'
+import { asTidemark, KafkaCluster } from './kafka-cluster.ts'
+import { KafkaFetcher } from './kafka-follow.ts'
+import { KafkaGroup } from './kafka-group.ts'
+import { KafkaHealth } from './kafka-health.ts'
+import { KafkaMetrics } from './kafka-metrics.ts'
+import { openTopics, type TopicNames, type TopicOptions, topicNames } from './kafka-topics.ts'
+import type { Batch, BatchLimits, Log, LogIdentity, Member, NewRecord, Offset, Partition } from './log.ts'
+
+const EARLIEST = -2
+const LATEST = -1
+const CONSUMER = -1
+/** With it, the latest offset is the last stable one: everything before it is decided. */
+const READ_COMMITTED = 1
+const PATIENCE_MS = 10_000
+const CONTROL = 'control'
+
+export interface KafkaLogOptions extends TopicOptions {
+  /** host:port of some brokers; the rest is learnt from them. */
+  readonly brokers: readonly string[]
+  /** First part of the topic names. */
+  readonly prefix: string
+  readonly group: string
+  /** Copies beside each owner's. Default 1. */
+  readonly standbys?: number
+  /** Failure domain of this process (a host, a rack): standbys go to another one where there is one. */
+  readonly zone?: string | undefined
+  readonly security?: KafkaSecurity
+  /** Bytes of queued appends beyond which append rejects with LOG_UNAVAILABLE. Default 64 MiB. */
+  readonly maxQueuedBytes?: number
+  /** How long one append is tried, ms. Default 10 s. */
+  readonly appendTimeoutMs?: number
+  /** Default 100 ms: the group's news reaches a member in as long. */
+  readonly heartbeatMs?: number
+  /** After so long without a heartbeat the group takes a member for dead. Default 10 s. */
+  readonly sessionTimeoutMs?: number
+  readonly logger: Logger
+  readonly registry: Registry
+}
+
+/**
+ * The log of a cluster. Values given to append and commit are kept by reference for a while: they must not be changed
+ * afterwards. Values that readers get are views of larger buffers.
+ */
+export class KafkaLog implements Log {
+  readonly identity: LogIdentity
+  readonly #names: TopicNames
+  readonly #network: Network
+  readonly #cluster: KafkaCluster
+  readonly #health: KafkaHealth
+  readonly #appender: KafkaAppender
+  readonly #fetcher: KafkaFetcher
+  readonly #group: KafkaGroup
+  readonly #joins = new Set<Promise<void>>()
+  readonly #closing = new AbortController()
+  readonly #probing: Promise<void>
+  #closed: Promise<void> | undefined
+
+  /**
+   * Creates the topics that are missing. Rejects with ConfigurationError LOG_MISMATCH when those that are there cannot
+   * carry the log, INVALID_CONFIGURATION when Kafka refuses the credentials; with RetryableError when none answers.
+   */
+  static async open(options: KafkaLogOptions): Promise<KafkaLog> {
+    const { brokers, prefix, security = {}, logger } = options
+    const names = topicNames(prefix)
+    const network = new Network('tidemark', security, logger)
+    const cluster = new KafkaCluster(brokers, Object.values(names), network, logger)
+    try {
+      return new KafkaLog(options, names, network, cluster, await openTopics(cluster, names, options, logger))
+    } catch (error) {
+      network.close()
+      throw asTidemark(error, `Kafka at ${brokers.join(',')} cannot be used`)
+    }
+  }
+
+  private constructor(
+    options: KafkaLogOptions,
+    names: TopicNames,
+    network: Network,
+    cluster: KafkaCluster,
+    identity: LogIdentity,
+  ) {
+    const { group, logger } = options
+    const metrics = new KafkaMetrics(options.registry)
+    this.identity = identity
+    this.#names = names
+    this.#network = network
+    this.#cluster = cluster
+    this.#health = new KafkaHealth(logger, metrics.fault)
+    this.#appender = new KafkaAppender(cluster, this.#health, {
+      maxQueuedBytes: options.maxQueuedBytes ?? 64 * 1024 * 1024,
+      timeoutMs: options.appendTimeoutMs ?? 10_000,
+      logger,
+      records: metrics.records,
+    })
+    this.#fetcher = new KafkaFetcher(cluster, logger)
+    const claims: ClaimContext = {
+      cluster,
+      names,
+      group,
+      partitions: identity.partitions,
+      logger,
+      commits: metrics.commits,
+      oldest: async (index) => (await this.bounds({ topic: 'telemetry', index })).start,
+      changelog: (index) => this.#changelog(index),
+    }
+    const { standbys = 1, zone, heartbeatMs = 100, sessionTimeoutMs = 10_000 } = options
+    this.#group = new KafkaGroup(claims, { standbys, zone, heartbeatMs, sessionTimeoutMs, logger }, metrics)
+    this.#probing = this.#health.run(cluster, () => this.#appender.stuck, this.#closing.signal)
+  }
+
+  get fault(): Error | undefined {
+    return this.#health.fault
+  }
+
+  append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {
+    return this.#appender.append(this.#names[topic], this.identity.partitions, records)
+  }
+
+  follow(of: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch> {
+    this.#check(of)
+    return this.#fetcher.follow(this.#names[of.topic], of.index, from, limits, signal)
+  }
+
+  async bounds({ topic, index }: Partition): Promise<{ start: Offset; end: Offset }> {
+    this.#check({ topic, index })
+    const [start, end] = await Promise.all([this.#offset(topic, index, EARLIEST), this.#offset(topic, index, LATEST)])
+    return { start, end }
+  }
+
+  join(member: Member, signal: AbortSignal): Promise<void> {
+    if (this.#closing.signal.aborted) return Promise.reject(new RetryableError('LOG_CLOSED', 'the log is closed'))
+    const joined = this.#group.join(member, signal).finally(() => this.#joins.delete(joined))
+    this.#joins.add(joined)
+    return joined
+  }
+
+  owners(): Promise<OwnerMap> {
+    return this.#group.owners()
+  }
+
+  /** Ids by which the group knows the members of this process. */
+  get memberIds(): readonly string[] {
+    return this.#group.memberIds
+  }
+
+  /**
+   * Has the group drop a member that is dead, so that its partitions move at once. If it was alive after all, it finds
+   * out with its next heartbeat, and joins anew; its claims are fenced, so nothing is written twice.
+   */
+  evict(memberId: string): Promise<void> {
+    return this.#group.evict(memberId)
+  }
+
+  /** What the brokers see when the process freezes: no heartbeat, until a claim turns out to be lost. For drills. */
+  suspend(): void {
+    this.#group.suspend()
+  }
+
+  /** What the brokers see when the process is killed: every connection ends, and nothing is said. For drills. */
+  sever(): void {
+    this.#network.close()
+  }
+
+  /** Ends the roles, leaves the group, and lets go of all connections. Appends that are under way reject. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    this.#group.close()
+    await Promise.allSettled(this.#joins)
+    this.#closing.abort()
+    this.#appender.close()
+    this.#fetcher.close()
+    this.#network.close()
+    await this.#probing
+  }
+
+  #check({ topic, index }: Partition): void {
+    if (index >= 0 && index < this.identity.partitions) return
+    throw new RangeError(`there is no partition ${index} of ${this.#names[topic]}`)
+  }
+
+  async #offset(topic: Partition['topic'], index: number, timestamp: number): Promise<Offset> {
+    const name = this.#names[topic]
+    try {
+      return await this.#cluster.persist(PATIENCE_MS, this.#closing.signal, async () => {
+        const leader = await this.#cluster.leader(name, index)
+        const { requests } = await this.#cluster.connection(CONTROL, leader)
+        const topics = [{ topic: name, partitions: [{ partition: index, timestamp }] }]
+        const answer = await requests.listOffsets({ replicaId: CONSUMER, isolationLevel: READ_COMMITTED, topics })
+        return Number(answer.responses[0]?.partitions[0]?.offset)
+      })
+    } catch (error) {
+      throw asTidemark(error, `the bounds of ${name} ${index} cannot be read`)
+    }
+  }
+
+  async #changelog(index: number): Promise<{ end: Offset; empty: boolean }> {
+    const partition = { topic: 'status', index } as const
+    const { start, end } = await this.bounds(partition)
+    if (start >= end) return { end, empty: true }
+    for await (const batch of this.follow(partition, start, { maxRecords: 1, maxBytes: 1 }, this.#closing.signal)) {
+      if (batch.records.length > 0) return { end, empty: false }
+      if (batch.next >= end) break
+    }
+    return { end, empty: true }
+  }
+}

@@ -1,0 +1,62 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import type { Configuration } from '../contract/environment.ts'
+import { ConfigurationError, RetryableError } from '../contract/errors.ts'
+import { EmbeddedLog } from './embedded.ts'
+import { KafkaLog } from './kafka.ts'
+import type { KafkaSecurity } from './kafka-broker.ts'
+
+/**
+ * The log that the environment asks for: Kafka's when KAFKA_BROKERS is set, otherwise the one in DATA_DIR. Rejects with
+ * ConfigurationError when it cannot be had; Kafka is waited for, for half a minute, as it may be starting too.
+ */
+export async function openLog(
+  configuration: Configuration,
+  logger: Logger,
+  registry: Registry,
+): Promise<EmbeddedLog | KafkaLog> {
+  const { DATA_DIR, KAFKA_BROKERS, PARTITIONS: partitions, STANDBYS: standbys } = configuration
+  if (KAFKA_BROKERS === undefined) {
+    const folder = join(DATA_DIR, 'log')
+    return EmbeddedLog.open({ folder, partitions, standbys, logger, registry, now: Date.now })
+  }
+  logger.info({ brokers: KAFKA_BROKERS }, 'connecting to Kafka')
+  try {
+    return await KafkaLog.open({
+      brokers: KAFKA_BROKERS.split(','),
+      prefix: configuration.TOPIC_PREFIX,
+      group: configuration.GROUP,
+      partitions,
+      standbys,
+      zone: configuration.ZONE,
+      replication: configuration.KAFKA_REPLICATION,
+      minInSyncReplicas: configuration.KAFKA_MIN_INSYNC_REPLICAS,
+      security: await security(configuration),
+      logger,
+      registry,
+    })
+  } catch (error) {
+    if (!(error instanceof RetryableError)) throw error
+    const message = `${error.message}; start Kafka, or correct KAFKA_BROKERS`
+    throw new ConfigurationError('LOG_UNAVAILABLE', message, error)
+  }
+}
+
+async function security(configuration: Configuration): Promise<KafkaSecurity> {
+  const { KAFKA_SSL, KAFKA_CA, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD } = configuration
+  const tls = KAFKA_CA === undefined ? KAFKA_SSL === 'true' : { ca: await pem(KAFKA_CA) }
+  if (KAFKA_SASL_MECHANISM === undefined) return { tls }
+  const mechanism = KAFKA_SASL_MECHANISM.toLowerCase() as NonNullable<KafkaSecurity['sasl']>['mechanism']
+  return { tls, sasl: { mechanism, username: KAFKA_SASL_USERNAME ?? '', password: KAFKA_SASL_PASSWORD ?? '' } }
+}
+
+async function pem(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new ConfigurationError('INVALID_CONFIGURATION', `KAFKA_CA=${file} cannot be read: ${reason}`, error)
+  }
+}

@@ -1,0 +1,166 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Logger } from 'pino'
+import { TidemarkError, UnavailableError } from './contract/errors.ts'
+import type { Answer, PartitionReader } from './contract/query.ts'
+import {
+  COPIES_PATH,
+  decodeListQuestion,
+  decodeQuestions,
+  encodeCopies,
+  encodeError,
+  encodeListing,
+  encodeOutcomes,
+  LIST_PATH,
+  MAX_ANSWER_BYTES,
+  MAX_REQUEST_BYTES,
+  type Question,
+  READ_PATH,
+  WireFormatError,
+} from './contract/query-wire.ts'
+import { Endpoint, type EndpointOptions, type Handler, reply } from './endpoint.ts'
+
+/** Questions of so many requests are answered at once; further requests get 503. */
+const MAX_UNDER_WAY = 512
+
+export interface QueryServerOptions extends Omit<EndpointOptions, 'handler' | 'variable'> {
+  /** What callers must present (`Authorization: Bearer …`); undefined: anyone is answered. */
+  readonly secret: string | undefined
+}
+
+/** A processor's endpoint, at which api processes ask for what its copies hold. */
+export class QueryServer implements AsyncDisposable {
+  /** host:port at which readers reach it. */
+  readonly address: string
+  readonly #endpoint: Endpoint
+  readonly #questions: Questions
+
+  private constructor(endpoint: Endpoint, questions: Questions) {
+    this.address = endpoint.address
+    this.#endpoint = endpoint
+    this.#questions = questions
+  }
+
+  /** Rejects with ConfigurationError PORT_UNAVAILABLE when the address cannot be listened on. */
+  static async open(options: QueryServerOptions): Promise<QueryServer> {
+    const questions = new Questions(options.secret, options.logger)
+    const endpoint = await Endpoint.open({ ...options, variable: 'QUERY_PORT', handler: questions.handle })
+    return new QueryServer(endpoint, questions)
+  }
+
+  /** The processor needs the address before it has a reader: until then questions are answered with an error. */
+  serve(reader: PartitionReader): void {
+    this.#questions.reader = reader
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#endpoint[Symbol.asyncDispose]()
+  }
+}
+
+class Questions {
+  reader: PartitionReader | undefined
+  readonly #secret: Buffer | undefined
+  readonly #logger: Logger
+  #underWay = 0
+
+  constructor(secret: string | undefined, logger: Logger) {
+    this.#secret = secret === undefined ? undefined : digest(`Bearer ${secret}`)
+    this.#logger = logger
+  }
+
+  readonly handle: Handler = (request, response, path) => {
+    const method = path === COPIES_PATH ? 'GET' : 'POST'
+    if ((path !== READ_PATH && path !== LIST_PATH && path !== COPIES_PATH) || request.method !== method) return false
+    if (!this.#isKnown(request)) refuse(response, 401, 'the caller does not hold the CLUSTER_SECRET of this processor')
+    else if (this.#underWay >= MAX_UNDER_WAY)
+      fail(response, new UnavailableError('PARTITION_UNAVAILABLE', 'overloaded'))
+    else void this.#answer(request, response, path)
+    return true
+  }
+
+  #isKnown({ headers }: IncomingMessage): boolean {
+    if (this.#secret === undefined) return true
+    // Digests have one length, which timingSafeEqual asks for; of the secret, not even the length shows.
+    return timingSafeEqual(this.#secret, digest(headers.authorization ?? ''))
+  }
+
+  /** Never rejects. */
+  async #answer(request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
+    this.#underWay++
+    try {
+      const { reader } = this
+      if (reader === undefined) throw new UnavailableError('PARTITION_UNAVAILABLE', 'the processor is starting')
+      if (path === COPIES_PATH) return reply(response, 200, encodeCopies(await reader.copies()))
+      const body = await bodyOf(request)
+      if (body === undefined) return refuse(response, 413, `more than ${MAX_REQUEST_BYTES} bytes`)
+      if (path === READ_PATH) return send(response, encodeOutcomes(await readAll(reader, decodeQuestions(body))))
+      const { partition, after, limit } = decodeListQuestion(body)
+      send(response, encodeListing(await reader.list(partition, after, limit)))
+    } catch (error) {
+      if (error instanceof TidemarkError) return fail(response, error)
+      if (error instanceof WireFormatError) return refuse(response, 400, error.message)
+      if (request.destroyed && !request.complete) return
+      this.#logger.error({ err: error, path }, 'a question cannot be answered')
+      refuse(response, 500, 'an error of this processor; its log has more')
+    } finally {
+      this.#underWay--
+    }
+  }
+}
+
+/** Each question has an outcome of its own: one partition that is not here takes nothing from the others. */
+async function readAll(
+  reader: PartitionReader,
+  questions: readonly Question[],
+): Promise<(readonly Answer[] | TidemarkError)[]> {
+  const outcomes = await Promise.all(
+    questions.map(({ partition, deviceIds }) =>
+      reader.getMany(partition, deviceIds).catch((error: unknown) => {
+        if (error instanceof TidemarkError) return error
+        throw error
+      }),
+    ),
+  )
+  let bytes = 0
+  return outcomes.map((outcome, i) => {
+    if (outcome instanceof TidemarkError) return outcome
+    for (const { status } of outcome) bytes += status?.byteLength ?? 0
+    if (i === 0 || bytes <= MAX_ANSWER_BYTES) return outcome
+    return new UnavailableError('PARTITION_UNAVAILABLE', 'the answers are too large to be given at once: ask again')
+  })
+}
+
+/** Undefined when it is too large. */
+async function bodyOf(request: IncomingMessage): Promise<string | undefined> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    bytes += chunk.byteLength
+    if (bytes > MAX_REQUEST_BYTES) return undefined
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks, bytes).toString()
+}
+
+function send(response: ServerResponse, parts: readonly Buffer[]): void {
+  let bytes = 0
+  for (const part of parts) bytes += part.byteLength
+  const body = Buffer.concat(parts, bytes)
+  response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes })
+  response.end(body)
+}
+
+function fail(response: ServerResponse, error: TidemarkError): void {
+  reply(response, 503, encodeError(error))
+}
+
+/** The caller is wrong: what it sent is not read on, so its connection ends. */
+function refuse(response: ServerResponse, status: number, message: string): void {
+  response.setHeader('connection', 'close')
+  reply(response, status, JSON.stringify({ message }))
+}
+
+function digest(text: string): Buffer {
+  return createHash('sha256').update(text).digest()
+}

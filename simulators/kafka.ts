@@ -1,0 +1,302 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { ConfigurationError } from '../processor/contract/errors.ts'
+import { kafkaClasspath, requireJava, run } from './kafka/artifacts.ts'
+
+const HOST = '127.0.0.1'
+const READY_TIMEOUT_MS = 60_000
+const STOP_TIMEOUT_MS = 10_000
+const POLL_MS = 50
+const ANSWER_TIMEOUT_MS = 1000
+// Metadata request, version 1, no topics: size, api key 3, version, correlation id, null client id, 0 topics.
+const METADATA_REQUEST = Buffer.from('0000000e0003000100000000ffff00000000', 'hex')
+const FIRST_ANSWER_BYTES = 12
+
+export interface KafkaOptions {
+  /** Port of the first broker; the others take the ports after it. 0: any free ports. */
+  readonly port?: number
+  readonly nodes?: 1 | 3
+  /** Folder that keeps cluster id and data over restarts. Undefined: a temporary one, removed at the end. */
+  readonly data?: string
+  /** Maximum heap of each broker. */
+  readonly heapMebibytes?: number
+  /** Further lines for server.properties, for tests of security and of small limits. */
+  readonly properties?: Readonly<Record<string, string>>
+  /** Further arguments of `kafka-storage format`, such as --add-scram. */
+  readonly formatArguments?: readonly string[]
+}
+
+interface Node {
+  readonly id: number
+  readonly folder: string
+  readonly port: number
+  readonly controllerPort: number
+}
+
+/** A real Kafka in KRaft mode from Maven artifacts: one JVM per node, no Docker, listening on 127.0.0.1 only. */
+export class Kafka implements AsyncDisposable {
+  readonly brokers: string
+  readonly #nodes: readonly Node[]
+  readonly #classpath: string
+  readonly #options: KafkaOptions
+  readonly #temporary: string | undefined
+  readonly #processes = new Map<number, ChildProcess>()
+
+  private constructor(nodes: readonly Node[], classpath: string, options: KafkaOptions, temporary: string | undefined) {
+    this.brokers = nodes.map((node) => `${HOST}:${node.port}`).join(',')
+    this.#nodes = nodes
+    this.#classpath = classpath
+    this.#options = options
+    this.#temporary = temporary
+  }
+
+  /**
+   * Resolves when every node answers and knows the others. Throws ConfigurationError when java or mvn is missing, or a
+   * port is in use.
+   */
+  static async open(options: KafkaOptions = {}): Promise<Kafka> {
+    await requireJava()
+    const classpath = await kafkaClasspath()
+    const count = options.nodes ?? 1
+    const data = options.data ?? (await mkdtemp(join(tmpdir(), 'tidemark-kafka-')))
+    const temporary = options.data === undefined ? data : undefined
+    const nodes: Node[] = []
+    for (let i = 0; i < count; i++) {
+      const port = await freePort(options.port === undefined || options.port === 0 ? 0 : options.port + i)
+      nodes.push({ id: i + 1, folder: join(data, `node-${i + 1}`), port, controllerPort: await freePort(0) })
+    }
+    const kafka = new Kafka(nodes, classpath, options, temporary)
+    try {
+      const cluster = await clusterId(data)
+      await Promise.all(nodes.map((node) => kafka.#format(node, cluster, options)))
+      await Promise.all(nodes.map((node) => kafka.start(node.id)))
+    } catch (error) {
+      await kafka[Symbol.asyncDispose]()
+      throw error
+    }
+    return kafka
+  }
+
+  /** Process id of the first node; undefined while it is down. */
+  get pid(): number | undefined {
+    return this.#processes.get(1)?.pid
+  }
+
+  /** Starts a node that is down; resolves when it is a member of the whole again. */
+  async start(id = 1): Promise<void> {
+    if (this.#processes.has(id)) return
+    const node = this.#node(id)
+    const output = await open(join(node.folder, 'java.log'), 'w')
+    const child = spawn('java', this.#arguments(node), { stdio: ['ignore', output.fd, output.fd] })
+    await output.close()
+    this.#processes.set(id, child)
+    child.once('exit', () => this.#processes.delete(id))
+    const deadline = Date.now() + READY_TIMEOUT_MS
+    while (!(await this.#answers(node.port))) {
+      const log = join(node.folder, 'java.log')
+      if (!this.#processes.has(id)) {
+        throw new Error(`Kafka node ${id} ended while it started; see ${node.folder}: ${await tail(log)}`)
+      }
+      if (Date.now() > deadline)
+        throw new Error(`Kafka node ${id} is not ready after ${READY_TIMEOUT_MS} ms; see ${log}`)
+      await pause(POLL_MS)
+    }
+  }
+
+  /** Stops a node in order; its data stays. */
+  async stop(id = 1): Promise<void> {
+    const child = this.#processes.get(id)
+    if (child === undefined) return
+    const killer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS)
+    await this.#end(child, 'SIGTERM')
+    clearTimeout(killer)
+  }
+
+  /** Kills a node with SIGKILL; `start` brings it back on its data. */
+  async kill(id = 1): Promise<void> {
+    const child = this.#processes.get(id)
+    if (child !== undefined) await this.#end(child, 'SIGKILL')
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Nobody reads a temporary cluster again: there is nothing to stop in order for.
+    await Promise.all(this.#nodes.map(({ id }) => (this.#temporary === undefined ? this.stop(id) : this.kill(id))))
+    if (this.#temporary !== undefined) await rm(this.#temporary, { recursive: true, force: true })
+  }
+
+  /** Whether the broker at `port` answers and counts all nodes; where it takes no plain text, whether it listens. */
+  #answers(port: number): Promise<boolean> {
+    const plain = this.#options.properties?.['listener.security.protocol.map'] === undefined
+    return new Promise((resolve) => {
+      const end = (ready: boolean): void => {
+        socket.destroy()
+        resolve(ready)
+      }
+      const socket = connect(port, HOST, () => (plain ? socket.write(METADATA_REQUEST) : end(true)))
+      socket.setTimeout(ANSWER_TIMEOUT_MS, () => end(false))
+      socket.once('error', () => end(false))
+      socket.once('close', () => end(false))
+      socket.once('data', (chunk: Buffer) => {
+        end(chunk.length >= FIRST_ANSWER_BYTES && chunk.readInt32BE(8) === this.#nodes.length)
+      })
+    })
+  }
+
+  async #end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+    const exited = new Promise((resolve) => child.once('exit', resolve))
+    child.kill(signal)
+    await exited
+  }
+
+  #node(id: number): Node {
+    const node = this.#nodes.find((candidate) => candidate.id === id)
+    if (node === undefined) throw new Error(`there is no node ${id} among ${this.#nodes.length}`)
+    return node
+  }
+
+  #arguments(node: Node): string[] {
+    return [
+      `-Xmx${this.#options.heapMebibytes ?? 1024}m`,
+      '-Xms128m',
+      `-Dkafka.logs.dir=${node.folder}`,
+      `-Dlog4j2.configurationFile=${join(import.meta.dirname, 'kafka', 'log4j2.xml')}`,
+      '-cp',
+      this.#classpath,
+      'kafka.Kafka',
+      join(node.folder, 'server.properties'),
+    ]
+  }
+
+  /** Ports may be others than at the last start, so the properties are written anew; formatted storage is left alone. */
+  async #format(node: Node, cluster: string, options: KafkaOptions): Promise<void> {
+    await mkdir(node.folder, { recursive: true })
+    const file = join(node.folder, 'server.properties')
+    const properties = { ...serverProperties(node, this.#nodes), ...options.properties }
+    await writeFile(
+      file,
+      Object.entries(properties)
+        .map(([name, value]) => `${name}=${value}\n`)
+        .join(''),
+    )
+    if (existsSync(join(node.folder, 'log', 'meta.properties'))) return
+    await run('java', [
+      '-Xmx128m',
+      '-cp',
+      this.#classpath,
+      'kafka.tools.StorageTool',
+      'format',
+      '--cluster-id',
+      cluster,
+      '--config',
+      file,
+      ...(options.formatArguments ?? []),
+    ])
+  }
+}
+
+function serverProperties(node: Node, nodes: readonly Node[]): Record<string, string> {
+  const replication = String(nodes.length)
+  const inSync = String(Math.ceil(nodes.length / 2))
+  return {
+    'process.roles': 'broker,controller',
+    'node.id': String(node.id),
+    'controller.quorum.voters': nodes.map(({ id, controllerPort }) => `${id}@${HOST}:${controllerPort}`).join(','),
+    listeners: `PLAINTEXT://${HOST}:${node.port},CONTROLLER://${HOST}:${node.controllerPort}`,
+    'controller.listener.names': 'CONTROLLER',
+    'log.dirs': join(node.folder, 'log'),
+    'auto.create.topics.enable': 'false',
+    'default.replication.factor': replication,
+    'min.insync.replicas': inSync,
+    // The internal topics default to three copies, which one node cannot hold, and to more partitions than two cores like.
+    'offsets.topic.replication.factor': replication,
+    'offsets.topic.num.partitions': '8',
+    'transaction.state.log.replication.factor': replication,
+    'transaction.state.log.min.isr': inSync,
+    'transaction.state.log.num.partitions': '8',
+    'share.coordinator.state.topic.replication.factor': replication,
+    'share.coordinator.state.topic.min.isr': inSync,
+    // A first member waits 3 s for others by default.
+    'group.initial.rebalance.delay.ms': '0',
+    'group.min.session.timeout.ms': '1000',
+    'log.cleaner.dedupe.buffer.size': String(32 * 1024 * 1024),
+    // A broker that was killed may come back only when its session has ended, 9 s by default.
+    'broker.session.timeout.ms': '4000',
+    'broker.heartbeat.interval.ms': '1000',
+  }
+}
+
+async function clusterId(data: string): Promise<string> {
+  await mkdir(data, { recursive: true })
+  const file = join(data, 'cluster-id')
+  if (existsSync(file)) return (await readFile(file, 'utf8')).trim()
+  // The tool takes a leading dash for an option.
+  const id = `T${randomBytes(16).toString('base64url').slice(1)}`
+  await writeFile(file, `${id}\n`)
+  return id
+}
+
+/** `wanted`, or any free port for 0. Throws ConfigurationError when it is in use. */
+function freePort(wanted: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', (cause) => {
+      reject(
+        new ConfigurationError('PORT_UNAVAILABLE', `port ${wanted} of ${HOST} cannot be used: ${cause.message}`, cause),
+      )
+    })
+    server.listen(wanted, HOST, () => {
+      const { port } = server.address() as { port: number }
+      server.close(() => resolve(port))
+    })
+  })
+}
+
+async function tail(file: string): Promise<string> {
+  return (await readFile(file, 'utf8')).trim().split('\n').slice(-3).join(' ')
+}
+
+function pause(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds))
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      port: { type: 'string', default: '9092' },
+      nodes: { type: 'string', default: '1' },
+      data: { type: 'string', default: join(process.env.DATA_DIR ?? './data', 'kafka') },
+    },
+  })
+  if (values.nodes !== '1' && values.nodes !== '3') {
+    throw new ConfigurationError('INVALID_CONFIGURATION', `--nodes ${values.nodes}: must be 1 or 3`)
+  }
+  if (!/^\d{1,5}$/.test(values.port) || Number(values.port) > 65_535) {
+    throw new ConfigurationError('INVALID_CONFIGURATION', `--port ${values.port}: must be a port, 0 for any free one`)
+  }
+  const ended = new Promise((resolve) => {
+    process.once('SIGTERM', resolve)
+    process.once('SIGINT', resolve)
+  })
+  await using kafka = await Kafka.open({
+    port: Number(values.port),
+    nodes: values.nodes === '3' ? 3 : 1,
+    data: values.data,
+  })
+  process.stdout.write(`kafka ready on ${kafka.brokers}\n`)
+  await ended
+}
+
+if (import.meta.main) {
+  try {
+    await main()
+  } catch (error) {
+    process.stderr.write(`kafka: ${error instanceof Error ? error.message : String(error)}\n`)
+    process.exitCode = 2
+  }
+}

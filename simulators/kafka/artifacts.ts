@@ -1,0 +1,68 @@
+import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { ConfigurationError } from '../../processor/contract/errors.ts'
+
+/** As pom.xml has it. */
+const VERSION = '4.3.1'
+const MIN_JAVA = 17
+
+/** The folder of Kafka's jars; the first call has Maven fetch them (about 55 MB). */
+async function jars(): Promise<string> {
+  const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'tidemark')
+  const folder = join(cache, `kafka-${VERSION}`)
+  if (existsSync(folder)) return folder
+  await mkdir(cache, { recursive: true })
+  const unfinished = await mkdtemp(`${folder}-`)
+  try {
+    await run('mvn', [
+      '--batch-mode',
+      '--quiet',
+      '--file',
+      join(import.meta.dirname, 'pom.xml'),
+      'dependency:copy-dependencies',
+      `-DoutputDirectory=${unfinished}`,
+    ])
+    if ((await readdir(unfinished)).length === 0) throw new Error(`mvn copied no jars to ${unfinished}`)
+    await rename(unfinished, folder)
+  } catch (error) {
+    await rm(unfinished, { recursive: true, force: true })
+    // Another process may have won the race.
+    if (!existsSync(folder)) throw error
+  }
+  return folder
+}
+
+/** For java's -cp: Kafka's own tools are in it, too. */
+export async function kafkaClasspath(): Promise<string> {
+  return join(await jars(), '*')
+}
+
+/** Throws ConfigurationError when there is no Java, or too old a one. */
+export async function requireJava(): Promise<void> {
+  const version = /version "(\d+)/.exec(await run('java', ['-version']))?.[1]
+  if (version === undefined || Number(version) < MIN_JAVA) {
+    throw new ConfigurationError('INVALID_CONFIGURATION', `Kafka needs Java ${MIN_JAVA} or newer, found ${version}`)
+  }
+}
+
+/** Runs a program to its end and gives what it said. */
+export function run(program: string, args: readonly string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    let said = ''
+    child.stdout.on('data', (chunk: Buffer) => (said += chunk.toString()))
+    child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()))
+    child.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') return reject(error)
+      const needs = `${program} was not found on PATH; Kafka needs Java ${MIN_JAVA} or newer (java) and Maven (mvn)`
+      reject(new ConfigurationError('INVALID_CONFIGURATION', needs))
+    })
+    child.once('close', (code) => {
+      if (code === 0) resolve(said)
+      else reject(new Error(`${program} ended with code ${code}: ${said.trim().split('\n').slice(-5).join(' ')}`))
+    })
+  })
+}

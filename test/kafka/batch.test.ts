@@ -1,0 +1,136 @@
+import * as fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { CorruptedError } from '../../processor/contract/errors.ts'
+import { encodeBatch, sizeBound } from '../../processor/log/kafka-batch.ts'
+import { crc32c } from '../../processor/log/kafka-crc32c.ts'
+import { FetchedRecords } from '../../processor/log/kafka-records.ts'
+import { writeInt64 } from '../../processor/log/kafka-wire.ts'
+import type { LogRecord, NewRecord } from '../../processor/log/log.ts'
+
+const ALL = { maxRecords: Number.MAX_SAFE_INTEGER, maxBytes: Number.MAX_SAFE_INTEGER }
+const TRANSACTIONAL = 0x10
+const CONTROL = 0x20
+
+const newRecord: fc.Arbitrary<NewRecord> = fc.record({
+  key: fc.option(fc.string({ unit: 'grapheme', maxLength: 40 })),
+  value: fc.option(fc.uint8Array({ maxLength: 300 })),
+  timestamp: fc.nat({ max: 2 ** 44 }),
+  headers: fc.option(fc.dictionary(fc.stringMatching(/^[a-z-]{1,12}$/), fc.string({ unit: 'grapheme' })), {
+    nil: undefined,
+  }),
+})
+
+function batch(records: readonly NewRecord[], base: number, producer = 7, attributes = 0): Buffer {
+  const bound = records.reduce((sum, next) => sum + sizeBound(next), 0)
+  const bytes = encodeBatch(records, 0, records.length, bound, { id: producer, epoch: 0 }, 0, false)
+  writeInt64(bytes, base, 0)
+  bytes.writeInt16BE(attributes, 21)
+  return bytes
+}
+
+/** https://kafka.apache.org/documentation/#controlbatch; its key is two numbers. */
+function marker(base: number, producer: number, type: 'abort' | 'commit'): Buffer {
+  const key = type === 'abort' ? '\0\0\0\0' : '\0\0\0\x01'
+  return batch([{ key, value: Buffer.alloc(6), timestamp: 1 }], base, producer, TRANSACTIONAL | CONTROL)
+}
+
+function plain({ key, value, timestamp, headers }: NewRecord): object {
+  const named = Object.keys(headers ?? {}).length === 0 ? undefined : { ...headers }
+  return { key, value: value === null ? null : [...value], timestamp, headers: named }
+}
+
+function readAll(records: FetchedRecords, limits = ALL): LogRecord[] {
+  const all: LogRecord[] = []
+  while (!records.done) {
+    const slice: LogRecord[] = []
+    records.read(limits, slice, 0)
+    all.push(...slice)
+  }
+  return all
+}
+
+function record(key: string): NewRecord {
+  return { key, value: Buffer.from(key), timestamp: 1 }
+}
+
+describe('record batches', () => {
+  test('crc32c gives the check values of RFC 3720', () => {
+    expect(crc32c(Buffer.from('123456789'))).toBe(0xe3069283)
+    expect(crc32c(Buffer.alloc(32))).toBe(0x8a9136aa)
+    expect(crc32c(Buffer.alloc(32, 0xff))).toBe(0x62a8ab43)
+  })
+
+  test('what is written is read, whatever it is and however it is sliced', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.array(newRecord, { minLength: 1, maxLength: 12 }), { minLength: 1, maxLength: 5 }),
+        fc.nat({ max: 2 ** 40 }),
+        fc.record({ maxRecords: fc.integer({ min: 1, max: 20 }), maxBytes: fc.integer({ min: 1, max: 900 }) }),
+        fc.nat({ max: 80 }),
+        (batches, base, limits, skip) => {
+          const parts: Buffer[] = []
+          let offset = base
+          for (const records of batches) {
+            parts.push(batch(records, offset))
+            offset += records.length
+          }
+          const from = Math.min(base + skip, offset)
+          const fetched = new FetchedRecords('t 0', Buffer.concat(parts), [], from)
+          expect(fetched.end).toBe(offset)
+          const got = readAll(fetched, limits)
+          expect(got.map(plain)).toEqual(
+            batches
+              .flat()
+              .slice(from - base)
+              .map(plain),
+          )
+          expect(got.map(({ offset: at }) => at)).toEqual(got.map((_, i) => from + i))
+          expect(fetched.next).toBe(offset)
+        },
+      ),
+    )
+  })
+
+  test('records of aborted transactions and markers only move the position', () => {
+    const bytes = Buffer.concat([
+      batch([record('committed-1')], 0, 1, TRANSACTIONAL),
+      batch([record('aborted'), record('aborted')], 1, 2, TRANSACTIONAL),
+      batch([record('plain')], 3, 9),
+      marker(4, 1, 'commit'),
+      marker(5, 2, 'abort'),
+      batch([record('committed-2')], 6, 2, TRANSACTIONAL),
+      marker(7, 2, 'commit'),
+    ])
+    const aborted = [{ producerId: 2, firstOffset: 1 }]
+    const fetched = new FetchedRecords('t 0', bytes, aborted, 0)
+    expect(readAll(fetched).map(({ key }) => key)).toEqual(['committed-1', 'plain', 'committed-2'])
+    expect(fetched.next).toBe(8)
+    const sliced = new FetchedRecords('t 0', bytes, aborted, 0)
+    expect(readAll(sliced, { maxRecords: 1, maxBytes: 1 }).map(({ offset }) => offset)).toEqual([0, 3, 6])
+    expect(sliced.next).toBe(8)
+  })
+
+  test('a batch that compaction emptied, and one cut short, leave no gap behind', () => {
+    const emptied = batch([{ key: 'k', value: null, timestamp: 1 }], 10)
+    emptied.writeInt32BE(4, 23)
+    emptied.writeInt32BE(0, 57)
+    const header = Buffer.from(emptied.subarray(0, 61))
+    header.writeInt32BE(61 - 12, 8)
+    const whole = batch([{ key: 'a', value: null, timestamp: 1 }], 15)
+    const cut = batch([{ key: 'b', value: Buffer.alloc(100), timestamp: 1 }], 16).subarray(0, 80)
+    const fetched = new FetchedRecords('t 0', Buffer.concat([header, whole, cut]), [], 10)
+    expect(fetched.end).toBe(16)
+    expect(readAll(fetched).map(({ offset }) => offset)).toEqual([15])
+    expect(fetched.next).toBe(16)
+  })
+
+  test('an unknown codec and bytes that make no sense are errors that name the partition', () => {
+    const unknown = batch([{ key: 'a', value: null, timestamp: 1 }], 0, 1, 5)
+    expect(() => new FetchedRecords('fleet.telemetry 3', unknown, [], 0).read(ALL, [], 0)).toThrow(
+      /fleet\.telemetry 3: compression codec 5 is not known/,
+    )
+    const broken = batch([{ key: 'a', value: null, timestamp: 1 }], 0)
+    broken.writeInt32BE(9, 57)
+    expect(() => readAll(new FetchedRecords('fleet.telemetry 3', broken, [], 0))).toThrow(CorruptedError)
+  })
+})

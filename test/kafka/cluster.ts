@@ -1,0 +1,135 @@
+import { randomUUID } from 'node:crypto'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import type { Copy } from '../../processor/contract/query.ts'
+import { KafkaLog } from '../../processor/log/kafka.ts'
+import { freePorts, Program, removeFolder, temporaryFolder } from '../system/stack.ts'
+
+const READY_MS = 30_000
+const POLL_MS = 10
+
+export interface PartitionAnswer {
+  readonly partition: number
+  readonly owner: Copy | null
+  readonly standbys: readonly Copy[]
+}
+
+/** The roles of one cluster as processes of their own, on a Kafka that is there already. */
+export class Cluster implements AsyncDisposable {
+  readonly mqttPort: number
+  readonly httpPort: number
+  readonly #brokers: string
+  readonly #partitions: number
+  readonly dataDir: string
+  readonly #prefix = `cluster-${randomUUID()}`
+  readonly #programs = new Map<Program, number>()
+
+  private constructor(brokers: string, partitions: number, folder: string, ports: readonly number[]) {
+    this.#brokers = brokers
+    this.#partitions = partitions
+    this.dataDir = folder
+    this.mqttPort = ports[0] as number
+    this.httpPort = ports[1] as number
+  }
+
+  static async open(brokers: string, partitions: number): Promise<Cluster> {
+    return new Cluster(brokers, partitions, await temporaryFolder(), await freePorts(2))
+  }
+
+  get env(): Record<string, string> {
+    return {
+      HOST: '127.0.0.1',
+      KAFKA_BROKERS: this.#brokers,
+      TOPIC_PREFIX: this.#prefix,
+      GROUP: this.#prefix,
+      PARTITIONS: String(this.#partitions),
+      MQTT_PORT: String(this.mqttPort),
+      HTTP_PORT: String(this.httpPort),
+      CLUSTER_SECRET: 'held-by-all-roles-of-this-cluster',
+      LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'warn',
+    }
+  }
+
+  async ingest(): Promise<Program> {
+    const [port] = await freePorts(1)
+    return this.#start('ingest', { HEALTH_PORT: String(port) }, port as number)
+  }
+
+  async processor(instance: string): Promise<Program> {
+    const [port] = await freePorts(1)
+    const env = { QUERY_PORT: String(port), INSTANCE_ID: instance, DATA_DIR: this.dataDir }
+    return this.#start('processor', env, port as number)
+  }
+
+  api(): Promise<Program> {
+    return this.#start('api', {}, this.httpPort)
+  }
+
+  get(path: string): Promise<Response> {
+    return fetch(`http://127.0.0.1:${this.httpPort}${path}`)
+  }
+
+  /** The JSON of an answer that must be 200. */
+  async json<T>(path: string): Promise<T> {
+    const response = await this.get(path)
+    if (response.status !== 200) throw new Error(`GET ${path}: ${response.status} ${await response.text()}`)
+    return (await response.json()) as T
+  }
+
+  async partitions(): Promise<readonly PartitionAnswer[]> {
+    return (await this.json<{ partitions: PartitionAnswer[] }>('/v1/partitions')).partitions
+  }
+
+  /** Of the running owners: partitions by instance. */
+  async owned(): Promise<Record<string, number>> {
+    const counts: Record<string, number> = {}
+    for (const { owner } of await this.partitions()) {
+      if (owner?.state === 'running') counts[owner.instance] = (counts[owner.instance] ?? 0) + 1
+    }
+    return counts
+  }
+
+  log(): Promise<KafkaLog> {
+    return KafkaLog.open({
+      brokers: this.#brokers.split(','),
+      prefix: this.#prefix,
+      group: this.#prefix,
+      partitions: this.#partitions,
+      logger: pino({ level: 'silent' }),
+      registry: new Registry(),
+    })
+  }
+
+  isReady(program: Program): Promise<boolean> {
+    return isReady(this.#programs.get(program) as number)
+  }
+
+  /** Resolves when the role is ready. */
+  async #start(role: string, env: Record<string, string>, port: number): Promise<Program> {
+    const program = Program.main([role], { ...this.env, ...env })
+    this.#programs.set(program, port)
+    const deadline = performance.now() + READY_MS
+    while (!(await isReady(port))) {
+      if (program.exit !== undefined) throw new Error(`${role} ended: ${program.stderr.slice(-2_000)}`)
+      if (performance.now() > deadline) throw new Error(`${role} is not ready: ${program.stderr.slice(-2_000)}`)
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    }
+    return program
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(Array.from(this.#programs.keys(), (program) => program.kill()))
+    await removeFolder(this.dataDir)
+  }
+}
+
+async function isReady(port: number): Promise<boolean> {
+  try {
+    const response = await fetch(`http://127.0.0.1:${port}/readyz`)
+    await response.arrayBuffer()
+    return response.ok
+  } catch (error) {
+    if (error instanceof TypeError) return false
+    throw error
+  }
+}

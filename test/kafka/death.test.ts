@@ -1,0 +1,122 @@
+import { type ChildProcess, fork } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { KafkaLog } from '../../processor/log/kafka.ts'
+import type { Kafka } from '../../simulators/kafka.ts'
+import { read } from '../contract/log-member.ts'
+import { text } from '../contract/log-records.ts'
+import { kafkaMissing, startKafka } from './kafka.ts'
+
+/** Half of the members' session timeout: what happens within it is not the session's doing. */
+const PATIENCE_MS = 30_000
+const PARTITIONS = [0, 1, 2, 3]
+
+interface Event {
+  readonly owns?: number
+  readonly lost?: number
+}
+
+class MemberProcess {
+  readonly child: ChildProcess
+  readonly owned = new Set<number>()
+
+  constructor(broker: string, prefix: string, instance: string) {
+    this.child = fork(new URL('member.ts', import.meta.url), [broker, prefix, instance])
+    this.child.on('message', ({ owns, lost }: Event) => {
+      if (lost !== undefined) this.owned.delete(lost)
+      if (owns !== undefined) this.owned.add(owns)
+    })
+  }
+
+  holds(count: number): Promise<void> {
+    return vi.waitFor(() => expect(this.owned.size).toBe(count), { timeout: PATIENCE_MS, interval: 5 })
+  }
+}
+
+describe.skipIf(kafkaMissing !== undefined)('a member that dies', { timeout: PATIENCE_MS * 4 }, () => {
+  let kafka: Kafka
+  const processes: MemberProcess[] = []
+
+  beforeAll(async () => {
+    kafka = await startKafka()
+  }, 180_000)
+
+  afterEach(() => {
+    for (const { child } of processes.splice(0)) child.kill('SIGKILL')
+  })
+
+  afterAll(() => kafka[Symbol.asyncDispose]())
+
+  async function pair(): Promise<[MemberProcess, MemberProcess, string]> {
+    const prefix = `death-${randomUUID()}`
+    const start = (instance: string): MemberProcess => {
+      const member = new MemberProcess(kafka.brokers, prefix, instance)
+      processes.push(member)
+      return member
+    }
+    const a = start('a')
+    await a.holds(4)
+    const b = start('b')
+    await Promise.all([a.holds(2), b.holds(2)])
+    return [a, b, prefix]
+  }
+
+  /** Each commit wrote one number more than the last: a commit lost or made twice would show. */
+  async function verify(prefix: string): Promise<void> {
+    await using log = await KafkaLog.open({
+      brokers: [kafka.brokers],
+      prefix,
+      group: prefix,
+      partitions: 4,
+      logger: pino({ level: 'silent' }),
+      registry: new Registry(),
+    })
+    for (const index of PARTITIONS) {
+      const { end } = await log.bounds({ topic: 'status', index })
+      const numbers = (await read(log, 'status', index, 0, end)).map((r) => Number(text(r)))
+      expect(numbers).toEqual(numbers.map((_, i) => i + 1))
+    }
+  }
+
+  test('by SIGKILL is missed by its peers long before its session ends', async () => {
+    const [a, b, prefix] = await pair()
+    a.child.kill('SIGKILL')
+    await b.holds(4)
+    await verify(prefix)
+  })
+
+  test('by SIGKILL, and is started again, has its share back', async () => {
+    const [a, b, prefix] = await pair()
+    a.child.kill('SIGKILL')
+    await b.holds(4)
+    const again = new MemberProcess(kafka.brokers, prefix, 'a')
+    processes.push(again)
+    await Promise.all([again.holds(2), b.holds(2)])
+    b.child.kill('SIGKILL')
+    again.child.kill('SIGKILL')
+    // Nobody is left to miss them: the next run of an instance evicts its former self, and whoever is not there.
+    const alone = new MemberProcess(kafka.brokers, prefix, 'a')
+    processes.push(alone)
+    await alone.holds(4)
+    await verify(prefix)
+  })
+
+  test('by SIGSTOP is missed; woken, it finds itself out, drops all, and has its share back', async () => {
+    const [a, b, prefix] = await pair()
+    a.child.kill('SIGSTOP')
+    await b.holds(4)
+    a.child.kill('SIGCONT')
+    await Promise.all([a.holds(2), b.holds(2)])
+    await verify(prefix)
+  })
+
+  test('in order hands over', async () => {
+    const [a, b, prefix] = await pair()
+    a.child.kill('SIGTERM')
+    await b.holds(4)
+    await vi.waitFor(() => expect(a.child.exitCode).toBe(0), { timeout: PATIENCE_MS })
+    await verify(prefix)
+  })
+})

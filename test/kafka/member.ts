@@ -1,0 +1,52 @@
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import { KafkaLog } from '../../processor/log/kafka.ts'
+import { aborted } from '../contract/log-member.ts'
+
+/** A member in a process of its own: commits for every partition it owns, and tells its parent what begins and ends. */
+const [broker, prefix, instance] = process.argv.slice(2) as [string, string, string]
+const say = (event: object): boolean => process.send?.(event) ?? false
+const server = createServer((_, response) => response.end('ok'))
+await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+const log = await KafkaLog.open({
+  brokers: [broker],
+  prefix,
+  group: prefix,
+  partitions: 4,
+  standbys: 1,
+  sessionTimeoutMs: 60_000,
+  logger: pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' }),
+  registry: new Registry(),
+})
+const leaving = new AbortController()
+process.once('SIGTERM', () => leaving.abort())
+await log.join(
+  {
+    instance,
+    endpoint: `127.0.0.1:${(server.address() as AddressInfo).port}`,
+    positions: () => new Map(),
+    async active(claim, signal) {
+      let next = claim.start.input
+      try {
+        do {
+          next++
+          await claim.commit({
+            changelog: [{ key: 'k', value: Buffer.from(`${next}`), timestamp: 1 }],
+            deadLetters: [],
+            next,
+          })
+          if (next === claim.start.input + 1) say({ owns: claim.partition })
+        } while (!signal.aborted)
+      } finally {
+        say({ lost: claim.partition })
+      }
+    },
+    standby: (_, signal) => aborted(signal),
+  },
+  leaving.signal,
+)
+await log[Symbol.asyncDispose]()
+server.close()
+server.closeAllConnections()

@@ -1,0 +1,101 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { KafkaLog, type KafkaLogOptions } from '../../processor/log/kafka.ts'
+import type { Kafka } from '../../simulators/kafka.ts'
+import { read } from '../contract/log-member.ts'
+import { numbered } from '../contract/log-records.ts'
+import { kafkaMissing, startKafka } from './kafka.ts'
+
+const PATIENCE_MS = 120_000
+const SECRET = 'no-one-may-read-this'
+const MECHANISMS = ['plain', 'scram-sha-256', 'scram-sha-512'] as const
+
+describe.skipIf(kafkaMissing !== undefined)('a Kafka with TLS and SASL', { timeout: PATIENCE_MS }, () => {
+  let folder: string
+  let ca: string
+  let kafka: Kafka
+  let logged = ''
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'tidemark-security-'))
+    const store = join(folder, 'broker.p12')
+    const keytool = (args: readonly string[]) => {
+      execFileSync('keytool', [...args, '-keystore', store, '-storepass', 'changeit', '-alias', 'broker'], {
+        stdio: 'pipe',
+      })
+    }
+    const identity = ['-dname', 'CN=localhost', '-ext', 'san=ip:127.0.0.1,dns:localhost', '-validity', '2']
+    keytool(['-genkeypair', '-keyalg', 'RSA', '-storetype', 'PKCS12', ...identity])
+    keytool(['-exportcert', '-rfc', '-file', join(folder, 'broker.pem')])
+    ca = await readFile(join(folder, 'broker.pem'), 'utf8')
+    const users = `user_admin="${SECRET}" user_tidemark="${SECRET}"`
+    const module = 'org.apache.kafka.common.security'
+    kafka = await startKafka({
+      properties: {
+        'listener.security.protocol.map': 'PLAINTEXT:SASL_SSL,CONTROLLER:PLAINTEXT',
+        'inter.broker.listener.name': 'PLAINTEXT',
+        'sasl.enabled.mechanisms': 'PLAIN,SCRAM-SHA-256,SCRAM-SHA-512',
+        'sasl.mechanism.inter.broker.protocol': 'PLAIN',
+        'listener.name.plaintext.plain.sasl.jaas.config': `${module}.plain.PlainLoginModule required username="admin" password="${SECRET}" ${users};`,
+        'listener.name.plaintext.scram-sha-256.sasl.jaas.config': `${module}.scram.ScramLoginModule required;`,
+        'listener.name.plaintext.scram-sha-512.sasl.jaas.config': `${module}.scram.ScramLoginModule required;`,
+        'ssl.keystore.type': 'PKCS12',
+        'ssl.keystore.location': store,
+        'ssl.keystore.password': 'changeit',
+        'ssl.truststore.type': 'PKCS12',
+        'ssl.truststore.location': store,
+        'ssl.truststore.password': 'changeit',
+      },
+      formatArguments: ['SCRAM-SHA-256', 'SCRAM-SHA-512'].flatMap((mechanism) => [
+        '--add-scram',
+        `${mechanism}=[name=tidemark,password=${SECRET}]`,
+      ]),
+    })
+  }, 180_000)
+
+  afterAll(async () => {
+    await kafka?.[Symbol.asyncDispose]()
+    await rm(folder, { recursive: true, force: true })
+  })
+
+  function open(prefix: string, security: NonNullable<KafkaLogOptions['security']>): Promise<KafkaLog> {
+    return KafkaLog.open({
+      brokers: [kafka.brokers],
+      prefix,
+      group: prefix,
+      partitions: 1,
+      standbys: 0,
+      security,
+      logger: pino({ level: 'trace' }, { write: (line: string) => void (logged += line) }),
+      registry: new Registry(),
+    })
+  }
+
+  test.each(MECHANISMS)('lets in who can say so by %s', async (mechanism) => {
+    const sasl = { mechanism, username: 'tidemark', password: SECRET }
+    await using log = await open(`security-${mechanism}`, { tls: { ca }, sasl })
+    await log.append('telemetry', numbered(0, 10))
+    expect((await read(log, 'telemetry', 0, 0, (records) => records.length >= 10)).length).toBe(10)
+  })
+
+  test('refuses a wrong password, and neither error nor log tells it', async () => {
+    const sasl = { mechanism: 'scram-sha-256', username: 'tidemark', password: `${SECRET}-but-wrong` } as const
+    const refused = await open('security-wrong', { tls: { ca }, sasl }).catch((error: unknown) => error)
+    expect(refused).toMatchObject({ name: 'ConfigurationError', code: 'INVALID_CONFIGURATION' })
+    expect(String(refused)).not.toContain(SECRET)
+    expect(logged).not.toContain(SECRET)
+  })
+
+  test('is not trusted without its authority', async () => {
+    const sasl = { mechanism: 'plain', username: 'tidemark', password: SECRET } as const
+    await expect(open('security-untrusted', { tls: true, sasl })).rejects.toMatchObject({
+      name: 'ConfigurationError',
+      message: expect.stringMatching(/certificate/),
+    })
+  })
+})

@@ -1,0 +1,173 @@
+import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { KafkaLog, type KafkaLogOptions } from '../../processor/log/kafka.ts'
+import type { Claim } from '../../processor/log/log.ts'
+import { kafkaClasspath } from '../../simulators/kafka/artifacts.ts'
+import type { Kafka } from '../../simulators/kafka.ts'
+import { aborted, read, TestMember } from '../contract/log-member.ts'
+import { numbered, record, text } from '../contract/log-records.ts'
+import { kafkaMissing, startKafka } from './kafka.ts'
+
+const PATIENCE_MS = 60_000
+
+describe.skipIf(kafkaMissing !== undefined)('topics on Kafka', { timeout: PATIENCE_MS * 3 }, () => {
+  let kafka: Kafka
+
+  beforeAll(async () => {
+    kafka = await startKafka()
+  }, 180_000)
+
+  afterAll(() => kafka[Symbol.asyncDispose]())
+
+  function open(prefix: string, options: Partial<KafkaLogOptions> = {}): Promise<KafkaLog> {
+    return KafkaLog.open({
+      brokers: [kafka.brokers],
+      prefix,
+      group: prefix,
+      partitions: 2,
+      standbys: 0,
+      logger: pino({ level: 'silent' }),
+      registry: new Registry(),
+      ...options,
+    })
+  }
+
+  /** Runs one of Kafka's own tools, which knows nothing of Tidemark. */
+  async function tool(name: string, args: readonly string[], input = ''): Promise<string> {
+    const classpath = await kafkaClasspath()
+    const child = spawn('java', ['-Xmx128m', '-cp', classpath, name, '--bootstrap-server', kafka.brokers, ...args])
+    let output = ''
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (chunk: Buffer) => (output += chunk.toString()))
+    child.stdin.end(input)
+    const code = await new Promise((resolve) => child.once('close', resolve))
+    if (code !== 0) throw new Error(`${name} ${args.join(' ')}: ${output}`)
+    return output
+  }
+
+  const topicTool = (args: readonly string[]) => tool('org.apache.kafka.tools.TopicCommand', args)
+
+  test('are created once, and keep their identity', async () => {
+    const prefix = `topics-${randomUUID()}`
+    const logs = await Promise.all([open(prefix), open(prefix)])
+    expect(logs[0]?.identity).toEqual(logs[1]?.identity)
+    for (const log of logs) await log[Symbol.asyncDispose]()
+    await topicTool(['--delete', '--topic', `${prefix}.status`])
+    await vi.waitFor(async () => {
+      await using again = await open(prefix)
+      expect(again.identity.status).not.toBe(logs[0]?.identity.status)
+      expect(again.identity.telemetry).toBe(logs[0]?.identity.telemetry)
+    }, PATIENCE_MS)
+  })
+
+  test('that do not fit are refused by the name of the setting', async () => {
+    const prefix = `wrong-${randomUUID()}`
+    await topicTool(['--create', '--topic', `${prefix}.status`, '--partitions', '2'])
+    await expect(open(prefix)).rejects.toMatchObject({
+      code: 'LOG_MISMATCH',
+      message: expect.stringMatching(/\.status: cleanup\.policy is delete, must be compact/),
+    })
+    const other = `uneven-${randomUUID()}`
+    await using _ = await open(other)
+    await topicTool(['--alter', '--topic', `${other}.telemetry`, '--partitions', '3'])
+    await expect(open(other)).rejects.toMatchObject({
+      code: 'LOG_MISMATCH',
+      message: expect.stringMatching(/\.status: partitions is 2, must be 3/),
+    })
+    await expect(open(`factor-${randomUUID()}`, { replication: 3 })).rejects.toMatchObject({ code: 'LOG_MISMATCH' })
+  })
+
+  test.each(['none', 'gzip', 'snappy', 'lz4', 'zstd'])(
+    'written by the Java producer with %s are read',
+    async (codec) => {
+      const prefix = `codec-${codec}-${randomUUID()}`
+      await using log = await open(prefix, { partitions: 1 })
+      const lines = Array.from(
+        { length: 3000 },
+        (_, i) => `device-${i % 50}:{"temperature":${i},"note":"repeated text"}`,
+      )
+      const properties = ['parse.key=true', 'key.separator=:'].flatMap((property) => ['--reader-property', property])
+      await tool(
+        'org.apache.kafka.tools.ConsoleProducer',
+        ['--topic', `${prefix}.telemetry`, `--compression-codec=${codec}`, '--batch-size', '16384', ...properties],
+        `${lines.join('\n')}\n`,
+      )
+      const got = await read(log, 'telemetry', 0, 0, (records) => records.length >= lines.length)
+      expect(got.map((r) => `${r.key}:${text(r)}`)).toEqual(lines)
+    },
+  )
+
+  test('are read by the Java consumer, and the group by its tool', async () => {
+    const prefix = `foreign-${randomUUID()}`
+    await using log = await open(prefix, { partitions: 1 })
+    const member = new TestMember('a', {
+      async active(claim, signal) {
+        await claim.commit({ changelog: [record('device-1', '{"rev":1}')], deadLetters: [], next: 3 })
+        await aborted(signal)
+      },
+    }).join(log)
+    await read(log, 'status', 0, 0, (records) => records.length > 0)
+    const consumed = await tool('org.apache.kafka.tools.consumer.ConsoleConsumer', [
+      '--topic',
+      `${prefix}.status`,
+      '--from-beginning',
+      '--max-messages',
+      '1',
+      '--timeout-ms',
+      '20000',
+      '--isolation-level',
+      'read_committed',
+      '--formatter-property',
+      'print.key=true',
+    ])
+    expect(consumed).toContain('device-1\t{"rev":1}')
+    const described = await tool('org.apache.kafka.tools.consumer.group.ConsumerGroupCommand', [
+      '--describe',
+      '--group',
+      prefix,
+    ])
+    expect(described).toMatch(new RegExp(`${prefix}\\.telemetry\\s+0\\s+3`))
+    await member.leave()
+  })
+
+  test('tell what retention has removed', async () => {
+    const prefix = `retention-${randomUUID()}`
+    await using log = await open(prefix, { partitions: 1 })
+    await log.append('telemetry', numbered(0, 10))
+    const folder = await mkdtemp(join(tmpdir(), 'tidemark-retention-'))
+    const file = join(folder, 'offsets.json')
+    const partitions = [{ topic: `${prefix}.telemetry`, partition: 0, offset: 5 }]
+    await writeFile(file, JSON.stringify({ partitions, version: 1 }))
+    await tool('org.apache.kafka.tools.DeleteRecordsCommand', ['--offset-json-file', file])
+    await rm(folder, { recursive: true })
+    expect(await log.bounds({ topic: 'telemetry', index: 0 })).toEqual({ start: 5, end: 10 })
+    await expect(read(log, 'telemetry', 0, 4, 10)).rejects.toMatchObject({ code: 'OFFSET_OUT_OF_RANGE' })
+    expect((await read(log, 'telemetry', 0, 5, 10)).map(text)).toEqual(numbered(5, 5).map(text))
+    const member = new TestMember('a').join(log)
+    await vi.waitFor(() => expect(member.claims.get(0)?.start).toEqual({ input: 5, changelogEnd: 0 }), PATIENCE_MS)
+    await member.leave()
+  })
+
+  test('a changelog without committed offsets is not counted twice', async () => {
+    const prefix = `offsets-${randomUUID()}`
+    await using log = await open(prefix, { partitions: 1 })
+    const first = new TestMember('a', { active: commitOnce }).join(log)
+    await read(log, 'status', 0, 0, (records) => records.length > 0)
+    await first.leave()
+    await tool('org.apache.kafka.tools.consumer.group.ConsumerGroupCommand', ['--delete', '--group', prefix])
+    const second = new TestMember('b').join(log)
+    await vi.waitFor(() => expect(second.outcome).toMatchObject({ code: 'LOG_MISMATCH' }), PATIENCE_MS)
+    expect(String(second.outcome)).toMatch(/has no committed offset/)
+  })
+})
+
+async function commitOnce(claim: Claim, signal: AbortSignal): Promise<void> {
+  await claim.commit({ changelog: [record('device-1', 'x')], deadLetters: [], next: 1 })
+  await aborted(signal)
+}

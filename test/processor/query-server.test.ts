@@ -1,0 +1,204 @@
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
+import { pino } from 'pino'
+import { Registry } from 'prom-client'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { RoutedReader } from '../../api/reader.ts'
+import { RemoteReaders } from '../../api/remote.ts'
+import { UnavailableError } from '../../processor/contract/errors.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
+import { COPIES_PATH, LIST_PATH, MAX_REQUEST_BYTES, READ_PATH } from '../../processor/contract/query-wire.ts'
+import { QueryServer } from '../../processor/query-server.ts'
+import { Fleet } from '../api/fleet.ts'
+import { readerContract } from '../contract/reader.ts'
+
+const logger = pino({ level: 'silent' })
+const SECRET = 'sixteen-characters-or-more'
+
+function serve(secret?: string, problems: readonly string[] = []): Promise<QueryServer> {
+  const checks = async () => problems
+  return QueryServer.open({ host: '127.0.0.1', port: 0, secret, checks, registry: new Registry(), logger })
+}
+
+/** A fleet in memory, each member behind an endpoint of its own. */
+async function served(fleet: Fleet): Promise<{ reader: RoutedReader } & AsyncDisposable> {
+  const running = new AsyncDisposableStack()
+  const endpoints = new Map<string, string>()
+  for (const [instance, member] of fleet.members) {
+    const server = running.use(await serve())
+    server.serve(member)
+    endpoints.set(instance, server.address)
+  }
+  const readers = running.use(new RemoteReaders({ secret: undefined, logger }))
+  const reader = new RoutedReader({
+    partitions: fleet.partitions,
+    owners: fleet.owners,
+    connect: ({ instance }) => readers.connect({ instance, endpoint: endpoints.get(instance) as string }),
+    logger,
+    now: Date.now,
+    ownersMinAgeMs: 0,
+  })
+  return { reader, [Symbol.asyncDispose]: () => running.disposeAsync() }
+}
+
+readerContract('RoutedReader over query endpoints', async () => {
+  const fleet = new Fleet(4, ['a', 'b'])
+  const { reader, [Symbol.asyncDispose]: dispose } = await served(fleet)
+  const put = async (deviceId: string, reported: Parameters<Fleet['put']>[1]) => fleet.put(deviceId, reported)
+  return { reader, partitions: fleet.partitions, put, [Symbol.asyncDispose]: dispose }
+})
+
+describe('a query endpoint', () => {
+  let fleet: Fleet
+  let server: QueryServer
+  let readers: RemoteReaders
+
+  beforeEach(async () => {
+    fleet = new Fleet(4, ['a', 'b'])
+    server = await serve(SECRET)
+    server.serve(fleet.member('a'))
+    readers = new RemoteReaders({ secret: SECRET, logger, answerWithinMs: 300 })
+  })
+
+  afterEach(async () => {
+    readers[Symbol.dispose]()
+    await server[Symbol.asyncDispose]()
+  })
+
+  const remote = (endpoint = server.address) => readers.connect({ instance: 'a', endpoint })
+
+  const raw = async (path: string, body?: string, secret: string | undefined = SECRET) => {
+    const headers = secret === undefined ? {} : { authorization: `Bearer ${secret}` }
+    const init = body === undefined ? { headers } : { method: 'POST', body, headers }
+    const response = await fetch(`http://${server.address}${path}`, init)
+    return { status: response.status, text: await response.text() }
+  }
+
+  test('passes the bytes of a status on as they are', async () => {
+    fleet.put('truck-1')
+    const partition = partitionOf('truck-1', 4)
+    fleet.assign(partition, 'a')
+    const ids = ['truck-1', 'nobody']
+    expect(await remote().getMany(partition, ids)).toEqual(await fleet.member('a').getMany(partition, ids))
+    expect(await remote().list(partition, undefined, 5)).toEqual(await fleet.member('a').list(partition, undefined, 5))
+    expect(await remote().copies()).toEqual(await fleet.member('a').copies())
+  })
+
+  test('answers questions asked at once in one request, each with its own outcome', async () => {
+    fleet.assign(0, 'a')
+    fleet.assign(1, 'b')
+    const [mine, others, many] = await Promise.allSettled([
+      remote().getMany(0, ['x']),
+      remote().getMany(1, ['y']),
+      remote().getMany(
+        0,
+        Array.from({ length: 1_000 }, (_, i) => `d${i}`),
+      ),
+    ])
+    expect(mine).toMatchObject({ status: 'fulfilled', value: [{ freshness: { partition: 0, servedBy: 'owner' } }] })
+    expect(others).toMatchObject({ status: 'rejected', reason: { code: 'NOT_OWNER', name: 'UnavailableError' } })
+    expect(many.status === 'fulfilled' && many.value.length).toBe(1_000)
+  })
+
+  test('is asked again at once, not after its connection, when it comes back on its port', async () => {
+    fleet.assign(0, 'a')
+    await remote().getMany(0, ['x'])
+    const { address } = server
+    await server[Symbol.asyncDispose]()
+    await expect(remote(address).getMany(0, ['x'])).rejects.toThrow(UnavailableError)
+    const port = Number(address.split(':')[1])
+    const options = {
+      host: '127.0.0.1',
+      port,
+      secret: SECRET,
+      checks: async () => [],
+      registry: new Registry(),
+      logger,
+    }
+    server = await QueryServer.open(options)
+    await expect(remote(address).getMany(0, ['x'])).rejects.toThrow('starting')
+    server.serve(fleet.member('a'))
+    expect(await remote(address).getMany(0, ['x'])).toHaveLength(1)
+  })
+
+  test('that does not answer in time is left alone for a while', async () => {
+    fleet.assign(0, 'a')
+    fleet.member('a').fault = () => new Promise<never>(() => undefined)
+    await expect(remote().getMany(0, ['x'])).rejects.toThrow('longer than 300 ms')
+    const { asked } = fleet.member('a')
+    await expect(remote().getMany(0, ['x'])).rejects.toThrow('not answered lately')
+    expect(fleet.member('a').asked).toBe(asked)
+  })
+
+  test.each([[READ_PATH], [LIST_PATH], [COPIES_PATH]])('%s takes only callers that hold the secret', async (path) => {
+    const body = path === COPIES_PATH ? undefined : '[]'
+    const answers = await Promise.all([`${SECRET}x`, SECRET.slice(1), ''].map((wrong) => raw(path, body, wrong)))
+    expect(answers.map(({ status }) => status)).toEqual([401, 401, 401])
+    using strangers = new RemoteReaders({ secret: undefined, logger })
+    await expect(strangers.connect({ instance: 'a', endpoint: server.address }).copies()).rejects.toThrow('401')
+  })
+
+  test.each([
+    ['not JSON', READ_PATH, '{'],
+    ['no list', READ_PATH, '{}'],
+    ['null', READ_PATH, '[null]'],
+    ['no ids', READ_PATH, '[{"partition":0,"deviceIds":[]}]'],
+    ['ids that are no text', READ_PATH, '[{"partition":0,"deviceIds":[1]}]'],
+    ['no partition', READ_PATH, '[{"partition":-1,"deviceIds":["x"]}]'],
+    ['too many ids', READ_PATH, JSON.stringify([{ partition: 0, deviceIds: Array(129).fill('x') }])],
+    [
+      'too many ids in all',
+      READ_PATH,
+      JSON.stringify(Array.from({ length: 17 }, () => ({ partition: 0, deviceIds: Array(128).fill('x') }))),
+    ],
+    ['no limit', LIST_PATH, '{"partition":0}'],
+    ['a large limit', LIST_PATH, '{"partition":0,"limit":1001}'],
+    ['null for a list', LIST_PATH, 'null'],
+  ])('refuses %s', async (_, path, body) => {
+    expect(await raw(path, body)).toMatchObject({ status: 400 })
+  })
+
+  test('refuses a body over its bound', async () => {
+    expect(await raw(READ_PATH, 'x'.repeat(MAX_REQUEST_BYTES + 1))).toMatchObject({ status: 413 })
+  })
+
+  test('answers /livez without the secret, on one connection as often as it is asked', async () => {
+    const [host, port] = server.address.split(':') as [string, string]
+    const socket = connect({ host, port: Number(port) })
+    try {
+      for (let i = 0; i < 3; i++) {
+        socket.write('GET /livez HTTP/1.1\r\nHost: peer\r\n\r\n')
+        expect(String((await once(socket, 'data'))[0])).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
+      }
+    } finally {
+      socket.destroy()
+    }
+  })
+
+  test('says what makes it not ready', async () => {
+    expect((await raw('/readyz')).status).toBe(200)
+    await using other = await serve(undefined, ['not in the group yet'])
+    const response = await fetch(`http://${other.address}/readyz`)
+    expect({ status: response.status, body: await response.json() }).toEqual({
+      status: 503,
+      body: { status: 'not ready', problems: ['not in the group yet'] },
+    })
+    expect((await raw('/metrics')).status).toBe(200)
+    expect((await raw('/other')).status).toBe(404)
+  })
+
+  test('another kind of server is taken for a processor that cannot answer', async () => {
+    const other = createServer((_, response) => response.end('<html>')).listen(0, '127.0.0.1')
+    await once(other, 'listening')
+    try {
+      const reader = remote(`127.0.0.1:${(other.address() as AddressInfo).port}`)
+      await expect(reader.getMany(0, ['x'])).rejects.toThrow(UnavailableError)
+      await expect(reader.list(0, undefined, 1)).rejects.toThrow(UnavailableError)
+      await expect(reader.copies()).rejects.toThrow(UnavailableError)
+    } finally {
+      other.close()
+      other.closeAllConnections()
+    }
+  })
+})
