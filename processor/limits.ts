@@ -21,11 +21,11 @@ export interface ProcessorLimits {
 export const DEFAULT_LIMITS: ProcessorLimits = {
   batchRecords: 2000,
   batchBytes: 2 * 1024 * 1024,
-  commitIntervalMs: 25,
+  commitIntervalMs: 10,
   changelogRecords: 4000,
   changelogBytes: 8 * 1024 * 1024,
   cacheEntries: 120_000,
-  cacheBytes: 112 * 1024 * 1024,
+  cacheBytes: 80 * 1024 * 1024,
   deleteRetentionMs: 24 * 3600_000,
   retryMinMs: 100,
   retryMaxMs: 5000,

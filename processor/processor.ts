@@ -130,7 +130,7 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 /** Statuses are overwritten again and again: with larger memtables fewer tables are written, and compacted away. */
-const ROCKSDB = { writeBufferSize: 32 * 1024 * 1024, maxWriteBufferNumber: 4 }
+const ROCKSDB = { writeBufferSize: 32 * 1024 * 1024, maxWriteBufferNumber: 3 }
 
 async function openStores(folder: string, log: Log, logger: Logger): Promise<LevelStores> {
   const open = () => {

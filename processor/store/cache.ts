@@ -25,6 +25,9 @@ export interface CacheLimits {
   readonly maxBytes: number
 }
 
+/** Entries one eviction spares for being used lately: where all are, a whole round would hold up the event loop. */
+const MAX_SWEEP = 1024
+
 /**
  * The hot statuses of all tasks of a process, within one bound; at the bound the least used ones go, to be read from
  * the store again. Eviction is SIEVE (Zhang et al., NSDI 2024): a hit only sets a mark, and one pass of cold devices
@@ -89,7 +92,7 @@ export class StatusCache {
   #evict(keep: Node | undefined): void {
     while (this.#nodes.size > this.#limits.maxEntries || this.#bytes > this.#limits.maxBytes) {
       let node = this.#hand ?? this.#oldest
-      while (node?.visited === true) {
+      for (let sweep = 0; node?.visited === true && sweep < MAX_SWEEP; sweep++) {
         node.visited = false
         node = node.newer ?? this.#oldest
       }

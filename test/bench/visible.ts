@@ -2,6 +2,7 @@ import { connectAsync } from 'mqtt'
 import type { DeviceAnswer } from '../system/answers.ts'
 import type { Stack } from '../system/stack.ts'
 import { type Figure, percentiles } from './figure.ts'
+import { PREFIX } from './ingest.ts'
 import { KeepAlive } from './keep-alive.ts'
 import { LoadProcess } from './load-process.ts'
 
@@ -20,7 +21,7 @@ export interface VisibleSizes {
 
 /** From PUBLISH to the value in an HTTP answer, beside a steady load. */
 export async function measureVisible(stack: Stack, { devices, seconds }: VisibleSizes): Promise<Figure[]> {
-  await using load = await LoadProcess.start({ port: stack.mqttPort, prefix: 'steady', devices, rate: RATE_PER_SECOND })
+  await using load = await LoadProcess.start({ port: stack.mqttPort, prefix: PREFIX, devices, rate: RATE_PER_SECOND })
   const outcome = load.outcome()
   let samples: number[]
   try {

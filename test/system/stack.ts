@@ -131,6 +131,8 @@ export class Stack implements AsyncDisposable {
       HTTP_PORT: String(httpPort),
       DATA_DIR: dataDir,
       LOG_LEVEL: 'warn',
+      // As `npm start` sets it.
+      MALLOC_ARENA_MAX: '2',
       ...options.env,
     }
   }
