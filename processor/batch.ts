@@ -1,6 +1,6 @@
 import { CorruptedError } from './contract/errors.ts'
 import { fold } from './contract/fold.ts'
-import { decodeStatus, encodeStatus, MAX_STATUS_BYTES, type Status } from './contract/status.ts'
+import { decodeStatus, encodeStatus, MAX_STATUS_BYTES, type Status, statusText } from './contract/status.ts'
 import { type Decoded, deadLetter, decodeRecord, type RejectionReason } from './contract/telemetry.ts'
 import type { LogRecord, NewRecord } from './log/log.ts'
 import type { CachedStatus, StatusCache } from './store/cache.ts'
@@ -73,13 +73,15 @@ export async function foldBatch(records: readonly LogRecord[], context: BatchCon
   const timestamp = records.at(-1)?.timestamp ?? 0
   for (const device of devices.values()) {
     if (!changed(device)) continue
-    let value = encodeStatus(device.status as Status)
+    let text = statusText(device.status as Status)
+    let value: Buffer = Buffer.from(text)
     if (value.byteLength > MAX_STATUS_BYTES) {
       const kept = await refold(device, records, decoded, touched, effects, context)
       if (kept === undefined) continue
       value = kept
+      text = kept.toString()
     }
-    write(device, value, timestamp, effects, context)
+    write(device, text, value, timestamp, effects, context)
     if (turn.spend(value.byteLength)) await turn.next()
   }
   return effects
@@ -91,7 +93,7 @@ function touch(id: string, devices: Map<string, Touched>, missing: Touched[], co
   const entry = context.cache.get(id, context.owner)
   const device: Touched = { deviceId: id, entry, status: undefined, existed: false, rev: 0, duplicates: 0 }
   if (entry === undefined) missing.push(device)
-  else begin(device, entry.status)
+  else begin(device, JSON.parse(entry.text) as Status)
   devices.set(id, device)
   return device
 }
@@ -110,13 +112,6 @@ async function load(devices: readonly Touched[], context: BatchContext): Promise
     const bytes = values[i]
     if (bytes === undefined) continue
     begin(device, stored(device.deviceId, bytes))
-    device.entry = context.cache.add(
-      device.deviceId,
-      context.owner,
-      device.status as Status,
-      context.batch,
-      bytes.byteLength,
-    )
     if (context.turn.spend(bytes.byteLength)) await context.turn.next()
   }
 }
@@ -133,14 +128,22 @@ function changed({ status, existed, rev, duplicates }: Touched): boolean {
   return status !== undefined && !(existed && status.rev === rev && status.counters.duplicates === duplicates)
 }
 
-function write(device: Touched, value: Buffer, timestamp: number, effects: Effects, context: BatchContext): void {
+function write(
+  device: Touched,
+  text: string,
+  value: Buffer,
+  timestamp: number,
+  effects: Effects,
+  context: BatchContext,
+): void {
   const { deviceId } = device
   effects.changelog.push({ key: deviceId, value, timestamp, headers: undefined })
   effects.writes.set(deviceId, value)
   if (!device.existed) effects.added++
   if (device.entry === undefined) {
-    context.cache.add(deviceId, context.owner, device.status as Status, context.batch, value.byteLength)
+    context.cache.add(deviceId, context.owner, text, context.batch, value.byteLength)
   } else {
+    device.entry.text = text
     context.cache.resize(device.entry, value.byteLength)
   }
 }

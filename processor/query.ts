@@ -1,6 +1,5 @@
 import { UnavailableError } from './contract/errors.ts'
 import type { Answer, Copy, Freshness, Listing, PartitionReader } from './contract/query.ts'
-import { encodeStatus } from './contract/status.ts'
 import type { Role } from './role.ts'
 
 /** Answers from the copies of this process. An answer's `offset` is what it holds at least; it may hold more. */
@@ -22,7 +21,7 @@ export class StoreReader implements PartitionReader {
     for (let i = 0; i < deviceIds.length; i++) {
       const deviceId = deviceIds[i] as string
       const status = role.committed(deviceId)
-      answers.push({ status: status === undefined ? undefined : encodeStatus(status), freshness })
+      answers.push({ status: status === undefined ? undefined : Buffer.from(status), freshness })
       if (status !== undefined) continue
       missing.push(deviceId)
       places.push(i)

@@ -1,6 +1,5 @@
 import type { Logger } from 'pino'
 import { CorruptedError } from './contract/errors.ts'
-import type { Status } from './contract/status.ts'
 import type { ProcessorLimits } from './limits.ts'
 import type { Log } from './log/log.ts'
 import type { ProcessorMetrics } from './metrics.ts'
@@ -31,7 +30,7 @@ export interface Role {
   /** Records not yet reached: an owner's of the input, a standby's of the changelog. */
   readonly lag: number
   /** The committed status of a device, when it is at hand without a read. */
-  committed(deviceId: string): Status | undefined
+  committed(deviceId: string): string | undefined
 }
 
 /**

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict'
 import { type Effects, foldBatch } from './batch.ts'
 import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
-import type { Status } from './contract/status.ts'
 import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
 import { persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
@@ -52,9 +51,9 @@ export class Task implements Role {
     return Math.max(0, this.#inputEnd - (this.store.checkpoint?.input ?? 0))
   }
 
-  committed(deviceId: string): Status | undefined {
+  committed(deviceId: string): string | undefined {
     const entry = this.#context.cache.get(deviceId, this.#life)
-    return entry !== undefined && entry.batch <= this.#stored ? entry.status : undefined
+    return entry !== undefined && entry.batch <= this.#stored ? entry.text : undefined
   }
 
   /**

@@ -73,8 +73,8 @@ export const MAX_STATUS_BYTES = 512 * 1024
 const MAX_MEMBERS = 4096
 const members = new Map<string, string>()
 
-/** JSON.stringify of the status, to the byte, in three quarters of its time. Members that `Status` lacks are left out. */
-export function encodeStatus(status: Status): Buffer {
+/** JSON.stringify of the status, in three quarters of its time. Members that `Status` lacks are left out. */
+export function statusText(status: Status): string {
   const { reported, connectivity, counters, sequence } = status
   // Ids and times have nothing to escape.
   let json = '{"deviceId":"' + status.deviceId + '","rev":' + status.rev + ',"reported":{'
@@ -90,7 +90,7 @@ export function encodeStatus(status: Status): Buffer {
   json += '},"firstSeenAt":"' + status.firstSeenAt + '","lastSeenAt":"' + status.lastSeenAt
   json += '","counters":{"messages":' + counters.messages + ',"late":' + counters.late
   json += ',"duplicates":' + counters.duplicates + ',"skewed":' + counters.skewed
-  if (sequence === undefined) return Buffer.from(json + '}}')
+  if (sequence === undefined) return json + '}}'
   json += '},"sequence":{"seen":['
   first = true
   for (const range of sequence.seen) {
@@ -98,7 +98,11 @@ export function encodeStatus(status: Status): Buffer {
     first = false
   }
   json += '],"session":' + sequence.session
-  return Buffer.from(json + (sequence.at === undefined ? '}}' : ',"at":"' + sequence.at + '"}}'))
+  return json + (sequence.at === undefined ? '}}' : ',"at":"' + sequence.at + '"}}')
+}
+
+export function encodeStatus(status: Status): Buffer {
+  return Buffer.from(statusText(status))
 }
 
 function member(name: string): string {

@@ -1,12 +1,11 @@
-import type { Status } from '../contract/status.ts'
-
-/** The decoded status of a device that was heard of lately, as a task folds it. */
+/** The status of a device that was heard of lately. */
 export interface CachedStatus {
   readonly deviceId: string
   /** The task that holds it; to any other task it is stale. */
   readonly owner: object
-  status: Status
-  /** Number of the owner's batch that changed it last: until that batch is in the store, `status` is uncommitted. */
+  /** Its JSON: one string is one object to the collector, where a decoded status is thirty. */
+  text: string
+  /** Number of the owner's batch that changed it last: until that batch is in the store, `text` is uncommitted. */
   batch: number
   /** Size of its JSON, bytes. */
   bytes: number
@@ -21,7 +20,7 @@ interface Node extends CachedStatus {
 
 export interface CacheLimits {
   readonly maxEntries: number
-  /** Bytes of JSON; with its entry, a decoded status takes up to twice that in memory. */
+  /** Bytes of JSON. */
   readonly maxBytes: number
 }
 
@@ -62,11 +61,11 @@ export class StatusCache {
   }
 
   /** Replaces what was held for the device. The entry may be gone again at any later call. */
-  add(deviceId: string, owner: object, status: Status, batch: number, bytes: number): CachedStatus {
+  add(deviceId: string, owner: object, text: string, batch: number, bytes: number): CachedStatus {
     const old = this.#nodes.get(deviceId)
     if (old !== undefined) this.#remove(old)
     const older = this.#newest
-    const node: Node = { deviceId, owner, status, batch, bytes, held: true, visited: false, newer: undefined, older }
+    const node: Node = { deviceId, owner, text, batch, bytes, held: true, visited: false, newer: undefined, older }
     if (this.#newest === undefined) this.#oldest = node
     else this.#newest.newer = node
     this.#newest = node

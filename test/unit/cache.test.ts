@@ -1,17 +1,16 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { Status } from '../../processor/contract/status.ts'
 import { type CachedStatus, StatusCache } from '../../processor/store/cache.ts'
 
 const owner = {}
 const IDS = Array.from('abcdefghij')
-const status = (deviceId: string) => ({ deviceId }) as Status
+const status = (deviceId: string) => JSON.stringify({ deviceId })
 
 describe('StatusCache', () => {
   it('gives an entry to its owner only', () => {
     const cache = new StatusCache({ maxEntries: 2, maxBytes: 100 })
     cache.add('a', owner, status('a'), 1, 10)
-    expect(cache.get('a', owner)?.status.deviceId).toBe('a')
+    expect(cache.get('a', owner)?.text).toBe(status('a'))
     expect(cache.get('a', {})).toBeUndefined()
     expect(cache.get('b', owner)).toBeUndefined()
   })
