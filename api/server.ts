@@ -1,5 +1,5 @@
 import type { AddressInfo } from 'node:net'
-import { ConfigurationError } from '../processor/contract/errors.ts'
+import { portUnavailable } from '../processor/contract/errors.ts'
 import { type Api, type AppOptions, buildApp } from './app.ts'
 
 export interface ServerOptions extends AppOptions {
@@ -36,7 +36,7 @@ export class ApiServer implements AsyncDisposable {
       await app.listen({ host: options.host, port: options.port })
     } catch (error) {
       await app.close()
-      throw portUnavailable(options, error)
+      throw portUnavailable('the API', { ...options, variable: 'HTTP_PORT' }, error)
     }
     const server = new ApiServer(app, options, closing)
     options.logger.info({ url: server.url }, 'the API is listening')
@@ -65,11 +65,4 @@ export class ApiServer implements AsyncDisposable {
     // Idle connections are closed at once, the others after their answer.
     await this.#app.close().finally(() => clearTimeout(cut))
   }
-}
-
-function portUnavailable({ host, port }: ServerOptions, error: unknown): ConfigurationError {
-  const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
-  const why = code === 'EADDRINUSE' ? 'another program listens there' : code
-  const message = `the API cannot listen on ${host}:${port}: ${why}; set HTTP_PORT (0: any free port) or HOST`
-  return new ConfigurationError('PORT_UNAVAILABLE', message, error)
 }

@@ -3,7 +3,7 @@ import { createServer as createHttpServer, type Server as HttpServer } from 'nod
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { createWebSocketStream, WebSocketServer } from 'ws'
-import { ConfigurationError } from '../processor/contract/errors.ts'
+import { portUnavailable } from '../processor/contract/errors.ts'
 import type { Broker } from './broker.ts'
 import type { Counts } from './counts.ts'
 import type { Limits } from './limits.ts'
@@ -70,7 +70,7 @@ export class Listener {
     try {
       await once(server, 'listening')
     } catch (error) {
-      throw unavailable(host, port, error)
+      throw portUnavailable('MQTT', { host: host, port: port, variable: 'MQTT_PORT' }, error)
     }
     return listener
   }
@@ -114,20 +114,4 @@ export class Listener {
     }
     socket.on('readable', peek)
   }
-}
-
-function unavailable(host: string, port: number, error: unknown): Error {
-  const code = (error as NodeJS.ErrnoException).code
-  const at = `${host}:${port}`
-  const ways: Record<string, string> = {
-    EADDRINUSE: `another process listens on ${at} (ss -ltnp 'sport = :${port}' shows which); stop it or set MQTT_PORT`,
-    EACCES: `this user may not listen on ${at}; set MQTT_PORT to 1024 or more`,
-    EADDRNOTAVAIL: `${host} is no address of this machine; set HOST`,
-    ENOTFOUND: `${host} is not a known host name; set HOST`,
-  }
-  return new ConfigurationError(
-    'PORT_UNAVAILABLE',
-    `MQTT cannot listen: ${ways[code ?? ''] ?? `${at}: ${String(error)}`}`,
-    error,
-  )
 }

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { hostname } from 'node:os'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { ConfigurationError } from './contract/errors.ts'
+import { portUnavailable } from './contract/errors.ts'
 
 /** From the first byte of a request to its last, ms; then 408 and the connection is closed. */
 const REQUEST_TIMEOUT_MS = 10_000
@@ -63,7 +63,7 @@ export class Endpoint implements AsyncDisposable {
     server.maxConnections = MAX_CONNECTIONS
     const { host, port } = options
     await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) => reject(portUnavailable(options, error)))
+      server.once('error', (error) => reject(portUnavailable('the endpoint', options, error)))
       server.listen({ host, port }, resolve)
     })
     const endpoint = new Endpoint(options, server)
@@ -124,10 +124,4 @@ const NOT_READY = (problems: readonly string[]): string => JSON.stringify({ stat
 export function reply(response: ServerResponse, status: number, body: string, type = 'application/json'): void {
   response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body) })
   response.end(body)
-}
-
-function portUnavailable({ host, port, variable }: EndpointOptions, error: NodeJS.ErrnoException): ConfigurationError {
-  const why = error.code === 'EADDRINUSE' ? 'another program listens there' : (error.code ?? error.message)
-  const message = `${host}:${port} cannot be listened on: ${why}; set ${variable} (0: any free port) or HOST`
-  return new ConfigurationError('PORT_UNAVAILABLE', message, error)
 }

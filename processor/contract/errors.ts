@@ -57,3 +57,24 @@ export class UnavailableError extends TidemarkError {
 
 /** A person must change something outside the program; the process exits with code 2. */
 export class ConfigurationError extends TidemarkError {}
+
+/** Why `what` (MQTT, the API, …) cannot listen, and the way out; `variable` sets its port. */
+export function portUnavailable(
+  what: string,
+  { host, port, variable }: { readonly host: string; readonly port: number; readonly variable: string },
+  error: unknown,
+): ConfigurationError {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+  const at = `${host}:${port}`
+  const ways: Record<string, string> = {
+    EADDRINUSE: `another process listens on ${at} (ss -ltnp 'sport = :${port}' shows which); stop it or set ${variable}`,
+    EACCES: `this user may not listen on ${at}; set ${variable} to 1024 or more`,
+    EADDRNOTAVAIL: `${host} is no address of this machine; set HOST`,
+    ENOTFOUND: `${host} is not a known host name; set HOST`,
+  }
+  return new ConfigurationError(
+    'PORT_UNAVAILABLE',
+    `${what} cannot listen: ${ways[code] ?? `${at}: ${String(error)}`}`,
+    error,
+  )
+}

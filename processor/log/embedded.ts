@@ -117,7 +117,9 @@ export class EmbeddedLog implements Log {
       onCommit: (partition) => this.#pace.committed(partition),
       reload: () => this.#reload(),
     })
-    this.#pace = new Pace(this.#partitions.telemetry, this.#positions, (tailRecords / 8) * identity.partitions, now)
+    // Well within the tails, so that what is processed is in memory, and still young.
+    const maxBacklog = (tailRecords / 8) * identity.partitions
+    this.#pace = new Pace(this.#partitions.telemetry, this.#positions, maxBacklog, now)
     this.#group = new EmbeddedGroup(this.#writer, {
       partitions: identity.partitions,
       standbys: options.standbys ?? 1,
