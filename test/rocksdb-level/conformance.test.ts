@@ -1,4 +1,6 @@
 import { execFile } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 
@@ -29,10 +31,19 @@ function parse(tap: string): { blocks: Block[]; summary: Map<string, number>; pl
   return { blocks, summary, plan }
 }
 
-function run(): Promise<{ code: number; tap: string; stderr: string }> {
+async function run(): Promise<{ code: number; tap: string; stderr: string }> {
+  const folder = await mkdtemp(join(tmpdir(), 'rocksdb-level-conformance-'))
+  try {
+    return await runIn(folder)
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+}
+
+function runIn(folder: string): Promise<{ code: number; tap: string; stderr: string }> {
   const suite = join(import.meta.dirname, 'conformance-suite.mjs')
   return new Promise((resolve) => {
-    execFile(process.execPath, [suite], { maxBuffer: 64 << 20, timeout: 100_000 }, (error, stdout, stderr) => {
+    execFile(process.execPath, [suite, folder], { maxBuffer: 64 << 20, timeout: 100_000 }, (error, stdout, stderr) => {
       resolve({ code: error === null ? 0 : Number(error.code ?? -1), tap: stdout, stderr })
     })
   })
