@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
 import type { StatusReader } from '../processor/contract/query.ts'
+import { letAnyoneDoAll, requireScopes } from './caller.ts'
 import { deviceRoutes } from './devices.ts'
 import { DESCRIPTION, jsonAnswer, problemAnswers } from './documentation.ts'
 import { Gate } from './gate.ts'
@@ -53,10 +54,12 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   measureReads(registry, { single, many })
   const durations = new RequestDurations(registry)
 
+  letAnyoneDoAll(api)
   for (const component of COMPONENTS) api.addSchema(component)
   await api.register(swagger, documentOptions(options.version ?? '0'))
   await api.register(async (routes: Api) => {
     durations.observeRoutes(routes)
+    requireScopes(routes)
     deviceRoutes(routes, { reader, single, many, limits })
     partitionRoutes(routes, reader, many)
     healthRoutes(routes, checks, registry)
@@ -152,12 +155,12 @@ const LINKS = {
 
 function indexRoutes(api: Api): void {
   let document: string | undefined
-  api.get('/openapi.json', { schema: OPENAPI }, async (_request, reply) => {
+  api.get('/openapi.json', { schema: OPENAPI, config: { scope: null } }, async (_request, reply) => {
     document ??= JSON.stringify(api.swagger())
     reply.header('content-type', 'application/json; charset=utf-8')
     return document
   })
-  api.get('/', { schema: INDEX }, async () => ({ name: 'tidemark', links: LINKS }))
+  api.get('/', { schema: INDEX, config: { scope: null } }, async () => ({ name: 'tidemark', links: LINKS }))
 }
 
 const OPENAPI = {

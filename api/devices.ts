@@ -2,6 +2,7 @@ import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 import type { Answer, StatusReader } from '../processor/contract/query.ts'
 import type { Api } from './app.ts'
+import { type Caller, callerOf, maySee, type Scope, visibleAfter } from './caller.ts'
 import { decodeCursor, encodeCursor, MAX_CURSOR } from './cursor.ts'
 import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, problemExample } from './documentation.ts'
 import type { Gate } from './gate.ts'
@@ -18,14 +19,16 @@ export interface DeviceRoutes {
 }
 
 const JSON_TYPE = 'application/json; charset=utf-8'
+const READ: { readonly scope: Scope } = { scope: 'devices:read' }
 const NO_QUERY = Type.Object({}, { additionalProperties: false })
 
 /** Most devices asked of the reader at once: the bound on `maxAnswerBytes` is kept between the slices. */
 const SLICE = 200
 
 export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceRoutes): void {
-  api.get('/v1/devices/:deviceId', { schema: GET_DEVICE }, async (request, reply) => {
+  api.get('/v1/devices/:deviceId', { schema: GET_DEVICE, config: READ }, async (request, reply) => {
     const { deviceId } = request.params
+    if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
     const { status, freshness } = await single.run(() => reader.get(deviceId))
     if (status === undefined) {
       throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, { freshness })
@@ -34,38 +37,55 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
     return spliceStatus(status, freshnessMember(freshness))
   })
 
-  api.get('/v1/devices', { schema: LIST_DEVICES }, async (request, reply) => {
+  api.get('/v1/devices', { schema: LIST_DEVICES, config: READ }, async (request, reply) => {
     const { limit, cursor } = request.query
     const after = cursor === undefined ? undefined : decodeCursor(cursor)
     if (cursor !== undefined && after === undefined) {
       throw ProblemError.invalid([{ field: 'cursor', message: 'is not a cursor that this API gave' }])
     }
-    const { items, last } = await many.run(() => readPage(reader, after, limit ?? DEFAULT_LIMIT, limits.maxAnswerBytes))
+    const { items, last } = await many.run(() =>
+      readPage(reader, callerOf(request), after, limit ?? DEFAULT_LIMIT, limits.maxAnswerBytes),
+    )
     return sendPage(reply, items, limit ?? DEFAULT_LIMIT, last)
   })
 
-  api.post('/v1/devices/batch-get', { schema: BATCH_GET, bodyLimit: limits.maxBodyBytes }, async (request, reply) => {
-    const { deviceIds } = request.body
-    const results = await many.run(() => readBatch(reader, deviceIds, limits.maxAnswerBytes))
-    reply.header('content-type', JSON_TYPE)
-    return `{"results":[${results.join(',')}]}`
-  })
+  api.post(
+    '/v1/devices/batch-get',
+    { schema: BATCH_GET, config: READ, bodyLimit: limits.maxBodyBytes },
+    async (request, reply) => {
+      const { deviceIds } = request.body
+      const results = await many.run(() => readBatch(reader, callerOf(request), deviceIds, limits.maxAnswerBytes))
+      reply.header('content-type', JSON_TYPE)
+      return `{"results":[${results.join(',')}]}`
+    },
+  )
 }
 
 /** `last`: the id after which the next page begins; undefined when there is none. */
 async function readPage(
   reader: StatusReader,
+  caller: Caller,
   after: string | undefined,
   limit: number,
   maxBytes: number,
 ): Promise<{ items: string[]; last: string | undefined }> {
   const items: string[] = []
-  let last = after
+  let last: string | undefined
+  let at = after
   let bytes = 0
   for (;;) {
-    const page = await reader.list(last, Math.min(SLICE, limit - items.length))
-    for (let i = 0; i < page.items.length; i++) {
-      const { deviceId, status, freshness } = page.items[i] as (typeof page.items)[number]
+    const from = visibleAfter(caller, at)
+    if (from === null) return { items, last: undefined }
+    if (items.length >= limit) return { items, last }
+    const page = await reader.list(from, Math.min(SLICE, limit - items.length))
+    let { more } = page
+    for (const { deviceId, status, freshness } of page.items) {
+      at = deviceId
+      if (!maySee(caller, deviceId)) {
+        // The next that it may see can be far.
+        more = true
+        break
+      }
       if (status === undefined) continue
       // One status is always given, so that paging goes on.
       if (items.length > 0 && bytes + status.byteLength > maxBytes) return { items, last }
@@ -73,8 +93,7 @@ async function readPage(
       bytes += status.byteLength
       last = deviceId
     }
-    if (!page.more) return { items, last: undefined }
-    if (items.length >= limit) return { items, last }
+    if (!more) return { items, last: undefined }
   }
 }
 
@@ -86,16 +105,24 @@ function sendPage(reply: FastifyReply, items: readonly string[], limit: number, 
   return `{"items":[${items.join(',')}],"nextCursor":"${cursor}"}`
 }
 
-async function readBatch(reader: StatusReader, deviceIds: readonly string[], maxBytes: number): Promise<string[]> {
+async function readBatch(
+  reader: StatusReader,
+  caller: Caller,
+  deviceIds: readonly string[],
+  maxBytes: number,
+): Promise<string[]> {
   const results: string[] = []
   let bytes = 0
   for (let from = 0; from < deviceIds.length; from += SLICE) {
     const slice = deviceIds.slice(from, from + SLICE)
-    const answers = bytes > maxBytes ? slice.map(() => ANSWER_FULL) : await reader.getMany(slice)
+    const seen = slice.filter((deviceId) => maySee(caller, deviceId))
+    const answers = bytes > maxBytes ? seen.map(() => ANSWER_FULL) : await reader.getMany(seen)
+    let next = 0
     for (let i = 0; i < slice.length; i++) {
-      const answer = answers[i] as Answer | Error
+      const deviceId = slice[i] as string
+      const answer = maySee(caller, deviceId) ? (answers[next++] as Answer | Error) : ProblemError.otherDevice(deviceId)
       const full = !(answer instanceof Error) && bytes + (answer.status?.byteLength ?? 0) > maxBytes
-      results.push(batchResult(slice[i] as string, full ? ANSWER_FULL : answer))
+      results.push(batchResult(deviceId, full ? ANSWER_FULL : answer))
       if (!(answer instanceof Error)) bytes += answer.status?.byteLength ?? 0
     }
   }

@@ -9,16 +9,16 @@ const CHECKS_WITHIN_MS = 2_000
 
 /** `checks`: the problems that make the process not ready; none when it is. */
 export function healthRoutes(api: Api, checks: () => Promise<readonly string[]>, registry: Registry): void {
-  api.get('/livez', { schema: LIVEZ }, async () => ({ status: 'alive' }))
+  api.get('/livez', { schema: LIVEZ, config: { scope: null } }, async () => ({ status: 'alive' }))
 
-  api.get('/readyz', { schema: READYZ }, async () => {
+  api.get('/readyz', { schema: READYZ, config: { scope: null } }, async () => {
     const problems = await problemsWithin(checks)
     if (problems.length === 0) return { status: 'ready' }
     const errors = problems.map((message) => ({ field: 'readiness', message }))
     throw new ProblemError('not-ready', problems.join('; '), { errors }, { 'retry-after': '1' })
   })
 
-  api.get('/metrics', { schema: METRICS }, async (_request, reply) => {
+  api.get('/metrics', { schema: METRICS, config: { scope: 'ops:read' } }, async (_request, reply) => {
     reply.header('content-type', registry.contentType)
     return registry.metrics()
   })

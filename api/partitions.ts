@@ -5,7 +5,7 @@ import { EXAMPLE_COPY, jsonAnswer, problemAnswers } from './documentation.ts'
 import type { Gate } from './gate.ts'
 
 export function partitionRoutes(api: Api, reader: StatusReader, many: Gate): void {
-  api.get('/v1/partitions', { schema: GET_PARTITIONS }, async () => {
+  api.get('/v1/partitions', { schema: GET_PARTITIONS, config: { scope: 'ops:read' } }, async () => {
     const partitions = await many.run(() => reader.partitions())
     return { partitions: partitions.map(partitionBody), totals: totals(partitions) }
   })

@@ -4,6 +4,7 @@ import type { Freshness } from '../processor/contract/query.ts'
 /** Kinds of problem: the HTTP status and the title, which never changes (RFC 9457 section 3.1.3). */
 export const PROBLEMS = {
   'invalid-request': [400, 'Invalid request'],
+  forbidden: [403, 'Forbidden'],
   'unknown-device': [404, 'Unknown device'],
   'unknown-route': [404, 'Unknown route'],
   'method-not-allowed': [405, 'Method not allowed'],
@@ -56,6 +57,10 @@ export class ProblemError extends Error {
     this.kind = kind
     this.members = members
     this.headers = headers
+  }
+
+  static otherDevice(deviceId: string): ProblemError {
+    return new ProblemError('forbidden', `the token is not for device ${deviceId}`)
   }
 
   static invalid(errors: readonly FieldError[]): ProblemError {
