@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { ConfigurationError } from '../processor/contract/errors.ts'
 import { kafkaClasspath, requireJava, run } from './kafka/artifacts.ts'
+import { endsWithUs } from './program.ts'
 
 const HOST = '127.0.0.1'
 const READY_TIMEOUT_MS = 60_000
@@ -96,6 +97,7 @@ export class Kafka implements AsyncDisposable {
     const child = spawn('java', this.#arguments(node), { stdio: ['ignore', output.fd, output.fd] })
     await output.close()
     this.#processes.set(id, child)
+    endsWithUs(child)
     child.once('exit', () => this.#processes.delete(id))
     const deadline = Date.now() + READY_TIMEOUT_MS
     while (!(await this.#answers(node.port))) {

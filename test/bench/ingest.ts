@@ -1,4 +1,5 @@
-import { freePorts, Program, type Stack } from '../system/stack.ts'
+import { freePorts, Program } from '../../simulators/program.ts'
+import type { Stack } from '../system/stack.ts'
 import { checkApplied, untilApplied } from './applied.ts'
 import type { Figure } from './figure.ts'
 import { type LoadFlags, LoadProcess, load as loadOnce } from './load-process.ts'

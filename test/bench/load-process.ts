@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { LoadReport } from '../../simulators/load.ts'
-import { Program, removeFolder, temporaryFolder } from '../system/stack.ts'
+import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 
 const FILE = 'acknowledged'
 const LOAD_MAIN = new URL('../../simulators/load-main.ts', import.meta.url).pathname

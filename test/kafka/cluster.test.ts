@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { Cluster } from '../../simulators/cluster.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
+import { freePorts, Program } from '../../simulators/program.ts'
 import type { DeviceAnswer } from '../system/answers.ts'
 import { messagesOf } from '../system/log-contents.ts'
 import { ResendingDevice } from '../system/resending-device.ts'
-import { freePorts, Program } from '../system/stack.ts'
-import { Cluster } from './cluster.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 
 const PARTITIONS = 4

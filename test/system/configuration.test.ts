@@ -4,7 +4,8 @@ import { type AddressInfo, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { freePorts, Program, Stack } from './stack.ts'
+import { freePorts, Program } from '../../simulators/program.ts'
+import { Stack } from './stack.ts'
 
 let folder: string
 let env: Record<string, string>

@@ -2,10 +2,11 @@ import { createServer } from 'node:net'
 import { expect, test, vi } from 'vitest'
 import { isDeviceId } from '../../processor/contract/telemetry.ts'
 import { Fleet } from '../../simulators/fleet.ts'
+import { freePorts, Program } from '../../simulators/program.ts'
 import { runSimulate, type Summary } from '../../simulators/simulate.ts'
 import { batchGet, device } from './answers.ts'
 import { type Received, RecordingBroker } from './broker.ts'
-import { freePorts, Program, Stack } from './stack.ts'
+import { Stack } from './stack.ts'
 
 const DEADLINE = { timeout: 10_000, interval: 10 }
 

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import pino from 'pino'
 import { Registry } from 'prom-client'
-import type { Copy } from '../../processor/contract/query.ts'
-import { KafkaLog } from '../../processor/log/kafka.ts'
-import { freePorts, Program, removeFolder, temporaryFolder } from '../system/stack.ts'
+import type { Copy } from '../processor/contract/query.ts'
+import { KafkaLog } from '../processor/log/kafka.ts'
+import { freePorts, Program, removeFolder, temporaryFolder } from './program.ts'
 
 const READY_MS = 30_000
 const POLL_MS = 10

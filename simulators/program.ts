@@ -1,0 +1,123 @@
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { rmSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+
+const REPOSITORY = new URL('..', import.meta.url).pathname
+const MAIN = join(REPOSITORY, 'main.ts')
+
+/** How long a process may take to end after SIGTERM. */
+const STOP_MS = 15_000
+/** What is kept of a process's output, for the message of a failure. */
+const MAX_OUTPUT_CHARACTERS = 64 * 1024
+
+/** A folder that is gone when this process is, if `removeFolder` did not take it before. */
+export async function temporaryFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'tidemark-'))
+  temporary.add(folder)
+  return folder
+}
+
+export async function removeFolder(folder: string): Promise<void> {
+  await rm(folder, { recursive: true, force: true })
+  temporary.delete(folder)
+}
+
+export interface Exit {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+}
+
+type Child = ChildProcessByStdio<null, Readable, Readable>
+
+const running = new Set<ChildProcess>()
+const temporary = new Set<string>()
+// A test or a drill that fails, or Ctrl-C, must leave neither processes nor their data behind.
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL')
+  for (const folder of temporary) rmSync(folder, { recursive: true, force: true })
+})
+
+/** Kills the child when this process ends before it. */
+export function endsWithUs(child: ChildProcess): void {
+  running.add(child)
+  child.once('exit', () => running.delete(child))
+}
+
+/** A process of this repository, with what it printed. */
+export class Program {
+  readonly child: Child
+  readonly exited: Promise<Exit>
+  #exit: Exit | undefined
+  #stdout = ''
+  #stderr = ''
+
+  constructor(file: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
+    const child = spawn(process.execPath, [file, ...args], {
+      cwd: REPOSITORY,
+      env: { PATH: process.env.PATH ?? '', ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    endsWithUs(child)
+    this.child = child
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      this.#stdout = (this.#stdout + text).slice(-MAX_OUTPUT_CHARACTERS)
+    })
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      this.#stderr = (this.#stderr + text).slice(-MAX_OUTPUT_CHARACTERS)
+    })
+    // 'close' comes when the output is read too.
+    this.exited = once(child, 'close').then(([code, signal]) => {
+      this.#exit = { code: code as number | null, signal: signal as NodeJS.Signals | null }
+      return this.#exit
+    })
+  }
+
+  static main(args: readonly string[], env: Readonly<Record<string, string>> = {}): Program {
+    return new Program(MAIN, args, env)
+  }
+
+  get exit(): Exit | undefined {
+    return this.#exit
+  }
+
+  get stdout(): string {
+    return this.#stdout
+  }
+
+  get stderr(): string {
+    return this.#stderr
+  }
+
+  async kill(): Promise<Exit> {
+    this.child.kill('SIGKILL')
+    return this.exited
+  }
+
+  /** SIGTERM, and SIGKILL when that does not end it. */
+  async stop(): Promise<Exit> {
+    this.child.kill('SIGTERM')
+    const timer = setTimeout(() => this.child.kill('SIGKILL'), STOP_MS)
+    const exit = await this.exited
+    clearTimeout(timer)
+    return exit
+  }
+}
+
+/** Ports nobody listened on a moment ago. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const server = createServer().listen(0, '127.0.0.1')
+      await once(server, 'listening')
+      return server
+    }),
+  )
+  const ports = servers.map((server) => (server.address() as { port: number }).port)
+  await Promise.all(servers.map((server) => once(server.close(), 'close')))
+  return ports
+}
