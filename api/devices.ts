@@ -9,7 +9,7 @@ import type { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
 import { ProblemError, problemOf } from './problem.ts'
 import { DeviceId } from './schemas.ts'
-import { freshnessMember, spliceStatus } from './splice.ts'
+import { freshnessMember, shownFreshness, spliceStatus } from './splice.ts'
 
 export interface DeviceRoutes {
   readonly reader: StatusReader
@@ -31,7 +31,9 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
     if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
     const { status, freshness } = await single.run(() => reader.get(deviceId))
     if (status === undefined) {
-      throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, { freshness })
+      throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, {
+        freshness: shownFreshness(freshness),
+      })
     }
     reply.header('content-type', JSON_TYPE)
     return spliceStatus(status, freshnessMember(freshness))

@@ -35,7 +35,7 @@ export interface Problem {
   readonly detail: string
   readonly instance?: string
   readonly errors?: readonly FieldError[]
-  readonly freshness?: Freshness
+  readonly freshness?: Omit<Freshness, 'changelog'>
 }
 
 export const PROBLEM_TYPE = 'application/problem+json'

@@ -4,6 +4,7 @@ import { partitionOf } from '../processor/contract/partition.ts'
 import type {
   Answer,
   Copy,
+  Listing,
   Owner,
   OwnerMap,
   PartitionInfo,
@@ -93,8 +94,12 @@ export class RoutedReader implements StatusReader {
   /** Rejects with UnavailableError when one partition cannot answer: a page with holes would pass for a whole one. */
   list(after: string | undefined, limit: number): Promise<{ items: (Answer & { deviceId: string })[]; more: boolean }> {
     return mergeLists(this.#options.partitions, after, limit, (partition, from, count) =>
-      this.#ask(partition, (reader) => reader.list(partition, from, count)),
+      this.listPartition(partition, from, count),
     )
+  }
+
+  listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing> {
+    return this.#ask(partition, (reader) => reader.list(partition, after, limit))
   }
 
   /** A member that does not answer leaves its copies out; every partition is there, with or without an owner. */

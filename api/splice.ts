@@ -9,6 +9,11 @@ export function spliceStatus(status: Uint8Array, members: string): string {
   return `${bytes.toString('utf8', 0, bytes.length - 1)},${members}}`
 }
 
+/** The members that an answer shows. */
+export function shownFreshness({ partition, offset, lag, servedBy }: Freshness): Omit<Freshness, 'changelog'> {
+  return { partition, offset, lag, servedBy }
+}
+
 /** `"freshness":{…}`, the member of an answer that says how fresh it is. */
 export function freshnessMember(freshness: Freshness): string {
   const { partition, offset, lag, servedBy } = freshness

@@ -72,7 +72,8 @@ export class StoreReader implements PartitionReader {
 }
 
 function freshnessOf(partition: number, role: Role): Freshness {
-  return { partition, offset: role.store.checkpoint?.input ?? 0, lag: role.lag, servedBy: role.kind }
+  const { input = 0, changelog = 0 } = role.store.checkpoint ?? {}
+  return { partition, offset: input, changelog, lag: role.lag, servedBy: role.kind }
 }
 
 /** A store that fails is mended by the role that works on it; a reader asks another copy, or again. */

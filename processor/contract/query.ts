@@ -1,9 +1,13 @@
 import type { Offset } from './record.ts'
 
-/** How fresh an answer is. `offset`: input position the answer includes; `lag`: input records after it when it was given. */
+/**
+ * How fresh an answer is. `offset`: input position the answer includes; `lag`: input records after it when it was given;
+ * `changelog`: everything in the changelog before it is in the answer, which may hold more.
+ */
 export interface Freshness {
   readonly partition: number
   readonly offset: Offset
+  readonly changelog: Offset
   readonly lag: number
   readonly servedBy: 'owner' | 'standby'
 }
@@ -58,6 +62,8 @@ export interface StatusReader {
   getMany(deviceIds: readonly string[]): Promise<(Answer | Error)[]>
   /** Devices of all partitions with id > `after`, ascending, at most `limit`; `more` when others follow. */
   list(after: string | undefined, limit: number): Promise<{ items: (Answer & { deviceId: string })[]; more: boolean }>
+  /** Devices of one partition, as `PartitionReader.list` has them: only an empty answer is the end. */
+  listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing>
   partitions(): Promise<PartitionInfo[]>
 }
 

@@ -130,7 +130,7 @@ describe('the bound on reads under way', () => {
     const refused = await ask(api, '/v1/devices/b')
     expect(refused).toMatchObject({ status: 503, headers: { 'retry-after': '1' } })
     expect(refused.body.type).toBe('urn:tidemark:problem:overloaded')
-    resolve({ status: undefined, freshness: { partition: 0, offset: 0, lag: 0, servedBy: 'owner' } })
+    resolve({ status: undefined, freshness: { partition: 0, offset: 0, changelog: 0, lag: 0, servedBy: 'owner' } })
     expect((await first).statusCode).toBe(404)
     expect((await ask(api, '/v1/devices/b')).status).toBe(404)
     await api.close()

@@ -113,6 +113,6 @@ export class MemoryMember implements PartitionReader {
     await this.fault?.()
     const servedBy = this.roles.get(partition)
     if (servedBy === undefined) throw new UnavailableError('NOT_OWNER', `partition ${partition} has no copy here`)
-    return { partition, offset: 7, lag: 1, servedBy }
+    return { partition, offset: 7, changelog: 5, lag: 1, servedBy }
   }
 }

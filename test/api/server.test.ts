@@ -119,7 +119,10 @@ describe('ApiServer', () => {
     const response = fetch(`${server.url}/v1/devices/a`)
     await asked.promise
     const closed = server[Symbol.asyncDispose]()
-    answer.resolve({ status: undefined, freshness: { partition: 0, offset: 0, lag: 0, servedBy: 'owner' } })
+    answer.resolve({
+      status: undefined,
+      freshness: { partition: 0, offset: 0, changelog: 0, lag: 0, servedBy: 'owner' },
+    })
     expect((await response).status).toBe(404)
     await closed
   })

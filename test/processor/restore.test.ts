@@ -78,7 +78,7 @@ it('follows the owner, and knows the input offset and the number of devices from
   await other.settled()
   const [answer] = await other.reader.getMany(0, ['more'])
   expect(statusOf(answer).rev).toBe(1)
-  expect(answer?.freshness).toEqual({ partition: 0, offset: 102, lag: 0, servedBy: 'standby' })
+  expect(answer?.freshness).toEqual({ partition: 0, offset: 102, changelog: 102, lag: 0, servedBy: 'standby' })
   expect((await other.reader.copies())[0]).toMatchObject({ role: 'standby', state: 'running', devices: 101, lag: 0 })
   expect(await (await other.store()).range(undefined, 200)).toEqual(await (await owner.store()).range(undefined, 200))
 })

@@ -32,7 +32,7 @@ it('makes one changelog record per device and batch, the last with the input off
   const answers = await bench.reader.getMany(0, ['b', 'nobody', 'a'])
   expect(answers[1]?.status).toBeUndefined()
   expect(statusOf(answers[2])).toMatchObject({ rev: 2, reported: { x: { value: 3 } }, counters: { messages: 2 } })
-  expect(answers[0]?.freshness).toEqual({ partition: 0, offset: 3, lag: 0, servedBy: 'owner' })
+  expect(answers[0]?.freshness).toEqual({ partition: 0, offset: 3, changelog: 2, lag: 0, servedBy: 'owner' })
   expect(await bench.reader.copies()).toEqual([
     {
       partition: 0,
