@@ -15,8 +15,9 @@ function partitionBody({ partition, owner, standbys }: PartitionInfo): object {
   return { partition, owner: owner === undefined ? null : copyBody(owner), standbys: standbys.map(copyBody) }
 }
 
-function copyBody({ instance, state, offset, changelogOffset, lag, devices }: Copy): object {
-  return { instance, state, offset, changelogOffset, lag, devices: devices ?? null }
+function copyBody({ instance, state, offset, changelogOffset, lag, devices, restore }: Copy): object {
+  const body = { instance, state, offset, changelogOffset, lag, devices: devices ?? null }
+  return restore === undefined ? body : { ...body, restore: { ...restore, etaSeconds: restore.etaSeconds ?? null } }
 }
 
 function totals(partitions: readonly PartitionInfo[]): object {

@@ -97,6 +97,16 @@ const Copy = Type.Object(
     changelogOffset: Type.Integer({ minimum: 0, description: 'Changelog position reached.' }),
     lag: Type.Integer({ minimum: 0, description: 'Records not yet reached; for a standby, of the changelog.' }),
     devices: Type.Union([Count, Type.Null()], { description: 'Devices held; null while they are being counted.' }),
+    restore: Type.Optional(
+      Type.Object(
+        {
+          remaining: Type.Integer({ minimum: 0, description: 'Changelog records still to be read.' }),
+          recordsPerSecond: Count,
+          etaSeconds: Type.Union([Count, Type.Null()], { description: 'null while the rate is not known.' }),
+        },
+        { description: 'How far a copy is on its way to be whole; only while it is restoring.' },
+      ),
+    ),
   },
   { $id: 'Copy', description: 'One copy of a partition.' },
 )

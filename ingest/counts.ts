@@ -38,7 +38,7 @@ export class Counts {
   constructor(registry: Registry) {
     const registers = [registry]
     this.appendSeconds = new Histogram({
-      name: 'tidemark_ingest_append_seconds',
+      name: 'tidemark_ingest_append_duration_seconds',
       help: 'Time the log took to make one batch durable.',
       buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
       registers,

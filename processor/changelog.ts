@@ -129,7 +129,7 @@ class Copy {
     const devices = offsetIn(last, HEADER_DEVICES)
     const added = store.count === undefined || devices === undefined ? 0 : devices - store.count
     if (!(await this.#commit(writes, input, added, signal))) return false
-    const labels = { instance: context.instance, partition, role: until === undefined ? 'standby' : 'owner' }
+    const labels = { processor: context.instance, partition, role: until === undefined ? 'standby' : 'owner' }
     context.metrics.restored.inc(labels, batch.records.length)
     onProgress(batch.next, batch.end)
     return true

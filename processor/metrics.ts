@@ -1,59 +1,75 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
+const LONG_SECONDS = [0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900]
+const EACH = ['processor', 'partition'] as const
 
-/** The metrics of all processors of a process: they share a registry, and are told apart by `instance`. */
+type State = 'restoring' | 'running' | 'closed'
+
+/**
+ * The metrics of all processors of a process: they share a registry, and are told apart by `processor` (Prometheus keeps
+ * `instance` for what it scrapes).
+ */
 export class ProcessorMetrics {
   readonly lag: Gauge
+  readonly partitions: Gauge
   readonly records: Counter
   readonly batchRecords: Histogram
   readonly commitSeconds: Histogram
   readonly storeSeconds: Histogram
+  readonly endToEndSeconds: Histogram
   readonly deadLetters: Counter
   readonly restored: Counter
   readonly restoreRemaining: Gauge
+  readonly restoreSeconds: Histogram
+  readonly standbyLag: Gauge
   readonly devices: Gauge
   readonly fenced: Counter
 
   constructor(registry: Registry) {
-    const registers = [registry]
-    const each = ['instance', 'partition']
-    const make = <T>(name: string, create: (name: string) => T) => (registry.getSingleMetric(name) as T) ?? create(name)
-    this.lag = make('tidemark_consumer_lag_records', (name) => {
-      return new Gauge({ name, help: 'Telemetry records after the committed input', labelNames: each, registers })
-    })
-    this.records = make('tidemark_processed_records_total', (name) => {
-      return new Counter({ name, help: 'Telemetry records whose effect is committed', labelNames: each, registers })
-    })
-    this.batchRecords = make('tidemark_batch_records', (name) => {
-      const buckets = [1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000]
-      return new Histogram({ name, help: 'Telemetry records in a batch', labelNames: ['instance'], buckets, registers })
-    })
-    this.commitSeconds = make('tidemark_commit_duration_seconds', (name) => {
-      const help = 'Time of one atomic commit to the log'
-      return new Histogram({ name, help, labelNames: ['instance'], buckets: SECONDS, registers })
-    })
-    this.storeSeconds = make('tidemark_store_commit_duration_seconds', (name) => {
-      const help = 'Time of one batch written to the store, retries included'
-      return new Histogram({ name, help, labelNames: ['instance'], buckets: SECONDS, registers })
-    })
-    this.deadLetters = make('tidemark_dead_letters_total', (name) => {
-      const labelNames = ['instance', 'reason']
-      return new Counter({ name, help: 'Telemetry records without effect, by reason', labelNames, registers })
-    })
-    this.restored = make('tidemark_restored_records_total', (name) => {
-      const labelNames = [...each, 'role']
-      return new Counter({ name, help: 'Changelog records written to the store', labelNames, registers })
-    })
-    this.restoreRemaining = make('tidemark_restore_remaining_records', (name) => {
-      return new Gauge({ name, help: 'Changelog records still to be read', labelNames: each, registers })
-    })
-    this.devices = make('tidemark_devices', (name) => {
-      return new Gauge({ name, help: 'Devices in the copy of a partition', labelNames: each, registers })
-    })
-    this.fenced = make('tidemark_fenced_claims_total', (name) => {
-      const help = 'Claims lost to a newer epoch'
-      return new Counter({ name, help, labelNames: ['instance'], registers })
-    })
+    const gauge = (name: string, help: string, labelNames: readonly string[]) =>
+      shared(registry, name, () => new Gauge({ name, help, labelNames, registers: [registry] }))
+    const counter = (name: string, help: string, labelNames: readonly string[]) =>
+      shared(registry, name, () => new Counter({ name, help, labelNames, registers: [registry] }))
+    const histogram = (name: string, help: string, labelNames: readonly string[], buckets: number[]) =>
+      shared(registry, name, () => new Histogram({ name, help, labelNames, buckets, registers: [registry] }))
+
+    this.lag = gauge('tidemark_consumer_lag_records', 'Telemetry records after the committed input', EACH)
+    this.partitions = gauge('tidemark_partitions', 'Copies of partitions held, by role and state', [
+      'processor',
+      'role',
+      'state',
+    ])
+    this.records = counter('tidemark_processed_records_total', 'Telemetry records whose effect is committed', EACH)
+    this.batchRecords = histogram('tidemark_batch_records', 'Telemetry records in a batch', ['processor'], RECORDS)
+    const commit = 'Time of one atomic commit to the log'
+    this.commitSeconds = histogram('tidemark_commit_duration_seconds', commit, ['processor'], SECONDS)
+    const write = 'Time of one batch written to the store, retries included'
+    this.storeSeconds = histogram('tidemark_store_commit_duration_seconds', write, ['processor'], SECONDS)
+    const age = 'From the receipt of the first record of a batch until its effect can be read; one sample a batch'
+    this.endToEndSeconds = histogram('tidemark_end_to_end_latency_seconds', age, ['processor'], LONG_SECONDS)
+    const letters = 'Telemetry records without effect, by reason'
+    this.deadLetters = counter('tidemark_dead_letters_total', letters, ['processor', 'reason'])
+    const each = [...EACH, 'role']
+    this.restored = counter('tidemark_restored_records_total', 'Changelog records written to the store', each)
+    const remaining = 'Changelog records to be read until the copy is whole'
+    this.restoreRemaining = gauge('tidemark_restore_remaining_records', remaining, each)
+    const restore = 'From taking up a copy until it is whole: of an owner, until it processes'
+    this.restoreSeconds = histogram('tidemark_restore_duration_seconds', restore, ['processor', 'role'], LONG_SECONDS)
+    this.standbyLag = gauge('tidemark_standby_lag_records', 'Changelog records that a standby does not have yet', EACH)
+    this.devices = gauge('tidemark_devices', 'Devices in the copy of a partition', each)
+    this.fenced = counter('tidemark_fenced_claims_total', 'Claims lost to a newer epoch', ['processor'])
   }
+
+  /** A copy goes from one state to the next; `from` is undefined when it comes to be. */
+  moved(processor: string, role: 'owner' | 'standby', from: State | undefined, to: State): void {
+    if (from !== undefined) this.partitions.dec({ processor, role, state: from })
+    if (to !== 'closed') this.partitions.inc({ processor, role, state: to })
+  }
+}
+
+const RECORDS = [1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000]
+
+function shared<T>(registry: Registry, name: string, create: () => T): T {
+  return (registry.getSingleMetric(name) as T | undefined) ?? create()
 }

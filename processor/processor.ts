@@ -72,8 +72,30 @@ export class Processor implements Member, AsyncDisposable {
   }
 
   /** Takes part in the group until `signal` aborts. Rejects as `Log.join` does. */
-  run(signal: AbortSignal): Promise<void> {
-    return this.#context.log.join(this, signal)
+  async run(signal: AbortSignal): Promise<void> {
+    const ended = new AbortController()
+    void this.#watch(AbortSignal.any([signal, ended.signal]))
+    try {
+      await this.#context.log.join(this, signal)
+    } finally {
+      ended.abort()
+    }
+  }
+
+  /** Never rejects. */
+  async #watch(signal: AbortSignal): Promise<void> {
+    const { limits, sleep, logger } = this.#context
+    for (;;) {
+      await sleep(limits.sightMs, signal)
+      for (const [partition, role] of this.#roles) {
+        if (signal.aborted) return
+        await role.sight().catch((error: unknown) => {
+          // The log's own health says that it is away.
+          logger.debug({ partition, err: error }, 'the end of the partition is not known')
+        })
+      }
+      if (signal.aborted) return
+    }
   }
 
   positions(): ReadonlyMap<number, Offset> {

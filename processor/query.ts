@@ -53,6 +53,7 @@ export class StoreReader implements PartitionReader {
         changelogOffset: checkpoint?.changelog ?? 0,
         lag: role.lag,
         devices: count,
+        restore: role.state === 'restoring' ? role.progress.restore : undefined,
       })
     }
     return copies

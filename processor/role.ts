@@ -3,6 +3,7 @@ import { CorruptedError } from './contract/errors.ts'
 import type { ProcessorLimits } from './limits.ts'
 import type { Log } from './log/log.ts'
 import type { ProcessorMetrics } from './metrics.ts'
+import type { Progress } from './progress.ts'
 import type { StatusCache } from './store/cache.ts'
 import type { StateStore } from './store/store.ts'
 import type { Turns } from './turns.ts'
@@ -29,6 +30,9 @@ export interface Role {
   readonly store: StateStore
   /** Records not yet reached: an owner's of the input, a standby's of the changelog. */
   readonly lag: number
+  readonly progress: Progress
+  /** Asks the log where the partition ends, so that a copy that does not move shows how far it is behind. */
+  sight(): Promise<void>
   /** The committed status of a device, when it is at hand without a read. */
   committed(deviceId: string): string | undefined
 }
@@ -49,7 +53,7 @@ export async function persist(
     try {
       await write()
       if (failures > 0) context.logger.info({ partition, failures }, 'store writes again')
-      context.metrics.storeSeconds.observe({ instance: context.instance }, (context.now() - began) / 1000)
+      context.metrics.storeSeconds.observe({ processor: context.instance }, (context.now() - began) / 1000)
       return true
     } catch (error) {
       if (error instanceof CorruptedError) throw error

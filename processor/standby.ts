@@ -1,5 +1,6 @@
 import { followChangelog } from './changelog.ts'
 import { CorruptedError } from './contract/errors.ts'
+import { Progress } from './progress.ts'
 import { persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
 
@@ -7,10 +8,10 @@ import type { StateStore } from './store/store.ts'
 export class Standby implements Role {
   readonly kind = 'standby'
   readonly store: StateStore
+  readonly progress: Progress
   readonly #context: RoleContext
   readonly #partition: number
   #state: 'restoring' | 'running' | 'closed' = 'restoring'
-  #lag = 0
   /** And not whole since. */
   #wiped = false
 
@@ -18,6 +19,7 @@ export class Standby implements Role {
     this.#context = context
     this.#partition = partition
     this.store = store
+    this.progress = new Progress(context.now)
   }
 
   get state(): 'restoring' | 'running' | 'closed' {
@@ -25,7 +27,12 @@ export class Standby implements Role {
   }
 
   get lag(): number {
-    return this.#lag
+    return this.progress.remaining
+  }
+
+  async sight(): Promise<void> {
+    this.progress.sighted((await this.#context.log.bounds({ topic: 'status', index: this.#partition })).end)
+    if (this.#state !== 'closed') this.#gauge()
   }
 
   /** A standby folds nothing, so it has no decoded status. */
@@ -37,7 +44,7 @@ export class Standby implements Role {
   async run(signal: AbortSignal): Promise<void> {
     const { logger, metrics, instance } = this.#context
     const partition = this.#partition
-    const labels = { instance, partition }
+    metrics.moved(instance, 'standby', undefined, 'restoring')
     try {
       while (!signal.aborted) {
         try {
@@ -46,23 +53,25 @@ export class Standby implements Role {
           // Wiping helps once: a changelog that is damaged itself is not mended by reading it again.
           if (!(error instanceof CorruptedError) || this.#wiped) throw error
           this.#wiped = true
-          this.#state = 'restoring'
+          this.#move('restoring')
           logger.error({ partition, err: error }, 'store wiped: it is damaged')
           await persist(this.#context, partition, () => this.store.wipe(), signal)
         }
       }
     } finally {
-      this.#state = 'closed'
-      metrics.restoreRemaining.remove(labels)
-      metrics.devices.remove(labels)
+      this.#move('closed')
+      const labels = { processor: instance, partition }
+      metrics.standbyLag.remove(labels)
+      for (const gauge of [metrics.devices, metrics.restoreRemaining]) gauge.remove({ ...labels, role: 'standby' })
       logger.info({ partition }, 'standby ended')
     }
   }
 
   async #follow(signal: AbortSignal): Promise<void> {
-    const { logger, metrics, instance } = this.#context
+    const { logger, metrics, instance, now } = this.#context
     const partition = this.#partition
-    const labels = { instance, partition }
+    const began = now()
+    this.progress.restart()
     await followChangelog(
       {
         context: this.#context,
@@ -70,17 +79,32 @@ export class Standby implements Role {
         store: this.store,
         until: undefined,
         onProgress: (position, end) => {
-          this.#lag = Math.max(0, end - position)
-          metrics.restoreRemaining.set(labels, this.#lag)
-          metrics.devices.set(labels, this.store.count ?? 0)
+          this.progress.reached(position, end)
+          this.#gauge()
         },
         onWhole: () => {
-          this.#state = 'running'
+          this.#move('running')
+          this.#gauge()
           this.#wiped = false
+          metrics.restoreSeconds.observe({ processor: instance, role: 'standby' }, (now() - began) / 1000)
           logger.info({ partition, devices: this.store.count }, 'standby running')
         },
       },
       signal,
     )
+  }
+
+  #gauge(): void {
+    const { metrics, instance } = this.#context
+    const labels = { processor: instance, partition: this.#partition }
+    metrics.standbyLag.set(labels, this.lag)
+    metrics.restoreRemaining.set({ ...labels, role: 'standby' }, this.#state === 'running' ? 0 : this.lag)
+    metrics.devices.set({ ...labels, role: 'standby' }, this.store.count ?? 0)
+  }
+
+  #move(to: 'restoring' | 'running' | 'closed'): void {
+    const { metrics, instance } = this.#context
+    metrics.moved(instance, 'standby', this.#state, to)
+    this.#state = to
   }
 }

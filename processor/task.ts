@@ -3,6 +3,7 @@ import { type Effects, foldBatch } from './batch.ts'
 import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
 import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
+import { Progress } from './progress.ts'
 import { persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
 
@@ -19,9 +20,10 @@ const LEGAL_MOVES: Readonly<Record<TaskState, readonly TaskState[]>> = {
 export class Task implements Role {
   readonly kind = 'owner'
   readonly store: StateStore
+  readonly progress: Progress
   readonly #context: RoleContext
   readonly #claim: Claim
-  readonly #labels: { readonly instance: string; readonly partition: number }
+  readonly #labels: { readonly processor: string; readonly partition: number }
   #state: TaskState = 'restoring'
   /** Committed: the next input offset to read, and the end of the changelog. */
   #input: Offset
@@ -38,7 +40,8 @@ export class Task implements Role {
     this.#context = context
     this.#claim = claim
     this.store = store
-    this.#labels = { instance: context.instance, partition: claim.partition }
+    this.progress = new Progress(context.now)
+    this.#labels = { processor: context.instance, partition: claim.partition }
     this.#input = claim.start.input
     this.#changelogEnd = claim.start.changelogEnd
   }
@@ -51,6 +54,12 @@ export class Task implements Role {
     return Math.max(0, this.#inputEnd - (this.store.checkpoint?.input ?? 0))
   }
 
+  async sight(): Promise<void> {
+    const { end } = await this.#context.log.bounds({ topic: 'telemetry', index: this.#claim.partition })
+    this.#inputEnd = Math.max(this.#inputEnd, end)
+    if (this.#state !== 'closed') this.#context.metrics.lag.set(this.#labels, this.lag)
+  }
+
   committed(deviceId: string): string | undefined {
     const entry = this.#context.cache.get(deviceId, this.#life)
     return entry !== undefined && entry.batch <= this.#stored ? entry.text : undefined
@@ -61,9 +70,10 @@ export class Task implements Role {
    * claim is over, and when what is in the log or the store cannot be continued from.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { logger } = this.#context
+    const { logger, metrics, instance } = this.#context
     const { partition, epoch } = this.#claim
     logger.info({ partition, epoch, input: this.#input }, 'partition taken')
+    metrics.moved(instance, 'owner', undefined, 'restoring')
     try {
       while (!signal.aborted) {
         try {
@@ -73,34 +83,37 @@ export class Task implements Role {
         }
       }
     } catch (error) {
-      if (error instanceof FencedError) this.#context.metrics.fenced.inc({ instance: this.#context.instance })
+      if (error instanceof FencedError) metrics.fenced.inc({ processor: instance })
       logger.warn({ partition, epoch, err: error }, 'partition dropped')
       throw error
     } finally {
       this.#move('closed')
-      const { lag, devices, restoreRemaining } = this.#context.metrics
-      for (const gauge of [lag, devices, restoreRemaining]) gauge.remove(this.#labels)
+      metrics.lag.remove(this.#labels)
+      const labels = { ...this.#labels, role: 'owner' }
+      for (const gauge of [metrics.devices, metrics.restoreRemaining]) gauge.remove(labels)
       logger.info({ partition, epoch, input: this.#input }, 'partition released')
     }
   }
 
   async #live(signal: AbortSignal): Promise<void> {
-    const { log, limits, logger, metrics } = this.#context
+    const { log, limits, logger, metrics, instance, now } = this.#context
     const { partition } = this.#claim
+    const began = now()
     this.#life = {}
     const telemetry = { topic: 'telemetry', index: partition } as const
     this.#inputEnd = (await log.bounds(telemetry)).end
     if (!(await this.#restore(signal))) return
     this.#move('running')
+    metrics.restoreSeconds.observe({ processor: instance, role: 'owner' }, (now() - began) / 1000)
     if (this.store.count === undefined) await this.store.recount()
-    metrics.devices.set(this.#labels, this.store.count ?? 0)
+    this.#gauge()
     logger.info({ partition, input: this.#input, lag: this.lag, devices: this.store.count }, 'partition running')
     const batchLimits = { maxRecords: limits.batchRecords, maxBytes: limits.batchBytes }
     for await (const batch of log.follow(telemetry, this.#input, batchLimits, signal)) {
-      const began = this.#context.now()
+      const taken = now()
       this.#inputEnd = batch.end
       if (!(await this.#process(batch, signal))) return
-      const rest = limits.commitIntervalMs - (this.#context.now() - began)
+      const rest = limits.commitIntervalMs - (now() - taken)
       if (rest > 0 && batch.records.length < limits.batchRecords / 2) await this.#context.sleep(rest, signal)
     }
   }
@@ -127,6 +140,9 @@ export class Task implements Role {
 
   #restore(signal: AbortSignal): Promise<boolean> {
     const { metrics } = this.#context
+    const { progress } = this
+    const labels = { ...this.#labels, role: 'owner' }
+    progress.restart()
     return followChangelog(
       {
         context: this.#context,
@@ -134,7 +150,8 @@ export class Task implements Role {
         store: this.store,
         until: { input: this.#input, changelogEnd: this.#changelogEnd },
         onProgress: (position) => {
-          metrics.restoreRemaining.set(this.#labels, Math.max(0, this.#changelogEnd - position))
+          progress.reached(position, this.#changelogEnd)
+          metrics.restoreRemaining.set(labels, progress.remaining)
         },
         onWhole: () => {},
       },
@@ -153,17 +170,27 @@ export class Task implements Role {
     const { changelog, deadLetters } = effects
     this.#label(changelog, batch.next, effects.added)
     const { changelogEnd } = await this.#claim.commit({ changelog, deadLetters, next: batch.next })
-    metrics.commitSeconds.observe({ instance }, (now() - began) / 1000)
-    metrics.batchRecords.observe({ instance }, batch.records.length)
+    metrics.commitSeconds.observe({ processor: instance }, (now() - began) / 1000)
+    metrics.batchRecords.observe({ processor: instance }, batch.records.length)
     this.#input = batch.next
     this.#changelogEnd = changelogEnd
     if (!(await this.#keep(effects, signal))) return false
     this.#stored = this.#batch
     metrics.records.inc(this.#labels, batch.records.length)
-    for (const reason of effects.rejections) metrics.deadLetters.inc({ instance, reason })
-    metrics.lag.set(this.#labels, this.lag)
-    metrics.devices.set(this.#labels, this.store.count ?? 0)
+    for (const reason of effects.rejections) metrics.deadLetters.inc({ processor: instance, reason })
+    const [first] = batch.records
+    // Ingest's clock may be ahead of this one.
+    if (first !== undefined) {
+      metrics.endToEndSeconds.observe({ processor: instance }, Math.max(0, now() - first.timestamp) / 1000)
+    }
+    this.#gauge()
     return true
+  }
+
+  #gauge(): void {
+    const { metrics } = this.#context
+    metrics.lag.set(this.#labels, this.lag)
+    metrics.devices.set({ ...this.#labels, role: 'owner' }, this.store.count ?? 0)
   }
 
   #label(changelog: NewRecord[], next: Offset, added: number): void {
@@ -182,6 +209,7 @@ export class Task implements Role {
 
   #move(to: TaskState): void {
     assert(LEGAL_MOVES[this.#state].includes(to), `a task cannot go from ${this.#state} to ${to}`)
+    this.#context.metrics.moved(this.#context.instance, 'owner', this.#state, to)
     this.#state = to
   }
 }

@@ -47,6 +47,16 @@ export interface Copy {
   readonly lag: number
   /** Devices held; undefined while they are being counted. */
   readonly devices: number | undefined
+  /** While it is restoring. */
+  readonly restore?: Restore | undefined
+}
+
+/** How far a copy is on its way to be whole. `etaSeconds`: undefined while the rate is not known. */
+export interface Restore {
+  /** Changelog records still to be read. */
+  readonly remaining: number
+  readonly recordsPerSecond: number
+  readonly etaSeconds: number | undefined
 }
 
 export interface PartitionInfo {

@@ -13,7 +13,7 @@ export class EmbeddedMetrics {
     const registers = [registry]
     const counter = <L extends string>(name: string, help: string, labelNames: L[]) =>
       new Counter({ name, help, labelNames, registers })
-    const records = counter('tidemark_log_records_total', 'Records written to the embedded log', ['topic'])
+    const records = counter('tidemark_log_records_total', 'Records appended to the log', ['topic'])
     this.records = {
       telemetry: records.labels('telemetry'),
       status: records.labels('status'),

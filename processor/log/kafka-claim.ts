@@ -1,5 +1,4 @@
 import type { Logger } from 'pino'
-import type { Histogram } from 'prom-client'
 import { ConfigurationError, FencedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
 import { MAX_BATCH_BYTES, MAX_RECORD_BYTES, tooLarge } from './kafka-append.ts'
@@ -32,8 +31,6 @@ export interface ClaimContext {
   readonly group: string
   readonly partitions: number
   readonly logger: Logger
-  /** Seconds of each commit. */
-  readonly commits: Histogram
   /** Offset of the oldest telemetry record kept, for a partition that was never committed. */
   oldest(partition: number): Promise<Offset>
   /** Offset after the last committed record of the changelog, and whether there is any. */
@@ -103,12 +100,10 @@ export class KafkaClaim implements Claim {
 
   async commit({ changelog, deadLetters, next }: Parameters<Claim['commit']>[0]): Promise<{ changelogEnd: Offset }> {
     if (this.#over !== undefined) throw this.#over
-    const timed = this.#context.commits.startTimer()
     this.#deadline = performance.now() + PATIENCE_MS
     try {
       this.#changelogEnd = await this.#transact(changelog, deadLetters, next)
       this.#input = next
-      timed()
     } catch (error) {
       this.#over = this.#judge(error)
       this.onOver()

@@ -1,5 +1,4 @@
 import type { Logger } from 'pino'
-import type { Counter } from 'prom-client'
 import { FencedError, RetryableError } from '../contract/errors.ts'
 import type { KafkaClaim } from './kafka-claim.ts'
 import type { Member } from './log.ts'
@@ -27,7 +26,6 @@ interface Slot {
 
 export interface RolesOptions {
   readonly logger: Logger
-  readonly fenced: Counter
   take(partition: number, signal: AbortSignal): Promise<KafkaClaim>
   /** Resolves when the group has said again that this member is in it and its partitions are its own. */
   confirmed(signal: AbortSignal): Promise<void>
@@ -174,10 +172,13 @@ export class KafkaRoles {
     if (error === undefined) {
       const early = new Error(`the ${kind} role of partition ${partition} ended before it was told to`)
       if (!stopping.signal.aborted) this.#broken.reject(early)
-    } else if (error instanceof FencedError) {
-      this.#options.fenced.inc()
-    } else if (error !== stopping.signal.reason && !(claim?.over === true && error instanceof RetryableError)) {
+    } else if (!endsRoleOnly(error, claim) && error !== stopping.signal.reason) {
       this.#broken.reject(error)
     }
   }
+}
+
+/** The claim was lost, or is over: that ends the role, and not the member. */
+function endsRoleOnly(error: unknown, claim: KafkaClaim | undefined): boolean {
+  return error instanceof FencedError || (claim?.over === true && error instanceof RetryableError)
 }

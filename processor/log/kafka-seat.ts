@@ -67,7 +67,6 @@ export class KafkaSeat {
     this.#lane = `group ${member.instance}`
     this.#roles = new KafkaRoles(member, claims.partitions, {
       logger,
-      fenced: metrics.fenced,
       take: (partition, signal) => KafkaClaim.take(claims, partition, signal),
       confirmed: (signal) => this.#confirmed(signal),
       onLost: () => {

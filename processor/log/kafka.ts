@@ -106,7 +106,6 @@ export class KafkaLog implements Log {
       group,
       partitions: identity.partitions,
       logger,
-      commits: metrics.commits,
       oldest: async (index) => (await this.bounds({ topic: 'telemetry', index })).start,
       changelog: (index) => this.#changelog(index),
     }

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
-import type { Registry } from 'prom-client'
+import { Gauge, type Registry } from 'prom-client'
 import type { Configuration } from '../contract/environment.ts'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import { EmbeddedLog } from './embedded.ts'
@@ -17,6 +17,13 @@ export async function openLog(
   logger: Logger,
   registry: Registry,
 ): Promise<EmbeddedLog | KafkaLog> {
+  const log = await open(configuration, logger, registry)
+  const help = 'Partitions of the log: as many owners should be running'
+  new Gauge({ name: 'tidemark_log_partitions', help, registers: [registry] }).set(log.identity.partitions)
+  return log
+}
+
+async function open(configuration: Configuration, logger: Logger, registry: Registry): Promise<EmbeddedLog | KafkaLog> {
   const { DATA_DIR, KAFKA_BROKERS, PARTITIONS: partitions, STANDBYS: standbys } = configuration
   if (KAFKA_BROKERS === undefined) {
     const folder = join(DATA_DIR, 'log')
