@@ -21,32 +21,43 @@ export class Cluster implements AsyncDisposable {
   readonly #brokers: string
   readonly #partitions: number
   readonly dataDir: string
-  readonly #prefix = `cluster-${randomUUID()}`
+  /** Of the topics, and the name of the group. */
+  readonly prefix = `cluster-${randomUUID()}`
+  readonly #env: Readonly<Record<string, string>>
   readonly #programs = new Map<Program, number>()
 
-  private constructor(brokers: string, partitions: number, folder: string, ports: readonly number[]) {
+  private constructor(
+    brokers: string,
+    partitions: number,
+    env: Readonly<Record<string, string>>,
+    folder: string,
+    ports: readonly number[],
+  ) {
     this.#brokers = brokers
     this.#partitions = partitions
+    this.#env = env
     this.dataDir = folder
     this.mqttPort = ports[0] as number
     this.httpPort = ports[1] as number
   }
 
-  static async open(brokers: string, partitions: number): Promise<Cluster> {
-    return new Cluster(brokers, partitions, await temporaryFolder(), await freePorts(2))
+  /** `env`: further variables of every role. */
+  static async open(brokers: string, partitions: number, env: Readonly<Record<string, string>> = {}): Promise<Cluster> {
+    return new Cluster(brokers, partitions, env, await temporaryFolder(), await freePorts(2))
   }
 
   get env(): Record<string, string> {
     return {
       HOST: '127.0.0.1',
       KAFKA_BROKERS: this.#brokers,
-      TOPIC_PREFIX: this.#prefix,
-      GROUP: this.#prefix,
+      TOPIC_PREFIX: this.prefix,
+      GROUP: this.prefix,
       PARTITIONS: String(this.#partitions),
       MQTT_PORT: String(this.mqttPort),
       HTTP_PORT: String(this.httpPort),
       CLUSTER_SECRET: 'held-by-all-roles-of-this-cluster',
       LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'warn',
+      ...this.#env,
     }
   }
 
@@ -92,8 +103,8 @@ export class Cluster implements AsyncDisposable {
   log(): Promise<KafkaLog> {
     return KafkaLog.open({
       brokers: this.#brokers.split(','),
-      prefix: this.#prefix,
-      group: this.#prefix,
+      prefix: this.prefix,
+      group: this.prefix,
       partitions: this.#partitions,
       logger: pino({ level: 'silent' }),
       registry: new Registry(),

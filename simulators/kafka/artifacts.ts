@@ -6,17 +6,12 @@ import { join } from 'node:path'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 
 /** As pom.xml has it. */
-const VERSION = '4.3.1'
+export const KAFKA_VERSION = '4.3.1'
 const MIN_JAVA = 17
 
 /** The folder of Kafka's jars; the first call has Maven fetch them (about 55 MB). */
-async function jars(): Promise<string> {
-  const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'tidemark')
-  const folder = join(cache, `kafka-${VERSION}`)
-  if (existsSync(folder)) return folder
-  await mkdir(cache, { recursive: true })
-  const unfinished = await mkdtemp(`${folder}-`)
-  try {
+function jars(): Promise<string> {
+  return cachedFolder(`kafka-${KAFKA_VERSION}`, async (unfinished) => {
     await run('mvn', [
       '--batch-mode',
       '--quiet',
@@ -26,6 +21,18 @@ async function jars(): Promise<string> {
       `-DoutputDirectory=${unfinished}`,
     ])
     if ((await readdir(unfinished)).length === 0) throw new Error(`mvn copied no jars to ${unfinished}`)
+  })
+}
+
+/** A folder of the user's cache that `make` fills when it is not there yet, whole or not at all. */
+export async function cachedFolder(name: string, make: (unfinished: string) => Promise<void>): Promise<string> {
+  const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'tidemark')
+  const folder = join(cache, name)
+  if (existsSync(folder)) return folder
+  await mkdir(cache, { recursive: true })
+  const unfinished = await mkdtemp(`${folder}-`)
+  try {
+    await make(unfinished)
     await rename(unfinished, folder)
   } catch (error) {
     await rm(unfinished, { recursive: true, force: true })
@@ -40,12 +47,13 @@ export async function kafkaClasspath(): Promise<string> {
   return join(await jars(), '*')
 }
 
-/** Throws ConfigurationError when there is no Java, or too old a one. */
-export async function requireJava(): Promise<void> {
-  const version = /version "(\d+)/.exec(await run('java', ['-version']))?.[1]
-  if (version === undefined || Number(version) < MIN_JAVA) {
+/** The version of Java. Throws ConfigurationError when there is none, or too old a one. */
+export async function requireJava(): Promise<string> {
+  const version = /version "([^"]+)"/.exec(await run('java', ['-version']))?.[1]
+  if (version === undefined || Number.parseInt(version, 10) < MIN_JAVA) {
     throw new ConfigurationError('INVALID_CONFIGURATION', `Kafka needs Java ${MIN_JAVA} or newer, found ${version}`)
   }
+  return version
 }
 
 /** Runs a program to its end and gives what it said. */

@@ -1,94 +1,86 @@
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { Stack, type StackOptions } from '../system/stack.ts'
+import { EMBEDDED_PARTS, measureEmbedded } from './embedded.ts'
 import { type Figure, passes, table } from './figure.ts'
-import { measureGet } from './get.ts'
-import { loadDevices, measureIngest } from './ingest.ts'
+import { KAFKA_PARTS, kafkaVersions, measureKafka } from './kafka/kafka.ts'
 import { describe, machine } from './machine.ts'
-import { measureMillion } from './million.ts'
-import { measureVisible } from './visible.ts'
 
-const PARTS = ['ingest', 'visible', 'get', 'million'] as const
-type Part = (typeof PARTS)[number]
-
-const USAGE = `usage: npm run bench -- embedded [--only ${PARTS.join(',')}] [--quick] [--json FILE] [--profile FOLDER]
+const USAGE = `usage: npm run bench -- embedded|kafka [--only PART,…] [--quick] [--json FILE] [--profile FOLDER]
+  --only     of embedded: ${EMBEDDED_PARTS.join(',')}
+             of kafka: ${KAFKA_PARTS.join(',')}
   --quick    small sizes, to see that it works: the figures mean little
-  --profile  the CPU profiles (.cpuprofile) of the measured process go there`
+  --profile  the CPU profiles (.cpuprofile) of the measured processes go there`
 
-const FULL = {
-  messages: 4_000_000,
-  devices: 100_000,
-  seconds: 10,
-  visibleSeconds: 20,
-  pages: 1_000,
-  million: 1_000_000,
+/** What a bench is told to do. */
+export interface BenchOptions {
+  readonly parts: ReadonlySet<string>
+  readonly quick: boolean
+  /** Further environment of the measured processes. */
+  readonly env: Readonly<Record<string, string>>
+  /** Takes figures as they come. */
+  readonly report: (figures: readonly Figure[]) => void
 }
-const QUICK = { messages: 300_000, devices: 20_000, seconds: 2, visibleSeconds: 3, pages: 100, million: 100_000 }
 
-interface Options {
-  readonly parts: readonly Part[]
-  readonly sizes: typeof FULL
+interface Bench {
+  readonly parts: readonly string[]
+  measure(options: BenchOptions): Promise<void>
+  /** What the figures depend on beside the machine. */
+  versions(): Promise<Readonly<Record<string, string>>>
+}
+
+const BENCHES: Readonly<Record<string, Bench>> = {
+  embedded: { parts: EMBEDDED_PARTS, measure: measureEmbedded, versions: async () => ({}) },
+  kafka: { parts: KAFKA_PARTS, measure: measureKafka, versions: kafkaVersions },
+}
+
+interface Arguments extends Omit<BenchOptions, 'report'> {
+  readonly bench: Bench
   readonly json: string | undefined
-  readonly stack: StackOptions
 }
 
-function parse(): Options | undefined {
+function parse(): Arguments | undefined {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
-      only: { type: 'string', default: PARTS.join(',') },
+      only: { type: 'string' },
       quick: { type: 'boolean', default: false },
       json: { type: 'string' },
       profile: { type: 'string' },
     },
   })
-  const parts = values.only.split(',') as Part[]
-  const unknown = parts.find((part) => !PARTS.includes(part))
-  if (positionals.length !== 1 || positionals[0] !== 'embedded' || unknown !== undefined) return undefined
-  const { profile } = values
+  const bench = positionals.length === 1 ? BENCHES[positionals[0] as string] : undefined
+  if (bench === undefined) return undefined
+  const parts = new Set(values.only?.split(',') ?? bench.parts)
+  if (![...parts].every((part) => bench.parts.includes(part))) return undefined
+  const { profile, quick, json } = values
   const env: Record<string, string> =
     profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profile}` }
-  return { parts, sizes: values.quick ? QUICK : FULL, json: values.json, stack: { env } }
+  return { bench, parts, quick, env, json }
 }
 
-async function measure({ parts, sizes, stack: options }: Options): Promise<Figure[]> {
+async function run({ bench, parts, quick, env, json }: Arguments): Promise<void> {
+  const on = machine(await bench.versions())
+  process.stdout.write(`${describe(on)}${quick ? 'QUICK sizes: these figures mean little\n' : ''}\n`)
   const figures: Figure[] = []
-  const report = (more: Figure[]): void => {
+  const report = (more: readonly Figure[]): void => {
     figures.push(...more)
     process.stdout.write(`${table(more)}\n`)
   }
-  if (parts.some((part) => part !== 'million')) {
-    await using stack = await Stack.start(options)
-    // The reads are of devices that the load left behind.
-    const { messages, devices, seconds, visibleSeconds, pages } = sizes
-    if (parts.includes('ingest')) report(await measureIngest(stack, { devices, messages }))
-    else await loadDevices(stack, devices)
-    if (parts.includes('visible')) report(await measureVisible(stack, { devices, seconds: visibleSeconds }))
-    if (parts.includes('get')) report(await measureGet(stack, { devices, seconds, pages }))
-    await stack.stop()
-  }
-  if (parts.includes('million')) report(await measureMillion(sizes.million, options))
-  return figures
+  await bench.measure({ parts, quick, env, report })
+  const missed = figures.filter((figure) => passes(figure) === false)
+  process.stdout.write(`${missed.length === 0 ? 'every limit is kept' : `${missed.length} limits are MISSED`}\n`)
+  if (json === undefined) return
+  const results = figures.map((figure) => ({ ...figure, pass: passes(figure) }))
+  const what = { at: new Date().toISOString(), machine: on, quick, figures: results }
+  writeFileSync(json, `${JSON.stringify(what, null, 2)}\n`)
 }
 
-const options = parse()
-if (options === undefined) {
+const given = parse()
+if (given === undefined) {
   process.stderr.write(`${USAGE}\n`)
   process.exitCode = 2
 } else {
   // The children end when this process does.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130))
-  const on = machine()
-  process.stdout.write(`${describe(on)}${options.sizes === QUICK ? 'QUICK sizes: these figures mean little\n' : ''}\n`)
-  const figures = await measure(options)
-  const missed = figures.filter((figure) => passes(figure) === false)
-  process.stdout.write(`${missed.length === 0 ? 'every limit is kept' : `${missed.length} limits are MISSED`}\n`)
-  if (options.json !== undefined) {
-    const at = new Date().toISOString()
-    const results = figures.map((figure) => ({ ...figure, pass: passes(figure) }))
-    writeFileSync(
-      options.json,
-      `${JSON.stringify({ at, machine: on, sizes: options.sizes, figures: results }, null, 2)}\n`,
-    )
-  }
+  await run(given)
 }

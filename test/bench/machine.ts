@@ -16,14 +16,15 @@ export interface Machine {
   readonly commit: string
 }
 
-export function machine(): Machine {
+/** `versions`: of what the bench uses beside the packages. */
+export function machine(versions: Readonly<Record<string, string>>): Machine {
   return {
     cpu: cpus()[0]?.model ?? 'unknown',
     cores: cpus().length,
     memoryGiB: Math.round(totalmem() / 1024 ** 3),
     os: `${type()} ${release()}`,
     node: process.version,
-    packages: Object.fromEntries(PACKAGES.map((name) => [name, packageVersion(name)])),
+    packages: { ...Object.fromEntries(PACKAGES.map((name) => [name, packageVersion(name)])), ...versions },
     commit: commit(),
   }
 }

@@ -1,0 +1,34 @@
+import { Stack } from '../system/stack.ts'
+import type { BenchOptions } from './bench.ts'
+import { measureGet } from './get.ts'
+import { loadDevices, measureIngest } from './ingest.ts'
+import { measureMillion } from './million.ts'
+import { measureVisible } from './visible.ts'
+
+export const EMBEDDED_PARTS = ['ingest', 'visible', 'get', 'million']
+
+const FULL = {
+  messages: 4_000_000,
+  devices: 100_000,
+  seconds: 10,
+  visibleSeconds: 20,
+  pages: 1_000,
+  million: 1_000_000,
+}
+const QUICK = { messages: 300_000, devices: 20_000, seconds: 2, visibleSeconds: 3, pages: 100, million: 100_000 }
+
+/** All roles in one process, on the embedded log. */
+export async function measureEmbedded({ parts, quick, env, report }: BenchOptions): Promise<void> {
+  const sizes = quick ? QUICK : FULL
+  if ([...parts].some((part) => part !== 'million')) {
+    await using stack = await Stack.start({ env })
+    // The reads are of devices that the load left behind.
+    const { messages, devices, seconds, visibleSeconds, pages } = sizes
+    if (parts.has('ingest')) report(await measureIngest(stack, { devices, messages }))
+    else await loadDevices(stack, devices)
+    if (parts.has('visible')) report(await measureVisible(stack, { devices, seconds: visibleSeconds }))
+    if (parts.has('get')) report(await measureGet(stack, { devices, seconds, pages }))
+    await stack.stop()
+  }
+  if (parts.has('million')) report(await measureMillion(sizes.million, { env }))
+}

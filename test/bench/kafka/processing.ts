@@ -1,0 +1,98 @@
+import type { Cluster } from '../../../simulators/cluster.ts'
+import type { Program } from '../../../simulators/program.ts'
+import type { Figure } from '../figure.ts'
+import { usage } from '../machine.ts'
+import { Committed } from './committed.ts'
+import { fill } from './fill.ts'
+import { Streams } from './streams.ts'
+
+const COMMITTED_WITHIN_MS = 300_000
+
+export interface ProcessingSizes {
+  readonly records: number
+  readonly devices: number
+  /** The limit, as a multiple of the peer. */
+  readonly atLeast: number
+  /** Of the peer: the best counts. */
+  readonly threads: readonly number[]
+}
+
+/** Fills the cluster's topic, and has the peer fold it first, then a processor, each as a group that is new. */
+export async function measureProcessing(
+  brokers: string,
+  cluster: Cluster,
+  partitions: number,
+  sizes: ProcessingSizes,
+): Promise<{ figures: Figure[]; processor: Program }> {
+  const { records, devices, atLeast, threads } = sizes
+  await fillTopic(cluster, records, devices)
+  const peers: { threads: number; perSecond: number; residentMiB: number }[] = []
+  for (const count of threads) peers.push(await peer(brokers, cluster, count))
+  const best = peers.toSorted((a, b) => b.perSecond - a.perSecond)[0]
+  if (best === undefined) throw new Error('no thread count to try the peer with')
+  const product = await processAll(brokers, cluster, partitions, records)
+  const name = `processing: ${records.toLocaleString('en-US')} records, ${devices.toLocaleString('en-US')} devices`
+  const others = peers.filter((one) => one !== best)
+  const tried = others.map((one) => `with ${one.threads}: ${Math.round(one.perSecond).toLocaleString('en-US')}`)
+  const figures: Figure[] = [
+    {
+      what: name,
+      value: product.perSecond,
+      unit: 'records/s',
+      limit: { atLeast: atLeast * best.perSecond },
+      peer: { what: `Kafka Streams, ${best.threads} threads`, value: best.perSecond },
+      note: tried.join(', '),
+    },
+    {
+      what: `${name}, resident memory then`,
+      value: product.residentMiB,
+      unit: 'MiB',
+      peer: { what: 'Kafka Streams', value: best.residentMiB },
+      note: `peak ${Math.round(product.peakMiB)} MiB, ${product.cpuMicros.toFixed(1)} µs of processor time a record`,
+    },
+  ]
+  return { figures, processor: product.processor }
+}
+
+async function fillTopic(cluster: Cluster, records: number, devices: number): Promise<void> {
+  await using log = await cluster.log()
+  await fill(log, records, { devices })
+}
+
+async function peer(brokers: string, cluster: Cluster, threads: number) {
+  const application = `${cluster.prefix}-streams-${threads}`
+  const topic = `${cluster.prefix}.telemetry`
+  await using streams = await Streams.start({ brokers, application, topic, threads })
+  const committed = await streams.event(({ event }) => event === 'committed')
+  const first = await streams.event(({ event }) => event === 'first')
+  const residentMiB = usage(streams.pid)?.residentMiB ?? Number.NaN
+  return { threads, perSecond: ((committed.records ?? 0) / (committed.at - first.at)) * 1000, residentMiB }
+}
+
+/** Has one new processor fold all; the clock runs from when its first partition begins to read. */
+async function processAll(brokers: string, cluster: Cluster, partitions: number, records: number) {
+  using committed = new Committed(brokers, cluster.prefix, `${cluster.prefix}.telemetry`, partitions)
+  const [processor, end] = await Promise.all([
+    cluster.processor('first'),
+    committed.until(records, COMMITTED_WITHIN_MS),
+  ])
+  const began = firstLine(processor, 'partition running')
+  const used = usage(processor.child.pid as number)
+  return {
+    processor,
+    perSecond: (records / (end - began)) * 1000,
+    residentMiB: used?.residentMiB ?? Number.NaN,
+    peakMiB: used?.peakMiB ?? Number.NaN,
+    cpuMicros: ((used?.cpuSeconds ?? Number.NaN) / records) * 1e6,
+  }
+}
+
+/** Epoch ms of the first log line with this message. */
+function firstLine(program: Program, message: string): number {
+  for (const line of program.stderr.split('\n')) {
+    if (!line.includes(message)) continue
+    const { msg, time } = JSON.parse(line) as { msg: string; time: number }
+    if (msg === message) return time
+  }
+  throw new Error(`the process has not logged ${JSON.stringify(message)}: ${program.stderr.slice(-2_000)}`)
+}
