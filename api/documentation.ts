@@ -70,6 +70,7 @@ export const EXAMPLE_DEVICE = {
   firstSeenAt: '2026-11-20T07:00:00.000Z',
   lastSeenAt: '2026-11-24T10:00:00.120Z',
   counters: { messages: 42, late: 0, duplicates: 0, skewed: 0 },
+  attributes: { type: 'van', site: 'k1', tags: ['cold-chain'] },
   freshness: exampleFreshness(),
 }
 

@@ -48,6 +48,11 @@ const status = {
       { description: 'Which `seq` numbers were applied; absent while the device sends none.' },
     ),
   ),
+  attributes: Type.Optional(
+    Type.Record(Type.String(), Type.Unknown({ description: 'Any JSON value.' }), {
+      description: 'What people say of the device; absent when nothing is said.',
+    }),
+  ),
   freshness: Type.Ref('Freshness#'),
 }
 

@@ -2,7 +2,9 @@ import { CorruptedError } from './contract/errors.ts'
 import { fold } from './contract/fold.ts'
 import { decodeStatus, encodeStatus, MAX_STATUS_BYTES, type Status, statusText } from './contract/status.ts'
 import { type Decoded, deadLetter, decodeRecord, type RejectionReason } from './contract/telemetry.ts'
-import type { LogRecord, NewRecord } from './log/log.ts'
+import { decide, type Outcome, type Write } from './contract/write.ts'
+import { type Decision, decidedHeader } from './decisions.ts'
+import type { Headers, LogRecord, NewRecord } from './log/log.ts'
 import type { CachedStatus, StatusCache } from './store/cache.ts'
 import type { StateStore } from './store/store.ts'
 import type { Turn } from './turns.ts'
@@ -12,12 +14,14 @@ const READ_KEYS = 512
 
 /** What one batch of telemetry comes to: to be committed whole, or not at all. */
 export interface Effects {
-  /** One record per device that changed. */
+  /** One record per device that changed, or was to be changed by a write; a tombstone for one that is no more. */
   readonly changelog: NewRecord[]
-  readonly writes: Map<string, Uint8Array>
+  /** By device id; null: it is no more. */
+  readonly writes: Map<string, Uint8Array | null>
   readonly deadLetters: NewRecord[]
   readonly rejections: RejectionReason[]
-  /** Devices that came to be. */
+  readonly decisions: Decision[]
+  /** Devices that came to be, less those that went. */
   added: number
 }
 
@@ -37,15 +41,25 @@ interface Touched {
   entry: CachedStatus | undefined
   status: Status | undefined
   existed: boolean
+  /** It was deleted in the batch, and may have come to be again. */
+  deleted: boolean
+  /** The writes to it in the batch, in order. */
+  writes: DecidedWrite[] | undefined
   /** `rev` and `counters.duplicates` before the batch: neither grows when nothing changes. */
   rev: number
   duplicates: number
 }
 
+interface DecidedWrite {
+  readonly record: LogRecord
+  readonly write: Write
+  outcome: Outcome
+}
+
 /** Folds a batch. The statuses in the cache that it touched carry its number, and must not be shown before it is stored. */
 export async function foldBatch(records: readonly LogRecord[], context: BatchContext): Promise<Effects> {
   const { turn } = context
-  const effects: Effects = { changelog: [], writes: new Map(), deadLetters: [], rejections: [], added: 0 }
+  const effects = noEffects()
   const devices = new Map<string, Touched>()
   const missing: Touched[] = []
   const decoded: Decoded[] = []
@@ -67,31 +81,46 @@ export async function foldBatch(records: readonly LogRecord[], context: BatchCon
     const device = touched[i]
     if (it.kind === 'rejected' || device === undefined) continue
     if (device.entry !== undefined) device.entry.batch = context.batch
-    device.status = fold(device.status, device.deviceId, it)
+    apply(device, it, records[i] as LogRecord)
     if (turn.spend(0)) await turn.next()
   }
   const timestamp = records.at(-1)?.timestamp ?? 0
   for (const device of devices.values()) {
     if (!changed(device)) continue
-    let text = statusText(device.status as Status)
-    let value: Buffer = Buffer.from(text)
-    if (value.byteLength > MAX_STATUS_BYTES) {
-      const kept = await refold(device, records, decoded, touched, effects, context)
-      if (kept === undefined) continue
-      value = kept
-      text = kept.toString()
+    let text = device.status === undefined ? undefined : statusText(device.status)
+    let value: Uint8Array | undefined = text === undefined ? undefined : Buffer.from(text)
+    if (value !== undefined && value.byteLength > MAX_STATUS_BYTES) {
+      value = await refold(device, records, decoded, touched, effects, context)
+      if (!changed(device)) continue
+      text = device.status === undefined ? undefined : statusText(device.status)
     }
-    write(device, text, value, timestamp, effects, context)
-    if (turn.spend(value.byteLength)) await turn.next()
+    const headers = device.writes === undefined ? undefined : settle(device.writes, effects, context)
+    effects.changelog.push({ key: device.deviceId, value: value ?? null, timestamp, headers })
+    if (text === undefined || value === undefined) remove(device, effects, context)
+    else write(device, text, value, effects, context)
+    if (turn.spend(value?.byteLength ?? 0)) await turn.next()
   }
   return effects
+}
+
+function noEffects(): Effects {
+  return { changelog: [], writes: new Map(), deadLetters: [], rejections: [], decisions: [], added: 0 }
 }
 
 function touch(id: string, devices: Map<string, Touched>, missing: Touched[], context: BatchContext): Touched {
   const known = devices.get(id)
   if (known !== undefined) return known
   const entry = context.cache.get(id, context.owner)
-  const device: Touched = { deviceId: id, entry, status: undefined, existed: false, rev: 0, duplicates: 0 }
+  const device: Touched = {
+    deviceId: id,
+    entry,
+    status: undefined,
+    existed: false,
+    deleted: false,
+    writes: undefined,
+    rev: 0,
+    duplicates: 0,
+  }
   if (entry === undefined) missing.push(device)
   else begin(device, JSON.parse(entry.text) as Status)
   devices.set(id, device)
@@ -124,20 +153,27 @@ function stored(deviceId: string, bytes: Uint8Array): Status {
   }
 }
 
-function changed({ status, existed, rev, duplicates }: Touched): boolean {
-  return status !== undefined && !(existed && status.rev === rev && status.counters.duplicates === duplicates)
+function apply(device: Touched, it: Exclude<Decoded, { kind: 'rejected' }>, record: LogRecord): void {
+  if (it.kind !== 'write') {
+    device.status = fold(device.status, device.deviceId, it)
+    return
+  }
+  const { outcome, status } = decide(device.status, it.write)
+  device.status = status
+  if (status === undefined && outcome === 'applied') device.deleted = true
+  device.writes ??= []
+  device.writes.push({ record, write: it.write, outcome })
 }
 
-function write(
-  device: Touched,
-  text: string,
-  value: Buffer,
-  timestamp: number,
-  effects: Effects,
-  context: BatchContext,
-): void {
+/** A write that changed nothing has an outcome nonetheless, and the changelog tells it. */
+function changed({ status, existed, deleted, writes, rev, duplicates }: Touched): boolean {
+  if (writes !== undefined) return true
+  if (status === undefined) return existed
+  return !existed || deleted || status.rev !== rev || status.counters.duplicates !== duplicates
+}
+
+function write(device: Touched, text: string, value: Uint8Array, effects: Effects, context: BatchContext): void {
   const { deviceId } = device
-  effects.changelog.push({ key: deviceId, value, timestamp, headers: undefined })
   effects.writes.set(deviceId, value)
   if (!device.existed) effects.added++
   if (device.entry === undefined) {
@@ -148,6 +184,28 @@ function write(
   }
 }
 
+/** Until the batch is in the store, readers find the committed status there. */
+function remove({ deviceId, existed }: Touched, effects: Effects, context: BatchContext): void {
+  effects.writes.set(deviceId, null)
+  if (existed) effects.added--
+  context.cache.delete(deviceId)
+}
+
+/** What a conditional write was refused for is told to its writer; another one's refusal would be seen by nobody. */
+function settle(writes: readonly DecidedWrite[], effects: Effects, { partition }: BatchContext): Headers {
+  const decisions = writes.map(({ record, outcome }) => ({ offset: record.offset, outcome }))
+  effects.decisions.push(...decisions)
+  for (const {
+    record,
+    write: { kind, ifRevs },
+    outcome,
+  } of writes) {
+    if (outcome === 'applied' || outcome === 'stale' || ifRevs !== undefined || kind === 'deletion') continue
+    reject(effects, outcome, record, partition)
+  }
+  return decidedHeader(decisions)
+}
+
 function reject(effects: Effects, reason: RejectionReason, record: LogRecord, partition: number): void {
   effects.deadLetters.push(deadLetter(reason, record, { partition, offset: record.offset }))
   effects.rejections.push(reason)
@@ -155,7 +213,7 @@ function reject(effects: Effects, reason: RejectionReason, record: LogRecord, pa
 
 /**
  * The device's status grew over its bound within the batch: from the committed status on, again, record by record, and
- * each record that makes it too large is left out. Slow and rare. The bytes of what results; undefined: no change.
+ * each record that makes it too large is left out. Slow and rare. The bytes of what results; undefined: no device.
  */
 async function refold(
   device: Touched,
@@ -164,27 +222,28 @@ async function refold(
   touched: readonly (Touched | undefined)[],
   effects: Effects,
   context: BatchContext,
-): Promise<Buffer | undefined> {
+): Promise<Uint8Array | undefined> {
   const { deviceId } = device
   context.cache.delete(deviceId)
-  device.entry = undefined
   const [committed] = await context.store.getMany([deviceId])
-  device.status = committed === undefined ? undefined : stored(deviceId, committed)
-  let kept: Buffer | undefined
+  let kept = committed
+  Object.assign(device, { entry: undefined, deleted: false, writes: undefined })
+  device.status = kept === undefined ? undefined : stored(deviceId, kept)
   for (let i = 0; i < records.length; i++) {
     const it = decoded[i] as Decoded
     if (touched[i] !== device || it.kind === 'rejected') continue
-    const next = fold(device.status, deviceId, it)
-    const value = next === undefined ? undefined : encodeStatus(next)
+    const record = records[i] as LogRecord
+    apply(device, it, record)
+    const value = device.status === undefined ? undefined : encodeStatus(device.status)
     if (value === undefined || value.byteLength <= MAX_STATUS_BYTES) {
-      device.status = next
       kept = value
     } else {
-      reject(effects, 'status-too-large', records[i] as LogRecord, context.partition)
-      const last = kept ?? committed
-      device.status = last === undefined ? undefined : stored(deviceId, last)
+      device.status = kept === undefined ? undefined : stored(deviceId, kept)
+      const last = device.writes?.at(-1)
+      if (last?.record === record) last.outcome = 'status-too-large'
+      else reject(effects, 'status-too-large', record, context.partition)
     }
     if (context.turn.spend(value?.byteLength ?? 0)) await context.turn.next()
   }
-  return kept !== undefined && changed(device) ? kept : undefined
+  return kept
 }

@@ -1,6 +1,6 @@
 import type { Batch, LogRecord, Offset } from './log/log.ts'
-import { persist, type RoleContext } from './role.ts'
-import type { Checkpoint, StateStore } from './store/store.ts'
+import { type PartitionCopy, persist, type RoleContext } from './role.ts'
+import type { Checkpoint } from './store/store.ts'
 
 /**
  * Headers of the last changelog record of each commit: the input offset that was committed with it, and the devices
@@ -47,7 +47,7 @@ export function planRestore(facts: RestoreFacts): RestorePlan {
 export interface FollowOptions {
   readonly context: RoleContext
   readonly partition: number
-  readonly store: StateStore
+  readonly copy: PartitionCopy
   /** The positions committed with the claim: reaching them is all there is to do. Undefined: follow until aborted. */
   readonly until: { readonly input: Offset; readonly changelogEnd: Offset } | undefined
   /** Called as the copy moves on; `end`: of the changelog, as last known. */
@@ -62,7 +62,8 @@ export interface FollowOptions {
  * True when `until` was reached, false when `signal` aborted first.
  */
 export async function followChangelog(options: FollowOptions, signal: AbortSignal): Promise<boolean> {
-  const { context, partition, store, until } = options
+  const { context, partition, until } = options
+  const { store } = options.copy
   const topic = { topic: 'status', index: partition } as const
   const changelog = await context.log.bounds(topic)
   const now = context.now()
@@ -75,23 +76,23 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   }
   const horizon = until?.changelogEnd ?? changelog.end
   logger.info({ partition, from: plan.from, to: horizon, plan: plan.kind }, 'restoring from the changelog')
-  const copy = new Copy(options, plan.from, horizon)
-  if (await copy.arrive(signal)) return true
+  const following = new Following(options, plan.from, horizon)
+  if (await following.arrive(signal)) return true
   const batchLimits = { maxRecords: limits.changelogRecords, maxBytes: limits.changelogBytes }
   for await (const batch of context.log.follow(topic, plan.from, batchLimits, signal)) {
     const began = context.now()
-    if (!(await copy.apply(batch, signal))) return false
-    if (copy.arrived && until !== undefined) return true
-    if (!copy.arrived || batch.records.length >= limits.changelogRecords / 2) continue
+    if (!(await following.apply(batch, signal))) return false
+    if (following.arrived && until !== undefined) return true
+    if (!following.arrived || batch.records.length >= limits.changelogRecords / 2) continue
     const rest = limits.commitIntervalMs - (context.now() - began)
     if (rest > 0) await context.sleep(rest, signal)
   }
-  if (copy.arrived) await copy.arrive(signal)
+  if (following.arrived) await following.arrive(signal)
   return false
 }
 
 /** The state of one follow. */
-class Copy {
+class Following {
   readonly #options: FollowOptions
   readonly #horizon: Offset
   #position: Offset
@@ -106,7 +107,8 @@ class Copy {
 
   /** Records, when nothing is left to read, that the copy is whole now; true when an owner's work is done with that. */
   async arrive(signal: AbortSignal): Promise<boolean> {
-    const { store, until, onProgress } = this.#options
+    const { copy, until, onProgress } = this.#options
+    const { store } = copy
     onProgress(this.#position, this.#horizon)
     if (this.#position < this.#horizon) return false
     const input = until?.input ?? store.checkpoint?.input ?? 0
@@ -114,12 +116,15 @@ class Copy {
   }
 
   async apply(batch: Batch, signal: AbortSignal): Promise<boolean> {
-    const { context, partition, store, until, onProgress } = this.#options
+    const { context, partition, copy, until, onProgress } = this.#options
+    const { store, decisions } = copy
     const writes = new Map<string, Uint8Array | null>()
     let last: LogRecord | undefined
     for (const record of batch.records) {
       if (record.key !== null) writes.set(record.key, record.value)
-      if (record.headers?.[HEADER_INPUT] !== undefined) last = record
+      if (record.headers === undefined) continue
+      if (record.headers[HEADER_INPUT] !== undefined) last = record
+      decisions.noteTold(record.headers)
     }
     this.#position = batch.next
     // Compaction may have taken, of what was read so far, records whose successors are still ahead. Only at the horizon
@@ -141,7 +146,8 @@ class Copy {
     added: number,
     signal: AbortSignal,
   ): Promise<boolean> {
-    const { context, partition, store, onWhole } = this.#options
+    const { context, partition, copy, onWhole } = this.#options
+    const { store } = copy
     const now = context.now()
     const whole = this.#position >= this.#horizon
     const reached: Checkpoint = {

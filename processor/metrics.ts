@@ -19,6 +19,7 @@ export class ProcessorMetrics {
   readonly storeSeconds: Histogram
   readonly endToEndSeconds: Histogram
   readonly deadLetters: Counter
+  readonly decisions: Counter
   readonly restored: Counter
   readonly restoreRemaining: Gauge
   readonly restoreSeconds: Histogram
@@ -50,6 +51,8 @@ export class ProcessorMetrics {
     this.endToEndSeconds = histogram('tidemark_end_to_end_latency_seconds', age, ['processor'], LONG_SECONDS)
     const letters = 'Telemetry records without effect, by reason'
     this.deadLetters = counter('tidemark_dead_letters_total', letters, ['processor', 'reason'])
+    const decided = 'Writes of attributes and deletions whose turn came, by what they came to'
+    this.decisions = counter('tidemark_decided_writes_total', decided, ['processor', 'outcome'])
     const each = [...EACH, 'role']
     this.restored = counter('tidemark_restored_records_total', 'Changelog records written to the store', each)
     const remaining = 'Changelog records to be read until the copy is whole'

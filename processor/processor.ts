@@ -5,14 +5,15 @@ import type { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
 import { ConfigurationError } from './contract/errors.ts'
 import type { PartitionReader } from './contract/query.ts'
+import { Decisions } from './decisions.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from './limits.ts'
 import type { Claim, Log, Member, Offset } from './log/log.ts'
 import { ProcessorMetrics } from './metrics.ts'
 import { StoreReader } from './query.ts'
-import type { Role, RoleContext } from './role.ts'
+import type { PartitionCopy, Role, RoleContext } from './role.ts'
 import { Standby } from './standby.ts'
 import { StatusCache } from './store/cache.ts'
-import { type LevelStore, LevelStores } from './store/level.ts'
+import { LevelStores } from './store/level.ts'
 import { Task } from './task.ts'
 import { Turns } from './turns.ts'
 
@@ -41,7 +42,7 @@ export class Processor implements Member, AsyncDisposable {
   readonly #context: RoleContext
   readonly #stores: LevelStores
   /** Kept open from role to role, so that a standby's copy is the owner's. */
-  readonly #copies = new Map<number, LevelStore>()
+  readonly #copies = new Map<number, PartitionCopy>()
   readonly #roles = new Map<number, Role>()
 
   private constructor(options: ProcessorOptions, stores: LevelStores) {
@@ -100,20 +101,20 @@ export class Processor implements Member, AsyncDisposable {
 
   positions(): ReadonlyMap<number, Offset> {
     const positions = new Map<number, Offset>()
-    for (const [partition, store] of this.#copies) {
+    for (const [partition, { store }] of this.#copies) {
       if (store.checkpoint !== undefined) positions.set(partition, store.checkpoint.changelog)
     }
     return positions
   }
 
   async active(claim: Claim, signal: AbortSignal): Promise<void> {
-    const store = await this.#store(claim.partition)
-    await this.#play(claim.partition, new Task(this.#context, claim, store), signal)
+    const copy = await this.#copy(claim.partition)
+    await this.#play(claim.partition, new Task(this.#context, claim, copy), signal)
   }
 
   async standby(partition: number, signal: AbortSignal): Promise<void> {
-    const store = await this.#store(partition)
-    await this.#play(partition, new Standby(this.#context, partition, store), signal)
+    const copy = await this.#copy(partition)
+    await this.#play(partition, new Standby(this.#context, partition, copy), signal)
   }
 
   async #play(partition: number, role: Task | Standby, signal: AbortSignal): Promise<void> {
@@ -128,15 +129,15 @@ export class Processor implements Member, AsyncDisposable {
 
   /** What is here from before is a warm copy too: `positions` tells of it. */
   async #openCopies(): Promise<void> {
-    for (const partition of await this.#stores.partitions()) await this.#store(partition)
+    for (const partition of await this.#stores.partitions()) await this.#copy(partition)
   }
 
-  async #store(partition: number): Promise<LevelStore> {
+  async #copy(partition: number): Promise<PartitionCopy> {
     const open = this.#copies.get(partition)
     if (open !== undefined) return open
-    const store = await this.#stores.store(partition)
-    this.#copies.set(partition, store)
-    return store
+    const copy = { store: await this.#stores.store(partition), decisions: new Decisions() }
+    this.#copies.set(partition, copy)
+    return copy
   }
 
   /** Closes the stores; `run` must have ended. */

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import { CorruptedError } from './contract/errors.ts'
+import type { Decisions } from './decisions.ts'
 import type { ProcessorLimits } from './limits.ts'
 import type { Log } from './log/log.ts'
 import type { ProcessorMetrics } from './metrics.ts'
@@ -21,6 +22,12 @@ export interface RoleContext {
   readonly now: () => number
   /** Resolves after `ms`, or as soon as `signal` aborts. */
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>
+}
+
+/** What a process keeps of a partition, from role to role. */
+export interface PartitionCopy {
+  readonly store: StateStore
+  readonly decisions: Decisions
 }
 
 /** What a reader may know of the work on one copy. */

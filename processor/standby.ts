@@ -1,7 +1,7 @@
 import { followChangelog } from './changelog.ts'
 import { CorruptedError } from './contract/errors.ts'
 import { Progress } from './progress.ts'
-import { persist, type Role, type RoleContext } from './role.ts'
+import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
 
 /** A warm copy of a partition that another member owns: a restore that never ends. */
@@ -11,14 +11,16 @@ export class Standby implements Role {
   readonly progress: Progress
   readonly #context: RoleContext
   readonly #partition: number
+  readonly #copy: PartitionCopy
   #state: 'restoring' | 'running' | 'closed' = 'restoring'
   /** And not whole since. */
   #wiped = false
 
-  constructor(context: RoleContext, partition: number, store: StateStore) {
+  constructor(context: RoleContext, partition: number, copy: PartitionCopy) {
     this.#context = context
     this.#partition = partition
-    this.store = store
+    this.#copy = copy
+    this.store = copy.store
     this.progress = new Progress(context.now)
   }
 
@@ -76,7 +78,7 @@ export class Standby implements Role {
       {
         context: this.#context,
         partition,
-        store: this.store,
+        copy: this.#copy,
         until: undefined,
         onProgress: (position, end) => {
           this.progress.reached(position, end)

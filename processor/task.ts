@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { type Effects, foldBatch } from './batch.ts'
 import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
+import type { Decisions } from './decisions.ts'
 import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
 import { Progress } from './progress.ts'
-import { persist, type Role, type RoleContext } from './role.ts'
+import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
 
 export type TaskState = 'restoring' | 'running' | 'closed'
@@ -23,6 +24,7 @@ export class Task implements Role {
   readonly progress: Progress
   readonly #context: RoleContext
   readonly #claim: Claim
+  readonly #decisions: Decisions
   readonly #labels: { readonly processor: string; readonly partition: number }
   #state: TaskState = 'restoring'
   /** Committed: the next input offset to read, and the end of the changelog. */
@@ -36,9 +38,10 @@ export class Task implements Role {
   /** Holds the cached statuses: those of a life that ended within a batch are not what is committed. */
   #life: object = {}
 
-  constructor(context: RoleContext, claim: Claim, store: StateStore) {
+  constructor(context: RoleContext, claim: Claim, { store, decisions }: PartitionCopy) {
     this.#context = context
     this.#claim = claim
+    this.#decisions = decisions
     this.store = store
     this.progress = new Progress(context.now)
     this.#labels = { processor: context.instance, partition: claim.partition }
@@ -147,7 +150,7 @@ export class Task implements Role {
       {
         context: this.#context,
         partition: this.#claim.partition,
-        store: this.store,
+        copy: { store: this.store, decisions: this.#decisions },
         until: { input: this.#input, changelogEnd: this.#changelogEnd },
         onProgress: (position) => {
           progress.reached(position, this.#changelogEnd)
@@ -176,8 +179,10 @@ export class Task implements Role {
     this.#changelogEnd = changelogEnd
     if (!(await this.#keep(effects, signal))) return false
     this.#stored = this.#batch
+    this.#decisions.note(effects.decisions)
     metrics.records.inc(this.#labels, batch.records.length)
     for (const reason of effects.rejections) metrics.deadLetters.inc({ processor: instance, reason })
+    for (const { outcome } of effects.decisions) metrics.decisions.inc({ processor: instance, outcome })
     const [first] = batch.records
     // Ingest's clock may be ahead of this one.
     if (first !== undefined) {
@@ -198,7 +203,7 @@ export class Task implements Role {
     if (last === undefined) return
     const headers: Record<string, string> = { [HEADER_INPUT]: String(next) }
     if (this.store.count !== undefined) headers[HEADER_DEVICES] = String(this.store.count + added)
-    changelog[changelog.length - 1] = { ...last, headers }
+    changelog[changelog.length - 1] = { ...last, headers: { ...last.headers, ...headers } }
   }
 
   #keep({ writes, added }: Effects, signal: AbortSignal): Promise<boolean> {

@@ -1,12 +1,13 @@
 import { type Counters, MAX_SEQUENCE_RANGES, type Sequence, type Status } from './status.ts'
 import type { Connection, Decoded, Reading } from './telemetry.ts'
 import { isoTime } from './time.ts'
+import { decide } from './write.ts'
 
 /**
  * The status of `deviceId` after one more record. Pure: no clock, no random, no I/O; what it is given decides all.
  * It takes `status` over and may change it in place; the caller keeps no other use of it.
- * Returns undefined while the device has never reported: a connection alone does not make a device, or every tool that
- * connects with an id of its own making would stay in the fleet for good.
+ * Returns undefined while the device has never reported, or not since it was deleted: a connection alone does not make a
+ * device, or every tool that connects with an id of its own making would stay in the fleet for good.
  */
 export function fold(
   status: Status | undefined,
@@ -16,6 +17,7 @@ export function fold(
   if (record.kind === 'connection') {
     return status === undefined ? undefined : foldConnection(status, record.connection, record.receivedAt)
   }
+  if (record.kind === 'write') return decide(status, record.write).status
   // A takeover publishes the old session's will after the new session has begun.
   if (record.will !== undefined && status !== undefined && record.will < status.connectivity.session) return status
   const receivedAt = isoTime(record.receivedAt)

@@ -4,6 +4,9 @@ export type Offset = number
 /** Small metadata of a record; ASCII names, UTF-8 values. */
 export type Headers = Readonly<Record<string, string>>
 
+/** Names what a record of the telemetry topic is, where it is no message; see telemetry.ts. */
+export const HEADER_KIND = 'kind'
+
 /** A record as a writer gives it. `key` decides the partition; a null `value` is a tombstone; `timestamp` is epoch ms. */
 export interface NewRecord {
   readonly key: string | null

@@ -1,4 +1,4 @@
-import type { Json } from './json.ts'
+import type { Json, JsonObject } from './json.ts'
 
 /** One metric: its newest value and the event time (ISO 8601, ms, UTC) at which it held. */
 interface Metric {
@@ -62,6 +62,8 @@ export interface Status {
   lastSeenAt: string
   counters: Counters
   sequence?: Sequence
+  /** What people say of the device, through the API; absent when there is nothing. */
+  attributes?: JsonObject
 }
 
 export const MAX_SEQUENCE_RANGES = 16
@@ -75,7 +77,7 @@ const members = new Map<string, string>()
 
 /** JSON.stringify of the status, in three quarters of its time. Members that `Status` lacks are left out. */
 export function statusText(status: Status): string {
-  const { reported, connectivity, counters, sequence } = status
+  const { reported, connectivity, counters, sequence, attributes } = status
   // Ids and times have nothing to escape.
   let json = '{"deviceId":"' + status.deviceId + '","rev":' + status.rev + ',"reported":{'
   let first = true
@@ -90,15 +92,19 @@ export function statusText(status: Status): string {
   json += '},"firstSeenAt":"' + status.firstSeenAt + '","lastSeenAt":"' + status.lastSeenAt
   json += '","counters":{"messages":' + counters.messages + ',"late":' + counters.late
   json += ',"duplicates":' + counters.duplicates + ',"skewed":' + counters.skewed
-  if (sequence === undefined) return json + '}}'
-  json += '},"sequence":{"seen":['
-  first = true
-  for (const range of sequence.seen) {
+  json += sequence === undefined ? '}' : sequenceText(sequence)
+  return attributes === undefined ? json + '}' : json + ',"attributes":' + JSON.stringify(attributes) + '}'
+}
+
+function sequenceText({ seen, session, at }: Sequence): string {
+  let json = '},"sequence":{"seen":['
+  let first = true
+  for (const range of seen) {
     json += (first ? '[' : ',[') + range[0] + ',' + range[1] + ']'
     first = false
   }
-  json += '],"session":' + sequence.session
-  return json + (sequence.at === undefined ? '}}' : ',"at":"' + sequence.at + '"}}')
+  json += '],"session":' + session
+  return json + (at === undefined ? '}' : ',"at":"' + at + '"}')
 }
 
 export function encodeStatus(status: Status): Buffer {

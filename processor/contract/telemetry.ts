@@ -1,16 +1,17 @@
 import { isUtf8 } from 'node:buffer'
 import { isObject, type Json, type JsonObject } from './json.ts'
-import type { LogRecord, NewRecord } from './record.ts'
+import { HEADER_KIND, type Headers, type LogRecord, type NewRecord } from './record.ts'
 import { CONNECTIVITY_REASONS, type ConnectivityReason, type ConnectivityState } from './status.ts'
 import { isoTime, MAX_TIME_MS } from './time.ts'
+import { decodeWrite, KIND_ATTRIBUTES, KIND_DELETION, type Outcome, type Write, type WriteFault } from './write.ts'
 
 /**
- * The telemetry topic carries two kinds of record, both keyed by device id and stamped with the time of receipt.
+ * The telemetry topic carries records keyed by device id and stamped with the time of receipt.
  * A message keeps the bytes the device sent as its value, so that a foreign reader of the topic sees the device's own
  * JSON; the header `metric` names the metric of a single-value topic, and `will` the session whose last will it is.
- * A connectivity record has the header `kind: connectivity` and the JSON of a `Connection` as its value.
+ * Any other record has the header `kind`: `connectivity`, with the JSON of a `Connection` as its value; `attributes` and
+ * `deletion`, which write.ts describes.
  */
-export const HEADER_KIND = 'kind'
 export const HEADER_METRIC = 'metric'
 export const HEADER_WILL = 'will'
 const KIND_CONNECTIVITY = 'connectivity'
@@ -48,7 +49,9 @@ export type RejectionReason =
   | 'empty-array'
   | 'too-many-messages'
   | 'bad-connectivity'
-  | 'status-too-large'
+  | 'bad-kind'
+  | WriteFault
+  | Exclude<Outcome, 'applied' | 'stale'>
 
 /** One message: what a device said at one time. */
 export interface Reading {
@@ -77,6 +80,7 @@ export type Decoded =
       readonly readings: readonly Reading[]
     }
   | { readonly kind: 'connection'; readonly receivedAt: number; readonly connection: Connection }
+  | { readonly kind: 'write'; readonly write: Write }
   | { readonly kind: 'rejected'; readonly reason: RejectionReason }
 
 export function connectivityRecord(deviceId: string, connection: Connection, timestamp: number): NewRecord {
@@ -99,24 +103,37 @@ export function deadLetter(
   return { key: original.key, value: original.value, timestamp: original.timestamp, headers }
 }
 
-/** Pure, and total: whatever the bytes are, the answer is readings, a connection, or a reason. */
+/** Pure, and total: whatever the bytes are, the answer is readings, a connection, a write, or a reason. */
 export function decodeRecord(record: LogRecord): Decoded {
   if (record.key === null || !isDeviceId(record.key)) return rejected('bad-device-id')
   // Ingest stamps records; another writer of the topic may put any 64 bits there.
   const receivedAt = Math.floor(record.timestamp)
   if (!(receivedAt >= 0 && receivedAt <= MAX_TIME_MS)) return rejected('bad-timestamp')
   const bytes = record.value
-  if (bytes === null) return rejected('not-json')
+  const headers = record.headers
+  const kind = headers?.[HEADER_KIND]
+  if (bytes === null) {
+    return kind === KIND_DELETION ? writeOf(decodeWrite(headers as Headers, undefined, 0)) : rejected('not-json')
+  }
   if (bytes.byteLength > MAX_PAYLOAD_BYTES) return rejected('payload-too-large')
   const json = parse(bytes)
   if (typeof json === 'string') return rejected(json)
-  const headers = record.headers
-  if (headers?.[HEADER_KIND] === KIND_CONNECTIVITY) return decodeConnection(json.value, receivedAt)
+  if (kind !== undefined) return decodeKind(kind, headers as Headers, json.value, bytes.byteLength, receivedAt)
   const metric = headers?.[HEADER_METRIC]
   const readings = metric === undefined ? decodeMessages(json.value, receivedAt) : decodeMetric(metric, json.value)
   if (typeof readings === 'string') return rejected(readings)
   const will = headers?.[HEADER_WILL]
   return { kind: 'readings', receivedAt, will: will === undefined ? undefined : Number(will), readings }
+}
+
+function decodeKind(kind: string, headers: Headers, json: Json, bytes: number, receivedAt: number): Decoded {
+  if (kind === KIND_CONNECTIVITY) return decodeConnection(json, receivedAt)
+  if (kind === KIND_ATTRIBUTES || kind === KIND_DELETION) return writeOf(decodeWrite(headers, json, bytes))
+  return rejected('bad-kind')
+}
+
+function writeOf(write: Write | WriteFault): Decoded {
+  return typeof write === 'string' ? rejected(write) : { kind: 'write', write }
 }
 
 function rejected(reason: RejectionReason): Decoded {

@@ -7,7 +7,8 @@ import { onTestFinished, vi } from 'vitest'
 import { Ingest } from '../../ingest/ingest.ts'
 import type { Limits } from '../../ingest/limits.ts'
 import type { NewRecord } from '../../processor/contract/record.ts'
-import { type Connection, HEADER_KIND } from '../../processor/contract/telemetry.ts'
+import { HEADER_KIND } from '../../processor/contract/record.ts'
+import type { Connection } from '../../processor/contract/telemetry.ts'
 
 interface Append {
   readonly topic: string

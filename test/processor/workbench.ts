@@ -6,11 +6,12 @@ import { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
 import { vi } from 'vitest'
 import type { Answer } from '../../processor/contract/query.ts'
+import { Decisions } from '../../processor/decisions.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from '../../processor/limits.ts'
 import type { Claim, NewRecord } from '../../processor/log/log.ts'
 import { ProcessorMetrics } from '../../processor/metrics.ts'
 import { StoreReader } from '../../processor/query.ts'
-import type { Role, RoleContext } from '../../processor/role.ts'
+import type { PartitionCopy, Role, RoleContext } from '../../processor/role.ts'
 import { Standby } from '../../processor/standby.ts'
 import { StatusCache } from '../../processor/store/cache.ts'
 import { LevelStores } from '../../processor/store/level.ts'
@@ -79,6 +80,10 @@ export class Workbench implements AsyncDisposable {
     return this.#stores.store(partition)
   }
 
+  async #copy(partition: number, store?: StateStore): Promise<PartitionCopy> {
+    return { store: store ?? (await this.store(partition)), decisions: new Decisions() }
+  }
+
   /** As after the end of the process: another database object on the same folder. */
   async reopen(): Promise<void> {
     await this.#stores[Symbol.asyncDispose]()
@@ -86,11 +91,11 @@ export class Workbench implements AsyncDisposable {
   }
 
   async task(claim: Claim = this.log.claim(), store?: StateStore): Promise<Running> {
-    return this.#run(new Task(this.context, claim, store ?? (await this.store(claim.partition))), claim.partition)
+    return this.#run(new Task(this.context, claim, await this.#copy(claim.partition, store)), claim.partition)
   }
 
   async standby(partition = 0): Promise<Running> {
-    return this.#run(new Standby(this.context, partition, await this.store(partition)), partition)
+    return this.#run(new Standby(this.context, partition, await this.#copy(partition)), partition)
   }
 
   /** Resolves when the store holds all input and the whole changelog. */

@@ -23,10 +23,30 @@ const connection = fc.record({
   session: fc.nat(5),
 })
 
+const attributes = fc.dictionary(
+  fc.constantFrom('site', 'type', '7', 'constructor'),
+  fc.oneof(value, fc.dictionary(fc.constantFrom('a', 'b'), value, { maxKeys: 2, noNullPrototype: true })),
+  { maxKeys: 3, noNullPrototype: true },
+)
+const condition = fc.oneof(
+  fc.constant({}),
+  fc.array(fc.nat(12), { maxLength: 4 }).map((revs) => ({ 'if-rev': revs.join() })),
+)
+
+/** Writes of attributes, deletions, and what is neither. */
+const write = fc
+  .tuple(fc.constantFrom('replace', 'merge', 'rename'), attributes, condition)
+  .map(([operation, json, rest]) => {
+    return { json, headers: { kind: 'attributes', operation, ...rest } }
+  })
+const deletion = condition.map((rest) => ({ json: undefined, headers: { kind: 'deletion', ...rest } }))
+
 const payload = fc.oneof(
   { weight: 4, arbitrary: fc.oneof(values, envelope, fc.array(envelope, { maxLength: 3 })).map((json) => ({ json })) },
   { weight: 1, arbitrary: connection.map((json) => ({ json, headers: { kind: 'connectivity' } })) },
   { weight: 1, arbitrary: fc.tuple(values, fc.nat(5)).map(([json, will]) => ({ json, headers: { will: `${will}` } })) },
+  { weight: 2, arbitrary: write },
+  { weight: 1, arbitrary: deletion },
   { weight: 1, arbitrary: fc.constantFrom<{ json: unknown }>({ json: 5 }, { json: [] }, { json: { '': 1 } }) },
 )
 
@@ -35,7 +55,7 @@ export const telemetry: fc.Arbitrary<NewRecord> = fc
   .tuple(fc.constantFrom('d1', 'd2', 'd3', 'bad id'), payload, fc.nat(2000))
   .map(([key, { json, ...rest }, at]) => ({
     key,
-    value: Buffer.from(JSON.stringify(json)),
+    value: json === undefined ? null : Buffer.from(JSON.stringify(json)),
     timestamp: T0 + at,
     headers: 'headers' in rest ? (rest.headers as Record<string, string>) : undefined,
   }))

@@ -26,7 +26,10 @@ async function outcome(log: MemoryLog, batchRecords: number, cacheEntries: numbe
   await bench.task()
   await bench.settled()
   const store = await bench.store()
-  const changelog = new Map(log.records('status').map(({ key, value }) => [key, text(value)]))
+  const last = new Map(log.records('status').map(({ key, value }) => [key, value]))
+  const changelog = Array.from(last).flatMap(([key, value]) =>
+    value === null ? [] : [[key ?? '', text(value)] as const],
+  )
   const entries = async (from: typeof store) =>
     (await from.range(undefined, 100)).map(([key, value]) => [key, text(value)])
   if (compact) log.compact()
@@ -36,10 +39,14 @@ async function outcome(log: MemoryLog, batchRecords: number, cacheEntries: numbe
   const restored = await copy.store()
   return {
     store: await entries(store),
-    changelog: [...changelog].sort(([a], [b]) => ((a ?? '') < (b ?? '') ? -1 : 1)),
+    changelog: changelog.sort(([a], [b]) => (a < b ? -1 : 1)),
     restored: await entries(restored),
     counts: [store.count, restored.count, await restored.recount()],
-    deadLetters: log.records('dead-letters').map(({ headers }) => headers),
+    // Within a batch, they are in no order.
+    deadLetters: log
+      .records('dead-letters')
+      .map(({ headers }) => headers)
+      .sort((a, b) => Number(a?.offset) - Number(b?.offset)),
   }
 }
 

@@ -35,6 +35,10 @@ const sequence = fc.record(
   { requiredKeys: ['seen', 'session'], noNullPrototype: true },
 )
 
+const attributes = fc
+  .dictionary(name, value, { maxKeys: 4 })
+  .map((json) => Object.fromEntries(Object.entries(json).filter(([key]) => key !== '__proto__')))
+
 const status: fc.Arbitrary<Status> = fc.record(
   {
     deviceId,
@@ -50,6 +54,7 @@ const status: fc.Arbitrary<Status> = fc.record(
     lastSeenAt: at,
     counters: fc.record({ messages: count, late: count, duplicates: count, skewed: count }),
     sequence,
+    attributes,
   },
   {
     requiredKeys: ['deviceId', 'rev', 'reported', 'connectivity', 'firstSeenAt', 'lastSeenAt', 'counters'],

@@ -1,13 +1,18 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { attributesFault } from '../../processor/contract/attributes.ts'
 import { decodeRecord, MAX_AHEAD_MS, MAX_METRIC_NAME, MAX_METRICS } from '../../processor/contract/telemetry.ts'
 import { T0 } from './arbitraries.ts'
 
 const keys = fc.option(fc.oneof(fc.constant('d'), fc.string()))
 const headerSets = fc.option(
-  fc.dictionary(fc.constantFrom('kind', 'metric', 'will'), fc.oneof(fc.constant('connectivity'), fc.string()), {
-    noNullPrototype: true,
-  }),
+  fc.dictionary(
+    fc.constantFrom('kind', 'metric', 'will', 'operation', 'if-rev'),
+    fc.oneof(fc.constantFrom('connectivity', 'attributes', 'deletion', 'merge', '1,2'), fc.string()),
+    {
+      noNullPrototype: true,
+    },
+  ),
   { nil: undefined },
 )
 const bytes = fc.oneof(
@@ -18,10 +23,14 @@ const bytes = fc.oneof(
 const timestamps = fc.oneof(fc.constant(T0), fc.double(), fc.maxSafeInteger())
 
 describe('decodeRecord', () => {
-  it('is total: whatever the record is, it becomes readings, a connection or a reason, within the bounds', () => {
+  it('is total: whatever the record is, it becomes readings, a connection, a write or a reason, within the bounds', () => {
     fc.assert(
       fc.property(keys, fc.option(bytes), timestamps, headerSets, (key, value, timestamp, headers) => {
         const decoded = decodeRecord({ key, value, timestamp, headers, offset: 0 })
+        if (decoded.kind === 'write' && decoded.write.kind === 'attributes') {
+          expect(headers?.kind).toBe('attributes')
+          expect(attributesFault(decoded.write.attributes)).toBeUndefined()
+        }
         if (decoded.kind !== 'readings') return
         for (const { names, values, at } of decoded.readings) {
           expect(names.length).toBe(values.length)

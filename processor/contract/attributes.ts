@@ -1,0 +1,63 @@
+import { isObject, type Json, type JsonObject } from './json.ts'
+
+/**
+ * Attributes are what people say of a device (its type, its site, tags), where `reported` is what it says itself: one JSON
+ * object, under the bounds of a telemetry payload.
+ */
+
+/** Of the JSON text of all attributes of a device; and of what one request sets, or merges. */
+export const MAX_ATTRIBUTES_BYTES = 8 * 1024
+/** Of objects and arrays, the attributes themselves included: as deep as a telemetry payload may be. */
+export const MAX_ATTRIBUTES_DEPTH = 16
+
+export type AttributesFault = 'too-deep' | 'bad-number' | 'bad-attribute-name'
+
+/** What of `attributes` cannot be kept, and where (`tags[2].name`); undefined when all can. */
+export function attributesFault(
+  attributes: JsonObject,
+): { readonly fault: AttributesFault; readonly at: string } | undefined {
+  return faultWithin(attributes, '', 1)
+}
+
+function faultWithin(
+  value: Json,
+  at: string,
+  depth: number,
+): { readonly fault: AttributesFault; readonly at: string } | undefined {
+  // JSON.parse reads 1e999 as Infinity, which JSON cannot write again.
+  if (typeof value === 'number') return Number.isFinite(value) ? undefined : { fault: 'bad-number', at }
+  if (typeof value !== 'object' || value === null) return undefined
+  if (depth > MAX_ATTRIBUTES_DEPTH) return { fault: 'too-deep', at }
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) {
+      const found = faultWithin(value[i] as Json, `${at}[${i}]`, depth + 1)
+      if (found !== undefined) return found
+    }
+    return undefined
+  }
+  for (const name of Object.keys(value)) {
+    const path = at === '' ? name : `${at}.${name}`
+    // `__proto__` would replace the prototype of the merged object instead of naming a member.
+    if (name === '' || name === '__proto__') return { fault: 'bad-attribute-name', at: path }
+    const found = faultWithin(value[name] as Json, path, depth + 1)
+    if (found !== undefined) return found
+  }
+  return undefined
+}
+
+/** JSON Merge Patch (RFC 7396 section 2), of attributes without fault. Neither `target` nor `patch` is changed. */
+export function mergePatch(target: JsonObject, patch: JsonObject): JsonObject {
+  const merged = { ...target }
+  for (const name in patch) {
+    const value = patch[name] as Json
+    if (value === null) {
+      delete merged[name]
+    } else if (isObject(value)) {
+      const old = Object.hasOwn(merged, name) ? merged[name] : undefined
+      merged[name] = mergePatch(isObject(old) ? old : {}, value)
+    } else {
+      merged[name] = value
+    }
+  }
+  return merged
+}

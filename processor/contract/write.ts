@@ -1,0 +1,96 @@
+import { type AttributesFault, attributesFault, MAX_ATTRIBUTES_BYTES, mergePatch } from './attributes.ts'
+import { isObject, type Json, type JsonObject } from './json.ts'
+import { HEADER_KIND, type Headers, type NewRecord } from './record.ts'
+import type { Status } from './status.ts'
+
+/**
+ * What the API asks of a device, through the telemetry log: the owner decides on it when its turn comes, so that writes
+ * and telemetry have one order. With the header `kind: attributes` the value is a JSON object, and the header
+ * `operation` says what it does: it becomes the attributes (`replace`), or is merged into them (`merge`, RFC 7396).
+ * With `kind: deletion` the value is null. The header `if-rev` makes a write conditional: it is applied only while the
+ * device has one of the revs listed, by commas; of an empty list, none.
+ */
+export const KIND_ATTRIBUTES = 'attributes'
+export const KIND_DELETION = 'deletion'
+const HEADER_OPERATION = 'operation'
+const HEADER_IF_REV = 'if-rev'
+
+/** Revs of one condition. */
+export const MAX_IF_REVS = 16
+
+export type Write =
+  | {
+      readonly kind: 'attributes'
+      readonly operation: 'replace' | 'merge'
+      readonly attributes: JsonObject
+      readonly ifRevs: readonly number[] | undefined
+    }
+  | { readonly kind: 'deletion'; readonly ifRevs: readonly number[] | undefined }
+
+export type WriteFault =
+  | AttributesFault
+  | 'not-an-object'
+  | 'attributes-too-large'
+  | 'bad-operation'
+  | 'bad-condition'
+  | 'bad-deletion'
+
+/** `attributes` is taken to be without fault, and within its bound. `timestamp`: epoch ms. */
+export function writeRecord(deviceId: string, write: Write, timestamp: number): NewRecord {
+  const condition = write.ifRevs === undefined ? {} : { [HEADER_IF_REV]: write.ifRevs.join(',') }
+  if (write.kind === 'deletion') {
+    return { key: deviceId, value: null, timestamp, headers: { [HEADER_KIND]: KIND_DELETION, ...condition } }
+  }
+  const headers = { [HEADER_KIND]: KIND_ATTRIBUTES, [HEADER_OPERATION]: write.operation, ...condition }
+  return { key: deviceId, value: Buffer.from(JSON.stringify(write.attributes)), timestamp, headers }
+}
+
+/** `value`: what the value of the record parses to; undefined when it is null. `bytes`: its length. */
+export function decodeWrite(headers: Headers, value: Json | undefined, bytes: number): Write | WriteFault {
+  const ifRevs = decodeCondition(headers[HEADER_IF_REV])
+  if (ifRevs === 'bad-condition') return ifRevs
+  if (headers[HEADER_KIND] === KIND_DELETION) {
+    return value === undefined ? { kind: 'deletion', ifRevs } : 'bad-deletion'
+  }
+  const operation = headers[HEADER_OPERATION]
+  if (operation !== 'replace' && operation !== 'merge') return 'bad-operation'
+  if (!isObject(value)) return 'not-an-object'
+  if (bytes > MAX_ATTRIBUTES_BYTES) return 'attributes-too-large'
+  return attributesFault(value)?.fault ?? { kind: 'attributes', operation, attributes: value, ifRevs }
+}
+
+const REVS = /^(?:\d{1,15}(?:,\d{1,15})*)?$/
+
+function decodeCondition(text: string | undefined): readonly number[] | undefined | 'bad-condition' {
+  if (text === undefined) return undefined
+  if (!REVS.test(text)) return 'bad-condition'
+  const revs = text === '' ? [] : text.split(',').map(Number)
+  return revs.length <= MAX_IF_REVS ? revs : 'bad-condition'
+}
+
+/** `stale`: the device had none of the revs that the write asked for. `status-too-large` is its caller's to find. */
+export const OUTCOMES = ['applied', 'stale', 'unknown-device', 'attributes-too-large', 'status-too-large'] as const
+export type Outcome = (typeof OUTCOMES)[number]
+
+/**
+ * What the write comes to, and the status after it. Pure; it takes `status` over, as `fold` does. A write makes no device:
+ * only telemetry does. A deletion leaves nothing; what is said later makes the device anew, and its `rev` starts again.
+ */
+export function decide(
+  status: Status | undefined,
+  write: Write,
+): { readonly outcome: Outcome; readonly status: Status | undefined } {
+  if (status === undefined) return { outcome: 'unknown-device', status }
+  if (write.ifRevs !== undefined && !write.ifRevs.includes(status.rev)) return { outcome: 'stale', status }
+  if (write.kind === 'deletion') return { outcome: 'applied', status: undefined }
+  const old = status.attributes ?? {}
+  const attributes = write.operation === 'merge' ? mergePatch(old, write.attributes) : write.attributes
+  // Compared as text: what a status is must not depend on whether it went through its bytes, which have no -0.
+  const text = JSON.stringify(attributes)
+  if (Buffer.byteLength(text) > MAX_ATTRIBUTES_BYTES) return { outcome: 'attributes-too-large', status }
+  if (text === JSON.stringify(old)) return { outcome: 'applied', status }
+  if (text === '{}') delete status.attributes
+  else status.attributes = attributes
+  status.rev++
+  return { outcome: 'applied', status }
+}
