@@ -2,9 +2,12 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Logger, pino } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
+import { type Access, readAccess } from './api/access.ts'
 import { RoutedReader } from './api/reader.ts'
 import { RemoteReaders } from './api/remote.ts'
 import { ApiServer } from './api/server.ts'
+import { runToken } from './api/token-command.ts'
+import { Tokens } from './api/tokens.ts'
 import { Ingest } from './ingest/ingest.ts'
 import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError } from './processor/contract/errors.ts'
@@ -18,11 +21,12 @@ import { QueryServer } from './processor/query-server.ts'
 import { Fleet } from './simulators/fleet.ts'
 import { runSimulate } from './simulators/simulate.ts'
 
-const USAGE = `usage: tidemark [up | ingest | processor | api | simulate] [flags]
+const USAGE = `usage: tidemark [up | ingest | processor | api | simulate | token] [flags]
   up [--processors N] [--demo]   all roles in this process: on Kafka when KAFKA_BROKERS is set, else on the embedded log;
                                  --demo adds a simulated fleet
   ingest, processor, api         one role of a cluster; needs KAFKA_BROKERS
-  simulate [flags]               a simulated fleet against a running broker; --help lists its flags`
+  simulate [flags]               a simulated fleet against a running broker; --help lists its flags
+  token [flags]                  a token for the API, where AUTH=jwt asks for one`
 
 /** How long a stop may take, in ms, before the process ends anyway; what was acknowledged is in the log by then. */
 const STOP_DEADLINE_MS = 15_000
@@ -40,6 +44,10 @@ async function main(argv: readonly string[]): Promise<number> {
       signal: stopSignal(),
     })
   if (role === 'up' || role === 'ingest' || role === 'processor' || role === 'api') return await serve(role, flags)
+  if (role === 'token') {
+    process.stdout.write(`${await runToken(flags, readEnvironment(process.env), Date.now())}\n`)
+    return 0
+  }
   if (role === '--help' || role === 'help') {
     process.stdout.write(`${USAGE}\n`)
     return 0
@@ -84,6 +92,8 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
     const way = 'set KAFKA_BROKERS, or run all roles in one process with "up"'
     throw new ConfigurationError('INVALID_CONFIGURATION', `${role} is a role of a cluster on Kafka: ${way}`)
   }
+  // What is wrong with it is to be known before anything is opened.
+  const access = role === 'up' || role === 'api' ? readAccess(configuration) : undefined
   const logger = pino({ level: configuration.LOG_LEVEL }, pino.destination({ fd: 2, sync: false }))
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
@@ -105,7 +115,7 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   const here: Process = { role, flags, configuration, log, logger, registry, running, checks, locals, fail }
   const query = role === 'up' || role === 'processor' ? await openProcessors(here) : []
   // The API outlives the broker by the time a last look takes, and the broker's last records are processed before all ends.
-  const http = role === 'up' || role === 'api' ? await openApi(here) : undefined
+  const http = access === undefined ? undefined : await openApi(here, access)
   const mqtt = role === 'up' || role === 'ingest' ? await openIngest(here) : undefined
   process.stdout.write(banner(here, { query, http, mqtt: mqtt?.port, health: mqtt?.health }))
 
@@ -180,8 +190,9 @@ async function openProcessors(here: Process): Promise<string[]> {
   return onKafka ? [...locals.keys()] : []
 }
 
-async function openApi(here: Process): Promise<string> {
+async function openApi(here: Process, { host, tokens: settings }: Access): Promise<string> {
   const { configuration, log, logger, registry, running, checks, locals } = here
+  const tokens = settings === undefined ? undefined : await Tokens.open({ ...settings, logger, now: Date.now })
   const remotes =
     log instanceof KafkaLog
       ? running.use(new RemoteReaders({ secret: configuration.CLUSTER_SECRET, logger }))
@@ -195,10 +206,12 @@ async function openApi(here: Process): Promise<string> {
     now: Date.now,
   })
   checks.push(() => unanswerable(reader, remotes === undefined))
+  if (tokens !== undefined) checks.push(async () => tokens.problems)
   const api = await ApiServer.open({
     reader,
     checks: () => unreadiness(checks),
-    host: configuration.HOST,
+    tokens,
+    host,
     port: configuration.HTTP_PORT,
     registry,
     logger,
@@ -255,13 +268,13 @@ interface Served {
 }
 
 function banner({ role, configuration, flags, log }: Process, { query, http, mqtt, health }: Served): string {
-  const { HOST, DATA_DIR, KAFKA_BROKERS, GROUP } = configuration
+  const { HOST, DATA_DIR, KAFKA_BROKERS, GROUP, AUTH } = configuration
   const { processors, demo } = flags
   const partitions = `${log.identity.partitions} partitions`
   const inProcess = role === 'up' ? `, ${processors} processor${processors > 1 ? 's' : ''} here` : ''
   const lines = [`Tidemark is ready: ${role === 'up' ? 'all roles in one process' : role}`]
   if (mqtt !== undefined) lines.push(`  MQTT   ${HOST}:${mqtt} (TCP, and WebSocket on the same port)`)
-  if (http !== undefined) lines.push(`  HTTP   ${http}`)
+  if (http !== undefined) lines.push(`  HTTP   ${http}${AUTH === 'jwt' ? ', for bearers of a token' : ''}`)
   for (const endpoint of query) lines.push(`  query  ${endpoint} (also /readyz and /metrics)`)
   if (health !== undefined) lines.push(`  health ${health} (/readyz and /metrics)`)
   lines.push(
@@ -271,13 +284,14 @@ function banner({ role, configuration, flags, log }: Process, { query, http, mqt
   )
   if (demo) lines.push(`  fleet  ${DEMO_DEVICES} simulated devices, one message a second each`)
   if (mqtt === undefined || http === undefined) return `${lines.join('\n')}\n`
+  const curl = AUTH === 'jwt' ? 'curl -H "authorization: Bearer $TOKEN"' : 'curl'
   const message = '{"temperature":21.5,"pos":{"lat":52.1,"lon":4.3}}'
   return `${lines.join('\n')}
 
 Try:
   mosquitto_pub -h ${HOST} -p ${mqtt} -q 1 -t devices/truck-17/telemetry -m '${message}'
-  curl ${http}/v1/devices/truck-17
-  curl ${http}/v1/${demo ? 'devices?limit=3' : 'partitions'}
+  ${curl} ${http}/v1/devices/truck-17
+  ${curl} ${http}/v1/${demo ? 'devices?limit=3' : 'partitions'}
 
 Ctrl-C stops it; what was acknowledged stays in ${KAFKA_BROKERS === undefined ? DATA_DIR : 'Kafka'}.
 `

@@ -6,9 +6,10 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
 import type { StatusReader } from '../processor/contract/query.ts'
+import { requireTokens } from './auth.ts'
 import { letAnyoneDoAll, requireScopes } from './caller.ts'
 import { deviceRoutes } from './devices.ts'
-import { DESCRIPTION, jsonAnswer, problemAnswers } from './documentation.ts'
+import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers } from './documentation.ts'
 import { Gate } from './gate.ts'
 import { healthRoutes } from './health.ts'
 import { DEFAULT_LIMITS, type Limits } from './limits.ts'
@@ -16,6 +17,7 @@ import { measureReads, RequestDurations } from './measures.ts'
 import { partitionRoutes } from './partitions.ts'
 import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf } from './problem.ts'
 import { COMPONENTS } from './schemas.ts'
+import type { Tokens } from './tokens.ts'
 import { compileValidator } from './validation.ts'
 import { answerBrokenRequest, answerOddities } from './wire.ts'
 
@@ -30,6 +32,8 @@ export interface AppOptions {
   /** Defaults: DEFAULT_LIMITS. */
   readonly limits?: Partial<Limits>
   readonly version?: string
+  /** Undefined: anyone may do all. */
+  readonly tokens?: Tokens | undefined
 }
 
 /** The HTTP application, ready for `inject()`; it never listens. */
@@ -54,12 +58,14 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   measureReads(registry, { single, many })
   const durations = new RequestDurations(registry)
 
-  letAnyoneDoAll(api)
+  if (options.tokens === undefined) letAnyoneDoAll(api)
+  else requireTokens(api, options.tokens)
   for (const component of COMPONENTS) api.addSchema(component)
-  await api.register(swagger, documentOptions(options.version ?? '0'))
+  await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
   await api.register(async (routes: Api) => {
     durations.observeRoutes(routes)
     requireScopes(routes)
+    documentScopes(routes, options.tokens !== undefined)
     deviceRoutes(routes, { reader, single, many, limits })
     partitionRoutes(routes, reader, many)
     healthRoutes(routes, checks, registry)
@@ -127,7 +133,7 @@ function rememberRoutes(api: Api): (target: string) => ProblemError {
   }
 }
 
-function documentOptions(version: string): object {
+function documentOptions(version: string, tokens: boolean): object {
   return {
     openapi: {
       openapi: '3.1.0',
@@ -138,6 +144,7 @@ function documentOptions(version: string): object {
         license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
       },
       servers: [{ url: '/' }],
+      ...(tokens ? { components: { securitySchemes: { bearer: BEARER } } } : {}),
     },
     refResolver: {
       buildLocalReference: (schema: { $id?: string }, _uri: unknown, _fragment: string, i: number): string =>

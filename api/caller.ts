@@ -19,13 +19,15 @@ declare module 'fastify' {
 export interface Caller {
   readonly subject: string | undefined
   readonly scopes: ReadonlySet<Scope>
-  /** It may see the devices whose id starts with one of these; undefined: all. */
+  /** It may see the devices whose id starts with one of these, ascending, none the beginning of another; undefined: all. */
   readonly prefixes: readonly string[] | undefined
 }
 
+export const SCOPES: ReadonlySet<Scope> = new Set<Scope>(['devices:read', 'devices:write', 'ops:read'])
+
 const ANYONE: Caller = {
   subject: undefined,
-  scopes: new Set<Scope>(['devices:read', 'devices:write', 'ops:read']),
+  scopes: SCOPES,
   prefixes: undefined,
 }
 
@@ -56,8 +58,7 @@ export function maySee({ prefixes }: Caller, deviceId: string): boolean {
 
 /**
  * Of ids in ascending order, those that the caller may see and that come after `after`, come after the answer: `after`
- * itself, or the end of what lies before the next prefix; null: there are none. `prefixes` ascend, and none begins with
- * another.
+ * itself, or the end of what lies before the next prefix; null: there are none.
  */
 export function visibleAfter({ prefixes }: Caller, after: string | undefined): string | undefined | null {
   if (prefixes === undefined) return after
@@ -72,4 +73,14 @@ export function visibleAfter({ prefixes }: Caller, after: string | undefined): s
 function justBefore(prefix: string): string {
   const last = prefix.length - 1
   return `${prefix.slice(0, last)}${String.fromCharCode(prefix.charCodeAt(last) - 1)}\x7f`
+}
+
+/** As `Caller.prefixes` wants them. */
+export function disjoint(prefixes: readonly string[]): string[] {
+  const kept: string[] = []
+  for (const prefix of [...new Set(prefixes)].sort()) {
+    const before = kept.at(-1)
+    if (before === undefined || !prefix.startsWith(before)) kept.push(prefix)
+  }
+  return kept
 }

@@ -1,4 +1,5 @@
 import { Type } from 'typebox'
+import type { Api } from './app.ts'
 import { PROBLEM_TYPE, PROBLEMS, type ProblemKind } from './problem.ts'
 
 /** How answers are written in the OpenAPI document: `schema.response` of a Fastify route. */
@@ -17,28 +18,55 @@ export function jsonAnswer(description: string, schema: object | string, example
   }
 }
 
-const RETRY_AFTER = { 'Retry-After': { type: 'integer', minimum: 1, description: 'Seconds after which to ask again.' } }
-
 /** Answers that any request can meet, before its route is known. */
 const EVERYWHERE: readonly ProblemKind[] = ['invalid-request', 'request-timeout', 'headers-too-large', 'internal-error']
 
 /** The problems a route can answer, those of every route included, by status. */
 export function problemAnswers(...kinds: readonly ProblemKind[]): Record<string, ResponseDoc> {
-  const byStatus = new Map<number, ProblemKind[]>()
-  for (const kind of [...EVERYWHERE, ...kinds]) {
-    const status = PROBLEMS[kind][0]
-    byStatus.set(status, [...(byStatus.get(status) ?? []), kind])
-  }
-  return Object.fromEntries(Array.from(byStatus, ([status, alike]) => [status, problemAnswer(status, alike)]))
+  return withProblems({}, [...EVERYWHERE, ...kinds])
 }
 
-function problemAnswer(status: number, kinds: readonly ProblemKind[]): ResponseDoc {
-  const examples = Object.fromEntries(kinds.map((kind) => [kind, { value: problemExample(kind) }]))
-  const doc = {
-    description: `${kinds.map((kind) => PROBLEMS[kind][1]).join(', or ')}.`,
-    content: { [PROBLEM_TYPE]: { schema: Type.Ref('Problem#'), examples } },
+/** The answers, and the problems beside them. */
+function withProblems(
+  answers: Record<string, ResponseDoc>,
+  kinds: readonly ProblemKind[],
+): Record<string, ResponseDoc> {
+  const all = { ...answers }
+  for (const kind of kinds) {
+    const [status, title] = PROBLEMS[kind]
+    const known = all[status]
+    const examples = { ...known?.content[PROBLEM_TYPE]?.examples, [kind]: { value: problemExample(kind) } }
+    const titles = known === undefined ? [] : [known.description.slice(0, -1)]
+    const headers = PROBLEM_HEADERS[status]
+    all[status] = {
+      description: `${[...titles, title].join(', or ')}.`,
+      content: { [PROBLEM_TYPE]: { schema: Type.Ref('Problem#'), examples } },
+      ...(headers === undefined ? {} : { headers }),
+    }
   }
-  return status === 503 ? { ...doc, headers: RETRY_AFTER } : doc
+  return all
+}
+
+const RETRY_AFTER = { 'Retry-After': { type: 'integer', minimum: 1, description: 'Seconds after which to ask again.' } }
+const CHALLENGE = { 'WWW-Authenticate': { type: 'string', description: 'What the token lacks (RFC 6750 section 3).' } }
+const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {
+  401: CHALLENGE,
+  403: CHALLENGE,
+  503: RETRY_AFTER,
+}
+
+/** Adds to each route what the scope that it names means. Before the routes. */
+export function documentScopes(api: Api, enforced: boolean): void {
+  api.addHook('onRoute', (route) => {
+    const { scope } = route.config ?? {}
+    if (scope === undefined || scope === null) return
+    const response = route.schema?.response as Record<string, ResponseDoc>
+    route.schema = {
+      ...route.schema,
+      ...(enforced ? { security: [{ bearer: [scope] }] } : {}),
+      response: withProblems(response, ['unauthorized', 'forbidden', 'keys-unavailable']),
+    }
+  })
 }
 
 const DETAILS: Readonly<Partial<Record<ProblemKind, object>>> = {
@@ -46,6 +74,8 @@ const DETAILS: Readonly<Partial<Record<ProblemKind, object>>> = {
     detail: 'limit must be <= 1000',
     errors: [{ field: 'limit', message: 'must be <= 1000' }],
   },
+  unauthorized: { detail: 'the token is not accepted: it has expired' },
+  forbidden: { detail: 'the token lacks the scope devices:read' },
   'unknown-device': { detail: 'no telemetry of device truck-18 has been seen', freshness: exampleFreshness() },
   'partition-unavailable': { detail: 'no copy of partition 3 can answer now: it is being restored' },
 }
@@ -83,9 +113,20 @@ export const EXAMPLE_COPY = {
   devices: 125_000,
 }
 
+export const BEARER = {
+  type: 'http',
+  scheme: 'bearer',
+  bearerFormat: 'JWT',
+  description: 'Scopes: `devices:read`, `devices:write`, `ops:read`.',
+}
+
 export const DESCRIPTION = `The last status of every device of a fleet.
 
 Every answer says how fresh it is. Errors are \`application/problem+json\` (RFC 9457); \`errors\` names the fields to
 blame. Beside what each operation lists: an unknown path is answered with 404, a known path with another method with 405
 and \`Allow\`, both as problems. \`HEAD\` is answered wherever \`GET\` is. Query parameters that are not listed are refused
-under /v1.`
+under /v1.
+
+Where a token is asked for, it is a JWT, sent as \`Authorization: Bearer …\` (RFC 6750). Its claim \`scope\` names what it is
+for; a claim \`devices\`, an array of beginnings of device ids, narrows it to these devices: others are not in lists, and
+are answered with 403 by id.`

@@ -4,6 +4,7 @@ import type { Freshness } from '../processor/contract/query.ts'
 /** Kinds of problem: the HTTP status and the title, which never changes (RFC 9457 section 3.1.3). */
 export const PROBLEMS = {
   'invalid-request': [400, 'Invalid request'],
+  unauthorized: [401, 'Unauthorized'],
   forbidden: [403, 'Forbidden'],
   'unknown-device': [404, 'Unknown device'],
   'unknown-route': [404, 'Unknown route'],
@@ -16,6 +17,7 @@ export const PROBLEMS = {
   'internal-error': [500, 'Internal error'],
   'partition-unavailable': [503, 'Partition unavailable'],
   'not-ready': [503, 'Not ready'],
+  'keys-unavailable': [503, 'Keys unavailable'],
   overloaded: [503, 'Overloaded'],
 } as const satisfies Record<string, readonly [status: number, title: string]>
 
@@ -60,7 +62,8 @@ export class ProblemError extends Error {
   }
 
   static otherDevice(deviceId: string): ProblemError {
-    return new ProblemError('forbidden', `the token is not for device ${deviceId}`)
+    const header = 'Bearer realm="tidemark", error="insufficient_scope", error_description="it is for other devices"'
+    return new ProblemError('forbidden', `the token is not for device ${deviceId}`, {}, { 'www-authenticate': header })
   }
 
   static invalid(errors: readonly FieldError[]): ProblemError {

@@ -9,13 +9,17 @@ const Port = (value: number, description: string) =>
 const Secret = (pattern: string, description: string) =>
   Type.Optional(Type.String({ pattern, description, secret: true }))
 
+/** Of a signature. There is no `none`. */
+const ALGORITHM = '(HS256|HS384|HS512|RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA)'
+
 const NAME = '^[A-Za-z0-9._-]{1,100}$'
 
 /** Every environment variable that Tidemark reads. */
 const Environment = Type.Object({
   MQTT_PORT: Port(1883, 'MQTT over TCP and over WebSocket'),
   HTTP_PORT: Port(8080, 'the API'),
-  HOST: Type.String({ minLength: 1, default: '127.0.0.1', description: 'address that MQTT and HTTP listen on' }),
+  HOST: Type.String({ minLength: 1, default: '127.0.0.1', description: 'address that this process listens on' }),
+  HTTP_HOST: Type.Optional(Type.String({ minLength: 1, description: 'address that the API listens on; unset: HOST' })),
   DATA_DIR: Type.String({ minLength: 1, default: './data', description: 'folder of the embedded log and the stores' }),
   KAFKA_BROKERS: Type.Optional(
     Type.String({ pattern: '^[^,\\s]+:\\d+(,[^,\\s]+:\\d+)*$', description: 'host:port,…; unset: the embedded log' }),
@@ -58,6 +62,19 @@ const Environment = Type.Object({
   QUERY_PORT: Port(0, "a processor's own query endpoint"),
   HEALTH_PORT: Port(0, 'an ingest process: /livez, /readyz and /metrics'),
   CLUSTER_SECRET: Secret('^[\\x21-\\x7e]{16,256}$', '16 to 256 visible ASCII characters, the same in every process'),
+  AUTH: Type.Optional(
+    Type.Enum(['jwt', 'none'], { description: 'who the API answers; unset: anyone, on a loopback address alone' }),
+  ),
+  AUTH_SECRET: Secret('^[\\x21-\\x7e]{32,1024}$', '32 to 1,024 visible ASCII characters, the same for the issuer'),
+  AUTH_JWKS: Type.Optional(Type.String({ minLength: 1, description: 'file or URL of a JWK set of public keys' })),
+  AUTH_ALGORITHMS: Type.Optional(
+    Type.String({
+      pattern: `^${ALGORITHM}(,${ALGORITHM})*$`,
+      description: 'algorithms of signatures, as in HS256 or RS256,ES256,EdDSA',
+    }),
+  ),
+  AUTH_ISSUER: Type.String({ minLength: 1, default: 'tidemark', description: 'iss that a token must have' }),
+  AUTH_AUDIENCE: Type.String({ minLength: 1, default: 'tidemark', description: 'aud that a token must have' }),
   LOG_LEVEL: Type.Enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], { default: 'info' }),
 })
 

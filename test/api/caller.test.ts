@@ -1,14 +1,8 @@
 import { array, assert, option, property, stringMatching } from 'fast-check'
 import { expect, it } from 'vitest'
-import { type Caller, maySee, visibleAfter } from '../../api/caller.ts'
+import { type Caller, disjoint, maySee, visibleAfter } from '../../api/caller.ts'
 
 const deviceId = stringMatching(/^[-.:_0Aaz]{1,4}$/)
-
-/** Of prefixes, those that begin with no other, ascending. */
-function disjoint(prefixes: readonly string[]): string[] {
-  const sorted = [...new Set(prefixes)].toSorted()
-  return sorted.filter((prefix) => !sorted.some((other) => other !== prefix && prefix.startsWith(other)))
-}
 
 function callerFor(prefixes: readonly string[] | undefined): Caller {
   return { subject: undefined, scopes: new Set(), prefixes }
@@ -38,6 +32,14 @@ it('leads through all devices that it may see, with one miss a prefix at most', 
       }
       expect(seen).toEqual(ids.filter((id) => (after === undefined || id > after) && maySee(caller, id)))
       expect(misses).toBeLessThanOrEqual(prefixes.length)
+    }),
+  )
+})
+
+it('sees the same by its prefixes once those that say nothing new are gone', () => {
+  assert(
+    property(array(deviceId), deviceId, (prefixes, id) => {
+      expect(maySee(callerFor(disjoint(prefixes)), id)).toBe(maySee(callerFor(prefixes), id))
     }),
   )
 })

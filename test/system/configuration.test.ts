@@ -82,6 +82,13 @@ test.each([
   await refuses({ ...env, [name]: value }, name, value)
 })
 
+test.each([
+  [{ HOST: '0.0.0.0' }, ['HOST=0.0.0.0', 'AUTH=jwt', 'AUTH=none']],
+  [{ AUTH: 'jwt', AUTH_JWKS: '/nowhere/jwks.json' }, ['AUTH_JWKS', '/nowhere/jwks.json']],
+])('an API that %j would leave open, or closed to all', async (more: Record<string, string>, what) => {
+  await refuses({ ...env, ...more }, ...what)
+})
+
 test('another number of partitions than the folder was made with', async () => {
   await using stack = await Stack.start({ env: { PARTITIONS: '2' } })
   await stack.stop()

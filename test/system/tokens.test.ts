@@ -1,0 +1,48 @@
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { Stack } from './stack.ts'
+
+let folder: string
+beforeAll(async () => {
+  folder = await temporaryFolder()
+})
+afterAll(() => removeFolder(folder))
+
+async function token(...flags: string[]): Promise<string> {
+  const program = Program.main(['token', ...flags])
+  expect(await program.exited, program.stderr).toEqual({ code: 0, signal: null })
+  return program.stdout.trimEnd()
+}
+
+const issue = (...flags: string[]) =>
+  token('--key', join(folder, 'private.jwk'), '--subject', 'ops', '--scope', 'devices:read', ...flags)
+
+it('is issued once, and good at every process that has the public key', async () => {
+  await token('--new-key', folder)
+  const env = { AUTH: 'jwt', AUTH_JWKS: join(folder, 'jwks.json') }
+  const stacks = await Promise.all([Stack.start({ env }), Stack.start({ env })])
+  try {
+    const mine = await issue('--devices', 'truck-')
+    for (const stack of stacks) {
+      const status = async (path: string, bearer?: string) =>
+        (await stack.get(path, bearer === undefined ? {} : { headers: { authorization: `Bearer ${bearer}` } })).status
+      expect(stack.program.stdout).toContain('for bearers of a token')
+      expect(await status('/v1/devices/truck-1', mine)).toBe(404)
+      expect(await status('/v1/devices/van-1', mine)).toBe(403)
+      expect(await status('/metrics', mine)).toBe(403)
+      expect(await status('/v1/devices/truck-1')).toBe(401)
+      expect(await status('/v1/devices/truck-1', `${mine}A`)).toBe(401)
+      expect(await status('/livez')).toBe(200)
+    }
+  } finally {
+    await Promise.all(stacks.map((stack) => stack[Symbol.asyncDispose]()))
+  }
+})
+
+it('is refused with one clear message when a flag is wrong', async () => {
+  const program = Program.main(['token', '--subject', 'ops', '--scope', 'all'])
+  expect(await program.exited).toEqual({ code: 2, signal: null })
+  expect(program.stderr).toMatch(/^tidemark: --scope "all": /)
+  expect(program.stdout).toBe('')
+})
