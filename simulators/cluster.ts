@@ -18,7 +18,7 @@ export interface PartitionAnswer {
 export class Cluster implements AsyncDisposable {
   readonly mqttPort: number
   readonly httpPort: number
-  readonly #brokers: string
+  readonly brokers: string
   readonly #partitions: number
   readonly dataDir: string
   /** Of the topics, and the name of the group. */
@@ -33,7 +33,7 @@ export class Cluster implements AsyncDisposable {
     folder: string,
     ports: readonly number[],
   ) {
-    this.#brokers = brokers
+    this.brokers = brokers
     this.#partitions = partitions
     this.#env = env
     this.dataDir = folder
@@ -49,7 +49,7 @@ export class Cluster implements AsyncDisposable {
   get env(): Record<string, string> {
     return {
       HOST: '127.0.0.1',
-      KAFKA_BROKERS: this.#brokers,
+      KAFKA_BROKERS: this.brokers,
       TOPIC_PREFIX: this.prefix,
       GROUP: this.prefix,
       PARTITIONS: String(this.#partitions),
@@ -70,6 +70,18 @@ export class Cluster implements AsyncDisposable {
     const [port] = await freePorts(1)
     const env = { QUERY_PORT: String(port), INSTANCE_ID: instance, DATA_DIR: this.dataDir }
     return this.#start('processor', env, port as number)
+  }
+
+  /** A processor that begins in `file` instead of main.ts, with further variables. It is not waited for. */
+  processorIn(file: string, instance: string, env: Readonly<Record<string, string>>): Program {
+    const program = new Program(file, ['processor'], {
+      ...this.env,
+      INSTANCE_ID: instance,
+      DATA_DIR: this.dataDir,
+      ...env,
+    })
+    this.#programs.set(program, 0)
+    return program
   }
 
   api(): Promise<Program> {
@@ -102,7 +114,7 @@ export class Cluster implements AsyncDisposable {
 
   log(): Promise<KafkaLog> {
     return KafkaLog.open({
-      brokers: this.#brokers.split(','),
+      brokers: this.brokers.split(','),
       prefix: this.prefix,
       group: this.prefix,
       partitions: this.#partitions,

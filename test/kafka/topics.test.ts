@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -8,11 +7,11 @@ import { Registry } from 'prom-client'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { KafkaLog, type KafkaLogOptions } from '../../processor/log/kafka.ts'
 import type { Claim } from '../../processor/log/log.ts'
-import { kafkaClasspath } from '../../simulators/kafka/artifacts.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
 import { aborted, read, TestMember } from '../contract/log-member.ts'
 import { numbered, record, text } from '../contract/log-records.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
+import { kafkaTool } from './tools.ts'
 
 const PATIENCE_MS = 60_000
 
@@ -38,19 +37,7 @@ describe.skipIf(kafkaMissing !== undefined)('topics on Kafka', { timeout: PATIEN
     })
   }
 
-  /** Runs one of Kafka's own tools, which knows nothing of Tidemark. */
-  async function tool(name: string, args: readonly string[], input = ''): Promise<string> {
-    const classpath = await kafkaClasspath()
-    const child = spawn('java', ['-Xmx128m', '-cp', classpath, name, '--bootstrap-server', kafka.brokers, ...args])
-    let output = ''
-    for (const stream of [child.stdout, child.stderr])
-      stream.on('data', (chunk: Buffer) => (output += chunk.toString()))
-    child.stdin.end(input)
-    const code = await new Promise((resolve) => child.once('close', resolve))
-    if (code !== 0) throw new Error(`${name} ${args.join(' ')}: ${output}`)
-    return output
-  }
-
+  const tool = (name: string, args: readonly string[], input = '') => kafkaTool(kafka.brokers, name, args, input)
   const topicTool = (args: readonly string[]) => tool('org.apache.kafka.tools.TopicCommand', args)
 
   test('are created once, and keep their identity', async () => {

@@ -1,6 +1,6 @@
 import { connect, type MqttClient } from 'mqtt'
 
-/** Messages under way at once. */
+/** Messages under way at once, where nothing else is said. */
 const WINDOW = 16
 const RETRY_MS = 20
 
@@ -26,6 +26,7 @@ export class ResendingDevice {
   readonly #port: number
   /** What each message carries beside its number. */
   readonly #padding: string | undefined
+  readonly #window: number
   readonly #pending: Message[] = []
   #under = 0
   #client: MqttClient | undefined
@@ -35,9 +36,10 @@ export class ResendingDevice {
   #draining: PromiseWithResolvers<void> | undefined
 
   /** `paddingBytes` makes each message so much longer. */
-  constructor(id: string, port: number, paddingBytes = 0) {
+  constructor(id: string, port: number, paddingBytes = 0, window = WINDOW) {
     this.id = id
     this.#port = port
+    this.#window = window
     this.#padding = paddingBytes === 0 ? undefined : 'x'.repeat(paddingBytes)
   }
 
@@ -95,7 +97,7 @@ export class ResendingDevice {
   }
 
   #send(client: MqttClient): void {
-    while (this.#wanted && this.#under < WINDOW) {
+    while (this.#wanted && this.#under < this.#window) {
       if (this.#under === this.#pending.length) {
         if (this.#draining !== undefined) return
         this.#make()
