@@ -1,0 +1,86 @@
+import { isObject, type Json, type JsonObject } from './json.ts'
+import type { Status } from './status.ts'
+
+/**
+ * One field of a status, as queries, sorts and projections name it: `deviceId`, `rev`, `firstSeenAt`, `lastSeenAt`,
+ * `connectivity.state`, `counters.messages`, …, `reported.<metric>` (its value), `reported.<metric>.at` (its time),
+ * `attributes.<path>`. A group alone (`reported`) is a field too; its value is an object.
+ */
+export type Field = { readonly name: string } & (
+  | { readonly kind: 'group'; readonly group: Group }
+  | { readonly kind: 'member'; readonly group: Group | undefined; readonly member: string }
+  | {
+      readonly kind: 'reported'
+      readonly metric: string
+      /** The metric whose time the name can also mean: `x` of `x.at`. A metric called `x.at` comes first. */
+      readonly timed: string | undefined
+    }
+  | { readonly kind: 'attribute'; readonly path: string }
+)
+
+type Group = 'reported' | 'connectivity' | 'counters' | 'attributes'
+
+const TIME = '.at'
+
+/** Members of a status, and of its groups of fixed shape. Their names need no escape in JSON. */
+const MEMBERS: Readonly<Record<string, readonly string[]>> = {
+  '': ['deviceId', 'rev', 'firstSeenAt', 'lastSeenAt'],
+  connectivity: ['state', 'since', 'reason', 'session'],
+  counters: ['messages', 'late', 'duplicates', 'skewed'],
+}
+
+/** Undefined when no status can have a field of that name. */
+export function parseField(name: string): Field | undefined {
+  if (MEMBERS['']?.includes(name)) return { name, kind: 'member', group: undefined, member: name }
+  const dot = name.indexOf('.')
+  const group = dot < 0 ? name : name.slice(0, dot)
+  if (group !== 'reported' && group !== 'connectivity' && group !== 'counters' && group !== 'attributes')
+    return undefined
+  if (dot < 0) return { name, kind: 'group', group }
+  const rest = name.slice(dot + 1)
+  if (rest === '') return undefined
+  if (group === 'attributes') return { name, kind: 'attribute', path: rest }
+  if (group === 'reported') {
+    const timed = rest.length > TIME.length && rest.endsWith(TIME) ? rest.slice(0, -TIME.length) : undefined
+    return { name, kind: 'reported', metric: rest, timed }
+  }
+  return MEMBERS[group]?.includes(rest) ? { name, kind: 'member', group, member: rest } : undefined
+}
+
+/** The names that `parseField` knows, for people. */
+export const FIELD_NAMES =
+  'deviceId, rev, firstSeenAt, lastSeenAt, connectivity.(state|since|reason|session), ' +
+  'counters.(messages|late|duplicates|skewed), reported.<metric>, reported.<metric>.at, attributes.<path>'
+
+/** Undefined when the status has no such field; null is a value. */
+export function valueOf(field: Field, status: Status): Json | undefined {
+  if (field.kind === 'reported') {
+    const { reported } = status
+    if (Object.hasOwn(reported, field.metric)) return reported[field.metric]?.value
+    return field.timed !== undefined && Object.hasOwn(reported, field.timed) ? reported[field.timed]?.at : undefined
+  }
+  if (field.kind === 'attribute') return atPath(status.attributes, field.path)
+  const json = status as unknown as JsonObject
+  if (field.kind === 'group') return json[field.group]
+  const holder = field.group === undefined ? json : json[field.group]
+  return isObject(holder) ? holder[field.member] : undefined
+}
+
+/**
+ * The value at a dotted path. Names within may have dots themselves: a member whose name is all that is left of the path
+ * comes before one whose name ends at the path's first dot.
+ */
+function atPath(value: Json | undefined, path: string): Json | undefined {
+  let holder = value
+  let rest = path
+  for (;;) {
+    if (!isObject(holder)) return undefined
+    if (Object.hasOwn(holder, rest)) return holder[rest]
+    const dot = rest.indexOf('.')
+    if (dot < 0) return undefined
+    const name = rest.slice(0, dot)
+    if (!Object.hasOwn(holder, name)) return undefined
+    holder = holder[name]
+    rest = rest.slice(dot + 1)
+  }
+}

@@ -1,0 +1,186 @@
+import { type Field, valueOf } from './field.ts'
+import type { Json } from './json.ts'
+import { compareText } from './order.ts'
+import type { Bound, Condition, Operand, Query, QueryNode } from './search-query.ts'
+import type { Status } from './status.ts'
+import { isoTime, MAX_TIME_MS } from './time.ts'
+
+/** A longer text fits no pattern. */
+const MAX_LIKE_LENGTH = 4096
+
+/** The value of the field with that number; undefined when the status has none. */
+type Values = readonly (Json | undefined)[]
+
+type Test = (values: Values) => boolean
+
+/** A query, made ready to be asked of many statuses. */
+class Matcher {
+  /** What `test` must be given the values of. */
+  readonly fields: readonly Field[]
+  readonly test: Test
+
+  constructor(query: Query) {
+    const fields: Field[] = []
+    this.test = compile(query.root, fields)
+    this.fields = fields
+  }
+}
+
+const matchers = new WeakMap<Query, Matcher>()
+
+/** Whether the status satisfies the query. */
+export function matches(query: Query, status: Status): boolean {
+  let matcher = matchers.get(query)
+  if (matcher === undefined) {
+    matcher = new Matcher(query)
+    matchers.set(query, matcher)
+  }
+  return matcher.test(matcher.fields.map((field) => valueOf(field, status)))
+}
+
+function compile(node: QueryNode, fields: Field[]): Test {
+  switch (node.kind) {
+    case 'all':
+      return () => true
+    case 'not': {
+      const test = compile(node.node, fields)
+      return (values) => !test(values)
+    }
+    case 'and': {
+      const tests = node.nodes.map((part) => compile(part, fields))
+      return (values) => tests.every((test) => test(values))
+    }
+    case 'or': {
+      const tests = node.nodes.map((part) => compile(part, fields))
+      return (values) => tests.some((test) => test(values))
+    }
+    case 'exists':
+    case 'equals':
+    case 'like':
+    case 'range':
+      break
+  }
+  return condition(node, placeOf(node.field, fields))
+}
+
+function placeOf(field: Field, fields: Field[]): number {
+  const known = fields.findIndex(({ name }) => name === field.name)
+  return known >= 0 ? known : fields.push(field) - 1
+}
+
+function condition(node: Condition, place: number): Test {
+  if (node.kind === 'exists') return (values) => values[place] !== undefined
+  const holds = scalarTest(node)
+  return (values) => {
+    const value = values[place]
+    if (value === undefined) return false
+    return Array.isArray(value) ? value.some(holds) : holds(value)
+  }
+}
+
+function scalarTest(node: Exclude<Condition, { kind: 'exists' }>): (value: Json) => boolean {
+  if (node.kind === 'equals') return equalTo(node.field, node.value)
+  if (node.kind === 'range') return between(node.field, node.low, node.high)
+  const pattern = readPattern(node.pattern)
+  return (value) => typeof value === 'string' && value.length <= MAX_LIKE_LENGTH && fits(value, pattern)
+}
+
+function between(field: Field, from: Bound | undefined, to: Bound | undefined): (value: Json) => boolean {
+  const low = from === undefined ? undefined : beside(field, from)
+  const high = to === undefined ? undefined : beside(field, to)
+  return (value) => {
+    if (typeof value !== 'number' && typeof value !== 'string') return false
+    return (low === undefined || low(value) >= 0) && (high === undefined || high(value) <= 0)
+  }
+}
+
+/** The values, beside texts, that an operand is equal to. */
+function scalarOf({ text, quoted }: Operand): number | boolean | null | undefined {
+  if (quoted) return undefined
+  if (text === 'true' || text === 'false') return text === 'true'
+  if (text === 'null') return null
+  return numberOf(text)
+}
+
+function equalTo(field: Field, operand: Operand): (value: Json) => boolean {
+  const text = textFor(field, operand)
+  const scalar = scalarOf(operand)
+  return (value) => value === text || (scalar !== undefined && value === scalar)
+}
+
+/** Where a value stands beside the bound; NaN when there is no telling, or it is the bound and that is excluded. */
+function beside(field: Field, bound: Bound): (value: number | string) => number {
+  const text = textFor(field, bound)
+  const number = bound.quoted ? undefined : numberOf(bound.text)
+  return (value) => {
+    if (typeof value === 'number' && number === undefined) return Number.NaN
+    const difference = typeof value === 'number' ? value - (number as number) : compareText(value, text)
+    return difference === 0 && !bound.inclusive ? Number.NaN : difference
+  }
+}
+
+const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/
+
+function numberOf(text: string): number | undefined {
+  const number = NUMBER.test(text) ? Number(text) : Number.NaN
+  return Number.isFinite(number) ? number : undefined
+}
+
+const TIME_MEMBERS = new Set(['firstSeenAt', 'lastSeenAt', 'since'])
+const ZONED_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d)$/
+
+/** A time that has a zone is compared as the moment it is, with a field that is a time: there all have one form. */
+function textFor(field: Field, { text }: Operand): string {
+  const isTime =
+    field.kind === 'member' ? TIME_MEMBERS.has(field.member) : field.kind === 'reported' && field.timed !== undefined
+  if (!isTime || !ZONED_TIME.test(text)) return text
+  const ms = Date.parse(text)
+  return ms >= 0 && ms <= MAX_TIME_MS ? isoTime(ms) : text
+}
+
+/** One piece per character, `*` and `?` being objects: so they differ from the characters. */
+type Piece = string | typeof ANY | typeof ONE
+const ANY = { any: true } as const
+const ONE = { one: true } as const
+
+function readPattern(pattern: string): Piece[] {
+  const pieces: Piece[] = []
+  let escaped = false
+  for (const character of pattern) {
+    if (!escaped && character === '\\') escaped = true
+    else {
+      const piece = escaped ? character : character === '*' ? ANY : character === '?' ? ONE : character
+      if (piece !== ANY || pieces.at(-1) !== ANY) pieces.push(piece)
+      escaped = false
+    }
+  }
+  return pieces
+}
+
+/** At most length of the text × length of the pattern steps: only the last `*` met is ever widened. */
+function fits(text: string, pattern: readonly Piece[]): boolean {
+  const characters = SURROGATES.test(text) ? Array.from(text) : text
+  let at = 0
+  let piece = 0
+  let anyPiece = -1
+  let anyAt = 0
+  while (at < characters.length) {
+    const wanted = pattern[piece]
+    if (wanted === ANY) {
+      anyPiece = piece++
+      anyAt = at
+    } else if (wanted !== undefined && (wanted === ONE || wanted === characters[at])) {
+      piece++
+      at++
+    } else if (anyPiece >= 0) {
+      piece = anyPiece + 1
+      at = ++anyAt
+    } else {
+      return false
+    }
+  }
+  while (pattern[piece] === ANY) piece++
+  return piece === pattern.length
+}
+
+const SURROGATES = /[\ud800-\udfff]/

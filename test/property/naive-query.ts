@@ -1,0 +1,73 @@
+import type { Json, JsonObject } from '../../processor/contract/json.ts'
+import type { Operand, QueryNode } from '../../processor/contract/search-query.ts'
+import type { Status } from '../../processor/contract/status.ts'
+
+/** The meaning of a query as the documentation gives it, with no thought of speed. */
+export function naiveMatches(node: QueryNode, status: Status): boolean {
+  if (node.kind === 'all') return true
+  if (node.kind === 'not') return !naiveMatches(node.node, status)
+  if ('nodes' in node) {
+    const held = node.nodes.filter((part) => naiveMatches(part, status)).length
+    return node.kind === 'and' ? held === node.nodes.length : held > 0
+  }
+  const value = naiveValue(node.field.name, status)
+  if (node.kind === 'exists') return value !== undefined
+  if (value === undefined) return false
+  return (Array.isArray(value) ? value : [value]).some((element) => {
+    if (node.kind === 'equals') return sides(element, node.value, node.field.name)?.difference === 0
+    if (node.kind === 'like') return typeof element === 'string' && expression(node.pattern).test(element)
+    if (typeof element !== 'string' && typeof element !== 'number') return false
+    for (const [bound, sign] of [
+      [node.low, 1],
+      [node.high, -1],
+    ] as const) {
+      if (bound === undefined) continue
+      const found = sides(element, bound, node.field.name)
+      if (found === undefined) return false
+      const beyond = found.difference * sign
+      if (!(bound.inclusive ? beyond >= 0 : beyond > 0)) return false
+    }
+    return true
+  })
+}
+
+/** Fields are looked up by trying every split of the name. */
+function naiveValue(name: string, status: Status): Json | undefined {
+  if (name.startsWith('reported.')) {
+    const metric = Object.entries(status.reported).find(([key]) => key === name.slice(9))
+    if (metric !== undefined) return metric[1].value
+    return Object.entries(status.reported).find(([key]) => `reported.${key}.at` === name)?.[1].at
+  }
+  return lookUp(status as unknown as JsonObject, name)
+}
+
+function lookUp(holder: Json | undefined, name: string): Json | undefined {
+  if (typeof holder !== 'object' || holder === null || Array.isArray(holder)) return undefined
+  const entries = Object.entries(holder)
+  const whole = entries.find(([key]) => key === name)
+  if (whole !== undefined) return whole[1]
+  const [first = '', ...rest] = name.split('.')
+  return rest.length === 0 ? undefined : lookUp(entries.find(([key]) => key === first)?.[1], rest.join('.'))
+}
+
+function sides(value: Json, { text, quoted }: Operand, field: string): { difference: number } | undefined {
+  if (typeof value === 'string') {
+    const isTime = field === 'lastSeenAt' || field.endsWith('.at')
+    const wanted = isTime && /^\d{4}-.*T.*Z$/.test(text) ? new Date(text).toISOString() : text
+    return { difference: Buffer.compare(Buffer.from(value), Buffer.from(wanted)) }
+  }
+  if (quoted) return undefined
+  if (typeof value === 'number') {
+    const number = /^-?\d/.test(text) && !/^-?0\d/.test(text) ? Number(text) : Number.NaN
+    return Number.isFinite(number) && !text.endsWith('.') ? { difference: value - number } : undefined
+  }
+  return JSON.stringify(value) === text ? { difference: 0 } : undefined
+}
+
+function expression(pattern: string): RegExp {
+  const source = pattern.replace(/\\(.)|([*?])|(.)/gsu, (_, escaped: string, wildcard: string, plain: string) => {
+    if (wildcard !== undefined) return wildcard === '*' ? '.*' : '.'
+    return (escaped ?? plain).replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&')
+  })
+  return new RegExp(`^${source}$`, 'su')
+}

@@ -1,0 +1,167 @@
+import { describe, expect, it } from 'vitest'
+import { matches } from '../../processor/contract/search-match.ts'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
+import { printQuery, QuerySyntaxError } from '../../processor/contract/search-query.ts'
+import type { Status } from '../../processor/contract/status.ts'
+
+const AT = '2026-11-24T10:00:00.000Z'
+
+function truck(changes: Partial<Status> = {}): Status {
+  return {
+    deviceId: 'truck-17',
+    rev: 42,
+    reported: {
+      battery: { value: 18, at: AT },
+      'pos.lat': { value: 52.5, at: AT },
+      mode: { value: 'eco drive', at: AT },
+      charging: { value: false, at: AT },
+      fault: { value: null, at: AT },
+      alarms: { value: ['door', 7], at: AT },
+      'odd name:x': { value: '*', at: AT },
+      'door.at': { value: 'gate', at: AT },
+    },
+    connectivity: { state: 'offline', since: AT, reason: 'connection lost', session: 3 },
+    firstSeenAt: '2026-11-20T07:00:00.000Z',
+    lastSeenAt: '2026-11-24T10:00:00.120Z',
+    counters: { messages: 42, late: 0, duplicates: 0, skewed: 0 },
+    attributes: { site: 'k1', type: 'truck', tags: ['red', 'big'], owner: { name: 'Ada', 'a.b': 1 }, year: 2021 },
+    ...changes,
+  }
+}
+
+const holds = (query: string, status: Status = truck()) => matches(parseQuery(query), status)
+
+describe('a query', () => {
+  it.each([
+    ['', true],
+    ['*', true],
+    ['*:*', true],
+    ['connectivity.state:offline AND reported.battery:<20 AND attributes.site:k1', true],
+    ['connectivity.state:online', false],
+    ['NOT connectivity.state:online', true],
+    ['-connectivity.state:online !attributes.site:k2', true],
+    ['attributes.site:k2 OR reported.battery:>=18', true],
+    ['attributes.site:k2 || attributes.site:k3 && rev:42', false],
+    ['attributes.site:k1 OR rev:1 AND rev:2', true],
+    ['(attributes.site:k1 OR rev:1) AND rev:2', false],
+    ['attributes.site:(k2 OR k1)', true],
+    ['attributes.tags:(red AND big)', true],
+    ['attributes.tags:(red big -green)', false],
+    ['attributes.tags:(red big NOT green)', true],
+    ['reported.battery:(>10 AND <=18)', true],
+    ['reported.battery:[18 TO 20]', true],
+    ['reported.battery:{18 TO 20]', false],
+    ['reported.battery:[10 TO 18}', false],
+    ['reported.battery:[* TO 18]', true],
+    ['reported.battery:[19 TO *]', false],
+    ['reported.battery:[-5 TO 1.8e1]', true],
+    ['reported.battery:18', true],
+    ['reported.battery:18.0', true],
+    ['reported.battery:"18"', false],
+    ['reported.battery:1*', false],
+    ['reported.charging:false', true],
+    ['reported.charging:"false"', false],
+    ['reported.fault:null', true],
+    ['reported.fault:*', true],
+    ['reported.absent:*', false],
+    ['NOT reported.absent:*', true],
+    ['reported.absent:>0', false],
+    ['reported.pos.lat:>52', true],
+    ['reported.mode:"eco drive"', true],
+    ['reported.mode:eco\\ drive', true],
+    ['reported.mode:eco*', true],
+    ['reported.mode:*dr?ve', true],
+    ['reported.mode:*dr??ve', false],
+    ['reported.mode:>eco', true],
+    ['reported.alarms:door', true],
+    ['reported.alarms:>6', true],
+    ['reported.odd\\ name\\:x:\\*', true],
+    ['reported.odd\\ name\\:x:"*"', true],
+    ['reported.odd\\ name\\:x:?', true],
+    ['reported.battery.at:>=2026-11-24T10:00:00Z', true],
+    ['reported.battery.at:>2026-11-24T11:00+01:00', false],
+    ['reported.door.at:gate', true],
+    ['lastSeenAt:>2026-11-24T10:00:00.119Z', true],
+    ['lastSeenAt:[2026-11-24 TO 2026-11-25]', true],
+    ['lastSeenAt:<2026-11-24', false],
+    ['attributes.owner.name:Ada', true],
+    ['attributes.owner.a.b:1', true],
+    ['attributes.owner:*', true],
+    ['attributes.owner:Ada', false],
+    ['attributes.year:2021', true],
+    ['attributes.year:>2020', true],
+    ['attributes.constructor:*', false],
+    ['reported.constructor:*', false],
+    ['truck-1', true],
+    ['TRUCK', false],
+    ['"uck-17"', true],
+    ['truck-*', true],
+    ['ruck-*', false],
+    ['deviceId:truck-17', true],
+    ['deviceId:truck', false],
+    ['counters.messages:42 counters.late:0', true],
+    ['reported:*', true],
+  ])('%s: %s', (query, expected) => {
+    expect(holds(query)).toBe(expected)
+    expect(holds(printQuery(parseQuery(query)))).toBe(expected)
+  })
+
+  it('looks at a status without attributes', () => {
+    const { attributes: _, ...bare } = truck()
+    expect(matches(parseQuery('attributes.site:*'), bare)).toBe(false)
+  })
+
+  it('takes no longer for a pattern that a backtracking matcher would take for ever over', () => {
+    const status = truck({ reported: { text: { value: 'a'.repeat(4096), at: AT } } })
+    expect(holds(`reported.text:${'a*'.repeat(15)}b`, status)).toBe(false)
+  })
+
+  it.each([
+    ['a:b', 0, 'no field'],
+    ['plant:7', 0, 'goes in quotes'],
+    ['reported.x', undefined, ''],
+    ['reported.:5', 0, 'no field'],
+    ['connectivity.foo:1', 0, 'no field'],
+    ['rev:1 AND', 9, 'ends where'],
+    ['rev:1 AND OR rev:2', 10, 'stands where'],
+    ['rev:', 4, 'needs a value'],
+    ['rev: 5', 4, 'needs a value'],
+    ['(rev:1', 0, 'not closed'],
+    ['rev:1)', 5, 'not opened'],
+    ['()', 1, 'nothing in them'],
+    ['rev:[1 TO 5', 4, 'not closed'],
+    ['rev:[1 5]', 7, 'must be TO'],
+    ['rev:[1 TO 5)', 11, 'must be ] or }'],
+    ['rev:[1* TO 5]', 5, 'wildcard'],
+    ['rev:>5*', 5, 'wildcard'],
+    ['attributes.site:"k1', 16, 'not closed'],
+    ['attributes.site:"k1"x', 20, 'without a space'],
+    ['attributes.site:/k.*/', 16, 'regular expression'],
+    ['attributes.site:k1~2', 18, 'not supported'],
+    ['attributes.site:k1^2', 18, 'not supported'],
+    ['+rev:1', 0, 'not needed'],
+    ['<5', 0, 'stands where'],
+    ['rev:1\\', 5, 'must be followed'],
+    [`${'('.repeat(17)}x${')'.repeat(17)}`, 16, 'deeper than 16'],
+    [`${'NOT '.repeat(17)}x`, 64, 'deeper than 16'],
+    ['x '.repeat(65), 128, 'one condition more'],
+    [`x${'*'.repeat(17)}`, 17, 'one wildcard more'],
+    [`${'x'.repeat(257)}*`, 0, 'pattern of more than 256'],
+    ['x'.repeat(2049), 2048, 'at most 2048'],
+  ])('%s is refused at %s', (query, position, message) => {
+    if (position === undefined) return expect(() => parseQuery(query)).not.toThrow()
+    const error = refusal(query)
+    expect(error.message).toContain(message)
+    expect(error.position).toBe(position)
+  })
+})
+
+function refusal(query: string): QuerySyntaxError {
+  try {
+    parseQuery(query)
+  } catch (error) {
+    if (error instanceof QuerySyntaxError) return error
+    throw error
+  }
+  throw new Error(`${query} was read`)
+}
