@@ -11,6 +11,7 @@ USER node
 # RocksDB's threads would each grow a heap of their own.
 ENV HOST=0.0.0.0 DATA_DIR=/data MALLOC_ARENA_MAX=2
 VOLUME /data
-EXPOSE 1883 8080
-# Node itself is process 1, so that SIGTERM reaches it.
+# MQTT, API, query endpoint of a processor, health of an ingest process.
+EXPOSE 1883 8080 7000 8081
+# Node itself is process 1, so that SIGTERM reaches it. One image for all roles: ingest, processor, api, or up.
 CMD ["node", "main.ts", "up"]

@@ -18,6 +18,7 @@ import { KafkaLog } from './processor/log/kafka.ts'
 import { openLog } from './processor/log/open.ts'
 import { Processor } from './processor/processor.ts'
 import { QueryServer } from './processor/query-server.ts'
+import { withSecretFiles } from './processor/secret-files.ts'
 import { Fleet } from './simulators/fleet.ts'
 import { runSimulate } from './simulators/simulate.ts'
 
@@ -87,7 +88,7 @@ interface Process {
 
 async function serve(role: Role, rest: readonly string[]): Promise<number> {
   const flags = parseFlags(role, rest)
-  const configuration = readEnvironment(process.env)
+  const configuration = readEnvironment(await withSecretFiles(process.env))
   if (role !== 'up' && configuration.KAFKA_BROKERS === undefined) {
     const way = 'set KAFKA_BROKERS, or run all roles in one process with "up"'
     throw new ConfigurationError('INVALID_CONFIGURATION', `${role} is a role of a cluster on Kafka: ${way}`)

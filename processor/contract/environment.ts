@@ -78,6 +78,11 @@ const Environment = Type.Object({
   LOG_LEVEL: Type.Enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], { default: 'info' }),
 })
 
+/** Variables whose value nobody may see. Each may be given as a file, by its name with _FILE. */
+export const SECRETS: readonly string[] = Object.entries(Environment.properties)
+  .filter(([, property]) => 'secret' in property)
+  .map(([name]) => name)
+
 export type Configuration = Readonly<Static<typeof Environment>>
 
 /** Reads `environment`, applies the defaults, and freezes. Throws ConfigurationError that names the variable and the rule. */

@@ -1,0 +1,35 @@
+import { readFile } from 'node:fs/promises'
+import { SECRETS } from './contract/environment.ts'
+import { ConfigurationError } from './contract/errors.ts'
+
+type Variables = Readonly<Record<string, string | undefined>>
+
+/**
+ * `environment` with what is in the files that `<secret>_FILE` names, without the newline at the end: container engines
+ * give secrets as files. Rejects with ConfigurationError when a file cannot be read, or the variable is set as well.
+ */
+export async function withSecretFiles(environment: Variables): Promise<Variables> {
+  const read: Record<string, string> = {}
+  for (const name of SECRETS) {
+    const variable = `${name}_FILE`
+    const file = environment[variable]
+    if (file === undefined || file === '') continue
+    if (environment[name] !== undefined && environment[name] !== '') {
+      throw new ConfigurationError('INVALID_CONFIGURATION', `${name} and ${variable} are both set: unset one of them`)
+    }
+    read[name] = (await contents(variable, file)).replace(/\r?\n$/, '')
+    if (read[name] === '') {
+      throw new ConfigurationError('INVALID_CONFIGURATION', `${variable}=${file}: the file is empty`)
+    }
+  }
+  return { ...environment, ...read }
+}
+
+async function contents(variable: string, file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new ConfigurationError('INVALID_CONFIGURATION', `${variable}=${file} cannot be read: ${reason}`, error)
+  }
+}

@@ -1,0 +1,53 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { readEnvironment, SECRETS } from '../../processor/contract/environment.ts'
+import { ConfigurationError } from '../../processor/contract/errors.ts'
+import { withSecretFiles } from '../../processor/secret-files.ts'
+
+const SECRET = 'no-one-may-read-this'
+
+let folder: string
+let file: string
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'tidemark-secrets-'))
+  file = join(folder, 'secret')
+  await writeFile(file, `${SECRET}\n`)
+})
+
+afterEach(() => rm(folder, { recursive: true, force: true }))
+
+async function refusal(environment: Record<string, string>): Promise<string> {
+  const error: unknown = await withSecretFiles(environment).catch((reason: unknown) => reason)
+  expect(error).toBeInstanceOf(ConfigurationError)
+  expect(String(error)).not.toContain(SECRET)
+  return (error as Error).message
+}
+
+test('every secret can be given as a file', async () => {
+  expect(SECRETS).toEqual(expect.arrayContaining(['CLUSTER_SECRET', 'KAFKA_SASL_PASSWORD']))
+  for (const name of SECRETS) {
+    const read = await withSecretFiles({ [`${name}_FILE`]: file, HOST: '::1', [name]: '' })
+    expect(read).toMatchObject({ [name]: SECRET, HOST: '::1' })
+  }
+  expect(readEnvironment(await withSecretFiles({ CLUSTER_SECRET_FILE: file })).CLUSTER_SECRET).toBe(SECRET)
+})
+
+test('a file that is empty or not there, or a secret that is given twice, is refused by name', async () => {
+  const nowhere = join(folder, 'nowhere')
+  expect(await refusal({ CLUSTER_SECRET_FILE: nowhere })).toMatch(
+    `CLUSTER_SECRET_FILE=${nowhere} cannot be read: ENOENT`,
+  )
+  expect(await refusal({ CLUSTER_SECRET: SECRET, CLUSTER_SECRET_FILE: file })).toMatch('both set')
+  await writeFile(file, '\n')
+  expect(await refusal({ CLUSTER_SECRET_FILE: file })).toMatch('empty')
+})
+
+test('what is in the file keeps the rules of the variable, and is not shown', async () => {
+  await writeFile(file, 'short')
+  expect(await withSecretFiles({ CLUSTER_SECRET_FILE: file }).then(readEnvironment).catch(String)).toMatch(
+    /CLUSTER_SECRET=…: .*16 to 256/,
+  )
+})
