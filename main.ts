@@ -46,7 +46,7 @@ async function main(argv: readonly string[]): Promise<number> {
     })
   if (role === 'up' || role === 'ingest' || role === 'processor' || role === 'api') return await serve(role, flags)
   if (role === 'token') {
-    process.stdout.write(`${await runToken(flags, readEnvironment(process.env), Date.now())}\n`)
+    process.stdout.write(`${await runToken(flags, readEnvironment(await withSecretFiles(process.env)), Date.now())}\n`)
     return 0
   }
   if (role === '--help' || role === 'help') {

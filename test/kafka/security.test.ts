@@ -1,18 +1,23 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pino from 'pino'
 import { Registry } from 'prom-client'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { KafkaLog, type KafkaLogOptions } from '../../processor/log/kafka.ts'
+import { Cluster } from '../../simulators/cluster.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
+import { Program } from '../../simulators/program.ts'
 import { read } from '../contract/log-member.ts'
 import { numbered } from '../contract/log-records.ts'
+import type { DeviceAnswer } from '../system/answers.ts'
+import { ResendingDevice } from '../system/resending-device.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 
 const PATIENCE_MS = 120_000
 const SECRET = 'no-one-may-read-this'
+const DEADLINE = { timeout: 20_000, interval: 10 }
 const MECHANISMS = ['plain', 'scram-sha-256', 'scram-sha-512'] as const
 
 describe.skipIf(kafkaMissing !== undefined)('a Kafka with TLS and SASL', { timeout: PATIENCE_MS }, () => {
@@ -97,5 +102,54 @@ describe.skipIf(kafkaMissing !== undefined)('a Kafka with TLS and SASL', { timeo
       name: 'ConfigurationError',
       message: expect.stringMatching(/certificate/),
     })
+  })
+
+  /** As an operator gives it: the authority and the password are files. */
+  async function environment(password: string): Promise<Record<string, string>> {
+    const file = join(folder, `password-${password.length}`)
+    await writeFile(file, `${password}\n`)
+    return {
+      KAFKA_SSL: 'true',
+      KAFKA_CA: join(folder, 'broker.pem'),
+      KAFKA_SASL_MECHANISM: 'SCRAM-SHA-512',
+      KAFKA_SASL_USERNAME: 'tidemark',
+      KAFKA_SASL_PASSWORD_FILE: file,
+    }
+  }
+
+  test('carries every role by its environment alone: MQTT in, status out, and no line tells a secret', async () => {
+    await using cluster = await Cluster.open(kafka.brokers, 2, { ...(await environment(SECRET)), LOG_LEVEL: 'trace' })
+    const [processor, ingest, api] = await Promise.all([cluster.processor('a'), cluster.ingest(), cluster.api()])
+    const device = new ResendingDevice('truck-17', cluster.mqttPort)
+    device.start()
+    await vi.waitFor(() => expect(device.acknowledged).toBeGreaterThan(50), DEADLINE)
+    await device.finish()
+    await vi.waitFor(async () => {
+      const { counters, freshness } = await cluster.json<DeviceAnswer>('/v1/devices/truck-17')
+      expect(counters).toMatchObject({ messages: device.made, late: 0 })
+      expect(freshness).toMatchObject({ servedBy: 'owner' })
+    }, DEADLINE)
+    const programs = [ingest, processor, api]
+    for (const program of programs) {
+      expect(await program.stop()).toEqual({ code: 0, signal: null })
+      // All of it: more than is kept would begin in the middle.
+      expect(program.stderr).toContain('connecting to Kafka')
+      for (const secret of [SECRET, cluster.env.CLUSTER_SECRET, 'changeit']) {
+        expect(`${program.stdout}${program.stderr}`).not.toContain(secret)
+      }
+    }
+  })
+
+  test('answers a wrong password with one clear line, and the role ends with exit code 2', async () => {
+    const wrong = `${SECRET}-but-wrong`
+    await using cluster = await Cluster.open(kafka.brokers, 1, await environment(wrong))
+    const folders = { DATA_DIR: cluster.dataDir, HEALTH_PORT: '0', QUERY_PORT: '0' }
+    const programs = ['ingest', 'processor', 'api'].map((role) => Program.main([role], { ...cluster.env, ...folders }))
+    for (const program of programs) {
+      expect(await program.exited).toEqual({ code: 2, signal: null })
+      expect(program.stdout).toBe('')
+      expect(program.stderr).toMatch(/^tidemark: Kafka at 127\.0\.0\.1:\d+ cannot be used: .*[Aa]uthentication.*\n$/)
+      expect(program.stderr).not.toContain(SECRET)
+    }
   })
 })
