@@ -1,4 +1,6 @@
+import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { type Logger, pino } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
@@ -34,6 +36,8 @@ const STOP_DEADLINE_MS = 15_000
 /** How often a read looks for a copy of a partition that moves, 100 ms apart. */
 const READ_ATTEMPTS = 6
 const DEMO_DEVICES = 20
+/** Unless HTTP_DRAIN_SECONDS says. A process with all roles has no other beside it. */
+const API_DRAIN_SECONDS = 3
 
 async function main(argv: readonly string[]): Promise<number> {
   const [role = 'up', ...flags] = argv
@@ -111,7 +115,11 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   stop.addEventListener('abort', quit)
   const log = running.use(await openLog(configuration, logger, registry))
   stop.removeEventListener('abort', quit)
-  const checks = [async () => (log.fault === undefined ? [] : [`the log takes no writes: ${log.fault.message}`])]
+  const stopping = async () => (stop.aborted || broken.signal.aborted ? ['the process is shutting down'] : [])
+  const checks = [
+    stopping,
+    async () => (log.fault === undefined ? [] : [`the log takes no writes: ${log.fault.message}`]),
+  ]
   const locals = new Map<string, Processor>()
   const here: Process = { role, flags, configuration, log, logger, registry, running, checks, locals, fail }
   const query = role === 'up' || role === 'processor' ? await openProcessors(here) : []
@@ -123,9 +131,9 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   await aborted(AbortSignal.any([stop, broken.signal]))
   logger.info({ reason: failure === undefined ? stop.reason : 'failure' }, 'stopping')
   setTimeout(() => {
-    logger.error({ seconds: STOP_DEADLINE_MS / 1000 }, 'the stop took too long; what was acknowledged is in the log')
+    logger.error('the stop took too long; what was acknowledged is in the log')
     process.exit(1)
-  }, STOP_DEADLINE_MS).unref()
+  }, STOP_DEADLINE_MS + noticeMs(here)).unref()
   await running.disposeAsync()
   if (failure !== undefined) throw failure
   return 0
@@ -212,6 +220,8 @@ async function openApi(here: Process, { host, tokens: settings }: Access): Promi
     reader,
     checks: () => unreadiness(checks),
     tokens,
+    requestIdPrefix: randomUUID().slice(0, 8),
+    notice: () => sleep(noticeMs(here)),
     host,
     port: configuration.HTTP_PORT,
     registry,
@@ -219,6 +229,11 @@ async function openApi(here: Process, { host, tokens: settings }: Access): Promi
   })
   running.use(api)
   return api.url
+}
+
+/** How long a stop goes on answering while it is not ready, ms, so that balancers see it and look elsewhere. */
+function noticeMs({ role, configuration: { HTTP_DRAIN_SECONDS: given } }: Process): number {
+  return (given ?? (role === 'api' ? API_DRAIN_SECONDS : 0)) * 1000
 }
 
 /**

@@ -16,6 +16,7 @@ import { DEFAULT_LIMITS, type Limits } from './limits.ts'
 import { measureReads, RequestDurations } from './measures.ts'
 import { partitionRoutes } from './partitions.ts'
 import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf } from './problem.ts'
+import { requestNames } from './request-id.ts'
 import { COMPONENTS } from './schemas.ts'
 import type { Tokens } from './tokens.ts'
 import { compileValidator } from './validation.ts'
@@ -32,6 +33,8 @@ export interface AppOptions {
   /** Defaults: DEFAULT_LIMITS. */
   readonly limits?: Partial<Limits>
   readonly version?: string
+  /** Of the names of requests that come without one: unlike that of every other process. */
+  readonly requestIdPrefix?: string
   /** Undefined: anyone may do all. */
   readonly tokens?: Tokens | undefined
 }
@@ -40,7 +43,7 @@ export interface AppOptions {
 export async function buildApp(options: AppOptions): Promise<Api> {
   const { reader, checks, registry, logger } = options
   const limits = { ...DEFAULT_LIMITS, ...options.limits }
-  const api = createFastify(limits, logger)
+  const api = createFastify(limits, logger, requestNames(options.requestIdPrefix ?? 'request'))
   api.setValidatorCompiler(compileValidator)
   // Nothing is to be dropped or converted in an answer, so that the schemas of answers only document.
   api.setSerializerCompiler(() => JSON.stringify)
@@ -60,6 +63,12 @@ export async function buildApp(options: AppOptions): Promise<Api> {
 
   if (options.tokens === undefined) letAnyoneDoAll(api)
   else requireTokens(api, options.tokens)
+  // An answer is old at once; with tokens it is for one caller.
+  const caching = options.tokens === undefined ? 'no-cache' : 'private, no-cache'
+  api.addHook('onRequest', (request, reply, done) => {
+    reply.header('x-request-id', request.id).header('cache-control', caching)
+    done()
+  })
   for (const component of COMPONENTS) api.addSchema(component)
   await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
   await api.register(async (routes: Api) => {
@@ -77,10 +86,11 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   return api
 }
 
-function createFastify(limits: Limits, logger: Logger): Api {
+function createFastify(limits: Limits, logger: Logger, genReqId: (request: IncomingMessage) => string): Api {
   const api = Fastify({
     // A logger given to Fastify makes a child for each request; errors are logged by the error handler instead.
     logger: false,
+    genReqId,
     routerOptions: {
       // The schema of a device id refuses long ones with 400; the length of a path is bounded by maxHeaderBytes.
       maxParamLength: limits.maxHeaderBytes,
@@ -107,12 +117,19 @@ function createFastify(limits: Limits, logger: Logger): Api {
 function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {
   let problem = problemOf(error)
   if (problem === undefined) {
-    logger.error({ err: error, method: request.method, url: request.url }, 'a request met an unexpected error')
+    logger.error(
+      { err: error, requestId: request.id, method: request.method, url: request.url },
+      'a request met an unexpected error',
+    )
     problem = new ProblemError('internal-error', 'an unexpected error; the log of this process has it')
   }
   const body = JSON.stringify(problem.body(instanceOf(request.url)))
   // Bytes, as Fastify adds a charset to the type of a text, and this type has none.
-  reply.code(problem.status).headers(problem.headers).header('content-type', PROBLEM_TYPE).send(Buffer.from(body))
+  reply
+    .code(problem.status)
+    .headers(problem.headers)
+    .headers({ 'content-type': PROBLEM_TYPE, 'cache-control': 'no-store', 'x-request-id': request.id })
+    .send(Buffer.from(body))
 }
 
 /** The problem of a request target that no route answers: 405 when another method would do, else 404. */

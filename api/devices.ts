@@ -5,11 +5,12 @@ import type { Api } from './app.ts'
 import { type Caller, callerOf, maySee, type Scope, visibleAfter } from './caller.ts'
 import { decodeCursor, encodeCursor, MAX_CURSOR } from './cursor.ts'
 import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, problemExample } from './documentation.ts'
+import { etagOf, isNoneMatch } from './etag.ts'
 import type { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
 import { ProblemError, problemOf } from './problem.ts'
 import { DeviceId } from './schemas.ts'
-import { freshnessMember, shownFreshness, spliceStatus } from './splice.ts'
+import { freshnessMember, openStatus, shownFreshness, spliceStatus } from './splice.ts'
 
 export interface DeviceRoutes {
   readonly reader: StatusReader
@@ -35,8 +36,13 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
         freshness: shownFreshness(freshness),
       })
     }
+    const text = openStatus(status)
+    const etag = etagOf(text)
+    reply.header('etag', etag)
+    const known = request.headers['if-none-match']
+    if (known !== undefined && isNoneMatch(known, etag)) return reply.code(304).send(undefined)
     reply.header('content-type', JSON_TYPE)
-    return spliceStatus(status, freshnessMember(freshness))
+    return `${text},${freshnessMember(freshness)}}`
   })
 
   api.get('/v1/devices', { schema: LIST_DEVICES, config: READ }, async (request, reply) => {
@@ -146,13 +152,18 @@ function batchResult(deviceId: string, answer: Answer | Error): string {
 
 const DEFAULT_LIMIT = 100
 
+const ETAG = { ETag: { type: 'string', description: 'Weak: of the status, but not of how fresh it is.' } }
+
 const GET_DEVICE = {
   operationId: 'getDevice',
   summary: 'The last status of one device',
+  description: 'With `If-None-Match` and the `ETag` of an earlier answer: 304 while the status is the same.',
   params: Type.Object({ deviceId: DeviceId }),
+  headers: Type.Object({ 'if-none-match': Type.Optional(Type.String()) }),
   querystring: NO_QUERY,
   response: {
-    200: jsonAnswer('The last status.', 'Device', EXAMPLE_DEVICE),
+    200: { ...jsonAnswer('The last status.', 'Device', EXAMPLE_DEVICE), headers: ETAG },
+    304: Type.Unsafe<undefined>({ type: 'null', description: 'The status is the same, as of now.' }),
     ...problemAnswers('unknown-device', 'partition-unavailable', 'overloaded'),
   },
 }

@@ -57,6 +57,10 @@ export class ApiServer implements AsyncDisposable {
     const { logger, notice, drainMs = 10_000 } = this.#options
     this.#closing.now = true
     logger.info('the API is closing')
+    // Whoever goes on asking meanwhile is to ask on a new connection, which a balancer gives to another process.
+    this.#app.server.prependListener('request', (_request, response) => {
+      response.shouldKeepAlive = false
+    })
     await notice?.()
     const cut = setTimeout(() => {
       logger.warn({ drainMs }, 'requests were still under way; their connections are cut')

@@ -5,8 +5,13 @@ import type { Freshness } from '../processor/contract/query.ts'
  * one non-empty JSON object, so its last byte is `}`.
  */
 export function spliceStatus(status: Uint8Array, members: string): string {
+  return `${openStatus(status)},${members}}`
+}
+
+/** The JSON text of a stored status without its last `}`. */
+export function openStatus(status: Uint8Array): string {
   const bytes = Buffer.isBuffer(status) ? status : Buffer.from(status.buffer, status.byteOffset, status.byteLength)
-  return `${bytes.toString('utf8', 0, bytes.length - 1)},${members}}`
+  return bytes.toString('utf8', 0, bytes.length - 1)
 }
 
 /** The members that an answer shows. */

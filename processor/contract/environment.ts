@@ -20,6 +20,13 @@ const Environment = Type.Object({
   HTTP_PORT: Port(8080, 'the API'),
   HOST: Type.String({ minLength: 1, default: '127.0.0.1', description: 'address that this process listens on' }),
   HTTP_HOST: Type.Optional(Type.String({ minLength: 1, description: 'address that the API listens on; unset: HOST' })),
+  HTTP_DRAIN_SECONDS: Type.Optional(
+    Type.Integer({
+      minimum: 0,
+      maximum: 60,
+      description: 'how long a stop is not ready and still answers; unset: 3 of an api process, else 0',
+    }),
+  ),
   DATA_DIR: Type.String({ minLength: 1, default: './data', description: 'folder of the embedded log and the stores' }),
   KAFKA_BROKERS: Type.Optional(
     Type.String({ pattern: '^[^,\\s]+:\\d+(,[^,\\s]+:\\d+)*$', description: 'host:port,…; unset: the embedded log' }),

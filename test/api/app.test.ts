@@ -1,3 +1,4 @@
+import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { instanceOf } from '../../api/problem.ts'
@@ -161,7 +162,7 @@ describe('the OpenAPI document', () => {
     const document = await documentOf(on.api)
     for (const operation of Object.values(document.paths).flatMap((methods) => Object.values(methods))) {
       expect(Object.keys(operation.responses)).toEqual(expect.arrayContaining(['200', '400', '500']))
-      for (const [status, { content }] of Object.entries(operation.responses)) {
+      for (const [status, { content = {} }] of Object.entries(operation.responses)) {
         for (const [type, { schema, examples = {} }] of Object.entries(content)) {
           expect(type === 'application/problem+json').toBe(Number(status) >= 400)
           const check = validatorOf(document, schema)
@@ -186,5 +187,47 @@ describe('the instance of a problem', () => {
     ['/é', '/%E9'],
   ])('is a URI reference for %s', (target, instance) => {
     expect(instanceOf(target)).toBe(instance)
+  })
+})
+
+const named = async (url: string, id?: string) => {
+  const { headers } = await on.api.inject({ url, headers: id === undefined ? {} : { 'x-request-id': id } })
+  return headers['x-request-id']
+}
+
+const caching = async (url: string) => (await on.api.inject(url)).headers['cache-control']
+
+describe('the name of a request', () => {
+  it('is what the caller says, in answers and problems alike', async () => {
+    for (const url of ['/livez', '/v1/devices/nobody', '/v1/devices/%zz', '/nowhere']) {
+      for (const id of ['a', 'x'.repeat(128), '0af7651916cd43dd8448eb211c80319c', 'A-1_b.c~d:e/f+g=@h']) {
+        expect(await named(url, id), url).toBe(id)
+      }
+    }
+  })
+
+  it('is made when there is none, or one that is long or odd, and is never the same', async () => {
+    const made = [await named('/livez'), await named('/nowhere')]
+    for (const id of ['', 'x'.repeat(129), 'a b', 'a"b', 'a;b', '<script>']) made.push(await named('/livez', id))
+    for (const id of made) expect(id).toMatch(/^request-[0-9a-z]+$/)
+    expect(new Set(made).size).toBe(made.length)
+  })
+
+  it('is in the log beside the error that it met', async () => {
+    const lines: string[] = []
+    const logger = pino({}, { write: (line: string) => lines.push(line) })
+    const reader = { get: () => Promise.reject(new TypeError('broken')) } as unknown as StatusReader
+    const { api } = await stage({ reader, logger })
+    await api.inject({ url: '/v1/devices/a', headers: { 'x-request-id': 'mine-1' } })
+    expect(lines.map((line) => JSON.parse(line).requestId)).toEqual(['mine-1'])
+    await api.close()
+  })
+})
+
+describe('caching', () => {
+  it('is for one caller, and only after asking again; problems are not kept', async () => {
+    on.fleet.put('a')
+    for (const url of ['/v1/devices/a', '/v1/devices', '/v1/partitions']) expect(await caching(url)).toBe('no-cache')
+    for (const url of ['/v1/devices/b', '/v1/devices?limit=0', '/nowhere']) expect(await caching(url)).toBe('no-store')
   })
 })

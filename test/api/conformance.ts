@@ -7,7 +7,7 @@ import type { Freshness } from '../../processor/contract/query.ts'
 interface Operation {
   readonly responses: Record<
     string,
-    { content: Record<string, { schema: object; examples?: Record<string, Example> }> }
+    { content?: Record<string, { schema: object; examples?: Record<string, Example> }> }
   >
   readonly requestBody?: { content: Record<string, { schema: object; example?: unknown }> }
   readonly parameters?: { name: string; in: string; schema: object }[]
@@ -71,6 +71,10 @@ function inlined(document: Document, node: unknown): unknown {
 export async function ask(api: Api, request: (InjectOptions & { url: string }) | string): Promise<Answered> {
   const options = typeof request === 'string' ? { url: request } : request
   const response = await api.inject(options)
+  if (response.statusCode === 304) {
+    const headers = response.headers as Answered['headers']
+    return { status: 304, headers, body: {} as Body, text: response.body }
+  }
   const document = await documentOf(api)
   const type = String(response.headers['content-type']).split(';')[0] as string
   const body: unknown = type.endsWith('json') ? response.json() : response.body
@@ -78,7 +82,7 @@ export async function ask(api: Api, request: (InjectOptions & { url: string }) |
   const schema =
     operation === undefined
       ? document.components.schemas.Problem
-      : operation.responses[response.statusCode]?.content[type]?.schema
+      : operation.responses[response.statusCode]?.content?.[type]?.schema
   expect(schema, `${response.statusCode} ${type} of ${options.url} is documented`).toBeDefined()
   expect(validatorOf(document, schema as object)(body), response.body).toBe(true)
   const headers = response.headers as Record<string, string | undefined>

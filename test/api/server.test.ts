@@ -145,7 +145,8 @@ describe('ApiServer', () => {
     const readiness = await fetch(`${server.url}/readyz`)
     expect(readiness.status).toBe(503)
     expect(await readiness.json()).toMatchObject({ detail: 'the process is shutting down' })
-    expect((await fetch(`${server.url}/livez`)).status).toBe(200)
+    const alive = await fetch(`${server.url}/livez`)
+    expect([alive.status, alive.headers.get('connection')]).toEqual([200, 'close'])
     notice.resolve()
     await closed
   })

@@ -99,7 +99,8 @@ describe('a token', () => {
       }
     }
     for (const url of ['/v1/devices/a', '/v1/devices', '/v1/partitions', '/metrics']) {
-      expect((await get(on, signed(CLAIMS), url)).status, url).toBe(200)
+      const { status, headers } = await get(on, signed(CLAIMS), url)
+      expect([status, headers['cache-control']], url).toEqual([200, 'private, no-cache'])
     }
     expect((await on.api.inject({ method: 'HEAD', url: '/v1/devices/a' })).statusCode).toBe(401)
     const authorization = `bearer ${signed(CLAIMS)}`
