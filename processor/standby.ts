@@ -1,5 +1,5 @@
 import { followChangelog } from './changelog.ts'
-import { CorruptedError } from './contract/errors.ts'
+import { CorruptedError, RetryableError } from './contract/errors.ts'
 import { Progress } from './progress.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
@@ -42,9 +42,9 @@ export class Standby implements Role {
     return undefined
   }
 
-  /** Resolves after `signal` aborted. Rejects when the store cannot be brought to hold what the changelog holds. */
+  /** Resolves after `signal` aborted; while the log does not answer, what is here is kept readable. Rejects when the store cannot be brought to hold what the changelog holds. */
   async run(signal: AbortSignal): Promise<void> {
-    const { logger, metrics, instance } = this.#context
+    const { logger, metrics, instance, limits, sleep } = this.#context
     const partition = this.#partition
     metrics.moved(instance, 'standby', undefined, 'restoring')
     try {
@@ -52,6 +52,12 @@ export class Standby implements Role {
         try {
           await this.#follow(signal)
         } catch (error) {
+          if (error instanceof RetryableError) {
+            if (signal.aborted) return
+            logger.warn({ partition, err: error }, 'the changelog cannot be read: trying again')
+            await sleep(limits.retryMinMs, signal)
+            continue
+          }
           // Wiping helps once: a changelog that is damaged itself is not mended by reading it again.
           if (!(error instanceof CorruptedError) || this.#wiped) throw error
           this.#wiped = true

@@ -121,13 +121,20 @@ export class Task implements Role {
     }
   }
 
-  /** What went wrong in the store concerns this copy, not the claim: true when the work can begin again. */
+  /**
+   * What went wrong in the store, or before the first commit, concerns this copy, not the claim: true when the work can
+   * begin again.
+   */
   async #mend(error: unknown, signal: AbortSignal): Promise<boolean> {
     const { logger, limits, sleep } = this.#context
     const { partition } = this.#claim
     if (error instanceof RetryableError && error.code === 'STORE_UNAVAILABLE') {
       logger.error({ partition, err: error }, 'store cannot be read: trying again')
       await sleep(limits.retryMaxMs, signal)
+    } else if (error instanceof RetryableError && error.code === 'LOG_UNAVAILABLE' && this.#state === 'restoring') {
+      if (signal.aborted) return true
+      logger.warn({ partition, err: error }, 'the log cannot be read: trying again')
+      await sleep(limits.retryMinMs, signal)
     } else if (error instanceof CorruptedError && (error.code === 'STORE_CORRUPTED' || this.#state === 'restoring')) {
       // A store that is damaged again before anything was committed would be wiped for ever.
       if (this.#wipedAt === this.#input) return false

@@ -5,9 +5,10 @@ import { MAX_BATCH_BYTES, MAX_RECORD_BYTES, tooLarge } from './kafka-append.ts'
 import { COUNT_AT, encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
 import type { BrokerConnection, BrokerRequests } from './kafka-broker.ts'
 import { asTidemark, GROUP_COORDINATOR, type KafkaCluster, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
+import { decodePosition, encodePosition, fetchCommitted } from './kafka-offsets.ts'
 import { type PartitionBatch, produce } from './kafka-produce.ts'
 import type { TopicNames } from './kafka-topics.ts'
-import type { Claim, NewRecord, Offset } from './log.ts'
+import type { Claim, LogIdentity, NewRecord, Offset } from './log.ts'
 
 /** A transaction that nobody ends is aborted after this, so that it holds up its readers no longer. */
 const TRANSACTION_TIMEOUT_MS = 15_000
@@ -18,7 +19,6 @@ const LANES = 4
 /** Producer epochs are 16 bits; a producer id that ran out of them is followed by a higher one. */
 const EPOCHS = 0x1_0000
 const MIN_RATE_MS = 10_000
-const NEVER_COMMITTED = -1
 const MAX_SEQUENCE = 0x7fff_ffff
 
 const FENCING = new Set(['INVALID_PRODUCER_EPOCH', 'INVALID_PRODUCER_ID_MAPPING'])
@@ -29,7 +29,7 @@ export interface ClaimContext {
   readonly cluster: KafkaCluster
   readonly names: TopicNames
   readonly group: string
-  readonly partitions: number
+  readonly identity: LogIdentity
   readonly logger: Logger
   /** Offset of the oldest telemetry record kept, for a partition that was never committed. */
   oldest(partition: number): Promise<Offset>
@@ -113,7 +113,7 @@ export class KafkaClaim implements Claim {
   }
 
   async #transact(changelog: readonly NewRecord[], deadLetters: readonly NewRecord[], next: Offset): Promise<Offset> {
-    const { cluster, group, names } = this.#context
+    const { cluster, group, identity, names } = this.#context
     const batches = this.#encode(changelog, deadLetters)
     const topics = [...Map.groupBy(batches, ({ topic }) => topic)].map(([topic, parts]) => ({
       topic,
@@ -126,18 +126,32 @@ export class KafkaClaim implements Claim {
       this.#produce(batches),
       this.#coordinated((requests) => requests.addOffsetsToTxn({ ...this.#transaction, groupId: group })),
     ])
-    const offset = { partition: this.partition, offset: next, metadata: `${end}` }
-    await this.#persist(async () => {
-      const { requests } = await cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
-      const inputs = [{ topic: names.telemetry, partitions: [offset] }]
-      await requests.txnOffsetCommit({ ...this.#transaction, groupId: group, topics: inputs })
-    })
+    const offset = { partition: this.partition, offset: next, metadata: encodePosition(end, identity) }
+    const inputs = [{ topic: names.telemetry, partitions: [offset] }]
+    await this.#step(
+      () => cluster.coordinator(this.#lane, GROUP_COORDINATOR, group),
+      ({ requests }) => requests.txnOffsetCommit({ ...this.#transaction, groupId: group, topics: inputs }),
+    )
     await this.#coordinated((requests) => requests.endTxn({ ...this.#transaction, transactionResult: true }))
     return end
   }
 
-  #persist<T>(attempt: () => Promise<T>): Promise<T> {
-    return this.#context.cluster.persist(this.#deadline - performance.now(), undefined, attempt)
+  /**
+   * Sends a request of the transaction to the broker that `find` finds, and again only after an answer that calls for it.
+   * One whose answer is lost may still be on its way: had this transaction gone on without it, it could commit half of
+   * the next one, or put the next one's offset back. So the claim ends there, and the next one fences what is on its way.
+   */
+  #step<T>(find: () => Promise<BrokerConnection>, send: (connection: BrokerConnection) => Promise<T>): Promise<T> {
+    return this.#context.cluster.persist(this.#deadline - performance.now(), undefined, async () => {
+      const connection = await find()
+      try {
+        return await send(connection)
+      } catch (error) {
+        // Ours are thrown before anything is sent.
+        if (error instanceof RetryableError || typeOf(error) !== undefined) throw error
+        throw new Error(`the answer of a broker was lost: ${String(error)}`, { cause: error })
+      }
+    })
   }
 
   get #transaction(): { transactionalId: string; producerId: number; producerEpoch: number } {
@@ -147,17 +161,17 @@ export class KafkaClaim implements Claim {
 
   async #coordinated(request: (requests: BrokerRequests) => Promise<unknown>): Promise<void> {
     const { cluster } = this.#context
-    await this.#persist(async () => {
-      const id = this.#transaction.transactionalId
-      await request((await cluster.coordinator(this.#lane, TRANSACTION_COORDINATOR, id)).requests)
-    })
+    await this.#step(
+      () => cluster.coordinator(this.#lane, TRANSACTION_COORDINATOR, this.#transaction.transactionalId),
+      ({ requests }) => request(requests),
+    )
   }
 
   #encode(changelog: readonly NewRecord[], deadLetters: readonly NewRecord[]): PartitionBatch[] {
-    const { names, partitions } = this.#context
+    const { names, identity } = this.#context
     const batches: PartitionBatch[] = []
     this.#cut(names.status, this.partition, changelog, batches)
-    const of = ({ key }: NewRecord): number => (key === null ? this.partition : partitionOf(key, partitions))
+    const of = ({ key }: NewRecord): number => (key === null ? this.partition : partitionOf(key, identity.partitions))
     for (const [partition, records] of Map.groupBy(deadLetters, of)) {
       this.#cut(names['dead-letters'], partition, records, batches)
     }
@@ -199,14 +213,15 @@ export class KafkaClaim implements Claim {
 
   #produceOne(batch: PartitionBatch): Promise<Offset> {
     const { cluster } = this.#context
-    return this.#persist(async () => {
-      const leader = await cluster.leader(batch.topic, batch.partition)
-      const connection: BrokerConnection = await cluster.connection(this.#lane, leader)
-      const [produced] = await produce(connection, this.#transaction.transactionalId, [batch])
-      if (produced === undefined) throw new RetryableError('LOG_UNAVAILABLE', `${batch.topic}: an empty answer`)
-      if (produced.error !== undefined) throw produced.error
-      return produced.baseOffset
-    })
+    return this.#step(
+      async () => cluster.connection(this.#lane, await cluster.leader(batch.topic, batch.partition)),
+      async (connection) => {
+        const [produced] = await produce(connection, this.#transaction.transactionalId, [batch])
+        if (produced === undefined) throw new Error(`${batch.topic}: an empty answer`)
+        if (produced.error !== undefined) throw produced.error
+        return produced.baseOffset
+      },
+    )
   }
 
   #judge(error: unknown): TidemarkError {
@@ -231,18 +246,21 @@ function isFencing(error: unknown): boolean {
 
 /** Where the partition stands, from the committed offset and its metadata. */
 async function committed(context: ClaimContext, partition: number, signal: AbortSignal): Promise<KafkaClaim['start']> {
-  const { cluster, group, names } = context
-  const response = await cluster.persist(PATIENCE_MS, signal, async () => {
-    const { requests } = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
-    return requests.offsetFetch({ groupId: group, topics: [{ topic: names.telemetry, partitions: [{ partition }] }] })
+  const { cluster, group, identity, names } = context
+  const found = await cluster.persist(PATIENCE_MS, signal, async () => {
+    const connection = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
+    return fetchCommitted(connection, group, names.telemetry, partition)
   })
-  const found = response.responses[0]?.partitions[0]
-  const input = found === undefined ? NEVER_COMMITTED : Number(found.offset)
-  const metadata = found?.metadata ?? ''
-  if (input !== NEVER_COMMITTED && /^\d+$/.test(metadata)) return { input, changelogEnd: Number(metadata) }
+  const position = found === undefined ? undefined : decodePosition(found.metadata)
+  if (found !== undefined && position !== undefined) {
+    for (const topic of ['telemetry', 'status'] as const) {
+      if (position[topic] !== identity[topic]) throw recreated(group, names[topic], partition)
+    }
+    return { input: found.offset, changelogEnd: position.changelogEnd }
+  }
   // Somebody set the offset with another tool, or this is the first claim ever. Nobody else writes the changelog now.
   const { end, empty } = await context.changelog(partition)
-  if (input !== NEVER_COMMITTED) return { input, changelogEnd: end }
+  if (found !== undefined) return { input: found.offset, changelogEnd: end }
   if (!empty) {
     throw new ConfigurationError(
       'LOG_MISMATCH',
@@ -251,4 +269,12 @@ async function committed(context: ClaimContext, partition: number, signal: Abort
     )
   }
   return { input: await context.oldest(partition), changelogEnd: end }
+}
+
+function recreated(group: string, topic: string, partition: number): ConfigurationError {
+  return new ConfigurationError(
+    'LOG_MISMATCH',
+    `topic ${topic} is not the one that group ${group} committed its offset of partition ${partition} with: it was ` +
+      'created anew; to begin anew too, delete the changelog topic and the group (kafka-consumer-groups --delete)',
+  )
 }

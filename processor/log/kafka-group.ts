@@ -99,8 +99,8 @@ export class KafkaGroup {
   }
 
   #ownersOf(members: readonly { memberMetadata: Buffer; memberAssignment: Buffer }[]): OwnerMap {
-    const { partitions, names } = this.#claims
-    const owners = Array.from({ length: partitions }, () => ({
+    const { identity, names } = this.#claims
+    const owners = Array.from({ length: identity.partitions }, () => ({
       active: undefined as Owner | undefined,
       standbys: [] as Owner[],
     }))

@@ -116,7 +116,11 @@ export class KafkaRoles {
     const { signal } = claiming
     while (!signal.aborted) {
       try {
-        if (slot.doubtful) await this.#options.confirmed(signal)
+        if (slot.doubtful) {
+          // It may be long until the group answers; what is here is still worth reading.
+          if (slot.role === undefined) this.#start(slot, 'standby', undefined)
+          await this.#options.confirmed(signal)
+        }
         if (signal.aborted) break
         const claim = await this.#options.take(slot.partition, signal)
         if (signal.aborted) return

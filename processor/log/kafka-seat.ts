@@ -65,7 +65,7 @@ export class KafkaSeat {
     this.#metrics = metrics
     this.#peers = new KafkaPeers(logger, suspect)
     this.#lane = `group ${member.instance}`
-    this.#roles = new KafkaRoles(member, claims.partitions, {
+    this.#roles = new KafkaRoles(member, claims.identity.partitions, {
       logger,
       take: (partition, signal) => KafkaClaim.take(claims, partition, signal),
       confirmed: (signal) => this.#confirmed(signal),
@@ -144,7 +144,8 @@ export class KafkaSeat {
   }
 
   #assign({ members }: Joined): { memberId: string; memberAssignment: Buffer }[] {
-    const { names, partitions } = this.#claims
+    const { names, identity } = this.#claims
+    const { partitions } = identity
     const { standbys } = this.#options
     const load: number[] = []
     const candidates = members.flatMap(({ memberId, memberMetadata }) => {

@@ -104,7 +104,7 @@ export class KafkaLog implements Log {
       cluster,
       names,
       group,
-      partitions: identity.partitions,
+      identity,
       logger,
       oldest: async (index) => (await this.bounds({ topic: 'telemetry', index })).start,
       changelog: (index) => this.#changelog(index),

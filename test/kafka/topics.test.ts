@@ -152,6 +152,27 @@ describe.skipIf(kafkaMissing !== undefined)('topics on Kafka', { timeout: PATIEN
     await vi.waitFor(() => expect(second.outcome).toMatchObject({ code: 'LOG_MISMATCH' }), PATIENCE_MS)
     expect(String(second.outcome)).toMatch(/has no committed offset/)
   })
+
+  test.each(['telemetry', 'status'] as const)('a %s that was created anew is not continued from', async (topic) => {
+    const prefix = `anew-${randomUUID()}`
+    const before = await open(prefix, { partitions: 1 })
+    const first = new TestMember('a', { active: commitOnce }).join(before)
+    await read(before, 'status', 0, 0, (records) => records.length > 0)
+    await first.leave()
+    await before[Symbol.asyncDispose]()
+    await topicTool(['--delete', '--topic', `${prefix}.${topic}`])
+    await using after = await vi.waitFor(async () => {
+      const log = await open(prefix, { partitions: 1 })
+      if (log.identity[topic] !== before.identity[topic]) return log
+      await log[Symbol.asyncDispose]()
+      throw new Error('the topic is still there')
+    }, PATIENCE_MS)
+    const second = new TestMember('b').join(after)
+    await vi.waitFor(() => expect(second.outcome).toMatchObject({ code: 'LOG_MISMATCH' }), PATIENCE_MS)
+    // With the input topic Kafka has also forgotten what was committed for it.
+    const reason = topic === 'status' ? /\.status is not the one .* was created anew/ : /has no committed offset for/
+    expect(String(second.outcome)).toMatch(reason)
+  })
 })
 
 async function commitOnce(claim: Claim, signal: AbortSignal): Promise<void> {

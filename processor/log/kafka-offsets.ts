@@ -1,0 +1,66 @@
+import { type BrokerConnection, errorOf } from './kafka-broker.ts'
+import { WireReader, WireWriter } from './kafka-wire.ts'
+import type { LogIdentity, Offset } from './log.ts'
+
+const OFFSET_FETCH = 9
+/** The first that knows `require stable`. */
+const OFFSET_FETCH_VERSION = 7
+const REQUIRE_STABLE = 1
+const NEVER_COMMITTED = -1
+
+export interface CommittedOffset {
+  readonly offset: Offset
+  readonly metadata: string
+}
+
+/**
+ * What the group has committed for one partition; undefined for nothing. An offset whose transaction is not decided yet
+ * is no answer, but the error UNSTABLE_OFFSET_COMMIT (KIP-447): the one before it would have records counted twice.
+ */
+export async function fetchCommitted(
+  connection: BrokerConnection,
+  group: string,
+  topic: string,
+  partition: number,
+): Promise<CommittedOffset | undefined> {
+  const writer = new WireWriter().unsignedVarint(0).compactString(group)
+  writer.unsignedVarint(2).compactString(topic).unsignedVarint(2).int32(partition).unsignedVarint(0)
+  const request = writer.int8(REQUIRE_STABLE).unsignedVarint(0).finish()
+  const reader = new WireReader(await connection.send(OFFSET_FETCH, 'OffsetFetch', OFFSET_FETCH_VERSION, [request]))
+  reader.tags()
+  reader.int32()
+  let found: CommittedOffset | undefined
+  reader.compactArray(() => {
+    reader.compactString()
+    reader.compactArray(() => {
+      reader.int32()
+      const offset = reader.int64()
+      reader.int32()
+      const metadata = reader.compactString() ?? ''
+      check(reader.int16())
+      reader.tags()
+      if (offset !== NEVER_COMMITTED) found = { offset, metadata }
+    })
+    reader.tags()
+  })
+  check(reader.int16())
+  return found
+}
+
+function check(code: number): void {
+  if (code !== 0) throw errorOf(code)
+}
+
+/** What travels with a committed offset: the changelog's end, and of which topics both speak. */
+export function encodePosition(changelogEnd: Offset, { telemetry, status }: LogIdentity): string {
+  return `${changelogEnd} ${telemetry} ${status}`
+}
+
+/** Undefined for what somebody else has written. */
+export function decodePosition(
+  metadata: string,
+): { readonly changelogEnd: Offset; readonly telemetry: string; readonly status: string } | undefined {
+  const [end = '', telemetry = '', status = ''] = metadata.split(' ')
+  if (!/^\d{1,15}$/.test(end) || telemetry === '' || status === '') return undefined
+  return { changelogEnd: Number(end), telemetry, status }
+}
