@@ -11,6 +11,7 @@ import { ApiServer } from './api/server.ts'
 import { runToken } from './api/token-command.ts'
 import { Tokens } from './api/tokens.ts'
 import { Ingest } from './ingest/ingest.ts'
+import project from './package.json' with { type: 'json' }
 import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError } from './processor/contract/errors.ts'
 import { Endpoint } from './processor/endpoint.ts'
@@ -219,7 +220,9 @@ async function openApi(here: Process, { host, tokens: settings }: Access): Promi
   const api = await ApiServer.open({
     reader,
     checks: () => unreadiness(checks),
+    version: project.version,
     tokens,
+    ratePerMinute: configuration.HTTP_REQUESTS_PER_MINUTE,
     requestIdPrefix: randomUUID().slice(0, 8),
     notice: () => sleep(noticeMs(here)),
     host,

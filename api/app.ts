@@ -1,4 +1,6 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import { constants } from 'node:zlib'
+import compress, { type FastifyCompressOptions } from '@fastify/compress'
 import swagger from '@fastify/swagger'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
@@ -9,6 +11,7 @@ import type { StatusReader } from '../processor/contract/query.ts'
 import { requireTokens } from './auth.ts'
 import { letAnyoneDoAll, requireScopes } from './caller.ts'
 import { deviceRoutes } from './devices.ts'
+import { docsRoutes } from './docs.ts'
 import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers } from './documentation.ts'
 import { Gate } from './gate.ts'
 import { healthRoutes } from './health.ts'
@@ -16,6 +19,7 @@ import { DEFAULT_LIMITS, type Limits } from './limits.ts'
 import { measureReads, RequestDurations } from './measures.ts'
 import { partitionRoutes } from './partitions.ts'
 import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf } from './problem.ts'
+import { limitRates } from './rate-limit.ts'
 import { requestNames } from './request-id.ts'
 import { COMPONENTS } from './schemas.ts'
 import type { Tokens } from './tokens.ts'
@@ -35,6 +39,8 @@ export interface AppOptions {
   readonly version?: string
   /** Of the names of requests that come without one: unlike that of every other process. */
   readonly requestIdPrefix?: string
+  /** Requests a minute of one caller, counted in this process; undefined: no limit. */
+  readonly ratePerMinute?: number | undefined
   /** Undefined: anyone may do all. */
   readonly tokens?: Tokens | undefined
 }
@@ -48,10 +54,10 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   // Nothing is to be dropped or converted in an answer, so that the schemas of answers only document.
   api.setSerializerCompiler(() => JSON.stringify)
   const unknown = rememberRoutes(api)
-  api.setNotFoundHandler((request, reply) => answerError(unknown(request.url), request, reply, logger))
+  api.setNotFoundHandler((request, reply) => answerError(unknown(request), request, reply, logger))
   api.setErrorHandler((error, request, reply) => {
     // Fastify reads the body before it says that there is no such route: then the body is not what is wrong.
-    answerError(request.is404 ? unknown(request.url) : error, request, reply, logger)
+    answerError(request.is404 ? unknown(request) : error, request, reply, logger)
   })
   // Beside JSON, Fastify would take text.
   api.removeContentTypeParser('text/plain')
@@ -71,9 +77,15 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   })
   for (const component of COMPONENTS) api.addSchema(component)
   await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
+  await api.register(compress, COMPRESSION)
+  await api.register(async (docs: Api) => {
+    durations.observeRoutes(docs)
+    await docsRoutes(docs)
+  })
   await api.register(async (routes: Api) => {
     durations.observeRoutes(routes)
     requireScopes(routes)
+    if (options.ratePerMinute !== undefined) await limitRates(routes, options.ratePerMinute)
     documentScopes(routes, options.tokens !== undefined)
     deviceRoutes(routes, { reader, single, many, limits })
     partitionRoutes(routes, reader, many)
@@ -84,6 +96,19 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   api.addHook('onResponse', durations.hook('any', 'none'))
   await api.ready()
   return api
+}
+
+/** Of answers for those who ask for it, but on routes that say `compress: false`, and of event streams. */
+const COMPRESSION: FastifyCompressOptions = {
+  encodings: ['br', 'gzip'],
+  // Under it, bytes, a packet is a packet.
+  threshold: 2048,
+  // Up to so many bytes are compressed at once, which takes well under a millisecond; more is a stream, in other threads.
+  syncThreshold: 16 * 1024,
+  zlibOptions: { level: 4 },
+  brotliOptions: { params: { [constants.BROTLI_PARAM_QUALITY]: 4 } },
+  // A small body could become a huge one.
+  globalDecompression: false,
 }
 
 function createFastify(limits: Limits, logger: Logger, genReqId: (request: IncomingMessage) => string): Api {
@@ -133,18 +158,20 @@ function answerError(error: unknown, request: FastifyRequest, reply: FastifyRepl
 }
 
 /** The problem of a request target that no route answers: 405 when another method would do, else 404. */
-function rememberRoutes(api: Api): (target: string) => ProblemError {
+function rememberRoutes(api: Api): (request: { url: string; method: string }) => ProblemError {
   const routes: { path: RegExp; exact: boolean; methods: string[] }[] = []
   api.addHook('onRoute', ({ url, method }) => {
-    const path = new RegExp(`^${url.replaceAll('.', '\\.').replace(/:\w+/g, '[^/]+')}$`)
+    const path = new RegExp(`^${url.replaceAll('.', '\\.').replaceAll('*', '.*').replace(/:\w+/g, '[^/]+')}$`)
     routes.push({ path, exact: !url.includes(':'), methods: [method].flat() })
   })
-  return (target) => {
-    const path = target.split('?', 1)[0] as string
+  return ({ url, method }) => {
+    const path = url.split('?', 1)[0] as string
     const matching = routes.filter((route) => route.path.test(path))
     const exact = matching.filter((route) => route.exact)
     const allowed = new Set((exact.length > 0 ? exact : matching).flatMap((route) => route.methods))
-    if (allowed.size === 0) return new ProblemError('unknown-route', 'there is nothing at this path; see /openapi.json')
+    // A route that serves files is asked for one that it lacks.
+    if (allowed.size === 0 || allowed.has(method))
+      return new ProblemError('unknown-route', 'there is nothing at this path; see /openapi.json')
     const allow = Array.from(allowed).sort().join(', ')
     return new ProblemError('method-not-allowed', `this path allows ${allow}`, {}, { allow })
   }
@@ -175,6 +202,7 @@ const LINKS = {
   partitions: '/v1/partitions',
   metrics: '/metrics',
   openapi: '/openapi.json',
+  docs: '/docs',
 }
 
 function indexRoutes(api: Api): void {

@@ -27,7 +27,7 @@ const NO_QUERY = Type.Object({}, { additionalProperties: false })
 const SLICE = 200
 
 export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceRoutes): void {
-  api.get('/v1/devices/:deviceId', { schema: GET_DEVICE, config: READ }, async (request, reply) => {
+  api.get('/v1/devices/:deviceId', { schema: GET_DEVICE, config: READ, compress: false }, async (request, reply) => {
     const { deviceId } = request.params
     if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
     const { status, freshness } = await single.run(() => reader.get(deviceId))

@@ -52,6 +52,7 @@ const CHALLENGE = { 'WWW-Authenticate': { type: 'string', description: 'What the
 const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {
   401: CHALLENGE,
   403: CHALLENGE,
+  429: RETRY_AFTER,
   503: RETRY_AFTER,
 }
 
@@ -59,12 +60,17 @@ const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {
 export function documentScopes(api: Api, enforced: boolean): void {
   api.addHook('onRoute', (route) => {
     const { scope } = route.config ?? {}
-    if (scope === undefined || scope === null) return
+    if (scope === undefined) return
+    if (scope === null) {
+      route.schema = { tags: ['Process'], ...route.schema }
+      return
+    }
     const response = route.schema?.response as Record<string, ResponseDoc>
     route.schema = {
+      tags: [scope === 'ops:read' ? 'Operations' : 'Devices'],
       ...route.schema,
       ...(enforced ? { security: [{ bearer: [scope] }] } : {}),
-      response: withProblems(response, ['unauthorized', 'forbidden', 'keys-unavailable']),
+      response: withProblems(response, ['unauthorized', 'forbidden', 'too-many-requests', 'keys-unavailable']),
     }
   })
 }
@@ -75,6 +81,7 @@ const DETAILS: Readonly<Partial<Record<ProblemKind, object>>> = {
     errors: [{ field: 'limit', message: 'must be <= 1000' }],
   },
   unauthorized: { detail: 'the token is not accepted: it has expired' },
+  'too-many-requests': { detail: 'more than 600 requests a minute' },
   forbidden: { detail: 'the token lacks the scope devices:read' },
   'unknown-device': { detail: 'no telemetry of device truck-18 has been seen', freshness: exampleFreshness() },
   'partition-unavailable': { detail: 'no copy of partition 3 can answer now: it is being restored' },
@@ -126,6 +133,10 @@ Every answer says how fresh it is. Errors are \`application/problem+json\` (RFC 
 blame. Beside what each operation lists: an unknown path is answered with 404, a known path with another method with 405
 and \`Allow\`, both as problems. \`HEAD\` is answered wherever \`GET\` is. Query parameters that are not listed are refused
 under /v1.
+
+Every answer has an \`X-Request-Id\`: the caller's, or one of our own. Where requests are limited, \`RateLimit-Limit\`,
+\`RateLimit-Remaining\` and \`RateLimit-Reset\` say how many a caller has left for how many seconds; each process counts for
+itself. Answers are compressed (br, gzip) for those who accept that.
 
 Where a token is asked for, it is a JWT, sent as \`Authorization: Bearer …\` (RFC 6750). Its claim \`scope\` names what it is
 for; a claim \`devices\`, an array of beginnings of device ids, narrows it to these devices: others are not in lists, and

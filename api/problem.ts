@@ -13,6 +13,7 @@ export const PROBLEMS = {
   'body-too-large': [413, 'Body too large'],
   'answer-too-large': [413, 'Answer too large'],
   'unsupported-media-type': [415, 'Unsupported media type'],
+  'too-many-requests': [429, 'Too many requests'],
   'headers-too-large': [431, 'Headers too large'],
   'internal-error': [500, 'Internal error'],
   'partition-unavailable': [503, 'Partition unavailable'],

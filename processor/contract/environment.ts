@@ -27,6 +27,9 @@ const Environment = Type.Object({
       description: 'how long a stop is not ready and still answers; unset: 3 of an api process, else 0',
     }),
   ),
+  HTTP_REQUESTS_PER_MINUTE: Type.Optional(
+    Type.Integer({ minimum: 1, maximum: 100_000_000, description: 'of one caller, in this process; unset: no limit' }),
+  ),
   DATA_DIR: Type.String({ minLength: 1, default: './data', description: 'folder of the embedded log and the stores' }),
   KAFKA_BROKERS: Type.Optional(
     Type.String({ pattern: '^[^,\\s]+:\\d+(,[^,\\s]+:\\d+)*$', description: 'host:port,…; unset: the embedded log' }),

@@ -1,3 +1,4 @@
+import { brotliDecompressSync, gunzipSync, gzipSync } from 'node:zlib'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -174,7 +175,7 @@ describe('the OpenAPI document', () => {
 
   it('is linked from the index', async () => {
     const { body } = await ask(on.api, '/')
-    for (const url of Object.values(body.links)) expect((await ask(on.api, url)).status, url).toBe(200)
+    for (const url of Object.values(body.links)) expect((await on.api.inject(url)).statusCode, url).toBe(200)
   })
 })
 
@@ -229,5 +230,92 @@ describe('caching', () => {
     on.fleet.put('a')
     for (const url of ['/v1/devices/a', '/v1/devices', '/v1/partitions']) expect(await caching(url)).toBe('no-cache')
     for (const url of ['/v1/devices/b', '/v1/devices?limit=0', '/nowhere']) expect(await caching(url)).toBe('no-store')
+  })
+})
+
+const read = (encoding: string, url: string) =>
+  on.api.inject({ url, headers: encoding === '' ? {} : { 'accept-encoding': encoding } })
+
+describe('compression', () => {
+  const unpack: Record<string, (bytes: Buffer) => Buffer> = { br: brotliDecompressSync, gzip: gunzipSync }
+
+  it.each([10, 500])('is of what many devices say, for those who accept it: %i devices', async (count) => {
+    for (let i = 0; i < count; i++) on.fleet.put(`d${i}`)
+    const url = `/v1/devices?limit=${count}`
+    const plain = await read('', url)
+    expect(plain.headers).not.toHaveProperty('content-encoding')
+    for (const [accepted, encoding] of [
+      ['gzip', 'gzip'],
+      ['gzip, deflate, br', 'br'],
+      ['br;q=0, gzip;q=0.5', 'gzip'],
+    ] as const) {
+      const { headers, rawPayload } = await read(accepted, url)
+      expect([headers['content-encoding'], headers.vary]).toEqual([encoding, 'accept-encoding'])
+      expect(rawPayload.length).toBeLessThan(plain.rawPayload.length / 2)
+      expect(unpack[encoding]?.(rawPayload).toString()).toBe(plain.body)
+    }
+    for (const accepted of ['identity', 'zstd', 'deflate', '*;q=0', ';;q=x']) {
+      const { statusCode, headers, body } = await read(accepted, url)
+      expect([statusCode, headers['content-encoding'], body], accepted).toEqual([200, undefined, plain.body])
+    }
+  })
+
+  it('is not of little, nor of one device', async () => {
+    on.fleet.put('a', { t: { value: 'x'.repeat(5000), at: '2026-11-24T10:00:00.000Z' } })
+    for (const url of ['/livez', '/v1/devices/a', '/v1/devices/nobody']) {
+      expect((await read('gzip, br', url)).headers, url).not.toHaveProperty('content-encoding')
+    }
+  })
+
+  it('of a request is refused: a small body could become a huge one', async () => {
+    const headers = { 'content-type': 'application/json', 'content-encoding': 'gzip' }
+    const payload = gzipSync('{"deviceIds":["a"]}')
+    const request = { method: 'POST', url: '/v1/devices/batch-get', headers, payload } as const
+    expect((await ask(on.api, request)).status).toBe(400)
+  })
+})
+
+describe('the limit of requests', () => {
+  it('is of each caller, says what is left, and answers 429', async () => {
+    const { api } = await stage({ ratePerMinute: 3 })
+    const from = (remoteAddress: string, url = '/v1/devices') => ask(api, { url, remoteAddress })
+    for (const left of ['2', '1', '0']) {
+      const { status, headers } = await from('10.0.0.1')
+      expect([status, headers['ratelimit-limit'], headers['ratelimit-remaining']]).toEqual([200, '3', left])
+    }
+    for (const url of ['/v1/devices', '/v1/devices/a', '/v1/partitions', '/metrics']) {
+      const { status, headers, body } = await from('10.0.0.1', url)
+      expect([status, body.type]).toEqual([429, 'urn:tidemark:problem:too-many-requests'])
+      expect(Number(headers['retry-after'])).toBeGreaterThan(0)
+    }
+    expect((await from('10.0.0.2')).status).toBe(200)
+    for (const url of ['/livez', '/readyz', '/openapi.json']) expect((await from('10.0.0.1', url)).status).toBe(200)
+    await api.close()
+  })
+
+  it('is none unless one is given', async () => {
+    expect((await ask(on.api, '/v1/devices')).headers).not.toHaveProperty('ratelimit-limit')
+  })
+})
+
+describe('/docs', () => {
+  it('shows the document by what this process alone serves', async () => {
+    const page = await on.api.inject('/docs')
+    expect(page.statusCode).toBe(200)
+    expect(page.headers['content-security-policy']).toContain("default-src 'none'; script-src 'self'")
+    const sources = Array.from(page.body.matchAll(/(?:src|href)="([^"]+)"/g), ([, source]) => source as string)
+    expect(sources.length).toBeGreaterThan(4)
+    for (const source of sources) {
+      expect(source).toMatch(/^\/docs\/static\//)
+      expect((await on.api.inject(source)).statusCode, source).toBe(200)
+    }
+    const shown = (await on.api.inject('/docs/json')).json()
+    expect(shown).toEqual(await documentOf(on.api))
+  })
+
+  it('has no other files', async () => {
+    for (const url of ['/docs/static/nope.js', '/docs/static/..%2fpackage.json', '/docs/x']) {
+      expect((await ask(on.api, url)).status, url).toBe(404)
+    }
   })
 })
