@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { ConfigurationError, FencedError, RetryableError } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
+import type { Position as RecordPosition } from '../contract/position.ts'
 import type { NewRecord, Offset } from '../contract/record.ts'
 import type { EmbeddedMetrics } from './embedded-metrics.ts'
 import type { EmbeddedPartition } from './embedded-partition.ts'
@@ -29,6 +30,8 @@ interface Append {
   readonly topic: 'telemetry' | 'dead-letters'
   readonly records: readonly NewRecord[]
   readonly bytes: number
+  /** Where the last of the records will be, once that is durable. */
+  readonly placed: ((position: RecordPosition) => void) | undefined
   resolve(): void
   reject(error: Error): void
 }
@@ -83,7 +86,19 @@ export class EmbeddedWriter {
     this.#options = options
   }
 
-  append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {
+  async write(record: NewRecord): Promise<RecordPosition> {
+    let position: RecordPosition | undefined
+    await this.append('telemetry', [record], (placed) => {
+      position = placed
+    })
+    return position as RecordPosition
+  }
+
+  append(
+    topic: 'telemetry' | 'dead-letters',
+    records: readonly NewRecord[],
+    placed?: (position: RecordPosition) => void,
+  ): Promise<void> {
     if (records.length === 0) return Promise.resolve()
     let bytes = 0
     for (const record of records) {
@@ -100,7 +115,7 @@ export class EmbeddedWriter {
     }
     this.#queuedBytes += bytes
     return new Promise((resolve, reject) => {
-      this.#queue.push({ kind: 'append', topic, records, bytes, resolve, reject })
+      this.#queue.push({ kind: 'append', topic, records, bytes, placed, resolve, reject })
       this.#start()
     })
   }
@@ -209,10 +224,12 @@ export class EmbeddedWriter {
       taken++
       if (work.kind === 'append') {
         const topic = partitions[work.topic]
+        let partition: EmbeddedPartition | undefined
         for (const record of work.records) {
-          const partition = topic[this.#partitionOf(record, topic.length)] as EmbeddedPartition
+          partition = topic[this.#partitionOf(record, topic.length)] as EmbeddedPartition
           if (partition.stage(record)) touched.push(partition)
         }
+        if (partition !== undefined) work.placed?.({ partition: partition.index, offset: partition.stagedEnd - 1 })
         bytes += work.bytes
         this.#queuedBytes -= work.bytes
         written.set(work, undefined)

@@ -10,8 +10,8 @@ import { Pace } from './embedded-pace.ts'
 import { EmbeddedPartition } from './embedded-partition.ts'
 import { decodeNumbers, EmbeddedStorage, storageKey } from './embedded-storage.ts'
 import { EmbeddedUpkeep } from './embedded-upkeep.ts'
-import { EmbeddedWriter, type Position } from './embedded-writer.ts'
-import type { Batch, BatchLimits, Log, LogIdentity, Member, Partition, Topic } from './log.ts'
+import { EmbeddedWriter, type Position as Standing } from './embedded-writer.ts'
+import type { Batch, BatchLimits, Log, LogIdentity, Member, Partition, Position, Topic } from './log.ts'
 import { Retention } from './retention.ts'
 
 const MIB = 1024 * 1024
@@ -68,7 +68,7 @@ export class EmbeddedLog implements Log {
   readonly identity: LogIdentity
   readonly #storage: EmbeddedStorage
   readonly #partitions: Readonly<Record<Topic, readonly EmbeddedPartition[]>>
-  readonly #positions: Position[] = []
+  readonly #positions: Standing[] = []
   readonly #cleaners: readonly Cleaner[]
   readonly #writer: EmbeddedWriter
   readonly #pace: Pace
@@ -155,6 +155,12 @@ export class EmbeddedLog implements Log {
   async append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {
     await this.#writer.append(topic, records)
     if (topic === 'telemetry') await this.#pace.hold()
+  }
+
+  async write(record: NewRecord): Promise<Position> {
+    const position = await this.#writer.write(record)
+    await this.#pace.hold()
+    return position
   }
 
   follow(at: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch> {

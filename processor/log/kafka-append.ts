@@ -6,7 +6,7 @@ import { encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
 import { asTidemark, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
 import type { KafkaHealth } from './kafka-health.ts'
 import { type PartitionBatch, produce } from './kafka-produce.ts'
-import type { NewRecord } from './log.ts'
+import type { NewRecord, Position } from './log.ts'
 
 /** As Kafka's own default for a message. A larger record is refused. */
 export const MAX_RECORD_BYTES = 1024 * 1024
@@ -25,6 +25,8 @@ const LANE = 'append'
 interface Append {
   left: number
   error: TidemarkError | undefined
+  /** Where the last of its records that were sent is; undefined while no broker has said. */
+  last: Position | undefined
   resolve(): void
   reject(error: Error): void
 }
@@ -80,8 +82,19 @@ export class KafkaAppender {
     this.#options = options
   }
 
-  append(topic: string, partitions: number, records: readonly NewRecord[]): Promise<void> {
-    if (records.length === 0) return Promise.resolve()
+  async write(topic: string, partitions: number, record: NewRecord): Promise<Position> {
+    const position = await this.#append(topic, partitions, [record])
+    if (position !== undefined) return position
+    // A broker that has forgotten the batch knows it for a repeat, and no more.
+    throw new RetryableError('LOG_UNAVAILABLE', `a record is in ${topic}, but where is not known`)
+  }
+
+  async append(topic: string, partitions: number, records: readonly NewRecord[]): Promise<void> {
+    if (records.length > 0) await this.#append(topic, partitions, records)
+  }
+
+  /** Resolves with where the last of the records is, when the broker has said. */
+  #append(topic: string, partitions: number, records: readonly NewRecord[]): Promise<Position | undefined> {
     if (this.#closing.signal.aborted) return Promise.reject(closed())
     if (this.#queuedBytes > this.#options.maxQueuedBytes) {
       const reason = `${this.#queuedBytes} bytes wait for Kafka already`
@@ -90,7 +103,13 @@ export class KafkaAppender {
     const bounds = records.map(sizeBound)
     for (const bound of bounds) if (bound > MAX_RECORD_BYTES) return Promise.reject(tooLarge(bound))
     return new Promise((resolve, reject) => {
-      const append: Append = { left: records.length, error: undefined, resolve, reject }
+      const append: Append = {
+        left: records.length,
+        error: undefined,
+        last: undefined,
+        resolve: () => resolve(append.last),
+        reject,
+      }
       const lanes = this.#lanesOf(topic, partitions)
       for (const [i, record] of records.entries()) {
         const index = record.key === null ? this.#nextKeyless++ % partitions : partitionOf(record.key, partitions)
@@ -197,8 +216,9 @@ export class KafkaAppender {
     let retry = false
     try {
       const connection = await this.#cluster.connection(LANE, leader)
-      for (const { topic, partition, error } of await produce(connection, null, batches)) {
+      for (const { topic, partition, baseOffset, error } of await produce(connection, null, batches)) {
         const lane = this.#lanes.get(topic)?.[partition] as Lane
+        if (error === undefined) place(lane, baseOffset)
         if (this.#settle(lane, error)) retry = true
       }
     } catch (error) {
@@ -315,6 +335,14 @@ function takeAppends(lane: Lane, count: number): { append: Append; count: number
   }
   lane.appends = lane.appends.slice(taken.length)
   return taken
+}
+
+function place({ batch, partition }: Lane, baseOffset: number): void {
+  let end = baseOffset
+  for (const { append, count } of (batch as Batch).appends) {
+    end += count
+    append.last = { partition, offset: end - 1 }
+  }
 }
 
 function complete(appends: readonly { append: Append; count: number }[], error: TidemarkError | undefined): void {

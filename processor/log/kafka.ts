@@ -11,7 +11,7 @@ import { KafkaGroup } from './kafka-group.ts'
 import { KafkaHealth } from './kafka-health.ts'
 import { KafkaMetrics } from './kafka-metrics.ts'
 import { openTopics, type TopicNames, type TopicOptions, topicNames } from './kafka-topics.ts'
-import type { Batch, BatchLimits, Log, LogIdentity, Member, NewRecord, Offset, Partition } from './log.ts'
+import type { Batch, BatchLimits, Log, LogIdentity, Member, NewRecord, Offset, Partition, Position } from './log.ts'
 
 const EARLIEST = -2
 const LATEST = -1
@@ -120,6 +120,10 @@ export class KafkaLog implements Log {
 
   append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {
     return this.#appender.append(this.#names[topic], this.identity.partitions, records)
+  }
+
+  async write(record: NewRecord): Promise<Position> {
+    return this.#appender.write(this.#names.telemetry, this.identity.partitions, record)
   }
 
   follow(of: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch> {

@@ -1,7 +1,8 @@
+import type { Position } from '../contract/position.ts'
 import type { OwnerMap } from '../contract/query.ts'
 import type { Headers, LogRecord, NewRecord, Offset } from '../contract/record.ts'
 
-export type { Headers, LogRecord, NewRecord, Offset }
+export type { Headers, LogRecord, NewRecord, Offset, Position }
 
 /** `telemetry` and `status` have the same partitions; `status` is the changelog: compacted, key = device id. */
 export type Topic = 'telemetry' | 'status' | 'dead-letters'
@@ -46,6 +47,9 @@ export interface Log extends AsyncDisposable {
    * Telemetry goes to `partitionOf(key)`; a record without a key (dead letters only) to any partition.
    */
   append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void>
+
+  /** Appends one record of telemetry, as `append` does, and resolves with where it is. */
+  write(record: NewRecord): Promise<Position>
 
   /**
    * Committed records from offset `from` on, in order; waits at the end for more, and ends when `signal` aborts.

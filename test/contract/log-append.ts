@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { CorruptedError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import type { LogRecord, NewRecord } from '../../processor/log/log.ts'
+import type { LogRecord, NewRecord, Position } from '../../processor/log/log.ts'
 import type { LogContext } from './log-harness.ts'
 import { read } from './log-member.ts'
 import { byKey, byText, bytes, collect, LIMITS, numbered, plain, record, sized, text } from './log-records.ts'
@@ -62,6 +62,25 @@ export function appendContract({ start }: LogContext): void {
       const { log } = await start(1)
       await log.append('telemetry', [])
       expect(await log.bounds({ topic: 'telemetry', index: 0 })).toEqual({ start: 0, end: 0 })
+    })
+  })
+
+  describe('write', () => {
+    test('tells where the record is, also among appends', async () => {
+      const { log } = await start(4)
+      const appends: Promise<void>[] = []
+      const writes: Promise<Position>[] = []
+      for (let i = 0; i < 30; i++) {
+        appends.push(log.append('telemetry', numbered(i * 10, 10)))
+        writes.push(log.write({ key: `device-${i}`, value: null, timestamp: i, headers: { kind: `${i}` } }))
+      }
+      await Promise.all(appends)
+      const positions = await Promise.all(writes)
+      for (const [i, { partition, offset }] of positions.entries()) {
+        expect(partition).toBe(partitionOf(`device-${i}`, 4))
+        const [there] = await read(log, 'telemetry', partition, offset, (records) => records.length > 0)
+        expect([there?.offset, there?.key, there?.headers]).toEqual([offset, `device-${i}`, { kind: `${i}` }])
+      }
     })
   })
 

@@ -12,6 +12,7 @@ import type {
   NewRecord,
   Offset,
   Partition,
+  Position,
   Topic,
 } from '../../processor/log/log.ts'
 
@@ -62,6 +63,12 @@ export class MemoryLog implements Log {
       this.#push(topic, record.key === null ? 0 : partitionOf(record.key, this.identity.partitions), record)
     }
     this.#wake()
+  }
+
+  async write(record: NewRecord): Promise<Position> {
+    await this.append('telemetry', [record])
+    const partition = partitionOf(record.key as string, this.identity.partitions)
+    return { partition, offset: this.#end(this.records('telemetry', partition)) - 1 }
   }
 
   async *follow(of: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch> {
