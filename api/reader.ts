@@ -1,6 +1,8 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { TidemarkError, UnavailableError } from '../processor/contract/errors.ts'
 import { partitionOf } from '../processor/contract/partition.ts'
+import type { Position } from '../processor/contract/position.ts'
 import type {
   Answer,
   Copy,
@@ -9,11 +11,18 @@ import type {
   OwnerMap,
   PartitionInfo,
   PartitionReader,
+  PastAnswer,
   StatusReader,
 } from '../processor/contract/query.ts'
 import { Gather } from './gather.ts'
 import { mergeLists } from './merge.ts'
 import { Owners } from './owners.ts'
+
+/** What of the time that an answer may take an owner may hold a question: the rest is for the way. */
+const HOLD_SHARE = 0.6
+/** First and longest pause before a copy that is not far enough, or does not answer, is asked again, ms. */
+const MIN_PAUSE_MS = 50
+const MAX_PAUSE_MS = 400
 
 export interface RoutedReaderOptions {
   readonly partitions: number
@@ -119,6 +128,36 @@ export class RoutedReader implements StatusReader {
         standbys: here.filter((copy) => copy.role === 'standby'),
       }
     })
+  }
+
+  partitionOf(deviceId: string): number {
+    return partitionOf(deviceId, this.#options.partitions)
+  }
+
+  /** The owner holds the question until its copy is there; a standby that is there already may answer for it. */
+  async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
+    const { now } = this.#options
+    const deadline = now() + withinMs
+    let map = await this.#owners.current()
+    for (let pauseMs = MIN_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, MAX_PAUSE_MS)) {
+      const { active, standbys = [] } = map.get(position.partition) ?? {}
+      const holdMs = Math.min(Math.max(0, deadline - now()), this.#answerWithinMs * HOLD_SHARE)
+      const failures: TidemarkError[] = []
+      for (const copy of [active, ...standbys]) {
+        if (copy === undefined) continue
+        try {
+          const within = copy === active ? holdMs : 0
+          return await this.#askMember(copy, (reader) => reader.getPast(position, deviceId, within))
+        } catch (error) {
+          if (!(error instanceof TidemarkError)) throw error
+          failures.push(error)
+        }
+      }
+      const [first] = failures
+      if (now() + pauseMs >= deadline) throw first ?? this.#unavailable(position.partition, failures)
+      await delay(pauseMs)
+      if (first?.code !== 'POSITION_NOT_REACHED') map = await this.#owners.renew()
+    }
   }
 
   async #copies(member: Owner): Promise<Copy[]> {

@@ -1,26 +1,33 @@
 import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
 import type { Logger } from 'pino'
 import { UnavailableError } from '../processor/contract/errors.ts'
-import type { Answer, Copy, Listing, Owner, PartitionReader } from '../processor/contract/query.ts'
+import type { Position } from '../processor/contract/position.ts'
+import type { Answer, Copy, Listing, Owner, PartitionReader, PastAnswer } from '../processor/contract/query.ts'
 import {
   COPIES_PATH,
   decodeCopies,
   decodeError,
   decodeListing,
   decodeOutcomes,
+  decodePast,
   encodeListQuestion,
+  encodePastQuestion,
   encodeQuestions,
   LIST_PATH,
+  MAX_HOLD_MS,
   MAX_IDS_OF_QUESTION,
   MAX_IDS_OF_REQUEST,
   MAX_LISTED,
   MAX_QUESTIONS,
+  PAST_PATH,
   type Question,
   READ_PATH,
 } from '../processor/contract/query-wire.ts'
 
 /** Connections to one processor; further requests wait for one. */
 const MAX_SOCKETS = 16
+/** Connections to one processor for questions that it holds; further ones wait for one. */
+const MAX_HOLDING_SOCKETS = 64
 /** Idle connections are closed after so long, ms: sooner than a processor closes them. */
 const IDLE_MS = 30_000
 /** Requests for single devices under way to one processor: what is asked meanwhile travels together in the next one. */
@@ -45,6 +52,7 @@ export interface RemoteReadersOptions {
 /** The processors of other processes, each behind connections that are kept. */
 export class RemoteReaders implements Disposable {
   readonly #agent = new Agent({ keepAlive: true, maxSockets: MAX_SOCKETS, timeout: IDLE_MS })
+  readonly #holding = new Agent({ keepAlive: true, maxSockets: MAX_HOLDING_SOCKETS, timeout: IDLE_MS })
   readonly #readers = new Map<string, RemoteReader>()
   readonly #options: RemoteReadersOptions
 
@@ -57,7 +65,10 @@ export class RemoteReaders implements Disposable {
     if (present !== undefined) return present
     const [oldest] = this.#readers.keys()
     if (oldest !== undefined && this.#readers.size >= MAX_READERS) this.#readers.delete(oldest)
-    const reader = new RemoteReader(new Exchange(endpoint, this.#agent, this.#options))
+    const reader = new RemoteReader(
+      new Exchange(endpoint, this.#agent, this.#options),
+      new Exchange(endpoint, this.#holding, this.#options),
+    )
     this.#readers.set(endpoint, reader)
     return reader
   }
@@ -65,6 +76,7 @@ export class RemoteReaders implements Disposable {
   /** Ends all connections; questions under way fail. */
   [Symbol.dispose](): void {
     this.#agent.destroy()
+    this.#holding.destroy()
   }
 }
 
@@ -76,13 +88,16 @@ interface Waiting extends Question {
 /** What one processor can answer. Whatever goes wrong on the way is an UnavailableError: ask another copy. */
 class RemoteReader implements PartitionReader {
   readonly #exchange: Exchange
+  /** Apart, so that no read stands behind a question that waits. */
+  readonly #holding: Exchange
   #waiting: Waiting[] = []
   #waitingIds = 0
   #underWay = 0
   #scheduled = false
 
-  constructor(exchange: Exchange) {
+  constructor(exchange: Exchange, holding: Exchange) {
     this.#exchange = exchange
+    this.#holding = holding
   }
 
   async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
@@ -99,6 +114,14 @@ class RemoteReader implements PartitionReader {
     if (silence !== undefined) throw silence
     const question = encodeListQuestion({ partition, after, limit: Math.min(limit, MAX_LISTED) })
     return this.#exchange.ask('POST', LIST_PATH, question, decodeListing)
+  }
+
+  /** Held there for `withinMs`, which must be shorter than an answer may take. */
+  async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
+    const { silence } = this.#exchange
+    if (silence !== undefined) throw silence
+    const question = encodePastQuestion({ position, deviceId, withinMs: Math.min(withinMs, MAX_HOLD_MS) })
+    return this.#holding.ask('POST', PAST_PATH, question, decodePast)
   }
 
   async copies(): Promise<Copy[]> {

@@ -157,6 +157,7 @@ class Following {
       since: whole ? now : (store.checkpoint?.since ?? now),
     }
     if (!(await persist(context, partition, () => store.commit(writes, reached, added), signal))) return false
+    copy.arrivals.reached(input)
     if (whole && !this.arrived) {
       this.arrived = true
       onWhole()

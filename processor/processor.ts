@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
+import { Arrivals } from './arrivals.ts'
 import { ConfigurationError } from './contract/errors.ts'
 import type { PartitionReader } from './contract/query.ts'
 import { Decisions } from './decisions.ts'
@@ -122,6 +123,7 @@ export class Processor implements Member, AsyncDisposable {
     try {
       await role.run(signal)
     } finally {
+      role.copy.arrivals.release()
       // The next role on the partition may have begun.
       if (this.#roles.get(partition) === role) this.#roles.delete(partition)
     }
@@ -135,7 +137,7 @@ export class Processor implements Member, AsyncDisposable {
   async #copy(partition: number): Promise<PartitionCopy> {
     const open = this.#copies.get(partition)
     if (open !== undefined) return open
-    const copy = { store: await this.#stores.store(partition), decisions: new Decisions() }
+    const copy = { store: await this.#stores.store(partition), decisions: new Decisions(), arrivals: new Arrivals() }
     this.#copies.set(partition, copy)
     return copy
   }

@@ -6,14 +6,17 @@ import type { Answer, PartitionReader } from './contract/query.ts'
 import {
   COPIES_PATH,
   decodeListQuestion,
+  decodePastQuestion,
   decodeQuestions,
   encodeCopies,
   encodeError,
   encodeListing,
   encodeOutcomes,
+  encodePast,
   LIST_PATH,
   MAX_ANSWER_BYTES,
   MAX_REQUEST_BYTES,
+  PAST_PATH,
   type Question,
   READ_PATH,
   WireFormatError,
@@ -22,11 +25,15 @@ import { Endpoint, type EndpointOptions, type Handler, reply } from './endpoint.
 
 /** Questions of so many requests are answered at once; further requests get 503. */
 const MAX_UNDER_WAY = 512
+/** Questions held until their copy has come far enough; beyond it 503. */
+const MAX_HELD = 512
 
 export interface QueryServerOptions extends Omit<EndpointOptions, 'handler' | 'variable'> {
   /** What callers must present (`Authorization: Bearer …`); undefined: anyone is answered. */
   readonly secret: string | undefined
 }
+
+const PATHS = [READ_PATH, LIST_PATH, PAST_PATH, COPIES_PATH]
 
 /** A processor's endpoint, at which api processes ask for what its copies hold. */
 export class QueryServer implements AsyncDisposable {
@@ -63,6 +70,7 @@ class Questions {
   readonly #secret: Buffer | undefined
   readonly #logger: Logger
   #underWay = 0
+  #held = 0
 
   constructor(secret: string | undefined, logger: Logger) {
     this.#secret = secret === undefined ? undefined : digest(`Bearer ${secret}`)
@@ -71,9 +79,9 @@ class Questions {
 
   readonly handle: Handler = (request, response, path) => {
     const method = path === COPIES_PATH ? 'GET' : 'POST'
-    if ((path !== READ_PATH && path !== LIST_PATH && path !== COPIES_PATH) || request.method !== method) return false
+    if (!PATHS.includes(path) || request.method !== method) return false
     if (!this.#isKnown(request)) refuse(response, 401, 'the caller does not hold the CLUSTER_SECRET of this processor')
-    else if (this.#underWay >= MAX_UNDER_WAY)
+    else if (path === PAST_PATH ? this.#held >= MAX_HELD : this.#underWay >= MAX_UNDER_WAY)
       fail(response, new UnavailableError('PARTITION_UNAVAILABLE', 'overloaded'))
     else void this.#answer(request, response, path)
     return true
@@ -87,7 +95,9 @@ class Questions {
 
   /** Never rejects. */
   async #answer(request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
-    this.#underWay++
+    const held = path === PAST_PATH
+    if (held) this.#held++
+    else this.#underWay++
     try {
       const { reader } = this
       if (reader === undefined) throw new UnavailableError('PARTITION_UNAVAILABLE', 'the processor is starting')
@@ -95,6 +105,10 @@ class Questions {
       const body = await bodyOf(request)
       if (body === undefined) return refuse(response, 413, `more than ${MAX_REQUEST_BYTES} bytes`)
       if (path === READ_PATH) return send(response, encodeOutcomes(await readAll(reader, decodeQuestions(body))))
+      if (path === PAST_PATH) {
+        const { position, deviceId, withinMs } = decodePastQuestion(body)
+        return send(response, encodePast(await reader.getPast(position, deviceId, withinMs)))
+      }
       const { partition, after, limit } = decodeListQuestion(body)
       send(response, encodeListing(await reader.list(partition, after, limit)))
     } catch (error) {
@@ -104,7 +118,8 @@ class Questions {
       this.#logger.error({ err: error, path }, 'a question cannot be answered')
       refuse(response, 500, 'an error of this processor; its log has more')
     } finally {
-      this.#underWay--
+      if (held) this.#held--
+      else this.#underWay--
     }
   }
 }

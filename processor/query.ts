@@ -1,6 +1,8 @@
 import { UnavailableError } from './contract/errors.ts'
-import type { Answer, Copy, Freshness, Listing, PartitionReader } from './contract/query.ts'
+import { formatPosition, type Position } from './contract/position.ts'
+import type { Answer, Copy, Freshness, Listing, PartitionReader, PastAnswer } from './contract/query.ts'
 import type { Role } from './role.ts'
+import type { StateStore } from './store/store.ts'
 
 /** Answers from the copies of this process. An answer's `offset` is what it holds at least; it may hold more. */
 export class StoreReader implements PartitionReader {
@@ -39,6 +41,17 @@ export class StoreReader implements PartitionReader {
     return { items: entries.map(([deviceId, status]) => ({ deviceId, status })), freshness }
   }
 
+  async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
+    const { partition, offset } = position
+    const { store, copy } = this.#role(partition)
+    const input = store.checkpoint?.input ?? 0
+    if (input <= offset && !(await copy.arrivals.past(offset, withinMs))) throw notReached(position, store)
+    const [answer] = (await this.getMany(partition, [deviceId])) as [Answer]
+    // A store may have been wiped meanwhile, and be on its way again.
+    if (answer.freshness.offset <= offset) throw notReached(position, store)
+    return { ...answer, outcome: copy.decisions.of(offset) }
+  }
+
   async copies(): Promise<Copy[]> {
     const copies: Copy[] = []
     for (const [partition, role] of this.#roles) {
@@ -75,6 +88,11 @@ export class StoreReader implements PartitionReader {
 function freshnessOf(partition: number, role: Role): Freshness {
   const { input = 0, changelog = 0 } = role.store.checkpoint ?? {}
   return { partition, offset: input, changelog, lag: role.lag, servedBy: role.kind }
+}
+
+function notReached(position: Position, { checkpoint }: StateStore): UnavailableError {
+  const reached = `partition ${position.partition} has reached ${checkpoint?.input ?? 0}`
+  return new UnavailableError('POSITION_NOT_REACHED', `${reached}, and not applied ${formatPosition(position)} yet`)
 }
 
 /** A store that fails is mended by the role that works on it; a reader asks another copy, or again. */

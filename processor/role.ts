@@ -1,4 +1,5 @@
 import type { Logger } from 'pino'
+import type { Arrivals } from './arrivals.ts'
 import { CorruptedError } from './contract/errors.ts'
 import type { Decisions } from './decisions.ts'
 import type { ProcessorLimits } from './limits.ts'
@@ -28,6 +29,7 @@ export interface RoleContext {
 export interface PartitionCopy {
   readonly store: StateStore
   readonly decisions: Decisions
+  readonly arrivals: Arrivals
 }
 
 /** What a reader may know of the work on one copy. */
@@ -35,6 +37,7 @@ export interface Role {
   readonly kind: 'owner' | 'standby'
   readonly state: 'restoring' | 'running' | 'closed'
   readonly store: StateStore
+  readonly copy: PartitionCopy
   /** Records not yet reached: an owner's of the input, a standby's of the changelog. */
   readonly lag: number
   readonly progress: Progress

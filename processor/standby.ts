@@ -8,10 +8,10 @@ import type { StateStore } from './store/store.ts'
 export class Standby implements Role {
   readonly kind = 'standby'
   readonly store: StateStore
+  readonly copy: PartitionCopy
   readonly progress: Progress
   readonly #context: RoleContext
   readonly #partition: number
-  readonly #copy: PartitionCopy
   #state: 'restoring' | 'running' | 'closed' = 'restoring'
   /** And not whole since. */
   #wiped = false
@@ -19,7 +19,7 @@ export class Standby implements Role {
   constructor(context: RoleContext, partition: number, copy: PartitionCopy) {
     this.#context = context
     this.#partition = partition
-    this.#copy = copy
+    this.copy = copy
     this.store = copy.store
     this.progress = new Progress(context.now)
   }
@@ -84,7 +84,7 @@ export class Standby implements Role {
       {
         context: this.#context,
         partition,
-        copy: this.#copy,
+        copy: this.copy,
         until: undefined,
         onProgress: (position, end) => {
           this.progress.reached(position, end)

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict'
 import { type Effects, foldBatch } from './batch.ts'
 import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
-import type { Decisions } from './decisions.ts'
 import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
 import { Progress } from './progress.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
@@ -21,10 +20,10 @@ const LEGAL_MOVES: Readonly<Record<TaskState, readonly TaskState[]>> = {
 export class Task implements Role {
   readonly kind = 'owner'
   readonly store: StateStore
+  readonly copy: PartitionCopy
   readonly progress: Progress
   readonly #context: RoleContext
   readonly #claim: Claim
-  readonly #decisions: Decisions
   readonly #labels: { readonly processor: string; readonly partition: number }
   #state: TaskState = 'restoring'
   /** Committed: the next input offset to read, and the end of the changelog. */
@@ -38,11 +37,11 @@ export class Task implements Role {
   /** Holds the cached statuses: those of a life that ended within a batch are not what is committed. */
   #life: object = {}
 
-  constructor(context: RoleContext, claim: Claim, { store, decisions }: PartitionCopy) {
+  constructor(context: RoleContext, claim: Claim, copy: PartitionCopy) {
     this.#context = context
     this.#claim = claim
-    this.#decisions = decisions
-    this.store = store
+    this.store = copy.store
+    this.copy = copy
     this.progress = new Progress(context.now)
     this.#labels = { processor: context.instance, partition: claim.partition }
     this.#input = claim.start.input
@@ -157,7 +156,7 @@ export class Task implements Role {
       {
         context: this.#context,
         partition: this.#claim.partition,
-        copy: { store: this.store, decisions: this.#decisions },
+        copy: this.copy,
         until: { input: this.#input, changelogEnd: this.#changelogEnd },
         onProgress: (position) => {
           progress.reached(position, this.#changelogEnd)
@@ -184,9 +183,11 @@ export class Task implements Role {
     metrics.batchRecords.observe({ processor: instance }, batch.records.length)
     this.#input = batch.next
     this.#changelogEnd = changelogEnd
+    // Before the store, so that whoever sees the store past a write finds what became of it.
+    this.copy.decisions.note(effects.decisions)
     if (!(await this.#keep(effects, signal))) return false
     this.#stored = this.#batch
-    this.#decisions.note(effects.decisions)
+    this.copy.arrivals.reached(this.#input)
     metrics.records.inc(this.#labels, batch.records.length)
     for (const reason of effects.rejections) metrics.deadLetters.inc({ processor: instance, reason })
     for (const { outcome } of effects.decisions) metrics.decisions.inc({ processor: instance, outcome })

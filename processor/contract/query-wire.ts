@@ -1,5 +1,7 @@
 import { type ErrorCode, TidemarkError, UnavailableError } from './errors.ts'
-import type { Answer, Copy, Freshness, Listing } from './query.ts'
+import type { Position } from './position.ts'
+import type { Answer, Copy, Freshness, Listing, PastAnswer } from './query.ts'
+import type { Outcome } from './write.ts'
 
 /**
  * How questions and answers cross between an api process and a processor: over HTTP/1.1, questions as JSON, answers as a
@@ -7,6 +9,7 @@ import type { Answer, Copy, Freshness, Listing } from './query.ts'
  */
 export const READ_PATH = '/query/v1/read'
 export const LIST_PATH = '/query/v1/list'
+export const PAST_PATH = '/query/v1/past'
 export const COPIES_PATH = '/query/v1/copies'
 
 /** Bounds of one request; a processor answers 413 beyond them. */
@@ -16,6 +19,8 @@ export const MAX_QUESTIONS = 256
 export const MAX_IDS_OF_QUESTION = 128
 export const MAX_IDS_OF_REQUEST = 2_048
 export const MAX_LISTED = 1_000
+/** How long a question may be held until its copy has come so far, ms. */
+export const MAX_HOLD_MS = 2_000
 /** Of statuses in one answer: further questions are put off, a listing ends early. One question is answered in any case. */
 export const MAX_ANSWER_BYTES = 16 * 1024 * 1024
 /** Longest id; one of a device has up to 128 characters. */
@@ -32,6 +37,12 @@ export interface ListQuestion {
   readonly limit: number
 }
 
+export interface PastQuestion {
+  readonly position: Position
+  readonly deviceId: string
+  readonly withinMs: number
+}
+
 interface WireError {
   readonly code: string
   readonly message: string
@@ -42,6 +53,12 @@ interface WireError {
 type WireOutcome =
   | { readonly freshness: Freshness; readonly lengths: readonly number[] }
   | { readonly error: WireError }
+
+interface WirePast {
+  readonly freshness: Freshness
+  readonly length: number
+  readonly outcome?: Outcome | undefined
+}
 
 interface WireListing {
   readonly freshness: Freshness
@@ -142,6 +159,34 @@ export function decodeListing(body: Buffer): Listing {
     freshness,
     items: ids.map((deviceId, i) => ({ deviceId, status: statuses.take(lengths[i] as number) })),
   }
+}
+
+export function encodePastQuestion(question: PastQuestion): string {
+  return JSON.stringify(question)
+}
+
+/** Throws WireFormatError. */
+export function decodePastQuestion(body: string): PastQuestion {
+  const { position, deviceId, withinMs } = (parse(body) ?? {}) as Partial<PastQuestion>
+  checkPartition(position?.partition)
+  if (!Number.isSafeInteger(position?.offset)) throw new WireFormatError('an offset is expected')
+  checkId(deviceId)
+  if (!Number.isFinite(withinMs) || (withinMs as number) < 0 || (withinMs as number) > MAX_HOLD_MS) {
+    throw new WireFormatError(`a time from 0 to ${MAX_HOLD_MS} ms is expected`)
+  }
+  return { position: position as Position, deviceId: deviceId as string, withinMs: withinMs as number }
+}
+
+export function encodePast({ status, freshness, outcome }: PastAnswer): Buffer[] {
+  const head: WirePast = { freshness, length: status?.byteLength ?? -1, outcome }
+  return withHead(head, status === undefined ? [] : [status])
+}
+
+/** Throws WireFormatError. */
+export function decodePast(body: Buffer): PastAnswer {
+  const { head, statuses } = splitHead(body)
+  const { freshness, length, outcome } = head as WirePast
+  return { status: length < 0 ? undefined : statuses.take(length), freshness, outcome }
 }
 
 export function encodeCopies(copies: readonly Copy[]): string {

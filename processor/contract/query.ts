@@ -1,4 +1,6 @@
+import type { Position } from './position.ts'
 import type { Offset } from './record.ts'
+import type { Outcome, Write } from './write.ts'
 
 /**
  * How fresh an answer is. `offset`: input position the answer includes; `lag`: input records after it when it was given;
@@ -18,6 +20,11 @@ export interface Answer {
   readonly freshness: Freshness
 }
 
+/** An answer that includes some record of the log. `outcome`: what that came to, when it is a write and that is known. */
+export interface PastAnswer extends Answer {
+  readonly outcome: Outcome | undefined
+}
+
 /** What one process can answer from its own stores; in process, or over its query endpoint. */
 export interface PartitionReader {
   /** Answers in the order of `deviceIds`, all of which live in `partition`. UnavailableError NOT_OWNER: no copy here. */
@@ -25,6 +32,12 @@ export interface PartitionReader {
 
   /** Up to `limit` devices of the partition with id > `after`, ascending. */
   list(partition: number, after: string | undefined, limit: number): Promise<Listing>
+
+  /**
+   * The status of a device of the partition as soon as the copy includes the record at `position`. UnavailableError
+   * POSITION_NOT_REACHED when it does not after `withinMs`.
+   */
+  getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer>
 
   /** The copies held here. */
   copies(): Promise<Copy[]>
@@ -75,6 +88,19 @@ export interface StatusReader {
   /** Devices of one partition, as `PartitionReader.list` has them: only an empty answer is the end. */
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing>
   partitions(): Promise<PartitionInfo[]>
+  /** Where the device lives. */
+  partitionOf(deviceId: string): number
+  /** As `PartitionReader.getPast`, from whichever copy is there first. */
+  getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer>
+}
+
+/** How the API changes devices: through the log, as everything does. */
+export interface DeviceWriter {
+  /**
+   * Resolves, when the write is durable, with where it is in the log; what it comes to is decided when its turn comes.
+   * Rejects with RetryableError when it is not known whether the log has it.
+   */
+  write(deviceId: string, write: Write): Promise<Position>
 }
 
 export interface Owner {

@@ -1,5 +1,6 @@
 import { UnavailableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
+import type { Position } from '../../processor/contract/position.ts'
 import type {
   Answer,
   Copy,
@@ -8,8 +9,10 @@ import type {
   Owner,
   OwnerMap,
   PartitionReader,
+  PastAnswer,
 } from '../../processor/contract/query.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
+import type { Outcome } from '../../processor/contract/write.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
 
@@ -78,6 +81,11 @@ export class MemoryMember implements PartitionReader {
   fault: (() => Promise<never>) | undefined
   /** Most devices in one listing, as a member may bound it by bytes. */
   listAtMost = Number.POSITIVE_INFINITY
+  /** How far its copies are, and what it knows of writes. */
+  offset = 7
+  readonly outcomes = new Map<number, Outcome>()
+  /** For how long it was asked to hold each question, ms. */
+  readonly held: number[] = []
   asked = 0
   listed = 0
 
@@ -99,6 +107,13 @@ export class MemoryMember implements PartitionReader {
     return { items: sorted.map(([deviceId, status]) => ({ deviceId, status })), freshness }
   }
 
+  async getPast({ partition, offset }: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
+    this.held.push(withinMs)
+    const freshness = await this.#enter(partition)
+    if (freshness.offset <= offset) throw new UnavailableError('POSITION_NOT_REACHED', `at ${freshness.offset}`)
+    return { status: this.#stored[partition]?.get(deviceId), freshness, outcome: this.outcomes.get(offset) }
+  }
+
   async copies(): Promise<Copy[]> {
     await this.fault?.()
     return Array.from(this.roles, ([partition, role]) => {
@@ -113,6 +128,6 @@ export class MemoryMember implements PartitionReader {
     await this.fault?.()
     const servedBy = this.roles.get(partition)
     if (servedBy === undefined) throw new UnavailableError('NOT_OWNER', `partition ${partition} has no copy here`)
-    return { partition, offset: 7, changelog: 5, lag: 1, servedBy }
+    return { partition, offset: this.offset, changelog: 5, lag: 1, servedBy }
   }
 }

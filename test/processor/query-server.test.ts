@@ -3,12 +3,12 @@ import { createServer } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { RoutedReader } from '../../api/reader.ts'
 import { RemoteReaders } from '../../api/remote.ts'
 import { UnavailableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import { COPIES_PATH, LIST_PATH, MAX_REQUEST_BYTES, READ_PATH } from '../../processor/contract/query-wire.ts'
+import { COPIES_PATH, LIST_PATH, MAX_REQUEST_BYTES, PAST_PATH, READ_PATH } from '../../processor/contract/query-wire.ts'
 import { QueryServer } from '../../processor/query-server.ts'
 import { Fleet } from '../api/fleet.ts'
 import { readerContract } from '../contract/reader.ts'
@@ -83,6 +83,21 @@ describe('a query endpoint', () => {
     expect(await remote().getMany(partition, ids)).toEqual(await fleet.member('a').getMany(partition, ids))
     expect(await remote().list(partition, undefined, 5)).toEqual(await fleet.member('a').list(partition, undefined, 5))
     expect(await remote().copies()).toEqual(await fleet.member('a').copies())
+    fleet.member('a').outcomes.set(6, 'stale')
+    for (const [deviceId, offset] of [
+      ['truck-1', 6],
+      ['truck-1', 5],
+      ['nobody', 6],
+    ] as const) {
+      const position = { partition, offset }
+      const expected = await fleet.member('a').getPast(position, deviceId, 0)
+      expect(await remote().getPast(position, deviceId, 0)).toEqual(expected)
+    }
+    await expect(remote().getPast({ partition, offset: 7 }, 'truck-1', 9)).rejects.toMatchObject({
+      code: 'POSITION_NOT_REACHED',
+      message: 'at 7',
+    })
+    expect(fleet.member('a').held.at(-1)).toBe(9)
   })
 
   test('answers questions asked at once in one request, each with its own outcome', async () => {
@@ -131,13 +146,37 @@ describe('a query endpoint', () => {
     expect(fleet.member('a').asked).toBe(asked)
   })
 
-  test.each([[READ_PATH], [LIST_PATH], [COPIES_PATH]])('%s takes only callers that hold the secret', async (path) => {
-    const body = path === COPIES_PATH ? undefined : '[]'
-    const answers = await Promise.all([`${SECRET}x`, SECRET.slice(1), ''].map((wrong) => raw(path, body, wrong)))
-    expect(answers.map(({ status }) => status)).toEqual([401, 401, 401])
-    using strangers = new RemoteReaders({ secret: undefined, logger })
-    await expect(strangers.connect({ instance: 'a', endpoint: server.address }).copies()).rejects.toThrow('401')
+  test('answers reads while it holds as many questions as it may', async () => {
+    fleet.assign(0, 'a')
+    const { promise: letGo, resolve } = Promise.withResolvers<void>()
+    const getPast = fleet.member('a').getPast.bind(fleet.member('a'))
+    let held = 0
+    fleet.member('a').getPast = async (...question) => {
+      held++
+      await letGo
+      return getPast(...question)
+    }
+    const ask = () =>
+      raw(PAST_PATH, JSON.stringify({ position: { partition: 0, offset: 1 }, deviceId: 'x', withinMs: 9 }))
+    const asked = Array.from({ length: 512 }, ask)
+    await vi.waitFor(() => expect(held).toBe(512), { timeout: 20_000 })
+    expect(await ask()).toMatchObject({ status: 503 })
+    expect(await remote().getMany(0, ['x'])).toHaveLength(1)
+    resolve()
+    expect(new Set((await Promise.all(asked)).map(({ status }) => status))).toEqual(new Set([200]))
+    expect(await ask()).toMatchObject({ status: 200 })
   })
+
+  test.each([[READ_PATH], [LIST_PATH], [PAST_PATH], [COPIES_PATH]])(
+    '%s takes only callers that hold the secret',
+    async (path) => {
+      const body = path === COPIES_PATH ? undefined : '[]'
+      const answers = await Promise.all([`${SECRET}x`, SECRET.slice(1), ''].map((wrong) => raw(path, body, wrong)))
+      expect(answers.map(({ status }) => status)).toEqual([401, 401, 401])
+      using strangers = new RemoteReaders({ secret: undefined, logger })
+      await expect(strangers.connect({ instance: 'a', endpoint: server.address }).copies()).rejects.toThrow('401')
+    },
+  )
 
   test.each([
     ['not JSON', READ_PATH, '{'],
@@ -155,6 +194,10 @@ describe('a query endpoint', () => {
     ['no limit', LIST_PATH, '{"partition":0}'],
     ['a large limit', LIST_PATH, '{"partition":0,"limit":1001}'],
     ['null for a list', LIST_PATH, 'null'],
+    ['no position', PAST_PATH, '{"deviceId":"x","withinMs":1}'],
+    ['no offset', PAST_PATH, '{"position":{"partition":0},"deviceId":"x","withinMs":1}'],
+    ['no device', PAST_PATH, '{"position":{"partition":0,"offset":1},"withinMs":1}'],
+    ['a long hold', PAST_PATH, '{"position":{"partition":0,"offset":1},"deviceId":"x","withinMs":2001}'],
   ])('refuses %s', async (_, path, body) => {
     expect(await raw(path, body)).toMatchObject({ status: 400 })
   })

@@ -5,6 +5,7 @@ import pino, { type Logger } from 'pino'
 import { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
 import { vi } from 'vitest'
+import { Arrivals } from '../../processor/arrivals.ts'
 import type { Answer } from '../../processor/contract/query.ts'
 import { Decisions } from '../../processor/decisions.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from '../../processor/limits.ts'
@@ -49,6 +50,7 @@ export class Workbench implements AsyncDisposable {
   readonly reader = new StoreReader('one', this.roles)
   readonly context: RoleContext
   readonly #running = new Set<Running>()
+  readonly #copies = new Map<number, PartitionCopy>()
   readonly #folder: string
   #stores: LevelStores
   now = RECEIVED
@@ -80,14 +82,20 @@ export class Workbench implements AsyncDisposable {
     return this.#stores.store(partition)
   }
 
+  /** Roles that follow each other share it, but a store that is given is of its own. */
   async #copy(partition: number, store?: StateStore): Promise<PartitionCopy> {
-    return { store: store ?? (await this.store(partition)), decisions: new Decisions() }
+    const known = this.#copies.get(partition)
+    if (known !== undefined && store === undefined) return known
+    const copy = { store: store ?? (await this.store(partition)), decisions: new Decisions(), arrivals: new Arrivals() }
+    if (store === undefined) this.#copies.set(partition, copy)
+    return copy
   }
 
   /** As after the end of the process: another database object on the same folder. */
   async reopen(): Promise<void> {
     await this.#stores[Symbol.asyncDispose]()
     this.#stores = await openStores(this.#folder, this.log)
+    this.#copies.clear()
   }
 
   async task(claim: Claim = this.log.claim(), store?: StateStore): Promise<Running> {
