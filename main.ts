@@ -14,6 +14,7 @@ import { Ingest } from './ingest/ingest.ts'
 import project from './package.json' with { type: 'json' }
 import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError } from './processor/contract/errors.ts'
+import { writeRecord } from './processor/contract/write.ts'
 import { Endpoint } from './processor/endpoint.ts'
 import { instanceOf } from './processor/instance.ts'
 import type { EmbeddedLog } from './processor/log/embedded.ts'
@@ -219,6 +220,7 @@ async function openApi(here: Process, { host, tokens: settings }: Access): Promi
   if (tokens !== undefined) checks.push(async () => tokens.problems)
   const api = await ApiServer.open({
     reader,
+    writer: { write: (deviceId, write) => log.write(writeRecord(deviceId, write, Date.now())) },
     checks: () => unreadiness(checks),
     version: project.version,
     tokens,

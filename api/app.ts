@@ -7,7 +7,8 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRepl
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
-import type { StatusReader } from '../processor/contract/query.ts'
+import type { DeviceWriter, StatusReader } from '../processor/contract/query.ts'
+import { attributeRoutes } from './attributes.ts'
 import { requireTokens } from './auth.ts'
 import { letAnyoneDoAll, requireScopes } from './caller.ts'
 import { deviceRoutes } from './devices.ts'
@@ -30,6 +31,7 @@ export type Api = FastifyInstance<Server, IncomingMessage, ServerResponse, Fasti
 
 export interface AppOptions {
   readonly reader: StatusReader
+  readonly writer: DeviceWriter
   /** The problems that make the process not ready; none when it is ready. */
   readonly checks: () => Promise<readonly string[]>
   readonly registry: Registry
@@ -47,7 +49,7 @@ export interface AppOptions {
 
 /** The HTTP application, ready for `inject()`; it never listens. */
 export async function buildApp(options: AppOptions): Promise<Api> {
-  const { reader, checks, registry, logger } = options
+  const { reader, writer, checks, registry, logger } = options
   const limits = { ...DEFAULT_LIMITS, ...options.limits }
   const api = createFastify(limits, logger, requestNames(options.requestIdPrefix ?? 'request'))
   api.setValidatorCompiler(compileValidator)
@@ -64,6 +66,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
 
   const single = new Gate('reads of one device', limits.maxSingleReads)
   const many = new Gate('reads of many devices', limits.maxManyReads)
+  const writes = new Gate('writes', limits.maxWrites)
   measureReads(registry, { single, many })
   const durations = new RequestDurations(registry)
 
@@ -88,6 +91,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     if (options.ratePerMinute !== undefined) await limitRates(routes, options.ratePerMinute)
     documentScopes(routes, options.tokens !== undefined)
     deviceRoutes(routes, { reader, single, many, limits })
+    attributeRoutes(routes, { reader, writer, writes }, single)
     partitionRoutes(routes, reader, many)
     healthRoutes(routes, checks, registry)
     indexRoutes(routes)

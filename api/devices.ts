@@ -8,6 +8,7 @@ import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, problemExample } from './do
 import { etagOf, isNoneMatch } from './etag.ts'
 import type { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
+import { AtLeast, readDevice } from './past.ts'
 import { ProblemError, problemOf } from './problem.ts'
 import { DeviceId } from './schemas.ts'
 import { freshnessMember, openStatus, shownFreshness, spliceStatus } from './splice.ts'
@@ -30,7 +31,7 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
   api.get('/v1/devices/:deviceId', { schema: GET_DEVICE, config: READ, compress: false }, async (request, reply) => {
     const { deviceId } = request.params
     if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
-    const { status, freshness } = await single.run(() => reader.get(deviceId))
+    const { status, freshness } = await single.run(() => readDevice(reader, deviceId, request.query.atLeast))
     if (status === undefined) {
       throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, {
         freshness: shownFreshness(freshness),
@@ -160,11 +161,11 @@ const GET_DEVICE = {
   description: 'With `If-None-Match` and the `ETag` of an earlier answer: 304 while the status is the same.',
   params: Type.Object({ deviceId: DeviceId }),
   headers: Type.Object({ 'if-none-match': Type.Optional(Type.String()) }),
-  querystring: NO_QUERY,
+  querystring: Type.Object({ atLeast: AtLeast }, { additionalProperties: false }),
   response: {
     200: { ...jsonAnswer('The last status.', 'Device', EXAMPLE_DEVICE), headers: ETAG },
     304: Type.Unsafe<undefined>({ type: 'null', description: 'The status is the same, as of now.' }),
-    ...problemAnswers('unknown-device', 'partition-unavailable', 'overloaded'),
+    ...problemAnswers('unknown-device', 'partition-unavailable', 'position-not-reached', 'overloaded'),
   },
 }
 

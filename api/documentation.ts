@@ -5,7 +5,7 @@ import { PROBLEM_TYPE, PROBLEMS, type ProblemKind } from './problem.ts'
 /** How answers are written in the OpenAPI document: `schema.response` of a Fastify route. */
 export interface ResponseDoc {
   readonly description: string
-  readonly content: Record<string, { schema: object; examples?: Record<string, { value: unknown }> }>
+  readonly content?: Record<string, { schema: object; examples?: Record<string, { value: unknown }> }>
   readonly headers?: Record<string, object>
 }
 
@@ -35,7 +35,7 @@ function withProblems(
   for (const kind of kinds) {
     const [status, title] = PROBLEMS[kind]
     const known = all[status]
-    const examples = { ...known?.content[PROBLEM_TYPE]?.examples, [kind]: { value: problemExample(kind) } }
+    const examples = { ...known?.content?.[PROBLEM_TYPE]?.examples, [kind]: { value: problemExample(kind) } }
     const titles = known === undefined ? [] : [known.description.slice(0, -1)]
     const headers = PROBLEM_HEADERS[status]
     all[status] = {
@@ -54,6 +54,7 @@ const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {
   403: CHALLENGE,
   429: RETRY_AFTER,
   503: RETRY_AFTER,
+  412: { ETag: { type: 'string', description: 'Of the device by now.' } },
 }
 
 /** Adds to each route what the scope that it names means. Before the routes. */

@@ -16,6 +16,8 @@ export interface Limits {
   readonly maxSingleReads: number
   /** Pages, batches and partition tables under way; then 503 with Retry-After. */
   readonly maxManyReads: number
+  /** Writes under way, those that wait to be applied included; then 503 with Retry-After. */
+  readonly maxWrites: number
   /** Statuses in one answer: a page ends early and has a `nextCursor`; the rest of a batch gets an error in place. */
   readonly maxAnswerBytes: number
 }
@@ -29,5 +31,6 @@ export const DEFAULT_LIMITS: Limits = {
   maxConnections: 10_000,
   maxSingleReads: 8_192,
   maxManyReads: 256,
+  maxWrites: 1_024,
   maxAnswerBytes: 16 * 1024 * 1024,
 }

@@ -1,4 +1,4 @@
-import { UnavailableError } from '../processor/contract/errors.ts'
+import { RetryableError, UnavailableError } from '../processor/contract/errors.ts'
 import type { Freshness } from '../processor/contract/query.ts'
 
 /** Kinds of problem: the HTTP status and the title, which never changes (RFC 9457 section 3.1.3). */
@@ -11,7 +11,9 @@ export const PROBLEMS = {
   'method-not-allowed': [405, 'Method not allowed'],
   'request-timeout': [408, 'Request timeout'],
   'body-too-large': [413, 'Body too large'],
+  'precondition-failed': [412, 'Precondition failed'],
   'answer-too-large': [413, 'Answer too large'],
+  'attributes-too-large': [413, 'Attributes too large'],
   'unsupported-media-type': [415, 'Unsupported media type'],
   'too-many-requests': [429, 'Too many requests'],
   'headers-too-large': [431, 'Headers too large'],
@@ -20,6 +22,9 @@ export const PROBLEMS = {
   'not-ready': [503, 'Not ready'],
   'keys-unavailable': [503, 'Keys unavailable'],
   overloaded: [503, 'Overloaded'],
+  'log-unavailable': [503, 'Log unavailable'],
+  'position-not-reached': [503, 'Position not reached'],
+  'outcome-unknown': [504, 'Outcome unknown'],
 } as const satisfies Record<string, readonly [status: number, title: string]>
 
 export type ProblemKind = keyof typeof PROBLEMS
@@ -39,7 +44,10 @@ export interface Problem {
   readonly instance?: string
   readonly errors?: readonly FieldError[]
   readonly freshness?: Omit<Freshness, 'changelog'>
+  readonly position?: string
 }
+
+type Members = Pick<Problem, 'errors' | 'freshness' | 'position'>
 
 export const PROBLEM_TYPE = 'application/problem+json'
 
@@ -47,12 +55,12 @@ export const PROBLEM_TYPE = 'application/problem+json'
 export class ProblemError extends Error {
   readonly kind: ProblemKind
   readonly headers: Readonly<Record<string, string>>
-  readonly members: Pick<Problem, 'errors' | 'freshness'>
+  readonly members: Members
 
   constructor(
     kind: ProblemKind,
     detail: string,
-    members: Pick<Problem, 'errors' | 'freshness'> = {},
+    members: Members = {},
     headers: Readonly<Record<string, string>> = {},
   ) {
     super(detail)
@@ -102,7 +110,12 @@ export function problemOf(error: unknown): ProblemError | undefined {
   if (error instanceof ProblemError) return error
   if (error instanceof UnavailableError) {
     const retryAfter = String(Math.max(1, Math.ceil(error.retryAfterSeconds)))
-    return new ProblemError('partition-unavailable', error.message, {}, { 'retry-after': retryAfter })
+    const kind = error.code === 'POSITION_NOT_REACHED' ? 'position-not-reached' : 'partition-unavailable'
+    return new ProblemError(kind, error.message, {}, { 'retry-after': retryAfter })
+  }
+  if (error instanceof RetryableError) {
+    const detail = `it is not known whether the log has the write, which may be asked for again: ${error.message}`
+    return new ProblemError('log-unavailable', detail, {}, { 'retry-after': '1' })
   }
   if (!(error instanceof Error) || !('code' in error)) return undefined
   return FASTIFY_PROBLEMS[String(error.code)]?.(error.message)

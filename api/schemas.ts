@@ -25,6 +25,22 @@ const Freshness = Type.Object(
   { $id: 'Freshness', description: 'How fresh an answer is.' },
 )
 
+const anyAttributes = Type.Record(Type.String(), Type.Unknown({ description: 'Any JSON value.' }))
+const aboutAttributes = {
+  description:
+    'What people say of a device: any JSON object of up to 8 KiB. A device of which nothing is said has none.',
+  examples: [{ type: 'van', site: 'k1', tags: ['cold-chain'] }],
+}
+
+/** Without an id: a body is validated by itself. */
+export const AttributesBody = { ...anyAttributes, ...aboutAttributes }
+const Attributes = { ...anyAttributes, ...aboutAttributes, $id: 'Attributes' }
+
+const Written = Type.Object(
+  { position: Type.String({ description: '`<partition>-<offset>` in the log: what `atLeast` takes.' }) },
+  { $id: 'Written', description: 'Where a write is.' },
+)
+
 const status = {
   deviceId: DeviceId,
   rev: Type.Integer({ minimum: 0, description: 'Grows by one with every record that changes the status.' }),
@@ -48,11 +64,7 @@ const status = {
       { description: 'Which `seq` numbers were applied; absent while the device sends none.' },
     ),
   ),
-  attributes: Type.Optional(
-    Type.Record(Type.String(), Type.Unknown({ description: 'Any JSON value.' }), {
-      description: 'What people say of the device; absent when nothing is said.',
-    }),
-  ),
+  attributes: Type.Optional(Type.Ref('Attributes#')),
   freshness: Type.Ref('Freshness#'),
 }
 
@@ -71,6 +83,7 @@ const Problem = Type.Object(
       }),
     ),
     freshness: Type.Optional(Type.Ref('Freshness#')),
+    position: Type.Optional(Type.String({ description: 'Where the write is in the log.' })),
   },
   { $id: 'Problem', description: 'An error, as RFC 9457 has it.' },
 )
@@ -136,4 +149,15 @@ const Partitions = Type.Object(
 )
 
 /** What other schemas refer to by name. */
-export const COMPONENTS = [Freshness, Device, Problem, DevicePage, BatchResult, BatchResults, Copy, Partitions]
+export const COMPONENTS = [
+  Freshness,
+  Attributes,
+  Written,
+  Device,
+  Problem,
+  DevicePage,
+  BatchResult,
+  BatchResults,
+  Copy,
+  Partitions,
+]

@@ -19,6 +19,11 @@ export function shownFreshness({ partition, offset, lag, servedBy }: Freshness):
   return { partition, offset, lag, servedBy }
 }
 
+/** `Tidemark-Freshness`, of an answer whose body has no room for it: a dictionary (RFC 9651 section 3.2). */
+export function freshnessField({ partition, offset, lag, servedBy }: Freshness): string {
+  return `partition=${partition}, offset=${offset}, lag=${lag}, served-by=${servedBy}`
+}
+
 /** `"freshness":{…}`, the member of an answer that says how fresh it is. */
 export function freshnessMember(freshness: Freshness): string {
   const { partition, offset, lag, servedBy } = freshness

@@ -197,10 +197,10 @@ function settle(writes: readonly DecidedWrite[], effects: Effects, { partition }
   effects.decisions.push(...decisions)
   for (const {
     record,
-    write: { kind, ifRevs },
+    write: { kind, ifMatch },
     outcome,
   } of writes) {
-    if (outcome === 'applied' || outcome === 'stale' || ifRevs !== undefined || kind === 'deletion') continue
+    if (outcome === 'applied' || outcome === 'stale' || ifMatch !== undefined || kind === 'deletion') continue
     reject(effects, outcome, record, partition)
   }
   return decidedHeader(decisions)

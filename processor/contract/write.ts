@@ -7,25 +7,26 @@ import type { Status } from './status.ts'
  * What the API asks of a device, through the telemetry log: the owner decides on it when its turn comes, so that writes
  * and telemetry have one order. With the header `kind: attributes` the value is a JSON object, and the header
  * `operation` says what it does: it becomes the attributes (`replace`), or is merged into them (`merge`, RFC 7396).
- * With `kind: deletion` the value is null. The header `if-rev` makes a write conditional: it is applied only while the
- * device has one of the revs listed, by commas; of an empty list, none.
+ * With `kind: deletion` the value is null. The header `if-match` makes a write conditional: it is applied only while the
+ * device is at one of the versions listed, by commas; of an empty list, at none. A version is the rev, alone or with the
+ * time at which the device was first seen: `42-2026-11-24T10:00:00.000Z`. One that was deleted and came back counts anew.
  */
 export const KIND_ATTRIBUTES = 'attributes'
 export const KIND_DELETION = 'deletion'
 const HEADER_OPERATION = 'operation'
-const HEADER_IF_REV = 'if-rev'
+const HEADER_IF_MATCH = 'if-match'
 
-/** Revs of one condition. */
-export const MAX_IF_REVS = 16
+/** Versions of one condition. */
+export const MAX_VERSIONS = 16
 
 export type Write =
   | {
       readonly kind: 'attributes'
       readonly operation: 'replace' | 'merge'
       readonly attributes: JsonObject
-      readonly ifRevs: readonly number[] | undefined
+      readonly ifMatch: readonly string[] | undefined
     }
-  | { readonly kind: 'deletion'; readonly ifRevs: readonly number[] | undefined }
+  | { readonly kind: 'deletion'; readonly ifMatch: readonly string[] | undefined }
 
 export type WriteFault =
   | AttributesFault
@@ -37,7 +38,7 @@ export type WriteFault =
 
 /** `attributes` is taken to be without fault, and within its bound. `timestamp`: epoch ms. */
 export function writeRecord(deviceId: string, write: Write, timestamp: number): NewRecord {
-  const condition = write.ifRevs === undefined ? {} : { [HEADER_IF_REV]: write.ifRevs.join(',') }
+  const condition = write.ifMatch === undefined ? {} : { [HEADER_IF_MATCH]: write.ifMatch.join(',') }
   if (write.kind === 'deletion') {
     return { key: deviceId, value: null, timestamp, headers: { [HEADER_KIND]: KIND_DELETION, ...condition } }
   }
@@ -47,28 +48,35 @@ export function writeRecord(deviceId: string, write: Write, timestamp: number): 
 
 /** `value`: what the value of the record parses to; undefined when it is null. `bytes`: its length. */
 export function decodeWrite(headers: Headers, value: Json | undefined, bytes: number): Write | WriteFault {
-  const ifRevs = decodeCondition(headers[HEADER_IF_REV])
-  if (ifRevs === 'bad-condition') return ifRevs
+  const ifMatch = decodeCondition(headers[HEADER_IF_MATCH])
+  if (ifMatch === 'bad-condition') return ifMatch
   if (headers[HEADER_KIND] === KIND_DELETION) {
-    return value === undefined ? { kind: 'deletion', ifRevs } : 'bad-deletion'
+    return value === undefined ? { kind: 'deletion', ifMatch } : 'bad-deletion'
   }
   const operation = headers[HEADER_OPERATION]
   if (operation !== 'replace' && operation !== 'merge') return 'bad-operation'
   if (!isObject(value)) return 'not-an-object'
   if (bytes > MAX_ATTRIBUTES_BYTES) return 'attributes-too-large'
-  return attributesFault(value)?.fault ?? { kind: 'attributes', operation, attributes: value, ifRevs }
+  return attributesFault(value)?.fault ?? { kind: 'attributes', operation, attributes: value, ifMatch }
 }
 
-const REVS = /^(?:\d{1,15}(?:,\d{1,15})*)?$/
+const VERSION = /^\d{1,15}(?:-[\d:.TZ-]{24})?$/
 
-function decodeCondition(text: string | undefined): readonly number[] | undefined | 'bad-condition' {
+export function isVersion(text: string): boolean {
+  return VERSION.test(text)
+}
+
+function decodeCondition(text: string | undefined): readonly string[] | undefined | 'bad-condition' {
   if (text === undefined) return undefined
-  if (!REVS.test(text)) return 'bad-condition'
-  const revs = text === '' ? [] : text.split(',').map(Number)
-  return revs.length <= MAX_IF_REVS ? revs : 'bad-condition'
+  const versions = text === '' ? [] : text.split(',', MAX_VERSIONS + 1)
+  return versions.length <= MAX_VERSIONS && versions.every(isVersion) ? versions : 'bad-condition'
 }
 
-/** `stale`: the device had none of the revs that the write asked for. `status-too-large` is its caller's to find. */
+function isAt({ rev, firstSeenAt }: Status, versions: readonly string[]): boolean {
+  return versions.includes(String(rev)) || versions.includes(`${rev}-${firstSeenAt}`)
+}
+
+/** `stale`: the device was at none of the versions that the write asked for. `status-too-large` is its caller's to find. */
 export const OUTCOMES = ['applied', 'stale', 'unknown-device', 'attributes-too-large', 'status-too-large'] as const
 export type Outcome = (typeof OUTCOMES)[number]
 
@@ -81,7 +89,7 @@ export function decide(
   write: Write,
 ): { readonly outcome: Outcome; readonly status: Status | undefined } {
   if (status === undefined) return { outcome: 'unknown-device', status }
-  if (write.ifRevs !== undefined && !write.ifRevs.includes(status.rev)) return { outcome: 'stale', status }
+  if (write.ifMatch !== undefined && !isAt(status, write.ifMatch)) return { outcome: 'stale', status }
   if (write.kind === 'deletion') return { outcome: 'applied', status: undefined }
   const old = status.attributes ?? {}
   const attributes = write.operation === 'merge' ? mergePatch(old, write.attributes) : write.attributes

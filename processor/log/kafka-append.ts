@@ -5,7 +5,8 @@ import { partitionOf } from '../contract/partition.ts'
 import { encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
 import { asTidemark, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
 import type { KafkaHealth } from './kafka-health.ts'
-import { type PartitionBatch, produce } from './kafka-produce.ts'
+import { type Append, type Batch, complete, type Lane, newLane, place, takeAppends, waits } from './kafka-lane.ts'
+import { produce } from './kafka-produce.ts'
 import type { NewRecord, Position } from './log.ts'
 
 /** As Kafka's own default for a message. A larger record is refused. */
@@ -20,36 +21,6 @@ const RETRY_MS = 50
 const FAULT_AFTER_MS = 1000
 const TRANSACTION_TIMEOUT_MS = 60_000
 const LANE = 'append'
-
-/** One call of append(), resolved when the last of its records is in the log. */
-interface Append {
-  left: number
-  error: TidemarkError | undefined
-  /** Where the last of its records that were sent is; undefined while no broker has said. */
-  last: Position | undefined
-  resolve(): void
-  reject(error: Error): void
-}
-
-interface Batch extends PartitionBatch {
-  readonly appends: readonly { readonly append: Append; readonly count: number }[]
-  readonly count: number
-  readonly size: number
-  readonly since: number
-}
-
-/** What waits for one partition, in order. At most one batch of it is under way. */
-interface Lane {
-  readonly topic: string
-  readonly partition: number
-  producer: Producer | undefined
-  sequence: number
-  pending: NewRecord[]
-  bounds: number[]
-  appends: { append: Append; count: number }[]
-  batch: Batch | undefined
-  sending: boolean
-}
 
 export interface AppenderOptions {
   /** Bytes of records that wait for Kafka; beyond it append rejects. */
@@ -297,61 +268,6 @@ export class KafkaAppender {
     lane.pending = count === pending.length ? [] : pending.slice(count)
     lane.bounds = lane.pending.length === 0 ? [] : lane.bounds.slice(count)
     return { topic, partition, bytes, appends, count, size, since: performance.now() }
-  }
-}
-
-function waits({ batch, pending }: Lane): boolean {
-  return batch !== undefined || pending.length > 0
-}
-
-function newLane(topic: string, partition: number): Lane {
-  return {
-    topic,
-    partition,
-    producer: undefined,
-    sequence: 0,
-    pending: [],
-    bounds: [],
-    appends: [],
-    batch: undefined,
-    sending: false,
-  }
-}
-
-/** The calls that the first `count` records of the lane belong to, taken out of it. */
-function takeAppends(lane: Lane, count: number): { append: Append; count: number }[] {
-  const taken: { append: Append; count: number }[] = []
-  let left = count
-  while (left > 0) {
-    const first = lane.appends[taken.length] as { append: Append; count: number }
-    const part = Math.min(first.count, left)
-    taken.push({ append: first.append, count: part })
-    left -= part
-    if (part < first.count) {
-      first.count -= part
-      lane.appends = lane.appends.slice(taken.length - 1)
-      return taken
-    }
-  }
-  lane.appends = lane.appends.slice(taken.length)
-  return taken
-}
-
-function place({ batch, partition }: Lane, baseOffset: number): void {
-  let end = baseOffset
-  for (const { append, count } of (batch as Batch).appends) {
-    end += count
-    append.last = { partition, offset: end - 1 }
-  }
-}
-
-function complete(appends: readonly { append: Append; count: number }[], error: TidemarkError | undefined): void {
-  for (const { append, count } of appends) {
-    append.left -= count
-    append.error ??= error
-    if (append.left > 0) continue
-    if (append.error === undefined) append.resolve()
-    else append.reject(append.error)
   }
 }
 

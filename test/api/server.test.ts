@@ -8,7 +8,7 @@ import { ApiServer, type ServerOptions } from '../../api/server.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import type { Answer, StatusReader } from '../../processor/contract/query.ts'
 import { Fleet } from './fleet.ts'
-import { routed, silent } from './stage.ts'
+import { noWriter, routed, silent } from './stage.ts'
 
 const servers: ApiServer[] = []
 afterEach(async () => {
@@ -18,6 +18,7 @@ afterEach(async () => {
 async function open(options: Partial<ServerOptions> = {}): Promise<ApiServer> {
   const server = await ApiServer.open({
     reader: routed(new Fleet(4, ['a'])),
+    writer: noWriter,
     checks: async () => [],
     registry: new Registry(),
     logger: silent,

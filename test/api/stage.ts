@@ -2,9 +2,13 @@ import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { type Api, type AppOptions, buildApp } from '../../api/app.ts'
 import { RoutedReader } from '../../api/reader.ts'
+import type { DeviceWriter } from '../../processor/contract/query.ts'
 import { Fleet } from './fleet.ts'
 
 export const silent = pino({ level: 'silent' })
+
+/** For what writes nothing. */
+export const noWriter: DeviceWriter = { write: () => Promise.reject(new Error('nothing is written here')) }
 
 export interface Stage {
   readonly api: Api
@@ -19,6 +23,7 @@ export async function stage(options: Partial<AppOptions> = {}): Promise<Stage> {
   const problems: string[] = []
   const api = await buildApp({
     reader: routed(fleet),
+    writer: noWriter,
     checks: async () => problems,
     registry: new Registry(),
     logger: silent,

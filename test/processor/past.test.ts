@@ -4,8 +4,8 @@ import { writeRecord } from '../../processor/contract/write.ts'
 import { MemoryLog } from './memory-log.ts'
 import { RECEIVED, said, statusOf, Workbench } from './workbench.ts'
 
-const site = (deviceId: string, name: string, ifRevs?: number[]) =>
-  writeRecord(deviceId, { kind: 'attributes', operation: 'replace', attributes: { site: name }, ifRevs }, RECEIVED)
+const site = (deviceId: string, name: string, ifMatch?: string[]) =>
+  writeRecord(deviceId, { kind: 'attributes', operation: 'replace', attributes: { site: name }, ifMatch }, RECEIVED)
 const PATIENCE_MS = 20_000
 
 it('holds a question until the owner has applied the record, and tells what came of it', async () => {
@@ -17,11 +17,11 @@ it('holds a question until the owner has applied the record, and tells what came
   const next = { partition: 0, offset: 1 }
   const asked = bench.reader.getPast(next, 'a', PATIENCE_MS)
   const later = bench.reader.getPast({ partition: 0, offset: 2 }, 'a', PATIENCE_MS)
-  expect(await log.write(site('a', 'k1', [1]))).toEqual(next)
+  expect(await log.write(site('a', 'k1', ['1']))).toEqual(next)
   const answer = await asked
   expect(answer).toMatchObject({ outcome: 'applied', freshness: { offset: 2, servedBy: 'owner' } })
   expect(statusOf(answer).attributes).toEqual({ site: 'k1' })
-  await log.write(site('a', 'k2', [1]))
+  await log.write(site('a', 'k2', ['1']))
   expect(await later).toMatchObject({ outcome: 'stale' })
   expect(await bench.reader.getPast(next, 'a', 0)).toMatchObject({ outcome: 'applied', freshness: { offset: 3 } })
   expect((await bench.reader.getPast({ partition: 0, offset: 0 }, 'a', 0)).outcome).toBeUndefined()
@@ -53,7 +53,7 @@ it('learns from the changelog what came of writes, as a standby and as the next 
   const log = new MemoryLog()
   await using bench = await Workbench.open(log)
   const task = await bench.task()
-  await log.append('telemetry', [said('a', { x: 1 }), site('a', 'k1', [7]), site('nobody', 'k1')])
+  await log.append('telemetry', [said('a', { x: 1 }), site('a', 'k1', ['7']), site('nobody', 'k1')])
   await bench.settled()
   await task.stop()
   await using other = await Workbench.open(log)

@@ -5,11 +5,11 @@ import type { NewRecord } from '../../processor/log/log.ts'
 import { MemoryLog } from './memory-log.ts'
 import { RECEIVED, said, statusOf, Workbench } from './workbench.ts'
 
-const set = (deviceId: string, attributes: JsonObject, ifRevs?: number[]): NewRecord => {
-  return writeRecord(deviceId, { kind: 'attributes', operation: 'replace', attributes, ifRevs }, RECEIVED)
+const set = (deviceId: string, attributes: JsonObject, ifMatch?: string[]): NewRecord => {
+  return writeRecord(deviceId, { kind: 'attributes', operation: 'replace', attributes, ifMatch }, RECEIVED)
 }
-const deletion = (deviceId: string, ifRevs?: Write['ifRevs']) => {
-  return writeRecord(deviceId, { kind: 'deletion', ifRevs }, RECEIVED)
+const deletion = (deviceId: string, ifMatch?: Write['ifMatch']) => {
+  return writeRecord(deviceId, { kind: 'deletion', ifMatch }, RECEIVED)
 }
 const outcomes = async (bench: Workbench) =>
   (await bench.registry.getSingleMetric('tidemark_decided_writes_total')?.get())?.values.map(({ labels, value }) => [
@@ -22,10 +22,10 @@ it('applies writes in the order of the log, and tells in the changelog what they
   await using bench = await Workbench.open(log)
   await log.append('telemetry', [
     said('a', { x: 1 }),
-    set('a', { site: 'k1' }, [1]),
-    set('a', { site: 'k2' }, [1]),
+    set('a', { site: 'k1' }, ['1']),
+    set('a', { site: 'k2' }, ['1']),
     said('a', { x: 2 }),
-    set('a', { site: 'k3' }, [3]),
+    set('a', { site: 'k3' }, ['3']),
   ])
   await bench.task()
   await bench.settled()
@@ -66,7 +66,7 @@ it('makes a deleted device anew, whether in another batch or in the same', async
     await log.append('telemetry', [
       said('a', { x: 1 }, RECEIVED),
       said('b', { x: 1 }),
-      deletion('a', [1]),
+      deletion('a', ['1']),
       said('a', { y: 1 }, RECEIVED + 5),
       deletion('b'),
       said('b', { x: 2 }),
@@ -116,7 +116,7 @@ it('shows the device until its deletion is stored', async () => {
 it('keeps as dead letters what was refused without a condition, and tells of the rest in the changelog only', async () => {
   const log = new MemoryLog()
   await using bench = await Workbench.open(log)
-  await log.append('telemetry', [set('nobody', { a: 1 }), set('nobody', { a: 1 }, [1]), deletion('nobody')])
+  await log.append('telemetry', [set('nobody', { a: 1 }), set('nobody', { a: 1 }, ['1']), deletion('nobody')])
   await bench.task()
   await bench.settled()
   expect(log.records('dead-letters').map(({ headers }) => headers)).toEqual([
@@ -136,7 +136,7 @@ it('leaves out the write that would make a status too large, and keeps what else
     ...['a', 'b', 'c'].map((name) => said('a', { [name]: part })),
     set('a', { site: 'k1' }),
     said('a', { d: 'z'.repeat(6_000) }),
-    set('a', { note: 'y'.repeat(8_000) }, [5]),
+    set('a', { note: 'y'.repeat(8_000) }, ['5']),
     set('a', { note: 'y'.repeat(8_000) }),
     said('a', { e: 1 }),
   ])

@@ -30,7 +30,7 @@ const attributes = fc.dictionary(
 )
 const condition = fc.oneof(
   fc.constant({}),
-  fc.array(fc.nat(12), { maxLength: 4 }).map((revs) => ({ 'if-rev': revs.join() })),
+  fc.array(fc.nat(12), { maxLength: 4 }).map((revs) => ({ 'if-match': revs.join() })),
 )
 
 /** Writes of attributes, deletions, and what is neither. */

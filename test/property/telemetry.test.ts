@@ -7,7 +7,7 @@ import { T0 } from './arbitraries.ts'
 const keys = fc.option(fc.oneof(fc.constant('d'), fc.string()))
 const headerSets = fc.option(
   fc.dictionary(
-    fc.constantFrom('kind', 'metric', 'will', 'operation', 'if-rev'),
+    fc.constantFrom('kind', 'metric', 'will', 'operation', 'if-match'),
     fc.oneof(fc.constantFrom('connectivity', 'attributes', 'deletion', 'merge', '1,2'), fc.string()),
     {
       noNullPrototype: true,

@@ -4,7 +4,7 @@ import { fold } from '../../processor/contract/fold.ts'
 import type { JsonObject } from '../../processor/contract/json.ts'
 import type { Status } from '../../processor/contract/status.ts'
 import { decodeRecord } from '../../processor/contract/telemetry.ts'
-import { decide, MAX_IF_REVS, type Write, writeRecord } from '../../processor/contract/write.ts'
+import { decide, MAX_VERSIONS, type Write, writeRecord } from '../../processor/contract/write.ts'
 
 const T0 = Date.UTC(2026, 10, 24, 10)
 
@@ -16,16 +16,16 @@ function known(attributes?: JsonObject): Status {
   return attributes === undefined ? status : { ...status, attributes }
 }
 
-const replace = (attributes: JsonObject, ifRevs?: number[]): Write => {
-  return { kind: 'attributes', operation: 'replace', attributes, ifRevs }
+const replace = (attributes: JsonObject, ifMatch?: string[]): Write => {
+  return { kind: 'attributes', operation: 'replace', attributes, ifMatch }
 }
 const merge = (attributes: JsonObject): Write => ({
   kind: 'attributes',
   operation: 'merge',
   attributes,
-  ifRevs: undefined,
+  ifMatch: undefined,
 })
-const deletion = (ifRevs?: number[]): Write => ({ kind: 'deletion', ifRevs })
+const deletion = (ifMatch?: string[]): Write => ({ kind: 'deletion', ifMatch })
 const large = (bytes: number) => ({ a: 'x'.repeat(bytes - '{"a":""}'.length) })
 
 describe('a write', () => {
@@ -56,15 +56,18 @@ describe('a write', () => {
   })
 
   it('makes no device', () => {
-    for (const write of [replace({ a: 1 }), merge({ a: 1 }), deletion(), deletion([1])]) {
+    for (const write of [replace({ a: 1 }), merge({ a: 1 }), deletion(), deletion(['1'])]) {
       expect(decide(undefined, write)).toEqual({ outcome: 'unknown-device', status: undefined })
     }
   })
 
-  it('with a condition is applied at one of its revs only', () => {
-    expect(decide(known(), replace({ a: 1 }, [7, 1])).outcome).toBe('applied')
-    expect(decide(known(), deletion([1])).outcome).toBe('applied')
-    for (const write of [replace({ a: 1 }, [2]), replace({ a: 1 }, []), deletion([0])]) {
+  it('with a condition is applied at one of its versions only', () => {
+    const [born, other] = ['2026-11-24T10:00:00.000Z', '2026-11-24T10:00:00.001Z']
+    expect(decide(known(), deletion([`1-${other}`, `1-${born}`])).outcome).toBe('applied')
+    expect(decide(known(), deletion([`1-${other}`, `2-${born}`])).outcome).toBe('stale')
+    expect(decide(known(), replace({ a: 1 }, ['7', '1'])).outcome).toBe('applied')
+    expect(decide(known(), deletion(['1'])).outcome).toBe('applied')
+    for (const write of [replace({ a: 1 }, ['2']), replace({ a: 1 }, []), deletion(['0'])]) {
       expect(decide(known(), write)).toEqual({ outcome: 'stale', status: known() })
     }
   })
@@ -105,11 +108,11 @@ describe('a record of a write', () => {
   it.each<[string, Write]>([
     ['replace', replace({ site: 'k1', tags: ['a', { b: null }] })],
     ['merge', merge({ site: null })],
-    ['condition', replace({}, [4, 5])],
+    ['condition', replace({}, ['4', '5'])],
     ['condition of nothing', deletion([])],
     ['deletion', deletion()],
-    ['conditional deletion', deletion([3])],
-    ['a condition of many', deletion(Array.from({ length: MAX_IF_REVS }, (_, i) => i))],
+    ['conditional deletion', deletion(['3'])],
+    ['a condition of many', deletion(Array.from({ length: MAX_VERSIONS }, (_, i) => `${i}`))],
     ['the largest', replace(large(MAX_ATTRIBUTES_BYTES))],
   ])('gives the write again: %s', (_, write) => {
     expect(decodeRecord({ ...writeRecord('d', write, T0), offset: 0 })).toEqual({ kind: 'write', write })
@@ -126,12 +129,12 @@ describe('a record of a write', () => {
     ['an infinite number', attributes, '{"a":[1e999]}', 'bad-number'],
     ['a prototype', attributes, '{"a":{"__proto__":1}}', 'bad-attribute-name'],
     ['an empty name', attributes, '{"":1}', 'bad-attribute-name'],
-    ['a text for a rev', { ...attributes, 'if-rev': 'x' }, '{}', 'bad-condition'],
+    ['a text for a version', { ...attributes, 'if-match': 'x' }, '{}', 'bad-condition'],
     [
       'too many revs',
       {
         kind: 'deletion',
-        'if-rev': Array(MAX_IF_REVS + 1)
+        'if-match': Array(MAX_VERSIONS + 1)
           .fill(1)
           .join(),
       },

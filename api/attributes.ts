@@ -1,0 +1,235 @@
+import { isUtf8 } from 'node:buffer'
+import type { FastifyRequest } from 'fastify'
+import { Type } from 'typebox'
+import {
+  type AttributesFault,
+  attributesFault,
+  MAX_ATTRIBUTES_BYTES,
+  MAX_ATTRIBUTES_DEPTH,
+} from '../processor/contract/attributes.ts'
+import type { JsonObject } from '../processor/contract/json.ts'
+import { decodeStatus } from '../processor/contract/status.ts'
+import type { Api } from './app.ts'
+import { callerOf, maySee, type Scope } from './caller.ts'
+import { MAX_WAIT_SECONDS } from './conditions.ts'
+import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, type ResponseDoc } from './documentation.ts'
+import { etagOf } from './etag.ts'
+import type { Gate } from './gate.ts'
+import { AtLeast, readDevice } from './past.ts'
+import { ProblemError } from './problem.ts'
+import { AttributesBody, DeviceId } from './schemas.ts'
+import { freshnessField, openStatus, shownFreshness } from './splice.ts'
+import { answerWrite, type Writing } from './write.ts'
+
+/** Of a body, with whatever space it has: then 413. */
+const MAX_BODY_BYTES = 4 * MAX_ATTRIBUTES_BYTES
+const JSON_TYPE = 'application/json'
+const MERGE_PATCH = 'application/merge-patch+json'
+const READ: { readonly scope: Scope } = { scope: 'devices:read' }
+const WRITE: { readonly scope: Scope } = { scope: 'devices:write' }
+
+/** What people say of a device, and its deletion: written through the log, and decided by the owner of its partition. */
+export function attributeRoutes(api: Api, writing: Writing, single: Gate): void {
+  api.get('/v1/devices/:deviceId/attributes', { schema: GET, config: READ }, async (request, reply) => {
+    const deviceId = visible(request)
+    const { status, freshness } = await single.run(() => readDevice(writing.reader, deviceId, request.query.atLeast))
+    if (status === undefined) {
+      const members = { freshness: shownFreshness(freshness) }
+      throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
+    }
+    reply.header('etag', etagOf(openStatus(status))).header('tidemark-freshness', freshnessField(freshness))
+    return decodeStatus(status).attributes ?? {}
+  })
+
+  api.delete('/v1/devices/:deviceId', { schema: DELETE, config: WRITE }, (request, reply) => {
+    visible(request)
+    return answerWrite(writing, { kind: 'deletion' }, request, reply)
+  })
+
+  void api.register(async (scope: Api) => {
+    parseExactly(scope, JSON_TYPE)
+    scope.put(
+      '/v1/devices/:deviceId/attributes',
+      { schema: PUT, config: WRITE, bodyLimit: MAX_BODY_BYTES },
+      (request, reply) => {
+        visible(request)
+        const attributes = checked(request.body as JsonObject)
+        return answerWrite(writing, { kind: 'attributes', operation: 'replace', attributes }, request, reply)
+      },
+    )
+    await scope.register(async (patch: Api) => {
+      parseExactly(patch, MERGE_PATCH, JSON_TYPE)
+      patch.patch(
+        '/v1/devices/:deviceId/attributes',
+        { schema: PATCH, config: WRITE, bodyLimit: MAX_BODY_BYTES },
+        (request, reply) => {
+          visible(request)
+          const attributes = checked(request.body as JsonObject)
+          return answerWrite(writing, { kind: 'attributes', operation: 'merge', attributes }, request, reply)
+        },
+      )
+    })
+  })
+}
+
+function visible(request: FastifyRequest<{ Params: { deviceId: string } }>): string {
+  const { deviceId } = request.params
+  if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
+  return deviceId
+}
+
+/** Fastify's own parser would refuse some names without naming them, and turn bytes that are no UTF-8 into U+FFFD. */
+function parseExactly(api: Api, ...types: string[]): void {
+  api.removeAllContentTypeParsers()
+  api.addContentTypeParser<Buffer>(types, { parseAs: 'buffer' }, parseJson)
+  const message = `must be ${types.join(' or ')}`
+  api.addContentTypeParser('*', (_request, _body, done) => {
+    const errors = [{ field: 'content-type', message }]
+    done(new ProblemError('unsupported-media-type', `the content type ${message}`, { errors }))
+  })
+}
+
+function parseJson(_request: FastifyRequest, body: Buffer, done: (error: Error | null, body?: unknown) => void): void {
+  const invalid = (message: string) => done(ProblemError.invalid([{ field: 'body', message }]))
+  if (body.byteLength === 0) return invalid('is empty')
+  if (!isUtf8(body)) return invalid('is not UTF-8')
+  let json: unknown
+  try {
+    json = JSON.parse(body.toString())
+  } catch (error) {
+    return invalid(`is not valid JSON: ${(error as Error).message}`)
+  }
+  done(null, json)
+}
+
+const FAULTS: Readonly<Record<AttributesFault, string>> = {
+  'too-deep': `is nested deeper than ${MAX_ATTRIBUTES_DEPTH}`,
+  'bad-number': 'is a number too large for JSON to keep',
+  'bad-attribute-name': 'is no name that an attribute may have',
+}
+
+function checked(attributes: JsonObject): JsonObject {
+  const found = attributesFault(attributes)
+  if (found !== undefined) throw ProblemError.invalid([{ field: found.at || 'body', message: FAULTS[found.fault] }])
+  const bytes = Buffer.byteLength(JSON.stringify(attributes))
+  if (bytes <= MAX_ATTRIBUTES_BYTES) return attributes
+  const detail = `the body has ${bytes} bytes of JSON, and ${MAX_ATTRIBUTES_BYTES} are allowed`
+  throw new ProblemError('attributes-too-large', detail)
+}
+
+const ONE_DEVICE = Type.Object({ deviceId: DeviceId })
+const NO_QUERY = Type.Object({}, { additionalProperties: false })
+const { attributes: EXAMPLE } = EXAMPLE_DEVICE
+
+const CONDITIONS = Type.Object({
+  'If-Match': Type.Optional(
+    Type.String({
+      description:
+        'ETags of the device, or its `rev` alone: the write is applied only while the device is at one of them. The owner of the partition decides, in the order of the log, and the answer says what it decided.',
+      examples: ['W/"42-2026-11-20T07:00:00.000Z"', '"42"'],
+    }),
+  ),
+  Prefer: Type.Optional(
+    Type.String({
+      description: `\`wait=N\` (RFC 7240): wait up to N seconds, ${MAX_WAIT_SECONDS} at most, until the write is applied.`,
+      examples: ['wait=2'],
+    }),
+  ),
+})
+
+const POSITION_HEADER = {
+  'Tidemark-Position': { type: 'string', description: 'Where the write is in the log; for `atLeast`.' },
+}
+
+function accepted(): ResponseDoc {
+  const body = jsonAnswer('The log has the write: it will be applied in its turn.', 'Written', { position: '3-1842' })
+  const location = { type: 'string', description: 'Where to read the device with the write applied.' }
+  return { ...body, headers: { ...POSITION_HEADER, Location: location } }
+}
+
+const WRITE_PROBLEMS = problemAnswers(
+  'unknown-device',
+  'precondition-failed',
+  'body-too-large',
+  'unsupported-media-type',
+  'log-unavailable',
+  'partition-unavailable',
+  'overloaded',
+  'outcome-unknown',
+)
+const BODY_PROBLEMS = problemAnswers(
+  'unknown-device',
+  'precondition-failed',
+  'body-too-large',
+  'attributes-too-large',
+  'unsupported-media-type',
+  'log-unavailable',
+  'partition-unavailable',
+  'overloaded',
+  'outcome-unknown',
+)
+const CHANGED = {
+  200: {
+    ...jsonAnswer('It is applied: the status after it, or after later writes too.', 'Device', EXAMPLE_DEVICE),
+    headers: { ...POSITION_HEADER, ETag: { type: 'string', description: 'Of the device: changes with its `rev`.' } },
+  },
+  202: accepted(),
+  204: { description: 'It is applied, and there is nothing to show.', headers: POSITION_HEADER },
+  ...BODY_PROBLEMS,
+}
+
+const GET = {
+  operationId: 'getAttributes',
+  summary: 'What people say of a device',
+  params: ONE_DEVICE,
+  querystring: Type.Object({ atLeast: AtLeast }, { additionalProperties: false }),
+  response: {
+    200: {
+      ...jsonAnswer('The attributes; empty when nothing is said.', 'Attributes', EXAMPLE),
+      headers: {
+        ETag: { type: 'string', description: 'Of the device: changes with its `rev`.' },
+        'Tidemark-Freshness': { type: 'string', description: 'How fresh the answer is (RFC 9651, a dictionary).' },
+      },
+    },
+    ...problemAnswers('unknown-device', 'partition-unavailable', 'position-not-reached', 'overloaded'),
+  },
+}
+
+const PUT = {
+  operationId: 'putAttributes',
+  summary: 'Says anew what a device is',
+  description:
+    'The body becomes the attributes: any JSON object of up to 8 KiB. A device must have been heard of; only telemetry makes one.',
+  params: ONE_DEVICE,
+  querystring: NO_QUERY,
+  headers: CONDITIONS,
+  body: AttributesBody,
+  response: CHANGED,
+}
+
+const PATCH = {
+  operationId: 'patchAttributes',
+  summary: 'Changes some of what is said of a device',
+  description: 'JSON Merge Patch (RFC 7396): null removes a member. The result may have up to 8 KiB.',
+  consumes: [MERGE_PATCH, JSON_TYPE],
+  params: ONE_DEVICE,
+  querystring: NO_QUERY,
+  headers: CONDITIONS,
+  body: AttributesBody,
+  response: CHANGED,
+}
+
+const DELETE = {
+  operationId: 'deleteDevice',
+  summary: 'Deletes a device, with all that is known of it',
+  description:
+    'A tombstone in the changelog. Telemetry that comes later makes the device anew, and its `rev` starts again at 1.',
+  params: ONE_DEVICE,
+  querystring: NO_QUERY,
+  headers: CONDITIONS,
+  response: {
+    202: accepted(),
+    204: { description: 'It is deleted.', headers: POSITION_HEADER },
+    ...WRITE_PROBLEMS,
+  },
+}

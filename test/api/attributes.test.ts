@@ -1,0 +1,328 @@
+import * as fc from 'fast-check'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { MAX_ATTRIBUTES_BYTES } from '../../processor/contract/attributes.ts'
+import { RetryableError } from '../../processor/contract/errors.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
+import type { DeviceWriter } from '../../processor/contract/query.ts'
+import type { Outcome } from '../../processor/contract/write.ts'
+import { ask } from './conformance.ts'
+import { Live } from './live.ts'
+import { stage } from './stage.ts'
+
+let live: Live
+beforeAll(async () => {
+  live = await Live.open()
+})
+afterAll(() => live[Symbol.asyncDispose]())
+
+let devices = 0
+async function device(): Promise<string> {
+  const id = `truck-${++devices}`
+  await live.says(id, { t: 1 })
+  return id
+}
+
+const MERGE_PATCH = 'application/merge-patch+json'
+type Headers = Record<string, string>
+
+const send = (method: 'PUT' | 'PATCH', id: string, body: unknown, headers: Headers = {}, api = live.api) =>
+  ask(api, {
+    url: `/v1/devices/${id}/attributes`,
+    method,
+    headers: { 'content-type': method === 'PUT' ? 'application/json' : MERGE_PATCH, ...headers },
+    payload: typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body),
+  })
+const remove = (id: string, headers: Headers = {}, api = live.api) =>
+  ask(api, { url: `/v1/devices/${id}`, method: 'DELETE', headers })
+const attributes = (id: string, query = '') => ask(live.api, `/v1/devices/${id}/attributes${query}`)
+const POSITION = /^\d-\d+$/
+const WAIT = { prefer: 'wait=10' }
+
+describe('a write', () => {
+  it('is taken by the log, and read from where it is', async () => {
+    const id = await device()
+    const { status, headers, body } = await send('PUT', id, { site: 'k1' })
+    expect(status).toBe(202)
+    expect(body).toEqual({ position: expect.stringMatching(POSITION) })
+    expect(headers['tidemark-position']).toBe(body.position)
+    expect(headers.location).toBe(`/v1/devices/${id}?atLeast=${body.position}`)
+    const read = await ask(live.api, headers.location as string)
+    expect(read.status).toBe(200)
+    expect(read.body.attributes).toEqual({ site: 'k1' })
+    expect(read.body.freshness.offset).toBeGreaterThan(Number(body.position.split('-')[1]))
+    const alone = await attributes(id, `?atLeast=${body.position}`)
+    expect(alone.body).toEqual({ site: 'k1' })
+    expect(alone.headers.etag).toMatch(/^W\/"2-/)
+    expect(alone.headers['tidemark-freshness']).toMatch(/^partition=\d, offset=\d+, lag=\d+, served-by=owner$/)
+  })
+
+  it('is answered with the status when the client waits', async () => {
+    const id = await device()
+    const put = await send('PUT', id, { site: 'k1', type: 'van' }, WAIT)
+    expect(put.status).toBe(200)
+    expect(put.body).toMatchObject({ deviceId: id, rev: 2, attributes: { site: 'k1', type: 'van' } })
+    expect(put.headers).toMatchObject({ 'preference-applied': 'wait=10', etag: expect.stringMatching(/^W\/"2-/) })
+    expect(put.headers['tidemark-position']).toMatch(POSITION)
+    const patch = await send('PATCH', id, { site: null, tags: ['a'] }, WAIT)
+    expect(patch.body).toMatchObject({ rev: 3, attributes: { type: 'van', tags: ['a'] } })
+    expect(patch.body.attributes).not.toHaveProperty('site')
+    const json = await send('PATCH', id, { tags: null, type: null }, { ...WAIT, 'content-type': 'application/json' })
+    expect(json.body.rev).toBe(4)
+    expect(json.body).not.toHaveProperty('attributes')
+    expect((await attributes(id)).body).toEqual({})
+    expect((await remove(id, WAIT)).status).toBe(204)
+    expect((await attributes(id)).status).toBe(404)
+  })
+
+  it('is applied at the rev that it asks for only, and one of those that race wins', async () => {
+    const id = await device()
+    const first = await send('PUT', id, { n: 0 }, { 'if-match': '"1"' })
+    expect(first.status).toBe(200)
+    const racing = await Promise.all(
+      Array.from({ length: 8 }, (_, n) => send('PATCH', id, { n: n + 1 }, { 'if-match': 'W/"2", "7"' })),
+    )
+    expect(racing.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([200, ...Array(7).fill(412)])
+    const [lost] = racing.filter(({ status }) => status === 412)
+    expect(lost?.body).toMatchObject({ title: 'Precondition failed', position: expect.stringMatching(POSITION) })
+    expect(lost?.headers.etag).toMatch(/^W\/"3-/)
+    const stale = await remove(id, { 'if-match': '"2"' })
+    const detail = `device ${id} was at another version than If-Match asks for, and is at ${stale.headers.etag} by now`
+    expect([stale.status, stale.body.detail]).toEqual([412, detail])
+    expect((await send('PUT', id, { n: 9 }, { 'if-match': '*' })).body.rev).toBe(4)
+    expect((await send('PUT', id, { n: 9 }, { 'if-match': '"none-of-ours"' })).status).toBe(412)
+    expect((await remove(id, { 'if-match': '"4"' })).status).toBe(204)
+  })
+
+  it('asked for at the ETag of a device is not applied to what came after its deletion', async () => {
+    const id = await device()
+    const etag = (await ask(live.api, `/v1/devices/${id}`)).headers.etag as string
+    expect((await attributes(id)).headers.etag).toBe(etag)
+    await remove(id, { 'if-match': etag })
+    await live.says(id, { t: 2 })
+    expect((await send('PUT', id, {}, { 'if-match': '"1"' })).status).toBe(200)
+    expect((await send('PUT', id, {}, { 'if-match': etag })).status).toBe(412)
+    const anew = (await ask(live.api, `/v1/devices/${id}`)).headers.etag as string
+    const odd = { a: {}, firstSeenAt: '漢' }
+    const put = await send('PUT', id, odd, { 'if-match': `"none", ${anew}` })
+    expect(put.body.attributes).toEqual(odd)
+    expect(put.headers.etag).toBe(anew.replace('"1-', '"2-'))
+  })
+
+  it('of a device that was never heard of is refused, and so is one after its deletion', async () => {
+    for (const headers of [{}, WAIT, { 'if-match': '"1"' }, { 'if-match': '*' }]) {
+      for (const { status, body } of [
+        await send('PUT', 'nobody', { a: 1 }, headers),
+        await remove('nobody', headers),
+      ]) {
+        expect([status, body.detail]).toEqual([404, 'no telemetry of device nobody has been seen'])
+      }
+    }
+    const id = await device()
+    await remove(id, WAIT)
+    expect((await send('PUT', id, { a: 1 })).status).toBe(404)
+    await live.says(id, { t: 2 })
+    expect((await send('PUT', id, { a: 1 }, WAIT)).body).toMatchObject({ rev: 2, counters: { messages: 1 } })
+  })
+
+  it('that leaves too much is refused', async () => {
+    const id = await device()
+    const half = { a: 'x'.repeat(MAX_ATTRIBUTES_BYTES / 2) }
+    expect((await send('PUT', id, half, WAIT)).status).toBe(200)
+    const { status, body } = await send('PATCH', id, { b: half.a }, WAIT)
+    expect([status, body.title, body.detail]).toEqual([
+      413,
+      'Attributes too large',
+      'the attributes would take more than 8192 bytes',
+    ])
+  })
+
+  it('keeps any JSON object as it is', async () => {
+    const id = await device()
+    const json = fc.dictionary(
+      fc.string({ minLength: 1, maxLength: 9 }).filter((name) => name !== '__proto__'),
+      fc.jsonValue({ maxDepth: 4 }),
+      { maxKeys: 5, noNullPrototype: true },
+    )
+    await fc.assert(
+      fc.asyncProperty(json, async (value) => {
+        const text = JSON.stringify(value)
+        fc.pre(Buffer.byteLength(text) < MAX_ATTRIBUTES_BYTES && !text.includes('"__proto__"') && !text.includes('"":'))
+        const { status } = await send('PUT', id, text, WAIT)
+        expect([status, JSON.stringify((await attributes(id)).body)]).toEqual([200, text])
+      }),
+      { numRuns: 40 },
+    )
+  })
+})
+
+describe('bad input', () => {
+  const nested = (depth: number): string => (depth === 0 ? '1' : `{"a":${nested(depth - 1)}}`)
+
+  it.each<[string, string | Buffer, string]>([
+    ['no body', '', 'body is empty'],
+    ['cut JSON', '{"a":', 'body is not valid JSON'],
+    ['bytes that are no UTF-8', Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x7d]), 'body is not UTF-8'],
+    ['an array', '[]', 'body must be object'],
+    ['null', 'null', 'body must be object'],
+    ['a text', '"a"', 'body must be object'],
+    ['an infinite number', '{"a":{"b":[1e999]}}', 'a.b[0] is a number too large'],
+    ['17 objects', nested(17), `${Array(16).fill('a').join('.')} is nested deeper than 16`],
+    ['a prototype', '{"a":{"__proto__":{}}}', 'a.__proto__ is no name'],
+    ['an empty name', '{"":1}', 'body is no name'],
+  ])('is refused as a body: %s', async (_, body, detail) => {
+    const id = await device()
+    for (const method of ['PUT', 'PATCH'] as const) {
+      const answer = await send(method, id, body)
+      expect(answer.status).toBe(400)
+      expect(answer.body.detail).toContain(detail)
+      expect(answer.body.errors).toHaveLength(1)
+    }
+  })
+
+  it('is refused for its size or its type', async () => {
+    const id = await device()
+    const large = JSON.stringify({ a: 'x'.repeat(MAX_ATTRIBUTES_BYTES) })
+    expect((await send('PUT', id, large)).body).toMatchObject({
+      title: 'Attributes too large',
+      detail: `the body has ${large.length} bytes of JSON, and 8192 are allowed`,
+    })
+    expect((await send('PUT', id, `{}${' '.repeat(40_000)}`)).body).toMatchObject({
+      status: 413,
+      title: 'Body too large',
+    })
+    for (const type of ['text/plain', 'application/xml', MERGE_PATCH]) {
+      expect((await send('PUT', id, '{}', { 'content-type': type })).status).toBe(415)
+    }
+    const { status, body } = await send('PATCH', id, '{}', { 'content-type': 'application/json-patch+json' })
+    expect([status, body.errors]).toEqual([
+      415,
+      [{ field: 'content-type', message: 'must be application/merge-patch+json or application/json' }],
+    ])
+  })
+
+  it.each([
+    ['42', 'must be * or a list of ETags'],
+    ['"4" "5"', 'must be * or a list of ETags'],
+    ['*, "4"', 'must be * or a list of ETags'],
+    [',', 'names no ETag'],
+    [Array.from({ length: 17 }, (_, i) => `"${i}"`).join(), 'may name up to 16 ETags'],
+  ])('is refused as If-Match: %s', async (value, message) => {
+    const { status, body } = await remove(await device(), { 'if-match': value })
+    expect([status, body.errors]).toEqual([400, [{ field: 'if-match', message }]])
+  })
+
+  it('is passed over as Prefer, and a long wait is cut', async () => {
+    const id = await device()
+    for (const prefer of ['wait', 'wait=x', 'wait=-1', 'respond-async', 'await=3']) {
+      const { status, headers } = await send('PUT', id, {}, { prefer })
+      expect([status, headers['preference-applied']]).toEqual([202, undefined])
+    }
+    for (const prefer of ['wait=86400', 'respond-async, Wait = "10"; x=y', 'wait=10, wait=1']) {
+      expect((await send('PUT', id, {}, { prefer })).headers['preference-applied']).toBe('wait=10')
+    }
+  })
+
+  it('is refused as a position', async () => {
+    const id = await device()
+    const here = partitionOf(id, 4)
+    const other = (here + 1) % 4
+    for (const path of [`/v1/devices/${id}`, `/v1/devices/${id}/attributes`]) {
+      for (const text of ['', '3', 'x-1', '1-', '01-2', '1-99999999999999999']) {
+        const { status, body } = await ask(live.api, `${path}?atLeast=${text}`)
+        expect([status, body.errors[0]?.field]).toEqual([400, 'atLeast'])
+      }
+      const { status, body } = await ask(live.api, `${path}?atLeast=${other}-5`)
+      expect([status, body.detail]).toEqual([
+        400,
+        `atLeast is a position of partition ${other}, and device ${id} lives in partition ${here}`,
+      ])
+    }
+  })
+})
+
+describe('what cannot be known or done now', () => {
+  const PARTITION = partitionOf('truck-17', 4)
+  /** A fleet of one device, whose copies are at offset 7, and a log that gives the next position. */
+  async function on(outcome?: Outcome, writer?: DeviceWriter) {
+    const position = { partition: PARTITION, offset: outcome === undefined ? 7 : 6 }
+    const setting = await stage({ writer: writer ?? { write: async () => position } })
+    setting.fleet.put('truck-17')
+    setting.fleet.assign(PARTITION, 'a')
+    if (outcome !== undefined) setting.fleet.member('a').outcomes.set(6, outcome)
+    return { ...setting, at: `${PARTITION}-${position.offset}` }
+  }
+
+  it('a position that is not reached is 503 with Retry-After', async () => {
+    const { api } = await on()
+    const read = await ask(api, `/v1/devices/truck-17?atLeast=${PARTITION}-6`)
+    expect(read.status).toBe(200)
+    const { status, headers, body } = await ask(api, `/v1/devices/truck-17?atLeast=${PARTITION}-7`)
+    expect([status, body.title, headers['retry-after']]).toEqual([503, 'Position not reached', '1'])
+    await api.close()
+  })
+
+  it('a condition that is not decided in time is 504 with the position, any other write 202', async () => {
+    const { api, at } = await on()
+    const wait = { prefer: 'wait=0' }
+    const { status, body } = await send('PUT', 'truck-17', {}, { ...wait, 'if-match': '"1"' }, api)
+    expect([status, body.title, body.position]).toEqual([504, 'Outcome unknown', at])
+    const deletion = await remove('truck-17', { ...wait, 'if-match': '"1"' }, api)
+    expect([deletion.status, deletion.body.position]).toEqual([504, at])
+    expect((await send('PUT', 'truck-17', {}, wait, api)).body.position).toBe(at)
+    expect((await remove('truck-17', wait, api)).status).toBe(202)
+    await api.close()
+  })
+
+  it.each<[Outcome, number, string]>([
+    ['attributes-too-large', 413, 'the attributes would take more than 8192 bytes'],
+    ['status-too-large', 413, 'the status would take more than 524288 bytes'],
+    ['unknown-device', 404, 'no telemetry of device truck-17 has been seen'],
+    [
+      'stale',
+      412,
+      'device truck-17 was at another version than If-Match asks for, and is at W/"1-2026-11-24T10:00:00.000Z" by now',
+    ],
+  ])('what was decided is told: %s', async (outcome, expected, detail) => {
+    const { api, at } = await on(outcome)
+    const { status, body } = await send('PATCH', 'truck-17', {}, WAIT, api)
+    expect([status, body.detail, body.position]).toEqual([expected, detail, at])
+    await api.close()
+  })
+
+  it('a log that takes nothing is 503', async () => {
+    const unavailable = new RetryableError('LOG_UNAVAILABLE', 'no broker')
+    const { api } = await on(undefined, { write: () => Promise.reject(unavailable) })
+    for (const answer of [await send('PUT', 'truck-17', {}, {}, api), await remove('truck-17', {}, api)]) {
+      expect([answer.status, answer.body.title, answer.headers['retry-after']]).toEqual([503, 'Log unavailable', '1'])
+      expect(answer.body.detail).toContain('no broker')
+    }
+    await api.close()
+  })
+
+  it('a partition that nobody answers for takes no write of a device that may be unknown', async () => {
+    const { api, fleet } = await on()
+    fleet.assign(PARTITION, undefined)
+    expect((await send('PUT', 'truck-17', {}, {}, api)).body.title).toBe('Partition unavailable')
+    await api.close()
+  })
+
+  it('too many writes under way are 503', async () => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const position = { partition: PARTITION, offset: 6 }
+    let held = 0
+    const write = async () => {
+      held++
+      await promise
+      return position
+    }
+    const { api, fleet } = await stage({ writer: { write }, limits: { maxWrites: 2 } })
+    fleet.put('truck-17')
+    const puts = [send('PUT', 'truck-17', {}, {}, api), send('PUT', 'truck-17', {}, {}, api)]
+    await vi.waitFor(() => expect(held).toBe(2))
+    const { status, body } = await remove('truck-17', {}, api)
+    expect([status, body.title]).toEqual([503, 'Overloaded'])
+    resolve()
+    expect((await Promise.all(puts)).map((answer) => answer.status)).toEqual([202, 202])
+    await api.close()
+  })
+})
