@@ -14,7 +14,7 @@ import { StoreReader } from './query.ts'
 import type { PartitionCopy, Role, RoleContext } from './role.ts'
 import { Standby } from './standby.ts'
 import { StatusCache } from './store/cache.ts'
-import { LevelStores } from './store/level.ts'
+import { type Database, LevelStores } from './store/level.ts'
 import { Task } from './task.ts'
 import { Turns } from './turns.ts'
 
@@ -26,6 +26,8 @@ export interface ProcessorOptions {
   readonly endpoint: string
   /** Where the stores are; held by one process at a time. */
   readonly folder: string
+  /** The database of the stores; default: RocksDB in `folder`. */
+  readonly database?: () => Database
   readonly logger: Logger
   readonly registry: Registry
   /** Epoch ms. */
@@ -60,11 +62,11 @@ export class Processor implements Member, AsyncDisposable {
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */
   static async open(options: ProcessorOptions): Promise<Processor> {
-    const { folder, log, logger } = options
+    const { folder, database, log, logger } = options
     try {
-      await mkdir(folder, { recursive: true })
       await using opening = new AsyncDisposableStack()
-      const processor = opening.use(new Processor(options, await openStores(folder, log, logger)))
+      const stores = database === undefined ? openStores(folder, log, logger) : openLevel(database(), log, logger)
+      const processor = opening.use(new Processor(options, await stores))
       await processor.#openCopies()
       opening.move()
       return processor
@@ -158,9 +160,10 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
 const ROCKSDB = { writeBufferSize: 32 * 1024 * 1024, maxWriteBufferNumber: 3 }
 
 async function openStores(folder: string, log: Log, logger: Logger): Promise<LevelStores> {
+  await mkdir(folder, { recursive: true })
   const open = () => {
     const db = new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer', ...ROCKSDB })
-    return LevelStores.open(db, { identity: log.identity, logger })
+    return openLevel(db, log, logger)
   }
   try {
     return await open()
@@ -170,6 +173,10 @@ async function openStores(folder: string, log: Log, logger: Logger): Promise<Lev
     await rm(folder, { recursive: true })
     return open()
   }
+}
+
+function openLevel(db: Database, log: Log, logger: Logger): Promise<LevelStores> {
+  return LevelStores.open(db, { identity: log.identity, logger })
 }
 
 /** abstract-level wraps what the database says. */

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { statfs } from 'node:fs/promises'
 import { resolve } from 'node:path'
+import type { AbstractLevel } from 'abstract-level'
 import { RocksLevel } from 'rocksdb-level'
 import { ConfigurationError, CorruptedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
 import type { LogIdentity, Offset, Topic } from './log.ts'
@@ -19,7 +20,11 @@ const ROCKSDB = {
   blockSize: 64 * 1024,
 }
 
-export type Database = RocksLevel<Buffer, Buffer>
+/** Any ordered database whose batches are atomic, and survive the process once answered. */
+export interface Database extends AbstractLevel<Buffer, Buffer, Buffer> {
+  /** Gives back the space of what was cleared in the range. */
+  compactRange(start: Buffer, end: Buffer): Promise<void>
+}
 export type Operation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer }
 
 /** `batch`: records; `segment`: sizes of runs of batches; `position`: of a partition's claim; `cleaned`: by compaction. */
@@ -75,9 +80,9 @@ export class EmbeddedStorage {
   }
 
   /** Rejects with ConfigurationError STORE_LOCKED or FOLDER_UNAVAILABLE, or with CorruptedError STORE_CORRUPTED. */
-  static async open(folder: string): Promise<EmbeddedStorage> {
+  static async open(folder: string, database: (path: string) => Database = rocksdb): Promise<EmbeddedStorage> {
     const path = resolve(folder)
-    const db: Database = new RocksLevel(path, { keyEncoding: 'buffer', valueEncoding: 'buffer', ...ROCKSDB })
+    const db = database(path)
     try {
       await db.open()
     } catch (error) {
@@ -148,6 +153,10 @@ export class EmbeddedStorage {
     this.#reopened?.resolve()
     await this.#db.close()
   }
+}
+
+function rocksdb(path: string): Database {
+  return new RocksLevel<Buffer, Buffer>(path, { keyEncoding: 'buffer', valueEncoding: 'buffer', ...ROCKSDB })
 }
 
 export function errorCode(error: unknown): string | undefined {

@@ -8,7 +8,7 @@ import { EmbeddedGroup } from './embedded-group.ts'
 import { EmbeddedMetrics } from './embedded-metrics.ts'
 import { Pace } from './embedded-pace.ts'
 import { EmbeddedPartition } from './embedded-partition.ts'
-import { decodeNumbers, EmbeddedStorage, storageKey } from './embedded-storage.ts'
+import { type Database, decodeNumbers, EmbeddedStorage, storageKey } from './embedded-storage.ts'
 import { EmbeddedUpkeep } from './embedded-upkeep.ts'
 import { EmbeddedWriter, type Position as Standing } from './embedded-writer.ts'
 import type { Batch, BatchLimits, Log, LogIdentity, Member, Partition, Position, Topic } from './log.ts'
@@ -52,6 +52,8 @@ export interface EmbeddedLogOptions {
   readonly minFreeBytes?: number
   /** How long a role may take to end before its partition goes on without it, ms. Default 10 s. */
   readonly revokeTimeoutMs?: number
+  /** The database at a path; default: RocksDB. */
+  readonly database?: (path: string) => Database
   readonly logger: Logger
   readonly registry: Registry
   /** Epoch ms. */
@@ -83,7 +85,7 @@ export class EmbeddedLog implements Log {
    * was made with another number of partitions; with CorruptedError STORE_CORRUPTED when it cannot be read.
    */
   static async open(options: EmbeddedLogOptions): Promise<EmbeddedLog> {
-    const storage = await EmbeddedStorage.open(options.folder)
+    const storage = await EmbeddedStorage.open(options.folder, options.database)
     try {
       const identity = await storage.identity(options.partitions)
       const log = new EmbeddedLog(storage, identity, options)
