@@ -1,0 +1,65 @@
+/** A way to break the product: `find` stands once in `file`, and becomes `replace`. */
+export interface Mutation {
+  readonly file: string
+  readonly find: string
+  readonly replace: string
+}
+
+/** What each of them breaks must be found: they test the simulation. */
+export const MUTATIONS: Readonly<Record<string, Mutation>> = {
+  'the fence is skipped': {
+    file: 'processor/log/embedded-writer.ts',
+    find: 'if (work.epoch !== position.epoch) {',
+    replace: 'if (work.epoch < 0) {',
+  },
+  'the store is written before the commit': {
+    file: 'processor/task.ts',
+    find: 'const { changelogEnd } = await this.#claim.commit(',
+    replace: `await this.store.commit(
+        effects.writes,
+        { input: batch.next, changelog: this.#changelogEnd + changelog.length, whole: true, since: now() },
+        0,
+      )
+      const { changelogEnd } = await this.#claim.commit(`,
+  },
+  'the checkpoint is dropped now and then': {
+    file: 'processor/store/level.ts',
+    find: 'batch.put(this.#keys.meta,',
+    replace: 'if (meta.changelog % 2 === 0) batch.put(this.#keys.meta,',
+  },
+  'the checkpoint is a write of its own': {
+    file: 'processor/store/level.ts',
+    find: 'batch.put(this.#keys.meta, ',
+    replace: 'await this.#db.put(this.#keys.meta, ',
+  },
+  'an append is acknowledged before it is written': {
+    file: 'processor/log/embedded-writer.ts',
+    find: "this.#queue.push({ kind: 'append', topic, records, bytes, resolve, reject })",
+    replace: "resolve(); this.#queue.push({ kind: 'append', topic, records, bytes, resolve, reject })",
+  },
+  'a later append is written first': {
+    file: 'processor/log/embedded-writer.ts',
+    find: "this.#queue.push({ kind: 'append',",
+    replace: "this.#queue.unshift({ kind: 'append',",
+  },
+  'the input offset is committed later than the changelog': {
+    file: 'processor/log/embedded-writer.ts',
+    find: 'encodeNumbers(epoch, input, changelogEnd)',
+    replace: 'encodeNumbers(epoch, (positions[index] as Position).input, changelogEnd)',
+  },
+  'a restore stops before its end': {
+    file: 'processor/changelog.ts',
+    find: 'if (copy.arrived && until !== undefined) return true',
+    replace: 'if (until !== undefined) return true',
+  },
+  'a reader is shown what is not committed': {
+    file: 'processor/task.ts',
+    find: 'entry.batch <= this.#stored',
+    replace: 'entry.batch > 0',
+  },
+  'a cached status outlives the claim': {
+    file: 'processor/store/cache.ts',
+    find: 'if (node === undefined || node.owner !== owner) return undefined',
+    replace: 'if (node === undefined) return undefined',
+  },
+}
