@@ -123,6 +123,11 @@ export class Cluster implements AsyncDisposable {
     })
   }
 
+  /** Prometheus text of an ingest or a processor process. */
+  async metrics(program: Program): Promise<string> {
+    return (await fetch(`http://127.0.0.1:${this.#programs.get(program)}/metrics`)).text()
+  }
+
   isReady(program: Program): Promise<boolean> {
     return isReady(this.#programs.get(program) as number)
   }
@@ -138,6 +143,11 @@ export class Cluster implements AsyncDisposable {
       await new Promise((resolve) => setTimeout(resolve, POLL_MS))
     }
     return program
+  }
+
+  /** Ends every process in order. */
+  async stop(): Promise<void> {
+    await Promise.all(Array.from(this.#programs.keys(), (program) => program.stop()))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

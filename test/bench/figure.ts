@@ -52,10 +52,10 @@ function format(value: number): string {
   return value >= 1000 ? Math.round(value).toLocaleString('en-US') : String(Math.round(value * 100) / 100)
 }
 
-/** The values below which 50 % and 99 % of `samples` lie. */
-export function percentiles(samples: readonly number[]): { p50: number; p99: number } {
+/** The values below which 50, 95 and 99 % of `samples` lie. */
+export function percentiles(samples: readonly number[]): { p50: number; p95: number; p99: number } {
   const sorted = samples.toSorted((a, b) => a - b)
   const at = (share: number): number =>
     sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN
-  return { p50: at(0.5), p99: at(0.99) }
+  return { p50: at(0.5), p95: at(0.95), p99: at(0.99) }
 }

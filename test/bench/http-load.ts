@@ -6,6 +6,11 @@ export interface HttpLoad {
   readonly connections: number
   readonly seconds: number
   readonly paths: readonly string[]
+  /**
+   * Requests a second over all connections, at set times: one that an earlier answer held up counts from when it was due.
+   * Default: as many as can be.
+   */
+  readonly rate?: number
 }
 
 export interface HttpLoadReport {
@@ -24,15 +29,17 @@ const LENGTH = Buffer.from('\r\ncontent-length: ')
  * request than the server under test does (measured: 22 µs), so at these rates it would measure itself.
  * Rejects when an answer is not 200 or has no length, or a connection fails.
  */
-export async function httpLoad({ port, connections, seconds, paths }: HttpLoad): Promise<HttpLoadReport> {
+export async function httpLoad({ port, connections, seconds, paths, rate }: HttpLoad): Promise<HttpLoadReport> {
   const requests = paths.map((path) => Buffer.from(`GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\n\r\n`))
   const latency = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
   const start = performance.now()
   const end = start + seconds * 1000
+  const periodMs = rate === undefined ? 0 : (connections * 1000) / rate
   await Promise.all(
     Array.from({ length: connections }, (_, index) => {
       const first = Math.floor((index * requests.length) / connections)
-      return new Getter(port, requests, first, end, latency).done
+      const pace = { periodMs, firstAt: start + (periodMs * index) / connections }
+      return new Getter(port, requests, first, end, latency, pace).done
     }),
   )
   return {
@@ -42,6 +49,12 @@ export async function httpLoad({ port, connections, seconds, paths }: HttpLoad):
   }
 }
 
+/** When a connection sends, in ms of `performance.now()`; a period of 0: as soon as it can. */
+interface Pace {
+  readonly periodMs: number
+  readonly firstAt: number
+}
+
 /** One connection. */
 class Getter {
   readonly done: Promise<void>
@@ -49,12 +62,21 @@ class Getter {
   readonly #requests: readonly Buffer[]
   readonly #end: number
   readonly #latency: RecordableHistogram
+  readonly #pace: Pace
   #next: number
   #sentAt = 0
   /** What has come of an answer that is not whole yet. */
   #part: Buffer | undefined
 
-  constructor(port: number, requests: readonly Buffer[], first: number, end: number, latency: RecordableHistogram) {
+  constructor(
+    port: number,
+    requests: readonly Buffer[],
+    first: number,
+    end: number,
+    latency: RecordableHistogram,
+    pace: Pace,
+  ) {
+    this.#pace = pace
     this.#requests = requests
     this.#next = first
     this.#end = end
@@ -67,14 +89,22 @@ class Getter {
         if (performance.now() < this.#end) reject(new Error('the server closed a connection'))
         else resolve()
       })
-      socket.on('connect', () => this.#send())
+      socket.on('connect', () => this.#due(pace.firstAt))
       socket.on('data', (chunk) => this.#read(chunk))
     })
   }
 
-  #send(): void {
-    this.#sentAt = performance.now()
-    if (this.#sentAt >= this.#end) {
+  /** The next request is due at `at`. */
+  #due(at: number): void {
+    if (this.#pace.periodMs === 0) return this.#send(performance.now())
+    const wait = at - performance.now()
+    if (wait <= 0) this.#send(at)
+    else setTimeout(() => this.#send(performance.now()), wait)
+  }
+
+  #send(dueAt: number): void {
+    this.#sentAt = dueAt
+    if (performance.now() >= this.#end) {
       this.#socket.end()
       return
     }
@@ -93,7 +123,7 @@ class Getter {
     this.#part = undefined
     const us = Math.round((performance.now() - this.#sentAt) * 1000)
     this.#latency.record(Math.min(Math.max(1, us), MAX_LATENCY_US))
-    this.#send()
+    this.#due(this.#sentAt + this.#pace.periodMs)
   }
 
   #bodyLength(bytes: Buffer, headEnd: number): number {

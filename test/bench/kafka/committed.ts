@@ -3,6 +3,7 @@ import { Network } from '../../../processor/log/kafka-broker.ts'
 import { GROUP_COORDINATOR, KafkaCluster } from '../../../processor/log/kafka-cluster.ts'
 
 const POLL_MS = 10
+const PATIENCE_MS = 10_000
 const LANE = 'bench'
 
 /** What a group has committed of a topic: the one instrument for the product and its peer. */
@@ -24,9 +25,12 @@ export class Committed implements Disposable {
 
   /** Sum over the partitions. */
   async sum(): Promise<number> {
-    const { requests } = await this.#cluster.coordinator(LANE, GROUP_COORDINATOR, this.#group)
-    const topics = [{ topic: this.#topic, partitions: this.#partitions }]
-    const { responses } = await requests.offsetFetch({ groupId: this.#group, topics })
+    // A Kafka that is new has no coordinator before it is asked for one.
+    const { responses } = await this.#cluster.persist(PATIENCE_MS, undefined, async () => {
+      const { requests } = await this.#cluster.coordinator(LANE, GROUP_COORDINATOR, this.#group)
+      const topics = [{ topic: this.#topic, partitions: this.#partitions }]
+      return requests.offsetFetch({ groupId: this.#group, topics })
+    })
     const offsets = responses[0]?.partitions.map(({ offset }) => Math.max(0, Number(offset))) ?? []
     return offsets.reduce((sum, offset) => sum + offset, 0)
   }

@@ -14,7 +14,7 @@ export interface Fleet {
 }
 
 /** The record that is number `i` of a load over a fleet: the same JSON that the MQTT load generator sends. */
-function loadRecord(i: number, { devices, prefix = PREFIX }: Fleet, timestamp: number): NewRecord {
+export function loadRecord(i: number, { devices, prefix = PREFIX }: Fleet, timestamp: number): NewRecord {
   const device = (i * STRIDE) % devices
   const seq = SEQ_START + Math.floor(i / devices)
   const temperature = loadTemperature(device, seq).toFixed(3)

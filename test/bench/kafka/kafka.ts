@@ -2,39 +2,76 @@ import { Cluster } from '../../../simulators/cluster.ts'
 import { KAFKA_VERSION, requireJava } from '../../../simulators/kafka/artifacts.ts'
 import { Kafka } from '../../../simulators/kafka.ts'
 import type { BenchOptions } from '../bench.ts'
+import { measureKafkaIngest } from './ingest.ts'
+import { measureMoving } from './moving.ts'
 import { measureProcessing } from './processing.ts'
-
-export const KAFKA_PARTS = ['processing', 'million']
+import { measureReads } from './reads.ts'
+import { measureRestore } from './restore.ts'
 
 const PARTITIONS = 8
-const FULL = { records: 1_000_000, devices: 100_000, million: 1_000_000 }
-const QUICK = { records: 100_000, devices: 10_000, million: 100_000 }
 const PEER_THREADS = [1, 2]
+const FULL = {
+  records: 1_000_000,
+  devices: 100_000,
+  million: 1_000_000,
+  messages: 2_000_000,
+  seconds: 10,
+  repetitions: 10,
+  peerRepetitions: 2,
+}
+const QUICK = {
+  records: 100_000,
+  devices: 10_000,
+  million: 100_000,
+  messages: 100_000,
+  seconds: 2,
+  repetitions: 1,
+  peerRepetitions: 1,
+}
 
 export async function kafkaVersions(): Promise<Record<string, string>> {
   return { 'Kafka and Kafka Streams': KAFKA_VERSION, Java: await requireJava() }
 }
+
+interface Stage {
+  readonly brokers: string
+  readonly cluster: Cluster
+  readonly sizes: typeof FULL
+}
+
+const STAGES: Readonly<Record<string, (stage: Stage, report: BenchOptions['report']) => Promise<void>>> = {
+  async processing({ brokers, cluster, sizes: { records, devices } }, report) {
+    const sizes = { records, devices, atLeast: 2, threads: PEER_THREADS }
+    report((await measureProcessing(brokers, cluster, PARTITIONS, sizes)).figures)
+  },
+  async million({ brokers, cluster, sizes: { million } }, report) {
+    const sizes = { records: million, devices: million, atLeast: 1.5, threads: PEER_THREADS, residentMiB: 1024 }
+    const { figures, application, processor } = await measureProcessing(brokers, cluster, PARTITIONS, sizes)
+    report(figures)
+    await processor.stop()
+    report(await measureRestore(brokers, cluster, PARTITIONS, application))
+  },
+  async ingest({ cluster, sizes: { messages, devices } }, report) {
+    report(await measureKafkaIngest(cluster, { messages, devices }))
+  },
+  async moving({ brokers, cluster, sizes: { devices, repetitions, peerRepetitions } }, report) {
+    report(await measureMoving(brokers, cluster, PARTITIONS, { devices, repetitions, peerRepetitions }))
+  },
+  async reads({ brokers, cluster, sizes: { devices, seconds } }, report) {
+    report(await measureReads(brokers, cluster, PARTITIONS, { devices, seconds }))
+  },
+}
+
+export const KAFKA_PARTS = Object.keys(STAGES)
 
 /** Every role as a process of its own, on a real Kafka on this machine, beside Kafka Streams. */
 export async function measureKafka({ parts, quick, env, report }: BenchOptions): Promise<void> {
   const sizes = quick ? QUICK : FULL
   await using kafka = await Kafka.open()
   const { brokers } = kafka
-  const open = (): Promise<Cluster> => Cluster.open(brokers, PARTITIONS, { LOG_LEVEL: 'info', ...env })
-  if (parts.has('processing')) {
-    await using cluster = await open()
-    const { records, devices } = sizes
-    const processing = { records, devices, atLeast: 2, threads: PEER_THREADS }
-    const { figures, processor } = await measureProcessing(brokers, cluster, PARTITIONS, processing)
-    report(figures)
-    await processor.stop()
-  }
-  if (parts.has('million')) {
-    await using cluster = await open()
-    const { million } = sizes
-    const processing = { records: million, devices: million, atLeast: 1.5, threads: PEER_THREADS }
-    const { figures, processor } = await measureProcessing(brokers, cluster, PARTITIONS, processing)
-    report(figures)
-    await processor.stop()
+  for (const part of parts) {
+    await using cluster = await Cluster.open(brokers, PARTITIONS, { LOG_LEVEL: 'info', ...env })
+    await STAGES[part]?.({ brokers, cluster, sizes }, report)
+    await cluster.stop()
   }
 }

@@ -7,6 +7,8 @@ import { fill } from './fill.ts'
 import { Streams } from './streams.ts'
 
 const COMMITTED_WITHIN_MS = 300_000
+const LINES_WITHIN_MS = 120_000
+const POLL_MS = 20
 
 export interface ProcessingSizes {
   readonly records: number
@@ -15,6 +17,8 @@ export interface ProcessingSizes {
   readonly atLeast: number
   /** Of the peer: the best counts. */
   readonly threads: readonly number[]
+  /** Limit of the processor's memory, when there is one. */
+  readonly residentMiB?: number
 }
 
 /** Fills the cluster's topic, and has the peer fold it first, then a processor, each as a group that is new. */
@@ -23,10 +27,10 @@ export async function measureProcessing(
   cluster: Cluster,
   partitions: number,
   sizes: ProcessingSizes,
-): Promise<{ figures: Figure[]; processor: Program }> {
-  const { records, devices, atLeast, threads } = sizes
+): Promise<{ figures: Figure[]; processor: Program; application: string }> {
+  const { records, devices, atLeast, threads, residentMiB } = sizes
   await fillTopic(cluster, records, devices)
-  const peers: { threads: number; perSecond: number; residentMiB: number }[] = []
+  const peers: Awaited<ReturnType<typeof peer>>[] = []
   for (const count of threads) peers.push(await peer(brokers, cluster, count))
   const best = peers.toSorted((a, b) => b.perSecond - a.perSecond)[0]
   if (best === undefined) throw new Error('no thread count to try the peer with')
@@ -47,14 +51,15 @@ export async function measureProcessing(
       what: `${name}, resident memory then`,
       value: product.residentMiB,
       unit: 'MiB',
+      ...(residentMiB === undefined ? {} : { limit: { atMost: residentMiB } }),
       peer: { what: 'Kafka Streams', value: best.residentMiB },
       note: `peak ${Math.round(product.peakMiB)} MiB, ${product.cpuMicros.toFixed(1)} µs of processor time a record`,
     },
   ]
-  return { figures, processor: product.processor }
+  return { figures, processor: product.processor, application: best.application }
 }
 
-async function fillTopic(cluster: Cluster, records: number, devices: number): Promise<void> {
+export async function fillTopic(cluster: Cluster, records: number, devices: number): Promise<void> {
   await using log = await cluster.log()
   await fill(log, records, { devices })
 }
@@ -66,11 +71,12 @@ async function peer(brokers: string, cluster: Cluster, threads: number) {
   const committed = await streams.event(({ event }) => event === 'committed')
   const first = await streams.event(({ event }) => event === 'first')
   const residentMiB = usage(streams.pid)?.residentMiB ?? Number.NaN
-  return { threads, perSecond: ((committed.records ?? 0) / (committed.at - first.at)) * 1000, residentMiB }
+  const perSecond = ((committed.records ?? 0) / (committed.at - first.at)) * 1000
+  return { application, threads, perSecond, residentMiB }
 }
 
 /** Has one new processor fold all; the clock runs from when its first partition begins to read. */
-async function processAll(brokers: string, cluster: Cluster, partitions: number, records: number) {
+export async function processAll(brokers: string, cluster: Cluster, partitions: number, records: number) {
   using committed = new Committed(brokers, cluster.prefix, `${cluster.prefix}.telemetry`, partitions)
   const [processor, end] = await Promise.all([
     cluster.processor('first'),
@@ -87,12 +93,30 @@ async function processAll(brokers: string, cluster: Cluster, partitions: number,
   }
 }
 
-/** Epoch ms of the first log line with this message. */
-function firstLine(program: Program, message: string): number {
-  for (const line of program.stderr.split('\n')) {
-    if (!line.includes(message)) continue
-    const { msg, time } = JSON.parse(line) as { msg: string; time: number }
-    if (msg === message) return time
-  }
+/** Epoch ms of the first log line with this message. Throws when there is none. */
+export function firstLine(program: Program, message: string): number {
+  const [first] = times(program, message)
+  if (first !== undefined) return first
   throw new Error(`the process has not logged ${JSON.stringify(message)}: ${program.stderr.slice(-2_000)}`)
+}
+
+/** Epoch ms of the log line with this message that is number `count`, now or soon. */
+export async function untilLine(program: Program, message: string, count: number): Promise<number> {
+  const deadline = performance.now() + LINES_WITHIN_MS
+  for (;;) {
+    const found = times(program, message)[count - 1]
+    if (found !== undefined) return found
+    if (performance.now() > deadline) {
+      throw new Error(`the process has not logged ${message} ${count} times: ${program.stderr.slice(-2_000)}`)
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+  }
+}
+
+function times(program: Program, message: string): number[] {
+  return program.stderr.split('\n').flatMap((line) => {
+    if (!line.endsWith('}') || !line.includes(message)) return []
+    const { msg, time } = JSON.parse(line) as { msg: string; time: number }
+    return msg === message ? [time] : []
+  })
 }

@@ -22,8 +22,6 @@ export interface StreamsOptions {
   readonly standbys?: number
   /** Default 45,000, as Kafka's own. */
   readonly sessionTimeoutMs?: number
-  /** Folder of its stores, to be kept. Without it a temporary one. */
-  readonly state?: string
 }
 
 /** What the peer prints; `at` and `began` in epoch ms. */
@@ -40,14 +38,15 @@ interface StreamsEvent {
 export class Streams implements AsyncDisposable {
   readonly #child: ChildProcessByStdio<null, Readable, Readable>
   readonly #events: StreamsEvent[] = []
-  readonly #ownState: string | undefined
+  /** Folder of its stores. */
+  readonly #state: string
   readonly #exited: Promise<unknown>
   #wake: () => void = () => {}
   #over = false
   #stderr = ''
 
-  private constructor(args: readonly string[], ownState: string | undefined) {
-    this.#ownState = ownState
+  private constructor(args: readonly string[], state: string) {
+    this.#state = state
     const child = spawn('java', args, { stdio: ['ignore', 'pipe', 'pipe'] })
     this.#child = child
     endsWithUs(child)
@@ -66,13 +65,13 @@ export class Streams implements AsyncDisposable {
   }
 
   static async start(options: StreamsOptions): Promise<Streams> {
-    const { brokers, application, topic, threads, standbys = 0, sessionTimeoutMs = 45_000, state } = options
-    const ownState = state === undefined ? await temporaryFolder() : undefined
+    const { brokers, application, topic, threads, standbys = 0, sessionTimeoutMs = 45_000 } = options
+    const state = await temporaryFolder()
     const folder = await build()
     const classpath = `${join(folder, 'peer.jar')}:${join(folder, 'jars', '*')}`
     const numbers = [threads, standbys, sessionTimeoutMs].map(String)
     const program = ['-Xmx1g', '-cp', classpath, 'LastStatus', brokers, application, topic]
-    return new Streams([...program, state ?? (ownState as string), ...numbers], ownState)
+    return new Streams([...program, state, ...numbers], state)
   }
 
   /** The first event, printed or yet to be, that `isIt`. Rejects when the peer ends before. */
@@ -93,6 +92,13 @@ export class Streams implements AsyncDisposable {
     }
   }
 
+  /** The newest of its kind. Throws when there is none. */
+  last(event: StreamsEvent['event']): StreamsEvent {
+    const found = this.#events.findLast((one) => one.event === event)
+    if (found === undefined) throw new Error(`Kafka Streams has not said ${JSON.stringify(event)}`)
+    return found
+  }
+
   get pid(): number {
     return this.#child.pid as number
   }
@@ -102,14 +108,9 @@ export class Streams implements AsyncDisposable {
     await this.#exited
   }
 
-  async stop(): Promise<void> {
-    this.#child.kill('SIGTERM')
-    await this.#exited
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill()
-    if (this.#ownState !== undefined) await removeFolder(this.#ownState)
+    await removeFolder(this.#state)
   }
 }
 

@@ -42,10 +42,7 @@ public final class LastStatus {
     public void process(Record<String, byte[]> record) {
       if (FIRST.get() == 0 && FIRST.compareAndSet(0, System.currentTimeMillis())) say("first", "");
       Status status = store.get(record.key());
-      if (status == null) {
-        status = new Status();
-        status.deviceId = record.key();
-      }
+      if (status == null) status = Status.born(record.key(), record.timestamp());
       status.fold(Status.message(record.value()), record.timestamp());
       store.put(record.key(), status);
     }
@@ -87,6 +84,8 @@ public final class LastStatus {
     properties.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2);
     properties.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, CACHE_BYTES);
     properties.put(StreamsConfig.REPLICATION_FACTOR_CONFIG, 1);
+    // A second instance has its share at once, not after a probing rebalance, ten minutes later.
+    properties.put(StreamsConfig.ACCEPTABLE_RECOVERY_LAG_CONFIG, Long.MAX_VALUE);
     properties.put(StreamsConfig.consumerPrefix(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG), args[6]);
     properties.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
 
