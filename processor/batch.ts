@@ -1,5 +1,6 @@
 import { CorruptedError } from './contract/errors.ts'
 import { fold } from './contract/fold.ts'
+import { advance, PlainEncoder, type PlainStatus, plainOf, statusOf } from './contract/plain.ts'
 import { decodeStatus, encodeStatus, MAX_STATUS_BYTES, type Status, statusText } from './contract/status.ts'
 import { type Decoded, deadLetter, decodeRecord, type RejectionReason } from './contract/telemetry.ts'
 import { decide, type Outcome, type Write } from './contract/write.ts'
@@ -39,6 +40,8 @@ export interface BatchContext {
 interface Touched {
   readonly deviceId: string
   entry: CachedStatus | undefined
+  /** What the entry holds, as long as it can do what the batch asks for; then `status` is used. */
+  plain: PlainStatus | undefined
   status: Status | undefined
   existed: boolean
   /** It was deleted in the batch, and may have come to be again. */
@@ -85,19 +88,23 @@ export async function foldBatch(records: readonly LogRecord[], context: BatchCon
     if (turn.spend(0)) await turn.next()
   }
   const timestamp = records.at(-1)?.timestamp ?? 0
+  const encoder = new PlainEncoder()
+  let left = devices.size
   for (const device of devices.values()) {
+    left--
     if (!changed(device)) continue
-    let text = device.status === undefined ? undefined : statusText(device.status)
-    let value: Uint8Array | undefined = text === undefined ? undefined : Buffer.from(text)
+    let image = imageOf(device)
+    let value: Uint8Array | undefined =
+      typeof image === 'object' ? encoder.encode(image, left) : image === undefined ? undefined : Buffer.from(image)
     if (value !== undefined && value.byteLength > MAX_STATUS_BYTES) {
       value = await refold(device, records, decoded, touched, effects, context)
       if (!changed(device)) continue
-      text = device.status === undefined ? undefined : statusText(device.status)
+      image = imageOf(device)
     }
     const headers = device.writes === undefined ? undefined : settle(device.writes, effects, context)
     effects.changelog.push({ key: device.deviceId, value: value ?? null, timestamp, headers })
-    if (text === undefined || value === undefined) remove(device, effects, context)
-    else write(device, text, value, effects, context)
+    if (image === undefined || value === undefined) remove(device, effects, context)
+    else write(device, image, value, effects, context)
     if (turn.spend(value?.byteLength ?? 0)) await turn.next()
   }
   return effects
@@ -114,6 +121,7 @@ function touch(id: string, devices: Map<string, Touched>, missing: Touched[], co
   const device: Touched = {
     deviceId: id,
     entry,
+    plain: undefined,
     status: undefined,
     existed: false,
     deleted: false,
@@ -122,7 +130,8 @@ function touch(id: string, devices: Map<string, Touched>, missing: Touched[], co
     duplicates: 0,
   }
   if (entry === undefined) missing.push(device)
-  else begin(device, JSON.parse(entry.text) as Status)
+  else if (typeof entry.image === 'string') begin(device, JSON.parse(entry.image) as Status)
+  else beginPlain(device, entry.image)
   devices.set(id, device)
   return device
 }
@@ -132,6 +141,19 @@ function begin(device: Touched, status: Status): void {
   device.existed = true
   device.rev = status.rev
   device.duplicates = status.counters.duplicates
+}
+
+function beginPlain(device: Touched, plain: PlainStatus): void {
+  device.plain = plain
+  device.existed = true
+  device.rev = plain.rev
+  device.duplicates = plain.duplicates
+}
+
+/** As it is kept in the cache. Undefined: there is no device. */
+function imageOf({ plain, status }: Touched): PlainStatus | string | undefined {
+  if (plain !== undefined || status === undefined) return plain
+  return plainOf(status) ?? statusText(status)
 }
 
 async function load(devices: readonly Touched[], context: BatchContext): Promise<void> {
@@ -154,6 +176,11 @@ function stored(deviceId: string, bytes: Uint8Array): Status {
 }
 
 function apply(device: Touched, it: Exclude<Decoded, { kind: 'rejected' }>, record: LogRecord): void {
+  if (device.plain !== undefined) {
+    if (advance(device.plain, it)) return
+    device.status = statusOf(device.plain)
+    device.plain = undefined
+  }
   if (it.kind !== 'write') {
     device.status = fold(device.status, device.deviceId, it)
     return
@@ -166,20 +193,27 @@ function apply(device: Touched, it: Exclude<Decoded, { kind: 'rejected' }>, reco
 }
 
 /** A write that changed nothing has an outcome nonetheless, and the changelog tells it. */
-function changed({ status, existed, deleted, writes, rev, duplicates }: Touched): boolean {
+function changed({ plain, status, existed, deleted, writes, rev, duplicates }: Touched): boolean {
+  if (plain !== undefined) return plain.rev !== rev
   if (writes !== undefined) return true
   if (status === undefined) return existed
   return !existed || deleted || status.rev !== rev || status.counters.duplicates !== duplicates
 }
 
-function write(device: Touched, text: string, value: Uint8Array, effects: Effects, context: BatchContext): void {
+function write(
+  device: Touched,
+  image: PlainStatus | string,
+  value: Uint8Array,
+  effects: Effects,
+  context: BatchContext,
+): void {
   const { deviceId } = device
   effects.writes.set(deviceId, value)
   if (!device.existed) effects.added++
   if (device.entry === undefined) {
-    context.cache.add(deviceId, context.owner, text, context.batch, value.byteLength)
+    context.cache.add(deviceId, context.owner, image, context.batch, value.byteLength)
   } else {
-    device.entry.text = text
+    device.entry.image = image
     context.cache.resize(device.entry, value.byteLength)
   }
 }
@@ -227,7 +261,7 @@ async function refold(
   context.cache.delete(deviceId)
   const [committed] = await context.store.getMany([deviceId])
   let kept = committed
-  Object.assign(device, { entry: undefined, deleted: false, writes: undefined })
+  Object.assign(device, { entry: undefined, plain: undefined, deleted: false, writes: undefined })
   device.status = kept === undefined ? undefined : stored(deviceId, kept)
   for (let i = 0; i < records.length; i++) {
     const it = decoded[i] as Decoded

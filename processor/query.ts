@@ -23,7 +23,7 @@ export class StoreReader implements PartitionReader {
     for (let i = 0; i < deviceIds.length; i++) {
       const deviceId = deviceIds[i] as string
       const status = role.committed(deviceId)
-      answers.push({ status: status === undefined ? undefined : Buffer.from(status), freshness })
+      answers.push({ status, freshness })
       if (status !== undefined) continue
       missing.push(deviceId)
       places.push(i)

@@ -44,7 +44,7 @@ export interface Role {
   /** Asks the log where the partition ends, so that a copy that does not move shows how far it is behind. */
   sight(): Promise<void>
   /** The committed status of a device, when it is at hand without a read. */
-  committed(deviceId: string): string | undefined
+  committed(deviceId: string): Buffer | undefined
 }
 
 /**

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { type Effects, foldBatch } from './batch.ts'
 import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
+import { PlainEncoder } from './contract/plain.ts'
 import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
 import { Progress } from './progress.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
@@ -62,9 +63,11 @@ export class Task implements Role {
     if (this.#state !== 'closed') this.#context.metrics.lag.set(this.#labels, this.lag)
   }
 
-  committed(deviceId: string): string | undefined {
+  committed(deviceId: string): Buffer | undefined {
     const entry = this.#context.cache.get(deviceId, this.#life)
-    return entry !== undefined && entry.batch <= this.#stored ? entry.text : undefined
+    if (entry === undefined || entry.batch > this.#stored) return undefined
+    const { image } = entry
+    return typeof image === 'string' ? Buffer.from(image) : new PlainEncoder().encode(image, 0)
   }
 
   /**

@@ -1,11 +1,13 @@
+import type { PlainStatus } from '../contract/plain.ts'
+
 /** The status of a device that was heard of lately. */
 export interface CachedStatus {
   readonly deviceId: string
   /** The task that holds it; to any other task it is stale. */
   readonly owner: object
-  /** Its JSON: one string is one object to the collector, where a decoded status is thirty. */
-  text: string
-  /** Number of the owner's batch that changed it last: until that batch is in the store, `text` is uncommitted. */
+  /** A plain one as it is, any other as its JSON: either is few objects to the collector, a decoded status thirty. */
+  image: PlainStatus | string
+  /** Number of the owner's batch that changed it last: until that batch is in the store, `image` is uncommitted. */
   batch: number
   /** Size of its JSON, bytes. */
   bytes: number
@@ -61,11 +63,11 @@ export class StatusCache {
   }
 
   /** Replaces what was held for the device. The entry may be gone again at any later call. */
-  add(deviceId: string, owner: object, text: string, batch: number, bytes: number): CachedStatus {
+  add(deviceId: string, owner: object, image: PlainStatus | string, batch: number, bytes: number): CachedStatus {
     const old = this.#nodes.get(deviceId)
     if (old !== undefined) this.#remove(old)
     const older = this.#newest
-    const node: Node = { deviceId, owner, text, batch, bytes, held: true, visited: false, newer: undefined, older }
+    const node: Node = { deviceId, owner, image, batch, bytes, held: true, visited: false, newer: undefined, older }
     if (this.#newest === undefined) this.#oldest = node
     else this.#newest.newer = node
     this.#newest = node

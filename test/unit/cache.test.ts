@@ -10,7 +10,7 @@ describe('StatusCache', () => {
   it('gives an entry to its owner only', () => {
     const cache = new StatusCache({ maxEntries: 2, maxBytes: 100 })
     cache.add('a', owner, status('a'), 1, 10)
-    expect(cache.get('a', owner)?.text).toBe(status('a'))
+    expect(cache.get('a', owner)?.image).toBe(status('a'))
     expect(cache.get('a', {})).toBeUndefined()
     expect(cache.get('b', owner)).toBeUndefined()
   })

@@ -1,0 +1,238 @@
+import type { Json } from './json.ts'
+import type { Status } from './status.ts'
+import type { Decoded } from './telemetry.ts'
+import { isoTime } from './time.ts'
+
+/** A value that JSON writes as text conversion does. */
+type Scalar = number | boolean | null
+
+/** The metrics of devices that report the same ones, with the bytes around their values. */
+interface Shape {
+  readonly names: readonly string[]
+  /** Before each value: `"name":{"value":`, with what ends the member before it. */
+  readonly before: readonly Uint8Array[]
+}
+
+/**
+ * The status of a device that does what most do all the time: it reports the same metrics with every message, all of one
+ * time, as numbers; if it numbers its messages, they come in order. Nothing else is in it than in `Status`: it is
+ * advanced in place and encoded without an object per metric, in a fraction of the time, and the collector meets two
+ * objects for thirty.
+ */
+export interface PlainStatus {
+  readonly shape: Shape
+  readonly values: Scalar[]
+  /** Event time of all metrics. */
+  at: string
+  rev: number
+  messages: number
+  readonly late: number
+  readonly duplicates: number
+  readonly skewed: number
+  readonly firstSeenAt: string
+  lastSeenAt: string
+  /** `sequence`: its one range, and its time; no `high` without a sequence. */
+  readonly low: number
+  high: number | undefined
+  sequenceAt: string
+  sequenceSession: number
+  readonly session: number
+  /** `{"deviceId":…,"rev":` and from `},"connectivity":` to `"lastSeenAt":"`. */
+  readonly head: string
+  readonly middle: string
+}
+
+/** Kinds of device kept; when there are more, all are forgotten, and their devices keep theirs until they change. */
+const MAX_SHAPES = 1024
+const shapes = new Map<string, Shape>()
+/** With more metrics than this a status is not plain: its encoding has a bound. */
+const MAX_PLAIN_METRICS = 64
+/** Of one metric beside its name; a number takes up to 25 characters, and a time 24. */
+const METRIC_BYTES = 64
+/** Of all else beside head and middle. */
+const REST_BYTES = 512
+/** Of a buffer that statuses share. */
+const CHUNK_BYTES = 256 * 1024
+
+/** Undefined when `status` is not plain. */
+export function plainOf(status: Status): PlainStatus | undefined {
+  const { deviceId, reported, connectivity, counters, sequence, attributes } = status
+  if (attributes !== undefined) return undefined
+  if (sequence !== undefined && (sequence.seen.length !== 1 || sequence.at === undefined)) return undefined
+  const names: string[] = []
+  const values: Scalar[] = []
+  let at: string | undefined
+  for (const name in reported) {
+    const metric = reported[name] as Status['reported'][string]
+    at ??= metric.at
+    if (metric.at !== at || !isScalar(metric.value) || names.length === MAX_PLAIN_METRICS) return undefined
+    names.push(name)
+    values.push(metric.value)
+  }
+  if (at === undefined) return undefined
+  const { state, since, reason, session } = connectivity
+  return {
+    shape: shapeOf(names),
+    values,
+    at,
+    rev: status.rev,
+    ...counters,
+    firstSeenAt: status.firstSeenAt,
+    lastSeenAt: status.lastSeenAt,
+    low: sequence?.seen[0]?.[0] ?? 0,
+    high: sequence?.seen[0]?.[1],
+    sequenceAt: sequence?.at ?? '',
+    sequenceSession: sequence?.session ?? 0,
+    session,
+    head: `{"deviceId":"${deviceId}","rev":`,
+    middle:
+      `"}},"connectivity":{"state":"${state}","since":"${since}","reason":"${reason}","session":${session}` +
+      `},"firstSeenAt":"${status.firstSeenAt}","lastSeenAt":"`,
+  }
+}
+
+/** What `fold` does, in place; false, and nothing has changed, when the record asks for more than is plain. */
+export function advance(plain: PlainStatus, record: Decoded): boolean {
+  if (record.kind !== 'readings' || record.will !== undefined || record.readings.length !== 1) return false
+  const receivedAt = isoTime(record.receivedAt)
+  const { names, values, seq, skewed, at = receivedAt } = record.readings[0] as (typeof record.readings)[number]
+  const { shape, high } = plain
+  if (skewed || at < plain.at || names.length !== shape.names.length || receivedAt < plain.firstSeenAt) return false
+  for (let i = 0; i < names.length; i++) {
+    if (names[i] !== shape.names[i] || !isScalar(values[i] as Json)) return false
+  }
+  if (seq !== undefined) {
+    if (high === undefined || seq !== high + 1 || record.readings[0]?.at === undefined) return false
+    plain.high = seq
+    plain.sequenceSession = plain.session
+    if (at > plain.sequenceAt) plain.sequenceAt = at
+  }
+  for (let i = 0; i < values.length; i++) plain.values[i] = values[i] as Scalar
+  plain.at = at
+  plain.rev++
+  plain.messages++
+  if (receivedAt > plain.lastSeenAt) plain.lastSeenAt = receivedAt
+  return true
+}
+
+/** Encodes statuses one after the other, so that many share a buffer; each keeps that buffer alive. */
+export class PlainEncoder {
+  #chunk = Buffer.alloc(0)
+  #at = 0
+
+  /** What `encodeStatus` would give. `more`: how many will follow. */
+  encode(plain: PlainStatus, more: number): Buffer {
+    const bound = boundOf(plain)
+    if (this.#chunk.length - this.#at < bound) {
+      this.#chunk = Buffer.allocUnsafeSlow(Math.max(bound, Math.min(CHUNK_BYTES, bound * (more + 1))))
+      this.#at = 0
+    }
+    const start = this.#at
+    this.#at = write(plain, this.#chunk, start)
+    return this.#chunk.subarray(start, this.#at)
+  }
+}
+
+/** For whom a plain status has too little. */
+export function statusOf(plain: PlainStatus): Status {
+  return JSON.parse(new PlainEncoder().encode(plain, 0).toString()) as Status
+}
+
+/** At least the bytes that `plain` is encoded to. */
+function boundOf({ shape, head, middle }: PlainStatus): number {
+  let bytes = head.length + middle.length + REST_BYTES
+  for (const before of shape.before) bytes += before.length + METRIC_BYTES
+  return bytes
+}
+
+/** Gives where it ends. */
+function write(plain: PlainStatus, into: Uint8Array, start: number): number {
+  const { shape, values, at: time } = plain
+  let at = writeInteger(into, writeText(into, start, plain.head), plain.rev)
+  for (let i = 0; i < values.length; i++) {
+    at = writeBytes(into, at, shape.before[i] as Uint8Array)
+    at = writeScalar(into, at, values[i] as Scalar)
+    at = writeBytes(into, at, AT)
+    at = writeText(into, at, time)
+  }
+  at = writeText(into, writeText(into, at, plain.middle), plain.lastSeenAt)
+  at = writeInteger(into, writeBytes(into, at, MESSAGES), plain.messages)
+  at = writeInteger(into, writeBytes(into, at, LATE), plain.late)
+  at = writeInteger(into, writeBytes(into, at, DUPLICATES), plain.duplicates)
+  at = writeInteger(into, writeBytes(into, at, SKEWED), plain.skewed)
+  if (plain.high === undefined) return writeBytes(into, at, END)
+  at = writeInteger(into, writeBytes(into, at, SEQUENCE), plain.low)
+  into[at++] = COMMA
+  at = writeInteger(into, at, plain.high)
+  at = writeInteger(into, writeBytes(into, at, SESSION), plain.sequenceSession)
+  at = writeText(into, writeBytes(into, at, AT), plain.sequenceAt)
+  return writeBytes(into, at, SEQUENCE_END)
+}
+
+const COMMA = 0x2c
+const MINUS = 0x2d
+const ZERO = 0x30
+const AT = Buffer.from(',"at":"')
+const MESSAGES = Buffer.from('","counters":{"messages":')
+const LATE = Buffer.from(',"late":')
+const DUPLICATES = Buffer.from(',"duplicates":')
+const SKEWED = Buffer.from(',"skewed":')
+const SEQUENCE = Buffer.from('},"sequence":{"seen":[[')
+const SESSION = Buffer.from(']],"session":')
+const SEQUENCE_END = Buffer.from('"}}')
+const END = Buffer.from('}}')
+
+function shapeOf(names: readonly string[]): Shape {
+  const key = JSON.stringify(names)
+  let shape = shapes.get(key)
+  if (shape === undefined) {
+    const before = names.map((name, i) => {
+      return Buffer.from(`${i === 0 ? ',"reported":{' : '"},'}${JSON.stringify(name)}:{"value":`)
+    })
+    shape = { names, before }
+    if (shapes.size >= MAX_SHAPES) shapes.clear()
+    shapes.set(key, shape)
+  }
+  return shape
+}
+
+function isScalar(value: Json): value is Scalar {
+  return typeof value === 'number' || typeof value === 'boolean' || value === null
+}
+
+function writeBytes(into: Uint8Array, start: number, bytes: Uint8Array): number {
+  for (let i = 0; i < bytes.length; i++) into[start + i] = bytes[i] as number
+  return start + bytes.length
+}
+
+/** Of ASCII. */
+function writeText(into: Uint8Array, start: number, text: string): number {
+  for (let i = 0; i < text.length; i++) into[start + i] = text.charCodeAt(i)
+  return start + text.length
+}
+
+function writeScalar(into: Uint8Array, start: number, value: Scalar): number {
+  if (typeof value === 'number' && Number.isInteger(value)) return writeInteger(into, start, value)
+  return writeText(into, start, String(value))
+}
+
+/** The digits of a small integer are cheaper made here; beyond that, text conversion makes the shortest form. */
+function writeInteger(into: Uint8Array, start: number, value: number): number {
+  if (!(value >= -MAX_SMALL && value <= MAX_SMALL)) return writeText(into, start, String(value))
+  let at = start
+  let rest = value
+  if (rest < 0) {
+    into[at++] = MINUS
+    rest = -rest
+  }
+  let digits = 1
+  for (let limit = 10; rest >= limit; limit *= 10) digits++
+  for (let i = at + digits - 1; i >= at; i--) {
+    const tenth = Math.trunc(rest / 10)
+    into[i] = ZERO + rest - tenth * 10
+    rest = tenth
+  }
+  return at + digits
+}
+
+const MAX_SMALL = 99_999_999
