@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 import type { Answer, StatusReader } from '../processor/contract/query.ts'
@@ -10,7 +11,8 @@ import type { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
 import { AtLeast, readDevice } from './past.ts'
 import { ProblemError, problemOf } from './problem.ts'
-import { DeviceId } from './schemas.ts'
+import { type Projection, projectionOf } from './projection.ts'
+import { DeviceId, Fields } from './schemas.ts'
 import { freshnessMember, openStatus, shownFreshness, spliceStatus } from './splice.ts'
 
 export interface DeviceRoutes {
@@ -22,14 +24,17 @@ export interface DeviceRoutes {
 
 const JSON_TYPE = 'application/json; charset=utf-8'
 const READ: { readonly scope: Scope } = { scope: 'devices:read' }
-const NO_QUERY = Type.Object({}, { additionalProperties: false })
+const WITH_FIELDS = Type.Object({ fields: Type.Optional(Fields) }, { additionalProperties: false })
 
 /** Most devices asked of the reader at once: the bound on `maxAnswerBytes` is kept between the slices. */
 const SLICE = 200
+/** Bytes of statuses made into text before others get their turn: some milliseconds when they are parsed. */
+const MAX_TURN_BYTES = 256 * 1024
 
 export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceRoutes): void {
   api.get('/v1/devices/:deviceId', { schema: GET_DEVICE, config: READ, compress: false }, async (request, reply) => {
     const { deviceId } = request.params
+    const projection = projectionOf(request.query.fields)
     if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
     const { status, freshness } = await single.run(() => readDevice(reader, deviceId, request.query.atLeast))
     if (status === undefined) {
@@ -37,13 +42,14 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
         freshness: shownFreshness(freshness),
       })
     }
+    const { fields } = request.query
     const text = openStatus(status)
     const etag = etagOf(text)
     reply.header('etag', etag)
     const known = request.headers['if-none-match']
     if (known !== undefined && isNoneMatch(known, etag)) return reply.code(304).send(undefined)
     reply.header('content-type', JSON_TYPE)
-    return `${text},${freshnessMember(freshness)}}`
+    return `${fields === undefined ? text : projection(status)},${freshnessMember(freshness)}}`
   })
 
   api.get('/v1/devices', { schema: LIST_DEVICES, config: READ }, async (request, reply) => {
@@ -63,7 +69,10 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
     { schema: BATCH_GET, config: READ, bodyLimit: limits.maxBodyBytes },
     async (request, reply) => {
       const { deviceIds } = request.body
-      const results = await many.run(() => readBatch(reader, callerOf(request), deviceIds, limits.maxAnswerBytes))
+      const projection = projectionOf(request.query.fields)
+      const results = await many.run(() =>
+        readBatch({ reader, caller: callerOf(request), projection, maxBytes: limits.maxAnswerBytes }, deviceIds),
+      )
       reply.header('content-type', JSON_TYPE)
       return `{"results":[${results.join(',')}]}`
     },
@@ -114,14 +123,21 @@ function sendPage(reply: FastifyReply, items: readonly string[], limit: number, 
   return `{"items":[${items.join(',')}],"nextCursor":"${cursor}"}`
 }
 
+interface BatchReading {
+  readonly reader: StatusReader
+  readonly caller: Caller
+  readonly projection: Projection
+  /** Of the statuses that are read. */
+  readonly maxBytes: number
+}
+
 async function readBatch(
-  reader: StatusReader,
-  caller: Caller,
+  { reader, caller, projection, maxBytes }: BatchReading,
   deviceIds: readonly string[],
-  maxBytes: number,
 ): Promise<string[]> {
   const results: string[] = []
   let bytes = 0
+  let turnBytes = 0
   for (let from = 0; from < deviceIds.length; from += SLICE) {
     const slice = deviceIds.slice(from, from + SLICE)
     const seen = slice.filter((deviceId) => maySee(caller, deviceId))
@@ -131,8 +147,14 @@ async function readBatch(
       const deviceId = slice[i] as string
       const answer = maySee(caller, deviceId) ? (answers[next++] as Answer | Error) : ProblemError.otherDevice(deviceId)
       const full = !(answer instanceof Error) && bytes + (answer.status?.byteLength ?? 0) > maxBytes
-      results.push(batchResult(deviceId, full ? ANSWER_FULL : answer))
-      if (!(answer instanceof Error)) bytes += answer.status?.byteLength ?? 0
+      results.push(batchResult(deviceId, full ? ANSWER_FULL : answer, projection))
+      const here = answer instanceof Error ? 0 : (answer.status?.byteLength ?? 0)
+      bytes += here
+      turnBytes += here
+      if (turnBytes > MAX_TURN_BYTES) {
+        turnBytes = 0
+        await setImmediate()
+      }
     }
   }
   return results
@@ -140,7 +162,7 @@ async function readBatch(
 
 const ANSWER_FULL = new ProblemError('answer-too-large', 'this answer is full: ask for the device in another request')
 
-function batchResult(deviceId: string, answer: Answer | Error): string {
+function batchResult(deviceId: string, answer: Answer | Error, projection: Projection): string {
   if (answer instanceof Error) {
     const problem = problemOf(answer)
     if (problem === undefined) throw answer
@@ -148,10 +170,12 @@ function batchResult(deviceId: string, answer: Answer | Error): string {
   }
   const freshness = freshnessMember(answer.freshness)
   if (answer.status === undefined) return `{"deviceId":"${deviceId}","found":false,${freshness}}`
-  return spliceStatus(answer.status, `${freshness},"found":true`)
+  return `${projection(answer.status)},${freshness},"found":true}`
 }
 
 const DEFAULT_LIMIT = 100
+
+const DEVICE = Type.Union([Type.Ref('Device#'), Type.Ref('DevicePart#')])
 
 const ETAG = { ETag: { type: 'string', description: 'Weak: of the status, but not of how fresh it is.' } }
 
@@ -160,10 +184,10 @@ const GET_DEVICE = {
   summary: 'The last status of one device',
   description: 'With `If-None-Match` and the `ETag` of an earlier answer: 304 while the status is the same.',
   params: Type.Object({ deviceId: DeviceId }),
+  querystring: Type.Object({ fields: Type.Optional(Fields), atLeast: AtLeast }, { additionalProperties: false }),
   headers: Type.Object({ 'if-none-match': Type.Optional(Type.String()) }),
-  querystring: Type.Object({ atLeast: AtLeast }, { additionalProperties: false }),
   response: {
-    200: { ...jsonAnswer('The last status.', 'Device', EXAMPLE_DEVICE), headers: ETAG },
+    200: { ...jsonAnswer('The last status.', DEVICE, EXAMPLE_DEVICE), headers: ETAG },
     304: Type.Unsafe<undefined>({ type: 'null', description: 'The status is the same, as of now.' }),
     ...problemAnswers('unknown-device', 'partition-unavailable', 'position-not-reached', 'overloaded'),
   },
@@ -207,7 +231,7 @@ const BATCH_GET = {
     { deviceIds: Type.Array(DeviceId, { minItems: 1, maxItems: 1000 }) },
     { additionalProperties: false, examples: [{ deviceIds: ['truck-17', 'truck-18'] }] },
   ),
-  querystring: NO_QUERY,
+  querystring: WITH_FIELDS,
   response: {
     200: jsonAnswer('The results.', 'BatchResults', {
       results: [

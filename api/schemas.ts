@@ -1,4 +1,5 @@
 import { Type } from 'typebox'
+import { FIELD_NAMES } from '../processor/contract/field.ts'
 import { CONNECTIVITY_REASONS } from '../processor/contract/status.ts'
 
 /** The shapes of the HTTP API, for validation of requests and for the OpenAPI document. */
@@ -8,6 +9,14 @@ export const DeviceId = Type.String({
   minLength: 1,
   maxLength: 128,
   description: '1 to 128 of `A-Za-z0-9._:-`.',
+})
+
+/** Which fields of statuses an answer has. */
+export const Fields = Type.String({
+  minLength: 1,
+  maxLength: 4_096,
+  description: `Only these fields, and the device id: up to 64 names with commas between them, \`\\,\` for a comma in a name. ${FIELD_NAMES}, or a group of them. What a device lacks is left out.`,
+  examples: ['connectivity.state,reported.temperature'],
 })
 
 const Time = Type.String({ format: 'date-time', description: 'ISO 8601, milliseconds, UTC.' })
@@ -41,6 +50,15 @@ const Written = Type.Object(
   { $id: 'Written', description: 'Where a write is.' },
 )
 
+const Connectivity = Type.Object({
+  state: Type.Enum(['online', 'offline', 'unknown']),
+  since: Time,
+  reason: Type.Enum([...CONNECTIVITY_REASONS]),
+  session: Type.Integer({ minimum: 0, description: 'Epoch of the MQTT session; 0: none was seen.' }),
+})
+
+const Counters = Type.Object({ messages: Count, late: Count, duplicates: Count, skewed: Count })
+
 const status = {
   deviceId: DeviceId,
   rev: Type.Integer({ minimum: 0, description: 'Grows by one with every record that changes the status.' }),
@@ -49,15 +67,10 @@ const status = {
     Type.Object({ value: Type.Unknown({ description: 'Any JSON value.' }), at: Time }),
     { description: 'The newest value of each metric and the time at which it held.' },
   ),
-  connectivity: Type.Object({
-    state: Type.Enum(['online', 'offline', 'unknown']),
-    since: Time,
-    reason: Type.Enum([...CONNECTIVITY_REASONS]),
-    session: Type.Integer({ minimum: 0, description: 'Epoch of the MQTT session; 0: none was seen.' }),
-  }),
+  connectivity: Connectivity,
   firstSeenAt: Time,
   lastSeenAt: Time,
-  counters: Type.Object({ messages: Count, late: Count, duplicates: Count, skewed: Count }),
+  counters: Counters,
   sequence: Type.Optional(
     Type.Object(
       { seen: Type.Array(Type.Array(Count, { minItems: 2, maxItems: 2 })), at: Type.Optional(Time), session: Count },
@@ -69,6 +82,19 @@ const status = {
 }
 
 const Device = Type.Object(status, { $id: 'Device', description: 'The last status of a device.' })
+
+/** What is asked for by `fields`. */
+const DevicePart = Type.Object(
+  {
+    ...Type.Partial(Type.Object(status)).properties,
+    deviceId: DeviceId,
+    reported: Type.Optional(Type.Record(Type.String(), Type.Partial(Type.Object({ value: Type.Unknown(), at: Time })))),
+    connectivity: Type.Optional(Type.Partial(Connectivity)),
+    counters: Type.Optional(Type.Partial(Counters)),
+    freshness: Type.Ref('Freshness#'),
+  },
+  { $id: 'DevicePart', description: 'The fields that were asked for, of those that the device has.' },
+)
 
 const Problem = Type.Object(
   {
@@ -99,6 +125,7 @@ const DevicePage = Type.Object(
 const BatchResult = Type.Union(
   [
     Type.Object({ ...status, found: Type.Literal(true) }),
+    Type.Intersect([Type.Ref('DevicePart#'), Type.Object({ found: Type.Literal(true) })]),
     Type.Object({ deviceId: DeviceId, found: Type.Literal(false), freshness: Type.Ref('Freshness#') }),
     Type.Object({ deviceId: DeviceId, error: Type.Ref('Problem#') }),
   ],
@@ -154,6 +181,7 @@ export const COMPONENTS = [
   Attributes,
   Written,
   Device,
+  DevicePart,
   Problem,
   DevicePage,
   BatchResult,
