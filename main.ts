@@ -23,14 +23,16 @@ import { openLog } from './processor/log/open.ts'
 import { Processor } from './processor/processor.ts'
 import { QueryServer } from './processor/query-server.ts'
 import { withSecretFiles } from './processor/secret-files.ts'
+import { runDrillCommand } from './simulators/drill.ts'
 import { Fleet } from './simulators/fleet.ts'
 import { runSimulate } from './simulators/simulate.ts'
 
-const USAGE = `usage: tidemark [up | ingest | processor | api | simulate | token] [flags]
+const USAGE = `usage: tidemark [up | ingest | processor | api | simulate | drill | token] [flags]
   up [--processors N] [--demo]   all roles in this process: on Kafka when KAFKA_BROKERS is set, else on the embedded log;
                                  --demo adds a simulated fleet
   ingest, processor, api         one role of a cluster; needs KAFKA_BROKERS
   simulate [flags]               a simulated fleet against a running broker; --help lists its flags
+  drill NAME [flags]             disturbs a cluster under load, and checks what must hold; --help lists drills and flags
   token [flags]                  a token for the API, where AUTH=jwt asks for one`
 
 /** How long a stop may take, in ms, before the process ends anyway; what was acknowledged is in the log by then. */
@@ -51,6 +53,10 @@ async function main(argv: readonly string[]): Promise<number> {
       signal: stopSignal(),
     })
   if (role === 'up' || role === 'ingest' || role === 'processor' || role === 'api') return await serve(role, flags)
+  if (role === 'drill') {
+    const { stdout, stderr, env: environment } = process
+    return await runDrillCommand(flags, { stdout, stderr, environment, signal: stopSignal() })
+  }
   if (role === 'token') {
     process.stdout.write(`${await runToken(flags, readEnvironment(await withSecretFiles(process.env)), Date.now())}\n`)
     return 0

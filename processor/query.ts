@@ -87,7 +87,9 @@ export class StoreReader implements PartitionReader {
 
 function freshnessOf(partition: number, role: Role): Freshness {
   const { input = 0, changelog = 0 } = role.store.checkpoint ?? {}
-  return { partition, offset: input, changelog, lag: role.lag, servedBy: role.kind }
+  // What an owner holds while it restores is no newer than a standby's, and may be older.
+  const servedBy = role.state === 'running' ? role.kind : 'standby'
+  return { partition, offset: input, changelog, lag: role.lag, servedBy }
 }
 
 function notReached(position: Position, { checkpoint }: StateStore): UnavailableError {

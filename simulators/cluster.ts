@@ -3,9 +3,9 @@ import pino from 'pino'
 import { Registry } from 'prom-client'
 import type { Copy } from '../processor/contract/query.ts'
 import { KafkaLog } from '../processor/log/kafka.ts'
-import { freePorts, Program, removeFolder, temporaryFolder } from './program.ts'
+import { freePorts, MAIN, Program, removeFolder, temporaryFolder } from './program.ts'
 
-const READY_MS = 30_000
+const READY_MS = 90_000
 const POLL_MS = 10
 
 export interface PartitionAnswer {
@@ -23,7 +23,9 @@ export class Cluster implements AsyncDisposable {
   readonly dataDir: string
   /** Of the topics, and the name of the group. */
   readonly prefix = `cluster-${randomUUID()}`
+  readonly secret = 'held-by-all-roles-of-this-cluster'
   readonly #env: Readonly<Record<string, string>>
+  readonly #entry: string
   readonly #programs = new Map<Program, number>()
 
   private constructor(
@@ -32,7 +34,9 @@ export class Cluster implements AsyncDisposable {
     env: Readonly<Record<string, string>>,
     folder: string,
     ports: readonly number[],
+    entry: string,
   ) {
+    this.#entry = entry
     this.brokers = brokers
     this.#partitions = partitions
     this.#env = env
@@ -41,9 +45,14 @@ export class Cluster implements AsyncDisposable {
     this.httpPort = ports[1] as number
   }
 
-  /** `env`: further variables of every role. */
-  static async open(brokers: string, partitions: number, env: Readonly<Record<string, string>> = {}): Promise<Cluster> {
-    return new Cluster(brokers, partitions, env, await temporaryFolder(), await freePorts(2))
+  /** `env`: further variables of every role; `entry`: the file that starts one. */
+  static async open(
+    brokers: string,
+    partitions: number,
+    env: Readonly<Record<string, string>> = {},
+    entry = MAIN,
+  ): Promise<Cluster> {
+    return new Cluster(brokers, partitions, env, await temporaryFolder(), await freePorts(2), entry)
   }
 
   get env(): Record<string, string> {
@@ -55,8 +64,10 @@ export class Cluster implements AsyncDisposable {
       PARTITIONS: String(this.#partitions),
       MQTT_PORT: String(this.mqttPort),
       HTTP_PORT: String(this.httpPort),
-      CLUSTER_SECRET: 'held-by-all-roles-of-this-cluster',
+      CLUSTER_SECRET: this.secret,
       LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'warn',
+      // As the npm scripts set it.
+      MALLOC_ARENA_MAX: '2',
       ...this.#env,
     }
   }
@@ -66,9 +77,15 @@ export class Cluster implements AsyncDisposable {
     return this.#start('ingest', { HEALTH_PORT: String(port) }, port as number)
   }
 
-  async processor(instance: string): Promise<Program> {
+  /** `brokers`: where this one finds Kafka, when not where the others do. */
+  async processor(instance: string, brokers = this.brokers): Promise<Program> {
     const [port] = await freePorts(1)
-    const env = { QUERY_PORT: String(port), INSTANCE_ID: instance, DATA_DIR: this.dataDir }
+    const env = {
+      QUERY_PORT: String(port),
+      INSTANCE_ID: instance,
+      DATA_DIR: this.dataDir,
+      KAFKA_BROKERS: brokers,
+    }
     return this.#start('processor', env, port as number)
   }
 
@@ -84,8 +101,8 @@ export class Cluster implements AsyncDisposable {
     return program
   }
 
-  api(): Promise<Program> {
-    return this.#start('api', {}, this.httpPort)
+  api(port = this.httpPort): Promise<Program> {
+    return this.#start('api', { HTTP_PORT: String(port) }, port)
   }
 
   get(path: string): Promise<Response> {
@@ -134,12 +151,14 @@ export class Cluster implements AsyncDisposable {
 
   /** Resolves when the role is ready. */
   async #start(role: string, env: Record<string, string>, port: number): Promise<Program> {
-    const program = Program.main([role], { ...this.env, ...env })
+    const program = new Program(this.#entry, [role], { ...this.env, ...env })
     this.#programs.set(program, port)
     const deadline = performance.now() + READY_MS
     while (!(await isReady(port))) {
       if (program.exit !== undefined) throw new Error(`${role} ended: ${program.stderr.slice(-2_000)}`)
-      if (performance.now() > deadline) throw new Error(`${role} is not ready: ${program.stderr.slice(-2_000)}`)
+      if (performance.now() > deadline) {
+        throw new Error(`${role} is not ready after ${READY_MS / 1000} s: ${program.stderr.slice(-2_000)}`)
+      }
       await new Promise((resolve) => setTimeout(resolve, POLL_MS))
     }
     return program

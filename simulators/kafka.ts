@@ -29,6 +29,8 @@ export interface KafkaOptions {
   readonly heapMebibytes?: number
   /** Further lines for server.properties, for tests of security and of small limits. */
   readonly properties?: Readonly<Record<string, string>>
+  /** A second plain listener on `port`, which tells those who come that way to come back at `advertised`. */
+  readonly detour?: { readonly port: number; readonly advertised: number } | undefined
   /** Further arguments of `kafka-storage format`, such as --add-scram. */
   readonly formatArguments?: readonly string[]
 }
@@ -179,7 +181,7 @@ export class Kafka implements AsyncDisposable {
   async #format(node: Node, cluster: string, options: KafkaOptions): Promise<void> {
     await mkdir(node.folder, { recursive: true })
     const file = join(node.folder, 'server.properties')
-    const properties = { ...serverProperties(node, this.#nodes), ...options.properties }
+    const properties = { ...serverProperties(node, this.#nodes), ...detour(node, options), ...options.properties }
     await writeFile(
       file,
       Object.entries(properties)
@@ -230,6 +232,16 @@ function serverProperties(node: Node, nodes: readonly Node[]): Record<string, st
     // A broker that was killed may come back only when its session has ended, 9 s by default.
     'broker.session.timeout.ms': '4000',
     'broker.heartbeat.interval.ms': '1000',
+  }
+}
+
+function detour(node: Node, { detour: way }: KafkaOptions): Record<string, string> {
+  if (way === undefined) return {}
+  const listeners = `PLAINTEXT://${HOST}:${node.port},DETOUR://${HOST}:${way.port}`
+  return {
+    listeners: `${listeners},CONTROLLER://${HOST}:${node.controllerPort}`,
+    'advertised.listeners': `PLAINTEXT://${HOST}:${node.port},DETOUR://${HOST}:${way.advertised}`,
+    'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT,CONTROLLER:PLAINTEXT',
   }
 }
 

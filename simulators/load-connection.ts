@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net'
 import { connectPacket, PacketRing } from './load-packet.ts'
+import type { Random } from './random.ts'
 
 /** What the connections of one load share. */
 export interface LoadLedger {
@@ -9,6 +10,10 @@ export interface LoadLedger {
   acknowledged(device: number, seq: number): void
   /** Time to acknowledgement of a sample, ms. */
   latency(ms: number): void
+  /** A connection that is made anew was lost, or could not be made. */
+  disconnected(): void
+  /** So many messages are sent again on a new connection. */
+  resent(messages: number): void
   /** The connection is lost, and with it the load. */
   failed(error: Error): void
 }
@@ -26,10 +31,17 @@ export interface LoadConnectionOptions {
   readonly window: number
   /** Messages to send in all; Infinity: until told to stop. */
   readonly messages: number
+  /** Given: a lost connection is made anew, after a back-off with this jitter, and what was under way is sent again. */
+  readonly reconnect?: Random | undefined
+  /** Which of its devices (from 0) sends next; undefined: one after the other. */
+  readonly choose?: (() => number) | undefined
 }
 
+const BACK_OFF_MIN_MS = 50
+const BACK_OFF_MAX_MS = 2_000
 const CONNECT_TIMEOUT_MS = 10_000
 const PUBACK = 0x40
+const NOTHING: Buffer = Buffer.alloc(0)
 const CONNACK_BYTES = 4
 
 /**
@@ -39,7 +51,7 @@ const CONNACK_BYTES = 4
 export class LoadConnection {
   readonly #options: LoadConnectionOptions
   readonly #ledger: LoadLedger
-  readonly #socket: Socket
+  #socket: Socket
   readonly #ring: PacketRing
   readonly #devices: Uint32Array
   readonly #seqs: Uint32Array
@@ -50,8 +62,11 @@ export class LoadConnection {
   #left: number
   #device = 0
   readonly #step: number
-  #carry: Buffer = Buffer.alloc(0)
+  #carry: Buffer = NOTHING
   #connacked = false
+  #attempts = 0
+  #retry: NodeJS.Timeout | undefined
+  #ended = false
   /** Send again as much as was acknowledged. */
   #saturate = false
   /** Resolves at CONNACK, or when the connection failed. */
@@ -71,14 +86,38 @@ export class LoadConnection {
     const { promise, resolve } = Promise.withResolvers<void>()
     this.opened = promise
     this.#settle = resolve
-    this.#socket = connect({ host: options.host, port: options.port, noDelay: true })
-    this.#socket.setTimeout(CONNECT_TIMEOUT_MS, () => this.#fail('did not answer CONNECT'))
-    this.#socket.on('connect', () => this.#socket.write(connectPacket(options.clientId)))
-    this.#socket.on('data', (chunk) => this.#read(chunk))
-    this.#socket.on('error', (error) => this.#fail(error.message))
-    this.#socket.on('close', () => {
-      if (!this.done) this.#fail('the broker closed it')
+    this.#socket = this.#open()
+  }
+
+  #open(): Socket {
+    const { host, port, clientId, reconnect } = this.#options
+    const socket = connect({ host, port, noDelay: true })
+    this.#socket = socket
+    this.#carry = NOTHING
+    socket.setTimeout(CONNECT_TIMEOUT_MS, () => this.#fail('did not answer CONNECT'))
+    socket.on('connect', () => socket.write(connectPacket(clientId)))
+    socket.on('data', (chunk) => {
+      if (socket === this.#socket && !socket.destroyed) this.#read(chunk)
     })
+    // Where the connection is made anew, its close decides what follows.
+    socket.on('error', (error) => {
+      if (reconnect === undefined) this.#fail(error.message)
+    })
+    socket.on('close', () => this.#closed())
+    return socket
+  }
+
+  #closed(): void {
+    this.#connacked = false
+    const { reconnect } = this.#options
+    if (this.#ended) return
+    if (reconnect === undefined) {
+      if (!this.done) this.#fail('the broker closed it')
+      return
+    }
+    this.#ledger.disconnected()
+    const ceiling = Math.min(BACK_OFF_MAX_MS, BACK_OFF_MIN_MS * 2 ** Math.min(this.#attempts++, 10))
+    this.#retry = setTimeout(() => this.#open(), BACK_OFF_MIN_MS / 2 + reconnect() * ceiling)
   }
 
   get payloadBytes(): number {
@@ -105,8 +144,20 @@ export class LoadConnection {
     this.#left = 0
   }
 
+  get connected(): boolean {
+    return this.#connacked
+  }
+
+  /** Cuts the connection, which is then made anew at once. */
+  drop(): void {
+    this.#attempts = 0
+    this.#socket.destroy()
+  }
+
   /** Closes the connection, and gives up what is under way. */
   destroy(): void {
+    this.#ended = true
+    clearTimeout(this.#retry)
     this.#left = 0
     this.#underWay = 0
     this.#socket.destroy()
@@ -114,26 +165,44 @@ export class LoadConnection {
 
   /** Sends at most `count` messages, as far as the window goes, in one write or two; how many. */
   send(count: number): number {
-    const { window } = this.#options
+    const { window, reconnect } = this.#options
     const total = Math.min(count, window - this.#underWay, this.#left)
-    if (total <= 0) return 0
+    if (total <= 0 || (reconnect !== undefined && !this.#connacked)) return 0
     const first = this.#head
     const ts = Date.now()
     const sentAt = performance.now()
     for (let i = 0; i < total; i++) this.#fill(ts, sentAt)
     this.#underWay += total
     this.#left -= total
+    this.#write(first, total)
+    return total
+  }
+
+  #write(first: number, total: number): void {
+    const { window } = this.#options
     const { bytes, packetLength } = this.#ring
     const upTo = first + total
     // The slots written are not touched before their acknowledgement, so the socket may hold on to these views.
     this.#socket.write(bytes.subarray(first * packetLength, Math.min(upTo, window) * packetLength))
     if (upTo > window) this.#socket.write(bytes.subarray(0, (upTo - window) * packetLength))
-    return total
+  }
+
+  /** What the last connection left under way: the same bytes in the same order. */
+  #resend(): void {
+    if (this.#underWay === 0) return
+    this.#ledger.resent(this.#underWay)
+    this.#write(this.#tail, this.#underWay)
+  }
+
+  get #tail(): number {
+    const { window } = this.#options
+    return (this.#head - this.#underWay + window) % window
   }
 
   #fill(ts: number, sentAt: number): void {
-    const { firstDevice, stride, devices, window } = this.#options
+    const { firstDevice, stride, devices, window, choose } = this.#options
     const slot = this.#head
+    if (choose !== undefined) this.#device = choose()
     const device = firstDevice + this.#device * stride
     this.#device = (this.#device + this.#step) % devices
     const seq = this.#ledger.next(device)
@@ -153,8 +222,10 @@ export class LoadConnection {
       }
       if (bytes[0] !== 0x20 || bytes[3] !== 0) return this.#fail(`it refused CONNECT (return code ${bytes[3]})`)
       this.#connacked = true
+      this.#attempts = 0
       this.#socket.setTimeout(0)
       this.#settle()
+      this.#resend()
       bytes = bytes.subarray(CONNACK_BYTES)
     }
     const whole = bytes.length & ~3
@@ -165,7 +236,7 @@ export class LoadConnection {
   /** `length`: bytes of whole PUBACKs, which are 4 each (3.4). */
   #acknowledge(bytes: Buffer, length: number): void {
     const { window } = this.#options
-    let slot = (this.#head - this.#underWay + window) % window
+    let slot = this.#tail
     for (let at = 0; at < length; at += 4) {
       const packetId = ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number)
       if (bytes[at] !== PUBACK || packetId !== slot + 1) {
@@ -180,6 +251,10 @@ export class LoadConnection {
   }
 
   #fail(what: string): void {
+    if (this.#options.reconnect !== undefined) {
+      this.#socket.destroy()
+      return
+    }
     this.#ledger.failed(new Error(`connection ${this.#options.clientId}: ${what}`))
     this.#settle()
     this.destroy()

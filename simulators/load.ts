@@ -1,9 +1,11 @@
-import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
+import { Ledger } from './ledger.ts'
 import { LoadConnection, type LoadLedger } from './load-connection.ts'
-import { MAX_DEVICES, SEQ_LAST, SEQ_START } from './load-packet.ts'
+import { MAX_DEVICES } from './load-packet.ts'
+import type { Random } from './random.ts'
 import { pause } from './schedule.ts'
 
-export interface LoadOptions {
+/** Who sends: many devices over few connections. */
+export interface SendersOptions {
   readonly host: string
   readonly port: number
   /** Devices are `<prefix>-0000000` and so on; each belongs to one connection. */
@@ -12,11 +14,22 @@ export interface LoadOptions {
   readonly devices: number
   /** Messages under way per connection. */
   readonly window: number
+  /** Given: a lost connection is made anew, after a back-off with this jitter, and what was under way is sent again. */
+  readonly reconnect?: Random | undefined
+  /** Which of a connection's devices (from 0) sends next; undefined: one after the other. */
+  readonly choose?: ((connection: number) => number) | undefined
+}
+
+/** How much they send. */
+interface Pace {
   /** Over all connections; undefined: as fast as acknowledgements allow. */
   readonly ratePerSecond: number | undefined
-  /** What ends it; one may be Infinity. Messages are shared out evenly over the connections. */
-  readonly messages: number
   readonly seconds: number
+}
+
+/** What ends it; one of messages and seconds may be Infinity. Messages are shared out evenly over the connections. */
+export interface LoadOptions extends SendersOptions, Pace {
+  readonly messages: number
 }
 
 export interface LoadReport {
@@ -46,48 +59,6 @@ const TICK_MS = 2
 const MAX_OWED_SECONDS = 0.25
 /** How long acknowledgements are awaited after the last send. */
 const DRAIN_MS = 30_000
-/** Longest latency told apart, one minute. */
-const MAX_LATENCY_US = 60_000_000
-
-class Ledger implements LoadLedger {
-  readonly last: Uint32Array
-  readonly histogram: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
-  /** Aborts, with the error, when a connection fails. */
-  readonly failure = new AbortController()
-  readonly #sent: Uint32Array
-  published = 0
-  count = 0
-  /** Epoch ms. */
-  lastAt = 0
-
-  constructor(devices: number) {
-    this.last = new Uint32Array(devices)
-    this.#sent = new Uint32Array(devices)
-  }
-
-  next(device: number): number {
-    this.published++
-    const seq = SEQ_START + (this.#sent[device] as number)
-    if (seq === SEQ_LAST)
-      this.failed(new Error(`device ${device} has no number left after ${SEQ_LAST}: use more devices`))
-    this.#sent[device] = seq - SEQ_START + 1
-    return seq
-  }
-
-  acknowledged(device: number, seq: number): void {
-    this.count++
-    this.last[device] = seq
-  }
-
-  latency(ms: number): void {
-    this.lastAt = Date.now()
-    this.histogram.record(Math.min(Math.max(1, Math.round(ms * 1000)), MAX_LATENCY_US))
-  }
-
-  failed(error: Error): void {
-    this.failure.abort(error)
-  }
-}
 
 /**
  * Publishes QoS 1 messages of about 120 bytes from many devices over few connections, at little cost of its own.
@@ -98,7 +69,7 @@ export async function generateLoad(options: LoadOptions, signal: AbortSignal): P
   const ledger = new Ledger(options.devices)
   const failed = ledger.failure.signal
   using connections = new DisposableStack()
-  const opened = openConnections(options, ledger)
+  const opened = openConnections(options, options.messages, ledger)
   for (const connection of opened) connections.defer(() => connection.destroy())
   await Promise.all(opened.map((connection) => connection.opened))
   const cpu = process.cpuUsage()
@@ -113,8 +84,9 @@ export async function generateLoad(options: LoadOptions, signal: AbortSignal): P
   return { report, lastAcknowledged: ledger.last, [Symbol.dispose]: () => kept.dispose() }
 }
 
-function openConnections(options: LoadOptions, ledger: Ledger): LoadConnection[] {
-  const { host, port, prefix, connections: stride, devices, window, messages } = options
+/** Connections that begin to connect. Throws RangeError when devices and connections do not fit. */
+export function openConnections(options: SendersOptions, messages: number, ledger: LoadLedger): LoadConnection[] {
+  const { host, port, prefix, connections: stride, devices, window, reconnect, choose } = options
   if (devices < stride || devices > MAX_DEVICES) {
     throw new RangeError(`devices is ${devices}: give from ${stride} (one a connection) to ${MAX_DEVICES}`)
   }
@@ -131,6 +103,8 @@ function openConnections(options: LoadOptions, ledger: Ledger): LoadConnection[]
         window,
         devices: share(devices, stride, index),
         messages: messages === Infinity ? Infinity : share(messages, stride, index),
+        reconnect,
+        choose: choose === undefined ? undefined : () => choose(index),
       },
       ledger,
     )
@@ -143,8 +117,8 @@ function share(total: number, parts: number, index: number): number {
 }
 
 /** Resolves when all is sent and acknowledged, the time is over, or `signal` aborts. */
-async function publish(
-  options: LoadOptions,
+export async function publish(
+  options: Pace,
   connections: readonly LoadConnection[],
   signal: AbortSignal,
 ): Promise<void> {
@@ -173,7 +147,8 @@ async function publish(
   }
 }
 
-async function drain(connections: readonly LoadConnection[], failed: AbortSignal): Promise<void> {
+/** Resolves when nothing is under way, or `failed` aborts. Rejects when acknowledgements stay away for 30 s. */
+export async function drain(connections: readonly LoadConnection[], failed: AbortSignal): Promise<void> {
   const deadline = performance.now() + DRAIN_MS
   while (!failed.aborted) {
     const underWay = connections.reduce((sum, connection) => sum + connection.underWay, 0)

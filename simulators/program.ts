@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 
 const REPOSITORY = new URL('..', import.meta.url).pathname
-const MAIN = join(REPOSITORY, 'main.ts')
+export const MAIN = join(REPOSITORY, 'main.ts')
 
 /** How long a process may take to end after SIGTERM. */
 const STOP_MS = 15_000

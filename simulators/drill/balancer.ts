@@ -1,0 +1,87 @@
+import { once } from 'node:events'
+import { Agent, createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http'
+
+const HOST = '127.0.0.1'
+/** Longest body of a request; the drill asks for at most 1,000 devices at once. */
+const MAX_BODY_BYTES = 256 * 1024
+
+/**
+ * HTTP over several API processes in turn. What is asked of Tidemark changes nothing, so a request whose connection breaks
+ * goes to the next one; only when all have failed is the answer 502.
+ */
+export class Balancer implements AsyncDisposable {
+  readonly port: number
+  readonly #server: Server
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 64 })
+  readonly #targets: readonly number[]
+  #turn = 0
+  /** Requests that went to another target than the first one chosen. */
+  retried = 0
+
+  private constructor(server: Server, targets: readonly number[]) {
+    this.#server = server
+    this.#targets = targets
+    this.port = (server.address() as { port: number }).port
+    server.on('request', (incoming: IncomingMessage, response: ServerResponse) => {
+      this.#serve(incoming, response).catch((error: unknown) => response.destroy(error as Error))
+    })
+  }
+
+  /** `targets`: ports of the API processes, up or down. */
+  static async open(targets: readonly number[]): Promise<Balancer> {
+    const server = createServer().listen(0, HOST)
+    await once(server, 'listening')
+    return new Balancer(server, targets)
+  }
+
+  async #serve(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+    const chunks: Buffer[] = []
+    let bytes = 0
+    for await (const chunk of incoming as AsyncIterable<Buffer>) {
+      bytes += chunk.length
+      if (bytes > MAX_BODY_BYTES) return void response.writeHead(413).end()
+      chunks.push(chunk)
+    }
+    const body = Buffer.concat(chunks)
+    const first = this.#turn++
+    for (let i = 0; i < this.#targets.length; i++) {
+      const port = this.#targets[(first + i) % this.#targets.length] as number
+      if (i > 0) this.retried++
+      const answer = await this.#ask(port, incoming, body)
+      if (answer === undefined) continue
+      response.writeHead(answer.status, { 'content-type': answer.type, 'content-length': answer.body.length })
+      return void response.end(answer.body)
+    }
+    response.writeHead(502).end()
+  }
+
+  /** Undefined when the connection could not be made, or broke. */
+  #ask(port: number, { method, url, headers }: IncomingMessage, body: Buffer): Promise<Answer | undefined> {
+    return new Promise((resolve) => {
+      const outgoing = request({ agent: this.#agent, host: HOST, port, method, path: url, headers })
+      outgoing.on('error', () => resolve(undefined))
+      outgoing.on('response', (answer) => {
+        const chunks: Buffer[] = []
+        answer.on('data', (chunk: Buffer) => chunks.push(chunk))
+        answer.on('error', () => resolve(undefined))
+        answer.on('end', () => {
+          const type = answer.headers['content-type'] ?? 'application/octet-stream'
+          resolve({ status: answer.statusCode ?? 502, type, body: Buffer.concat(chunks) })
+        })
+      })
+      outgoing.end(body)
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#agent.destroy()
+    this.#server.closeAllConnections()
+    if (this.#server.listening) await once(this.#server.close(), 'close')
+  }
+}
+
+interface Answer {
+  readonly status: number
+  readonly type: string
+  readonly body: Buffer
+}

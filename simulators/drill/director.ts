@@ -1,0 +1,215 @@
+import { type Random, seededRandom } from '../random.ts'
+import { pause } from '../schedule.ts'
+import { readApi } from './copies.ts'
+import type { Vocabulary } from './drills.ts'
+import type { Mark, Recorder } from './journal.ts'
+import type { Observer } from './observer.ts'
+import type { DrillOptions } from './options.ts'
+import type { Stage } from './stage.ts'
+import type { Traffic } from './traffic.ts'
+
+const LOOK_MS = 20
+/** How long the cluster may take to come to rest, or to take partitions from a member. */
+const PATIENCE_MS = 60_000
+
+export interface DirectorParts {
+  readonly options: Pick<DrillOptions, 'seconds' | 'seed'>
+  readonly stage: Stage
+  readonly observer: Observer
+  readonly recorder: Recorder
+  readonly traffic: Traffic
+  /** Told of each disturbance. */
+  readonly onMark: (mark: Mark) => void
+  /** Aborts when the drill is stopped. */
+  readonly signal: AbortSignal
+}
+
+/** Plays a script: does what it says, writes it down, and waits for what it waits for. */
+export class Director implements Vocabulary {
+  readonly processors: readonly string[]
+  readonly random: Random
+  readonly #parts: DirectorParts
+  /** Processors that stood still, or were cut off, until others had their partitions. */
+  readonly zombies: string[] = []
+  #began = 0
+
+  constructor(parts: DirectorParts) {
+    this.#parts = parts
+    this.processors = parts.stage.processors
+    this.random = seededRandom(parts.options.seed, 0)
+  }
+
+  owner(): string {
+    const { observer, stage } = this.#parts
+    if (stage.processors.length === 1) return stage.processors[0] as string
+    const counts = new Map<string, number>()
+    for (const { instance } of observer.assigned.holders.values()) {
+      if (stage.up.has(instance)) counts.set(instance, (counts.get(instance) ?? 0) + 1)
+    }
+    const [most] = [...counts].sort(([a, x], [b, y]) => y - x || a.localeCompare(b))
+    if (most === undefined) throw new Error('no processor owns anything')
+    return most[0]
+  }
+
+  start(target: string): Promise<void> {
+    return this.#do('start', target, () => this.#parts.stage.start(target))
+  }
+
+  stop(target: string): Promise<void> {
+    return this.#do('stop', target, () => this.#parts.stage.stop(target))
+  }
+
+  kill(target: string): Promise<void> {
+    return this.#do('kill', target, () => this.#parts.stage.kill(target))
+  }
+
+  freeze(target: string): Promise<void> {
+    return this.#do('freeze', target, () => this.#parts.stage.freeze(target))
+  }
+
+  thaw(target: string): Promise<void> {
+    this.zombies.push(target)
+    return this.#do('thaw', target, () => this.#parts.stage.thaw(target))
+  }
+
+  cut(target: string): Promise<void> {
+    return this.#do('cut', target, () => this.#parts.stage.cut(target))
+  }
+
+  heal(target: string): Promise<void> {
+    this.zombies.push(target)
+    return this.#do('heal', target, () => this.#parts.stage.heal(target))
+  }
+
+  wipe(target: string): Promise<void> {
+    return this.#do('wipe', target, () => this.#parts.stage.wipe(target))
+  }
+
+  storm(): Promise<void> {
+    return this.#do('storm', 'devices', async () => this.#parts.traffic.storm())
+  }
+
+  run(share: number): Promise<void> {
+    return this.runFor(share * this.#parts.options.seconds * 1000)
+  }
+
+  async runFor(ms: number): Promise<void> {
+    const { signal } = this.#parts
+    await pause(ms, signal)
+    signal.throwIfAborted()
+  }
+
+  lost(target: string): Promise<void> {
+    const { observer } = this.#parts
+    return this.#until(`others have what ${target} owned`, () => {
+      const { stable, holders } = observer.assigned
+      if (!stable) return 'the group rebalances'
+      return [...holders.values()].some(({ instance }) => instance === target) ? `${target} still owns some` : undefined
+    })
+  }
+
+  steady(): Promise<void> {
+    return this.#until('every partition has its owner and its standbys', () => this.#unsteady())
+  }
+
+  /** The drill's time runs from now on. */
+  begin(): void {
+    this.#began = this.#parts.recorder.elapsed
+  }
+
+  left(): number {
+    return this.#began + this.#parts.options.seconds * 1000 - this.#parts.recorder.elapsed
+  }
+
+  /**
+   * Until all is applied everywhere; `ends`: of the telemetry partitions. Where only the owners know them, they may not
+   * have seen the last records yet: what is acknowledged must have been seen applied before.
+   */
+  quiet(ends: readonly number[] | undefined): Promise<void> {
+    const { observer, stage } = this.#parts
+    const changelog: (number | undefined)[] = []
+    const since = performance.now()
+    return this.#until('all is applied, by owners and standbys', () => {
+      const unsteady = this.#unsteady()
+      if (unsteady !== undefined) return unsteady
+      for (let partition = 0; partition < stage.partitions; partition++) {
+        const copy = observer.owner(partition, since)?.copy
+        if (copy === undefined) return `the owner of partition ${partition} is not heard`
+        const behind = ends === undefined ? copy.lag : (ends[partition] ?? 0) - copy.offset
+        if (behind > 0) return `partition ${partition} has ${behind} records to apply`
+        // Others may write on: what the changelog held when the owner was done is what the standbys must have.
+        const end = (changelog[partition] ??= copy.changelogOffset)
+        if (observer.standbys(partition, since).length < observer.standbys(partition).length) return 'not all are heard'
+        const late = observer.standbys(partition, since).find(({ changelogOffset }) => changelogOffset < end)
+        if (late !== undefined) return `the standby of partition ${partition} on ${late.instance} is behind`
+      }
+      return undefined
+    })
+  }
+
+  /** Until the API shows every message acknowledged. */
+  async applied(api: string): Promise<void> {
+    const { ids, ledger } = this.#parts.traffic
+    let behind: string | undefined = 'nothing was looked at'
+    const looking = new AbortController()
+    const look = async (): Promise<void> => {
+      while (!looking.signal.aborted) {
+        const answers = await readApi(api, ids)
+        const late = ids.findIndex(
+          (id, i) => ledger.last[i] !== 0 && answers.get(id)?.sequence?.seen.at(-1)?.[1] !== ledger.last[i],
+        )
+        behind = late === -1 ? undefined : `${ids[late]} is not`
+        await pause(LOOK_MS, looking.signal)
+      }
+    }
+    const looked = look()
+    try {
+      await this.#until('what is acknowledged is applied', () => behind)
+    } finally {
+      looking.abort()
+      await looked
+    }
+  }
+
+  #unsteady(): string | undefined {
+    const { observer, stage } = this.#parts
+    if (!observer.assigned.stable) return 'the group rebalances'
+    const attached = stage.processors.length === 0
+    const members = attached ? observer.assigned.members.length : stage.up.size
+    const standbys = stage.processors.length === 1 ? stage.standbys : Math.min(stage.standbys, members - 1)
+    for (let partition = 0; partition < stage.partitions; partition++) {
+      const owner = observer.owner(partition)
+      if (owner === undefined) return `nobody owns partition ${partition}`
+      if (owner.copy?.state !== 'running') return `partition ${partition} is not running on ${owner.instance}`
+      const running = observer.standbys(partition).filter(({ state }) => state === 'running').length
+      if (running < standbys) return `partition ${partition} has ${running} of ${standbys} standbys`
+    }
+    return undefined
+  }
+
+  async #do(verb: string, target: string, action: () => Promise<void>): Promise<void> {
+    const { recorder, signal, onMark } = this.#parts
+    signal.throwIfAborted()
+    const mark = { at: recorder.elapsed, verb, target }
+    recorder.add(recorder.marks, mark)
+    onMark(mark)
+    await action()
+  }
+
+  /** `unmet`: why it is not yet so; undefined when it is. */
+  async #until(what: string, unmet: () => string | undefined): Promise<void> {
+    const { signal } = this.#parts
+    const deadline = performance.now() + PATIENCE_MS
+    for (;;) {
+      const why = unmet()
+      if (why === undefined) return
+      if (performance.now() > deadline)
+        throw new Unrest(`after ${PATIENCE_MS / 1000} s it is not so that ${what}: ${why}`)
+      await pause(LOOK_MS, signal)
+      signal.throwIfAborted()
+    }
+  }
+}
+
+/** The cluster did not come to what was waited for: a finding, not a failure of the drill. */
+export class Unrest extends Error {}

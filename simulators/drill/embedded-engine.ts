@@ -1,0 +1,137 @@
+import { join } from 'node:path'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import { RocksLevel } from 'rocksdb-level'
+import type { LogRecord } from '../../processor/contract/record.ts'
+import { EmbeddedLog } from '../../processor/log/embedded.ts'
+import type { Log, Topic } from '../../processor/log/log.ts'
+import { LevelStores } from '../../processor/store/level.ts'
+import { ChangelogCheck } from './changelog-check.ts'
+import { type CopyReading, type Expected, readApi, readCopy, storePages } from './copies.ts'
+import { EmbeddedStage, type EmbeddedStageOptions } from './embedded-stage.ts'
+import type { Engine, Gathered, GatherOptions } from './engine.ts'
+import type { Committed } from './foreign.ts'
+import { InputCount } from './input-count.ts'
+import { deadLettersOf } from './kafka-engine.ts'
+import { ApiSight } from './sight.ts'
+
+const LIMITS = { maxRecords: 2_000, maxBytes: 4 * 1024 * 1024 }
+const LOGGER = pino({ level: 'silent' })
+
+/** One process on the embedded log. Its folders belong to it: they are looked into when it has ended. */
+export class EmbeddedEngine implements Engine {
+  readonly stage: EmbeddedStage
+  readonly sight: ApiSight
+
+  private constructor(stage: EmbeddedStage) {
+    this.stage = stage
+    this.sight = new ApiSight(stage.api)
+  }
+
+  static async start(options: EmbeddedStageOptions): Promise<EmbeddedEngine> {
+    return new EmbeddedEngine(await EmbeddedStage.open(options))
+  }
+
+  async ends(): Promise<undefined> {
+    return undefined
+  }
+
+  async committed(): Promise<readonly Committed[]> {
+    return []
+  }
+
+  async gather({ prefix, ids, samples }: GatherOptions): Promise<Gathered> {
+    const { partitions, dataDir } = this.stage
+    const answers = await readApi(this.stage.api, ids)
+    // A stop in order would tell of every device that it is gone, after the answers were taken.
+    await this.stage.kill()
+    await using log = await EmbeddedLog.open({
+      folder: join(dataDir, 'log'),
+      partitions,
+      logger: LOGGER,
+      registry: new Registry(),
+    })
+    const committed = await committedIn(log)
+    const input = new InputCount(
+      prefix,
+      committed.map((of) => of.input),
+    )
+    const changelog = new ChangelogCheck(prefix, samples)
+    const changelogEnds: number[] = []
+    for (let partition = 0; partition < partitions; partition++) {
+      await readAll(log, 'telemetry', partition, (record) => input.take(partition, record))
+      changelogEnds.push(await readAll(log, 'status', partition, (record) => changelog.take(partition, record)))
+    }
+    changelog.finish()
+    const copies = await this.#copies(log, { prefix, partitions, statuses: input.statuses })
+    return {
+      answers,
+      input,
+      changelog,
+      committed,
+      changelogEnds,
+      copies,
+      deadLetters: await deadLettersOf(log, prefix),
+    }
+  }
+
+  /** Of every store that has been whole. */
+  async #copies(log: Log, expected: Expected): Promise<CopyReading[]> {
+    const readings: CopyReading[] = []
+    for (const folder of this.stage.storeFolders) {
+      const db = new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
+      await using stores = await LevelStores.open(db, { identity: log.identity, logger: LOGGER })
+      for (const partition of await stores.partitions()) {
+        const store = await stores.store(partition)
+        if (store.checkpoint?.whole !== true) continue
+        const of = { instance: folder.split('/').at(-1) as string, partition, role: 'stored' as const }
+        readings.push(await readCopy(of, storePages(store), expected))
+      }
+    }
+    return readings
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stage[Symbol.asyncDispose]()
+  }
+}
+
+/** Where each partition stands, as its next claim is told. */
+async function committedIn(log: Log): Promise<Committed[]> {
+  const committed: Committed[] = []
+  const all = new AbortController()
+  await log.join(
+    {
+      instance: 'drill',
+      endpoint: 'local:drill',
+      positions: () => new Map(),
+      async active({ partition, start }, signal) {
+        committed[partition] = { input: start.input, changelogEnd: start.changelogEnd }
+        if (Object.keys(committed).length === log.identity.partitions) all.abort()
+        await aborted(signal)
+      },
+      standby: (_, signal) => aborted(signal),
+    },
+    all.signal,
+  )
+  return committed
+}
+
+/** Resolves with the offset after the last record. */
+async function readAll(log: Log, topic: Topic, index: number, take: (record: LogRecord) => void): Promise<number> {
+  const { start, end } = await log.bounds({ topic, index })
+  if (start === end) return end
+  const read = new AbortController()
+  for await (const { records, next } of log.follow({ topic, index }, start, LIMITS, read.signal)) {
+    for (const record of records) take(record)
+    if (next >= end) read.abort()
+  }
+  return end
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
+}

@@ -1,0 +1,38 @@
+import type { ChangelogCheck } from './changelog-check.ts'
+import type { CopyReading } from './copies.ts'
+import type { Committed } from './foreign.ts'
+import type { InputCount } from './input-count.ts'
+import type { Sight } from './observer.ts'
+import type { DeviceAnswer } from './readers.ts'
+import type { Stage } from './stage.ts'
+
+/** What the log, the stores and the API hold after a run. */
+export interface Gathered {
+  readonly answers: ReadonlyMap<string, DeviceAnswer>
+  readonly input: InputCount
+  readonly changelog: ChangelogCheck
+  readonly committed: readonly Committed[]
+  readonly changelogEnds: readonly number[]
+  readonly copies: readonly CopyReading[]
+  /** Of the drill's devices. */
+  readonly deadLetters: number
+}
+
+export interface GatherOptions {
+  readonly prefix: string
+  readonly ids: readonly string[]
+  /** Committed offsets seen during the run, by partition, in the order of time. */
+  readonly samples: readonly (readonly Committed[])[]
+}
+
+/** A stage, and how to look behind it: Kafka, the embedded log, or a cluster that runs already. */
+export interface Engine extends AsyncDisposable {
+  readonly stage: Stage
+  readonly sight: Sight
+  /** Ends of the telemetry partitions; undefined where only the owners can tell. */
+  ends(): Promise<readonly number[] | undefined>
+  /** What is committed now, by partition; empty where that cannot be seen from outside. */
+  committed(): Promise<readonly (Committed | undefined)[]>
+  /** The embedded engine is stopped for it: nothing but disposal follows. */
+  gather(options: GatherOptions): Promise<Gathered>
+}

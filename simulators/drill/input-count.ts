@@ -1,0 +1,70 @@
+import { fold } from '../../processor/contract/fold.ts'
+import type { LogRecord } from '../../processor/contract/record.ts'
+import { encodeStatus, type Status } from '../../processor/contract/status.ts'
+import { decodeRecord } from '../../processor/contract/telemetry.ts'
+import type { ForeignRecord } from './foreign.ts'
+import { Ranges } from './ranges.ts'
+
+/** What the telemetry topic holds of one device, by this file's own reading of keys and payloads. */
+export interface DeviceCount {
+  /** Records that carry a message, and the numbers in them. */
+  messages: number
+  readonly seqs: Ranges
+}
+
+/**
+ * Reads the telemetry topic from its start, in two ways: by an own count of what the payloads say, and by the product's
+ * fold, record by record and without batches, caches or stores, up to what was committed. Only the drill's own devices.
+ */
+export class InputCount {
+  /** By device id. */
+  readonly devices = new Map<string, DeviceCount>()
+  /** The fold of each device up to the committed offsets. */
+  readonly #folded = new Map<string, Status>()
+  readonly #prefix: string
+  readonly #committed: readonly number[]
+  records = 0
+
+  /** `committed`: next input offset, by partition. */
+  constructor(prefix: string, committed: readonly number[]) {
+    this.#prefix = `${prefix}-`
+    this.#committed = committed
+  }
+
+  take(partition: number, record: LogRecord | ForeignRecord): void {
+    const { key } = record
+    if (key?.startsWith(this.#prefix) !== true) return
+    this.records++
+    const seq = record.headers?.kind === undefined ? seqOf(record.value) : undefined
+    if (seq !== undefined) {
+      let device = this.devices.get(key)
+      if (device === undefined) this.devices.set(key, (device = { messages: 0, seqs: new Ranges() }))
+      device.messages++
+      device.seqs.add(seq)
+    }
+    if (record.offset < (this.#committed[partition] ?? 0)) this.#fold(key, record)
+  }
+
+  /** The JSON of each device's status as it should be. */
+  get statuses(): Map<string, string> {
+    return new Map(Array.from(this.#folded, ([id, status]) => [id, encodeStatus(status).toString()]))
+  }
+
+  #fold(key: string, record: LogRecord): void {
+    const decoded = decodeRecord(record)
+    if (decoded.kind === 'rejected') return
+    const status = fold(this.#folded.get(key), key, decoded)
+    if (status !== undefined) this.#folded.set(key, status)
+  }
+}
+
+/** Undefined for what is no message of the drill's devices: poison. */
+function seqOf(value: Uint8Array | null): number | undefined {
+  try {
+    const { seq } = JSON.parse(Buffer.from(value ?? []).toString()) as { seq?: unknown }
+    return typeof seq === 'number' ? seq : undefined
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined
+    throw error
+  }
+}

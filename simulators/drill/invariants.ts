@@ -1,0 +1,236 @@
+import type { Ledger } from '../ledger.ts'
+import { SEQ_START } from '../load-packet.ts'
+import type { ChangelogCheck } from './changelog-check.ts'
+import { type CopyReading, difference, statusIn } from './copies.ts'
+import type { InputCount } from './input-count.ts'
+import type { DeviceAnswer, ReadersReport } from './readers.ts'
+import type { Fall } from './stage.ts'
+
+export interface Invariant {
+  readonly name: string
+  readonly held: boolean
+  /** What was looked at, and what was found: in numbers. */
+  readonly evidence: string
+  /** The first few things that were wrong. */
+  readonly wrong: readonly string[]
+}
+
+/** All that a run left behind. */
+export interface Evidence {
+  readonly ids: readonly string[]
+  readonly ledger: Pick<Ledger, 'sentBy' | 'acknowledgedTo' | 'published' | 'count' | 'again'>
+  /** Why quiet was not reached; undefined: it was. */
+  readonly unquiet: string | undefined
+  readonly input: Pick<InputCount, 'devices' | 'records' | 'statuses'>
+  readonly answers: ReadonlyMap<string, DeviceAnswer>
+  readonly copies: readonly CopyReading[]
+  readonly changelog: ChangelogCheck
+  /** By partition: what was committed at the end, and the changelog's last record. */
+  readonly committed: readonly { readonly input: number; readonly changelogEnd: number }[]
+  readonly changelogEnds: readonly number[]
+  readonly reads: ReadersReport
+  /** How many reads may fail; Infinity: partitions, or all of it, were gone with nobody to stand in. */
+  readonly failedReads: number
+  readonly falls: readonly Fall[]
+  /** Processes that stood still, or were cut off, while others took over. */
+  readonly zombies: readonly string[]
+  /** Bad payloads acknowledged, and dead letters found; undefined: none were sent. */
+  readonly poison: { readonly acknowledged: number; readonly sent: number; readonly deadLetters: number } | undefined
+}
+
+const MAX_TOLD = 5
+
+/** Judges a run. Pure: everything is in the evidence. */
+export function judge(evidence: Evidence): Invariant[] {
+  const statuses = evidence.input.statuses
+  return [
+    quiet(evidence),
+    nothingLost(evidence),
+    countedOnce(evidence),
+    neverBack(evidence),
+    oneOwner(evidence),
+    ...(evidence.zombies.length === 0 ? [] : [zombie(evidence)]),
+    offsetFits(evidence),
+    copiesFit(evidence),
+    foreignReader(evidence, statuses),
+    readsWentOn(evidence),
+    ...(evidence.poison === undefined ? [] : [poison(evidence.poison)]),
+    nobodyFell(evidence),
+  ]
+}
+
+class Findings {
+  count = 0
+  readonly wrong: string[] = []
+
+  add(what: string): void {
+    this.count++
+    if (this.wrong.length < MAX_TOLD) this.wrong.push(what)
+  }
+
+  invariant(name: string, evidence: string): Invariant {
+    return { name, held: this.count === 0, evidence, wrong: this.wrong }
+  }
+}
+
+function quiet({ unquiet, ledger }: Evidence): Invariant {
+  const findings = new Findings()
+  if (unquiet !== undefined) findings.add(unquiet)
+  if (ledger.count < ledger.published)
+    findings.add(`${ledger.published - ledger.count} messages were never acknowledged`)
+  const sent = `${number(ledger.published)} messages sent, ${number(ledger.count)} acknowledged`
+  return findings.invariant('it came to rest', `${sent}, ${number(ledger.again)} sent again on new connections`)
+}
+
+function nothingLost({ ids, ledger, input, answers }: Evidence): Invariant {
+  const findings = new Findings()
+  let messages = 0
+  ids.forEach((id, device) => {
+    const acknowledged = ledger.acknowledgedTo(device)
+    messages += acknowledged
+    if (acknowledged === 0) return
+    const last = SEQ_START + acknowledged - 1
+    const inLog = input.devices.get(id)?.seqs.missing(SEQ_START, last) ?? acknowledged
+    if (inLog > 0) findings.add(`${id}: ${inLog} of ${acknowledged} acknowledged messages are not in the log`)
+    const seen = answers.get(id)?.sequence?.seen ?? []
+    const covered = seen.some(([low, high]) => low <= SEQ_START && high >= last)
+    if (!covered) findings.add(`${id}: acknowledged up to ${last}, the API shows ${JSON.stringify(seen)}`)
+  })
+  return findings.invariant(
+    'nothing acknowledged is lost',
+    `${number(messages)} acknowledged messages of ${number(ids.length)} devices looked for in the log and in the answers`,
+  )
+}
+
+function countedOnce({ input, answers }: Evidence): Invariant {
+  const findings = new Findings()
+  let messages = 0
+  let duplicates = 0
+  for (const [id, { messages: inLog, seqs }] of input.devices) {
+    messages += seqs.count
+    duplicates += inLog - seqs.count
+    const counters = answers.get(id)?.counters
+    if (counters?.messages !== seqs.count || counters.duplicates !== inLog - seqs.count) {
+      const said = counters && `${counters.messages} messages and ${counters.duplicates} duplicates`
+      findings.add(`${id}: the log has ${seqs.count} messages and ${inLog - seqs.count} duplicates, the API ${said}`)
+    }
+  }
+  const what = `${number(messages)} messages and ${number(duplicates)} duplicates`
+  return findings.invariant('each log record is counted once', `${what} in the log, by an own reading of it`)
+}
+
+function neverBack({ reads, changelog }: Evidence): Invariant {
+  const findings = new Findings()
+  for (const what of reads.wentBack) findings.add(`readers saw ${what}`)
+  for (const what of changelog.wentBack) findings.add(`changelog: ${what}`)
+  findings.count = reads.wentBackCount + changelog.wentBackCount
+  return findings.invariant(
+    'rev, event times and sessions never go back',
+    `${number(reads.reads)} reads and ${number(changelog.records)} changelog records in order`,
+  )
+}
+
+function oneOwner({ changelog }: Evidence): Invariant {
+  const findings = new Findings()
+  for (const what of changelog.inputsBack) findings.add(what)
+  findings.count = changelog.inputBack + changelog.revenants
+  const epochs = changelog.epochs === 0 ? '' : ` under ${changelog.epochs} epochs`
+  return findings.invariant(
+    'no two owners of a partition commit',
+    `${number(changelog.records)} changelog records${epochs}: epochs and inputs only grow`,
+  )
+}
+
+function zombie({ changelog, zombies }: Evidence): Invariant {
+  const findings = new Findings()
+  if (changelog.revenants > 0) findings.add(`${changelog.revenants} changelog records of epochs that were overtaken`)
+  return findings.invariant('the zombie committed nothing', `${zombies.join(', ')} came back after others took over`)
+}
+
+function offsetFits({ changelog, committed, changelogEnds }: Evidence): Invariant {
+  const findings = new Findings()
+  for (const what of changelog.unfit) findings.add(what)
+  committed.forEach(({ input, changelogEnd }, partition) => {
+    const end = changelogEnds[partition] ?? 0
+    if (changelogEnd > end) {
+      findings.add(
+        `partition ${partition}: ${input} is committed with changelog end ${changelogEnd}, which ends at ${end}`,
+      )
+    }
+  })
+  return findings.invariant(
+    'the committed offset is never ahead of the changelog',
+    `${number(changelog.samples)} committed offsets seen during the run, and ${committed.length} at its end`,
+  )
+}
+
+function copiesFit({ copies }: Evidence): Invariant {
+  const findings = new Findings()
+  for (const { instance, partition, role, differing, example } of copies) {
+    if (differing > 0) findings.add(`${instance}, ${role} of ${partition}: ${differing} devices differ; ${example}`)
+  }
+  for (const [partition, its] of Map.groupBy(copies, (copy) => copy.partition)) {
+    const digests = new Set(its.map(({ digest }) => digest))
+    if (digests.size > 1) findings.add(`partition ${partition}: copies have the digests ${[...digests].join(', ')}`)
+  }
+  const owners = copies.filter(({ role }) => role === 'owner').length
+  const standbys = copies.filter(({ role }) => role === 'standby').length
+  const kinds =
+    copies.length > owners + standbys ? `${copies.length} stores` : `${owners} owners and ${standbys} standbys`
+  if (copies.length === 0) findings.add('no copy could be read')
+  return findings.invariant(
+    'every store equals the fold of the input',
+    `${kinds} against a fold up to the committed offset`,
+  )
+}
+
+function foreignReader({ changelog, answers }: Evidence, statuses: ReadonlyMap<string, string>): Invariant {
+  const findings = new Findings()
+  for (const [id, text] of statuses) {
+    const last = changelog.values.get(id)
+    const answer = answers.get(id)
+    if (last !== text) findings.add(`${id} in the changelog: ${difference(last, text)}`)
+    else if (answer === undefined) findings.add(`${id}: the API does not know it`)
+    else if (statusIn(answer) !== JSON.stringify(JSON.parse(text))) {
+      findings.add(`${id} in the API: ${difference(statusIn(answer), text)}`)
+    }
+  }
+  for (const id of changelog.values.keys()) if (!statuses.has(id)) findings.add(`${id} is in the changelog only`)
+  return findings.invariant(
+    'a reader of the changelog sees what the API answers',
+    `${number(statuses.size)} devices: last record per key, fold and answer`,
+  )
+}
+
+function readsWentOn({ reads, failedReads }: Evidence): Invariant {
+  const findings = new Findings()
+  if (reads.failures > failedReads) {
+    for (const what of reads.failed) findings.add(what)
+    findings.count = reads.failures
+  }
+  if (reads.reads === 0) findings.add('nothing was read')
+  const failed = `${number(reads.failures)} of ${number(reads.reads)} failed`
+  const allowed = failedReads === Infinity ? ' (allowed: nobody could stand in)' : ''
+  return findings.invariant('reads went on', `${failed}${allowed}, longest gap of a partition ${reads.longestGapMs} ms`)
+}
+
+function poison({ acknowledged, sent, deadLetters }: NonNullable<Evidence['poison']>): Invariant {
+  const findings = new Findings()
+  if (deadLetters < acknowledged || deadLetters > sent) {
+    findings.add(`${acknowledged} of ${sent} bad payloads were acknowledged, ${deadLetters} are among the dead letters`)
+  }
+  return findings.invariant(
+    'bad payloads stop nothing and do not disappear',
+    `${number(acknowledged)} acknowledged, ${number(deadLetters)} dead letters`,
+  )
+}
+
+function nobodyFell({ falls }: Evidence): Invariant {
+  const findings = new Findings()
+  for (const { target, exit, said } of falls) findings.add(`${target} ended with ${JSON.stringify(exit)}: ${said}`)
+  return findings.invariant('no process ended by itself', `${falls.length} did`)
+}
+
+function number(value: number): string {
+  return value.toLocaleString('en-US')
+}

@@ -1,0 +1,185 @@
+import { readFile } from 'node:fs/promises'
+import { connect } from 'node:net'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import type { Configuration } from '../../processor/contract/environment.ts'
+import { ConfigurationError } from '../../processor/contract/errors.ts'
+import type { KafkaLog } from '../../processor/log/kafka.ts'
+import { type TopicNames, topicNames } from '../../processor/log/kafka-topics.ts'
+import type { Log } from '../../processor/log/log.ts'
+import { openLog } from '../../processor/log/open.ts'
+import { AttachedStage } from './attached-stage.ts'
+import { ChangelogCheck } from './changelog-check.ts'
+import { type CopyReading, copyPages, type Expected, readApi, readCopy } from './copies.ts'
+import type { Engine, Gathered, GatherOptions } from './engine.ts'
+import { type Committed, ForeignKafka, type ForeignOptions } from './foreign.ts'
+import { InputCount } from './input-count.ts'
+import { KafkaStage, type KafkaStageOptions } from './kafka-stage.ts'
+import { KafkaSight } from './sight.ts'
+import type { Stage } from './stage.ts'
+
+const CONNECT_MS = 3_000
+const LIMITS = { maxRecords: 1_000, maxBytes: 4 * 1024 * 1024 }
+
+/** Processes on Kafka, seen from outside. */
+export class KafkaEngine implements Engine {
+  readonly stage: Stage
+  readonly sight: KafkaSight
+  readonly #foreign: ForeignKafka
+  readonly #log: Log
+  readonly #names: TopicNames
+  readonly #group: string
+  readonly #held: AsyncDisposableStack
+
+  private constructor(stage: Stage, parts: Parts) {
+    this.stage = stage
+    this.#foreign = parts.foreign
+    this.#log = parts.log
+    this.#names = topicNames(parts.prefix)
+    this.#group = parts.group
+    this.sight = new KafkaSight(parts.foreign, parts.group, this.#names, parts.secret)
+    this.#held = parts.held
+  }
+
+  /** Starts a cluster. Rejects with ConfigurationError when Kafka cannot be had. */
+  static async start(options: KafkaStageOptions, signal: AbortSignal): Promise<KafkaEngine> {
+    if (options.brokers !== undefined) await requireKafka(options.brokers)
+    await using held = new AsyncDisposableStack()
+    const stage = held.use(await KafkaStage.open(options, signal))
+    const log = held.use(await stage.cluster.log())
+    const foreign = held.use(await ForeignKafka.open({ brokers: stage.brokers.split(',') }))
+    const { prefix, secret } = stage.cluster
+    return new KafkaEngine(stage, { foreign, log, prefix, group: prefix, secret, held: held.move() })
+  }
+
+  /** Looks at a cluster that runs. Rejects with ConfigurationError when Kafka or the API does not answer. */
+  static async attach(
+    configuration: Configuration,
+    api: string,
+    mqtt: { readonly host: string; readonly port: number },
+  ): Promise<KafkaEngine> {
+    if (configuration.KAFKA_BROKERS === undefined) {
+      const way = 'set KAFKA_BROKERS as its roles have it'
+      throw new ConfigurationError('INVALID_CONFIGURATION', `--attach looks at a cluster on Kafka: ${way}`)
+    }
+    await requireKafka(configuration.KAFKA_BROKERS)
+    await using held = new AsyncDisposableStack()
+    const log = held.use((await openLog(configuration, SILENT, new Registry())) as KafkaLog)
+    const foreign = held.use(await ForeignKafka.open(await foreignOptions(configuration)))
+    const { TOPIC_PREFIX: prefix, GROUP: group, CLUSTER_SECRET: secret, STANDBYS: standbys } = configuration
+    const stage = await AttachedStage.open({ api, mqtt, partitions: log.identity.partitions, standbys })
+    return new KafkaEngine(stage, { foreign, log, prefix, group, secret, held: held.move() })
+  }
+
+  ends(): Promise<readonly number[]> {
+    return this.#foreign.ends(this.#names.telemetry)
+  }
+
+  committed(): Promise<readonly (Committed | undefined)[]> {
+    return this.#foreign.committed(this.#group, this.#names.telemetry)
+  }
+
+  async gather({ prefix, ids, samples }: GatherOptions): Promise<Gathered> {
+    const answers = await readApi(this.stage.api, ids)
+    const { partitions } = this.stage
+    const found = await this.committed()
+    const committed = Array.from({ length: partitions }, (_, i) => found[i] ?? { input: 0, changelogEnd: 0 })
+    const input = new InputCount(
+      prefix,
+      committed.map((of) => of.input),
+    )
+    await this.#foreign.read(this.#names.telemetry, await this.ends(), (record) => input.take(record.partition, record))
+    const changelog = new ChangelogCheck(prefix, samples)
+    const changelogEnds = await this.#foreign.read(
+      this.#names.status,
+      committed.map((of) => of.changelogEnd),
+      (record) => changelog.take(record.partition, record),
+      true,
+    )
+    changelog.finish()
+    const copies = await this.#copies({ prefix, partitions, statuses: input.statuses })
+    const deadLetters = await deadLettersOf(this.#log, prefix)
+    return { answers, input, changelog, committed, changelogEnds, copies, deadLetters }
+  }
+
+  /** Of every copy that a member of the group holds now. */
+  async #copies(expected: Expected): Promise<CopyReading[]> {
+    const { members } = await this.sight.assigned()
+    const readings: CopyReading[] = []
+    for (const member of members) {
+      const reader = this.sight.readers.connect(member)
+      for (const { partition, role, state } of await reader.copies()) {
+        if (state !== 'running') continue
+        const of = { instance: member.instance, partition, role }
+        readings.push(await readCopy(of, copyPages(reader, partition), expected))
+      }
+    }
+    return readings
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.sight[Symbol.dispose]()
+    await this.#held.disposeAsync()
+  }
+}
+
+interface Parts {
+  readonly foreign: ForeignKafka
+  readonly log: Log
+  readonly prefix: string
+  readonly group: string
+  readonly secret: string | undefined
+  readonly held: AsyncDisposableStack
+}
+
+const SILENT = pino({ level: 'silent' })
+
+/** Sooner than the roles, which wait for a Kafka that may be starting. */
+async function requireKafka(brokers: string): Promise<void> {
+  const reached = await Promise.all(brokers.split(',').map((broker) => isReached(broker)))
+  if (reached.includes(true)) return
+  const way = 'start it, correct KAFKA_BROKERS, or unset it to have one started'
+  throw new ConfigurationError('LOG_UNAVAILABLE', `no Kafka answers at ${brokers}: ${way}`)
+}
+
+function isReached(broker: string): Promise<boolean> {
+  const colon = broker.lastIndexOf(':')
+  return new Promise((resolve) => {
+    const socket = connect({ host: broker.slice(0, colon), port: Number(broker.slice(colon + 1)) })
+    const end = (reached: boolean): void => {
+      socket.destroy()
+      resolve(reached)
+    }
+    socket.setTimeout(CONNECT_MS, () => end(false))
+    socket.once('connect', () => end(true))
+    socket.once('error', () => end(false))
+  })
+}
+
+/** Dead letters of the drill's devices. */
+export async function deadLettersOf(log: Log, prefix: string): Promise<number> {
+  let count = 0
+  for (let index = 0; index < log.identity.partitions; index++) {
+    const partition = { topic: 'dead-letters', index } as const
+    const { start, end } = await log.bounds(partition)
+    if (start === end) continue
+    const read = new AbortController()
+    for await (const { records, next } of log.follow(partition, start, LIMITS, read.signal)) {
+      for (const { key } of records) if (key?.startsWith(`${prefix}-`) === true) count++
+      if (next >= end) read.abort()
+    }
+  }
+  return count
+}
+
+async function foreignOptions(configuration: Configuration): Promise<ForeignOptions> {
+  const { KAFKA_BROKERS = '', KAFKA_SSL, KAFKA_CA, KAFKA_SASL_MECHANISM: named } = configuration
+  const { KAFKA_SASL_USERNAME: username = '', KAFKA_SASL_PASSWORD: password = '' } = configuration
+  const ca = KAFKA_CA === undefined ? undefined : await readFile(KAFKA_CA, 'utf8')
+  const mechanism = named?.toLowerCase() as 'plain' | 'scram-sha-256' | 'scram-sha-512' | undefined
+  return {
+    brokers: KAFKA_BROKERS.split(','),
+    ssl: ca === undefined ? KAFKA_SSL === 'true' : { ca },
+    sasl: mechanism === undefined ? undefined : ({ mechanism, username, password } as ForeignOptions['sasl']),
+  }
+}

@@ -1,0 +1,187 @@
+import { join } from 'node:path'
+import { Cluster } from '../cluster.ts'
+import { Kafka } from '../kafka.ts'
+import { freePorts, Program, removeFolder } from '../program.ts'
+import { Balancer } from './balancer.ts'
+import { Detour } from './detour.ts'
+import { Cast, type Stage } from './stage.ts'
+
+const HEAP_MEBIBYTES = 512
+const STANDBYS = 1
+
+export interface KafkaStageOptions {
+  /** host:port,… of a Kafka that is there; undefined: one is started. */
+  readonly brokers: string | undefined
+  /** One to use, and to stop and kill, without ending it with the drill. */
+  readonly kafka: Kafka | undefined
+  readonly processors: number
+  /** Of the processors: how many are up at first. */
+  readonly first: number
+  readonly apis: number
+  readonly partitions: number
+  /** The first processor reaches Kafka by a way that can be cut. */
+  readonly detour: boolean
+  readonly entry: string | undefined
+}
+
+/** A cluster of processes on Kafka: processors, one ingest, and API processes, behind a balancer when there are several. */
+export class KafkaStage implements Stage {
+  readonly kafka: Kafka | undefined
+  readonly cluster: Cluster
+  readonly brokers: string
+  readonly processors: readonly string[]
+  readonly partitions: number
+  readonly standbys = STANDBYS
+  readonly up = new Set<string>()
+  readonly #cast = new Cast()
+  readonly #held: AsyncDisposableStack
+  readonly #apiPorts: readonly number[]
+  readonly #detour: { readonly port: number; readonly proxy: Detour } | undefined
+  readonly api: string
+
+  private constructor(options: KafkaStageOptions, parts: Parts) {
+    this.kafka = parts.kafka
+    this.cluster = parts.cluster
+    this.brokers = parts.brokers
+    this.partitions = options.partitions
+    this.processors = Array.from({ length: options.processors }, (_, i) => `p${i + 1}`)
+    this.#apiPorts = parts.apiPorts
+    this.#detour = parts.detour
+    this.#held = parts.held
+    this.api = `http://127.0.0.1:${parts.apiPort}`
+  }
+
+  /** Resolves when all that should be up is ready. Rejects with ConfigurationError when Kafka cannot be had. */
+  static async open(options: KafkaStageOptions, signal: AbortSignal): Promise<KafkaStage> {
+    await using held = new AsyncDisposableStack()
+    const detour = options.detour ? await openDetour() : undefined
+    if (detour !== undefined) held.use(detour.proxy)
+    const way = detour && { port: detour.port, advertised: detour.proxy.port }
+    const own =
+      options.brokers === undefined && options.kafka === undefined
+        ? held.use(await Kafka.open({ heapMebibytes: HEAP_MEBIBYTES, detour: way }))
+        : undefined
+    signal.throwIfAborted()
+    const kafka = options.kafka ?? own
+    const brokers = options.brokers ?? (kafka as Kafka).brokers
+    const cluster = held.use(await Cluster.open(brokers, options.partitions, {}, options.entry))
+    const apiPorts = options.apis === 1 ? [cluster.httpPort] : await freePorts(options.apis)
+    const balancer = options.apis === 1 ? undefined : held.use(await Balancer.open(apiPorts))
+    const apiPort = balancer?.port ?? cluster.httpPort
+    const stage = new KafkaStage(options, {
+      kafka,
+      cluster,
+      brokers,
+      apiPorts,
+      apiPort,
+      detour,
+      held: held.move(),
+    })
+    try {
+      const first = [...stage.processors.slice(0, options.first), ...stage.#edges]
+      await Promise.all(first.map((target) => stage.start(target)))
+      signal.throwIfAborted()
+    } catch (error) {
+      await stage[Symbol.asyncDispose]()
+      throw error
+    }
+    return stage
+  }
+
+  get mqtt(): Stage['mqtt'] {
+    return { host: '127.0.0.1', port: this.cluster.mqttPort }
+  }
+
+  get falls(): Stage['falls'] {
+    return this.#cast.falls
+  }
+
+  get #edges(): string[] {
+    return ['ingest', ...this.#apiPorts.map((_, i) => `api-${i + 1}`)]
+  }
+
+  get left(): string[] {
+    return [...this.#cast.names, ...(this.kafka === undefined ? [] : ['kafka'])]
+  }
+
+  async start(target: string): Promise<void> {
+    if (target === 'kafka') return this.#ownKafka.start()
+    if (this.processors.includes(target)) this.up.add(target)
+    this.#cast.enter(target, await this.#launch(target))
+  }
+
+  async stop(target: string): Promise<void> {
+    if (target === 'kafka') return this.#ownKafka.stop()
+    this.up.delete(target)
+    await this.#cast.stop(target)
+  }
+
+  async kill(target: string): Promise<void> {
+    if (target === 'kafka') return this.#ownKafka.kill()
+    this.up.delete(target)
+    await this.#cast.kill(target)
+  }
+
+  async freeze(target: string): Promise<void> {
+    this.up.delete(target)
+    this.#cast.freeze(target)
+  }
+
+  async thaw(target: string): Promise<void> {
+    this.#cast.thaw(target)
+    this.up.add(target)
+  }
+
+  async cut(target: string): Promise<void> {
+    this.#way(target).cut()
+    this.up.delete(target)
+  }
+
+  async heal(target: string): Promise<void> {
+    this.#way(target).heal()
+    this.up.add(target)
+  }
+
+  async wipe(target: string): Promise<void> {
+    if (this.#cast.has(target)) throw new Error(`${target} runs: its store folder cannot be taken from it`)
+    await removeFolder(join(this.cluster.dataDir, target))
+  }
+
+  #launch(target: string): Promise<Program> {
+    if (target === 'ingest') return this.cluster.ingest()
+    const api = /^api-(\d+)$/.exec(target)
+    if (api !== null) return this.cluster.api(this.#apiPorts[Number(api[1]) - 1])
+    const detoured = this.#detour !== undefined && target === this.processors[0]
+    return this.cluster.processor(target, detoured ? `127.0.0.1:${this.#detour?.proxy.port}` : this.brokers)
+  }
+
+  #way(target: string): Detour {
+    if (this.#detour === undefined || target !== this.processors[0]) throw new Error(`${target} has no way of its own`)
+    return this.#detour.proxy
+  }
+
+  get #ownKafka(): Kafka {
+    if (this.kafka === undefined) throw new Error("this Kafka is not the drill's own: it is neither stopped nor killed")
+    return this.kafka
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#cast.killAll()
+    await this.#held.disposeAsync()
+  }
+}
+
+interface Parts {
+  readonly kafka: Kafka | undefined
+  readonly cluster: Cluster
+  readonly brokers: string
+  readonly apiPorts: readonly number[]
+  readonly apiPort: number
+  readonly detour: { readonly port: number; readonly proxy: Detour } | undefined
+  readonly held: AsyncDisposableStack
+}
+
+async function openDetour(): Promise<{ port: number; proxy: Detour }> {
+  const [port] = (await freePorts(1)) as [number]
+  return { port, proxy: await Detour.open(() => port) }
+}

@@ -1,0 +1,156 @@
+import { randomBytes } from 'node:crypto'
+import { seededRandom } from '../random.ts'
+import { Director, Unrest } from './director.ts'
+import { DRILLS, type Drill } from './drills.ts'
+import type { Engine, Gathered } from './engine.ts'
+import { type Invariant, judge } from './invariants.ts'
+import { type Journal, type Mark, Recorder } from './journal.ts'
+import { Observer } from './observer.ts'
+import type { DrillOptions } from './options.ts'
+import { Poison } from './poison.ts'
+import { Readers, type ReadersReport } from './readers.ts'
+import { Sampler } from './sampler.ts'
+import { type Times, timesOf } from './times.ts'
+import { Traffic } from './traffic.ts'
+
+export interface Outcome {
+  readonly options: DrillOptions
+  readonly journal: Journal
+  readonly invariants: readonly Invariant[]
+  readonly times: Times
+  readonly reads: ReadersReport
+  readonly load: {
+    readonly sent: number
+    readonly acknowledged: number
+    readonly sentAgain: number
+    readonly disconnects: number
+    readonly ackMs: { readonly p50: number; readonly p99: number; readonly max: number }
+  }
+}
+
+export interface RunHooks {
+  readonly onMark: (mark: Mark) => void
+  /** Now and then, while it runs. */
+  readonly onProgress: (recorder: Recorder) => void
+  /** What is done next, once the load has ended. */
+  readonly onStage: (what: string) => void
+}
+
+/** Runs one drill on an engine that is up. Rejects when `signal` aborts, and when the drill itself fails. */
+export async function runDrill(
+  options: DrillOptions,
+  engine: Engine,
+  hooks: RunHooks,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const { stage } = engine
+  const drill: Drill = DRILLS[options.name]
+  const prefix = `drill-${randomBytes(3).toString('hex')}`
+  const { devices, rate, seed } = options
+  const load = { ...stage.mqtt, prefix, devices, rate, seed, hot: drill.hot, partitions: stage.partitions }
+  await using traffic = await Traffic.open(load, signal)
+  const { ids, ledger } = traffic
+  const readers = new Readers({
+    api: stage.api,
+    ids,
+    ledger,
+    rate: options.reads,
+    partitions: stage.partitions,
+    random: seededRandom(seed, 2),
+  })
+  await using poison = drill.poison === undefined ? undefined : await Poison.open(stage.mqtt, ids)
+  const recorder = new Recorder(Date.now())
+  const observer = new Observer(engine.sight, stage.partitions, recorder)
+  const sampler = new Sampler({ engine, observer, recorder, traffic, readers, seconds: options.seconds })
+  const director = new Director({ options, stage, observer, recorder, traffic, onMark: hooks.onMark, signal })
+
+  const ending = new AbortController()
+  const poisoning = new AbortController()
+  const loops = [observer.run(ending.signal), sampler.run(ending.signal), readers.run(ending.signal)]
+  const poisoned = poison?.run(drill.poison as number, poisoning.signal)
+  const progress = setInterval(() => hooks.onProgress(recorder), 1_000)
+  let unquiet: string | undefined
+  let loadEndedAt = 0
+  let quietAt: number | undefined
+  try {
+    await director.steady()
+    traffic.start()
+    director.begin()
+    try {
+      await (options.engine === 'attached' && disturbsProcesses(drill) ? director.run(1) : drill.script(director))
+    } catch (error) {
+      if (!(error instanceof Unrest)) throw error
+      unquiet = error.message
+    }
+    loadEndedAt = recorder.elapsed
+    hooks.onStage('waiting for quiet')
+    poisoning.abort()
+    await poisoned
+    await rest(traffic, director, engine)
+    quietAt = recorder.elapsed
+  } catch (error) {
+    if (!(error instanceof Unrest)) throw error
+    unquiet ??= error.message
+  } finally {
+    clearInterval(progress)
+    poisoning.abort()
+    ending.abort()
+    await Promise.all(loops)
+  }
+  const sent = loadOf(traffic)
+  hooks.onStage('reading the log, the changelog and the stores')
+  const gathered = await engine.gather({ prefix, ids, samples: sampler.committed })
+  signal.throwIfAborted()
+  const { marks, holds, advances, groupStates, samples, startedAt } = recorder
+  const { partitions } = stage
+  const journal = { startedAt, partitions, marks, holds, advances, groupStates, samples, loadEndedAt, quietAt }
+  const invariants = judge({
+    ...gathered,
+    ids,
+    ledger,
+    unquiet,
+    reads: readers.report,
+    failedReads: options.engine === 'embedded' && marks.some(endsTheProcess) ? Infinity : options.failedReads,
+    falls: stage.falls,
+    zombies: director.zombies,
+    poison: poison === undefined ? undefined : poisonOf(poison, gathered),
+  })
+  return { options, journal, invariants, times: timesOf(journal), reads: readers.report, load: sent }
+}
+
+/** Until all that was sent is acknowledged, and applied everywhere. Rejects with Unrest when it does not come to that. */
+async function rest(traffic: Traffic, director: Director, engine: Engine): Promise<void> {
+  try {
+    await traffic.stop()
+  } catch (error) {
+    throw new Unrest((error as Error).message, { cause: error })
+  }
+  const ends = await engine.ends()
+  if (ends === undefined) await director.applied(engine.stage.api)
+  await director.quiet(ends)
+}
+
+/** The one process answers nothing while it is away. */
+function endsTheProcess({ verb }: Mark): boolean {
+  return verb === 'kill' || verb === 'stop' || verb === 'freeze'
+}
+
+function disturbsProcesses(drill: Drill): boolean {
+  return drill.hot === undefined && drill.poison === undefined && drill !== DRILLS.storm
+}
+
+function poisonOf({ sent, acknowledged }: Poison, { deadLetters }: Gathered) {
+  return { sent, acknowledged, deadLetters }
+}
+
+function loadOf({ ledger }: Traffic): Outcome['load'] {
+  const { published, count, again, disconnects, histogram } = ledger
+  const ms = (us: number): number => (count === 0 ? 0 : Math.round(us / 10) / 100)
+  return {
+    sent: published,
+    acknowledged: count,
+    sentAgain: again,
+    disconnects,
+    ackMs: { p50: ms(histogram.percentile(50)), p99: ms(histogram.percentile(99)), max: ms(histogram.max) },
+  }
+}

@@ -1,0 +1,106 @@
+import type { Exit, Program } from '../program.ts'
+
+/** A process that ended without being told to. */
+export interface Fall {
+  readonly target: string
+  readonly exit: Exit
+  /** The last it said. */
+  readonly said: string
+}
+
+/**
+ * What a drill plays on: the processes of a cluster on Kafka, the one process of the embedded engine, or a cluster that
+ * runs already. Targets are named `p1` …, `ingest`, `api-1` …, `kafka`; the embedded engine is `tidemark`.
+ */
+export interface Stage extends AsyncDisposable {
+  readonly mqtt: { readonly host: string; readonly port: number }
+  /** Base URL of the API. */
+  readonly api: string
+  readonly partitions: number
+  readonly standbys: number
+  readonly processors: readonly string[]
+  /** Processes that ended by themselves. */
+  readonly falls: readonly Fall[]
+  /** Of the processors: those that should be up now. */
+  readonly up: ReadonlySet<string>
+  start(target: string): Promise<void>
+  stop(target: string): Promise<void>
+  kill(target: string): Promise<void>
+  freeze(target: string): Promise<void>
+  thaw(target: string): Promise<void>
+  cut(target: string): Promise<void>
+  heal(target: string): Promise<void>
+  wipe(target: string): Promise<void>
+  /** What is still there to be ended, in words. */
+  readonly left: readonly string[]
+}
+
+/** Program processes by name, and which of them fell. */
+export class Cast {
+  readonly #programs = new Map<string, Program>()
+  /** Frozen ones: to be told apart from those that are merely silent. */
+  readonly #frozen = new Set<string>()
+  readonly #dismissed = new Set<Program>()
+  readonly falls: Fall[] = []
+
+  get names(): readonly string[] {
+    return [...this.#programs.keys()]
+  }
+
+  has(name: string): boolean {
+    return this.#programs.has(name)
+  }
+
+  enter(name: string, program: Program): void {
+    this.#programs.set(name, program)
+    void this.#watch(name, program)
+  }
+
+  async #watch(name: string, program: Program): Promise<void> {
+    const exit = await program.exited
+    if (this.#programs.get(name) === program) this.#programs.delete(name)
+    if (this.#dismissed.delete(program)) return
+    this.falls.push({ target: name, exit, said: program.stderr.trim().split('\n').slice(-3).join(' ') })
+  }
+
+  /** SIGTERM; rejects when the process did not end well. */
+  async stop(name: string): Promise<void> {
+    const exit = await this.#dismiss(name).stop()
+    if (exit.code !== 0) throw new Error(`${name} did not stop in order: it ended with ${JSON.stringify(exit)}`)
+  }
+
+  async kill(name: string): Promise<void> {
+    await this.#dismiss(name).kill()
+  }
+
+  freeze(name: string): void {
+    this.#frozen.add(name)
+    this.#program(name).child.kill('SIGSTOP')
+  }
+
+  thaw(name: string): void {
+    this.#frozen.delete(name)
+    this.#program(name).child.kill('SIGCONT')
+  }
+
+  isFrozen(name: string): boolean {
+    return this.#frozen.has(name)
+  }
+
+  async killAll(): Promise<void> {
+    await Promise.all(this.names.map((name) => this.kill(name)))
+  }
+
+  #dismiss(name: string): Program {
+    const program = this.#program(name)
+    this.#dismissed.add(program)
+    this.#frozen.delete(name)
+    return program
+  }
+
+  #program(name: string): Program {
+    const program = this.#programs.get(name)
+    if (program === undefined) throw new Error(`${name} does not run`)
+    return program
+  }
+}

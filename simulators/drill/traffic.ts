@@ -1,0 +1,109 @@
+import { ConfigurationError } from '../../processor/contract/errors.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
+import { Ledger } from '../ledger.ts'
+import { drain, openConnections, publish } from '../load.ts'
+import type { LoadConnection } from '../load-connection.ts'
+import { loadDeviceId } from '../load-packet.ts'
+import { type Random, seededRandom } from '../random.ts'
+import { pause } from '../schedule.ts'
+
+export interface TrafficOptions {
+  readonly host: string
+  readonly port: number
+  readonly prefix: string
+  readonly devices: number
+  /** Messages a second over all devices. */
+  readonly rate: number
+  readonly seed: number
+  /** This share of the messages goes to partition 0 of `partitions`. */
+  readonly hot: number | undefined
+  readonly partitions: number
+}
+
+const MAX_CONNECTIONS = 100
+/** Messages under way per connection. */
+const WINDOW = 64
+const FIRST_CONNECT_MS = 10_000
+
+/** The fleet of a drill: gateways that each carry their share of the devices, and lose and resend as gateways do. */
+export class Traffic implements AsyncDisposable {
+  readonly ledger: Ledger
+  readonly ids: readonly string[]
+  readonly #connections: readonly LoadConnection[]
+  readonly #options: TrafficOptions
+  readonly #ending = new AbortController()
+  #publishing: Promise<void> = Promise.resolve()
+
+  private constructor(options: TrafficOptions) {
+    const { devices, prefix, host, port, seed } = options
+    const connections = Math.min(devices, MAX_CONNECTIONS)
+    const random = seededRandom(seed, 1)
+    this.#options = options
+    this.ledger = new Ledger(devices)
+    this.ids = Array.from({ length: devices }, (_, device) => loadDeviceId(prefix, device))
+    const choose = options.hot === undefined ? undefined : this.#hot(options.hot, connections, random)
+    const senders = { host, port, prefix, connections, devices, window: WINDOW, reconnect: random, choose }
+    this.#connections = openConnections(senders, Infinity, this.ledger)
+  }
+
+  /** Resolves when every connection is made. Rejects with ConfigurationError PORT_UNAVAILABLE when one cannot be. */
+  static async open(options: TrafficOptions, signal: AbortSignal): Promise<Traffic> {
+    const traffic = new Traffic(options)
+    const late = new AbortController()
+    const opened = Promise.all(traffic.#connections.map((connection) => connection.opened)).then(() => late.abort())
+    await Promise.race([opened, pause(FIRST_CONNECT_MS, AbortSignal.any([signal, late.signal]))])
+    if (traffic.#connections.every(({ connected }) => connected)) return traffic
+    await traffic[Symbol.asyncDispose]()
+    signal.throwIfAborted()
+    const { host, port } = options
+    throw new ConfigurationError(
+      'PORT_UNAVAILABLE',
+      `no MQTT broker takes connections at ${host}:${port}: start one, or name another by --mqtt`,
+    )
+  }
+
+  /** Publishes from now on, until `stop`. */
+  start(): void {
+    const signal = AbortSignal.any([this.#ending.signal, this.ledger.failure.signal])
+    this.#publishing = publish({ ratePerSecond: this.#options.rate, seconds: Infinity }, this.#connections, signal)
+  }
+
+  storm(): void {
+    for (const connection of this.#connections) connection.drop()
+  }
+
+  get underWay(): number {
+    return this.#connections.reduce((sum, connection) => sum + connection.underWay, 0)
+  }
+
+  /** Publishes no more, and waits for what is under way: at most half a minute. Rejects when the load itself failed. */
+  async stop(): Promise<void> {
+    this.#ending.abort()
+    await this.#publishing
+    const { signal } = this.ledger.failure
+    for (const connection of this.#connections) connection.stop()
+    await drain(this.#connections, signal)
+    signal.throwIfAborted()
+  }
+
+  /** For each connection: one of its devices in partition 0 for `share` of the messages, any device otherwise. */
+  #hot(share: number, connections: number, random: Random): (connection: number) => number {
+    const devices = Array.from({ length: connections }, () => ({ count: 0, hot: [] as number[] }))
+    this.ids.forEach((id, device) => {
+      const its = devices[device % connections] as (typeof devices)[number]
+      if (partitionOf(id, this.#options.partitions) === 0) its.hot.push(its.count)
+      its.count++
+    })
+    return (connection) => {
+      const { count, hot } = devices[connection] as (typeof devices)[number]
+      if (hot.length > 0 && random() < share) return hot[Math.floor(random() * hot.length)] as number
+      return Math.floor(random() * count)
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ending.abort()
+    await this.#publishing
+    for (const connection of this.#connections) connection.destroy()
+  }
+}

@@ -1,0 +1,82 @@
+import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
+import type { LoadLedger } from './load-connection.ts'
+import { SEQ_LAST, SEQ_START } from './load-packet.ts'
+
+/** Longest latency told apart, one minute. */
+const MAX_LATENCY_US = 60_000_000
+
+/**
+ * What every device sent and what was acknowledged to it. Devices count their messages from SEQ_START, and brokers
+ * acknowledge a connection's messages in order, so two numbers a device tell it all: 16 bytes each, however long it runs.
+ */
+export class Ledger implements LoadLedger {
+  /** Per device the last `seq` acknowledged; 0: none. */
+  readonly last: Uint32Array
+  /** Per device, epoch ms of the last acknowledgement. */
+  readonly lastAckAt: Float64Array
+  /** Time to acknowledgement, µs. */
+  readonly histogram: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
+  /** Aborts, with the error, when a connection fails that is not made anew. */
+  readonly failure = new AbortController()
+  readonly #sent: Uint32Array
+  published = 0
+  count = 0
+  /** Messages sent again on a new connection, and connections that were lost or refused. */
+  again = 0
+  disconnects = 0
+  /** Epoch ms. */
+  lastAt = 0
+
+  constructor(devices: number) {
+    this.last = new Uint32Array(devices)
+    this.lastAckAt = new Float64Array(devices)
+    this.#sent = new Uint32Array(devices)
+  }
+
+  get devices(): number {
+    return this.last.length
+  }
+
+  /** Messages the device sent, each counted once. */
+  sentBy(device: number): number {
+    return this.#sent[device] as number
+  }
+
+  /** Messages acknowledged to the device. */
+  acknowledgedTo(device: number): number {
+    const last = this.last[device] as number
+    return last === 0 ? 0 : last - SEQ_START + 1
+  }
+
+  next(device: number): number {
+    this.published++
+    const seq = SEQ_START + (this.#sent[device] as number)
+    if (seq === SEQ_LAST)
+      this.failed(new Error(`device ${device} has no number left after ${SEQ_LAST}: use more devices`))
+    this.#sent[device] = seq - SEQ_START + 1
+    return seq
+  }
+
+  acknowledged(device: number, seq: number): void {
+    this.count++
+    this.last[device] = seq
+    this.lastAckAt[device] = Date.now()
+  }
+
+  latency(ms: number): void {
+    this.lastAt = Date.now()
+    this.histogram.record(Math.min(Math.max(1, Math.round(ms * 1000)), MAX_LATENCY_US))
+  }
+
+  resent(messages: number): void {
+    this.again += messages
+  }
+
+  disconnected(): void {
+    this.disconnects++
+  }
+
+  failed(error: Error): void {
+    this.failure.abort(error)
+  }
+}

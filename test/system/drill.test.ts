@@ -1,0 +1,106 @@
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, test, vi } from 'vitest'
+import { runDrillCommand } from '../../simulators/drill.ts'
+import { Program } from '../../simulators/program.ts'
+
+const SMALL = [
+  '--processors',
+  '2',
+  '--partitions',
+  '4',
+  '--devices',
+  '60',
+  '--rate',
+  '300',
+  '--seconds',
+  '5',
+  '--reads',
+  '40',
+]
+
+/** Runs the command in this process. */
+async function drill(argv: readonly string[], environment: Record<string, string> = {}) {
+  let stdout = ''
+  let stderr = ''
+  const code = await runDrillCommand(argv, {
+    stdout: { write: (text: string) => (stdout += text) },
+    stderr: { write: (text: string) => (stderr += text) },
+    environment,
+    signal: new AbortController().signal,
+  })
+  return { code, stdout, stderr }
+}
+
+describe('a wrong call is told in one line, with what to do, and exit code 2', () => {
+  test.each<[string, string[], Record<string, string>, RegExp]>([
+    ['no drill', [], {}, /^drill: name a drill: watch, join, /],
+    ['an unknown drill', ['explode'], {}, /there is no drill "explode": give one of watch, /],
+    ['two drills', ['kill', 'roll'], {}, /"roll" is one argument too many/],
+    ['an unknown flag', ['kill', '--force'], {}, /'--force'; --help lists the flags/],
+    ['no processors', ['kill', '--processors', '0'], {}, /--processors is "0": give a whole number from 1 to 16/],
+    ['one processor where two are needed', ['freeze', '--processors', '1'], {}, /from 2 to 16/],
+    ['part of a device', ['kill', '--devices', '1.5'], {}, /--devices is "1.5": give a whole number/],
+    ['too many devices', ['kill', '--devices', '1e9'], {}, /--devices is "1e9"/],
+    ['a rate that is none', ['kill', '--rate', 'fast'], {}, /--rate is "fast": give a whole number from 1/],
+    ['no time', ['kill', '--seconds', '0'], {}, /--seconds is "0": give a number from 2/],
+    ['no minutes', ['soak', '--minutes=-1'], {}, /--minutes is "-1"/],
+    ['a drill that one process cannot play', ['freeze', '--embedded'], {}, /freeze needs processes of their own/],
+    ['two engines', ['kill', '--embedded', '--attach'], {}, /give one of the two/],
+    ['no URL', ['kill', '--attach', '--api', 'localhost'], {}, /--api is "localhost": give a URL/],
+    ['no address', ['kill', '--attach', '--mqtt', 'localhost'], {}, /--mqtt is "localhost": give host:port/],
+    ['nothing to attach to', ['watch', '--attach'], {}, /--attach looks at a cluster on Kafka: set KAFKA_BROKERS/],
+    ['a Kafka that must not be killed', ['broker'], { KAFKA_BROKERS: '127.0.0.1:1' }, /unset KAFKA_BROKERS/],
+    [
+      'a Kafka that is not there',
+      ['kill'],
+      { KAFKA_BROKERS: '127.0.0.1:1' },
+      /no Kafka answers at 127.0.0.1:1: start it/,
+    ],
+    ['a broken environment', ['kill'], { PARTITIONS: 'many' }, /PARTITIONS="many"/],
+  ])('%s', async (_, argv, environment, line) => {
+    const { code, stdout, stderr } = await drill(argv, environment)
+    expect({ code, stdout }).toEqual({ code: 2, stdout: expect.not.stringContaining('ready') })
+    expect(stderr).toMatch(line)
+    expect(stderr.trim().split('\n')).toHaveLength(1)
+  })
+
+  test('a report folder that is a file', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'tidemark-'))
+    const file = join(folder, 'taken')
+    await writeFile(file, '')
+    const { code, stderr } = await drill(['kill', '--embedded', '--report', file])
+    await rm(folder, { recursive: true })
+    expect({ code, stderr }).toEqual({
+      code: 2,
+      stderr: expect.stringContaining(`--report ${file}: the folder cannot be made`),
+    })
+  })
+
+  test('a machine without Java', async () => {
+    const program = Program.main(['drill', 'kill', ...SMALL], { PATH: '/nowhere' })
+    expect(await program.exited).toEqual({ code: 2, signal: null })
+    expect(program.stderr).toContain('java was not found on PATH')
+  })
+})
+
+describe('on the embedded engine', { timeout: 120_000 }, () => {
+  test.each(['kill', 'wipe', 'poison', 'storm', 'hot'])('%s: every invariant holds', async (name) => {
+    const { code, stdout, stderr } = await drill([name, '--embedded', ...SMALL])
+    expect(code, stdout + stderr).toBe(0)
+    expect(stdout).toMatch(new RegExp(`${name}: all \\d+ invariants held`))
+  })
+
+  test('Ctrl-C ends all that was started, and says so', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'tidemark-'))
+    const program = Program.main(['drill', 'watch', '--embedded', ...SMALL, '--seconds', '60'], { TMPDIR: folder })
+    await vi.waitFor(() => expect(program.stdout).toContain('ready'), { timeout: 60_000, interval: 50 })
+    expect(await readdir(folder)).toHaveLength(1)
+    program.child.kill('SIGINT')
+    expect(await program.exited).toEqual({ code: 130, signal: null })
+    expect(program.stderr).toBe('drill: stopped; tidemark ended, nothing is left\n')
+    expect(await readdir(folder)).toEqual([])
+    await rm(folder, { recursive: true })
+  })
+})

@@ -1,0 +1,209 @@
+import { describe, expect, test } from 'vitest'
+import { ChangelogCheck } from '../../simulators/drill/changelog-check.ts'
+import type { ForeignRecord } from '../../simulators/drill/foreign.ts'
+import { type Evidence, judge } from '../../simulators/drill/invariants.ts'
+import type { Journal } from '../../simulators/drill/journal.ts'
+import { Ranges } from '../../simulators/drill/ranges.ts'
+import type { DeviceAnswer, ReadersReport } from '../../simulators/drill/readers.ts'
+import { timesOf } from '../../simulators/drill/times.ts'
+import { SEQ_START } from '../../simulators/load-packet.ts'
+
+const ID = 'drill-0000000'
+const AT = '2026-11-24T10:00:00.000Z'
+
+function status({ rev = 2, messages = 2, session = 1, at = AT } = {}) {
+  return {
+    deviceId: ID,
+    rev,
+    reported: { temperature: { value: 20, at } },
+    connectivity: { state: 'online', since: AT, reason: 'connected', session },
+    firstSeenAt: AT,
+    lastSeenAt: AT,
+    counters: { messages, late: 0, duplicates: 1, skewed: 0 },
+    sequence: { seen: [[SEQ_START, SEQ_START + messages - 1]], session },
+  }
+}
+
+function record(
+  offset: number,
+  value: object,
+  { epoch = 7, input }: { epoch?: number; input?: number } = {},
+): ForeignRecord {
+  const headers: Record<string, string> = input === undefined ? {} : { input: String(input) }
+  return { partition: 0, offset, key: ID, value: Buffer.from(JSON.stringify(value)), timestamp: 1, headers, epoch }
+}
+
+const READS: ReadersReport = {
+  reads: 10,
+  failures: 0,
+  failed: [],
+  latencyMs: { p50: 1, p99: 1, max: 1 },
+  stale: { answers: 0, p99Ms: 0, maxMs: 0 },
+  longestGapMs: 5,
+  standbyAnswers: 0,
+  olderFromStandby: 0,
+  wentBack: [],
+  wentBackCount: 0,
+}
+
+/** A run in which all is as it should be: two messages and a duplicate of one device, in one commit. */
+function sound(
+  changes: Partial<Evidence> = {},
+  records = [record(0, status(), { input: 3 })],
+  changelogEnd = records.length,
+): Evidence {
+  const changelog = new ChangelogCheck('drill', [[{ input: 3, changelogEnd }]])
+  for (const each of records) changelog.take(0, each)
+  changelog.finish()
+  const seqs = new Ranges()
+  for (const seq of [SEQ_START, SEQ_START + 1, SEQ_START + 1]) seqs.add(seq)
+  const text = JSON.stringify(status())
+  return {
+    ids: [ID],
+    ledger: { sentBy: () => 2, acknowledgedTo: () => 2, published: 2, count: 2, again: 0 },
+    unquiet: undefined,
+    input: { devices: new Map([[ID, { messages: 3, seqs }]]), records: 3, statuses: new Map([[ID, text]]) },
+    answers: new Map([[ID, answer(status())]]),
+    copies: [
+      { instance: 'p1', partition: 0, role: 'owner', devices: 1, differing: 0, example: undefined, digest: 'a' },
+    ],
+    changelog,
+    committed: [{ input: 3, changelogEnd: 1 }],
+    changelogEnds: [1],
+    reads: READS,
+    failedReads: 0,
+    falls: [],
+    zombies: ['p1'],
+    poison: { sent: 2, acknowledged: 2, deadLetters: 2 },
+    ...changes,
+  }
+}
+
+function answer(of: object): DeviceAnswer {
+  return { ...of, freshness: { partition: 0, offset: 3, changelog: 1, lag: 0, servedBy: 'owner' } } as DeviceAnswer
+}
+
+function broken(evidence: Evidence): string[] {
+  return judge(evidence).flatMap(({ name, held }) => (held ? [] : [name]))
+}
+
+const LOST = 'nothing acknowledged is lost'
+const ONCE = 'each log record is counted once'
+const BACK = 'rev, event times and sessions never go back'
+const OWNER = 'no two owners of a partition commit'
+const ZOMBIE = 'the zombie committed nothing'
+const AHEAD = 'the committed offset is never ahead of the changelog'
+const STORE = 'every store equals the fold of the input'
+const FOREIGN = 'a reader of the changelog sees what the API answers'
+const first = record(0, status({ rev: 1, messages: 1 }), { input: 2 })
+
+describe('the invariants of a drill', () => {
+  test('all hold of a sound run', () => {
+    expect(broken(sound())).toEqual([])
+  })
+
+  const copy = sound().copies[0] as Evidence['copies'][number]
+  test.each<[string, Evidence, string[]]>([
+    ['an acknowledged message that the log lacks', sound({ input: { ...sound().input, devices: new Map() } }), [LOST]],
+    [
+      'an acknowledged message that the answer lacks',
+      sound({ answers: new Map([[ID, answer(status({ messages: 1 }))]]) }),
+      [LOST, ONCE, FOREIGN],
+    ],
+    ['a device nobody knows', sound({ answers: new Map() }), [LOST, ONCE, FOREIGN]],
+    [
+      'a rev that went back in the changelog',
+      sound({}, [record(0, status({ rev: 3 })), record(1, status(), { input: 3 })]),
+      [BACK],
+    ],
+    [
+      'an event time that went back',
+      sound({}, [record(0, status({ at: '2026-11-24T11:00:00.000Z' })), record(1, status(), { input: 3 })]),
+      [BACK],
+    ],
+    [
+      'a session that went back',
+      sound({}, [record(0, status({ session: 2 })), record(1, status(), { input: 3 })]),
+      [BACK],
+    ],
+    ['a reader who saw a rev go back', sound({ reads: { ...READS, wentBack: ['x'], wentBackCount: 1 } }), [BACK]],
+    [
+      'a commit under an overtaken epoch',
+      sound({}, [record(0, status({ rev: 1 }), { epoch: 8 }), record(1, status(), { input: 3 })]),
+      [OWNER, ZOMBIE],
+    ],
+    [
+      'a commit of input that had been committed',
+      sound({ committed: [], changelogEnds: [] }, [first, record(1, status(), { input: 2 })]),
+      [OWNER],
+    ],
+    ['an offset ahead of the changelog', sound({ committed: [{ input: 9, changelogEnd: 2 }] }), [AHEAD]],
+    ['an offset seen ahead of the changelog', sound({}, [first, record(1, status(), { input: 3 })], 1), [AHEAD]],
+    ['a store that differs', sound({ copies: [{ ...copy, differing: 1, example: 'x' }] }), [STORE]],
+    ['copies that differ', sound({ copies: [copy, { ...copy, role: 'standby', digest: 'b' }] }), [STORE]],
+    [
+      'a changelog that ends with another status',
+      sound({}, [record(0, status({ messages: 1 }), { input: 3 })]),
+      [FOREIGN],
+    ],
+    ['a read that failed', sound({ reads: { ...READS, failures: 1, failed: ['503'] } }), ['reads went on']],
+    [
+      'a bad payload that is nowhere',
+      sound({ poison: { sent: 2, acknowledged: 2, deadLetters: 1 } }),
+      ['bad payloads stop nothing and do not disappear'],
+    ],
+    [
+      'a process that ended',
+      sound({ falls: [{ target: 'p1', exit: { code: 1, signal: null }, said: 'x' }] }),
+      ['no process ended by itself'],
+    ],
+    ['no rest', sound({ unquiet: 'x' }), ['it came to rest']],
+  ])('%s is found', (_, evidence, names) => {
+    expect(broken(evidence)).toEqual(names)
+  })
+})
+
+const span = (ms: number) => ({ count: 1, p50: ms, p95: ms, worst: ms })
+
+test('times are told from the holds, the group and the samples', () => {
+  const sample = { sent: 100, acknowledged: 100, applied: 100, staleMs: 0, reads: 1, failures: 0 }
+  const journal: Journal = {
+    startedAt: AT,
+    partitions: 2,
+    marks: [{ at: 1000, verb: 'kill', target: 'p1' }],
+    holds: [
+      { at: 10, partition: 0, instance: 'p1', phase: 'running' },
+      { at: 10, partition: 1, instance: 'p2', phase: 'running' },
+      { at: 1200, partition: 0, instance: 'p2', phase: 'restoring' },
+      { at: 1300, partition: 0, instance: 'p2', phase: 'running' },
+    ],
+    advances: [{ at: 1350, partition: 0, instance: 'p2' }],
+    groupStates: [
+      { at: 10, stable: true },
+      { at: 1100, stable: false },
+      { at: 1200, stable: true },
+    ],
+    samples: [
+      { ...sample, at: 500, lag: 5 },
+      { ...sample, at: 1250, lag: 90 },
+      { ...sample, at: 1500, lag: 15 },
+    ],
+    loadEndedAt: 2000,
+    quietAt: 2100,
+  }
+  expect(timesOf(journal)).toEqual({
+    detection: span(100),
+    reassignment: span(200),
+    restore: span(100),
+    firstCommit: span(350),
+    lagNormal: span(500),
+  })
+})
+
+test('ranges know what they miss', () => {
+  const ranges = new Ranges()
+  expect([5, 7, 6, 6, 1].map((n) => ranges.add(n))).toEqual([true, true, true, false, true])
+  expect(ranges.count).toBe(4)
+  expect(ranges.missing(1, 8)).toBe(4)
+  expect(ranges.missing(5, 7)).toBe(0)
+})
