@@ -48,11 +48,10 @@ export function answerWrite(
     if (known) return accept(deviceId, position, reply)
     const withinMs = waitSeconds === undefined ? DECISION_MS : waitSeconds * 1000
     const answer = await decided(reader, deviceId, position, withinMs)
-    if (answer?.outcome === undefined) {
-      if (condition === undefined) return accept(deviceId, position, reply)
-      throw undecided(position)
-    }
+    if (answer?.outcome === undefined && condition !== undefined) throw undecided(position)
+    if (answer?.outcome === undefined) return accept(deviceId, position, reply)
     if (answer.outcome !== 'applied') throw refusal(answer.outcome, deviceId, position, answer)
+    if (heedless) return accept(deviceId, position, reply)
     const { status, freshness } = answer
     // Deleted, if not by this then by a later write; or the caller may only write.
     if (status === undefined || write.kind === 'deletion' || !callerOf(request).scopes.has('devices:read')) {

@@ -101,6 +101,7 @@ export class Cluster implements AsyncDisposable {
     return program
   }
 
+  /** Of further ones, each has a port of its own. */
   api(port = this.httpPort): Promise<Program> {
     return this.#start('api', { HTTP_PORT: String(port) }, port)
   }
