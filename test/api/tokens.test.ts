@@ -8,9 +8,11 @@ import { join } from 'node:path'
 import { exportJWK, generateKeyPair, type JWK, SignJWT } from 'jose'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { TokenSettings } from '../../api/access.ts'
+import type { AppOptions } from '../../api/app.ts'
 import { runToken } from '../../api/token-command.ts'
 import { Tokens } from '../../api/tokens.ts'
 import { readEnvironment } from '../../processor/contract/environment.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
 import { type Answered, ask, documentOf } from './conformance.ts'
 import { type Stage, silent, stage } from './stage.ts'
 
@@ -46,9 +48,9 @@ afterEach(async () => {
   for (const each of stages.splice(0)) await each.api.close()
 })
 
-async function guarded(settings: Partial<TokenSettings> = {}): Promise<Stage> {
+async function guarded(settings: Partial<TokenSettings> = {}, options: Partial<AppOptions> = {}): Promise<Stage> {
   const tokens = await Tokens.open({ ...SETTINGS, ...settings, logger: silent, now: () => now })
-  const on = await stage({ tokens })
+  const on = await stage({ tokens, ...options })
   stages.push(on)
   return on
 }
@@ -238,6 +240,36 @@ describe('a token for some devices', () => {
       { deviceId: 'truck-9', found: false },
       { deviceId: 'car', error: { status: 403 } },
     ])
+  })
+
+  it('writes to these only, with the scope for it, and shows nothing to who may only write', async () => {
+    const position = { partition: partitionOf('truck-1', 4), offset: 6 }
+    const written: string[] = []
+    const write = async (deviceId: string) => {
+      written.push(deviceId)
+      return position
+    }
+    const on = await guarded({}, { writer: { write } })
+    for (const id of ids) on.fleet.put(id)
+    on.fleet.assign(position.partition, 'a')
+    on.fleet.member('a').outcomes.set(6, 'applied')
+    const devices = ['truck-']
+    const send = async (scope: string, method: 'PUT' | 'PATCH' | 'DELETE', id: string) => {
+      const url = method === 'DELETE' ? `/v1/devices/${id}` : `/v1/devices/${id}/attributes`
+      const headers = { authorization: `Bearer ${signed({ ...CLAIMS, scope, devices })}`, prefer: 'wait=1' }
+      return ask(on.api, { method, url, headers, ...(method === 'DELETE' ? {} : { payload: {} }) })
+    }
+    for (const method of ['PUT', 'PATCH', 'DELETE'] as const) {
+      expect((await send('devices:write', method, 'van-1')).status).toBe(403)
+      expect((await send('devices:read', method, 'truck-1')).status).toBe(403)
+    }
+    const token = signed({ ...CLAIMS, devices })
+    expect((await get(on, token, '/v1/devices/van-1/attributes')).status).toBe(403)
+    expect((await get(on, token, '/v1/devices/truck-1/attributes')).body).toEqual({})
+    expect(written).toEqual([])
+    expect((await send('devices:write', 'PUT', 'truck-1')).status).toBe(204)
+    expect((await send('devices:write devices:read', 'PATCH', 'truck-1')).body.deviceId).toBe('truck-1')
+    expect(written).toEqual(['truck-1', 'truck-1'])
   })
 
   it('shows none when it names none', async () => {
