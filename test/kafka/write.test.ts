@@ -30,7 +30,7 @@ describe.skipIf(kafkaMissing !== undefined)('writes to a cluster of processes', 
       ...ports.map((port) => cluster.api(port)),
       cluster.api(),
     ])
-    processors.set('a', a as Program).set('b', b as Program)
+    processors.set('a', a).set('b', b)
     log = await cluster.log()
     const value = Buffer.from('{"t":1}')
     await log.append(
