@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Cluster } from '../../../simulators/cluster.ts'
 import type { Program } from '../../../simulators/program.ts'
 import { type Figure, percentiles } from '../figure.ts'
+import { Committed } from './committed.ts'
 import { fillTopic, firstLine } from './processing.ts'
 import { SteadyReads, SteadyRecords } from './steady.ts'
 import { Streams } from './streams.ts'
@@ -37,6 +38,8 @@ export async function measureMoving(
   const killed: number[] = []
   const back: number[] = []
   const joined: number[] = []
+  using committed = new Committed(brokers, cluster.prefix, `${cluster.prefix}.telemetry`, partitions)
+  await committed.until(sizes.devices, SETTLED_WITHIN_MS)
   await using reads = new SteadyReads(cluster, fleet, READS_PER_SECOND)
   for (let i = 0; i < sizes.repetitions * 2; i++) {
     const victim = i % 4 < 2 ? 'a' : 'b'
@@ -44,7 +47,7 @@ export async function measureMoving(
     else killed.push(...(await pair.end(victim, 'SIGKILL')))
     back.push(await pair.join(victim))
   }
-  for (let i = 0; i < sizes.repetitions; i++) {
+  for (let i = 0; i < sizes.repetitions / 2; i++) {
     await pair.end('b', 'SIGTERM')
     await rm(join(cluster.dataDir, 'b'), { recursive: true })
     joined.push(await pair.join('b'))

@@ -4,6 +4,7 @@ import type { Figure } from '../figure.ts'
 import { usage } from '../machine.ts'
 import { Committed } from './committed.ts'
 import { fill } from './fill.ts'
+import { expectSameOutcome } from './outcome.ts'
 import { Streams } from './streams.ts'
 
 const COMMITTED_WITHIN_MS = 300_000
@@ -35,6 +36,7 @@ export async function measureProcessing(
   const best = peers.toSorted((a, b) => b.perSecond - a.perSecond)[0]
   if (best === undefined) throw new Error('no thread count to try the peer with')
   const product = await processAll(brokers, cluster, partitions, records)
+  await expectSameOutcome(brokers, `${cluster.prefix}.status`, `${best.application}-status-changelog`)
   const name = `processing: ${records.toLocaleString('en-US')} records, ${devices.toLocaleString('en-US')} devices`
   const others = peers.filter((one) => one !== best)
   const tried = others.map((one) => `with ${one.threads}: ${Math.round(one.perSecond).toLocaleString('en-US')}`)

@@ -13,7 +13,7 @@ import java.util.Map;
 import org.apache.kafka.common.serialization.Serde;
 import org.apache.kafka.common.serialization.Serdes;
 
-/** The last status of a device: the JSON that Tidemark makes of the same records, to the byte. */
+/** The last status of a device: the same JSON that Tidemark makes of the same records; the bench compares them. */
 @JsonPropertyOrder({
   "deviceId", "rev", "reported", "connectivity", "firstSeenAt", "lastSeenAt", "counters", "sequence"
 })
