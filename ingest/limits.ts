@@ -69,7 +69,7 @@ export const DEFAULT_LIMITS: Limits = {
   maxOutgoingTotalBytes: 128 * MiB,
   drainTimeoutMs: 20_000,
   connectTimeoutMs: 10_000,
-  appendDeadlineMs: 10_000,
+  appendDeadlineMs: 6_000,
   lingerMs: 2,
   maxBatchRecords: 2_000,
   maxBatchBytes: MiB,

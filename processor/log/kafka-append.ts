@@ -19,13 +19,17 @@ const MAX_SEQUENCE = 0x7fff_ffff
 const RETRY_MS = 50
 /** A batch that has failed for so long says that something is wrong, not only that a leader moved. */
 const FAULT_AFTER_MS = 1000
+/** One that has had no answer at all for so long says the same. */
+const SILENT_AFTER_MS = 2500
+/** How often it is looked whether something has waited for too long, while anything waits. */
+const SWEEP_MS = 100
 const TRANSACTION_TIMEOUT_MS = 60_000
 const LANE = 'append'
 
 export interface AppenderOptions {
   /** Bytes of records that wait for Kafka; beyond it append rejects. */
   readonly maxQueuedBytes: number
-  /** How long one record is tried, ms. */
+  /** How long a record waits for its answer, ms, whether brokers refuse it, or say nothing. */
   readonly timeoutMs: number
   readonly logger: Logger
   readonly records: Counter<'topic'>
@@ -45,6 +49,7 @@ export class KafkaAppender {
   #producer: Promise<Producer> | undefined
   #queuedBytes = 0
   #woken = false
+  #sweeper: NodeJS.Timeout | undefined
   #nextKeyless = 0
 
   constructor(cluster: KafkaCluster, health: KafkaHealth, options: AppenderOptions) {
@@ -82,9 +87,11 @@ export class KafkaAppender {
         reject,
       }
       const lanes = this.#lanesOf(topic, partitions)
+      const now = performance.now()
       for (const [i, record] of records.entries()) {
         const index = record.key === null ? this.#nextKeyless++ % partitions : partitionOf(record.key, partitions)
         const lane = lanes[index] as Lane
+        if (lane.pending.length === 0) lane.since = now
         lane.pending.push(record)
         lane.bounds.push(bounds[i] as number)
         this.#queuedBytes += bounds[i] as number
@@ -98,16 +105,42 @@ export class KafkaAppender {
 
   /** Whether a batch has failed for too long, and is still tried. */
   get stuck(): boolean {
-    const since = performance.now() - FAULT_AFTER_MS
+    return this.#oldest() < performance.now() - FAULT_AFTER_MS
+  }
+
+  #oldest(): number {
+    let oldest = Number.POSITIVE_INFINITY
     for (const lanes of this.#lanes.values()) {
-      for (const { batch } of lanes) if (batch !== undefined && batch.since < since) return true
+      for (const { batch } of lanes) if (batch !== undefined && batch.since < oldest) oldest = batch.since
     }
-    return false
+    return oldest
+  }
+
+  /** Gives up what has waited for too long: a broker that hangs would keep it for as long as its connection lives. */
+  #sweep(): void {
+    const now = performance.now()
+    if (this.#oldest() < now - SILENT_AFTER_MS) this.#health.fail(silence(SILENT_AFTER_MS))
+    const { timeoutMs, logger } = this.#options
+    let waiting = false
+    for (const lanes of this.#lanes.values()) {
+      for (const lane of lanes) {
+        if (!waits(lane)) continue
+        waiting = true
+        if (now - (lane.batch ?? lane).since <= timeoutMs) continue
+        const { topic, partition } = lane
+        logger.warn({ topic, partition, timeoutMs }, 'an append was given up')
+        this.#fail(lane, silence(timeoutMs))
+      }
+    }
+    if (waiting) return
+    clearInterval(this.#sweeper)
+    this.#sweeper = undefined
   }
 
   /** What has not been sent rejects. */
   close(): void {
     this.#closing.abort()
+    clearInterval(this.#sweeper)
     for (const lanes of this.#lanes.values()) {
       for (const lane of lanes) if (waits(lane) && !lane.sending) this.#fail(lane, closed())
     }
@@ -126,6 +159,7 @@ export class KafkaAppender {
   #wake(): void {
     if (this.#woken || this.#closing.signal.aborted) return
     this.#woken = true
+    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS).unref()
     setImmediate(() => {
       this.#woken = false
       this.#dispatch().catch((error: unknown) => this.#failAll(error))
@@ -174,7 +208,7 @@ export class KafkaAppender {
   async #send(leader: number, ready: readonly Lane[]): Promise<void> {
     this.#busy.add(leader)
     const batches: Batch[] = []
-    const lanes: Lane[] = []
+    const sent = new Map<Lane, Batch>()
     let bytes = 0
     for (const lane of ready) {
       if (bytes > MAX_REQUEST_BYTES) break
@@ -182,32 +216,33 @@ export class KafkaAppender {
       lane.batch ??= this.#cut(lane)
       bytes += lane.batch.bytes.length
       batches.push(lane.batch)
-      lanes.push(lane)
+      sent.set(lane, lane.batch)
     }
     let retry = false
     try {
       const connection = await this.#cluster.connection(LANE, leader)
       for (const { topic, partition, baseOffset, error } of await produce(connection, null, batches)) {
         const lane = this.#lanes.get(topic)?.[partition] as Lane
-        if (error === undefined) place(lane, baseOffset)
-        if (this.#settle(lane, error)) retry = true
+        const batch = sent.get(lane)
+        if (error === undefined && batch !== undefined) place(batch, baseOffset)
+        if (this.#settle(lane, batch, error)) retry = true
       }
     } catch (error) {
-      for (const lane of lanes) if (this.#settle(lane, error)) retry = true
+      for (const [lane, batch] of sent) if (this.#settle(lane, batch, error)) retry = true
     }
     if (retry && !this.#closing.signal.aborted) {
       await pause(RETRY_MS, this.#closing.signal)
       await this.#cluster.refresh().catch((error: unknown) => this.#health.fail(error))
     }
     this.#busy.delete(leader)
-    for (const lane of lanes) lane.sending = false
+    for (const lane of sent.keys()) lane.sending = false
     if (this.#closing.signal.aborted) this.close()
     else this.#wake()
   }
 
-  /** Ends the batch of `lane`, or leaves it to be sent again and returns true. */
-  #settle(lane: Lane, error: unknown): boolean {
-    const batch = lane.batch as Batch
+  /** Ends the batch of `lane`, or leaves it to be sent again and returns true. One that was given up has ended. */
+  #settle(lane: Lane, batch: Batch | undefined, error: unknown): boolean {
+    if (batch === undefined || lane.batch !== batch) return isTransient(error)
     if (error === undefined || typeOf(error) === 'DUPLICATE_SEQUENCE_NUMBER') {
       lane.batch = undefined
       lane.sequence = (lane.sequence + batch.count) % (MAX_SEQUENCE + 1)
@@ -262,17 +297,22 @@ export class KafkaAppender {
       size += bound
       count++
     }
-    const { topic, partition, pending, sequence } = lane
+    const { topic, partition, pending, sequence, since } = lane
     const bytes = encodeBatch(pending, 0, count, size, lane.producer as Producer, sequence, false)
     const appends = takeAppends(lane, count)
     lane.pending = count === pending.length ? [] : pending.slice(count)
     lane.bounds = lane.pending.length === 0 ? [] : lane.bounds.slice(count)
-    return { topic, partition, bytes, appends, count, size, since: performance.now() }
+    lane.since = performance.now()
+    return { topic, partition, bytes, appends, count, size, since }
   }
 }
 
 function closed(): RetryableError {
   return new RetryableError('LOG_CLOSED', 'the log is closed')
+}
+
+function silence(ms: number): RetryableError {
+  return new RetryableError('LOG_UNAVAILABLE', `Kafka has not answered an append within ${ms} ms`)
 }
 
 export function tooLarge(bytes: number): ConfigurationError {

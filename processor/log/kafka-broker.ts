@@ -107,8 +107,15 @@ interface KafkaConnection {
   readonly requestQueue: {
     readonly pending: readonly unknown[]
     scheduleCheckPendingRequests: () => void
-    push(request: { entry: object; expectResponse: boolean; requestTimeout: number | null; sendRequest(): void }): void
+    push: (request: QueuedRequest) => void
   }
+}
+
+interface QueuedRequest {
+  readonly entry: { reject: (error: Error) => void; readonly [name: string]: unknown }
+  readonly expectResponse: boolean
+  readonly requestTimeout: number | null
+  sendRequest(): void
 }
 
 interface KafkaLogger {
@@ -185,6 +192,7 @@ export class Network {
     })
     await broker.connect()
     const [connection] = connectionPool.pool as [KafkaConnection]
+    endOnSilence(connection)
     // Left to itself the pool reconnects, twice when asked twice at once. A closed connection is replaced as a whole.
     connectionPool.getConnection = () => {
       if (connection.isConnected()) return Promise.resolve(connection)
@@ -231,6 +239,23 @@ function quieten(queue: KafkaConnection['requestQueue']): void {
   const schedule = queue.scheduleCheckPendingRequests.bind(queue)
   queue.scheduleCheckPendingRequests = () => {
     if (queue.pending.length > 0) schedule()
+  }
+}
+
+/**
+ * kafkajs gives up a request without an answer, and keeps its connection. A host that is gone would be asked over it for
+ * the quarter of an hour that TCP takes to notice.
+ */
+function endOnSilence({ requestQueue, socket }: KafkaConnection): void {
+  const push = requestQueue.push.bind(requestQueue)
+  requestQueue.push = (request) => {
+    const { entry } = request
+    const { reject } = entry
+    entry.reject = (error) => {
+      reject(error)
+      if (error.name === 'KafkaJSRequestTimeoutError') socket.destroy(error)
+    }
+    push(request)
   }
 }
 

@@ -4,6 +4,8 @@ import { RetryableError } from '../contract/errors.ts'
 import { type KafkaCluster, pause } from './kafka-cluster.ts'
 
 const PROBE_INTERVAL_MS = 500
+/** A cluster that has not answered for so long cannot be written to, whatever its connections say. */
+const PROBE_PATIENCE_MS = 2500
 
 /** Whether Kafka can be written to, as far as the last attempts tell. */
 export class KafkaHealth {
@@ -40,12 +42,23 @@ export class KafkaHealth {
   async run(cluster: KafkaCluster, stuck: () => boolean, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
-        await cluster.refresh()
+        await answered(cluster.refresh())
         if (!stuck()) this.succeed()
       } catch (error) {
         if (!signal.aborted) this.fail(error)
       }
       await pause(PROBE_INTERVAL_MS, signal)
     }
+  }
+}
+
+async function answered<T>(answer: Promise<T>): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  const error = new RetryableError('LOG_UNAVAILABLE', `no broker has answered within ${PROBE_PATIENCE_MS} ms`)
+  const timer = setTimeout(() => reject(error), PROBE_PATIENCE_MS)
+  try {
+    return await Promise.race([answer, late])
+  } finally {
+    clearTimeout(timer)
   }
 }

@@ -30,7 +30,10 @@ export interface Lane {
   bounds: number[]
   appends: { append: Append; count: number }[]
   batch: Batch | undefined
+  /** A request with a batch of it is under way: the next waits for its end, also when the batch was given up. */
   sending: boolean
+  /** Since when the oldest record in `pending` waits. */
+  since: number
 }
 
 export function waits({ batch, pending }: Lane): boolean {
@@ -48,6 +51,7 @@ export function newLane(topic: string, partition: number): Lane {
     appends: [],
     batch: undefined,
     sending: false,
+    since: 0,
   }
 }
 
@@ -70,9 +74,9 @@ export function takeAppends(lane: Lane, count: number): { append: Append; count:
   return taken
 }
 
-export function place({ batch, partition }: Lane, baseOffset: number): void {
+export function place({ appends, partition }: Batch, baseOffset: number): void {
   let end = baseOffset
-  for (const { append, count } of (batch as Batch).appends) {
+  for (const { append, count } of appends) {
     end += count
     append.last = { partition, offset: end - 1 }
   }

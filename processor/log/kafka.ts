@@ -34,7 +34,7 @@ export interface KafkaLogOptions extends TopicOptions {
   readonly security?: KafkaSecurity
   /** Bytes of queued appends beyond which append rejects with LOG_UNAVAILABLE. Default 64 MiB. */
   readonly maxQueuedBytes?: number
-  /** How long one append is tried, ms. Default 10 s. */
+  /** How long one append waits for its answer, ms: well under the keepalives of devices. Default 5 s. */
   readonly appendTimeoutMs?: number
   /** Default 100 ms: the group's news reaches a member in as long. */
   readonly heartbeatMs?: number
@@ -95,7 +95,7 @@ export class KafkaLog implements Log {
     this.#health = new KafkaHealth(logger, metrics.fault)
     this.#appender = new KafkaAppender(cluster, this.#health, {
       maxQueuedBytes: options.maxQueuedBytes ?? 64 * 1024 * 1024,
-      timeoutMs: options.appendTimeoutMs ?? 10_000,
+      timeoutMs: options.appendTimeoutMs ?? 5000,
       logger,
       records: metrics.records,
     })

@@ -109,6 +109,30 @@ describe.skipIf(kafkaMissing !== undefined)('when the broker goes and comes back
     }
   })
 
+  test('a broker that hangs is noticed without its answer, and appends go on in order when it wakes', async () => {
+    const log = await open(`hang-${randomUUID()}`, { appendTimeoutMs: 500 })
+    await log.append('telemetry', numbered(0, 10))
+    process.kill(kafka.pid as number, 'SIGSTOP')
+    try {
+      // The first is sent, the second waits behind it; neither may wait for the connection to end.
+      const first = log.append('telemetry', numbered(10, 10))
+      await Promise.all([first, log.append('telemetry', numbered(20, 10))].map(rejected))
+      await vi.waitFor(() => expect(log.fault).toBeInstanceOf(RetryableError), PATIENCE_MS)
+      await rejected(log.append('telemetry', numbered(30, 10)))
+    } finally {
+      process.kill(kafka.pid as number, 'SIGCONT')
+    }
+    await vi.waitFor(() => expect(log.fault).toBeUndefined(), PATIENCE_MS)
+    await vi.waitFor(() => log.append('telemetry', numbered(40, 10)), PATIENCE_MS)
+    await log.append('telemetry', numbered(50, 10))
+    for (const index of [0, 1]) {
+      const { end } = await log.bounds({ topic: 'telemetry', index })
+      const numbers = (await read(log, 'telemetry', index, 0, end)).map((r) => Number(text(r))).filter((n) => n >= 50)
+      expect(numbers).toEqual([...numbers].sort((a, b) => a - b))
+      expect(new Set(numbers).size).toBe(numbers.length)
+    }
+  })
+
   test('a log that was never there is told apart from one that is closed', async () => {
     const log = await open(`closed-${randomUUID()}`)
     const stop = new AbortController()
@@ -121,3 +145,7 @@ describe.skipIf(kafkaMissing !== undefined)('when the broker goes and comes back
     await expect(log.append('telemetry', numbered(0, 1))).rejects.toMatchObject({ code: 'LOG_CLOSED' })
   })
 })
+
+function rejected(append: Promise<void>): Promise<void> {
+  return expect(append).rejects.toMatchObject({ code: 'LOG_UNAVAILABLE' })
+}
