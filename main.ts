@@ -183,7 +183,7 @@ async function openProcessors(here: Process): Promise<string[]> {
     const port = QUERY_PORT === 0 ? 0 : QUERY_PORT + i - 1
     const readiness = () => unreadiness(checks)
     const server = onKafka
-      ? running.use(await QueryServer.open({ host, port, secret, checks: readiness, registry, logger }))
+      ? running.use(await QueryServer.open({ host, port, instance, secret, checks: readiness, registry, logger }))
       : undefined
     const endpoint = server?.address ?? `local:${instance}`
     const processor = await Processor.open({ log, instance, endpoint, folder, logger, registry, now: Date.now })

@@ -68,7 +68,7 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   const changelog = await context.log.bounds(topic)
   const now = context.now()
   const { limits, logger } = context
-  const { deleteRetentionMs } = limits
+  const { deleteRetentionMs } = context.log
   const plan = planRestore({ checkpoint: store.checkpoint, changelog, input: until?.input, now, deleteRetentionMs })
   if (plan.kind === 'wipe') {
     logger.warn({ partition, reason: plan.reason }, 'store wiped: it cannot be resumed')

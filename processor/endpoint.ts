@@ -31,6 +31,8 @@ export interface EndpointOptions {
   readonly checks: () => Promise<readonly string[]>
   readonly registry: Registry
   readonly logger: Logger
+  /** Told by /livez: which processor it is that lives here. */
+  readonly instance?: string
   /** What is answered beside /livez, /readyz and /metrics. */
   readonly handler?: Handler
 }
@@ -76,7 +78,8 @@ export class Endpoint implements AsyncDisposable {
     const mark = url.indexOf('?')
     const path = mark < 0 ? url : url.slice(0, mark)
     if (request.method === 'GET' || request.method === 'HEAD') {
-      if (path === '/livez') return reply(response, 200, '{"status":"alive"}')
+      if (path === '/livez')
+        return reply(response, 200, JSON.stringify({ status: 'alive', instance: this.#options.instance }))
       if (path === '/readyz') return void this.#ready(response)
       if (path === '/metrics') return void this.#metrics(response)
     }

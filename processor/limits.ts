@@ -11,8 +11,6 @@ export interface ProcessorLimits {
   /** Decoded statuses of all partitions: entries, and bytes of their JSON. */
   readonly cacheEntries: number
   readonly cacheBytes: number
-  /** `delete.retention.ms` of the changelog: a copy that was away for longer may have missed tombstones. */
-  readonly deleteRetentionMs: number
   /** How often the ends of the partitions are asked for, ms: what does not move has no other way to know its lag. */
   readonly sightMs: number
   /** First and longest wait before a failed write of the store is tried again, ms. */
@@ -28,7 +26,6 @@ export const DEFAULT_LIMITS: ProcessorLimits = {
   changelogBytes: 8 * 1024 * 1024,
   cacheEntries: 120_000,
   cacheBytes: 80 * 1024 * 1024,
-  deleteRetentionMs: 24 * 3600_000,
   sightMs: 5000,
   retryMinMs: 100,
   retryMaxMs: 5000,

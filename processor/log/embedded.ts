@@ -16,6 +16,7 @@ import { Retention } from './retention.ts'
 
 const MIB = 1024 * 1024
 const HOUR_MS = 3_600_000
+const DELETE_RETENTION_MS = 24 * HOUR_MS
 
 export interface EmbeddedLogOptions {
   /** Where the log lives; made if it is not there. One process at a time. */
@@ -68,6 +69,7 @@ export interface EmbeddedLogOptions {
  */
 export class EmbeddedLog implements Log {
   readonly identity: LogIdentity
+  readonly deleteRetentionMs: number
   readonly #storage: EmbeddedStorage
   readonly #partitions: Readonly<Record<Topic, readonly EmbeddedPartition[]>>
   readonly #positions: Standing[] = []
@@ -106,6 +108,7 @@ export class EmbeddedLog implements Log {
     }
     const metrics = new EmbeddedMetrics(options.registry)
     this.identity = identity
+    this.deleteRetentionMs = compaction.deleteRetentionMs ?? DELETE_RETENTION_MS
     this.#storage = storage
     this.#partitions = { telemetry: all('telemetry'), status: all('status'), 'dead-letters': all('dead-letters') }
     this.#writer = new EmbeddedWriter(storage, {
@@ -128,7 +131,7 @@ export class EmbeddedLog implements Log {
       revokeTimeoutMs: options.revokeTimeoutMs ?? 10_000,
       logger,
     })
-    const { minDirtyBytes = 64 * MIB, maxKeys = 250_000, deleteRetentionMs = 24 * HOUR_MS } = compaction
+    const { minDirtyBytes = 64 * MIB, maxKeys = 250_000, deleteRetentionMs = DELETE_RETENTION_MS } = compaction
     this.#cleaners = this.#partitions.status.map((partition) => {
       return new Cleaner(storage, partition, { minDirtyBytes, maxKeys, deleteRetentionMs, now })
     })

@@ -1,12 +1,12 @@
-import { RetryableError } from '../contract/errors.ts'
+import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { Owner, OwnerMap } from '../contract/query.ts'
 import type { DescribedGroup } from './kafka-broker.ts'
 import type { ClaimContext } from './kafka-claim.ts'
 import { GROUP_COORDINATOR, pause, typeOf } from './kafka-cluster.ts'
 import { decodeAssignment, decodeSubscription } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
-import { isRefused } from './kafka-peers.ts'
-import { KafkaSeat, type SeatOptions } from './kafka-seat.ts'
+import { answersAs, isRefused } from './kafka-peers.ts'
+import { KafkaSeat, type SeatOptions, taken } from './kafka-seat.ts'
 import type { Member } from './log.ts'
 
 const CONTROL = 'control'
@@ -30,7 +30,7 @@ export class KafkaGroup {
 
   async join(member: Member, signal: AbortSignal): Promise<void> {
     const stop = AbortSignal.any([signal, this.#closing.signal])
-    if (!stop.aborted) await this.#evictDead(member.instance)
+    if (!stop.aborted) await this.#evictDead(member)
     const seat = new KafkaSeat(this.#claims, member, this.#options, this.#metrics, (memberId) =>
       this.#suspect(memberId),
     )
@@ -69,21 +69,26 @@ export class KafkaGroup {
 
   /**
    * A process that was killed and is back would wait for the sessions of the dead to end: its former self, and others of
-   * which it was the only peer. An instance is in the group once, as its store folder is locked; and a host that refuses
-   * connections to an endpoint says that no process is there.
+   * which it was the only peer. A host that refuses connections to an endpoint says that no process is there. Rejects with
+   * ConfigurationError when another process has the name of `member`, and is alive.
    */
-  async #evictDead(instance: string): Promise<void> {
+  async #evictDead({ instance, endpoint }: Member): Promise<void> {
     try {
       const { members } = await this.#describe()
       const gone = members.map(async ({ memberId, memberMetadata }) => {
         const subscription = decodeSubscription(memberMetadata)
         if (subscription === undefined) return
-        if (subscription.instance !== instance && !(await isRefused(subscription.endpoint))) return
+        if (subscription.instance !== instance) {
+          if (!(await isRefused(subscription.endpoint))) return
+        } else if (subscription.endpoint !== endpoint && (await answersAs(subscription.endpoint, instance))) {
+          throw taken(instance, subscription.endpoint)
+        }
         this.#options.logger.warn({ instance: subscription.instance, memberId }, 'the group still had a dead member')
         await this.evict(memberId)
       })
       await Promise.all(gone)
     } catch (error) {
+      if (error instanceof ConfigurationError) throw error
       this.#options.logger.warn({ err: error, instance }, 'the group could not be asked for dead members')
     }
   }

@@ -28,6 +28,7 @@ export interface Assignment {
 export interface Peer {
   readonly memberId: string
   readonly endpoint: string
+  readonly instance: string
 }
 
 const VERSION = 0

@@ -13,6 +13,8 @@ const MAX_RECONNECTS = 10
 const RETRY_MS = 1000
 /** Any answer will do; the endpoint is HTTP. */
 const PING = 'GET /livez HTTP/1.1\r\nHost: peer\r\n\r\n'
+const LAST_PING = PING.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n')
+const MAX_ANSWER_CHARACTERS = 4096
 const SUSPECT_AGAIN_MS = 2000
 
 /** Whether the host of `endpoint` answers that nobody listens there. Silence and unknown names tell nothing. */
@@ -26,6 +28,26 @@ export function isRefused(endpoint: string): Promise<boolean> {
     socket.setTimeout(CONNECT_TIMEOUT_MS, () => end(false))
     socket.once('connect', () => end(false))
     socket.once('error', (error: NodeJS.ErrnoException) => end(error.code === 'ECONNREFUSED'))
+  })
+}
+
+/** Whether a live process at `endpoint` says that it is `instance`. One that is frozen does not say so. */
+export function answersAs(endpoint: string, instance: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = open(endpoint)
+    let answer = ''
+    const end = (): void => {
+      socket.destroy()
+      resolve(answer.includes(`"instance":${JSON.stringify(instance)}`))
+    }
+    socket.setTimeout(CONNECT_TIMEOUT_MS, end)
+    socket.once('connect', () => socket.write(LAST_PING))
+    socket.setEncoding('utf8').on('data', (text: string) => {
+      answer += text
+      if (answer.length > MAX_ANSWER_CHARACTERS) end()
+    })
+    socket.once('error', end)
+    socket.once('close', end)
   })
 }
 

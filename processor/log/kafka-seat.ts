@@ -9,10 +9,11 @@ import {
   decodeSubscription,
   encodeAssignment,
   encodeSubscription,
+  type Peer,
   type Subscription,
 } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
-import { KafkaPeers } from './kafka-peers.ts'
+import { answersAs, KafkaPeers } from './kafka-peers.ts'
 import { KafkaRoles } from './kafka-roles.ts'
 import type { Member } from './log.ts'
 
@@ -48,6 +49,7 @@ export class KafkaSeat {
   /** The group may have news: ask it now. */
   nudge: () => void = () => {}
   #generation = -1
+  readonly #refused = Promise.withResolvers<never>()
   #answering = true
 
   constructor(
@@ -64,6 +66,7 @@ export class KafkaSeat {
     this.#options = options
     this.#metrics = metrics
     this.#peers = new KafkaPeers(logger, suspect)
+    this.#refused.promise.catch(() => {})
     this.#lane = `group ${member.instance}`
     this.#roles = new KafkaRoles(member, claims.identity.partitions, {
       logger,
@@ -84,7 +87,7 @@ export class KafkaSeat {
     signal.addEventListener('abort', end, { once: true })
     const taking = this.#takePart(stop.signal)
     try {
-      await Promise.race([taking, this.#roles.broken])
+      await Promise.race([taking, this.#roles.broken, this.#refused.promise])
     } finally {
       signal.removeEventListener('abort', end)
       stop.abort()
@@ -132,8 +135,22 @@ export class KafkaSeat {
     logger.info({ instance: this.#member.instance, generation: generationId, active, standby }, 'partitions assigned')
     this.#metrics.rebalances.observe((performance.now() - started) / 1000)
     this.#roles.want(active, standby)
-    this.#peers.watch(peers.filter((peer) => peer.memberId !== memberId))
+    const others = peers.filter((peer) => peer.memberId !== memberId)
+    this.#peers.watch(others)
+    void this.#checkName(others)
     this.#confirm()
+  }
+
+  /**
+   * Two live processes with one name would evict each other whenever one starts. Of two that got in at once, one must
+   * go. Never rejects.
+   */
+  async #checkName(others: readonly Peer[]): Promise<void> {
+    const { instance, endpoint } = this.#member
+    for (const other of others) {
+      if (other.instance !== instance || other.endpoint === endpoint || other.memberId > this.memberId) continue
+      if (await answersAs(other.endpoint, instance)) this.#refused.reject(taken(instance, other.endpoint))
+    }
   }
 
   #subscription(): Subscription {
@@ -148,6 +165,7 @@ export class KafkaSeat {
     const { partitions } = identity
     const { standbys } = this.#options
     const load: number[] = []
+    const peers: Peer[] = []
     const candidates = members.flatMap(({ memberId, memberMetadata }) => {
       const subscription = decodeSubscription(memberMetadata)
       if (subscription === undefined) return []
@@ -155,9 +173,9 @@ export class KafkaSeat {
       for (const [partition, rate] of Object.entries(subscription.load)) load[Number(partition)] = rate
       const positions = new Map(Object.entries(subscription.positions).map(([key, value]) => [Number(key), value]))
       // A process that was killed and is back may meet its old self, which has the same instance.
-      return [{ memberId, endpoint, instance: `${instance} ${memberId}`, zone, active, standby, positions }]
+      peers.push({ memberId, endpoint, instance })
+      return [{ memberId, instance: `${instance} ${memberId}`, zone, active, standby, positions }]
     })
-    const peers = candidates.map(({ memberId, endpoint }) => ({ memberId, endpoint }))
     const assigned = assign({ members: candidates, partitions, standbys, load: complete(load, partitions) })
     return candidates.map(({ memberId, instance }) => {
       const { active, standby } = assigned.get(instance) ?? { active: [], standby: [] }
@@ -249,6 +267,14 @@ export class KafkaSeat {
       this.#options.logger.warn({ err: error, memberId }, 'the group could not be told of the end of this member')
     }
   }
+}
+
+export function taken(instance: string, endpoint: string): ConfigurationError {
+  return new ConfigurationError(
+    'INVALID_CONFIGURATION',
+    `INSTANCE_ID=${instance}: a live processor at ${endpoint} has this name in the group; ` +
+      'stop it, or give this one a name and a DATA_DIR of its own',
+  )
 }
 
 function beyondUse(cause: RetryableError): Error {

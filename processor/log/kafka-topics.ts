@@ -3,7 +3,7 @@ import { ConfigurationError } from '../contract/errors.ts'
 import { MAX_BATCH_BYTES, MAX_RECORD_BYTES } from './kafka-append.ts'
 import type { TopicRequest } from './kafka-broker.ts'
 import { type KafkaCluster, type Metadata, pause, type TopicMetadata, typeOf } from './kafka-cluster.ts'
-import type { LogIdentity, Topic } from './log.ts'
+import type { Log, Topic } from './log.ts'
 
 const LANE = 'control'
 const PATIENCE_MS = 30_000
@@ -40,7 +40,7 @@ export async function openTopics(
   names: TopicNames,
   options: TopicOptions,
   logger: Logger,
-): Promise<LogIdentity> {
+): Promise<Pick<Log, 'identity' | 'deleteRetentionMs'>> {
   let metadata = await cluster.persist(PATIENCE_MS, undefined, () => cluster.refresh())
   for (const topic of ['telemetry', 'status', 'dead-letters'] as const) {
     if (metadata.topics.has(names[topic])) continue
@@ -56,13 +56,9 @@ export async function openTopics(
     const found = metadata.topics.get(name)?.leaders.length
     if (found !== partitions) mismatch(name, 'partitions', `${found}`, `${partitions}, as ${names.telemetry} has`)
   }
-  await verify(cluster, names, options, metadata)
-  return {
-    cluster: metadata.cluster,
-    telemetry: telemetry.id,
-    status: metadata.topics.get(names.status)?.id ?? '',
-    partitions,
-  }
+  const { deleteRetentionMs } = await verify(cluster, names, options, metadata)
+  const status = metadata.topics.get(names.status)?.id ?? ''
+  return { identity: { cluster: metadata.cluster, telemetry: telemetry.id, status, partitions }, deleteRetentionMs }
 }
 
 function request(topic: Topic, names: TopicNames, options: TopicOptions): TopicRequest {
@@ -125,12 +121,13 @@ async function verify(
   names: TopicNames,
   options: TopicOptions,
   metadata: Metadata,
-): Promise<void> {
+): Promise<{ deleteRetentionMs: number }> {
   const resources = Object.values(names).map((name) => ({ type: TOPIC_RESOURCE, name }))
   const described = await cluster.persist(PATIENCE_MS, undefined, async () => {
     const { requests } = await cluster.anyConnection(LANE)
     return requests.describeConfigs({ resources })
   })
+  let deleteRetentionMs = Number.NaN
   for (const topic of ['telemetry', 'status', 'dead-letters'] as const) {
     const name = names[topic]
     const entries = described.resources.find(({ resourceName }) => resourceName === name)?.configEntries ?? []
@@ -149,7 +146,10 @@ async function verify(
     if (options.replication !== undefined && replicas !== options.replication) {
       mismatch(name, 'replication factor', String(replicas), String(options.replication))
     }
+    if (topic === 'status') deleteRetentionMs = Number(config.get('delete.retention.ms'))
   }
+  if (!(deleteRetentionMs >= 0)) mismatch(names.status, 'delete.retention.ms', 'unknown', 'told by the brokers')
+  return { deleteRetentionMs }
 }
 
 function mismatch(topic: string, setting: string, found: string, wanted: string): never {

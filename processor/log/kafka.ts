@@ -50,6 +50,7 @@ export interface KafkaLogOptions extends TopicOptions {
  */
 export class KafkaLog implements Log {
   readonly identity: LogIdentity
+  readonly deleteRetentionMs: number
   readonly #names: TopicNames
   readonly #network: Network
   readonly #cluster: KafkaCluster
@@ -84,11 +85,12 @@ export class KafkaLog implements Log {
     names: TopicNames,
     network: Network,
     cluster: KafkaCluster,
-    identity: LogIdentity,
+    { identity, deleteRetentionMs }: Pick<Log, 'identity' | 'deleteRetentionMs'>,
   ) {
     const { group, logger } = options
     const metrics = new KafkaMetrics(options.registry)
     this.identity = identity
+    this.deleteRetentionMs = deleteRetentionMs
     this.#names = names
     this.#network = network
     this.#cluster = cluster

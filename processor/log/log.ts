@@ -37,6 +37,11 @@ export interface LogIdentity {
 export interface Log extends AsyncDisposable {
   readonly identity: LogIdentity
 
+  /**
+   * How long the changelog keeps a tombstone at least, ms: a copy that was away for longer may have missed some.
+   */
+  readonly deleteRetentionMs: number
+
   /** Why appends fail now (a full disk, no broker); undefined while they work. */
   readonly fault: Error | undefined
 

@@ -61,9 +61,10 @@ async function caughtUp(
     for (const { connectivity } of answers) expect(connectivity).toMatchObject({ state: 'offline' })
     const ends = await Promise.all(indexesOf(log).map((index) => log.bounds({ topic: 'telemetry', index })))
     for (const { partition, owner, standbys: copies } of await cluster.partitions()) {
-      const whole = { offset: ends[partition]?.end, lag: 0, state: 'running' }
-      expect(owner).toMatchObject(whole)
-      expect(copies).toEqual(Array.from({ length: standbys }, () => expect.objectContaining(whole)))
+      expect(owner).toMatchObject({ offset: ends[partition]?.end, lag: 0, state: 'running' })
+      // Input without an effect does not show in the changelog, so a standby may say that it includes less.
+      const whole = { changelogOffset: owner?.changelogOffset, lag: 0, state: 'running' }
+      expect(copies).toMatchObject(Array.from({ length: standbys }, () => whole))
     }
     return answers
   }, PATIENCE)

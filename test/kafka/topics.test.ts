@@ -53,6 +53,15 @@ describe.skipIf(kafkaMissing !== undefined)('topics on Kafka', { timeout: PATIEN
     }, PATIENCE_MS)
   })
 
+  test('tell how long they keep tombstones', async () => {
+    const prefix = `tombstones-${randomUUID()}`
+    const settings = ['cleanup.policy=compact', 'max.message.bytes=2097152', 'delete.retention.ms=123456']
+    const config = settings.flatMap((setting) => ['--config', setting])
+    await topicTool(['--create', '--topic', `${prefix}.status`, '--partitions', '2', ...config])
+    await using log = await open(prefix)
+    expect(log.deleteRetentionMs).toBe(123456)
+  })
+
   test('that do not fit are refused by the name of the setting', async () => {
     const prefix = `wrong-${randomUUID()}`
     await topicTool(['--create', '--topic', `${prefix}.status`, '--partitions', '2'])
