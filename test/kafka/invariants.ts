@@ -63,8 +63,8 @@ async function caughtUp(
     for (const { partition, owner, standbys: copies } of await cluster.partitions()) {
       expect(owner).toMatchObject({ offset: ends[partition]?.end, lag: 0, state: 'running' })
       // Input without an effect does not show in the changelog, so a standby may say that it includes less.
-      const whole = { changelogOffset: owner?.changelogOffset, lag: 0, state: 'running' }
-      expect(copies).toMatchObject(Array.from({ length: standbys }, () => whole))
+      expect(copies).toMatchObject(Array.from({ length: standbys }, () => ({ lag: 0, state: 'running' })))
+      for (const copy of copies) expect(copy.changelogOffset).toBeGreaterThanOrEqual(owner?.changelogOffset as number)
     }
     return answers
   }, PATIENCE)
