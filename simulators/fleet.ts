@@ -1,9 +1,10 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
 import { ConfigurationError } from '../processor/contract/errors.ts'
+import { type Act, type Behaviour, WELL_BEHAVED, Zipf } from './behaviour.ts'
 import { Device } from './device.ts'
 import { seededRandom } from './random.ts'
 import { pause, runSchedule } from './schedule.ts'
-import { type QoS, Session, type SessionObserver } from './session.ts'
+import { type Outgoing, type QoS, Session, type SessionObserver } from './session.ts'
 
 export interface FleetOptions {
   readonly host: string
@@ -17,19 +18,25 @@ export interface FleetOptions {
   readonly seed?: number
   /** 1 when not given. */
   readonly qos?: QoS
+  /** All well-behaved when not given. */
+  readonly behaviour?: Behaviour
 }
 
 export interface FleetCounts {
   /** Devices with a connection now. */
   readonly connected: number
-  /** Messages the devices had to send; each ends up acknowledged or not, however often it is sent. */
+  /** Payloads the devices had to send; each ends up acknowledged or not, however often it is sent. */
   readonly published: number
   readonly acknowledged: number
   /** Refused by a device whose memory was full. */
   readonly dropped: number
   /** Sent again after a reconnect. */
   readonly resent: number
-  /** Connections that ended, and attempts that failed. */
+  /** Of those published, what no one can read. */
+  readonly mistakes: number
+  /** Clean disconnects of devices that sleep. */
+  readonly slept: number
+  /** Connections that broke, and attempts that failed. */
   readonly disconnects: number
   readonly lastError: string | undefined
 }
@@ -40,10 +47,24 @@ const CONNECTS_PER_SECOND = 500
 const FIRST_CONNECT_MS = 5_000
 /** How long acknowledgements are awaited after the last message. */
 const DRAIN_MS = 5_000
+/** Messages a device keeps while it cannot send. */
+const MAX_PENDING = 64
+/** And a gateway for each of its devices, beyond that. */
+const MAX_PENDING_BEHIND_GATEWAY = 16
+/** Connections from one address: it has about 28,000 ports towards one broker. */
+const CONNECTIONS_PER_ADDRESS = 20_000
 /** Longest latency told apart, one minute. */
 const MAX_LATENCY_US = 60_000_000
 
-/** Seeded devices that publish, over one MQTT connection each. */
+const DEFAULTS = { ratePerSecond: 1, seconds: Infinity, seed: 1, qos: 1, behaviour: WELL_BEHAVED } as const
+
+/** What one device said, in messages: without repeats, and without what no one can read. */
+export interface Delivered {
+  readonly sent: number
+  readonly acknowledged: number
+}
+
+/** Seeded devices that publish, over one MQTT connection each, or behind gateways. */
 export class Fleet implements AsyncDisposable, SessionObserver {
   /** Time to acknowledgement, in µs. */
   readonly latency: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
@@ -53,7 +74,13 @@ export class Fleet implements AsyncDisposable, SessionObserver {
   readonly #now: () => number
   readonly #devices: Device[] = []
   readonly #sessions: Session[] = []
+  readonly #zipf: Zipf | undefined
+  readonly #draw: () => number
+  /** Of each device, messages acknowledged: with the device's own count, a ledger of 4 bytes a device. */
+  readonly #delivered: Uint32Array
   #connected = 0
+  #mistakes = 0
+  #slept = 0
   #published = 0
   #acknowledged = 0
   #dropped = 0
@@ -67,13 +94,34 @@ export class Fleet implements AsyncDisposable, SessionObserver {
   private constructor(options: Required<FleetOptions>, now: () => number) {
     this.#options = options
     this.#now = now
-    const { host, port, seed, qos } = options
-    for (let index = 0; index < options.devices; index++) {
-      const device = new Device(seed, index)
-      const { id, topic, random } = device
-      this.#devices.push(device)
-      this.#sessions.push(new Session({ host, port, qos, id, topic, random, now: () => performance.now() }, this))
-    }
+    const { seed, devices, behaviour } = options
+    for (let index = 0; index < devices; index++) this.#devices.push(new Device(seed, index, behaviour))
+    for (let at = 0; at * behaviour.gateway < devices; at++) this.#sessions.push(this.#session(at))
+    this.#draw = seededRandom(seed, devices + 1)
+    this.#zipf = behaviour.hot === 0 ? undefined : new Zipf(devices, behaviour.hot, this.#draw)
+    this.#delivered = new Uint32Array(devices)
+  }
+
+  #session(at: number): Session {
+    const { host, port, seed, qos, behaviour } = this.#options
+    const { gateway } = behaviour
+    const device = this.#devices[at * gateway] as Device
+    const { random, manners, topic } = device
+    const first = at < CONNECTIONS_PER_ADDRESS
+    return new Session(
+      {
+        host,
+        port,
+        qos,
+        id: gateway === 1 ? device.id : `gateway-${seed}-${String(at + 1).padStart(5, '0')}`,
+        localAddress: first ? undefined : `127.0.0.${1 + Math.floor(at / CONNECTIONS_PER_ADDRESS)}`,
+        will: manners.hasWill ? { topic: `${topic}/lastWill`, payload: '"connection lost"' } : undefined,
+        maxPending: MAX_PENDING + (gateway - 1) * MAX_PENDING_BEHIND_GATEWAY,
+        random,
+        now: () => performance.now(),
+      },
+      this,
+    )
   }
 
   /**
@@ -81,7 +129,7 @@ export class Fleet implements AsyncDisposable, SessionObserver {
    * `now` gives the epoch ms the devices put in their messages.
    */
   static async open(options: FleetOptions, now: () => number): Promise<Fleet> {
-    const fleet = new Fleet({ ratePerSecond: 1, seconds: Infinity, seed: 1, qos: 1, ...options }, now)
+    const fleet = new Fleet({ ...DEFAULTS, ...options }, now)
     try {
       await fleet.#connectFirst()
     } catch (error) {
@@ -107,6 +155,11 @@ export class Fleet implements AsyncDisposable, SessionObserver {
     return this.#devices.map((device) => device.id)
   }
 
+  /** In the order of the devices' index. */
+  get delivered(): Delivered[] {
+    return this.#devices.map((device, i) => ({ sent: device.messages, acknowledged: this.#delivered[i] as number }))
+  }
+
   get counts(): FleetCounts {
     return {
       connected: this.#connected,
@@ -114,6 +167,8 @@ export class Fleet implements AsyncDisposable, SessionObserver {
       acknowledged: this.#acknowledged,
       dropped: this.#dropped,
       resent: this.#resent,
+      mistakes: this.#mistakes,
+      slept: this.#slept,
       disconnects: this.#disconnects,
       lastError: this.#lastError?.message,
     }
@@ -139,10 +194,11 @@ export class Fleet implements AsyncDisposable, SessionObserver {
     await runSchedule({ offsets: ramp, periodMs: undefined, untilMs: Infinity }, connect, this.#now, signal)
     const periodMs = 1000 / ratePerSecond
     const offsets = this.#devices.map((device) => device.phase * periodMs)
-    const publish = (index: number): void => this.#publish(index)
+    const publish = (index: number): void => this.#publish(this.#zipf?.pick(this.#draw()) ?? index)
     const from = this.#now()
     await runSchedule({ offsets, periodMs, untilMs: seconds * 1000 }, publish, this.#now, signal)
     this.#publishingSeconds = (this.#now() - from) / 1000
+    for (const [index, { manners }] of this.#devices.entries()) this.#perform(index, manners.rest())
     await this.#until(DRAIN_MS, () => this.#acknowledged + this.#dropped === this.#published)
   }
 
@@ -158,8 +214,15 @@ export class Fleet implements AsyncDisposable, SessionObserver {
     this.#changed?.()
   }
 
-  acknowledged(ms: number): void {
+  slept(): void {
+    this.#connected--
+    this.#slept++
+    this.#changed?.()
+  }
+
+  acknowledged({ device, messages }: Outgoing, ms: number): void {
     this.#acknowledged++
+    this.#delivered[device] = (this.#delivered[device] as number) + messages
     this.latency.record(Math.min(Math.max(1, Math.round(ms * 1000)), MAX_LATENCY_US))
     this.#changed?.()
   }
@@ -170,9 +233,22 @@ export class Fleet implements AsyncDisposable, SessionObserver {
 
   #publish(index: number): void {
     const device = this.#devices[index] as Device
-    const session = this.#sessions[index] as Session
-    this.#published++
-    if (!session.publish(device.read(this.#now(), 1 / this.#options.ratePerSecond))) this.#dropped++
+    this.#perform(index, device.next(this.#now(), 1 / this.#options.ratePerSecond))
+  }
+
+  #perform(index: number, acts: readonly Act[]): void {
+    const { topic } = this.#devices[index] as Device
+    const session = this.#sessions[Math.floor(index / this.#options.behaviour.gateway)] as Session
+    for (const act of acts) {
+      if (act.kind === 'drop') session.drop()
+      else if (act.kind === 'sleep') session.sleep()
+      else {
+        this.#published++
+        if (act.messages === 0) this.#mistakes++
+        const messages = act.repeated ? 0 : act.messages
+        if (!session.publish({ device: index, topic, payload: act.payload, messages })) this.#dropped++
+      }
+    }
   }
 
   async #connectFirst(): Promise<void> {

@@ -8,6 +8,8 @@ export interface Model {
 
 export interface Profile {
   readonly name: string
+  /** Readings that one payload carries. */
+  readonly samples: number
   create(random: Random): Model
 }
 
@@ -17,6 +19,7 @@ const METRES_PER_DEGREE = 111_320
 /** A room that loses heat to a day of weather and is heated to a set point, lower at night. */
 const thermostat: Profile = {
   name: 'thermostat',
+  samples: 1,
   create(random) {
     let clock = random() * DAY_SECONDS
     const comfort = 20 + Math.round(random() * 6) / 2
@@ -50,6 +53,7 @@ const thermostat: Profile = {
 /** A vehicle that keeps to its speed and turns a little, somewhere around one city. */
 const vehicle: Profile = {
   name: 'vehicle',
+  samples: 1,
   create(random) {
     let latitude = 52.09 + (random() - 0.5) * 0.2
     let longitude = 5.12 + (random() - 0.5) * 0.3
@@ -85,6 +89,7 @@ const vehicle: Profile = {
 /** A household's electricity meter: a base load, a morning and an evening peak, and an energy count that only grows. */
 const meter: Profile = {
   name: 'meter',
+  samples: 1,
   create(random) {
     let clock = random() * DAY_SECONDS
     const base = 150 + random() * 250
@@ -103,8 +108,35 @@ const meter: Profile = {
   },
 }
 
+/** A sensor on the bearing of a machine: it samples fast, sends its samples by the dozen, and the bearing wears. */
+const vibration: Profile = {
+  name: 'vibration',
+  samples: 12,
+  create(random) {
+    const hertz = 24 + random() * 26
+    let wear = random() * 0.2
+    let load = 0.6 + random() * 0.3
+    let temperature = 35 + random() * 10
+    return {
+      step(seconds) {
+        load = Math.min(1, Math.max(0.2, load + towards(load, 0.75, seconds / 600) + (random() - 0.5) * 0.02))
+        wear += seconds * load * 1e-6
+        const rms = load * (1.2 + 3 * wear) * (0.95 + random() * 0.1)
+        temperature += towards(temperature, 30 + 25 * load + 20 * wear, seconds / 900)
+        return {
+          rms: round(rms, 3),
+          peak: round(rms * (2.6 + 4 * wear + random() * 0.5), 3),
+          bands: [rms * 0.7, rms * 0.25 * (1 + wear), rms * 0.1 * (1 + 5 * wear)].map((band) => round(band, 3)),
+          rotation: round(hertz * (0.995 + random() * 0.01), 2),
+          temperature: round(temperature, 1),
+        }
+      },
+    }
+  },
+}
+
 /** Device n of a fleet has profile n modulo their number. */
-export const PROFILES: readonly Profile[] = [thermostat, vehicle, thermostat, meter]
+export const PROFILES: readonly Profile[] = [thermostat, vehicle, thermostat, meter, vibration]
 
 /** The part of the way from `value` to `target` that is gone in `share` time constants. */
 function towards(value: number, target: number, share: number): number {

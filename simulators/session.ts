@@ -1,4 +1,5 @@
-import { connect, type MqttClient } from 'mqtt'
+import { createConnection } from 'node:net'
+import { MqttClient } from 'mqtt'
 import type { Random } from './random.ts'
 
 export type QoS = 0 | 1 | 2
@@ -8,8 +9,12 @@ export interface SessionOptions {
   readonly port: number
   /** MQTT client id. */
   readonly id: string
-  readonly topic: string
   readonly qos: QoS
+  /** Address the connection comes from; undefined: the system's choice. */
+  readonly localAddress: string | undefined
+  readonly will: { readonly topic: string; readonly payload: string } | undefined
+  /** Messages kept while they cannot be sent, those in flight included; at the bound new ones are refused. */
+  readonly maxPending: number
   readonly random: Random
   /** A clock in ms, for latencies. */
   readonly now: () => number
@@ -21,20 +26,28 @@ export interface SessionObserver {
   /** An established connection ended, or an attempt failed. */
   disconnected(established: boolean, error: Error | undefined): void
   /** `ms` from the first send to the acknowledgement (QoS 0: to the socket). */
-  acknowledged(ms: number): void
+  acknowledged(message: Outgoing, ms: number): void
   resent(): void
+  /** It disconnected cleanly, until it has more to say. */
+  slept(): void
 }
 
-interface Message {
+export interface Outgoing {
+  /** Index of the device that says it. */
+  readonly device: number
+  readonly topic: string
   readonly payload: string
+  /** Messages that it holds, and not for the second time. */
+  readonly messages: number
+}
+
+interface Message extends Outgoing {
   /** Clock at the first send; undefined before. */
   sentAt: number | undefined
 }
 
-/** Messages of one device under way at once: well below what a broker takes for an abuse. */
+/** Messages of one connection under way at once: well below what a broker takes for an abuse. */
 const MAX_IN_FLIGHT = 16
-/** Messages one device keeps while it cannot send, those in flight included; at the bound new ones are refused. */
-const MAX_PENDING = 64
 
 const CONNECT_TIMEOUT_MS = 10_000
 const KEEPALIVE_SECONDS = 60
@@ -44,7 +57,7 @@ const BACK_OFF_MAX_MS = 15_000
 const END_MS = 1_000
 
 /**
- * One device's connection, made anew with jittered back-off whenever it ends. What was not acknowledged is sent again
+ * The connection of a device, or of a gateway, made anew with jittered back-off whenever it ends. What was not acknowledged is sent again
  * after a reconnect, in the first order and with the first bytes, as a device with a small memory does.
  */
 export class Session {
@@ -58,6 +71,9 @@ export class Session {
   #attempts = 0
   #retry: NodeJS.Timeout | undefined
   #ended = false
+  /** It has said all for now, and disconnects until it has more to say. */
+  #sleepy = false
+  #leaving = false
 
   constructor(options: SessionOptions, observer: SessionObserver) {
     this.#options = options
@@ -70,17 +86,15 @@ export class Session {
 
   connect(): void {
     if (this.#ended || this.#client !== undefined) return
-    const { host, port, id } = this.#options
+    const { host, port, id, localAddress, will, qos } = this.#options
     // A client of MQTT.js is used for one connection: its own reconnects come at one fixed pace for the whole fleet.
-    const client = connect({
-      protocol: 'mqtt',
-      host,
-      port,
+    const client = new MqttClient(() => createConnection({ host, port, localAddress }), {
       clientId: id,
       clean: true,
       reconnectPeriod: 0,
       connectTimeout: CONNECT_TIMEOUT_MS,
       keepalive: KEEPALIVE_SECONDS,
+      ...(will === undefined ? {} : { will: { ...will, payload: Buffer.from(will.payload), qos } }),
     })
     this.#client = client
     let error: Error | undefined
@@ -92,11 +106,35 @@ export class Session {
   }
 
   /** False when too much is pending already: the message is not taken. */
-  publish(payload: string): boolean {
-    if (this.#ended || this.#pending.length >= MAX_PENDING) return false
-    this.#pending.push({ payload, sentAt: undefined })
+  publish(message: Outgoing): boolean {
+    if (this.#ended || this.#pending.length >= this.#options.maxPending) return false
+    this.#pending.push({ ...message, sentAt: undefined })
+    if (this.#sleepy) this.#wake()
     this.#send()
     return true
+  }
+
+  /** The network fails: no DISCONNECT is said. */
+  drop(): void {
+    this.#client?.stream.destroy()
+  }
+
+  /** Disconnects cleanly when all is acknowledged, until there is more to say. */
+  sleep(): void {
+    this.#sleepy = true
+    this.#rest()
+  }
+
+  #wake(): void {
+    this.#sleepy = false
+    // One that is still leaving is awaited.
+    if (this.#client === undefined && this.#retry === undefined) this.connect()
+  }
+
+  #rest(): void {
+    if (!this.#sleepy || !this.#online || this.#leaving || this.#pending.length > 0) return
+    this.#leaving = true
+    this.#client?.end()
   }
 
   /** Says DISCONNECT when nothing is under way, else just closes; nothing is told to the observer after it. */
@@ -119,28 +157,39 @@ export class Session {
     this.#attempts = 0
     this.#observer.connected()
     this.#send()
+    this.#rest()
   }
 
   #closed(client: MqttClient, error: Error | undefined): void {
     if (this.#client !== client) return
     const established = this.#online
+    const left = this.#leaving
     this.#client = undefined
     this.#online = false
+    this.#leaving = false
     this.#sent = 0
+    if (left) {
+      this.#observer.slept()
+      if (!this.#sleepy) this.connect()
+      return
+    }
     this.#observer.disconnected(established, error)
     const ceiling = Math.min(BACK_OFF_MAX_MS, BACK_OFF_MIN_MS * 2 ** Math.min(this.#attempts++, 10))
     const delay = BACK_OFF_MIN_MS / 2 + this.#options.random() * ceiling
-    this.#retry = setTimeout(() => this.connect(), delay)
+    this.#retry = setTimeout(() => {
+      this.#retry = undefined
+      this.connect()
+    }, delay)
   }
 
   #send(): void {
     const client = this.#client
     if (client === undefined) return
-    while (this.#online && this.#sent < MAX_IN_FLIGHT && this.#sent < this.#pending.length) {
+    while (this.#online && !this.#leaving && this.#sent < MAX_IN_FLIGHT && this.#sent < this.#pending.length) {
       const message = this.#pending[this.#sent++] as Message
       if (message.sentAt === undefined) message.sentAt = this.#options.now()
       else this.#observer.resent()
-      client.publish(this.#options.topic, message.payload, { qos: this.#options.qos }, (error) => {
+      client.publish(message.topic, message.payload, { qos: this.#options.qos }, (error) => {
         // An error here means that the connection ends, and its close decides what follows.
         if (!error && this.#client === client) this.#acknowledged(message)
       })
@@ -152,7 +201,8 @@ export class Session {
     if (index === -1) return
     this.#pending.splice(index, 1)
     this.#sent--
-    this.#observer.acknowledged(this.#options.now() - (message.sentAt as number))
+    this.#observer.acknowledged(message, this.#options.now() - (message.sentAt as number))
     this.#send()
+    this.#rest()
   }
 }

@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util'
 import { ConfigurationError } from '../processor/contract/errors.ts'
+import { type Behaviour, WELL_BEHAVED } from './behaviour.ts'
 import { Fleet, type FleetCounts, type FleetOptions } from './fleet.ts'
 import type { QoS } from './session.ts'
 
@@ -25,6 +26,8 @@ export interface Summary {
   /** Published and not acknowledged when the run ended. */
   readonly failed: number
   readonly resent: number
+  /** Of those published, what no one can read. */
+  readonly mistakes: number
   readonly disconnects: number
   readonly lastError: string | undefined
   /** Undefined when nothing was acknowledged, and with QoS 0. */
@@ -36,10 +39,29 @@ export interface Summary {
 }
 
 const USAGE =
-  'usage: node main.ts simulate [--devices 100] [--rate 1] [--seconds 30] [--seed 1] [--host 127.0.0.1] [--port 1883] [--qos 1]'
+  'usage: node main.ts simulate [--devices 100] [--rate 1] [--seconds 30] [--seed 1] [--host 127.0.0.1] [--port 1883] [--qos 1] [dials]'
 
-/** A device is a TCP connection, and one client address has about 28,000 ports towards one broker. */
-const MAX_DEVICES = 25_000
+/** The help's lines of the dials, and the most each may be. */
+const DIALS: Readonly<
+  Record<Exclude<keyof Behaviour, 'gateway'>, readonly [flag: string, max: number, about: string]>
+> = {
+  flaky: ['flaky', 1, 'share of devices whose connection breaks about every 20 messages'],
+  sleepy: ['sleepy', 1, 'share of devices that connect only to say what they collected, then disconnect cleanly'],
+  outOfOrder: ['out-of-order', 1, 'share of messages sent after the one that follows them'],
+  duplicates: ['duplicates', 1, 'share of messages sent twice'],
+  skew: ['skew', 1, 'share of devices whose clock is wrong'],
+  mistakes: ['mistakes', 1, 'share of messages after which one follows that no one can read'],
+  firmware: ['firmware', 1, 'share of devices whose firmware changes in the run'],
+  wills: ['wills', 1, 'share of devices with a last will'],
+  hot: ['hot', 3, 'exponent of a Zipf law of who speaks how often; 0: all alike'],
+}
+const MAX_GATEWAY = 1_000
+
+/** Memory of the devices; each connection takes about 40 KiB more. */
+const MAX_DEVICES = 200_000
+/** From some loopback addresses; from elsewhere there is one address to come from. */
+const MAX_CONNECTIONS = 100_000
+const MAX_CONNECTIONS_ELSEWHERE = 20_000
 const MIN_RATE_PER_SECOND = 0.001
 const MAX_RATE_PER_SECOND = 1_000
 const MIN_SECONDS = 0.1
@@ -55,7 +77,7 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
   try {
     const options = parseOptions(argv)
     if (options === undefined) {
-      io.stdout.write(`${USAGE}\n`)
+      io.stdout.write(`${USAGE}\n${help()}`)
       return 0
     }
     const summary = await simulate(options, io)
@@ -74,10 +96,18 @@ function parseOptions(argv: readonly string[]): Required<FleetOptions> | undefin
   const host = values.host
   if (host.trim() === '') throw invalid('--host is empty: give a name or an address')
   const ratePerSecond = number('--rate', values.rate, MIN_RATE_PER_SECOND, MAX_RATE_PER_SECOND)
+  const devices = integer('--devices', values.devices, 1, MAX_DEVICES)
+  const behaviour = parseDials(values)
+  const connections = Math.ceil(devices / behaviour.gateway)
+  const most = /^(127\.|localhost$)/.test(host) ? MAX_CONNECTIONS : MAX_CONNECTIONS_ELSEWHERE
+  if (connections > most) {
+    throw invalid(`--devices ${devices} need ${connections} connections, and ${most} can be had: raise --gateway`)
+  }
   return {
     host,
     port: integer('--port', values.port, 1, 65_535),
-    devices: integer('--devices', values.devices, 1, MAX_DEVICES),
+    devices,
+    behaviour,
     ratePerSecond,
     seconds: number('--seconds', values.seconds, MIN_SECONDS, MAX_SECONDS),
     seed: integer('--seed', values.seed, 0, MAX_SEED),
@@ -97,6 +127,8 @@ function parseFlags(argv: readonly string[]) {
         host: { type: 'string', default: '127.0.0.1' },
         port: { type: 'string', default: '1883' },
         qos: { type: 'string', default: '1' },
+        gateway: { type: 'string', default: '1' },
+        ...DIAL_FLAGS,
         help: { type: 'boolean', default: false },
       },
     }).values
@@ -104,6 +136,24 @@ function parseFlags(argv: readonly string[]) {
     // parseArgs explains over several lines.
     throw invalid(`${(error as Error).message.split(/\.?\n|\. /, 1)[0]}; ${USAGE}`)
   }
+}
+
+function parseDials(values: Readonly<Record<string, unknown>>): Behaviour {
+  const behaviour = { ...WELL_BEHAVED, gateway: integer('--gateway', values.gateway as string, 1, MAX_GATEWAY) }
+  for (const dial of Object.keys(DIALS) as (keyof typeof DIALS)[]) {
+    const [flag, max] = DIALS[dial]
+    behaviour[dial] = number(`--${flag}`, values[flag] as string, 0, max)
+  }
+  return behaviour
+}
+
+const DIAL_FLAGS = Object.fromEntries(
+  Object.values(DIALS).map(([flag]) => [flag, { type: 'string', default: '0' } as const]),
+)
+
+function help(): string {
+  const dials = Object.values(DIALS).map(([flag, , about]) => `  --${flag.padEnd(13)}${about}\n`)
+  return `dials, each 0 when not given:\n${dials.join('')}  --gateway      devices on one connection; 1 when not given\n`
 }
 
 function number(flag: string, text: string, min: number, max: number): number {
@@ -163,7 +213,7 @@ function progress(
 }
 
 function summarize(options: Required<FleetOptions>, fleet: Fleet, seconds: number): Summary {
-  const { published, acknowledged, resent, disconnects, lastError } = fleet.counts
+  const { published, acknowledged, resent, mistakes, disconnects, lastError } = fleet.counts
   const { latency } = fleet
   const ms = (percentile: number): number => Math.round(latency.percentile(percentile) / 10) / 100
   return {
@@ -173,6 +223,7 @@ function summarize(options: Required<FleetOptions>, fleet: Fleet, seconds: numbe
     acknowledged,
     failed: published - acknowledged,
     resent,
+    mistakes,
     disconnects,
     lastError,
     ackMs: options.qos === 0 || latency.count === 0 ? undefined : { p50: ms(50), p99: ms(99) },

@@ -1,13 +1,17 @@
 import { createServer } from 'node:net'
 import { expect, test, vi } from 'vitest'
 import { isDeviceId } from '../../processor/contract/telemetry.ts'
+import type { Behaviour } from '../../simulators/behaviour.ts'
+import { Device } from '../../simulators/device.ts'
 import { Fleet } from '../../simulators/fleet.ts'
+import { PROFILES } from '../../simulators/profiles.ts'
 import { freePorts, Program } from '../../simulators/program.ts'
 import { runSimulate, type Summary } from '../../simulators/simulate.ts'
 import { batchGet, device } from './answers.ts'
 import { type Received, RecordingBroker } from './broker.ts'
 import { Stack } from './stack.ts'
 
+const RECEIVED = Date.UTC(2026, 10, 24, 10)
 const DEADLINE = { timeout: 10_000, interval: 10 }
 
 class Text {
@@ -26,13 +30,18 @@ async function simulate(args: string, signal = new AbortController().signal) {
   return { code, stderr: stderr.text, lines, summary }
 }
 
+function samplesOf(id: string): number {
+  return PROFILES.find(({ name }) => id.startsWith(`${name}-`))?.samples as number
+}
+
 /** By device what it said, without the times. */
 function said(received: readonly Received[]): Map<string, unknown[]> {
   const messages = new Map<string, unknown[]>()
   for (const { clientId, topic, payload } of received) {
     expect(topic).toBe(`devices/${clientId}/telemetry`)
-    const { seq, values } = JSON.parse(payload) as { seq: number; values: unknown }
-    messages.set(clientId, [...(messages.get(clientId) ?? []), { seq, values }])
+    const texts = [JSON.parse(payload) as { seq: number; values: unknown }].flat()
+    const numbered = texts.map(({ seq, values }) => ({ seq, values }))
+    messages.set(clientId, [...(messages.get(clientId) ?? []), ...numbered])
   }
   return messages
 }
@@ -50,8 +59,9 @@ test('the same seed gives the same devices with the same readings, another seed 
   expect(second).toEqual(first)
   expect(other).not.toEqual(first)
   expect([...(first as Map<string, unknown[]>).keys()].every(isDeviceId)).toBe(true)
-  for (const messages of (first as Map<string, unknown[]>).values()) {
-    expect(messages.map((message) => (message as { seq: number }).seq)).toEqual([1, 2, 3, 4, 5, 6])
+  for (const [id, messages] of first as Map<string, unknown[]>) {
+    const numbers = Array.from({ length: 6 * samplesOf(id) }, (_, i) => i + 1)
+    expect(messages.map((message) => (message as { seq: number }).seq)).toEqual(numbers)
   }
 })
 
@@ -73,6 +83,70 @@ test('what a broker that went away did not acknowledge is sent again', async () 
     expect(fleet.deviceIds).toContain(id)
     expect(numbers.size).toBeGreaterThanOrEqual(Math.max(...numbers) - dropped)
   }
+})
+
+const DIALS: Behaviour = {
+  flaky: 0.3,
+  sleepy: 0.2,
+  outOfOrder: 0.1,
+  duplicates: 0.1,
+  skew: 0.3,
+  mistakes: 0.05,
+  firmware: 0.5,
+  wills: 0.2,
+  hot: 0.8,
+  gateway: 1,
+}
+
+test('with all dials turned up, the statuses hold what the ledger of the fleet says, each message once', async () => {
+  await using stack = await Stack.start()
+  const options = { host: '127.0.0.1', port: stack.mqttPort, devices: 40, ratePerSecond: 10, seconds: 3, seed: 5 }
+  await using fleet = await Fleet.open({ ...options, behaviour: DIALS }, Date.now)
+  await fleet.finished
+  const { published, acknowledged, dropped, mistakes, slept, disconnects } = fleet.counts
+  expect({ acknowledged, dropped }).toEqual({ acknowledged: published, dropped: 0 })
+  expect(Math.min(mistakes, slept, disconnects)).toBeGreaterThan(0)
+  const { delivered, deviceIds } = fleet
+  await vi.waitFor(async () => {
+    const statuses = await batchGet(stack, deviceIds)
+    for (const [i, id] of deviceIds.entries()) {
+      const { sent, acknowledged: held } = delivered[i] as (typeof delivered)[number]
+      expect(held, id).toBe(sent)
+      const status = statuses.get(id)
+      const wills = status?.reported.lastWill === undefined ? 0 : disconnects
+      expect(status?.counters.messages ?? 0, id).toBeGreaterThanOrEqual(sent)
+      expect(status?.counters.messages ?? 0, id).toBeLessThanOrEqual(sent + wills)
+    }
+  }, DEADLINE)
+  const all = [...(await batchGet(stack, deviceIds)).values()]
+  const total = (name: 'late' | 'duplicates' | 'skewed') => all.reduce((sum, { counters }) => sum + counters[name], 0)
+  expect(Math.min(total('late'), total('duplicates'), total('skewed'))).toBeGreaterThan(0)
+  expect(all.filter(({ reported }) => reported.firmware?.value === '2.0.0').length).toBeGreaterThan(0)
+  const most = Math.max(...delivered.map(({ sent }) => sent))
+  expect(most).toBeGreaterThan(3 * Math.min(...delivered.map(({ sent }) => sent)))
+})
+
+/** What a fleet says and does in a minute, under all dials. */
+function minuteOf(seed: number) {
+  return Array.from({ length: 20 }, (_, index) => {
+    const one = new Device(seed, index, DIALS)
+    const acts = Array.from({ length: 60 }, (__, step) => one.next(RECEIVED + step * 1000, 1))
+    return { id: one.id, will: one.manners.hasWill, acts, rest: one.manners.rest() }
+  })
+}
+
+test('what devices say and do under all dials is replayed exactly by the seed', () => {
+  expect(minuteOf(9)).toStrictEqual(minuteOf(9))
+  expect(minuteOf(10)).not.toEqual(minuteOf(9))
+})
+
+test('gateways speak for many devices on one connection', async () => {
+  await using broker = await RecordingBroker.open()
+  const { code, summary } = await simulate(`--devices 20 --gateway 8 --rate 20 --seconds 0.3 --port ${broker.port}`)
+  expect(code).toBe(0)
+  expect(summary).toMatchObject({ published: 120, acknowledged: 120 })
+  expect(new Set(broker.received.map(({ clientId }) => clientId)).size).toBe(3)
+  expect(new Set(broker.received.map(({ topic }) => topic)).size).toBe(20)
 })
 
 test('a signal ends it early, with its summary', async () => {
@@ -97,6 +171,10 @@ test.each([
   ['--seed 1.5', '--seed'],
   ['--port 65536', '--port'],
   ['--qos 3', '--qos'],
+  ['--flaky 1.5', '--flaky'],
+  ['--hot -1', '--hot'],
+  ['--gateway 0', '--gateway'],
+  ['--host example.org --devices 30000', '--gateway'],
   ['--colour red', '--colour'],
   ['hello', 'hello'],
 ])('simulate %s is refused in one line', async (args, named) => {
@@ -142,8 +220,8 @@ test('the fleet of `node main.ts simulate` is seen over HTTP, and a second run i
         ).values(),
       ]
       expect(statuses).toHaveLength(40)
-      for (const { counters, connectivity } of statuses) {
-        expect(counters).toEqual({ messages: 5 * run, late: 0, duplicates: 0, skewed: 0 })
+      for (const { deviceId, counters, connectivity } of statuses) {
+        expect(counters).toEqual({ messages: 5 * run * samplesOf(deviceId), late: 0, duplicates: 0, skewed: 0 })
         expect(connectivity).toMatchObject({ state: 'offline', reason: 'client disconnect' })
       }
     }, DEADLINE)
