@@ -1,0 +1,79 @@
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { expect, it } from 'vitest'
+import { Stack } from './stack.ts'
+
+const REPOSITORY = new URL('../..', import.meta.url).pathname
+const CONFIG = join(REPOSITORY, 'test/fuzz/schemathesis.toml')
+const REQUIREMENTS = join(REPOSITORY, 'test/fuzz/requirements.txt')
+/** Kept between runs; not part of the repository. */
+const VENV = join(REPOSITORY, 'node_modules/.cache/schemathesis')
+const TOOL = join(VENV, 'bin/schemathesis')
+/** For making the environment, and for the run, which takes some ten seconds on two free cores. */
+const WITHIN_MS = 300_000
+/** Requests made up for each operation, beside the examples of the document and every edge of its parameters. */
+const EXAMPLES = '50'
+
+const run = promisify(execFile)
+
+async function hasPython(): Promise<boolean> {
+  try {
+    await run('python3', ['-c', 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))'])
+    return true
+  } catch {
+    return false
+  }
+}
+
+async function install(): Promise<void> {
+  if (!existsSync(TOOL)) await run('python3', ['-m', 'venv', '--clear', VENV], { timeout: WITHIN_MS })
+  await run(
+    join(VENV, 'bin/pip'),
+    ['install', '--quiet', '--disable-pip-version-check', '--requirement', REQUIREMENTS],
+    {
+      timeout: WITHIN_MS,
+    },
+  )
+}
+
+/** Answers that never end are not for a tool that waits for their end. */
+function streams(paths: Record<string, { get?: { responses?: Record<string, { content?: object }> } }>): string[] {
+  const isStream = (path: string) => 'text/event-stream' in (paths[path]?.get?.responses?.['200']?.content ?? {})
+  return Object.keys(paths).filter(isStream)
+}
+
+it.skipIf(process.env.TIDEMARK_REQUIRE_PYTHON !== '1' && !(await hasPython()))(
+  'no request that the document allows, or forbids, gets an answer that it does not name',
+  async () => {
+    await install()
+    await using stack = await Stack.start({ env: { LOG_LEVEL: 'error' } })
+    const { paths } = await stack.json<{ paths: Parameters<typeof streams>[0] }>('/openapi.json')
+    const args = [
+      ['--config-file', CONFIG],
+      [
+        'run',
+        `http://127.0.0.1:${stack.httpPort}/openapi.json`,
+        '--no-color',
+        '--seed',
+        '1',
+        '--max-examples',
+        EXAMPLES,
+      ],
+      ['--phases', 'examples,coverage,fuzzing', '--request-timeout', '20'],
+      ['--checks', 'not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance'],
+      ...streams(paths).map((path) => ['--exclude-path', path]),
+    ].flat()
+    const { code, stdout } = await run(TOOL, args, { cwd: VENV, timeout: WITHIN_MS, maxBuffer: 64 * 1024 * 1024 }).then(
+      ({ stdout: text }) => ({ code: 0, stdout: text }),
+      (error: { code: number; stdout: string }) => error,
+    )
+    expect(code, stdout.slice(-10_000)).toBe(0)
+    // It leaves out the document itself.
+    const operations = Object.values(paths).flatMap((methods) => Object.keys(methods)).length
+    expect(stdout).toMatch(new RegExp(`Tested: ${operations - streams(paths).length - 1}\\n`))
+    expect(stack.program.stderr).toBe('')
+  },
+  2 * WITHIN_MS,
+)
