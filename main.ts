@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util'
 import { type Logger, pino } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { type Access, readAccess } from './api/access.ts'
+import { systemClock } from './api/clock.ts'
 import { RoutedReader } from './api/reader.ts'
 import { RemoteReaders } from './api/remote.ts'
 import { ApiServer } from './api/server.ts'
@@ -12,6 +13,7 @@ import { runToken } from './api/token-command.ts'
 import { Tokens } from './api/tokens.ts'
 import { Ingest } from './ingest/ingest.ts'
 import project from './package.json' with { type: 'json' }
+import { changeFeed } from './processor/change-feed.ts'
 import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError } from './processor/contract/errors.ts'
 import { writeRecord } from './processor/contract/write.ts'
@@ -227,6 +229,7 @@ async function openApi(here: Process, { host, tokens: settings }: Access): Promi
   const api = await ApiServer.open({
     reader,
     writer: { write: (deviceId, write) => log.write(writeRecord(deviceId, write, Date.now())) },
+    changes: { feed: changeFeed(log), clock: systemClock, random: Math.random },
     checks: () => unreadiness(checks),
     version: project.version,
     tokens,

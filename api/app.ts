@@ -7,10 +7,15 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRepl
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
+import type { ChangeFeed } from '../processor/contract/changes.ts'
 import type { DeviceWriter, StatusReader } from '../processor/contract/query.ts'
 import { attributeRoutes } from './attributes.ts'
 import { requireTokens } from './auth.ts'
 import { letAnyoneDoAll, requireScopes } from './caller.ts'
+import { changesRoutes } from './changes.ts'
+import { type ChangesLimits, DEFAULT_CHANGES_LIMITS } from './changes-limits.ts'
+import { ChangeStreams } from './changes-streams.ts'
+import type { Clock } from './clock.ts'
 import { deviceRoutes } from './devices.ts'
 import { docsRoutes } from './docs.ts'
 import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers } from './documentation.ts'
@@ -36,6 +41,8 @@ export interface AppOptions {
   readonly checks: () => Promise<readonly string[]>
   readonly registry: Registry
   readonly logger: Logger
+  /** Without it there are no streams of changes. */
+  readonly changes?: Changes
   /** Defaults: DEFAULT_LIMITS. */
   readonly limits?: Partial<Limits>
   readonly version?: string
@@ -45,6 +52,15 @@ export interface AppOptions {
   readonly ratePerMinute?: number | undefined
   /** Undefined: anyone may do all. */
   readonly tokens?: Tokens | undefined
+}
+
+interface Changes {
+  readonly feed: ChangeFeed
+  readonly clock: Clock
+  /** From 0 to 1. */
+  readonly random: () => number
+  /** Defaults: DEFAULT_CHANGES_LIMITS. */
+  readonly limits?: Partial<ChangesLimits>
 }
 
 /** The HTTP application, ready for `inject()`; it never listens. */
@@ -92,6 +108,10 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     documentScopes(routes, options.tokens !== undefined)
     deviceRoutes(routes, { reader, single, many, limits })
     attributeRoutes(routes, { reader, writer, writes }, single)
+    if (options.changes !== undefined) {
+      const changesLimits = { ...DEFAULT_CHANGES_LIMITS, ...options.changes.limits }
+      changesRoutes(routes, new ChangeStreams({ ...options.changes, limits: changesLimits, reader, registry, logger }))
+    }
     partitionRoutes(routes, reader, many)
     healthRoutes(routes, checks, registry)
     indexRoutes(routes)

@@ -21,6 +21,8 @@ export interface Caller {
   readonly scopes: ReadonlySet<Scope>
   /** It may see the devices whose id starts with one of these, ascending, none the beginning of another; undefined: all. */
   readonly prefixes: readonly string[] | undefined
+  /** Epoch ms; a stream ends then. Undefined: never. */
+  readonly expiresAt: number | undefined
 }
 
 export const SCOPES: ReadonlySet<Scope> = new Set<Scope>(['devices:read', 'devices:write', 'ops:read'])
@@ -29,6 +31,7 @@ const ANYONE: Caller = {
   subject: undefined,
   scopes: SCOPES,
   prefixes: undefined,
+  expiresAt: undefined,
 }
 
 /** Every request comes from one who may do all. Before the routes. */

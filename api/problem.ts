@@ -33,6 +33,8 @@ export type ProblemKind = keyof typeof PROBLEMS
 export interface FieldError {
   readonly field: string
   readonly message: string
+  /** Of the first character that is wrong, from 0. */
+  readonly position?: number
 }
 
 /** The body of an error answer: RFC 9457, media type `application/problem+json`. */

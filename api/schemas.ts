@@ -104,7 +104,7 @@ const Problem = Type.Object(
     detail: Type.String(),
     instance: Type.Optional(Type.String({ format: 'uri-reference', description: 'The path that was asked for.' })),
     errors: Type.Optional(
-      Type.Array(Type.Object({ field: Type.String(), message: Type.String() }), {
+      Type.Array(Type.Object({ field: Type.String(), message: Type.String(), position: Type.Optional(Count) }), {
         description: 'What is wrong with which parameter or place in the body; or what a process is not ready for.',
       }),
     ),

@@ -93,9 +93,9 @@ export class Tokens {
         throw error
       }
     })
-    const caller = callerFrom(payload)
-    const expires = ((payload.exp as number) + LEEWAY_SECONDS) * 1000
-    this.#remember(digest, { caller, until: Math.min(expires, at + BELIEVED_MS) })
+    const expiresAt = ((payload.exp as number) + LEEWAY_SECONDS) * 1000
+    const caller = callerFrom(payload, expiresAt)
+    this.#remember(digest, { caller, until: Math.min(expiresAt, at + BELIEVED_MS) })
     return caller
   }
 
@@ -127,11 +127,11 @@ function bearerToken(authorization: string | undefined): string {
 }
 
 /** Throws ProblemError: the signature is good, but the claims are not of this API. */
-function callerFrom({ sub, scope, devices }: JWTPayload): Caller {
+function callerFrom({ sub, scope, devices }: JWTPayload, expiresAt: number): Caller {
   if (scope !== undefined && typeof scope !== 'string') throw invalidToken('its claim scope is not a string')
   if (sub !== undefined && typeof sub !== 'string') throw invalidToken('its claim sub is not a string')
   const scopes = new Set(scope?.split(' ').filter((name): name is Scope => SCOPES.has(name as Scope)))
-  return { subject: sub, scopes, prefixes: prefixesFrom(devices) }
+  return { subject: sub, scopes, prefixes: prefixesFrom(devices), expiresAt }
 }
 
 function prefixesFrom(devices: unknown): readonly string[] | undefined {

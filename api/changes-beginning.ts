@@ -1,0 +1,37 @@
+import type { Offset } from '../processor/contract/record.ts'
+import type { ResetReason } from './changes-event.ts'
+import type { ChangesPosition, Positions } from './changes-position.ts'
+
+/** Where a stream begins: at a position, or anew. */
+export type Beginning = { readonly at: ChangesPosition } | { readonly anew: ResetReason }
+
+export interface BeginningFacts {
+  /** Of the client; undefined or empty: it has none. */
+  readonly lastEventId: string | undefined
+  readonly positions: Positions
+  /** By partition, as they are known here; a little before is good enough. */
+  readonly ends: readonly Offset[]
+  /** Changes after the position that a stream may have to read; undefined: as many as there are. */
+  readonly maxBehind: number | undefined
+  readonly deleteRetentionMs: number
+  /** Epoch ms. */
+  readonly now: number
+}
+
+/**
+ * Clocks of processes differ, and a position may be some time behind when it is given: half of the time that deletions are
+ * kept is left for both.
+ */
+const SAFE_SHARE = 0.5
+
+/** Pure. */
+export function planBeginning(facts: BeginningFacts): Beginning {
+  const { lastEventId, positions, ends, maxBehind, deleteRetentionMs, now } = facts
+  if (lastEventId === undefined || lastEventId === '') return { anew: 'start' }
+  const position = positions.decode(lastEventId)
+  if (typeof position === 'string') return { anew: position }
+  if (now - position.atSeconds * 1000 > deleteRetentionMs * SAFE_SHARE) return { anew: 'position-expired' }
+  const behind = ends.reduce((sum, end, partition) => sum + Math.max(0, end - (position.offsets[partition] ?? end)), 0)
+  if (maxBehind !== undefined && behind > maxBehind) return { anew: 'position-too-old' }
+  return { at: position }
+}

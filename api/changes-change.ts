@@ -1,0 +1,59 @@
+import type { LogRecord, Offset } from '../processor/contract/record.ts'
+import type { Status } from '../processor/contract/status.ts'
+
+/** One record of the changelog, decoded once however many streams it concerns. */
+export class Change {
+  readonly partition: number
+  readonly offset: Offset
+  readonly deviceId: string
+  /** See DeviceNumbers; undefined: it has none. */
+  readonly number: number | undefined
+  /** JSON of the status; undefined: the device was deleted. */
+  readonly text: string | undefined
+  #status: Status | undefined
+
+  constructor(partition: number, { offset, key, value }: LogRecord, numbers: DeviceNumbers) {
+    this.partition = partition
+    this.offset = offset
+    this.deviceId = key ?? ''
+    this.number = numbers.of(this.deviceId)
+    // A copy: the record's value may be a view of a far larger buffer.
+    this.text =
+      value === null ? undefined : Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8')
+  }
+
+  get bytes(): number {
+    return this.text?.length ?? 0
+  }
+
+  /** Whether it is there, and satisfies `matches`; undefined: whatever it is. */
+  matches(matches: ((status: Status) => boolean) | undefined): boolean {
+    if (this.text === undefined) return false
+    if (matches === undefined) return true
+    this.#status ??= JSON.parse(this.text) as Status
+    return matches(this.#status)
+  }
+
+  /** Lets go of the decoded status: the text is what is kept. */
+  forget(): void {
+    this.#status = undefined
+  }
+}
+
+/** Gives each device a small number, so that a stream can keep two bits of it. At the bound, further ones get none. */
+export class DeviceNumbers {
+  readonly #limit: number
+  readonly #numbers = new Map<string, number>()
+
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  of(deviceId: string): number | undefined {
+    const known = this.#numbers.get(deviceId)
+    if (known !== undefined || this.#numbers.size >= this.#limit) return known
+    const number = this.#numbers.size
+    this.#numbers.set(deviceId, number)
+    return number
+  }
+}

@@ -1,0 +1,44 @@
+import { Type } from 'typebox'
+import { eventText, retryText } from './changes-event.ts'
+import { Positions } from './changes-position.ts'
+import { EXAMPLE_DEVICE, type ResponseDoc } from './documentation.ts'
+
+const { freshness: _, ...EXAMPLE_STATUS } = EXAMPLE_DEVICE
+const positions = new Positions('example', 2)
+const STATUS = JSON.stringify(EXAMPLE_STATUS)
+const FIRST = positions.encode({ offsets: [977, 1042], atSeconds: 1_795_514_400 })
+const SECOND = positions.encode({ offsets: [977, 1043], atSeconds: 1_795_514_401 })
+
+const EXAMPLE = [
+  retryText(1_500),
+  eventText('reset', JSON.stringify({ reason: 'start', snapshot: true }), ''),
+  eventText('enter', STATUS),
+  eventText('snapshot-end', JSON.stringify({ count: 1 }), FIRST),
+  eventText('change', STATUS),
+  eventText('leave', JSON.stringify({ deviceId: 'truck-18', deleted: false }), SECOND),
+].join('')
+
+const DESCRIPTION = `From the changelog (WHATWG HTML section 9.2). A client that empties its set at \`reset\`, puts at \`enter\` and
+\`change\`, and deletes at \`leave\`, comes to hold exactly the devices that match.
+
+| event | data | |
+|---|---|---|
+| \`reset\` | \`{"reason", "snapshot"}\` | forget what you have: the stream begins anew, with a snapshot or without. \`start\`: it had no position; \`position-…\`: why the one it had cannot be resumed |
+| \`enter\` | the status | the device is there, and matches |
+| \`change\` | the status | it changed, and still matches; of changes in quick succession only the newest, at most 4 a second for a device |
+| \`leave\` | \`{"deviceId", "deleted"}\` | it was deleted, or no longer matches |
+| \`snapshot-end\` | \`{"count"}\` | all that matched has been told |
+| \`end\` | \`{"reason"}\` | the server ends the stream: \`shutdown\`, \`slow-reader\`, \`overloaded\`, \`token-expired\`, \`unavailable\`, \`error\`. Connect again, with the last id |
+
+The id of an event is a position in the changelog: with \`Last-Event-ID\` any instance goes on there and misses nothing. What
+a client holds is not known after a resume, so \`enter\` may then come for a device that it has, and \`leave\` for one that it has
+not. Without \`snapshot=true\` a stream that begins anew tells of devices as they change. Comments keep a quiet connection open;
+blocks of only an id move the position.`
+
+export const EVENT_STREAM: { readonly description: string; readonly answer: ResponseDoc } = {
+  description: DESCRIPTION,
+  answer: {
+    description: 'Events, until one side ends the stream.',
+    content: { 'text/event-stream': { schema: Type.String(), examples: { stream: { value: EXAMPLE } } } },
+  },
+}

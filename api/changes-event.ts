@@ -1,0 +1,31 @@
+/**
+ * The events of a stream, as WHATWG HTML section 9.2.6 writes them. A client that empties its set at `reset`, puts at
+ * `enter` and `change`, and deletes at `leave`, comes to hold what matches.
+ */
+export type EventName = 'reset' | 'enter' | 'change' | 'leave' | 'snapshot-end' | 'end'
+
+/** Why a stream begins without what the client may have. */
+export type ResetReason =
+  | 'start'
+  | 'position-malformed'
+  | 'position-of-another-stream'
+  | 'position-out-of-range'
+  | 'position-expired'
+  | 'position-too-old'
+
+/** Why the server ends a stream. The client may connect again, with the last id. */
+export type EndReason = 'shutdown' | 'slow-reader' | 'overloaded' | 'token-expired' | 'unavailable' | 'error'
+
+/** `data`: one line. `id`: undefined leaves the client's as it is, empty takes it away. */
+export function eventText(name: EventName, data: string, id?: string): string {
+  return `event: ${name}\ndata: ${data}\n${id === undefined ? '' : `id: ${id}\n`}\n`
+}
+
+/** Keeps a quiet connection open. A block without data is no event, but moves the last id. */
+export function heartbeatText(id: string | undefined): string {
+  return id === undefined ? ':\n\n' : `:\nid: ${id}\n\n`
+}
+
+export function retryText(ms: number): string {
+  return `retry: ${ms}\n\n`
+}

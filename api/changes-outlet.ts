@@ -1,0 +1,184 @@
+import type { Change } from './changes-change.ts'
+import { Coalescer } from './changes-coalescer.ts'
+import { type EventName, eventText, heartbeatText } from './changes-event.ts'
+import type { Following } from './changes-following.ts'
+import { Membership } from './changes-membership.ts'
+import type { Sink } from './changes-sink.ts'
+
+export interface OutletOptions {
+  readonly following: Following
+  readonly sink: Sink
+  /** The place up to which the client will have been told all once nothing waits, as an event id; undefined: none yet. */
+  readonly position: () => string | undefined
+  readonly told: (event: EventName, count: number) => void
+  /** More waits than may. */
+  readonly full: (whose: 'slow-reader' | 'overloaded') => void
+}
+
+/** Writes to one client what it is to be told, at a pace that both keep. */
+export class Outlet {
+  readonly #options: OutletOptions
+  readonly #following: Following
+  readonly #sink: Sink
+  readonly #coalescer: Coalescer
+  #membership = new Membership('out')
+  #closed = false
+  #lastWrite = Number.NEGATIVE_INFINITY
+  #flushing: (() => void) | undefined
+  #flushAt = 0
+  #beating: (() => void) | undefined
+  #waiting: (() => void)[] = []
+
+  constructor(options: OutletOptions) {
+    this.#options = options
+    this.#following = options.following
+    this.#sink = options.sink
+    this.#coalescer = new Coalescer(options.following.limits.perDeviceMs)
+    options.sink.onDrain = () => this.#flush()
+    this.#beat()
+  }
+
+  get pending(): Coalescer {
+    return this.#coalescer
+  }
+
+  /** There is room for more of what the stream reads by itself. */
+  get hasRoom(): boolean {
+    return !this.#sink.blocked && this.#coalescer.bytes < this.#following.limits.maxWaitingBytes / 2
+  }
+
+  /** What the client has is not known. */
+  resume(): void {
+    this.#drop()
+    this.#membership = new Membership('unknown')
+  }
+
+  /** The client has nothing, once it has been told `reset`. */
+  reset(): void {
+    this.#drop()
+    this.#membership = new Membership('out')
+  }
+
+  /** `matched`: the client is to have the device. */
+  take(change: Change, matched: boolean): void {
+    const { deviceId, number } = change
+    const coalescer = this.#coalescer
+    const before = coalescer.bytes
+    if (matched || this.#membership.get(number) !== 'out') coalescer.put(change, matched)
+    else coalescer.drop(deviceId)
+    if (coalescer.bytes !== before) this.#count(coalescer.bytes - before)
+    if (!this.#closed && coalescer.has(deviceId)) this.#schedule(coalescer.dueOf(deviceId))
+  }
+
+  /** Statuses of devices that the client has not, whatever waits. */
+  enter(devices: readonly { readonly number: number | undefined; readonly text: string }[]): void {
+    this.#write(devices.map(({ text }) => ({ name: 'enter', data: text })))
+    for (const { number } of devices) this.#membership.set(number, 'in')
+  }
+
+  /** One event, whatever waits. */
+  tell(name: EventName, data: object, id: string | undefined): void {
+    this.#write([{ name, data: JSON.stringify(data) }], id)
+  }
+
+  /** Resolves when `hasRoom`, or the outlet is closed. */
+  async room(): Promise<void> {
+    while (!this.#closed && !this.hasRoom) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+  }
+
+  /** Nothing more is written. */
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#drop()
+    this.#flushing?.()
+    this.#beating?.()
+    this.#release()
+  }
+
+  #drop(): void {
+    this.#following.waitingBytes -= this.#coalescer.bytes
+    this.#coalescer.clear()
+  }
+
+  #count(bytes: number): void {
+    const { limits } = this.#following
+    this.#following.waitingBytes += bytes
+    if (bytes < 0) return
+    if (this.#coalescer.bytes > limits.maxWaitingBytes) this.#options.full('slow-reader')
+    else if (this.#following.waitingBytes > limits.maxWaitingBytesInAll) this.#options.full('overloaded')
+  }
+
+  #schedule(dueAt: number | undefined): void {
+    if (dueAt === undefined || this.#sink.blocked) return
+    const { clock, limits } = this.#following
+    const now = clock.now()
+    const at = Math.max(now, dueAt, this.#lastWrite + limits.writeMs)
+    if (this.#flushing !== undefined && this.#flushAt <= at) return
+    this.#flushing?.()
+    this.#flushAt = at
+    // Not at once: what has been read together is written together.
+    this.#flushing = clock.after(at - now, () => {
+      this.#flushing = undefined
+      this.#flush()
+    })
+  }
+
+  #flush(): void {
+    if (this.#closed || this.#sink.blocked) return
+    const { clock, limits } = this.#following
+    const now = clock.now()
+    const before = this.#coalescer.bytes
+    const events: { name: EventName; data: string }[] = []
+    for (const { change, matched } of this.#coalescer.take(now, limits.writeBytes)) {
+      const event = this.#eventOf(change, matched)
+      if (event === undefined) continue
+      events.push(event)
+      this.#coalescer.tell(change.deviceId, now)
+    }
+    this.#following.waitingBytes -= before - this.#coalescer.bytes
+    if (events.length > 0) this.#write(events, this.#options.position())
+    this.#schedule(this.#coalescer.dueAt())
+    if (this.hasRoom) this.#release()
+  }
+
+  #eventOf(change: Change, matched: boolean): { name: EventName; data: string } | undefined {
+    const { deviceId, number, text } = change
+    const member = this.#membership.get(number)
+    if (matched) {
+      this.#membership.set(number, 'in')
+      return { name: member === 'in' ? 'change' : 'enter', data: text as string }
+    }
+    if (member === 'out') return undefined
+    this.#membership.set(number, 'out')
+    return { name: 'leave', data: JSON.stringify({ deviceId, deleted: text === undefined }) }
+  }
+
+  /** `id`: of the last event; a client that is cut off before it resumes from before all of them. */
+  #write(events: readonly { readonly name: EventName; readonly data: string }[], id?: string): void {
+    if (events.length === 0) return
+    let text = ''
+    for (let i = 0; i < events.length; i++) {
+      const { name, data } = events[i] as (typeof events)[number]
+      text += eventText(name, data, i === events.length - 1 ? id : undefined)
+      this.#options.told(name, 1)
+    }
+    this.#lastWrite = this.#following.clock.now()
+    this.#sink.write(text)
+  }
+
+  #beat(): void {
+    const { clock, limits } = this.#following
+    this.#beating = clock.after(limits.heartbeatMs, () => {
+      const quiet = clock.now() - this.#lastWrite >= limits.heartbeatMs / 2
+      if (quiet && !this.#sink.blocked) this.#sink.write(heartbeatText(this.#options.position()))
+      this.#beat()
+    })
+  }
+
+  #release(): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const resolve of waiting) resolve()
+  }
+}

@@ -1,0 +1,362 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { Positions } from '../../api/changes-position.ts'
+import type { ChangeStreams } from '../../api/changes-streams.ts'
+import { UnavailableError } from '../../processor/contract/errors.ts'
+import type { Status } from '../../processor/contract/status.ts'
+import { Changelog, reportOf } from './changelog.ts'
+import { Client, FakeClock, settled } from './changes-client.ts'
+import { ANYONE, EVERYTHING, follow, streamsOver } from './changes-stage.ts'
+
+const OVER_FIVE = { text: 'x:>5', matches: (status: Status) => reportOf(status) > 5 }
+
+let log: Changelog
+let clock: FakeClock
+let client: Client
+const open: ChangeStreams[] = []
+
+beforeEach(() => {
+  log = new Changelog(2)
+  clock = new FakeClock()
+  client = new Client(clock)
+})
+
+afterEach(async () => {
+  for (const each of open.splice(0)) await each.close()
+})
+
+function streams(options: Parameters<typeof streamsOver>[2] = {}): ChangeStreams {
+  const made = streamsOver(log, clock, options)
+  open.push(made)
+  return made
+}
+
+function at(offsets: (number | undefined)[], seconds = 0, name: unknown = ['memory', '', null]): string {
+  return new Positions(JSON.stringify(name), 2).encode({ offsets, atSeconds: clock.now() / 1000 - seconds })
+}
+
+function told(of = client): string[] {
+  return of.events.map(({ name, data }) => {
+    const body = JSON.parse(data) as Status & { reason?: string; count?: number; deleted?: boolean }
+    if (name === 'enter' || name === 'change') return `${name} ${body.deviceId} ${reportOf(body)}`
+    if (name === 'leave') return `leave ${body.deviceId}${body.deleted ? ' deleted' : ''}`
+    return `${name} ${body.reason ?? body.count}`
+  })
+}
+
+describe('what a stream tells', () => {
+  it('is all that matches, then what enters, changes and leaves', async () => {
+    log.put('a', 9)
+    log.put('b', 1)
+    await follow(streams(), client, { subject: OVER_FIVE })
+    await settled()
+    expect(told()).toEqual(['reset start', 'enter a 9', 'snapshot-end 1'])
+    const steps: [string, number | undefined][] = [
+      ['b', 2],
+      ['b', 7],
+      ['a', 8],
+      ['b', 3],
+      ['b', 4],
+      ['c', undefined],
+      ['a', undefined],
+    ]
+    for (const [deviceId, x] of steps) {
+      log.put(deviceId, x)
+      await clock.pass(300)
+    }
+    expect(told().slice(3)).toEqual(['enter b 7', 'change a 8', 'leave b', 'leave a deleted'])
+  })
+
+  it('is, without a snapshot, what changes from now on', async () => {
+    log.put('a', 1)
+    await follow(streams(), client, { snapshot: false })
+    await clock.pass(300)
+    expect(client.lastEventId).not.toBe('')
+    log.put('b', 2)
+    await clock.pass(300)
+    expect(told()).toEqual(['reset start', 'enter b 2'])
+  })
+
+  it('is of one device, also before there is one', async () => {
+    await follow(streams(), client, { subject: { deviceId: 'a' } })
+    await settled()
+    log.put('b', 1)
+    log.put('a', 2)
+    await clock.pass(300)
+    expect(told()).toEqual(['reset start', 'snapshot-end 0', 'enter a 2'])
+  })
+
+  it('is only of devices that the caller may see', async () => {
+    for (const id of ['k1-a', 'k2-a', 'k1-b', 'x']) log.put(id, 1)
+    const caller = { ...ANYONE, prefixes: ['k1-'] }
+    await follow(streams({ limits: { snapshotPage: 1 } }), client, { caller })
+    await settled()
+    for (const id of ['k1-a', 'k2-a', 'k1-c', 'x']) log.put(id, 2)
+    await clock.pass(300)
+    expect(told().toSorted()).toEqual(
+      ['reset start', 'enter k1-a 1', 'enter k1-b 1', 'snapshot-end 2', 'change k1-a 2', 'enter k1-c 2'].toSorted(),
+    )
+  })
+
+  it('is at most four events a second of a device, the last of them its newest status', async () => {
+    await follow(streams(), client)
+    await settled()
+    for (let x = 1; x <= 100; x++) {
+      log.put('busy', x)
+      if (x % 50 === 1) log.put(`quiet-${x}`, x)
+      await clock.pass(20)
+    }
+    const changes = client.events.filter(({ data }) => data.includes('"busy"'))
+    for (let i = 1; i < changes.length; i++)
+      expect((changes[i]?.at ?? 0) - (changes[i - 1]?.at ?? 0)).toBeGreaterThanOrEqual(250)
+    expect(changes.length).toBeGreaterThan(6)
+    // Others need not wait for it.
+    const second = client.events.find(({ data }) => data.includes('"quiet-51"'))
+    expect((second?.at ?? 0) - (client.events[0]?.at ?? 0)).toBeLessThanOrEqual(1_000 + 120)
+    await clock.pass(300)
+    expect(client.devices.get('busy')).toBe(100)
+  })
+
+  it('moves the position while nothing matches, and keeps the connection open', async () => {
+    await follow(streams(), client, { subject: OVER_FIVE })
+    await settled()
+    const before = client.lastEventId
+    log.put('a', 1)
+    await clock.pass(16_000)
+    expect(told()).toEqual(['reset start', 'snapshot-end 0'])
+    expect(client.lastEventId).not.toBe(before)
+  })
+})
+
+describe('a stream that comes back', () => {
+  it('goes on in another process, and misses no change that waited when it broke', async () => {
+    const sink = await follow(streams(), client)
+    await settled()
+    log.put('a', 1)
+    await clock.pass(100)
+    // b is told at once, with an id; a waits, as it was told of just before.
+    log.put('a', 2)
+    log.put('b', 1)
+    await clock.pass(100)
+    expect(told().slice(2)).toEqual(['enter a 1', 'enter b 1'])
+    sink.cut()
+    await follow(streams(), client)
+    await clock.pass(300)
+    expect(told().filter((event) => event.startsWith('reset'))).toHaveLength(1)
+    expect(client.devices).toEqual(log.devices())
+  })
+
+  it('says that a device has left of which this process does not know whether the client has it', async () => {
+    log.put('a', 9)
+    const sink = await follow(streams(), client, { subject: OVER_FIVE })
+    await settled()
+    sink.cut()
+    log.put('a', 1)
+    log.put('b', 1)
+    await follow(streams(), client, { subject: OVER_FIVE })
+    await clock.pass(300)
+    expect(told().slice(3).toSorted()).toEqual(['leave a', 'leave b'])
+  })
+
+  it('begins anew, and says why, where it cannot go on', async () => {
+    for (let x = 0; x < 20; x++) log.put('a', x)
+    const cases: [string, string][] = [
+      ['nonsense', 'position-malformed'],
+      [at([0, 0], 0, ['another', '', null]), 'position-of-another-stream'],
+      [at([0, 0], 0, ['memory', 'x:>5', null]), 'position-of-another-stream'],
+      [at([0, 0], 0, ['memory', '', ['k1']]), 'position-of-another-stream'],
+      [at([0, 0], 13 * 3600), 'position-expired'],
+      [at([0, 0]), 'position-too-old'],
+      [at([100, 100]), 'position-out-of-range'],
+    ]
+    const process = streams({ limits: { maxBehind: 19 } })
+    for (const [lastEventId, reason] of cases) {
+      const one = new Client(clock)
+      one.lastEventId = lastEventId
+      const sink = await follow(process, one)
+      await clock.pass(300)
+      expect(told(one)).toEqual([`reset ${reason}`, 'enter a 19', 'snapshot-end 1'])
+      sink.cut()
+    }
+  })
+
+  it('has nothing to resume while a snapshot is not whole', async () => {
+    log.put('a', 1)
+    client.lastEventId = 'nonsense'
+    const sink = await follow(streams(), client, { stalled: true })
+    await settled()
+    sink.read()
+    sink.read()
+    expect(told()).toEqual(['reset position-malformed'])
+    expect(client.lastEventId).toBe('')
+  })
+
+  it('reads a device instead of all that happened since', async () => {
+    const sink = await follow(streams(), client, { subject: { deviceId: 'a' } })
+    await settled()
+    sink.cut()
+    log.put('a', 1)
+    for (let x = 0; x < 50; x++) log.put(`b${x}`, x)
+    let read = 0
+    const feed = log.feed()
+    const counting = { ...feed, follow: (...of: Parameters<typeof feed.follow>) => (read++, feed.follow(...of)) }
+    await follow(streams({ feed: counting, limits: { recentRecords: 1 } }), client, { subject: { deviceId: 'a' } })
+    await clock.pass(300)
+    expect(client.devices).toEqual(new Map([['a', 1]]))
+    expect(read).toBe(2)
+  })
+})
+
+describe('bounds', () => {
+  it('cuts a client that does not read, says why when it can, and leaves others alone', async () => {
+    const process = streams({ limits: { maxWaitingBytes: 4_000 } })
+    const slow = new Client(clock)
+    const stuck = await follow(process, slow)
+    await follow(process, client)
+    await settled()
+    stuck.stalled = true
+    for (let x = 0; x < 50; x++) {
+      log.put(`device-${x}`, x)
+      await clock.pass(100)
+    }
+    expect(stuck.ended).toBe(true)
+    expect(client.devices.size).toBe(50)
+    await clock.pass(5_000)
+    expect(stuck.destroyed).toBe(true)
+    stuck.resume()
+    expect(told(slow).at(-1)).toBe('end slow-reader')
+  })
+
+  it('holds for all streams together', async () => {
+    const process = streams({ limits: { maxWaitingBytesInAll: 6_000 } })
+    const sinks = await Promise.all([1, 2, 3].map(() => follow(process, new Client(clock))))
+    await settled()
+    for (const sink of sinks) sink.stalled = true
+    log.put('first', 0)
+    await clock.pass(100)
+    for (let x = 0; x < 50; x++) log.put(`device-${x}`, x)
+    await clock.pass(1_000)
+    expect(sinks.map(({ ended }) => ended)).toContain(true)
+  })
+
+  it('refuses one stream too many, and admits it when another has ended', async () => {
+    const process = streams({ limits: { maxStreams: 1 } })
+    const sink = await follow(process, client)
+    await expect(follow(process, new Client(clock))).rejects.toMatchObject({ kind: 'overloaded' })
+    sink.cut()
+    await follow(process, new Client(clock))
+  })
+
+  it('tells right of more devices than it can tell apart', async () => {
+    await follow(streams({ limits: { maxDevices: 1 } }), client, { subject: OVER_FIVE })
+    await settled()
+    for (const x of [9, 1]) {
+      for (const id of ['a', 'b', 'c']) log.put(id, x)
+      await clock.pass(300)
+    }
+    expect(client.devices.size).toBe(0)
+    expect(client.named('enter')).toHaveLength(3)
+  })
+
+  it('reads the changelog once for all streams, while there are any', async () => {
+    const feed = log.feed()
+    let reading = 0
+    const counting: typeof feed = {
+      ...feed,
+      async *follow(partition, from, signal) {
+        reading++
+        yield* feed.follow(partition, from, signal)
+        reading--
+      },
+    }
+    const process = streams({ feed: counting })
+    const sinks = await Promise.all([1, 2, 3].map(() => follow(process, new Client(clock))))
+    await settled()
+    expect(reading).toBe(2)
+    for (const sink of sinks) sink.cut()
+    await settled()
+    expect(reading).toBe(0)
+  })
+})
+
+describe('when something fails', () => {
+  it('ends the streams of a process that stops, which go on elsewhere', async () => {
+    const process = streams()
+    const sink = await follow(process, client)
+    await settled()
+    await process.close()
+    expect(told().at(-1)).toBe('end shutdown')
+    expect(sink.ended).toBe(true)
+    await expect(follow(process, client)).rejects.toMatchObject({ kind: 'overloaded' })
+    log.put('a', 1)
+    await follow(streams(), client)
+    await clock.pass(300)
+    expect(told().slice(-2)).toEqual(['end shutdown', 'enter a 1'])
+  })
+
+  it('ends a stream when its token expires', async () => {
+    const caller = { ...ANYONE, expiresAt: clock.now() + 10_000 }
+    const sink = await follow(streams(), client, { caller })
+    await clock.pass(9_999)
+    expect(sink.ended).toBe(false)
+    await clock.pass(1)
+    expect(told().at(-1)).toBe('end token-expired')
+  })
+
+  it('waits for a partition that nobody answers for, and gives up in the end', async () => {
+    let fault = true
+    const listPartition: typeof log.reader.listPartition = (...asked) => {
+      if (fault) return Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'nobody'))
+      return log.reader.listPartition(...asked)
+    }
+    const process = streams({ reader: { ...log.reader, listPartition } })
+    await follow(process, client)
+    await clock.pass(1_000)
+    fault = false
+    await clock.pass(1_000)
+    expect(told()).toEqual(['reset start', 'snapshot-end 0'])
+    fault = true
+    const other = new Client(clock)
+    await follow(process, other)
+    await clock.pass(11_000)
+    expect(told(other)).toEqual(['reset start', 'end unavailable'])
+  })
+
+  it('is refused while the changelog cannot be read, and tried again by the next', async () => {
+    const feed = log.feed()
+    let fault = true
+    const bounds: typeof feed.bounds = (of) => (fault ? Promise.reject(new Error('no broker')) : feed.bounds(of))
+    const process = streams({ feed: { ...feed, bounds } })
+    await expect(follow(process, client)).rejects.toMatchObject({ code: 'LOG_UNAVAILABLE' })
+    fault = false
+    await follow(process, client, { subject: EVERYTHING })
+    await settled()
+    expect(told()).toEqual(['reset start', 'snapshot-end 0'])
+  })
+
+  it('begins anew when the changelog no longer has what follows', async () => {
+    const feed = log.feed()
+    let lost = false
+    const follower: typeof feed = {
+      ...feed,
+      async *follow(partition, from, signal) {
+        for await (const batch of feed.follow(partition, from, signal)) {
+          if (lost && partition === 0) {
+            lost = false
+            yield* feed.follow(partition, 1_000, signal)
+          }
+          yield batch
+        }
+      },
+    }
+    await follow(streams({ feed: follower }), client)
+    await settled()
+    lost = true
+    for (const id of ['a', 'b', 'c', 'd']) log.put(id, 1)
+    await clock.pass(2_000)
+    expect(client.devices).toEqual(log.devices())
+    expect(told()).toContain('reset position-out-of-range')
+    log.put('a', 2)
+    await clock.pass(500)
+    expect(client.devices).toEqual(log.devices())
+  })
+})

@@ -1,0 +1,163 @@
+import { EventSource } from 'eventsource'
+import { Registry } from 'prom-client'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { systemClock } from '../../api/clock.ts'
+import { ApiServer } from '../../api/server.ts'
+import { Changelog } from './changelog.ts'
+import { ask } from './conformance.ts'
+import { Fleet } from './fleet.ts'
+import { noWriter, routed, silent, stage } from './stage.ts'
+
+const closing: (() => unknown)[] = []
+afterEach(async () => {
+  for (const close of closing.splice(0).toReversed()) await close()
+})
+
+async function serve(log: Changelog, { port = 0, limits = {} } = {}): Promise<ApiServer> {
+  const server = await ApiServer.open({
+    reader: Object.assign(routed(new Fleet(log.partitions, ['a'])), log.reader),
+    writer: noWriter,
+    changes: { feed: log.feed(), clock: systemClock, random: () => 0, limits: { retryMs: 10, ...limits } },
+    checks: async () => [],
+    registry: new Registry(),
+    logger: silent,
+    host: '127.0.0.1',
+    port,
+  })
+  closing.push(() => server[Symbol.asyncDispose]())
+  return server
+}
+
+/** What a client of somebody else's making sees, as `name deviceId`. */
+function listen(url: string): { source: EventSource; seen: string[] } {
+  const source = new EventSource(url)
+  closing.push(() => source.close())
+  const seen: string[] = []
+  for (const name of ['reset', 'enter', 'change', 'leave', 'snapshot-end', 'end']) {
+    source.addEventListener(name, ({ data }) => {
+      const { deviceId, reason } = JSON.parse(data) as { deviceId?: string; reason?: string }
+      seen.push([name, deviceId ?? reason].filter((part) => part !== undefined).join(' '))
+    })
+  }
+  return { source, seen }
+}
+
+describe('GET /v1/changes', () => {
+  it('is followed by an EventSource, from one process to the next', async () => {
+    const log = new Changelog(4)
+    log.put('a', 1)
+    const first = await serve(log)
+    const { seen } = listen(`${first.url}/v1/changes?snapshot=true`)
+    await vi.waitFor(() => expect(seen).toEqual(['reset start', 'enter a', 'snapshot-end']))
+    log.put('a', 2)
+    await vi.waitFor(() => expect(seen.slice(3)).toEqual(['change a']))
+    await first[Symbol.asyncDispose]()
+    log.put('b', 1)
+    log.put('a', undefined)
+    await serve(log, { port: first.port })
+    await vi.waitFor(() => expect(seen.slice(4).toSorted()).toEqual(['end shutdown', 'enter b', 'leave a']), 5_000)
+  })
+
+  it('resumes by a parameter for those who cannot set headers, and by the header where there are both', async () => {
+    const log = new Changelog(1)
+    const { url } = await serve(log)
+    for (const [query, headers, reason] of [
+      ['?lastEventId=nonsense', {}, 'position-malformed'],
+      ['?lastEventId=nonsense', { 'last-event-id': '' }, 'start'],
+      ['', { 'last-event-id': 'é"\u0001' }, 'position-malformed'],
+    ] as const) {
+      const stop = new AbortController()
+      const response = await fetch(`${url}/v1/changes${query}`, { headers: encoded(headers), signal: stop.signal })
+      expect(response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8')
+      expect(response.headers.get('cache-control')).toBe('no-store')
+      expect(await until(response, '"snapshot"')).toContain(`{"reason":"${reason}","snapshot":false}`)
+      stop.abort()
+    }
+  })
+
+  it('answers HEAD without a stream', async () => {
+    const { url } = await serve(new Changelog(1))
+    const response = await fetch(`${url}/v1/changes`, { method: 'HEAD' })
+    expect([response.status, await response.text()]).toEqual([200, ''])
+  })
+
+  it('is refused with 503 and Retry-After beyond the limit, and free again when a client has gone', async () => {
+    const { url } = await serve(new Changelog(1), { limits: { maxStreams: 1 } })
+    const { source, seen } = listen(`${url}/v1/changes`)
+    await vi.waitFor(() => expect(seen).toEqual(['reset start']))
+    const refused = await fetch(`${url}/v1/changes`)
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1'])
+    expect(await refused.json()).toMatchObject({ type: 'urn:tidemark:problem:overloaded' })
+    source.close()
+    await vi.waitFor(async () => {
+      expect(await (await fetch(`${url}/metrics`)).text()).toContain('tidemark_changes_streams 0')
+    })
+    const admitted = await fetch(`${url}/v1/changes`)
+    await admitted.body?.cancel()
+    expect(admitted.status).toBe(200)
+  })
+
+  it('cuts a client that opens a stream and does not read it, while others are told all', async () => {
+    const log = new Changelog(1)
+    log.padding = 64 * 1024
+    const { url } = await serve(log, { limits: { maxWaitingBytes: 1024 * 1024, writeMs: 0, lastWordMs: 10 } })
+    const { seen } = listen(`${url}/v1/changes`)
+    const lazy = await fetch(`${url}/v1/changes`)
+    closing.push(() => lazy.body?.cancel())
+    await vi.waitFor(() => expect(seen).toEqual(['reset start']))
+    // Beyond what the sockets in between hold, which is some MiB.
+    let devices = 0
+    let metrics = ''
+    while (!metrics.includes('tidemark_changes_streams_ended_total{reason="slow-reader"} 1')) {
+      expect(devices).toBeLessThan(1_000)
+      for (let i = 0; i < 10; i++) log.put(`device-${devices++}`, i)
+      await vi.waitFor(() => expect(seen.length).toBe(devices + 1), 5_000)
+      metrics = await (await fetch(`${url}/metrics`)).text()
+    }
+    expect(metrics).toContain('tidemark_changes_streams 1')
+  })
+})
+
+describe('GET /v1/devices/{deviceId}/changes', () => {
+  it('is of that device', async () => {
+    const log = new Changelog(4)
+    const { url } = await serve(log)
+    const { seen } = listen(`${url}/v1/devices/a/changes?snapshot=true`)
+    await vi.waitFor(() => expect(seen).toEqual(['reset start', 'snapshot-end']))
+    log.put('b', 1)
+    log.put('a', 1)
+    await vi.waitFor(() => expect(seen.slice(2)).toEqual(['enter a']))
+  })
+})
+
+describe('bad input', () => {
+  it.each([
+    ['/v1/changes?unknown=1', 'unknown'],
+    ['/v1/changes?snapshot=yes', 'snapshot'],
+    ['/v1/changes?q=reported.x:[1', 'q'],
+    ['/v1/changes?q=nothing:1', 'q'],
+    [`/v1/changes?lastEventId=${'0'.repeat(10_001)}`, 'lastEventId'],
+    ['/v1/devices/a/changes?q=b', 'q'],
+    ['/v1/devices/a%20b/changes', 'deviceId'],
+  ])('is answered with 400 that names it: %#', async (url, field) => {
+    const log = new Changelog(1)
+    const { api } = await stage({ changes: { feed: log.feed(), clock: systemClock, random: () => 0 } })
+    const { status, body } = await ask(api, url)
+    expect([status, body.errors[0]?.field]).toEqual([400, field])
+  })
+})
+
+/** Header values are bytes. */
+function encoded(headers: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, value.replace('\u0001', '')]))
+}
+
+async function until(response: Response, part: string): Promise<string> {
+  let text = ''
+  const decoder = new TextDecoder()
+  for await (const chunk of response.body ?? []) {
+    text += decoder.decode(chunk as Uint8Array, { stream: true })
+    if (text.includes(part)) break
+  }
+  return text
+}
