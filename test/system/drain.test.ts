@@ -70,23 +70,21 @@ class Balancer {
 
 it('restarts one process after the other without a failed request, behind a balancer that looks at /readyz', async () => {
   const env = { HTTP_DRAIN_SECONDS: String(NOTICE_SECONDS) }
-  const stacks = await Promise.all([Stack.start({ env }), Stack.start({ env })])
-  try {
-    const balancer = new Balancer(stacks)
-    const running = balancer.run(8)
-    for (const stack of stacks) {
-      await expect.poll(() => stacks.every((each) => balancer.isReady(each)), { timeout: 20_000 }).toBe(true)
-      expect(await stack.stop()).toEqual({ code: 0, signal: null })
-      expect(balancer.isReady(stack)).toBe(false)
-      balancer.answered.clear()
-      await stack.restart()
-      // It is asked again.
-      await expect.poll(() => balancer.answered.get(stack) ?? 0, { timeout: 20_000 }).toBeGreaterThan(10)
-    }
-    balancer.end()
-    await running
-    expect(balancer.failures).toEqual([])
-  } finally {
-    await Promise.all(stacks.map((stack) => stack[Symbol.asyncDispose]()))
+  await using first = await Stack.start({ env })
+  await using second = await Stack.start({ env })
+  const stacks = [first, second]
+  const balancer = new Balancer(stacks)
+  const running = balancer.run(8)
+  for (const stack of stacks) {
+    await expect.poll(() => stacks.every((each) => balancer.isReady(each)), { timeout: 20_000 }).toBe(true)
+    expect(await stack.stop()).toEqual({ code: 0, signal: null })
+    expect(balancer.isReady(stack)).toBe(false)
+    balancer.answered.clear()
+    await stack.restart()
+    // It is asked again.
+    await expect.poll(() => balancer.answered.get(stack) ?? 0, { timeout: 20_000 }).toBeGreaterThan(10)
   }
+  balancer.end()
+  await running
+  expect(balancer.failures).toEqual([])
 }, 120_000)

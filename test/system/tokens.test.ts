@@ -21,22 +21,20 @@ const issue = (...flags: string[]) =>
 it('is issued once, and good at every process that has the public key', async () => {
   await token('--new-key', folder)
   const env = { AUTH: 'jwt', AUTH_JWKS: join(folder, 'jwks.json') }
-  const stacks = await Promise.all([Stack.start({ env }), Stack.start({ env })])
-  try {
-    const mine = await issue('--devices', 'truck-')
-    for (const stack of stacks) {
-      const status = async (path: string, bearer?: string) =>
-        (await stack.get(path, bearer === undefined ? {} : { headers: { authorization: `Bearer ${bearer}` } })).status
-      expect(stack.program.stdout).toContain('for bearers of a token')
-      expect(await status('/v1/devices/truck-1', mine)).toBe(404)
-      expect(await status('/v1/devices/van-1', mine)).toBe(403)
-      expect(await status('/metrics', mine)).toBe(403)
-      expect(await status('/v1/devices/truck-1')).toBe(401)
-      expect(await status('/v1/devices/truck-1', `${mine}A`)).toBe(401)
-      expect(await status('/livez')).toBe(200)
-    }
-  } finally {
-    await Promise.all(stacks.map((stack) => stack[Symbol.asyncDispose]()))
+  await using first = await Stack.start({ env })
+  await using second = await Stack.start({ env })
+  const stacks = [first, second]
+  const mine = await issue('--devices', 'truck-')
+  for (const stack of stacks) {
+    const status = async (path: string, bearer?: string) =>
+      (await stack.get(path, bearer === undefined ? {} : { headers: { authorization: `Bearer ${bearer}` } })).status
+    expect(stack.program.stdout).toContain('for bearers of a token')
+    expect(await status('/v1/devices/truck-1', mine)).toBe(404)
+    expect(await status('/v1/devices/van-1', mine)).toBe(403)
+    expect(await status('/metrics', mine)).toBe(403)
+    expect(await status('/v1/devices/truck-1')).toBe(401)
+    expect(await status('/v1/devices/truck-1', `${mine}A`)).toBe(401)
+    expect(await status('/livez')).toBe(200)
   }
 })
 
