@@ -45,6 +45,7 @@ export interface PlainStatus {
 /** Kinds of device kept; when there are more, all are forgotten, and their devices keep theirs until they change. */
 const MAX_SHAPES = 1024
 const shapes = new Map<string, Shape>()
+let latest: Shape | undefined
 /** With more metrics than this a status is not plain: its encoding has a bound. */
 const MAX_PLAIN_METRICS = 64
 /** Of one metric beside its name; a number takes up to 25 characters, and a time 24. */
@@ -97,10 +98,8 @@ export function advance(plain: PlainStatus, record: Decoded): boolean {
   const receivedAt = isoTime(record.receivedAt)
   const { names, values, seq, skewed, at = receivedAt } = record.readings[0] as (typeof record.readings)[number]
   const { shape, high } = plain
-  if (skewed || at < plain.at || names.length !== shape.names.length || receivedAt < plain.firstSeenAt) return false
-  for (let i = 0; i < names.length; i++) {
-    if (names[i] !== shape.names[i] || !isScalar(values[i] as Json)) return false
-  }
+  if (skewed || at < plain.at || receivedAt < plain.firstSeenAt || !isSame(names, shape.names)) return false
+  for (let i = 0; i < values.length; i++) if (!isScalar(values[i] as Json)) return false
   if (seq !== undefined) {
     if (high === undefined || seq !== high + 1 || record.readings[0]?.at === undefined) return false
     plain.high = seq
@@ -192,6 +191,8 @@ const SEQUENCE_END = Buffer.from('"}}')
 const END = Buffer.from('}}')
 
 function shapeOf(names: readonly string[]): Shape {
+  // A fleet's devices are mostly of one kind.
+  if (latest !== undefined && isSame(latest.names, names)) return latest
   const key = JSON.stringify(names)
   let shape = shapes.get(key)
   if (shape === undefined) {
@@ -202,7 +203,14 @@ function shapeOf(names: readonly string[]): Shape {
     if (shapes.size >= MAX_SHAPES) shapes.clear()
     shapes.set(key, shape)
   }
+  latest = shape
   return shape
+}
+
+function isSame(names: readonly string[], others: readonly string[]): boolean {
+  if (names.length !== others.length) return false
+  for (let i = 0; i < names.length; i++) if (names[i] !== others[i]) return false
+  return true
 }
 
 function isScalar(value: Json): value is Scalar {

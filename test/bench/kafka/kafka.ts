@@ -16,8 +16,8 @@ const FULL = {
   million: 1_000_000,
   messages: 2_000_000,
   seconds: 10,
-  repetitions: 10,
-  peerRepetitions: 2,
+  repetitions: 4,
+  peerRepetitions: 1,
 }
 const QUICK = {
   records: 100_000,

@@ -32,7 +32,6 @@ export async function measureMoving(
 ): Promise<Figure[]> {
   const fleet = { devices: sizes.devices }
   await fillTopic(cluster, sizes.devices, sizes.devices)
-  await using _records = new SteadyRecords(await cluster.log(), fleet, sizes.devices, RECORDS_PER_SECOND)
   await using pair = await Pair.start(brokers, cluster, partitions)
   const handOver: number[] = []
   const killed: number[] = []
@@ -40,6 +39,7 @@ export async function measureMoving(
   const joined: number[] = []
   using committed = new Committed(brokers, cluster.prefix, `${cluster.prefix}.telemetry`, partitions)
   await committed.until(sizes.devices, SETTLED_WITHIN_MS)
+  await using _records = new SteadyRecords(await cluster.log(), fleet, sizes.devices, RECORDS_PER_SECOND)
   await using reads = new SteadyReads(cluster, fleet, READS_PER_SECOND)
   for (let i = 0; i < sizes.repetitions * 2; i++) {
     const victim = i % 4 < 2 ? 'a' : 'b'
