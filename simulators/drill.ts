@@ -7,6 +7,7 @@ import type { Engine } from './drill/engine.ts'
 import type { Mark, Recorder } from './drill/journal.ts'
 import { KafkaEngine } from './drill/kafka-engine.ts'
 import { commandOf, type DrillOptions, parseOptions, usage } from './drill/options.ts'
+import { writeReport } from './drill/report.ts'
 import { runDrill } from './drill/run.ts'
 import { tableOf } from './drill/table.ts'
 import type { Kafka } from './kafka.ts'
@@ -49,6 +50,7 @@ export async function runDrillCommand(argv: readonly string[], io: DrillIo): Pro
     stdout.write(`ready: ${opened(options, engine)}\n`)
     const outcome = await runDrill(options, engine, hooks(stdout), signal)
     stdout.write(`${erase(stdout)}\n${tableOf(outcome)}\n`)
+    if (options.report !== undefined) stdout.write(`report: ${await writeReport(options.report, outcome)}\n`)
     return outcome.invariants.every(({ held }) => held) ? 0 : 1
   } catch (error) {
     if (signal.aborted) return await stopped(engine, stderr)

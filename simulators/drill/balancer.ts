@@ -1,6 +1,15 @@
 import { once } from 'node:events'
-import { Agent, createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http'
+import {
+  Agent,
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  request,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 
+const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'transfer-encoding'])
 const HOST = '127.0.0.1'
 /** Longest body of a request; the drill asks for at most 1,000 devices at once. */
 const MAX_BODY_BYTES = 256 * 1024
@@ -49,7 +58,7 @@ export class Balancer implements AsyncDisposable {
       if (i > 0) this.retried++
       const answer = await this.#ask(port, incoming, body)
       if (answer === undefined) continue
-      response.writeHead(answer.status, { 'content-type': answer.type, 'content-length': answer.body.length })
+      response.writeHead(answer.status, { ...answer.headers, 'content-length': answer.body.length })
       return void response.end(answer.body)
     }
     response.writeHead(502).end()
@@ -65,8 +74,7 @@ export class Balancer implements AsyncDisposable {
         answer.on('data', (chunk: Buffer) => chunks.push(chunk))
         answer.on('error', () => resolve(undefined))
         answer.on('end', () => {
-          const type = answer.headers['content-type'] ?? 'application/octet-stream'
-          resolve({ status: answer.statusCode ?? 502, type, body: Buffer.concat(chunks) })
+          resolve({ status: answer.statusCode ?? 502, headers: endToEnd(answer.headers), body: Buffer.concat(chunks) })
         })
       })
       outgoing.end(body)
@@ -80,8 +88,13 @@ export class Balancer implements AsyncDisposable {
   }
 }
 
+/** Headers that are of one connection alone (RFC 9110, 7.6.1) do not go on. */
+function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !HOP_BY_HOP.has(name)))
+}
+
 interface Answer {
   readonly status: number
-  readonly type: string
+  readonly headers: IncomingHttpHeaders
   readonly body: Buffer
 }

@@ -107,7 +107,7 @@ export class KafkaEngine implements Engine {
     const { members } = await this.sight.assigned()
     const readings: CopyReading[] = []
     for (const member of members) {
-      const reader = this.sight.readers.connect(member)
+      const reader = this.sight.pages.connect(member)
       for (const { partition, role, state } of await reader.copies()) {
         if (state !== 'running') continue
         const of = { instance: member.instance, partition, role }

@@ -57,6 +57,8 @@ export class Observer {
         void this.#look(member.endpoint, () => this.#hear(member))
       }
       await pause(LOOK_EVERY_MS, signal)
+      // Silence is news too.
+      this.#note()
     }
   }
 
@@ -126,9 +128,7 @@ export class Observer {
       const instance = owner?.instance
       const before = this.#holds[partition] as Hold
       const same = before.instance === instance
-      // A holder that is not heard for a moment is what it was; how long a silence lasts, the load and the readers show.
-      const unheard = same && before.phase !== 'none' ? before.phase : 'unheard'
-      const phase = owner === undefined ? 'none' : (owner.copy?.state ?? unheard)
+      const phase = owner === undefined ? 'none' : (owner.copy?.state ?? 'unheard')
       if (!same || phase !== before.phase) {
         const hold: Hold = { at, partition, instance, phase }
         this.#holds[partition] = hold

@@ -7,19 +7,25 @@ import type { ForeignKafka } from './foreign.ts'
 import type { Assigned, Sight } from './observer.ts'
 
 const ANSWER_MS = 500
+/** Of a page of statuses, read when all is over: no hurry. */
+const PAGE_MS = 30_000
 
 /** The group as Kafka's coordinator tells of it, and the processors asked one by one: without the API in between. */
 export class KafkaSight implements Sight, Disposable {
   readonly #foreign: ForeignKafka
   readonly #group: string
   readonly #names: TopicNames
-  readonly readers: RemoteReaders
+  readonly #readers: RemoteReaders
+  /** For whole copies. */
+  readonly pages: RemoteReaders
 
   constructor(foreign: ForeignKafka, group: string, names: TopicNames, secret: string | undefined) {
     this.#foreign = foreign
     this.#group = group
     this.#names = names
-    this.readers = new RemoteReaders({ secret, logger: pino({ level: 'silent' }), answerWithinMs: ANSWER_MS })
+    const logger = pino({ level: 'silent' })
+    this.#readers = new RemoteReaders({ secret, logger, answerWithinMs: ANSWER_MS })
+    this.pages = new RemoteReaders({ secret, logger, answerWithinMs: PAGE_MS })
   }
 
   async assigned(): Promise<Assigned> {
@@ -37,11 +43,12 @@ export class KafkaSight implements Sight, Disposable {
   }
 
   copies(member: Owner): Promise<Copy[]> {
-    return this.readers.connect(member).copies()
+    return this.#readers.connect(member).copies()
   }
 
   [Symbol.dispose](): void {
-    this.readers[Symbol.dispose]()
+    this.#readers[Symbol.dispose]()
+    this.pages[Symbol.dispose]()
   }
 }
 

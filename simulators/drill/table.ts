@@ -24,7 +24,7 @@ export function tableOf(outcome: Outcome): string {
 const WIDTH = 52
 const MAX_WRONG = 400
 
-const TIME_NAMES: readonly (readonly [keyof Times, string])[] = [
+export const TIME_NAMES: readonly (readonly [keyof Times, string])[] = [
   ['detection', 'detection'],
   ['reassignment', 'reassignment'],
   ['restore', 'restore'],
