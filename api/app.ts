@@ -28,6 +28,7 @@ import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf } from './problem.ts'
 import { limitRates } from './rate-limit.ts'
 import { requestNames } from './request-id.ts'
 import { COMPONENTS } from './schemas.ts'
+import { searchRoutes } from './search.ts'
 import type { Tokens } from './tokens.ts'
 import { compileValidator } from './validation.ts'
 import { answerBrokenRequest, answerOddities } from './wire.ts'
@@ -50,6 +51,8 @@ export interface AppOptions {
   readonly requestIdPrefix?: string
   /** Requests a minute of one caller, counted in this process; undefined: no limit. */
   readonly ratePerMinute?: number | undefined
+  /** Any clock, in ms, that never goes back. */
+  readonly now?: () => number
   /** Undefined: anyone may do all. */
   readonly tokens?: Tokens | undefined
 }
@@ -83,7 +86,8 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   const single = new Gate('reads of one device', limits.maxSingleReads)
   const many = new Gate('reads of many devices', limits.maxManyReads)
   const writes = new Gate('writes', limits.maxWrites)
-  measureReads(registry, { single, many })
+  const searches = new Gate('questions about the fleet', limits.maxSearches)
+  measureReads(registry, { single, many, search: searches })
   const durations = new RequestDurations(registry)
 
   if (options.tokens === undefined) letAnyoneDoAll(api)
@@ -106,6 +110,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     requireScopes(routes)
     if (options.ratePerMinute !== undefined) await limitRates(routes, options.ratePerMinute)
     documentScopes(routes, options.tokens !== undefined)
+    searchRoutes(routes, { reader, searches, limits, now: options.now ?? (() => performance.now()) })
     deviceRoutes(routes, { reader, single, many, limits })
     attributeRoutes(routes, { reader, writer, writes }, single)
     if (options.changes !== undefined) {

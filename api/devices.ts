@@ -1,10 +1,8 @@
 import { setImmediate } from 'node:timers/promises'
-import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 import type { Answer, StatusReader } from '../processor/contract/query.ts'
 import type { Api } from './app.ts'
-import { type Caller, callerOf, maySee, type Scope, visibleAfter } from './caller.ts'
-import { decodeCursor, encodeCursor, MAX_CURSOR } from './cursor.ts'
+import { type Caller, callerOf, maySee, type Scope } from './caller.ts'
 import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, problemExample } from './documentation.ts'
 import { etagOf, isNoneMatch } from './etag.ts'
 import type { Gate } from './gate.ts'
@@ -13,7 +11,7 @@ import { AtLeast, readDevice } from './past.ts'
 import { ProblemError, problemOf } from './problem.ts'
 import { type Projection, projectionOf } from './projection.ts'
 import { DeviceId, Fields } from './schemas.ts'
-import { freshnessMember, openStatus, shownFreshness, spliceStatus } from './splice.ts'
+import { freshnessMember, openStatus, shownFreshness } from './splice.ts'
 
 export interface DeviceRoutes {
   readonly reader: StatusReader
@@ -52,18 +50,6 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
     return `${fields === undefined ? text : projection(status)},${freshnessMember(freshness)}}`
   })
 
-  api.get('/v1/devices', { schema: LIST_DEVICES, config: READ }, async (request, reply) => {
-    const { limit, cursor } = request.query
-    const after = cursor === undefined ? undefined : decodeCursor(cursor)
-    if (cursor !== undefined && after === undefined) {
-      throw ProblemError.invalid([{ field: 'cursor', message: 'is not a cursor that this API gave' }])
-    }
-    const { items, last } = await many.run(() =>
-      readPage(reader, callerOf(request), after, limit ?? DEFAULT_LIMIT, limits.maxAnswerBytes),
-    )
-    return sendPage(reply, items, limit ?? DEFAULT_LIMIT, last)
-  })
-
   api.post(
     '/v1/devices/batch-get',
     { schema: BATCH_GET, config: READ, bodyLimit: limits.maxBodyBytes },
@@ -77,50 +63,6 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
       return `{"results":[${results.join(',')}]}`
     },
   )
-}
-
-/** `last`: the id after which the next page begins; undefined when there is none. */
-async function readPage(
-  reader: StatusReader,
-  caller: Caller,
-  after: string | undefined,
-  limit: number,
-  maxBytes: number,
-): Promise<{ items: string[]; last: string | undefined }> {
-  const items: string[] = []
-  let last: string | undefined
-  let at = after
-  let bytes = 0
-  for (;;) {
-    const from = visibleAfter(caller, at)
-    if (from === null) return { items, last: undefined }
-    if (items.length >= limit) return { items, last }
-    const page = await reader.list(from, Math.min(SLICE, limit - items.length))
-    let { more } = page
-    for (const { deviceId, status, freshness } of page.items) {
-      at = deviceId
-      if (!maySee(caller, deviceId)) {
-        // The next that it may see can be far.
-        more = true
-        break
-      }
-      if (status === undefined) continue
-      // One status is always given, so that paging goes on.
-      if (items.length > 0 && bytes + status.byteLength > maxBytes) return { items, last }
-      items.push(spliceStatus(status, freshnessMember(freshness)))
-      bytes += status.byteLength
-      last = deviceId
-    }
-    if (!more) return { items, last: undefined }
-  }
-}
-
-function sendPage(reply: FastifyReply, items: readonly string[], limit: number, last: string | undefined): string {
-  reply.header('content-type', JSON_TYPE)
-  if (last === undefined) return `{"items":[${items.join(',')}]}`
-  const cursor = encodeCursor(last)
-  reply.header('link', `</v1/devices?limit=${limit}&cursor=${cursor}>; rel="next"`)
-  return `{"items":[${items.join(',')}],"nextCursor":"${cursor}"}`
 }
 
 interface BatchReading {
@@ -173,8 +115,6 @@ function batchResult(deviceId: string, answer: Answer | Error, projection: Proje
   return `${projection(answer.status)},${freshness},"found":true}`
 }
 
-const DEFAULT_LIMIT = 100
-
 const DEVICE = Type.Union([Type.Ref('Device#'), Type.Ref('DevicePart#')])
 
 const ETAG = { ETag: { type: 'string', description: 'Weak: of the status, but not of how fresh it is.' } }
@@ -190,35 +130,6 @@ const GET_DEVICE = {
     200: { ...jsonAnswer('The last status.', DEVICE, EXAMPLE_DEVICE), headers: ETAG },
     304: Type.Unsafe<undefined>({ type: 'null', description: 'The status is the same, as of now.' }),
     ...problemAnswers('unknown-device', 'partition-unavailable', 'position-not-reached', 'overloaded'),
-  },
-}
-
-const LIST_DEVICES = {
-  operationId: 'listDevices',
-  summary: 'All devices by id, page by page',
-  description:
-    'Ascending by id in byte order. A page can hold fewer devices than `limit` when their statuses are large: only the absence of `nextCursor` says that it is the last. Devices that come to be between two pages are in a later page if their id is.',
-  querystring: Type.Object(
-    {
-      limit: Type.Optional(
-        Type.Integer({ minimum: 1, maximum: 1000, default: DEFAULT_LIMIT, description: 'Most devices in the page.' }),
-      ),
-      cursor: Type.Optional(
-        Type.String({
-          pattern: '^[A-Za-z0-9_-]+$',
-          maxLength: MAX_CURSOR,
-          description: '`nextCursor` of the page before. It means nothing else, and only this API can make one.',
-        }),
-      ),
-    },
-    { additionalProperties: false },
-  ),
-  response: {
-    200: {
-      ...jsonAnswer('A page.', 'DevicePage', { items: [EXAMPLE_DEVICE], nextCursor: encodeCursor('truck-17') }),
-      headers: { Link: { type: 'string', description: 'The next page, `rel="next"` (RFC 8288); absent on the last.' } },
-    },
-    ...problemAnswers('partition-unavailable', 'overloaded'),
   },
 }
 

@@ -18,6 +18,10 @@ export interface Limits {
   readonly maxManyReads: number
   /** Writes under way, those that wait to be applied included; then 503 with Retry-After. */
   readonly maxWrites: number
+  /** Lists, counts and summaries of the fleet under way; then 503 with Retry-After. */
+  readonly maxSearches: number
+  /** Time for one of those, ms; then the answer says that it was cut short. */
+  readonly searchMs: number
   /** Statuses in one answer: a page ends early and has a `nextCursor`; the rest of a batch gets an error in place. */
   readonly maxAnswerBytes: number
 }
@@ -32,5 +36,7 @@ export const DEFAULT_LIMITS: Limits = {
   maxSingleReads: 8_192,
   maxManyReads: 256,
   maxWrites: 1_024,
+  maxSearches: 64,
+  searchMs: 10_000,
   maxAnswerBytes: 16 * 1024 * 1024,
 }

@@ -14,6 +14,7 @@ import type {
   PastAnswer,
   StatusReader,
 } from '../processor/contract/query.ts'
+import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../processor/contract/search.ts'
 import { Gather } from './gather.ts'
 import { mergeLists } from './merge.ts'
 import { Owners } from './owners.ts'
@@ -109,6 +110,18 @@ export class RoutedReader implements StatusReader {
 
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing> {
     return this.#ask(partition, (reader) => reader.list(partition, after, limit))
+  }
+
+  search(question: SearchQuestion): Promise<SearchSlice> {
+    return this.#ask(question.partition, (reader) => reader.search(question))
+  }
+
+  summarize(question: SummaryQuestion): Promise<SummarySlice> {
+    return this.#ask(question.partition, (reader) => reader.summarize(question))
+  }
+
+  get partitionCount(): number {
+    return this.#options.partitions
   }
 
   /** A member that does not answer leaves its copies out; every partition is there, with or without an owner. */

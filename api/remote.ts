@@ -23,6 +23,15 @@ import {
   type Question,
   READ_PATH,
 } from '../processor/contract/query-wire.ts'
+import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../processor/contract/search.ts'
+import {
+  decodeSearchSlice,
+  decodeSummarySlice,
+  encodeSearchQuestion,
+  encodeSummaryQuestion,
+  SEARCH_PATH,
+  SUMMARY_PATH,
+} from '../processor/contract/search-wire.ts'
 
 /** Connections to one processor; further requests wait for one. */
 const MAX_SOCKETS = 16
@@ -122,6 +131,18 @@ class RemoteReader implements PartitionReader {
     if (silence !== undefined) throw silence
     const question = encodePastQuestion({ position, deviceId, withinMs: Math.min(withinMs, MAX_HOLD_MS) })
     return this.#holding.ask('POST', PAST_PATH, question, decodePast)
+  }
+
+  async search(question: SearchQuestion): Promise<SearchSlice> {
+    const { silence } = this.#exchange
+    if (silence !== undefined) throw silence
+    return this.#exchange.ask('POST', SEARCH_PATH, encodeSearchQuestion(question), decodeSearchSlice)
+  }
+
+  async summarize(question: SummaryQuestion): Promise<SummarySlice> {
+    const { silence } = this.#exchange
+    if (silence !== undefined) throw silence
+    return this.#exchange.ask('POST', SUMMARY_PATH, encodeSummaryQuestion(question), decodeSummarySlice)
   }
 
   async copies(): Promise<Copy[]> {

@@ -118,6 +118,10 @@ const DevicePage = Type.Object(
   {
     items: Type.Array(Type.Ref('Device#')),
     nextCursor: Type.Optional(Type.String({ description: 'Where the next page begins; absent on the last page.' })),
+    complete: Type.Optional(
+      Type.Literal(false, { description: 'The time was over before all that had to be examined was; see `reason`.' }),
+    ),
+    reason: Type.Optional(Type.String()),
   },
   { $id: 'DevicePage' },
 )

@@ -12,6 +12,7 @@ import type { Claim, Log, Member, Offset } from './log/log.ts'
 import { ProcessorMetrics } from './metrics.ts'
 import { StoreReader } from './query.ts'
 import type { PartitionCopy, Role, RoleContext } from './role.ts'
+import { Searcher } from './search.ts'
 import { Standby } from './standby.ts'
 import { StatusCache } from './store/cache.ts'
 import { type Database, LevelStores } from './store/level.ts'
@@ -54,10 +55,11 @@ export class Processor implements Member, AsyncDisposable {
     this.instance = instance
     this.endpoint = endpoint
     this.#stores = stores
-    this.reader = new StoreReader(instance, this.#roles)
+    const turns = new Turns()
+    this.reader = new StoreReader(instance, this.#roles, new Searcher(turns, now))
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
-    this.#context = { instance, log, cache, turns: new Turns(), limits, metrics, logger, now, sleep }
+    this.#context = { instance, log, cache, turns, limits, metrics, logger, now, sleep }
   }
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */

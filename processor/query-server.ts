@@ -21,6 +21,13 @@ import {
   READ_PATH,
   WireFormatError,
 } from './contract/query-wire.ts'
+import {
+  decodeSearchQuestion,
+  decodeSummaryQuestion,
+  encodeSearchSlice,
+  SEARCH_PATH,
+  SUMMARY_PATH,
+} from './contract/search-wire.ts'
 import { Endpoint, type EndpointOptions, type Handler, reply } from './endpoint.ts'
 
 /** Questions of so many requests are answered at once; further requests get 503. */
@@ -33,7 +40,7 @@ export interface QueryServerOptions extends Omit<EndpointOptions, 'handler' | 'v
   readonly secret: string | undefined
 }
 
-const PATHS = [READ_PATH, LIST_PATH, PAST_PATH, COPIES_PATH]
+const PATHS = [READ_PATH, LIST_PATH, PAST_PATH, SEARCH_PATH, SUMMARY_PATH, COPIES_PATH]
 
 /** A processor's endpoint, at which api processes ask for what its copies hold. */
 export class QueryServer implements AsyncDisposable {
@@ -108,6 +115,12 @@ class Questions {
       if (path === PAST_PATH) {
         const { position, deviceId, withinMs } = decodePastQuestion(body)
         return send(response, encodePast(await reader.getPast(position, deviceId, withinMs)))
+      }
+      if (path === SEARCH_PATH) {
+        return send(response, encodeSearchSlice(await reader.search(decodeSearchQuestion(body))))
+      }
+      if (path === SUMMARY_PATH) {
+        return reply(response, 200, JSON.stringify(await reader.summarize(decodeSummaryQuestion(body))))
       }
       const { partition, after, limit } = decodeListQuestion(body)
       send(response, encodeListing(await reader.list(partition, after, limit)))

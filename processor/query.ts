@@ -1,17 +1,21 @@
 import { UnavailableError } from './contract/errors.ts'
 import { formatPosition, type Position } from './contract/position.ts'
 import type { Answer, Copy, Freshness, Listing, PartitionReader, PastAnswer } from './contract/query.ts'
+import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from './contract/search.ts'
 import type { Role } from './role.ts'
+import type { Searcher } from './search.ts'
 import type { StateStore } from './store/store.ts'
 
 /** Answers from the copies of this process. An answer's `offset` is what it holds at least; it may hold more. */
 export class StoreReader implements PartitionReader {
   readonly #instance: string
   readonly #roles: ReadonlyMap<number, Role>
+  readonly #searcher: Searcher
 
-  constructor(instance: string, roles: ReadonlyMap<number, Role>) {
+  constructor(instance: string, roles: ReadonlyMap<number, Role>, searcher: Searcher) {
     this.#instance = instance
     this.#roles = roles
+    this.#searcher = searcher
   }
 
   async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
@@ -50,6 +54,20 @@ export class StoreReader implements PartitionReader {
     // A store may have been wiped meanwhile, and be on its way again.
     if (answer.freshness.offset <= offset) throw notReached(position, store)
     return { ...answer, outcome: copy.decisions.of(offset) }
+  }
+
+  async search(question: SearchQuestion): Promise<SearchSlice> {
+    const { partition } = question
+    const role = this.#role(partition)
+    const freshness = freshnessOf(partition, role)
+    return { ...(await answered(partition, this.#searcher.search(role.store, question))), freshness }
+  }
+
+  async summarize(question: SummaryQuestion): Promise<SummarySlice> {
+    const { partition } = question
+    const role = this.#role(partition)
+    const freshness = freshnessOf(partition, role)
+    return { ...(await answered(partition, this.#searcher.summarize(role.store, question))), freshness }
   }
 
   async copies(): Promise<Copy[]> {

@@ -221,20 +221,20 @@ function unavailable({ code, message, retryAfterSeconds }: WireError): Unavailab
 
 const LENGTH_BYTES = 4
 
-function withHead(head: object, statuses: readonly Uint8Array[]): Buffer[] {
+export function withHead(head: object, statuses: readonly Uint8Array[]): Buffer[] {
   const json = Buffer.from(JSON.stringify(head))
   const length = Buffer.allocUnsafe(LENGTH_BYTES)
   length.writeUInt32BE(json.byteLength)
   return [length, json, ...statuses.map((bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))]
 }
 
-function splitHead(body: Buffer): { head: unknown; statuses: Cursor } {
+export function splitHead(body: Buffer): { head: unknown; statuses: Cursor } {
   const bytes = new Cursor(body)
   const head = parse(bytes.take(bytes.take(LENGTH_BYTES).readUInt32BE()).toString())
   return { head, statuses: bytes }
 }
 
-class Cursor {
+export class Cursor {
   readonly #bytes: Buffer
   #at = 0
 
@@ -250,7 +250,7 @@ class Cursor {
   }
 }
 
-function parse(text: string): unknown {
+export function parse(text: string): unknown {
   try {
     return JSON.parse(text)
   } catch (error) {
@@ -258,10 +258,10 @@ function parse(text: string): unknown {
   }
 }
 
-function checkPartition(partition: unknown): void {
+export function checkPartition(partition: unknown): void {
   if (!Number.isInteger(partition) || (partition as number) < 0) throw new WireFormatError('a partition is expected')
 }
 
-function checkId(id: unknown): void {
+export function checkId(id: unknown): void {
   if (typeof id !== 'string' || id.length > MAX_ID) throw new WireFormatError('a device id is expected')
 }

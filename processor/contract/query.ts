@@ -1,5 +1,6 @@
 import type { Position } from './position.ts'
 import type { Offset } from './record.ts'
+import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from './search.ts'
 import type { Outcome, Write } from './write.ts'
 
 /**
@@ -38,6 +39,10 @@ export interface PartitionReader {
    * POSITION_NOT_REACHED when it does not after `withinMs`.
    */
   getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer>
+
+  /** One slice of a search, or of a summary; the asker puts them together. */
+  search(question: SearchQuestion): Promise<SearchSlice>
+  summarize(question: SummaryQuestion): Promise<SummarySlice>
 
   /** The copies held here. */
   copies(): Promise<Copy[]>
@@ -87,6 +92,10 @@ export interface StatusReader {
   list(after: string | undefined, limit: number): Promise<{ items: (Answer & { deviceId: string })[]; more: boolean }>
   /** Devices of one partition, as `PartitionReader.list` has them: only an empty answer is the end. */
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing>
+  /** Of the partition that the question names, one slice. */
+  search(question: SearchQuestion): Promise<SearchSlice>
+  summarize(question: SummaryQuestion): Promise<SummarySlice>
+  readonly partitionCount: number
   partitions(): Promise<PartitionInfo[]>
   /** Where the device lives. */
   partitionOf(deviceId: string): number

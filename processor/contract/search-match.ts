@@ -14,7 +14,7 @@ type Values = readonly (Json | undefined)[]
 type Test = (values: Values) => boolean
 
 /** A query, made ready to be asked of many statuses. */
-class Matcher {
+export class Matcher {
   /** What `test` must be given the values of. */
   readonly fields: readonly Field[]
   readonly test: Test

@@ -168,6 +168,14 @@ export class LevelStore implements StateStore {
     return entries
   }
 
+  async between(from: string, to: string, limit: number, backwards: boolean): Promise<[key: string, value: Buffer][]> {
+    const { first } = this.#keys
+    const bounds = { gte: first + from, lt: first + to, limit, reverse: backwards }
+    const entries = await guarded(() => this.#db.iterator(bounds).all())
+    for (const entry of entries) entry[0] = entry[0].slice(first.length)
+    return entries
+  }
+
   async commit(writes: ReadonlyMap<string, Uint8Array | null>, reached: Checkpoint, added?: number): Promise<void> {
     const { input, changelog, whole, since } = reached
     const count = added === undefined || this.#count === undefined ? undefined : this.#count + added

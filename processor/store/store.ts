@@ -24,6 +24,9 @@ export interface StateStore extends AsyncDisposable {
   /** Up to `limit` entries with key > `after` (all when undefined), in the byte order of the keys. */
   range(after: string | undefined, limit: number): Promise<[key: string, value: Uint8Array][]>
 
+  /** Up to `limit` entries with `from` <= key < `to`, in the byte order of the keys, or backwards. */
+  between(from: string, to: string, limit: number, backwards: boolean): Promise<[key: string, value: Uint8Array][]>
+
   /**
    * The only write: data and checkpoint in one atomic batch; a null value deletes. `added`: keys that came to be less
    * keys that went, when the caller knows.

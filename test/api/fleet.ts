@@ -11,8 +11,11 @@ import type {
   PartitionReader,
   PastAnswer,
 } from '../../processor/contract/query.ts'
+import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
 import type { Outcome } from '../../processor/contract/write.ts'
+import { Searcher } from '../../processor/search.ts'
+import { Turns } from '../../processor/turns.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
 
@@ -45,6 +48,14 @@ export class Fleet {
 
   put(deviceId: string, reported?: Status['reported']): void {
     this.#stored[partitionOf(deviceId, this.partitions)]?.set(deviceId, encodeStatus(statusOf(deviceId, reported)))
+  }
+
+  putStatus(status: Status): void {
+    this.#stored[partitionOf(status.deviceId, this.partitions)]?.set(status.deviceId, encodeStatus(status))
+  }
+
+  delete(deviceId: string): void {
+    this.#stored[partitionOf(deviceId, this.partitions)]?.delete(deviceId)
   }
 
   member(instance: string): MemoryMember {
@@ -88,6 +99,10 @@ export class MemoryMember implements PartitionReader {
   readonly held: number[] = []
   asked = 0
   listed = 0
+  /** The clock of searches, ms: one that leaps makes slices short. */
+  searchClock: () => number = Date.now
+  /** Entries that a search reads at once. */
+  searchReads = 1024
 
   constructor(instance: string, stored: readonly Map<string, Uint8Array>[]) {
     this.address = { instance, endpoint: instance }
@@ -112,6 +127,31 @@ export class MemoryMember implements PartitionReader {
     const freshness = await this.#enter(partition)
     if (freshness.offset <= offset) throw new UnavailableError('POSITION_NOT_REACHED', `at ${freshness.offset}`)
     return { status: this.#stored[partition]?.get(deviceId), freshness, outcome: this.outcomes.get(offset) }
+  }
+
+  async search(question: SearchQuestion): Promise<SearchSlice> {
+    const freshness = await this.#enter(question.partition)
+    return { ...(await this.#searcher().search(this.#store(question.partition), question)), freshness }
+  }
+
+  async summarize(question: SummaryQuestion): Promise<SummarySlice> {
+    const freshness = await this.#enter(question.partition)
+    return { ...(await this.#searcher().summarize(this.#store(question.partition), question)), freshness }
+  }
+
+  #searcher(): Searcher {
+    return new Searcher(new Turns(), () => this.searchClock(), this.searchReads)
+  }
+
+  #store(partition: number) {
+    const stored = this.#stored[partition] ?? new Map<string, Uint8Array>()
+    const between = async (from: string, to: string, limit: number, backwards: boolean) => {
+      const entries = [...stored].filter(([id]) => id >= from && id < to).sort(([a], [b]) => (a < b ? -1 : 1))
+      const wanted = (backwards ? entries.toReversed() : entries).slice(0, limit)
+      this.listed += wanted.length
+      return wanted
+    }
+    return { between, count: stored.size }
   }
 
   async copies(): Promise<Copy[]> {

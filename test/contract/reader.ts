@@ -1,6 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { type Field, parseField } from '../../processor/contract/field.ts'
+import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { StatusReader } from '../../processor/contract/query.ts'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { decodeStatus, type Status } from '../../processor/contract/status.ts'
 
 /** A StatusReader over some devices, with a way to add one. */
@@ -78,6 +81,42 @@ export function readerContract(name: string, open: () => Promise<ReadableFleet>)
       expect(await ids(undefined, 2)).toEqual({ ids: ['a', 'b'], more: true })
       expect(await ids('c', 2)).toEqual({ ids: [], more: false })
       expect(await ids('bb', 2)).toEqual({ ids: ['c'], more: false })
+    })
+
+    it('searches each partition, and sums it up', async () => {
+      await put(...Array.from({ length: 20 }, (_, i) => `d${i}`))
+      const found: string[] = []
+      let devices = 0
+      for (let partition = 0; partition < fleet.partitions; partition++) {
+        const query = parseQuery('reported.t:d1*')
+        const order = parseOrder('-reported.t') as Order
+        const slice = await fleet.reader.search({
+          partition,
+          query,
+          order,
+          within: ['d1'],
+          after: undefined,
+          from: undefined,
+          limit: 9,
+        })
+        expect(slice).toMatchObject({ settled: true, more: false, next: undefined, freshness: { partition } })
+        found.push(...slice.items.map(({ status }) => decodeStatus(status).deviceId))
+        const by = [parseField('deviceId') as Field]
+        const counted = await fleet.reader.summarize({
+          partition,
+          query,
+          by,
+          metrics: [],
+          within: undefined,
+          from: undefined,
+        })
+        devices += counted.summary.devices
+        expect(counted.summary.groups.map(({ values }) => values[0])).toEqual(
+          slice.items.map((item) => item.deviceId).toSorted(),
+        )
+      }
+      expect(found.toSorted()).toEqual(['d1', ...Array.from({ length: 10 }, (_, i) => `d1${i}`)])
+      expect(devices).toBe(11)
     })
 
     it('tells of every partition', async () => {

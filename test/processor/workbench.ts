@@ -13,6 +13,7 @@ import type { Claim, NewRecord } from '../../processor/log/log.ts'
 import { ProcessorMetrics } from '../../processor/metrics.ts'
 import { StoreReader } from '../../processor/query.ts'
 import type { PartitionCopy, Role, RoleContext } from '../../processor/role.ts'
+import { Searcher } from '../../processor/search.ts'
 import { Standby } from '../../processor/standby.ts'
 import { StatusCache } from '../../processor/store/cache.ts'
 import { LevelStores } from '../../processor/store/level.ts'
@@ -47,7 +48,7 @@ export class Workbench implements AsyncDisposable {
   readonly lines: string[] = []
   readonly logger: Logger = pino({}, { write: (line) => this.lines.push(line) })
   readonly roles = new Map<number, Role>()
-  readonly reader = new StoreReader('one', this.roles)
+  readonly reader = new StoreReader('one', this.roles, new Searcher(new Turns(), () => this.now))
   readonly context: RoleContext
   readonly #running = new Set<Running>()
   readonly #copies = new Map<number, PartitionCopy>()

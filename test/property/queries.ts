@@ -23,7 +23,7 @@ const AT = ['2026-11-24T10:00:00.000Z', '2026-11-24T10:00:00.500Z', '2026-11-25T
 const TEXTS = ['', 'k1', 'k2', 'AND', '-x', '5', 'true', 'null', '*', 'a b', 'ä"\\', '😀', '\uffff', ...AT]
 const NUMBERS = [-1.5, 0, 5, 20, 1e21]
 
-const field: fc.Arbitrary<Field> = fc.constantFrom(...NAMES).map((name) => parseField(name) as Field)
+export const field: fc.Arbitrary<Field> = fc.constantFrom(...NAMES).map((name) => parseField(name) as Field)
 
 const text = fc.oneof({ weight: 3, arbitrary: fc.constantFrom(...TEXTS) }, fc.string({ maxLength: 4 }))
 const word = fc.oneof(
@@ -75,7 +75,7 @@ const metric = fc.record({ value, at: fc.constantFrom(...AT) }, { noNullPrototyp
 const optional = { requiredKeys: [] as never[], noNullPrototype: true }
 
 /** Whose fields the queries ask for. `deviceId` is given by the caller. */
-export function status(deviceId: fc.Arbitrary<string>): fc.Arbitrary<Status> {
+export function statusWith(deviceId: fc.Arbitrary<string>): fc.Arbitrary<Status> {
   return fc.record(
     {
       deviceId,

@@ -4,7 +4,7 @@ import { matches } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { printQuery, QuerySyntaxError } from '../../processor/contract/search-query.ts'
 import { naiveMatches } from './naive-query.ts'
-import { query, status } from './queries.ts'
+import { query, statusWith } from './queries.ts'
 
 describe('any query', () => {
   it('is printed and read again as the same', () => {
@@ -20,7 +20,7 @@ describe('any query', () => {
     fc.assert(
       fc.property(
         query,
-        fc.array(status(fc.constantFrom('k1', 'k2', 'a:b')), { minLength: 1, maxLength: 5 }),
+        fc.array(statusWith(fc.constantFrom('k1', 'k2', 'a:b')), { minLength: 1, maxLength: 5 }),
         (asked, fleet) => {
           for (const one of fleet) expect(matches(asked, one)).toBe(naiveMatches(asked.root, one))
         },

@@ -1,0 +1,119 @@
+import { type Field, parseField } from './field.ts'
+import { parseOrder, printOrder, type SortKey, sortKeyOf } from './order.ts'
+import { type Cursor, checkId, checkPartition, parse, splitHead, WireFormatError, withHead } from './query-wire.ts'
+import {
+  MAX_SUMMARY_FIELDS,
+  type SearchQuestion,
+  type SearchSlice,
+  type Selection,
+  type SummaryQuestion,
+  type SummarySlice,
+} from './search.ts'
+import { parseQuery } from './search-parser.ts'
+import { printQuery, QuerySyntaxError } from './search-query.ts'
+
+/** How questions about many devices cross: as `query-wire.ts` has it; queries travel as their text. */
+export const SEARCH_PATH = '/query/v1/search'
+export const SUMMARY_PATH = '/query/v1/summary'
+
+const MAX_SEARCHED = 1_001
+/** Longest place to go on at, and most prefixes, in a question. */
+const MAX_FROM = 1_024
+const MAX_PREFIXES = 256
+
+export function encodeSearchQuestion({ query, order, ...rest }: SearchQuestion): string {
+  return JSON.stringify({ ...rest, query: printQuery(query), order: printOrder(order) })
+}
+
+/** Throws WireFormatError. */
+export function decodeSearchQuestion(body: string): SearchQuestion {
+  const json = (parse(body) ?? {}) as Record<string, unknown>
+  const order = typeof json.order === 'string' ? parseOrder(json.order) : undefined
+  if (order === undefined) throw new WireFormatError('an order is expected')
+  const { limit } = json
+  if (!Number.isInteger(limit) || (limit as number) < 1 || (limit as number) > MAX_SEARCHED) {
+    throw new WireFormatError(`a limit from 1 to ${MAX_SEARCHED} is expected`)
+  }
+  return { ...decodeSelection(json), order, after: decodePlace(json.after), limit: limit as number }
+}
+
+function decodePlace(json: unknown): { key: SortKey; deviceId: string } | undefined {
+  if (json === undefined) return undefined
+  const { key, deviceId } = (json ?? {}) as { key?: unknown; deviceId?: unknown }
+  const known = sortKeyOf(key)
+  checkId(deviceId)
+  if (known === undefined) throw new WireFormatError('a place in the order is expected')
+  return { key: known, deviceId: deviceId as string }
+}
+
+function decodeSelection(json: Record<string, unknown>): Selection & { partition: number; from: string | undefined } {
+  const { partition, query, within, from } = json
+  checkPartition(partition)
+  if (typeof query !== 'string') throw new WireFormatError('a query is expected')
+  if (from !== undefined && (typeof from !== 'string' || from.length > MAX_FROM)) {
+    throw new WireFormatError('a place to go on at is expected')
+  }
+  if (within !== undefined) {
+    if (!Array.isArray(within) || within.length > MAX_PREFIXES) throw new WireFormatError('prefixes are expected')
+    for (const prefix of within) checkId(prefix)
+  }
+  try {
+    return { partition: partition as number, query: parseQuery(query), within: within as string[] | undefined, from }
+  } catch (error) {
+    if (error instanceof QuerySyntaxError) throw new WireFormatError(`the query ${error.message}`)
+    throw error
+  }
+}
+
+interface WireSlice extends Omit<SearchSlice, 'items'> {
+  readonly ids: readonly string[]
+  readonly lengths: readonly number[]
+}
+
+export function encodeSearchSlice({ items, ...rest }: SearchSlice): Buffer[] {
+  const ids = items.map(({ deviceId }) => deviceId)
+  const lengths = items.map(({ status }) => status.byteLength)
+  const head: WireSlice = { ...rest, ids, lengths }
+  return withHead(
+    head,
+    items.map(({ status }) => status),
+  )
+}
+
+/** Throws WireFormatError. */
+export function decodeSearchSlice(body: Buffer): SearchSlice {
+  const { head, statuses } = splitHead(body) as { head: WireSlice; statuses: Cursor }
+  const { ids, lengths, settled, more, next, freshness } = head
+  const items = ids.map((deviceId, i) => ({ deviceId, status: statuses.take(lengths[i] as number) }))
+  return { items, settled, more, next, freshness }
+}
+
+export function encodeSummaryQuestion({ query, by, metrics, ...rest }: SummaryQuestion): string {
+  return JSON.stringify({ ...rest, query: printQuery(query), by: by.map(nameOf), metrics: metrics.map(nameOf) })
+}
+
+function nameOf({ name }: Field): string {
+  return name
+}
+
+/** Throws WireFormatError. */
+export function decodeSummaryQuestion(body: string): SummaryQuestion {
+  const json = (parse(body) ?? {}) as Record<string, unknown>
+  return { ...decodeSelection(json), by: decodeFields(json.by), metrics: decodeFields(json.metrics) }
+}
+
+function decodeFields(names: unknown): Field[] {
+  if (!Array.isArray(names) || names.length > MAX_SUMMARY_FIELDS) throw new WireFormatError('fields are expected')
+  return names.map((name: unknown) => {
+    const field = typeof name === 'string' ? parseField(name) : undefined
+    if (field === undefined) throw new WireFormatError('fields are expected')
+    return field
+  })
+}
+
+/** Throws WireFormatError. */
+export function decodeSummarySlice(body: Buffer): SummarySlice {
+  const { summary, next, freshness } = (parse(body.toString()) ?? {}) as Partial<SummarySlice>
+  if (summary === undefined || freshness === undefined) throw new WireFormatError('a summary is expected')
+  return { summary, next, freshness }
+}

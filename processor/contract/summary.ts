@@ -1,0 +1,279 @@
+import type { Json } from './json.ts'
+
+/** Groups of one summary; further ones are counted together as not shown. */
+const MAX_GROUPS = 1000
+/** Values of one metric in one group that are kept as they are; of more, their number in each bin is. */
+const MAX_EXACT = 512
+/** Values of all groups kept as they are: beyond, groups that come later have bins from the start. */
+const MAX_EXACT_IN_ALL = 100_000
+/** Elements of a list by which one device is counted; it is in no group of the rest. */
+const MAX_ELEMENTS = 16
+
+/** A value is told with so many percent of error at most, from its bin alone (DDSketch, Masson et al., VLDB 2019). */
+const ACCURACY = 0.01
+const LOG_GAMMA = Math.log((1 + ACCURACY) / (1 - ACCURACY))
+
+/** How the values of a metric lie. Percentiles are nearest-rank; `exact`: not told from bins. */
+export interface Distribution {
+  readonly count: number
+  readonly min: number
+  readonly max: number
+  readonly mean: number
+  readonly exact: boolean
+  readonly percentiles: Readonly<Record<'p50' | 'p90' | 'p95' | 'p99', number>>
+}
+
+interface MetricJson {
+  readonly count: number
+  readonly min: number
+  readonly max: number
+  readonly sum: number
+  readonly exact?: readonly number[]
+  /** `[bin, count]`, ascending. */
+  readonly bins?: readonly (readonly [number, number])[]
+}
+
+interface GroupJson {
+  /** One per field; a field the device lacks is null here, and its place is in `missing`. */
+  readonly values: readonly Json[]
+  readonly missing: readonly number[]
+  readonly count: number
+  readonly metrics: readonly MetricJson[]
+}
+
+export interface SummaryJson {
+  /** Devices; each once, whatever groups it is in. */
+  readonly devices: number
+  readonly groups: readonly GroupJson[]
+  /** Devices in groups that found no place. */
+  readonly notShown: number
+}
+
+/** Devices counted by the values of fields, with how some metrics lie. Summaries of parts add up to one of the whole. */
+export class Summary {
+  readonly #metrics: number
+  readonly #groups = new Map<string, Group>()
+  #devices = 0
+  #notShown = 0
+  #exact = 0
+
+  constructor(metrics: number) {
+    this.#metrics = metrics
+  }
+
+  get devices(): number {
+    return this.#devices
+  }
+
+  /** Devices in groups over MAX_GROUPS. */
+  get notShown(): number {
+    return this.#notShown
+  }
+
+  /** A device: its values of the fields grouped by, and of the metrics. One whose value is a list counts for each element. */
+  add(by: readonly (Json | undefined)[], metrics: readonly (Json | undefined)[]): void {
+    this.#devices++
+    if (by.some(Array.isArray)) for (const each of expand(by)) this.#addTo(each, metrics)
+    else this.#addTo(by, metrics)
+  }
+
+  /** So many devices with these values, of which no metric is asked. */
+  addMany(by: readonly (Json | undefined)[], devices: number, counted: boolean): void {
+    if (counted) this.#devices += devices
+    const group = this.#group(by, devices)
+    if (group !== undefined) group.count += devices
+  }
+
+  merge(json: SummaryJson): void {
+    this.#devices += json.devices
+    this.#notShown += json.notShown
+    for (const { values, missing, count, metrics } of json.groups) {
+      const group = this.#group(
+        values.map((value, i) => (missing.includes(i) ? undefined : value)),
+        count,
+      )
+      if (group === undefined) continue
+      group.count += count
+      for (const [i, metric] of metrics.entries())
+        this.#exact += (group.metrics[i] as Metric).merge(metric, this.#exact)
+    }
+  }
+
+  toJSON(): SummaryJson {
+    return {
+      devices: this.#devices,
+      notShown: this.#notShown,
+      groups: Array.from(this.#groups.values(), ({ by, count, metrics }) => ({
+        values: by.map((value) => value ?? null),
+        missing: by.flatMap((value, i) => (value === undefined ? [i] : [])),
+        count,
+        metrics: metrics.map((metric) => metric.toJSON()),
+      })),
+    }
+  }
+
+  /** By count, the largest first; equal ones by their values. */
+  groups(): { by: readonly (Json | undefined)[]; count: number; metrics: (Distribution | undefined)[] }[] {
+    const sorted = Array.from(this.#groups).sort(([a, x], [b, y]) => y.count - x.count || (a < b ? -1 : 1))
+    return sorted.map(([, { by, count, metrics }]) => ({
+      by,
+      count,
+      metrics: metrics.map((metric) => metric.distribution()),
+    }))
+  }
+
+  #addTo(by: readonly (Json | undefined)[], metrics: readonly (Json | undefined)[]): void {
+    const group = this.#group(by, 1)
+    if (group === undefined) return
+    group.count++
+    for (let i = 0; i < metrics.length; i++) {
+      const value = metrics[i]
+      if (typeof value === 'number') this.#exact += (group.metrics[i] as Metric).add(value, this.#exact)
+    }
+  }
+
+  #group(by: readonly (Json | undefined)[], devices: number): Group | undefined {
+    const key = by.length === 1 && typeof by[0] === 'string' ? `"${by[0]}` : JSON.stringify(by.map((value) => [value]))
+    const known = this.#groups.get(key)
+    if (known !== undefined) return known
+    if (this.#groups.size >= MAX_GROUPS) {
+      this.#notShown += devices
+      return undefined
+    }
+    const metrics = Array.from({ length: this.#metrics }, () => new Metric())
+    const group: Group = { by, count: 0, metrics }
+    this.#groups.set(key, group)
+    return group
+  }
+}
+
+interface Group {
+  readonly by: readonly (Json | undefined)[]
+  count: number
+  readonly metrics: readonly Metric[]
+}
+
+function expand(by: readonly (Json | undefined)[]): (Json | undefined)[][] {
+  let all: (Json | undefined)[][] = [[]]
+  for (const value of by) {
+    const elements = Array.isArray(value) ? distinct(value) : [value]
+    all = all.flatMap((begun) => elements.map((element) => [...begun, element]))
+  }
+  return all
+}
+
+/** An empty list is a group of its own. */
+function distinct(list: readonly Json[]): Json[] {
+  const kept = new Map(list.slice(0, MAX_ELEMENTS).map((element) => [JSON.stringify(element), element]))
+  return kept.size === 0 ? [[]] : Array.from(kept.values())
+}
+
+class Metric {
+  #count = 0
+  #min = Number.POSITIVE_INFINITY
+  #max = Number.NEGATIVE_INFINITY
+  #sum = 0
+  #exact: number[] | undefined = []
+  #bins: Map<number, number> | undefined
+
+  /** `held`: values that all metrics hold. How many more it is now. */
+  add(value: number, held: number): number {
+    this.#count++
+    this.#sum += value
+    if (value < this.#min) this.#min = value
+    if (value > this.#max) this.#max = value
+    return this.#keep(value, 1, held)
+  }
+
+  merge(json: MetricJson, held: number): number {
+    this.#count += json.count
+    this.#sum += json.sum
+    if (json.count > 0 && json.min < this.#min) this.#min = json.min
+    if (json.count > 0 && json.max > this.#max) this.#max = json.max
+    let change = 0
+    for (const value of json.exact ?? []) change += this.#keep(value, 1, held + change)
+    if (json.bins === undefined) return change
+    change += this.#toBins()
+    for (const [bin, count] of json.bins) this.#inBin(bin, count)
+    return change
+  }
+
+  #keep(value: number, count: number, held: number): number {
+    if (this.#exact === undefined) {
+      this.#inBin(binOf(value), count)
+      return 0
+    }
+    this.#exact.push(value)
+    return this.#exact.length > MAX_EXACT || held >= MAX_EXACT_IN_ALL ? 1 + this.#toBins() : 1
+  }
+
+  #toBins(): number {
+    const exact = this.#exact
+    if (exact === undefined) return 0
+    this.#exact = undefined
+    for (const value of exact) this.#inBin(binOf(value), 1)
+    return -exact.length
+  }
+
+  #inBin(bin: number, count: number): void {
+    this.#bins ??= new Map()
+    this.#bins.set(bin, (this.#bins.get(bin) ?? 0) + count)
+  }
+
+  toJSON(): MetricJson {
+    // JSON has no infinities.
+    const head = {
+      count: this.#count,
+      min: this.#count > 0 ? this.#min : 0,
+      max: this.#count > 0 ? this.#max : 0,
+      sum: this.#sum,
+    }
+    return this.#exact === undefined ? { ...head, bins: this.#sortedBins() } : { ...head, exact: this.#exact }
+  }
+
+  distribution(): Distribution | undefined {
+    if (this.#count === 0) return undefined
+    const exact = this.#exact?.toSorted((a, b) => a - b)
+    const at = (share: number): number => {
+      const rank = Math.max(1, Math.ceil(share * this.#count))
+      if (exact !== undefined) return exact[rank - 1] as number
+      let seen = 0
+      for (const [bin, count] of this.#sortedBins()) {
+        seen += count
+        if (seen >= rank) return Math.min(this.#max, Math.max(this.#min, valueOfBin(bin)))
+      }
+      return this.#max
+    }
+    return {
+      count: this.#count,
+      min: this.#min,
+      max: this.#max,
+      mean: this.#sum / this.#count,
+      exact: exact !== undefined,
+      percentiles: { p50: at(0.5), p90: at(0.9), p95: at(0.95), p99: at(0.99) },
+    }
+  }
+
+  #sortedBins(): [number, number][] {
+    return Array.from(this.#bins ?? []).sort(([a], [b]) => a - b)
+  }
+}
+
+/** Bins of values nearer to zero than this are one with it. So there are at most 2 × 36,000 bins, and a fleet fills few. */
+const SMALLEST = 1e-9
+const OFFSET = Math.ceil(Math.log(SMALLEST) / LOG_GAMMA)
+
+/** Bins are in the order of their values: 0 holds zero, the negative ones what is below. */
+function binOf(value: number): number {
+  const size = Math.abs(value)
+  if (size <= SMALLEST) return 0
+  const bin = Math.ceil(Math.log(size) / LOG_GAMMA) - OFFSET + 1
+  return value > 0 ? bin : -bin
+}
+
+function valueOfBin(bin: number): number {
+  if (bin === 0) return 0
+  // The middle of the bin, of which every value in it is within ACCURACY.
+  const size = (2 * Math.exp((Math.abs(bin) - 1 + OFFSET) * LOG_GAMMA)) / (Math.exp(LOG_GAMMA) + 1)
+  return bin > 0 ? size : -size
+}

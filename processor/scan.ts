@@ -1,0 +1,91 @@
+import type { StateStore } from './store/store.ts'
+
+/** Device ids from `from` up to, not with, `to`. */
+export interface IdRange {
+  readonly from: string
+  readonly to: string
+}
+
+/** Device ids have no character over `z`. */
+export const LAST = '\x7f'
+
+export type Entry = readonly [deviceId: string, status: Uint8Array]
+
+/** Entries of the first read. */
+const FIRST_READ = 64
+/** Aim of one read, bytes of statuses. */
+const READ_BYTES = 1024 * 1024
+
+/** Reads the devices of some ranges, in the order of their ids, chunk by chunk; the next while one is looked at. */
+export class Scan {
+  readonly #store: Pick<StateStore, 'between'>
+  readonly #backwards: boolean
+  readonly #ranges: IdRange[]
+  readonly #maxRead: number
+  #size: number
+  #ahead: Promise<Entry[]> | undefined
+
+  /** `ranges`: ascending, apart. `maxRead`: entries of one read; there are fewer when they are large. */
+  constructor(
+    store: Pick<StateStore, 'between'>,
+    ranges: readonly IdRange[],
+    { backwards = false, maxRead }: { readonly backwards?: boolean; readonly maxRead: number },
+  ) {
+    this.#store = store
+    this.#backwards = backwards
+    this.#ranges = backwards ? ranges.toReversed() : [...ranges]
+    this.#maxRead = maxRead
+    this.#size = Math.min(FIRST_READ, maxRead)
+  }
+
+  /** Undefined at the end. */
+  async next(): Promise<readonly Entry[] | undefined> {
+    for (;;) {
+      const range = this.#ranges[0]
+      if (range === undefined) return undefined
+      const size = this.#size
+      const entries = await (this.#ahead ?? this.#read(range, size))
+      this.#ahead = undefined
+      const last = entries.at(-1)
+      if (last === undefined) {
+        this.#ranges.shift()
+        continue
+      }
+      const rest = this.#backwards ? { from: range.from, to: last[0] } : { from: `${last[0]}\0`, to: range.to }
+      if (entries.length < size) this.#ranges.shift()
+      else this.#ranges[0] = rest
+      let bytes = 0
+      for (const [, status] of entries) bytes += status.byteLength
+      this.#size = Math.max(1, Math.min(this.#maxRead, Math.floor((READ_BYTES * entries.length) / bytes)))
+      return entries
+    }
+  }
+
+  /** Begins to read what `next` will give. A failure is `next`'s to tell. */
+  readAhead(): void {
+    const range = this.#ranges[0]
+    if (range === undefined || this.#ahead !== undefined) return
+    this.#ahead = this.#read(range, this.#size)
+    this.#ahead.catch(() => undefined)
+  }
+
+  #read({ from, to }: IdRange, size: number): Promise<Entry[]> {
+    return this.#store.between(from, to, size, this.#backwards)
+  }
+}
+
+/** The parts of `ranges` that come after `deviceId` in the direction. */
+export function beyond(ranges: readonly IdRange[], deviceId: string, backwards: boolean): IdRange[] {
+  const bound = backwards ? deviceId : `${deviceId}\0`
+  return ranges
+    .map(({ from, to }) =>
+      backwards ? { from, to: bound < to ? bound : to } : { from: bound > from ? bound : from, to },
+    )
+    .filter(({ from, to }) => from < to)
+}
+
+export function intersect(a: readonly IdRange[], b: IdRange): IdRange[] {
+  return a
+    .map(({ from, to }) => ({ from: from > b.from ? from : b.from, to: to < b.to ? to : b.to }))
+    .filter(({ from, to }) => from < to)
+}

@@ -1,0 +1,209 @@
+import { compareInOrder, type SortKey, sortKey } from './contract/order.ts'
+import { MAX_ANSWER_BYTES } from './contract/query-wire.ts'
+import type { Place, SearchQuestion, SearchSlice, Selection, SummaryQuestion, SummarySlice } from './contract/search.ts'
+import { Matcher } from './contract/search-match.ts'
+import type { Query, QueryNode } from './contract/search-query.ts'
+import { StoredFields } from './contract/stored-fields.ts'
+import { Summary } from './contract/summary.ts'
+import { beyond, type Entry, type IdRange, intersect, LAST, Scan } from './scan.ts'
+import type { StateStore } from './store/store.ts'
+import type { Turns } from './turns.ts'
+
+/** How long one slice may take, ms; well under the time after which a copy counts as unavailable. */
+const SLICE_MS = 250
+
+/** What a search needs of a store. */
+type Searched = Pick<StateStore, 'between' | 'count'>
+
+type Unmarked<T> = Omit<T, 'freshness'>
+
+/** Answers questions about many devices from a store, slice by slice, so that the event loop stays free for others. */
+export class Searcher {
+  readonly #turns: Turns
+  readonly #now: () => number
+  /** Ends when the scan that waits for the event loop has it: the others wait here, so that batches get every other turn. */
+  #scanning: Promise<void> = Promise.resolve()
+
+  readonly #maxRead: number
+
+  /** `now`: ms. `maxRead`: entries read of the store at once. */
+  constructor(turns: Turns, now: () => number, maxRead = 1024) {
+    this.#turns = turns
+    this.#now = now
+    this.#maxRead = maxRead
+  }
+
+  search(store: Searched, question: SearchQuestion): Promise<Unmarked<SearchSlice>> {
+    const { order, after, from } = question
+    const { field, descending } = order
+    let ranges = idRanges(question)
+    if (from !== undefined) ranges = beyond(ranges, from, descending && field.name === 'deviceId')
+    if (field.name !== 'deviceId') return this.#best(question, this.#scan(store, ranges, false))
+    if (after !== undefined) ranges = beyond(ranges, after.deviceId, descending)
+    return this.#inOrder(question, this.#scan(store, ranges, descending))
+  }
+
+  async summarize(store: Searched, question: SummaryQuestion): Promise<Unmarked<SummarySlice>> {
+    const { query, by, metrics, within, from } = question
+    const summary = new Summary(metrics.length)
+    const everything = query.root.kind === 'all' && within === undefined && by.length === 0 && metrics.length === 0
+    if (everything && store.count !== undefined) {
+      summary.addMany([], store.count, true)
+      return { summary: summary.toJSON(), next: undefined }
+    }
+    let ranges = idRanges(question)
+    if (from !== undefined) ranges = beyond(ranges, from, false)
+    const matcher = new Matcher(query)
+    const fields = new StoredFields([...matcher.fields, ...by, ...metrics])
+    const byAt = matcher.fields.length
+    const metricsAt = byAt + by.length
+    const next = await this.#examine(this.#scan(store, ranges, false), (_, status) => {
+      const values = fields.read(status)
+      if (matcher.test(values)) summary.add(values.slice(byAt, metricsAt), values.slice(metricsAt))
+      return true
+    })
+    return { summary: summary.toJSON(), next }
+  }
+
+  async #inOrder({ query, limit }: SearchQuestion, scan: Scan): Promise<Unmarked<SearchSlice>> {
+    const matcher = new Matcher(query)
+    const fields = new StoredFields(matcher.fields)
+    const items: { deviceId: string; status: Uint8Array }[] = []
+    let bytes = 0
+    const next = await this.#examine(scan, (deviceId, status) => {
+      if (!matcher.test(fields.read(status))) return true
+      items.push({ deviceId, status })
+      bytes += status.byteLength
+      return items.length < limit && bytes < MAX_ANSWER_BYTES
+    })
+    return { items, settled: true, more: false, next }
+  }
+
+  /** The order is not that of the reading: the best are kept. */
+  async #best({ query, order, after, limit }: SearchQuestion, scan: Scan): Promise<Unmarked<SearchSlice>> {
+    const matcher = new Matcher(query)
+    const fields = new StoredFields([...matcher.fields, order.field])
+    const keyAt = matcher.fields.length
+    const best = new Best(limit, order.descending, after)
+    const next = await this.#examine(scan, (deviceId, status) => {
+      const values = fields.read(status)
+      if (matcher.test(values)) best.add({ key: sortKey(values[keyAt]), deviceId, status })
+      return true
+    })
+    return { items: best.take(), settled: next === undefined, more: best.more, next }
+  }
+
+  #scan(store: Searched, ranges: readonly IdRange[], backwards: boolean): Scan {
+    return new Scan(store, ranges, { backwards, maxRead: this.#maxRead })
+  }
+
+  /** Until `look` says false, or the slice's time is over: then the id to go on after. Undefined at the end. */
+  async #examine(scan: Scan, look: (deviceId: string, status: Uint8Array) => boolean): Promise<string | undefined> {
+    const until = this.#now() + SLICE_MS
+    let last: string | undefined
+    for (;;) {
+      const entries: readonly Entry[] | undefined = await scan.next()
+      if (entries === undefined) return undefined
+      // A page in the order of the ids mostly ends within what was read first.
+      if (last !== undefined) scan.readAhead()
+      for (const [deviceId, status] of entries) {
+        last = deviceId
+        if (!look(deviceId, status)) return last
+        if (this.#turns.spend(status.byteLength)) await this.#turn()
+      }
+      if (this.#now() >= until) return last
+    }
+  }
+
+  async #turn(): Promise<void> {
+    const before = this.#scanning
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#scanning = promise
+    await before
+    await this.#turns.take().next()
+    resolve()
+  }
+}
+
+interface Found {
+  readonly key: SortKey
+  readonly deviceId: string
+  readonly status: Uint8Array
+}
+
+/** The first `limit` of what is added that come after `after`; fewer when they are too many bytes for one answer. */
+class Best {
+  readonly #limit: number
+  readonly #descending: boolean
+  readonly #after: Place | undefined
+  #found: Found[] = []
+  #bytes = 0
+  #worst: Found | undefined
+  more = false
+
+  constructor(limit: number, descending: boolean, after: Place | undefined) {
+    this.#limit = limit
+    this.#descending = descending
+    this.#after = after
+  }
+
+  add(found: Found): void {
+    const after = this.#after
+    if (after !== undefined && this.#compare(found, after) <= 0) return
+    if (this.#worst !== undefined && this.#compare(found, this.#worst) > 0) {
+      this.more = true
+      return
+    }
+    this.#found.push(found)
+    this.#bytes += found.status.byteLength
+    if (this.#found.length >= 2 * this.#limit || this.#bytes >= 2 * MAX_ANSWER_BYTES) this.#cut()
+  }
+
+  take(): Found[] {
+    this.#cut()
+    return this.#found
+  }
+
+  #cut(): void {
+    const sorted = this.#found.sort((a, b) => this.#compare(a, b))
+    this.#bytes = 0
+    let kept = 0
+    while (kept < sorted.length && kept < this.#limit && (kept === 0 || this.#bytes < MAX_ANSWER_BYTES)) {
+      this.#bytes += (sorted[kept++] as Found).status.byteLength
+    }
+    if (kept < sorted.length) {
+      this.more = true
+      // Nothing after it can be among the first: it stays the worst even when better ones push it out.
+      this.#worst = sorted[kept - 1]
+    }
+    this.#found = sorted.slice(0, kept)
+  }
+
+  #compare(a: Place, b: Place): number {
+    return compareInOrder(this.#descending, a.key, a.deviceId, b.key, b.deviceId)
+  }
+}
+
+/** Where the devices meant can be, by their ids alone. */
+function idRanges({ query, within }: Selection): IdRange[] {
+  const all = within?.map((prefix) => ({ from: prefix, to: prefix + LAST })) ?? [{ from: '', to: LAST }]
+  return conditions(query).reduce(narrow, all)
+}
+
+/** What must all hold. */
+function conditions({ root }: Query): readonly QueryNode[] {
+  return root.kind === 'and' ? root.nodes : [root]
+}
+
+function narrow(ranges: IdRange[], node: QueryNode): IdRange[] {
+  if (!('field' in node) || node.field.name !== 'deviceId') return ranges
+  if (node.kind === 'equals') return intersect(ranges, { from: node.value.text, to: `${node.value.text}\0` })
+  const prefix = node.kind === 'like' ? literalPrefix(node.pattern) : ''
+  return prefix === '' ? ranges : intersect(ranges, { from: prefix, to: prefix + LAST })
+}
+
+/** What stands before the first wildcard of a pattern. */
+function literalPrefix(pattern: string): string {
+  const [literal] = /^(?:\\.|[^\\*?])*/s.exec(pattern) ?? ['']
+  return literal.replace(/\\(.)/gs, '$1')
+}

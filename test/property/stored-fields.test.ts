@@ -1,0 +1,71 @@
+import * as fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { type Field, parseField, valueOf } from '../../processor/contract/field.ts'
+import { encodeStatus, type Status } from '../../processor/contract/status.ts'
+import { StoredFields } from '../../processor/contract/stored-fields.ts'
+import { field, statusWith } from './queries.ts'
+import { anyStatus } from './statuses.ts'
+
+function picksWhatParsingDoes(fields: readonly Field[], of: Status, text = encodeStatus(of)): void {
+  const stored = new StoredFields(fields)
+  const parsed = JSON.parse(text.toString()) as Status
+  const expected = fields.map((each) => valueOf(each, parsed))
+  // Twice: nothing stays from one status to the next.
+  for (let i = 0; i < 2; i++) {
+    expect(stored.read(text)).toEqual(expected)
+    expect(stored.read(Buffer.from('{"deviceId":"x","reported":{}}'))).toEqual(
+      fields.map((each) => (each.name === 'deviceId' ? 'x' : each.name === 'reported' ? {} : undefined)),
+    )
+  }
+}
+
+const fields = (of: Status): Field[] =>
+  [
+    ...Object.keys(of.reported).flatMap((name) => [`reported.${name}`, `reported.${name}.at`]),
+    ...Object.keys(of.attributes ?? {}).map((name) => `attributes.${name}`),
+    'deviceId',
+    'lastSeenAt',
+    'connectivity.state',
+    'counters.late',
+    'reported.absent',
+    'attributes.absent',
+  ].flatMap((name) => parseField(name) ?? [])
+
+describe('fields picked out of a stored status', () => {
+  it('are what parsing it gives', () => {
+    fc.assert(
+      fc.property(anyStatus, fc.infiniteStream(fc.nat(30)), (of, picks) => {
+        const all = fields(of)
+        picksWhatParsingDoes(all, of)
+        for (const each of all) picksWhatParsingDoes([each], of)
+        const some = picks.take(3).map((pick) => all[pick % all.length] as Field)
+        picksWhatParsingDoes([...some], of)
+      }),
+    )
+  })
+
+  it('are found with queries, dotted paths and times of metrics too', () => {
+    fc.assert(
+      fc.property(fc.array(field, { maxLength: 4 }), statusWith(fc.constant('a')), (some, of) =>
+        picksWhatParsingDoes(some, of),
+      ),
+    )
+  })
+
+  it('are found in JSON of another writer', () => {
+    fc.assert(
+      fc.property(fc.array(field, { maxLength: 4 }), statusWith(fc.constant('a')), (some, of) => {
+        picksWhatParsingDoes(some, of, Buffer.from(JSON.stringify(of, undefined, 1)))
+        picksWhatParsingDoes(some, of, Buffer.from(JSON.stringify(of).replaceAll('"at"', '"\\u0061t"')))
+      }),
+    )
+  })
+
+  it('are not found in what is no JSON', () => {
+    for (const text of ['', '{', '{"deviceId":"a', '{"deviceId"}', '[]x', '{"reported":{"a":{"value":']) {
+      expect(() => new StoredFields([parseField('reported.a') as Field]).read(Buffer.from(text)), text).toThrow(
+        SyntaxError,
+      )
+    }
+  })
+})

@@ -1,0 +1,82 @@
+import * as fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import type { Json } from '../../processor/contract/json.ts'
+import { Summary } from '../../processor/contract/summary.ts'
+
+const scalar = fc.constantFrom<Json | undefined>('a', 'b', '1', 1, true, null, undefined)
+const by = fc.tuple(fc.oneof(scalar, fc.constantFrom<Json>([], ['a', 'b', 'a'], ['a', 1])), scalar)
+const metric = fc.oneof(
+  fc.double({ noNaN: true, min: -1e6, max: 1e6 }),
+  fc.constantFrom<Json | undefined>(0, 'x', undefined),
+)
+const device = fc.record({ by, metric })
+
+/** The parts of a fleet, each summed up and sent, put together. */
+function together(parts: readonly { by: readonly (Json | undefined)[]; metric: Json | undefined }[][]): Summary {
+  const whole = new Summary(1)
+  for (const part of parts) {
+    const summary = new Summary(1)
+    for (const each of part) summary.add(each.by, [each.metric])
+    whole.merge(JSON.parse(JSON.stringify(summary)))
+  }
+  return whole
+}
+
+describe('a summary put together of parts', () => {
+  it('counts what a plain count does', () => {
+    fc.assert(
+      fc.property(fc.array(fc.array(device, { maxLength: 20 }), { maxLength: 4 }), (parts) => {
+        const expected = new Map<string, number[]>()
+        const devices = parts.flat()
+        for (const each of devices) {
+          const [first, second] = each.by
+          const elements = Array.isArray(first) && first.length > 0 ? [...new Set(first)] : [first]
+          for (const element of elements) {
+            const key = JSON.stringify([[element], [second]])
+            const numbers = expected.get(key) ?? []
+            numbers.push(typeof each.metric === 'number' ? each.metric : Number.NaN)
+            expected.set(key, numbers)
+          }
+        }
+        const summary = together(parts)
+        expect(summary.devices).toBe(devices.length)
+        const groups = summary.groups()
+        expect(groups).toHaveLength(expected.size)
+        for (const [i, group] of groups.entries()) {
+          const numbers = expected.get(JSON.stringify(group.by.map((value) => [value]))) as number[]
+          expect(group.count).toBe(numbers.length)
+          expect(group.count).toBeLessThanOrEqual(groups[i - 1]?.count ?? Number.POSITIVE_INFINITY)
+          const sorted = numbers.filter((number) => !Number.isNaN(number)).sort((a, b) => a - b)
+          const [distribution] = group.metrics
+          expect(distribution?.count ?? 0).toBe(sorted.length)
+          if (distribution === undefined) continue
+          expect(distribution).toMatchObject({ min: sorted[0], max: sorted.at(-1), exact: true })
+          expect(distribution.percentiles.p90).toBe(sorted[Math.ceil(0.9 * sorted.length) - 1])
+        }
+      }),
+    )
+  })
+
+  it('tells percentiles of many values within 1 %', () => {
+    const numbers = fc.array(fc.double({ noNaN: true, min: -1e9, max: 1e9 }), { minLength: 1, maxLength: 40 })
+    fc.assert(
+      fc.property(numbers, fc.integer({ min: 20, max: 30 }), (some, times) => {
+        const all = Array.from({ length: times }, (_, i) => some.map((number) => number * (1 + i / 100))).flat()
+        const parts = [all.slice(0, 20), all.slice(20)].map((part) => part.map((of) => ({ by: [], metric: of })))
+        const [group] = together(parts).groups()
+        const distribution = group?.metrics[0]
+        const sorted = all.toSorted((a, b) => a - b)
+        for (const [name, share] of [
+          ['p50', 0.5],
+          ['p90', 0.9],
+          ['p99', 0.99],
+        ] as const) {
+          const exact = sorted[Math.ceil(share * all.length) - 1] as number
+          const told = distribution?.percentiles[name] as number
+          expect(Math.abs(told - exact)).toBeLessThanOrEqual(Math.abs(exact) * 0.0100001 + 1e-9)
+        }
+        expect(distribution?.exact).toBe(all.length <= 512)
+      }),
+    )
+  })
+})
