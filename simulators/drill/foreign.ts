@@ -81,7 +81,7 @@ export class ForeignKafka implements AsyncDisposable {
     const committed: (Committed | undefined)[] = []
     for (const { partition, offset, metadata } of found?.partitions ?? []) {
       const input = Number(offset)
-      committed[partition] = input < 0 ? undefined : { input, changelogEnd: Number(metadata ?? Number.NaN) }
+      committed[partition] = input < 0 ? undefined : { input, changelogEnd: endIn(metadata) }
     }
     return committed
   }
@@ -153,6 +153,12 @@ export class ForeignKafka implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#admin.disconnect()
   }
+}
+
+/** The changelog's end is the first word of the committed offset's metadata; NaN when there is none. */
+function endIn(metadata: string | null): number {
+  const [end = ''] = (metadata ?? '').split(' ', 1)
+  return /^\d+$/.test(end) ? Number(end) : Number.NaN
 }
 
 /** kafkajs gives the batch a record came in with it, which its types do not tell. */

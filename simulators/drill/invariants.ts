@@ -152,7 +152,9 @@ function offsetFits({ changelog, committed, changelogEnds }: Evidence): Invarian
   for (const what of changelog.unfit) findings.add(what)
   committed.forEach(({ input, changelogEnd }, partition) => {
     const end = changelogEnds[partition] ?? 0
-    if (changelogEnd > end) {
+    if (Number.isNaN(changelogEnd)) {
+      findings.add(`partition ${partition}: ${input} is committed without a changelog end`)
+    } else if (changelogEnd > end) {
       findings.add(
         `partition ${partition}: ${input} is committed with changelog end ${changelogEnd}, which ends at ${end}`,
       )

@@ -138,6 +138,7 @@ describe('the invariants of a drill', () => {
       [OWNER],
     ],
     ['an offset ahead of the changelog', sound({ committed: [{ input: 9, changelogEnd: 2 }] }), [AHEAD]],
+    ['an offset without a changelog end', sound({ committed: [{ input: 3, changelogEnd: Number.NaN }] }), [AHEAD]],
     ['an offset seen ahead of the changelog', sound({}, [first, record(1, status(), { input: 3 })], 1), [AHEAD]],
     ['a store that differs', sound({ copies: [{ ...copy, differing: 1, example: 'x' }] }), [STORE]],
     ['copies that differ', sound({ copies: [copy, { ...copy, role: 'standby', digest: 'b' }] }), [STORE]],
