@@ -7,7 +7,7 @@ import {
   MAX_ATTRIBUTES_BYTES,
   MAX_ATTRIBUTES_DEPTH,
 } from '../processor/contract/attributes.ts'
-import type { JsonObject } from '../processor/contract/json.ts'
+import { hasBackslashInName, type JsonObject } from '../processor/contract/json.ts'
 import { decodeStatus } from '../processor/contract/status.ts'
 import type { Api } from './app.ts'
 import { callerOf, maySee, type Scope } from './caller.ts'
@@ -93,9 +93,11 @@ function parseJson(_request: FastifyRequest, body: Buffer, done: (error: Error |
   const invalid = (message: string) => done(ProblemError.invalid([{ field: 'body', message }]))
   if (body.byteLength === 0) return invalid('is empty')
   if (!isUtf8(body)) return invalid('is not UTF-8')
+  const text = body.toString()
+  if (hasBackslashInName(text)) return invalid('has a name with a backslash, which no attribute may have')
   let json: unknown
   try {
-    json = JSON.parse(body.toString())
+    json = JSON.parse(text)
   } catch (error) {
     return invalid(`is not valid JSON: ${(error as Error).message}`)
   }

@@ -5,3 +5,30 @@ export type JsonObject = { [name: string]: Json }
 export function isObject(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
+
+/**
+ * Whether a name anywhere in the JSON `text` has a backslash as a character. Such text must not be parsed: once V8 13.6
+ * (Node 24) has met that name, JSON.parse takes other escaped names for it (`{"a":1,"\\n":1}` after `{"a":1,"\\\\":1}`),
+ * so that one device's names would become another's. Linear in the text; of text that is no JSON it says something.
+ */
+export function hasBackslashInName(text: string): boolean {
+  if (!text.includes('\\')) return false
+  for (let at = text.indexOf('"'); at >= 0; at = text.indexOf('"', at + 1)) {
+    let backslash = false
+    for (at++; at < text.length && text[at] !== '"'; at++) {
+      if (text[at] !== '\\') continue
+      at++
+      if (text[at] === '\\' || (text[at] === 'u' && text.slice(at + 1, at + 5).toLowerCase() === '005c'))
+        backslash = true
+    }
+    if (backslash && isName(text, at + 1)) return true
+  }
+  return false
+}
+
+/** Whether the string that ended before `at` is followed by a colon. */
+function isName(text: string, at: number): boolean {
+  let next = at
+  while (text[next] === ' ' || text[next] === '\n' || text[next] === '\r' || text[next] === '\t') next++
+  return text[next] === ':'
+}

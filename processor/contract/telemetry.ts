@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer'
-import { isObject, type Json, type JsonObject } from './json.ts'
+import { hasBackslashInName, isObject, type Json, type JsonObject } from './json.ts'
 import { HEADER_KIND, type Headers, type LogRecord, type NewRecord } from './record.ts'
 import { CONNECTIVITY_REASONS, type ConnectivityReason, type ConnectivityState } from './status.ts'
 import { isoTime, MAX_TIME_MS } from './time.ts'
@@ -144,8 +144,10 @@ function parse(bytes: Uint8Array): { value: Json } | RejectionReason {
   // Buffer.toString would quietly turn invalid bytes into U+FFFD.
   if (!isUtf8(bytes)) return 'not-utf8'
   const buffer = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const text = buffer.toString()
+  if (hasBackslashInName(text)) return 'bad-metric-name'
   try {
-    return { value: JSON.parse(buffer.toString()) as Json }
+    return { value: JSON.parse(text) as Json }
   } catch (error) {
     if (error instanceof SyntaxError) return 'not-json'
     throw error

@@ -58,6 +58,8 @@ describe('a rejected payload', () => {
     ['an empty name', { '': 1 }, 'bad-metric-name'],
     ['an empty name in a name', { a: { '': 1 } }, 'bad-metric-name'],
     ['an empty name over a name', { '': { a: 1 } }, 'bad-metric-name'],
+    ['a name with a backslash', '{"a":1,"\\\\":1}', 'bad-metric-name'],
+    ['a name with a backslash, otherwise written', '{"a":[{"x\\u005Cy" : 1}]}', 'bad-metric-name'],
     ['the name __proto__', '{"__proto__":1}', 'bad-metric-name'],
     ['a number beyond a double', '{"a":1e999}', 'bad-number'],
     ['a number beyond a double in an array', '{"a":[[-1e999]]}', 'bad-number'],
@@ -67,6 +69,13 @@ describe('a rejected payload', () => {
     ['a payload over the bound', padded(MAX_PAYLOAD_BYTES + 1), 'payload-too-large'],
   ])('is %s', (_name, value, expected) => {
     expect(reason(decodeRecord(record(value)))).toBe(expected)
+  })
+
+  it('keeps no name of one device from the names of another', () => {
+    expect(reason(decodeRecord(record('{"a":1,"\\\\":1}')))).toBe('bad-metric-name')
+    expect(decodeRecord(record('{"a":1,"\\n":"C:\\\\"}'))).toMatchObject({
+      readings: [{ names: ['a', '\n'], values: [1, 'C:\\'] }],
+    })
   })
 
   it('is one with a device id outside the grammar, or none', () => {
