@@ -40,6 +40,8 @@ export interface PlainStatus {
   /** `{"deviceId":…,"rev":` and from `},"connectivity":` to `"lastSeenAt":"`. */
   readonly head: string
   readonly middle: string
+  /** `,"attributes":…}`, or `}` alone. */
+  readonly tail: string
 }
 
 /** Kinds of device kept; when there are more, all are forgotten, and their devices keep theirs until they change. */
@@ -58,7 +60,6 @@ const CHUNK_BYTES = 256 * 1024
 /** Undefined when `status` is not plain. */
 export function plainOf(status: Status): PlainStatus | undefined {
   const { deviceId, reported, connectivity, counters, sequence, attributes } = status
-  if (attributes !== undefined) return undefined
   if (sequence !== undefined && (sequence.seen.length !== 1 || sequence.at === undefined)) return undefined
   const names: string[] = []
   const values: Scalar[] = []
@@ -89,6 +90,7 @@ export function plainOf(status: Status): PlainStatus | undefined {
     middle:
       `"}},"connectivity":{"state":"${state}","since":"${since}","reason":"${reason}","session":${session}` +
       `},"firstSeenAt":"${status.firstSeenAt}","lastSeenAt":"`,
+    tail: attributes === undefined ? '}' : `,"attributes":${JSON.stringify(attributes)}}`,
   }
 }
 
@@ -138,8 +140,9 @@ export function statusOf(plain: PlainStatus): Status {
 }
 
 /** At least the bytes that `plain` is encoded to. */
-function boundOf({ shape, head, middle }: PlainStatus): number {
-  let bytes = head.length + middle.length + REST_BYTES
+function boundOf({ shape, head, middle, tail }: PlainStatus): number {
+  // UTF-8 takes at most three bytes per UTF-16 code unit.
+  let bytes = head.length + middle.length + tail.length * 3 + REST_BYTES
   for (const before of shape.before) bytes += before.length + METRIC_BYTES
   return bytes
 }
@@ -166,13 +169,17 @@ function write(plain: PlainStatus, into: Buffer, start: number): number {
   at = writeInteger(into, writeBytes(into, at, LATE), plain.late)
   at = writeInteger(into, writeBytes(into, at, DUPLICATES), plain.duplicates)
   at = writeInteger(into, writeBytes(into, at, SKEWED), plain.skewed)
-  if (plain.high === undefined) return writeBytes(into, at, END)
+  if (plain.high === undefined) return writeTail(into, writeBytes(into, at, END), plain)
   at = writeInteger(into, writeBytes(into, at, SEQUENCE), plain.low)
   into[at++] = COMMA
   at = writeInteger(into, at, plain.high)
   at = writeInteger(into, writeBytes(into, at, SESSION), plain.sequenceSession)
   at = writeText(into, writeBytes(into, at, AT), plain.sequenceAt)
-  return writeBytes(into, at, SEQUENCE_END)
+  return writeTail(into, writeBytes(into, at, SEQUENCE_END), plain)
+}
+
+function writeTail(into: Buffer, at: number, { tail }: PlainStatus): number {
+  return tail.length === 1 ? writeText(into, at, tail) : at + into.write(tail, at)
 }
 
 /** Of a time in ISO 8601, as `isoTime` gives it. */
@@ -187,8 +194,8 @@ const DUPLICATES = Buffer.from(',"duplicates":')
 const SKEWED = Buffer.from(',"skewed":')
 const SEQUENCE = Buffer.from('},"sequence":{"seen":[[')
 const SESSION = Buffer.from(']],"session":')
-const SEQUENCE_END = Buffer.from('"}}')
-const END = Buffer.from('}}')
+const SEQUENCE_END = Buffer.from('"}')
+const END = Buffer.from('}')
 
 function shapeOf(names: readonly string[]): Shape {
   // A fleet's devices are mostly of one kind.

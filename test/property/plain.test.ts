@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { fold } from '../../processor/contract/fold.ts'
+import type { JsonObject } from '../../processor/contract/json.ts'
 import { advance, PlainEncoder, plainOf, statusOf } from '../../processor/contract/plain.ts'
 import { decodeStatus, encodeStatus, type Status } from '../../processor/contract/status.ts'
 import { type Decoded, decodeRecord } from '../../processor/contract/telemetry.ts'
@@ -46,19 +47,25 @@ const messages = fc
     })
   })
 
+/** As parsed: text has no -0. */
+const attributes: fc.Arbitrary<JsonObject> = fc
+  .dictionary(fc.constantFrom('site', 'Größe', '漢'), scalar, { minKeys: 1, noNullPrototype: true })
+  .map((json) => JSON.parse(JSON.stringify(json)) as JsonObject)
+
 const copy = (status: Status): Status => decodeStatus(encodeStatus(status))
 
 /** Folds both ways beside each other; how many records the plain way could do. */
-function compare(records: readonly LogRecord[]): number {
+function compare(records: readonly LogRecord[], attributes?: JsonObject): number {
   let status: Status | undefined
   let advanced = 0
   for (const record of records) {
     const decoded: Decoded = decodeRecord({ ...record, key: 'd' })
-    if (decoded.kind === 'rejected' || decoded.kind === 'write') continue
+    if (decoded.kind === 'rejected') continue
     const plain = status === undefined ? undefined : plainOf(status)
     const before = plain && statusOf(plain)
     if (plain !== undefined) expect(before).toEqual(status)
     status = fold(status, 'd', decoded)
+    if (plain === undefined && status !== undefined && attributes !== undefined) status.attributes = attributes
     if (plain === undefined) continue
     if (advance(plain, decoded)) {
       expect(new PlainEncoder().encode(plain, 0).toString()).toBe(encodeStatus(status as Status).toString())
@@ -75,8 +82,8 @@ describe('a plain status', () => {
   it('becomes what fold makes of it, to the byte, or is left as it was', () => {
     let advanced = 0
     fc.assert(
-      fc.property(messages, (records) => {
-        advanced += compare(records)
+      fc.property(messages, fc.option(attributes, { nil: undefined }), (records, given) => {
+        advanced += compare(records, given)
       }),
       { numRuns: 500 },
     )
