@@ -55,7 +55,7 @@ const attributes: fc.Arbitrary<JsonObject> = fc
 const copy = (status: Status): Status => decodeStatus(encodeStatus(status))
 
 /** Folds both ways beside each other; how many records the plain way could do. */
-function compare(records: readonly LogRecord[], attributes?: JsonObject): number {
+function compare(records: readonly LogRecord[], held?: JsonObject): number {
   let status: Status | undefined
   let advanced = 0
   for (const record of records) {
@@ -65,7 +65,7 @@ function compare(records: readonly LogRecord[], attributes?: JsonObject): number
     const before = plain && statusOf(plain)
     if (plain !== undefined) expect(before).toEqual(status)
     status = fold(status, 'd', decoded)
-    if (plain === undefined && status !== undefined && attributes !== undefined) status.attributes = attributes
+    if (plain === undefined && status !== undefined && held !== undefined) status.attributes = held
     if (plain === undefined) continue
     if (advance(plain, decoded)) {
       expect(new PlainEncoder().encode(plain, 0).toString()).toBe(encodeStatus(status as Status).toString())
