@@ -6,6 +6,7 @@ import type { Position } from '../processor/contract/position.ts'
 import type {
   Answer,
   Copy,
+  Freshness,
   Listing,
   Owner,
   OwnerMap,
@@ -109,15 +110,15 @@ export class RoutedReader implements StatusReader {
   }
 
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing> {
-    return this.#ask(partition, (reader) => reader.list(partition, after, limit))
+    return this.#ask(partition, (reader) => reader.list(partition, after, limit), freshnessIn)
   }
 
   search(question: SearchQuestion): Promise<SearchSlice> {
-    return this.#ask(question.partition, (reader) => reader.search(question))
+    return this.#ask(question.partition, (reader) => reader.search(question), freshnessIn)
   }
 
   summarize(question: SummaryQuestion): Promise<SummarySlice> {
-    return this.#ask(question.partition, (reader) => reader.summarize(question))
+    return this.#ask(question.partition, (reader) => reader.summarize(question), freshnessIn)
   }
 
   get partitionCount(): number {
@@ -182,24 +183,29 @@ export class RoutedReader implements StatusReader {
     }
   }
 
-  async #readMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
-    const answers = await this.#ask(partition, (reader) => reader.getMany(partition, deviceIds))
-    // The map may say owner where a standby is by now: the answer is good, the map is not.
-    if (answers[0]?.freshness.servedBy === 'standby') this.#owners.hint()
-    return answers
+  #readMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
+    return this.#ask(
+      partition,
+      (reader) => reader.getMany(partition, deviceIds),
+      (answers) => answers[0]?.freshness,
+    )
   }
 
   /**
    * Asks the owner; if it cannot answer, the owner by a new map, then the standbys. While the map is too young to be
    * loaded again the standbys come first: an answer a little older is better than a late one.
    */
-  async #ask<T>(partition: number, question: (reader: PartitionReader) => Promise<T>): Promise<T> {
+  async #ask<T>(
+    partition: number,
+    question: (reader: PartitionReader) => Promise<T>,
+    freshnessOf: (answer: T) => Freshness | undefined,
+  ): Promise<T> {
     const failures: TidemarkError[] = []
-    const attempt = async (copies: readonly (Owner | undefined)[]): Promise<{ answer: T } | undefined> => {
+    const attempt = async (copies: readonly (Owner | undefined)[]): Promise<{ answer: T; by: Owner } | undefined> => {
       for (const copy of copies) {
         if (copy === undefined) continue
         try {
-          return { answer: await this.#askMember(copy, question) }
+          return { answer: await this.#askMember(copy, question), by: copy }
         } catch (error) {
           if (!(error instanceof TidemarkError)) throw error
           failures.push(error)
@@ -207,7 +213,7 @@ export class RoutedReader implements StatusReader {
       }
       return undefined
     }
-    const known = (await this.#owners.current()).get(partition)
+    let known = (await this.#owners.current()).get(partition)
     let found = await attempt([known?.active])
     if (found === undefined && !this.#owners.renewable) found = await attempt(known?.standbys ?? [])
     const { now } = this.#options
@@ -215,11 +221,34 @@ export class RoutedReader implements StatusReader {
     for (let i = 0; found === undefined && i < this.#attempts; i++) {
       // While the group does not answer, every map takes its time, and is the old one.
       if (i > 0 && now() - began > this.#answerWithinMs) break
-      const renewed = (await this.#owners.renew()).get(partition)
-      found = await attempt([renewed?.active, ...(renewed?.standbys ?? [])])
+      known = (await this.#owners.renew()).get(partition)
+      found = await attempt([known?.active, ...(known?.standbys ?? [])])
     }
     if (found === undefined) throw this.#unavailable(partition, failures)
-    return found.answer
+    const { answer, by } = found
+    if (freshnessOf(answer)?.servedBy !== 'standby') return answer
+    // The map may say owner where a standby is by now: the answer is good, the map is not.
+    this.#owners.hint()
+    const others = by === known?.active ? known.standbys : []
+    return others.length === 0 ? answer : this.#furthest(answer, others, question, freshnessOf)
+  }
+
+  /** An owner that restores may be far behind a standby, or behind the owner that it was before. */
+  async #furthest<T>(
+    first: T,
+    others: readonly Owner[],
+    question: (reader: PartitionReader) => Promise<T>,
+    freshnessOf: (answer: T) => Freshness | undefined,
+  ): Promise<T> {
+    const answers = await Promise.allSettled(others.map((other) => this.#askMember(other, question)))
+    const reached = (answer: T): number => freshnessOf(answer)?.changelog ?? -1
+    let best = first
+    for (const answer of answers) {
+      if (answer.status === 'fulfilled') {
+        if (reached(answer.value) > reached(best)) best = answer.value
+      } else if (!(answer.reason instanceof TidemarkError)) throw answer.reason
+    }
+    return best
   }
 
   async #askMember<T>(member: Owner, question: (reader: PartitionReader) => Promise<T>): Promise<T> {
@@ -246,6 +275,10 @@ export class RoutedReader implements StatusReader {
     const message = `no copy of partition ${partition} can answer now: ${reason}`
     return new UnavailableError('PARTITION_UNAVAILABLE', message, retryAfter, failures.at(-1))
   }
+}
+
+function freshnessIn({ freshness }: { readonly freshness: Freshness }): Freshness {
+  return freshness
 }
 
 /** Two members may hold themselves for the owner while a partition moves; then the map decides, then who is further. */

@@ -94,6 +94,8 @@ export class MemoryMember implements PartitionReader {
   listAtMost = Number.POSITIVE_INFINITY
   /** How far its copies are, and what it knows of writes. */
   offset = 7
+  /** It owns, and does not hold all of the changelog yet. */
+  restoring = false
   readonly outcomes = new Map<number, Outcome>()
   /** For how long it was asked to hold each question, ms. */
   readonly held: number[] = []
@@ -168,6 +170,7 @@ export class MemoryMember implements PartitionReader {
     await this.fault?.()
     const servedBy = this.roles.get(partition)
     if (servedBy === undefined) throw new UnavailableError('NOT_OWNER', `partition ${partition} has no copy here`)
-    return { partition, offset: this.offset, changelog: 5, lag: 1, servedBy }
+    const { offset, restoring } = this
+    return { partition, offset, changelog: offset - 2, lag: 1, servedBy: restoring ? 'standby' : servedBy }
   }
 }

@@ -50,6 +50,24 @@ describe('RoutedReader', () => {
     expect(freshness.servedBy).toBe('standby')
   })
 
+  it('has the copy that is furthest answer while the owner restores', async () => {
+    const [a, b] = [fleet.member('a'), fleet.member('b')]
+    a.restoring = true
+    a.offset = 5
+    const reader = routed(fleet)
+    expect((await reader.get(DEVICE)).freshness).toMatchObject({ offset: 7, servedBy: 'standby' })
+    expect((await reader.listPartition(PARTITION, undefined, 10)).freshness.offset).toBe(7)
+    a.offset = 8
+    expect((await reader.get(DEVICE)).freshness.offset).toBe(8)
+    a.offset = 5
+    b.fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'gone'))
+    expect((await reader.get(DEVICE)).freshness.offset).toBe(5)
+    a.restoring = false
+    const { asked } = b
+    expect((await reader.get(DEVICE)).freshness).toMatchObject({ offset: 5, servedBy: 'owner' })
+    expect(b.asked).toBe(asked)
+  })
+
   it('asks the standby when the owner cannot be reached, and when there is no owner', async () => {
     const reader = routed(fleet, { connect: (owner) => (owner.instance === 'a' ? undefined : fleet.connect(owner)) })
     expect((await reader.get(DEVICE)).freshness.servedBy).toBe('standby')
