@@ -23,7 +23,7 @@ export function changesRoutes(api: Api, streams: ChangeStreams): void {
 
   api.get('/v1/changes', { schema: CHANGES, config: READ }, async (request, reply) => {
     const { q, snapshot, lastEventId } = request.query
-    const subject = subjectOf(q ?? '')
+    const subject = subjectOf(q)
     return await stream(streams, request, reply, { subject, snapshot, lastEventId })
   })
 
@@ -36,7 +36,7 @@ export function changesRoutes(api: Api, streams: ChangeStreams): void {
 }
 
 /** Throws ProblemError with the place of what is wrong in the query. */
-function subjectOf(q: string): StreamRequest['subject'] {
+function subjectOf(q: string | undefined): StreamRequest['subject'] {
   const query = queryOf(q)
   const matching = query.root.kind === 'all' ? undefined : (status: Status): boolean => matches(query, status)
   return { text: printQuery(query), matches: matching }

@@ -13,8 +13,8 @@ export const Q = Type.Optional(
   }),
 )
 
-/** Throws ProblemError that tells the place of what is wrong. */
-export function queryOf(text: string): Query {
+/** Absent: all. Throws ProblemError that tells the place of what is wrong. */
+export function queryOf(text = ''): Query {
   try {
     return parseQuery(text)
   } catch (error) {

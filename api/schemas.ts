@@ -116,7 +116,7 @@ const Problem = Type.Object(
 
 const DevicePage = Type.Object(
   {
-    items: Type.Array(Type.Ref('Device#')),
+    items: Type.Array(Type.Union([Type.Ref('Device#'), Type.Ref('DevicePart#')])),
     nextCursor: Type.Optional(Type.String({ description: 'Where the next page begins; absent on the last page.' })),
     complete: Type.Optional(
       Type.Literal(false, { description: 'The time was over before all that had to be examined was; see `reason`.' }),

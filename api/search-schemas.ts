@@ -1,22 +1,14 @@
 import { Type } from 'typebox'
-import { MAX_QUERY_LENGTH } from '../processor/contract/search-query.ts'
 import { MAX_CURSOR } from './cursor.ts'
 import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers } from './documentation.ts'
+import { Q } from './query.ts'
+import { Fields } from './schemas.ts'
 
 /** The shapes of `api/search.ts`. */
 
 export const DEFAULT_LIMIT = 100
 
-const Q = Type.Optional(
-  Type.String({
-    maxLength: MAX_QUERY_LENGTH,
-    description:
-      'Which devices: Lucene\'s syntax without boosts, fuzziness and regular expressions. `field:value`, `field:"a phrase"`, `field:>=5`, `field:[1 TO 5}`, `field:a*b?`, `field:*` (the field is there), `field:(a OR b)`, AND, OR, NOT, parentheses; what stands side by side is joined by AND; a bare word is in the device id. Absent: all.',
-    examples: ['connectivity.state:offline AND reported.battery:<20 AND attributes.site:k1'],
-  }),
-)
-
-const Fields = (description: string, example: string) =>
+const FieldNames = (description: string, example: string) =>
   Type.Optional(Type.String({ minLength: 1, maxLength: 1024, description, examples: [example] }))
 
 export const LIST_DEVICES = {
@@ -37,6 +29,7 @@ export const LIST_DEVICES = {
           examples: ['-lastSeenAt'],
         }),
       ),
+      fields: Type.Optional(Fields),
       limit: Type.Optional(
         Type.Integer({ minimum: 1, maximum: 1000, default: DEFAULT_LIMIT, description: 'Most devices in the page.' }),
       ),
@@ -105,8 +98,8 @@ export const SUMMARIZE_FLEET = {
   querystring: Type.Object(
     {
       q: Q,
-      by: Fields('Up to 4 fields to group by, with commas between them.', 'connectivity.state,attributes.type'),
-      metric: Fields('Up to 4 fields whose numbers are told of in each group.', 'reported.temperature'),
+      by: FieldNames('Up to 4 fields to group by, with commas between them.', 'connectivity.state,attributes.type'),
+      metric: FieldNames('Up to 4 fields whose numbers are told of in each group.', 'reported.temperature'),
     },
     { additionalProperties: false },
   ),

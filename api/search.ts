@@ -1,11 +1,11 @@
+import { setImmediate } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { FIELD_NAMES, type Field, parseField } from '../processor/contract/field.ts'
 import type { Json } from '../processor/contract/json.ts'
 import { type Order, parseOrder } from '../processor/contract/order.ts'
 import type { StatusReader } from '../processor/contract/query.ts'
 import { MAX_SUMMARY_FIELDS, type Place } from '../processor/contract/search.ts'
-import { parseQuery } from '../processor/contract/search-parser.ts'
-import { type Query, QuerySyntaxError } from '../processor/contract/search-query.ts'
+import type { Query } from '../processor/contract/search-query.ts'
 import type { Distribution, Summary } from '../processor/contract/summary.ts'
 import type { Api } from './app.ts'
 import { callerOf, type Scope } from './caller.ts'
@@ -14,8 +14,10 @@ import { type FoundDevice, type FoundPage, searchFleet, summarizeFleet } from '.
 import type { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
 import { ProblemError } from './problem.ts'
+import { type Projection, projectionOf } from './projection.ts'
+import { queryOf } from './query.ts'
 import { COUNT_DEVICES, DEFAULT_LIMIT, LIST_DEVICES, SUMMARIZE_FLEET } from './search-schemas.ts'
-import { freshnessMember, shownFreshness, spliceStatus } from './splice.ts'
+import { freshnessMember, shownFreshness } from './splice.ts'
 
 export interface SearchRoutes {
   readonly reader: StatusReader
@@ -27,6 +29,8 @@ export interface SearchRoutes {
 
 const JSON_TYPE = 'application/json; charset=utf-8'
 const READ: { readonly scope: Scope } = { scope: 'devices:read' }
+/** Bytes of statuses made into text before others get their turn: some milliseconds when they are parsed. */
+const MAX_TURN_BYTES = 256 * 1024
 const DEVICE_ID = parseOrder('deviceId') as Order
 
 /** Questions about the whole fleet: lists, counts, summaries. */
@@ -38,7 +42,8 @@ export function searchRoutes(api: Api, { reader, searches, limits, now }: Search
   }
 
   api.get('/v1/devices', { schema: LIST_DEVICES, config: READ }, async (request, reply) => {
-    const { q, sort, limit = DEFAULT_LIMIT, cursor } = request.query
+    const { q, sort, fields, limit = DEFAULT_LIMIT, cursor } = request.query
+    const projection = projectionOf(fields)
     const query = queryOf(q)
     const order = orderOf(sort)
     const after = placeOf(cursor, query, order)
@@ -49,7 +54,7 @@ export function searchRoutes(api: Api, { reader, searches, limits, now }: Search
     const nextCursor = next === undefined ? undefined : encodeCursor(next, query, order)
     if (nextCursor !== undefined) reply.header('link', `<${nextPage(request, nextCursor)}>; rel="next"`)
     reply.header('content-type', JSON_TYPE)
-    const members = [`"items":[${items.map(deviceText).join(',')}]`]
+    const members = [`"items":[${(await deviceTexts(items, projection)).join(',')}]`]
     if (nextCursor !== undefined) members.push(`"nextCursor":"${nextCursor}"`)
     if (!complete) members.push(`"complete":false,"reason":${JSON.stringify(cutShort(limits))}`)
     return `{${members.join(',')}}`
@@ -82,9 +87,19 @@ export function searchRoutes(api: Api, { reader, searches, limits, now }: Search
   })
 }
 
-/** The one place where a found device becomes the text of an answer. */
-function deviceText({ status, freshness }: FoundDevice): string {
-  return spliceStatus(status, freshnessMember(freshness))
+/** The texts of an answer; others get their turn between them. */
+async function deviceTexts(items: readonly FoundDevice[], projection: Projection): Promise<string[]> {
+  const texts: string[] = []
+  let turnBytes = 0
+  for (const { status, freshness } of items) {
+    texts.push(`${projection(status)},${freshnessMember(freshness)}}`)
+    turnBytes += status.byteLength
+    if (turnBytes > MAX_TURN_BYTES) {
+      turnBytes = 0
+      await setImmediate()
+    }
+  }
+  return texts
 }
 
 /** One device is always given, so that paging goes on. */
@@ -101,16 +116,6 @@ function nextPage(request: FastifyRequest, cursor: string): string {
   const parameters = new URLSearchParams(request.query as Record<string, string>)
   parameters.set('cursor', cursor)
   return `/v1/devices?${parameters.toString()}`
-}
-
-function queryOf(text = ''): Query {
-  try {
-    return parseQuery(text)
-  } catch (error) {
-    if (!(error instanceof QuerySyntaxError)) throw error
-    const { position, message } = error
-    throw ProblemError.invalid([{ field: 'q', message: `at character ${position + 1}: ${message}`, position }])
-  }
 }
 
 function orderOf(text: string | undefined): Order {

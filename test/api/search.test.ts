@@ -187,6 +187,8 @@ describe('GET /v1/devices?q=', () => {
     ['/v1/devices?q=nofield:1', 'q', 0],
     [`/v1/devices?q=${'x'.repeat(2049)}`, 'q', undefined],
     ['/v1/devices?q=a&q=b', 'q', undefined],
+    ['/v1/devices?fields=', 'fields', undefined],
+    ['/v1/devices?fields=rev,nofield', 'fields', undefined],
     ['/v1/devices?sort=foo', 'sort', undefined],
     ['/v1/devices?sort=reported', 'sort', undefined],
     ['/v1/devices?sort=', 'sort', undefined],
@@ -203,6 +205,28 @@ describe('GET /v1/devices?q=', () => {
     const { status, body } = await ask(on.api, path)
     expect(status).toBe(400)
     expect(body.errors[0]).toMatchObject({ field, ...(position === undefined ? {} : { position }) })
+  })
+
+  it('shows the fields that are asked for, on every page, whatever it is ordered by', async () => {
+    for (let i = 0; i < 5; i++) on.fleet.putStatus(device(`d${i}`, i, i === 0 ? undefined : { site: `k${i}` }))
+    const fields = 'attributes.site,reported.battery.at'
+    let url = `/v1/devices?${parameters({ q: 'rev:1', sort: '-reported.battery', limit: 2, fields })}`
+    const seen: unknown[] = []
+    for (;;) {
+      const { body, headers } = await ask(on.api, url)
+      for (const { freshness, ...shown } of body.items) {
+        expect(freshness).toMatchObject({ servedBy: 'owner' })
+        seen.push(shown)
+      }
+      const next = headers.link?.match(/^<(.*)>; rel="next"$/)?.[1]
+      if (next === undefined) break
+      url = next
+    }
+    const reported = { battery: { at: AT } }
+    const sites = [4, 3, 2, 1].map((i) => ({ deviceId: `d${i}`, attributes: { site: `k${i}` }, reported }))
+    expect(seen).toEqual([...sites, { deviceId: 'd0', reported }])
+    const { body } = await ask(on.api, '/v1/devices?fields=rev,nofield')
+    expect(body.errors[0]?.message).toContain('"nofield" is no field')
   })
 
   it('refuses a cursor of another query or sort', async () => {
