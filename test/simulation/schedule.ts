@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import pino from 'pino'
 import { UnavailableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { Answer, PartitionReader } from '../../processor/contract/query.ts'
@@ -11,7 +10,7 @@ import { type LevelStore, LevelStores } from '../../processor/store/level.ts'
 import { type Disk, SimulatedLevel } from './disk.ts'
 import { canonical, checkCommits, Expected, replay, type Seen, type Statuses, same } from './oracle.ts'
 import { Scheduler } from './scheduler.ts'
-import { PARTITIONS, World } from './world.ts'
+import { LOGGER, PARTITIONS, World } from './world.ts'
 
 /** Steps between two disturbances, on average. */
 const STEPS_BETWEEN = 25
@@ -272,7 +271,7 @@ export class Schedule {
     const { log } = this.#world
     const db = new SimulatedLevel<string, Buffer>(disk, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
     const identity = log?.identity ?? { cluster: '', telemetry: '', status: '', partitions: 0 }
-    const stores = await LevelStores.open(db, { identity, logger: pino({ enabled: false }) })
+    const stores = await LevelStores.open(db, { identity, logger: LOGGER })
     return stores.store(partition)
   }
 

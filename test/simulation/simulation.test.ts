@@ -17,7 +17,8 @@ interface Outcome {
 function simulate(...args: string[]): Promise<Outcome> {
   const program = join(import.meta.dirname, 'run.ts')
   return new Promise((resolve) => {
-    execFile(process.execPath, [program, ...args], (error, stdout, stderr) => {
+    // What a step leaves is garbage soon: a larger nursery collects it in passing.
+    execFile(process.execPath, ['--max-semi-space-size=64', program, ...args], (error, stdout, stderr) => {
       resolve({ code: error === null ? 0 : Number(error.code ?? -1), output: stdout + stderr })
     })
   })

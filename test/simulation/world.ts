@@ -10,7 +10,9 @@ import type { Process, Scheduler } from './scheduler.ts'
 
 export const PARTITIONS = 2
 const NAMES = ['a', 'b', 'c'] as const
-const LOGGER = pino({ enabled: false })
+export const LOGGER = pino({ enabled: false })
+/** Of all processors there ever were: their making costs more than the rest of a life. */
+const REGISTRY = new Registry()
 /** Small, so that restores, evictions from the cache and bounds of batches happen in a schedule of some hundred steps. */
 const LIMITS = { batchRecords: 3, changelogRecords: 2, cacheEntries: 3 }
 
@@ -123,7 +125,7 @@ export class World {
         folder: 'simulated',
         database: () => new SimulatedLevel(seat.disk, { keyEncoding: 'utf8', valueEncoding: 'buffer' }),
         logger: LOGGER,
-        registry: new Registry(),
+        registry: REGISTRY,
         now: () => scheduler.now,
         sleep: (ms, signal) => scheduler.sleep(ms, signal),
         limits: LIMITS,
