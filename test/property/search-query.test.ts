@@ -56,7 +56,7 @@ describe('any query', () => {
           }
         },
       ),
-      { numRuns: 5000 },
+      { numRuns: 2000 },
     )
   })
 })

@@ -9,7 +9,7 @@ describe('encodeStatus', () => {
       fc.property(anyStatus, (any) => {
         expect(encodeStatus(any).toString()).toBe(JSON.stringify(any))
       }),
-      { numRuns: 1000 },
+      { numRuns: 300 },
     )
   })
 

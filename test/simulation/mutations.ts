@@ -34,8 +34,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   },
   'an append is acknowledged before it is written': {
     file: 'processor/log/embedded-writer.ts',
-    find: "this.#queue.push({ kind: 'append', topic, records, bytes, resolve, reject })",
-    replace: "resolve(); this.#queue.push({ kind: 'append', topic, records, bytes, resolve, reject })",
+    find: "this.#queue.push({ kind: 'append',",
+    replace: "resolve(); this.#queue.push({ kind: 'append',",
   },
   'a later append is written first': {
     file: 'processor/log/embedded-writer.ts',
@@ -49,13 +49,13 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   },
   'a restore stops before its end': {
     file: 'processor/changelog.ts',
-    find: 'if (copy.arrived && until !== undefined) return true',
+    find: 'if (following.arrived && until !== undefined) return true',
     replace: 'if (until !== undefined) return true',
   },
   'a reader is shown what is not committed': {
     file: 'processor/task.ts',
-    find: 'entry.batch <= this.#stored',
-    replace: 'entry.batch > 0',
+    find: 'entry.batch > this.#stored',
+    replace: 'entry.batch < 0',
   },
   'a cached status outlives the claim': {
     file: 'processor/store/cache.ts',
