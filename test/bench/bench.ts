@@ -1,12 +1,14 @@
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { API_PARTS, apiVersions, measureApi } from './api.ts'
 import { EMBEDDED_PARTS, measureEmbedded } from './embedded.ts'
 import { type Figure, passes, table } from './figure.ts'
 import { KAFKA_PARTS, kafkaVersions, measureKafka } from './kafka/kafka.ts'
 import { describe, machine } from './machine.ts'
 
-const USAGE = `usage: npm run bench -- embedded|kafka [--only PART,…] [--quick] [--json FILE] [--profile FOLDER]
+const USAGE = `usage: npm run bench -- embedded|api|kafka [--only PART,…] [--quick] [--json FILE] [--profile FOLDER]
   --only     of embedded: ${EMBEDDED_PARTS.join(',')}
+             of api: ${API_PARTS.join(',')}
              of kafka: ${KAFKA_PARTS.join(',')}
   --quick    small sizes, to see that it works: the figures mean little
   --profile  the CPU profiles (.cpuprofile) of the measured processes go there`
@@ -30,6 +32,7 @@ interface Bench {
 
 const BENCHES: Readonly<Record<string, Bench>> = {
   embedded: { parts: EMBEDDED_PARTS, measure: measureEmbedded, versions: async () => ({}) },
+  api: { parts: API_PARTS, measure: measureApi, versions: apiVersions },
   kafka: { parts: KAFKA_PARTS, measure: measureKafka, versions: kafkaVersions },
 }
 

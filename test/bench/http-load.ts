@@ -6,6 +6,8 @@ export interface HttpLoad {
   readonly connections: number
   readonly seconds: number
   readonly paths: readonly string[]
+  /** With them each request is a POST of one as JSON, all to the first path. */
+  readonly bodies?: readonly string[]
   /**
    * Requests a second over all connections, at set times: one that an earlier answer held up counts from when it was due.
    * Default: as many as can be.
@@ -25,12 +27,17 @@ const OK = Buffer.from('HTTP/1.1 200')
 const LENGTH = Buffer.from('\r\ncontent-length: ')
 
 /**
- * GETs over kept connections, the next on each as soon as the last is answered. autocannon spends more of a core on a
+ * Requests over kept connections, the next on each as soon as the last is answered. autocannon spends more of a core on a
  * request than the server under test does (measured: 22 µs), so at these rates it would measure itself.
  * Rejects when an answer is not 200 or has no length, or a connection fails.
  */
-export async function httpLoad({ port, connections, seconds, paths, rate }: HttpLoad): Promise<HttpLoadReport> {
-  const requests = paths.map((path) => Buffer.from(`GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\n\r\n`))
+export async function httpLoad({ port, connections, seconds, paths, bodies, rate }: HttpLoad): Promise<HttpLoadReport> {
+  const host = `HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\n`
+  const requests =
+    bodies?.map((body) => {
+      const about = `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n`
+      return Buffer.from(`POST ${paths[0]} ${host}${about}\r\n${body}`)
+    }) ?? paths.map((path) => Buffer.from(`GET ${path} ${host}\r\n`))
   const latency = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
   const start = performance.now()
   const end = start + seconds * 1000
