@@ -122,11 +122,16 @@ class Lane {
     const { query, within, order, isOver } = this.#options
     let items: FoundDevice[] = []
     let more = false
+    let bound: Place | undefined
     for (let from: string | undefined; !this.#ended && !this.cut; ) {
       const question = { partition: this.#partition, query, within, order, after: this.#after, from, limit: wanted }
       const slice = await this.#reader.search(question)
       const found = slice.items.map(({ deviceId, status }) => this.#found(deviceId, status, slice.freshness))
       items = merge(items, found, order.descending)
+      // What this slice left out comes after its last: nothing found beyond that can be told yet.
+      const last = slice.more ? found.at(-1) : undefined
+      if (last !== undefined && (bound === undefined || compare(order.descending, last, bound) < 0)) bound = last
+      if (bound !== undefined) items = upTo(items, bound, order.descending)
       more ||= slice.more || items.length > wanted
       items.length = Math.min(items.length, wanted)
       if (slice.next === undefined) {
@@ -150,9 +155,14 @@ class Lane {
   }
 }
 
-function merge(a: FoundDevice[], b: FoundDevice[], descending: boolean): FoundDevice[] {
-  if (a.length === 0) return b
-  return b.length === 0 ? a : [...a, ...b].sort((x, y) => compare(descending, x, y))
+/** Each device once: one that changed may have been found where it was and where it is. */
+function merge(a: readonly FoundDevice[], b: readonly FoundDevice[], descending: boolean): FoundDevice[] {
+  const byId = new Map([...a, ...b].map((found) => [found.deviceId, found]))
+  return Array.from(byId.values()).sort((x, y) => compare(descending, x, y))
+}
+
+function upTo(items: FoundDevice[], bound: Place, descending: boolean): FoundDevice[] {
+  return items.filter((found) => compare(descending, found, bound) <= 0)
 }
 
 export interface SummaryOptions extends Selection {

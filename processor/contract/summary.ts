@@ -133,7 +133,10 @@ export class Summary {
   }
 
   #group(by: readonly (Json | undefined)[], devices: number): Group | undefined {
-    const key = by.length === 1 && typeof by[0] === 'string' ? `"${by[0]}` : JSON.stringify(by.map((value) => [value]))
+    const key =
+      by.length === 1 && typeof by[0] === 'string'
+        ? `"${by[0]}`
+        : JSON.stringify(by.map((value) => (value === undefined ? [] : [value])))
     const known = this.#groups.get(key)
     if (known !== undefined) return known
     if (this.#groups.size >= MAX_GROUPS) {

@@ -85,6 +85,10 @@ interface Measured {
   readonly p99: number
 }
 
+function median(values: readonly number[]): number {
+  return percentiles(values).p50
+}
+
 /** Medians over the rounds; `ratio`: that of product to peer within a round. */
 async function inTurn(
   ports: Ports,
@@ -96,7 +100,6 @@ async function inTurn(
     products.push(await httpLoad({ ...load, port: ports.product }))
     peers.push(await httpLoad({ ...load, port: ports.peer }))
   }
-  const median = (values: readonly number[]): number => percentiles(values).p50
   const measured = (reports: readonly HttpLoadReport[]): Measured => ({
     perSecond: median(reports.map(({ perSecond }) => perSecond)),
     p99: median(reports.map(({ ms }) => ms.p99)),
