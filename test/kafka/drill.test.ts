@@ -50,12 +50,6 @@ describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_00
     expect(said).toMatch(new RegExp(`${name}: all \\d+ invariants held, [1-9]`))
   })
 
-  test('a product in which the fenced commit all the same is found out', async () => {
-    const { code, said } = await drill('freeze', ...entry('unfenced.ts'))
-    expect(code, said).toBe(1)
-    expect(said).toMatch(/BROKEN {2}no two owners of a partition commit/)
-  })
-
   test('a product that commits an offset without its changelog is found out', async () => {
     const { code, said } = await drill('kill', ...entry('offset-alone.ts'))
     expect(code, said).toBe(1)
