@@ -11,7 +11,7 @@ export const LAST = '\x7f'
 
 export type Entry = readonly [deviceId: string, status: Uint8Array]
 
-/** Entries of the first read. */
+/** Entries of the first read, when nobody knows better. */
 const FIRST_READ = 64
 /** Aim of one read, bytes of statuses. */
 const READ_BYTES = 1024 * 1024
@@ -25,17 +25,24 @@ export class Scan {
   #size: number
   #ahead: Promise<Entry[]> | undefined
 
-  /** `ranges`: ascending, apart. `maxRead`: entries of one read; there are fewer when they are large. */
+  /**
+   * `ranges`: ascending, apart. `maxRead`: entries of one read; there are fewer when they are large. `first`: of the first
+   * read.
+   */
   constructor(
     store: Pick<StateStore, 'between'>,
     ranges: readonly IdRange[],
-    { backwards = false, maxRead }: { readonly backwards?: boolean; readonly maxRead: number },
+    {
+      backwards = false,
+      maxRead,
+      first = FIRST_READ,
+    }: { readonly backwards?: boolean; readonly maxRead: number; readonly first?: number | undefined },
   ) {
     this.#store = store
     this.#backwards = backwards
     this.#ranges = backwards ? ranges.toReversed() : [...ranges]
     this.#maxRead = maxRead
-    this.#size = Math.min(FIRST_READ, maxRead)
+    this.#size = Math.min(first, maxRead)
   }
 
   /** Undefined at the end. */

@@ -40,7 +40,9 @@ export class Searcher {
     if (from !== undefined) ranges = beyond(ranges, from, descending && field.name === 'deviceId')
     if (field.name !== 'deviceId') return this.#best(question, this.#scan(store, ranges, false))
     if (after !== undefined) ranges = beyond(ranges, after.deviceId, descending)
-    return this.#inOrder(question, this.#scan(store, ranges, descending))
+    // A plain list is just its page.
+    const first = question.query.root.kind === 'all' ? question.limit : undefined
+    return this.#inOrder(question, this.#scan(store, ranges, descending, first))
   }
 
   async summarize(store: Searched, question: SummaryQuestion): Promise<Unmarked<SummarySlice>> {
@@ -93,8 +95,8 @@ export class Searcher {
     return { items: best.take(), settled: next === undefined, more: best.more, next }
   }
 
-  #scan(store: Searched, ranges: readonly IdRange[], backwards: boolean): Scan {
-    return new Scan(store, ranges, { backwards, maxRead: this.#maxRead })
+  #scan(store: Searched, ranges: readonly IdRange[], backwards: boolean, first?: number): Scan {
+    return new Scan(store, ranges, { backwards, maxRead: this.#maxRead, first })
   }
 
   /** Until `look` says false, or the slice's time is over: then the id to go on after. Undefined at the end. */
