@@ -29,6 +29,7 @@ import { limitRates } from './rate-limit.ts'
 import { requestNames } from './request-id.ts'
 import { COMPONENTS } from './schemas.ts'
 import { searchRoutes } from './search.ts'
+import { JSON_TYPE } from './splice.ts'
 import type { Tokens } from './tokens.ts'
 import { compileValidator } from './validation.ts'
 import { answerBrokenRequest, answerOddities } from './wire.ts'
@@ -238,7 +239,7 @@ function indexRoutes(api: Api): void {
   let document: string | undefined
   api.get('/openapi.json', { schema: OPENAPI, config: { scope: null } }, async (_request, reply) => {
     document ??= JSON.stringify(api.swagger())
-    reply.header('content-type', 'application/json; charset=utf-8')
+    reply.header('content-type', JSON_TYPE)
     return document
   })
   api.get('/', { schema: INDEX, config: { scope: null } }, async () => ({ name: 'tidemark', links: LINKS }))

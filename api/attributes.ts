@@ -10,7 +10,7 @@ import {
 import { hasBackslashInName, type JsonObject } from '../processor/contract/json.ts'
 import { decodeStatus } from '../processor/contract/status.ts'
 import type { Api } from './app.ts'
-import { callerOf, maySee, type Scope } from './caller.ts'
+import { callerOf, maySee, READS_DEVICES, WRITES_DEVICES } from './caller.ts'
 import { MAX_WAIT_SECONDS } from './conditions.ts'
 import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, type ResponseDoc } from './documentation.ts'
 import { etagOf } from './etag.ts'
@@ -25,12 +25,10 @@ import { answerWrite, type Writing } from './write.ts'
 const MAX_BODY_BYTES = 4 * MAX_ATTRIBUTES_BYTES
 const JSON_TYPE = 'application/json'
 const MERGE_PATCH = 'application/merge-patch+json'
-const READ: { readonly scope: Scope } = { scope: 'devices:read' }
-const WRITE: { readonly scope: Scope } = { scope: 'devices:write' }
 
 /** What people say of a device, and its deletion: written through the log, and decided by the owner of its partition. */
 export function attributeRoutes(api: Api, writing: Writing, single: Gate): void {
-  api.get('/v1/devices/:deviceId/attributes', { schema: GET, config: READ }, async (request, reply) => {
+  api.get('/v1/devices/:deviceId/attributes', { schema: GET, config: READS_DEVICES }, async (request, reply) => {
     const deviceId = visible(request)
     const { status, freshness } = await single.run(() => readDevice(writing.reader, deviceId, request.query.atLeast))
     if (status === undefined) {
@@ -41,7 +39,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
     return decodeStatus(status).attributes ?? {}
   })
 
-  api.delete('/v1/devices/:deviceId', { schema: DELETE, config: WRITE }, (request, reply) => {
+  api.delete('/v1/devices/:deviceId', { schema: DELETE, config: WRITES_DEVICES }, (request, reply) => {
     visible(request)
     return answerWrite(writing, { kind: 'deletion' }, request, reply)
   })
@@ -50,7 +48,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
     parseExactly(scope, JSON_TYPE)
     scope.put(
       '/v1/devices/:deviceId/attributes',
-      { schema: PUT, config: WRITE, bodyLimit: MAX_BODY_BYTES },
+      { schema: PUT, config: WRITES_DEVICES, bodyLimit: MAX_BODY_BYTES },
       (request, reply) => {
         visible(request)
         const attributes = checked(request.body as JsonObject)
@@ -61,7 +59,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
       parseExactly(patch, MERGE_PATCH, JSON_TYPE)
       patch.patch(
         '/v1/devices/:deviceId/attributes',
-        { schema: PATCH, config: WRITE, bodyLimit: MAX_BODY_BYTES },
+        { schema: PATCH, config: WRITES_DEVICES, bodyLimit: MAX_BODY_BYTES },
         (request, reply) => {
           visible(request)
           const attributes = checked(request.body as JsonObject)

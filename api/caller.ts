@@ -25,6 +25,10 @@ export interface Caller {
   readonly expiresAt: number | undefined
 }
 
+/** What a route's `config` says when it reads, or writes, devices. */
+export const READS_DEVICES: { readonly scope: Scope } = { scope: 'devices:read' }
+export const WRITES_DEVICES: { readonly scope: Scope } = { scope: 'devices:write' }
+
 export const SCOPES: ReadonlySet<Scope> = new Set<Scope>(['devices:read', 'devices:write', 'ops:read'])
 
 const ANYONE: Caller = {

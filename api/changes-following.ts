@@ -150,8 +150,11 @@ export class Following {
   async #follow(partition: number): Promise<void> {
     const { signal } = this.#stop
     let failing = false
+    let lost = false
     while (!signal.aborted) {
       try {
+        if (lost) await this.#restart(partition)
+        lost = false
         for await (const batch of this.feed.follow(partition, this.recent(partition).next, signal)) {
           if (failing) this.#logger.info({ partition }, 'the changelog can be followed again')
           failing = false
@@ -165,7 +168,7 @@ export class Following {
         if (signal.aborted) return
         if (!failing) this.#logger.warn({ partition, err: error }, 'the changelog cannot be followed; trying again')
         failing = true
-        if (isOutOfRange(error)) await this.#restart(partition)
+        lost ||= isOutOfRange(error)
         await this.#pause(signal)
       }
     }
@@ -194,13 +197,8 @@ export class Following {
 
   /** The log is not the one that was followed, or lost a part: what came between is not known. */
   async #restart(partition: number): Promise<void> {
-    try {
-      const { end } = await this.feed.bounds(partition)
-      this.#recent[partition] = this.#fresh(end)
-    } catch {
-      // It is asked again by the next attempt, which fails the same way.
-      return
-    }
+    const { end } = await this.feed.bounds(partition)
+    this.#recent[partition] = this.#fresh(end)
     for (const followers of [...this.#byDevice.values(), ...Array.from(this.#groups.values(), (g) => g.followers)]) {
       for (const follower of followers) follower.lose(partition)
     }
@@ -208,11 +206,13 @@ export class Following {
 
   #pause(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
-      const take = this.clock.after(RETRY_MS, resolve)
-      signal.addEventListener('abort', () => {
-        take()
+      const end = (): void => {
+        cancel()
+        signal.removeEventListener('abort', end)
         resolve()
-      })
+      }
+      const cancel = this.clock.after(RETRY_MS, end)
+      signal.addEventListener('abort', end)
     })
   }
 }

@@ -2,7 +2,7 @@ import { UnavailableError } from '../processor/contract/errors.ts'
 import type { Listing, StatusReader } from '../processor/contract/query.ts'
 import type { Offset } from '../processor/contract/record.ts'
 import { decodeStatus } from '../processor/contract/status.ts'
-import { type Caller, visibleAfter } from './caller.ts'
+import { type Caller, maySee, visibleAfter } from './caller.ts'
 import type { Following, Subject } from './changes-following.ts'
 
 /** Between two attempts to read a partition that nobody answers for, ms. */
@@ -51,8 +51,7 @@ export async function* readSnapshot(options: SnapshotOptions): AsyncGenerator<Sn
   function matching({ items }: Listing): Listing['items'] {
     const { matches } = subject as Exclude<Subject, { deviceId: string }>
     return items.filter(({ deviceId, status }) => {
-      const visible = caller.prefixes?.some((prefix) => deviceId.startsWith(prefix)) ?? true
-      return visible && (matches === undefined || matches(decodeStatus(status)))
+      return maySee(caller, deviceId) && (matches === undefined || matches(decodeStatus(status)))
     })
   }
 

@@ -4,7 +4,7 @@ import { matches } from '../processor/contract/search-match.ts'
 import { printQuery } from '../processor/contract/search-query.ts'
 import type { Status } from '../processor/contract/status.ts'
 import type { Api } from './app.ts'
-import { callerOf, maySee, type Scope } from './caller.ts'
+import { callerOf, maySee, READS_DEVICES } from './caller.ts'
 import { EVENT_STREAM } from './changes-documentation.ts'
 import { MAX_POSITION } from './changes-position.ts'
 import { ResponseSink } from './changes-sink.ts'
@@ -14,25 +14,28 @@ import { ProblemError } from './problem.ts'
 import { Q, queryOf } from './query.ts'
 import { DeviceId } from './schemas.ts'
 
-const READ: { readonly scope: Scope } = { scope: 'devices:read' }
 const EVENT_STREAM_TYPE = 'text/event-stream; charset=utf-8'
 
 export function changesRoutes(api: Api, streams: ChangeStreams): void {
   // Before the server waits for its connections to end, which streams would not.
   api.addHook('preClose', () => streams.close())
 
-  api.get('/v1/changes', { schema: CHANGES, config: READ }, async (request, reply) => {
+  api.get('/v1/changes', { schema: CHANGES, config: READS_DEVICES }, async (request, reply) => {
     const { q, snapshot, lastEventId } = request.query
     const subject = subjectOf(q)
     return await stream(streams, request, reply, { subject, snapshot, lastEventId })
   })
 
-  api.get('/v1/devices/:deviceId/changes', { schema: DEVICE_CHANGES, config: READ }, async (request, reply) => {
-    const { deviceId } = request.params
-    if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
-    const { snapshot, lastEventId } = request.query
-    return await stream(streams, request, reply, { subject: { deviceId }, snapshot, lastEventId })
-  })
+  api.get(
+    '/v1/devices/:deviceId/changes',
+    { schema: DEVICE_CHANGES, config: READS_DEVICES },
+    async (request, reply) => {
+      const { deviceId } = request.params
+      if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
+      const { snapshot, lastEventId } = request.query
+      return await stream(streams, request, reply, { subject: { deviceId }, snapshot, lastEventId })
+    },
+  )
 }
 
 /** Throws ProblemError with the place of what is wrong in the query. */

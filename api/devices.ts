@@ -1,8 +1,7 @@
-import { setImmediate } from 'node:timers/promises'
 import { Type } from 'typebox'
 import type { Answer, StatusReader } from '../processor/contract/query.ts'
 import type { Api } from './app.ts'
-import { type Caller, callerOf, maySee, type Scope } from './caller.ts'
+import { type Caller, callerOf, maySee, READS_DEVICES } from './caller.ts'
 import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, problemExample } from './documentation.ts'
 import { etagOf, isNoneMatch } from './etag.ts'
 import type { Gate } from './gate.ts'
@@ -11,7 +10,8 @@ import { AtLeast, readDevice } from './past.ts'
 import { ProblemError, problemOf } from './problem.ts'
 import { type Projection, projectionOf } from './projection.ts'
 import { DeviceId, Fields } from './schemas.ts'
-import { freshnessMember, openStatus, shownFreshness } from './splice.ts'
+import { freshnessMember, JSON_TYPE, openStatus, shownFreshness } from './splice.ts'
+import { TextTurns } from './text-turns.ts'
 
 export interface DeviceRoutes {
   readonly reader: StatusReader
@@ -20,39 +20,39 @@ export interface DeviceRoutes {
   readonly limits: Limits
 }
 
-const JSON_TYPE = 'application/json; charset=utf-8'
-const READ: { readonly scope: Scope } = { scope: 'devices:read' }
 const WITH_FIELDS = Type.Object({ fields: Type.Optional(Fields) }, { additionalProperties: false })
 
 /** Most devices asked of the reader at once: the bound on `maxAnswerBytes` is kept between the slices. */
 const SLICE = 200
-/** Bytes of statuses made into text before others get their turn: some milliseconds when they are parsed. */
-const MAX_TURN_BYTES = 256 * 1024
 
 export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceRoutes): void {
-  api.get('/v1/devices/:deviceId', { schema: GET_DEVICE, config: READ, compress: false }, async (request, reply) => {
-    const { deviceId } = request.params
-    const projection = projectionOf(request.query.fields)
-    if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
-    const { status, freshness } = await single.run(() => readDevice(reader, deviceId, request.query.atLeast))
-    if (status === undefined) {
-      throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, {
-        freshness: shownFreshness(freshness),
-      })
-    }
-    const { fields } = request.query
-    const text = openStatus(status)
-    const etag = etagOf(text)
-    reply.header('etag', etag)
-    const known = request.headers['if-none-match']
-    if (known !== undefined && isNoneMatch(known, etag)) return reply.code(304).send(undefined)
-    reply.header('content-type', JSON_TYPE)
-    return `${fields === undefined ? text : projection(status)},${freshnessMember(freshness)}}`
-  })
+  api.get(
+    '/v1/devices/:deviceId',
+    { schema: GET_DEVICE, config: READS_DEVICES, compress: false },
+    async (request, reply) => {
+      const { deviceId } = request.params
+      const projection = projectionOf(request.query.fields)
+      if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
+      const { status, freshness } = await single.run(() => readDevice(reader, deviceId, request.query.atLeast))
+      if (status === undefined) {
+        throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, {
+          freshness: shownFreshness(freshness),
+        })
+      }
+      const { fields } = request.query
+      const text = openStatus(status)
+      const etag = etagOf(text)
+      reply.header('etag', etag)
+      const known = request.headers['if-none-match']
+      if (known !== undefined && isNoneMatch(known, etag)) return reply.code(304).send(undefined)
+      reply.header('content-type', JSON_TYPE)
+      return `${fields === undefined ? text : projection(status)},${freshnessMember(freshness)}}`
+    },
+  )
 
   api.post(
     '/v1/devices/batch-get',
-    { schema: BATCH_GET, config: READ, bodyLimit: limits.maxBodyBytes },
+    { schema: BATCH_GET, config: READS_DEVICES, bodyLimit: limits.maxBodyBytes },
     async (request, reply) => {
       const { deviceIds } = request.body
       const projection = projectionOf(request.query.fields)
@@ -79,7 +79,7 @@ async function readBatch(
 ): Promise<string[]> {
   const results: string[] = []
   let bytes = 0
-  let turnBytes = 0
+  const turns = new TextTurns()
   for (let from = 0; from < deviceIds.length; from += SLICE) {
     const slice = deviceIds.slice(from, from + SLICE)
     const seen = slice.filter((deviceId) => maySee(caller, deviceId))
@@ -92,11 +92,8 @@ async function readBatch(
       results.push(batchResult(deviceId, full ? ANSWER_FULL : answer, projection))
       const here = answer instanceof Error ? 0 : (answer.status?.byteLength ?? 0)
       bytes += here
-      turnBytes += here
-      if (turnBytes > MAX_TURN_BYTES) {
-        turnBytes = 0
-        await setImmediate()
-      }
+      const turn = turns.spend(here)
+      if (turn !== undefined) await turn
     }
   }
   return results

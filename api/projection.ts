@@ -1,4 +1,4 @@
-import { FIELD_NAMES, type Field, parseField } from '../processor/contract/field.ts'
+import { attributePath, FIELD_NAMES, type Field, parseField } from '../processor/contract/field.ts'
 import { isObject, type Json, type JsonObject } from '../processor/contract/json.ts'
 import { decodeStatus, type Status } from '../processor/contract/status.ts'
 import { ProblemError } from './problem.ts'
@@ -67,25 +67,12 @@ function show(field: Field, status: Status, shown: JsonObject): void {
 function pathOf(field: Field, status: Status): readonly string[] | undefined {
   if (field.kind === 'group') return [field.group]
   if (field.kind === 'member') return field.group === undefined ? [field.member] : [field.group, field.member]
-  if (field.kind === 'attribute') return attributePath(status.attributes, field.path)
+  if (field.kind === 'attribute') {
+    const names = attributePath(status.attributes, field.path)
+    return names && ['attributes', ...names]
+  }
   if (Object.hasOwn(status.reported, field.metric)) return ['reported', field.metric, 'value']
   return field.timed === undefined ? undefined : ['reported', field.timed, 'at']
-}
-
-/** As `valueOf` reads the path: a member whose name is all that is left of it comes first. */
-function attributePath(attributes: JsonObject | undefined, path: string): readonly string[] | undefined {
-  const names = ['attributes']
-  let holder: Json | undefined = attributes
-  for (let rest = path; isObject(holder); ) {
-    if (Object.hasOwn(holder, rest)) return [...names, rest]
-    const dot = rest.indexOf('.')
-    if (dot < 0) return undefined
-    const name = rest.slice(0, dot)
-    names.push(name)
-    holder = Object.hasOwn(holder, name) ? holder[name] : undefined
-    rest = rest.slice(dot + 1)
-  }
-  return undefined
 }
 
 /** Devices name metrics as they like: `__proto__` too. */

@@ -17,7 +17,6 @@ import type {
 } from '../processor/contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../processor/contract/search.ts'
 import { Gather } from './gather.ts'
-import { mergeLists } from './merge.ts'
 import { Owners } from './owners.ts'
 
 /** What of the time that an answer may take an owner may hold a question: the rest is for the way. */
@@ -100,13 +99,6 @@ export class RoutedReader implements StatusReader {
     }
     await Promise.all(Array.from(places, ([partition, at]) => fill(partition, at)))
     return results
-  }
-
-  /** Rejects with UnavailableError when one partition cannot answer: a page with holes would pass for a whole one. */
-  list(after: string | undefined, limit: number): Promise<{ items: (Answer & { deviceId: string })[]; more: boolean }> {
-    return mergeLists(this.#options.partitions, after, limit, (partition, from, count) =>
-      this.listPartition(partition, from, count),
-    )
   }
 
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing> {

@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { FIELD_NAMES, type Field, parseField } from '../processor/contract/field.ts'
 import type { Json } from '../processor/contract/json.ts'
@@ -8,7 +7,7 @@ import { MAX_SUMMARY_FIELDS, type Place } from '../processor/contract/search.ts'
 import type { Query } from '../processor/contract/search-query.ts'
 import type { Distribution, Summary } from '../processor/contract/summary.ts'
 import type { Api } from './app.ts'
-import { callerOf, type Scope } from './caller.ts'
+import { callerOf, READS_DEVICES } from './caller.ts'
 import { decodeCursor, encodeCursor } from './cursor.ts'
 import { type FoundDevice, type FoundPage, searchFleet, summarizeFleet } from './fleet-search.ts'
 import type { Gate } from './gate.ts'
@@ -17,7 +16,8 @@ import { ProblemError } from './problem.ts'
 import { type Projection, projectionOf } from './projection.ts'
 import { queryOf } from './query.ts'
 import { COUNT_DEVICES, DEFAULT_LIMIT, LIST_DEVICES, SUMMARIZE_FLEET } from './search-schemas.ts'
-import { freshnessMember, shownFreshness } from './splice.ts'
+import { freshnessMember, JSON_TYPE, shownFreshness } from './splice.ts'
+import { TextTurns } from './text-turns.ts'
 
 export interface SearchRoutes {
   readonly reader: StatusReader
@@ -27,10 +27,6 @@ export interface SearchRoutes {
   readonly now: () => number
 }
 
-const JSON_TYPE = 'application/json; charset=utf-8'
-const READ: { readonly scope: Scope } = { scope: 'devices:read' }
-/** Bytes of statuses made into text before others get their turn: some milliseconds when they are parsed. */
-const MAX_TURN_BYTES = 256 * 1024
 const DEVICE_ID = parseOrder('deviceId') as Order
 
 /** Questions about the whole fleet: lists, counts, summaries. */
@@ -41,7 +37,7 @@ export function searchRoutes(api: Api, { reader, searches, limits, now }: Search
     return () => now() >= until || reply.raw.destroyed
   }
 
-  api.get('/v1/devices', { schema: LIST_DEVICES, config: READ }, async (request, reply) => {
+  api.get('/v1/devices', { schema: LIST_DEVICES, config: READS_DEVICES }, async (request, reply) => {
     const { q, sort, fields, limit = DEFAULT_LIMIT, cursor } = request.query
     const projection = projectionOf(fields)
     const query = queryOf(q)
@@ -60,7 +56,7 @@ export function searchRoutes(api: Api, { reader, searches, limits, now }: Search
     return `{${members.join(',')}}`
   })
 
-  api.get('/v1/devices/count', { schema: COUNT_DEVICES, config: READ }, async (request, reply) => {
+  api.get('/v1/devices/count', { schema: COUNT_DEVICES, config: READS_DEVICES }, async (request, reply) => {
     const query = queryOf(request.query.q)
     const options = { query, within: callerOf(request).prefixes, by: [], metrics: [], isOver: overAfter(reply) }
     const { summary, complete, freshness } = await searches.run(() => summarizeFleet(reader, options))
@@ -68,7 +64,7 @@ export function searchRoutes(api: Api, { reader, searches, limits, now }: Search
     return { count: summary.devices, complete, ...reason, freshness: freshness.map(shownFreshness) }
   })
 
-  api.get('/v1/fleet/summary', { schema: SUMMARIZE_FLEET, config: READ }, async (request, reply) => {
+  api.get('/v1/fleet/summary', { schema: SUMMARIZE_FLEET, config: READS_DEVICES }, async (request, reply) => {
     const query = queryOf(request.query.q)
     const by = fieldsOf('by', request.query.by)
     const metrics = fieldsOf('metric', request.query.metric)
@@ -90,14 +86,11 @@ export function searchRoutes(api: Api, { reader, searches, limits, now }: Search
 /** The texts of an answer; others get their turn between them. */
 async function deviceTexts(items: readonly FoundDevice[], projection: Projection): Promise<string[]> {
   const texts: string[] = []
-  let turnBytes = 0
+  const turns = new TextTurns()
   for (const { status, freshness } of items) {
     texts.push(`${projection(status)},${freshnessMember(freshness)}}`)
-    turnBytes += status.byteLength
-    if (turnBytes > MAX_TURN_BYTES) {
-      turnBytes = 0
-      await setImmediate()
-    }
+    const turn = turns.spend(status.byteLength)
+    if (turn !== undefined) await turn
   }
   return texts
 }

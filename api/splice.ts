@@ -1,5 +1,8 @@
 import type { Freshness } from '../processor/contract/query.ts'
 
+/** Of an answer that is put together as text. */
+export const JSON_TYPE = 'application/json; charset=utf-8'
+
 /**
  * The JSON text of a stored status with more members at its end. The status is never parsed: its bytes are the UTF-8 of
  * one non-empty JSON object, so its last byte is `}`.

@@ -10,7 +10,7 @@ import { ifMatchOf, preferredWait } from './conditions.ts'
 import { etagOf } from './etag.ts'
 import type { Gate } from './gate.ts'
 import { ProblemError } from './problem.ts'
-import { freshnessMember, openStatus, shownFreshness, spliceStatus } from './splice.ts'
+import { freshnessMember, JSON_TYPE, openStatus, shownFreshness, spliceStatus } from './splice.ts'
 
 /** How long a conditional write waits for the decision on it when the client does not say, ms. */
 const DECISION_MS = 5_000
@@ -58,7 +58,7 @@ export function answerWrite(
       reply.code(204)
       return ''
     }
-    reply.header('content-type', 'application/json; charset=utf-8').header('etag', etagOf(openStatus(status)))
+    reply.header('content-type', JSON_TYPE).header('etag', etagOf(openStatus(status)))
     return spliceStatus(status, freshnessMember(freshness))
   })
 }
@@ -86,7 +86,7 @@ function accept(deviceId: string, position: Position, reply: FastifyReply): stri
   const at = formatPosition(position)
   reply.code(202)
   reply.header('location', `/v1/devices/${deviceId}?atLeast=${at}`)
-  reply.header('content-type', 'application/json; charset=utf-8')
+  reply.header('content-type', JSON_TYPE)
   return JSON.stringify({ position: at })
 }
 

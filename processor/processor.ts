@@ -80,7 +80,7 @@ export class Processor implements Member, AsyncDisposable {
   /** Takes part in the group until `signal` aborts. Rejects as `Log.join` does. */
   async run(signal: AbortSignal): Promise<void> {
     const ended = new AbortController()
-    void this.#watch(AbortSignal.any([signal, ended.signal]))
+    void this.#watch(ended.signal)
     try {
       await this.#context.log.join(this, signal)
     } finally {

@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util'
 import { ConfigurationError } from '../processor/contract/errors.ts'
 import { type Behaviour, WELL_BEHAVED } from './behaviour.ts'
+import { integer, invalid, number, refused } from './flags.ts'
 import { Fleet, type FleetCounts, type FleetOptions } from './fleet.ts'
 import type { QoS } from './session.ts'
 
@@ -133,8 +134,7 @@ function parseFlags(argv: readonly string[]) {
       },
     }).values
   } catch (error) {
-    // parseArgs explains over several lines.
-    throw invalid(`${(error as Error).message.split(/\.?\n|\. /, 1)[0]}; ${USAGE}`)
+    throw refused(error, USAGE)
   }
 }
 
@@ -154,22 +154,6 @@ const DIAL_FLAGS = Object.fromEntries(
 function help(): string {
   const dials = Object.values(DIALS).map(([flag, , about]) => `  --${flag.padEnd(13)}${about}\n`)
   return `dials, each 0 when not given:\n${dials.join('')}  --gateway      devices on one connection; 1 when not given\n`
-}
-
-function number(flag: string, text: string, min: number, max: number): number {
-  const value = text.trim() === '' ? Number.NaN : Number(text)
-  if (value >= min && value <= max) return value
-  throw invalid(`${flag} is ${JSON.stringify(text)}: give a number from ${min} to ${max}`)
-}
-
-function integer(flag: string, text: string, min: number, max: number): number {
-  const value = text.trim() === '' ? Number.NaN : Number(text)
-  if (Number.isInteger(value) && value >= min && value <= max) return value
-  throw invalid(`${flag} is ${JSON.stringify(text)}: give a whole number from ${min} to ${max}`)
-}
-
-function invalid(message: string): ConfigurationError {
-  return new ConfigurationError('INVALID_CONFIGURATION', message)
 }
 
 /** Runs a fleet until its time is over, and tells its progress and its summary. Rejects with ConfigurationError when no broker answers. */

@@ -59,7 +59,10 @@ export function valueOf(field: Field, status: Status): Json | undefined {
     if (Object.hasOwn(reported, field.metric)) return reported[field.metric]?.value
     return field.timed !== undefined && Object.hasOwn(reported, field.timed) ? reported[field.timed]?.at : undefined
   }
-  if (field.kind === 'attribute') return atPath(status.attributes, field.path)
+  if (field.kind === 'attribute') {
+    const names = attributePath(status.attributes, field.path)
+    return names?.reduce<Json | undefined>((holder, name) => (holder as JsonObject)[name], status.attributes)
+  }
   const json = status as unknown as JsonObject
   if (field.kind === 'group') return json[field.group]
   const holder = field.group === undefined ? json : json[field.group]
@@ -67,20 +70,20 @@ export function valueOf(field: Field, status: Status): Json | undefined {
 }
 
 /**
- * The value at a dotted path. Names within may have dots themselves: a member whose name is all that is left of the path
- * comes before one whose name ends at the path's first dot.
+ * The names that lead to the value at a dotted path; undefined when there is none. Names within may have dots themselves: a
+ * member whose name is all that is left of the path comes before one whose name ends at the path's first dot.
  */
-function atPath(value: Json | undefined, path: string): Json | undefined {
-  let holder = value
-  let rest = path
-  for (;;) {
-    if (!isObject(holder)) return undefined
-    if (Object.hasOwn(holder, rest)) return holder[rest]
+export function attributePath(attributes: JsonObject | undefined, path: string): readonly string[] | undefined {
+  const names: string[] = []
+  let holder: Json | undefined = attributes
+  for (let rest = path; isObject(holder); ) {
+    if (Object.hasOwn(holder, rest)) return [...names, rest]
     const dot = rest.indexOf('.')
     if (dot < 0) return undefined
     const name = rest.slice(0, dot)
-    if (!Object.hasOwn(holder, name)) return undefined
-    holder = holder[name]
+    names.push(name)
+    holder = Object.hasOwn(holder, name) ? holder[name] : undefined
     rest = rest.slice(dot + 1)
   }
+  return undefined
 }

@@ -88,8 +88,6 @@ export interface StatusReader {
   get(deviceId: string): Promise<Answer>
   /** In the order of `deviceIds`; an UnavailableError in place of an answer that cannot be had now. */
   getMany(deviceIds: readonly string[]): Promise<(Answer | Error)[]>
-  /** Devices of all partitions with id > `after`, ascending, at most `limit`; `more` when others follow. */
-  list(after: string | undefined, limit: number): Promise<{ items: (Answer & { deviceId: string })[]; more: boolean }>
   /** Devices of one partition, as `PartitionReader.list` has them: only an empty answer is the end. */
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing>
   /** Of the partition that the question names, one slice. */

@@ -1,23 +1,15 @@
 import type { Random } from '../random.ts'
+import type { Stage } from './stage.ts'
+
+type Verbs = 'start' | 'stop' | 'kill' | 'freeze' | 'thaw' | 'cut' | 'heal' | 'wipe'
 
 /** What the scripts are written in. Waiting ends early, with an error, when the drill is stopped. */
-export interface Vocabulary {
+export interface Vocabulary extends Pick<Stage, Verbs> {
   /** Of processors: those the drill began with. */
   readonly processors: readonly string[]
   readonly random: Random
   /** A processor that owns partitions now. */
   owner(): string
-  start(target: string): Promise<void>
-  /** SIGTERM, and waits for the end. */
-  stop(target: string): Promise<void>
-  kill(target: string): Promise<void>
-  freeze(target: string): Promise<void>
-  thaw(target: string): Promise<void>
-  /** The network between a processor and Kafka. */
-  cut(target: string): Promise<void>
-  heal(target: string): Promise<void>
-  /** Removes the store folder of a processor that is down. */
-  wipe(target: string): Promise<void>
   /** All devices lose their connections at once. */
   storm(): Promise<void>
   /** Load and nothing else, for this share of the drill's time. */

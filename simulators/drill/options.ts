@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util'
-import { ConfigurationError } from '../../processor/contract/errors.ts'
+import { integer, invalid, number, refused } from '../flags.ts'
 import { DRILLS, type DrillName } from './drills.ts'
 
 export interface DrillOptions {
@@ -112,21 +112,8 @@ function parse(argv: readonly string[]) {
   try {
     return parseArgs({ args: [...argv], options: FLAGS, allowPositionals: true })
   } catch (error) {
-    // parseArgs explains over several lines.
-    throw invalid(`${(error as Error).message.split(/\.?\n|\. /, 1)[0]}; --help lists the flags`)
+    throw refused(error, '--help lists the flags')
   }
-}
-
-function number(flag: string, text: string, min: number, max: number): number {
-  const value = text.trim() === '' ? Number.NaN : Number(text)
-  if (value >= min && value <= max) return value
-  throw invalid(`${flag} is ${JSON.stringify(text)}: give a number from ${min} to ${max}`)
-}
-
-function integer(flag: string, text: string, min: number, max: number): number {
-  const value = text.trim() === '' ? Number.NaN : Number(text)
-  if (Number.isInteger(value) && value >= min && value <= max) return value
-  throw invalid(`${flag} is ${JSON.stringify(text)}: give a whole number from ${min} to ${max}`)
 }
 
 function url(text: string): string {
@@ -138,8 +125,4 @@ function address(text: string): DrillOptions['mqtt'] {
   const match = /^([^:\s]+):(\d{1,5})$/.exec(text)
   if (match === null) throw invalid(`--mqtt is ${JSON.stringify(text)}: give host:port, such as 127.0.0.1:1883`)
   return { host: match[1] as string, port: integer('the port of --mqtt', match[2] as string, 1, 65_535) }
-}
-
-function invalid(message: string): ConfigurationError {
-  return new ConfigurationError('INVALID_CONFIGURATION', message)
 }

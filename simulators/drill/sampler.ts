@@ -81,7 +81,7 @@ export class Sampler {
         if (committed !== undefined) this.#keep(partition, committed)
       })
     } catch {
-      this.#ends ??= undefined
+      // As the docstring says.
     } finally {
       this.#asking = false
     }

@@ -24,12 +24,15 @@ export interface Stage extends AsyncDisposable {
   /** Of the processors: those that should be up now. */
   readonly up: ReadonlySet<string>
   start(target: string): Promise<void>
+  /** SIGTERM, and waits for the end. */
   stop(target: string): Promise<void>
   kill(target: string): Promise<void>
   freeze(target: string): Promise<void>
   thaw(target: string): Promise<void>
+  /** The network between a processor and Kafka. */
   cut(target: string): Promise<void>
   heal(target: string): Promise<void>
+  /** Removes the store folder of a processor that is down. */
   wipe(target: string): Promise<void>
   /** What is still there to be ended, in words. */
   readonly left: readonly string[]

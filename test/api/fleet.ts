@@ -90,8 +90,6 @@ export class MemoryMember implements PartitionReader {
   readonly #stored: readonly Map<string, Uint8Array>[]
   /** Thrown, or awaited, by every answer while set. */
   fault: (() => Promise<never>) | undefined
-  /** Most devices in one listing, as a member may bound it by bytes. */
-  listAtMost = Number.POSITIVE_INFINITY
   /** How far its copies are, and what it knows of writes. */
   offset = 7
   /** It owns, and does not hold all of the changelog yet. */
@@ -119,7 +117,7 @@ export class MemoryMember implements PartitionReader {
   async list(partition: number, after: string | undefined, limit: number): Promise<Listing> {
     const freshness = await this.#enter(partition)
     const entries = [...(this.#stored[partition] ?? [])].filter(([id]) => after === undefined || id > after)
-    const sorted = entries.sort(([a], [b]) => (a < b ? -1 : 1)).slice(0, Math.min(limit, this.listAtMost))
+    const sorted = entries.sort(([a], [b]) => (a < b ? -1 : 1)).slice(0, limit)
     this.listed += sorted.length
     return { items: sorted.map(([deviceId, status]) => ({ deviceId, status })), freshness }
   }

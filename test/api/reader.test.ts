@@ -3,7 +3,7 @@ import { CorruptedError, UnavailableError } from '../../processor/contract/error
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { OwnerMap } from '../../processor/contract/query.ts'
 import { decodeStatus } from '../../processor/contract/status.ts'
-import { readerContract } from '../contract/reader.ts'
+import { listed, readerContract } from '../contract/reader.ts'
 import { Fleet } from './fleet.ts'
 import { routed } from './stage.ts'
 
@@ -135,23 +135,23 @@ describe('RoutedReader', () => {
 
   it('refuses a list with a hole', async () => {
     fleet.assign(PARTITION, undefined)
-    await expect(routed(fleet).list(undefined, 10)).rejects.toThrow(UnavailableError)
+    await expect(listed(routed(fleet), undefined, 10)).rejects.toThrow(UnavailableError)
   })
 
   it('lists on when a member gives fewer devices than it was asked for', async () => {
     const ids = Array.from({ length: 50 }, (_, i) => `d${i + 100}`)
     for (const id of ids) fleet.put(id)
-    for (const member of fleet.members.values()) member.listAtMost = 2
-    const { items, more } = await routed(fleet).list('d', 50)
+    for (const member of fleet.members.values()) member.searchReads = 2
+    const { items, more } = await listed(routed(fleet), 'd', 50)
     expect(items.map((item) => item.deviceId)).toEqual(ids)
     expect(more).toBe(true)
   })
 
   it('reads little more than a page from the partitions', async () => {
     for (let i = 0; i < 2000; i++) fleet.put(`d${i}`)
-    await routed(fleet).list(undefined, 100)
-    const listed = [...fleet.members.values()].reduce((sum, member) => sum + member.listed, 0)
-    expect(listed).toBeLessThan(200)
+    await listed(routed(fleet), undefined, 100)
+    const read = [...fleet.members.values()].reduce((sum, member) => sum + member.listed, 0)
+    expect(read).toBeLessThan(200)
   })
 
   it('asks once per partition for the devices of one turn', async () => {

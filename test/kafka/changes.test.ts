@@ -6,6 +6,7 @@ import type { Log } from '../../processor/log/log.ts'
 import { Cluster } from '../../simulators/cluster.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
 import { freePorts, type Program } from '../../simulators/program.ts'
+import { FollowedDevices } from '../system/followed-devices.ts'
 import { ResendingDevice } from '../system/resending-device.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 
@@ -15,38 +16,14 @@ const DEVICES = 6
 const MOVES = 8
 const DEADLINE = { timeout: 30_000, interval: 10 }
 
-/** One set of devices, kept by streams from one process after the other, as the API says that a client does it. */
-class Dashboard {
-  readonly devices = new Map<string, Status>()
-  readonly resets: string[] = []
-  events = 0
-  #lastEventId = ''
+class Dashboard extends FollowedDevices {
   #source: EventSource | undefined
 
   connect(port: number): void {
     this.#source?.close()
-    const url = `http://127.0.0.1:${port}/v1/changes?q=deviceId:live-*&snapshot=true&lastEventId=${this.#lastEventId}`
-    const source = new EventSource(url)
-    this.#source = source
-    const on = (name: string, apply: (data: string) => void): void => {
-      source.addEventListener(name, (event) => {
-        this.events++
-        this.#lastEventId = event.lastEventId === '' ? this.#lastEventId : event.lastEventId
-        apply(event.data as string)
-      })
-    }
-    const put = (data: string): void => {
-      const status = JSON.parse(data) as Status
-      this.devices.set(status.deviceId, status)
-    }
-    on('enter', put)
-    on('change', put)
-    on('leave', (data) => this.devices.delete((JSON.parse(data) as Status).deviceId))
-    on('reset', (data) => {
-      this.devices.clear()
-      this.resets.push((JSON.parse(data) as { reason: string }).reason)
-    })
-    on('snapshot-end', () => {})
+    const url = `http://127.0.0.1:${port}/v1/changes?q=deviceId:live-*&snapshot=true&lastEventId=${this.lastEventId}`
+    this.#source = new EventSource(url)
+    this.follow(this.#source)
   }
 
   close(): void {

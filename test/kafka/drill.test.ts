@@ -2,22 +2,10 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { runDrillCommand } from '../../simulators/drill.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
+import { SMALL_DRILL } from '../system/small-drill.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 
-const SMALL = [
-  '--processors',
-  '2',
-  '--partitions',
-  '4',
-  '--devices',
-  '60',
-  '--rate',
-  '300',
-  '--seconds',
-  '4',
-  '--reads',
-  '40',
-]
+const SMALL = [...SMALL_DRILL, '--seconds', '4']
 /** The dashboard of cluster.test.ts fails on any read that fails; how busy this machine is must not decide here. */
 const READS = ['--failed-reads', '1000000']
 

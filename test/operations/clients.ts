@@ -1,29 +1,27 @@
 import { EventSource } from 'eventsource'
-import type { Status } from '../../processor/contract/status.ts'
+import { FollowedDevices } from '../system/followed-devices.ts'
 import { type Api, type Balanced, type Reply, type Request, servedBy } from './balanced.ts'
 
 /**
  * A dashboard that keeps a set of devices from the changes, as the API says that a client does it. When a stream breaks it
  * connects again by itself, and the balancer takes it wherever it likes.
  */
-export class Dashboard implements Disposable {
-  readonly devices = new Map<string, Status>()
-  readonly resets: string[] = []
+export class Dashboard extends FollowedDevices implements Disposable {
   /** Who served each stream so far; undefined: none could be had. */
   readonly servedBy: (Api | undefined)[] = []
   readonly #url: string
   readonly #token: string
-  #lastEventId = ''
   #source: EventSource | undefined
 
   constructor(url: string, token: string) {
+    super()
     this.#url = url
     this.#token = token
     this.#connect()
   }
 
   #connect(): void {
-    const source = new EventSource(`${this.#url}&lastEventId=${encodeURIComponent(this.#lastEventId)}`, {
+    const source = new EventSource(`${this.#url}&lastEventId=${encodeURIComponent(this.lastEventId)}`, {
       fetch: async (url, init) => {
         const headers = { ...init.headers, authorization: `Bearer ${this.#token}` }
         const response = await fetch(url, { ...init, headers })
@@ -32,24 +30,7 @@ export class Dashboard implements Disposable {
       },
     })
     this.#source = source
-    const on = (name: string, apply: (data: string) => void): void => {
-      source.addEventListener(name, (event) => {
-        if (event.lastEventId !== '') this.#lastEventId = event.lastEventId
-        apply(event.data as string)
-      })
-    }
-    const put = (data: string): void => {
-      const status = JSON.parse(data) as Status
-      this.devices.set(status.deviceId, status)
-    }
-    on('enter', put)
-    on('change', put)
-    on('leave', (data) => this.devices.delete((JSON.parse(data) as Status).deviceId))
-    on('reset', (data) => {
-      this.devices.clear()
-      this.resets.push((JSON.parse(data) as { reason: string }).reason)
-    })
-    on('snapshot-end', () => {})
+    this.follow(source)
     source.addEventListener('error', () => {
       // An answer other than 200 ends an EventSource; what broke off is taken up again by itself.
       if (source.readyState === EventSource.CLOSED && this.#source === source) this.#connect()

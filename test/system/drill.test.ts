@@ -4,21 +4,9 @@ import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
 import { runDrillCommand } from '../../simulators/drill.ts'
 import { Program } from '../../simulators/program.ts'
+import { SMALL_DRILL } from './small-drill.ts'
 
-const SMALL = [
-  '--processors',
-  '2',
-  '--partitions',
-  '4',
-  '--devices',
-  '60',
-  '--rate',
-  '300',
-  '--seconds',
-  '5',
-  '--reads',
-  '40',
-]
+const SMALL = [...SMALL_DRILL, '--seconds', '5']
 
 /** Runs the command in this process. */
 async function drill(argv: readonly string[], environment: Record<string, string> = {}) {

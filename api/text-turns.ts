@@ -1,0 +1,17 @@
+import { setImmediate } from 'node:timers/promises'
+
+/** Bytes of statuses made into text before others get their turn: some milliseconds when they are parsed. */
+const MAX_TURN_BYTES = 256 * 1024
+
+/** Lets others have the event loop while one long answer is made into text. */
+export class TextTurns {
+  #bytes = 0
+
+  /** Counts a status of `bytes`; what is to be awaited when the turn is over. */
+  spend(bytes: number): Promise<void> | undefined {
+    this.#bytes += bytes
+    if (this.#bytes <= MAX_TURN_BYTES) return undefined
+    this.#bytes = 0
+    return setImmediate()
+  }
+}
