@@ -119,30 +119,28 @@ class RemoteReader implements PartitionReader {
   }
 
   async list(partition: number, after: string | undefined, limit: number): Promise<Listing> {
-    const { silence } = this.#exchange
-    if (silence !== undefined) throw silence
     const question = encodeListQuestion({ partition, after, limit: Math.min(limit, MAX_LISTED) })
-    return this.#exchange.ask('POST', LIST_PATH, question, decodeListing)
+    return this.#post(LIST_PATH, question, decodeListing)
   }
 
   /** Held there for `withinMs`, which must be shorter than an answer may take. */
   async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
-    const { silence } = this.#exchange
-    if (silence !== undefined) throw silence
     const question = encodePastQuestion({ position, deviceId, withinMs: Math.min(withinMs, MAX_HOLD_MS) })
-    return this.#holding.ask('POST', PAST_PATH, question, decodePast)
+    return this.#post(PAST_PATH, question, decodePast, this.#holding)
   }
 
   async search(question: SearchQuestion): Promise<SearchSlice> {
-    const { silence } = this.#exchange
-    if (silence !== undefined) throw silence
-    return this.#exchange.ask('POST', SEARCH_PATH, encodeSearchQuestion(question), decodeSearchSlice)
+    return this.#post(SEARCH_PATH, encodeSearchQuestion(question), decodeSearchSlice)
   }
 
   async summarize(question: SummaryQuestion): Promise<SummarySlice> {
+    return this.#post(SUMMARY_PATH, encodeSummaryQuestion(question), decodeSummarySlice)
+  }
+
+  async #post<T>(path: string, question: string, decode: (body: Buffer) => T, exchange = this.#exchange): Promise<T> {
     const { silence } = this.#exchange
     if (silence !== undefined) throw silence
-    return this.#exchange.ask('POST', SUMMARY_PATH, encodeSummaryQuestion(question), decodeSummarySlice)
+    return exchange.ask('POST', path, question, decode)
   }
 
   async copies(): Promise<Copy[]> {

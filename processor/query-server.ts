@@ -25,6 +25,7 @@ import {
   decodeSearchQuestion,
   decodeSummaryQuestion,
   encodeSearchSlice,
+  encodeSummarySlice,
   SEARCH_PATH,
   SUMMARY_PATH,
 } from './contract/search-wire.ts'
@@ -39,8 +40,6 @@ export interface QueryServerOptions extends Omit<EndpointOptions, 'handler' | 'v
   /** What callers must present (`Authorization: Bearer …`); undefined: anyone is answered. */
   readonly secret: string | undefined
 }
-
-const PATHS = [READ_PATH, LIST_PATH, PAST_PATH, SEARCH_PATH, SUMMARY_PATH, COPIES_PATH]
 
 /** A processor's endpoint, at which api processes ask for what its copies hold. */
 export class QueryServer implements AsyncDisposable {
@@ -86,7 +85,7 @@ class Questions {
 
   readonly handle: Handler = (request, response, path) => {
     const method = path === COPIES_PATH ? 'GET' : 'POST'
-    if (!PATHS.includes(path) || request.method !== method) return false
+    if ((path !== COPIES_PATH && !ANSWERS.has(path)) || request.method !== method) return false
     if (!this.#isKnown(request)) refuse(response, 401, 'the caller does not hold the CLUSTER_SECRET of this processor')
     else if (path === PAST_PATH ? this.#held >= MAX_HELD : this.#underWay >= MAX_UNDER_WAY)
       fail(response, new UnavailableError('PARTITION_UNAVAILABLE', 'overloaded'))
@@ -108,22 +107,11 @@ class Questions {
     try {
       const { reader } = this
       if (reader === undefined) throw new UnavailableError('PARTITION_UNAVAILABLE', 'the processor is starting')
-      if (path === COPIES_PATH) return reply(response, 200, encodeCopies(await reader.copies()))
+      const answer = ANSWERS.get(path)
+      if (answer === undefined) return reply(response, 200, encodeCopies(await reader.copies()))
       const body = await bodyOf(request)
       if (body === undefined) return refuse(response, 413, `more than ${MAX_REQUEST_BYTES} bytes`)
-      if (path === READ_PATH) return send(response, encodeOutcomes(await readAll(reader, decodeQuestions(body))))
-      if (path === PAST_PATH) {
-        const { position, deviceId, withinMs } = decodePastQuestion(body)
-        return send(response, encodePast(await reader.getPast(position, deviceId, withinMs)))
-      }
-      if (path === SEARCH_PATH) {
-        return send(response, encodeSearchSlice(await reader.search(decodeSearchQuestion(body))))
-      }
-      if (path === SUMMARY_PATH) {
-        return reply(response, 200, JSON.stringify(await reader.summarize(decodeSummaryQuestion(body))))
-      }
-      const { partition, after, limit } = decodeListQuestion(body)
-      send(response, encodeListing(await reader.list(partition, after, limit)))
+      send(response, await answer(reader, body))
     } catch (error) {
       if (error instanceof TidemarkError) return fail(response, error)
       if (error instanceof WireFormatError) return refuse(response, 400, error.message)
@@ -136,6 +124,27 @@ class Questions {
     }
   }
 }
+
+/** What is asked with a body, by path. */
+const ANSWERS: ReadonlyMap<string, (reader: PartitionReader, body: string) => Promise<readonly Buffer[]>> = new Map([
+  [READ_PATH, async (reader, body) => encodeOutcomes(await readAll(reader, decodeQuestions(body)))],
+  [
+    LIST_PATH,
+    async (reader, body) => {
+      const { partition, after, limit } = decodeListQuestion(body)
+      return encodeListing(await reader.list(partition, after, limit))
+    },
+  ],
+  [
+    PAST_PATH,
+    async (reader, body) => {
+      const { position, deviceId, withinMs } = decodePastQuestion(body)
+      return encodePast(await reader.getPast(position, deviceId, withinMs))
+    },
+  ],
+  [SEARCH_PATH, async (reader, body) => encodeSearchSlice(await reader.search(decodeSearchQuestion(body)))],
+  [SUMMARY_PATH, async (reader, body) => encodeSummarySlice(await reader.summarize(decodeSummaryQuestion(body)))],
+])
 
 /** Each question has an outcome of its own: one partition that is not here takes nothing from the others. */
 async function readAll(

@@ -111,6 +111,10 @@ function decodeFields(names: unknown): Field[] {
   })
 }
 
+export function encodeSummarySlice(slice: SummarySlice): Buffer[] {
+  return [Buffer.from(JSON.stringify(slice))]
+}
+
 /** Throws WireFormatError. */
 export function decodeSummarySlice(body: Buffer): SummarySlice {
   const { summary, next, freshness } = (parse(body.toString()) ?? {}) as Partial<SummarySlice>
