@@ -1,21 +1,18 @@
-import type { Logger } from 'pino'
-import { ConfigurationError, FencedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
+import { FencedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
 import { MAX_BATCH_BYTES, MAX_RECORD_BYTES, tooLarge } from './kafka-append.ts'
 import { COUNT_AT, encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
 import type { BrokerConnection, BrokerRequests } from './kafka-broker.ts'
-import { asTidemark, GROUP_COORDINATOR, type KafkaCluster, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
-import { decodePosition, encodePosition, fetchCommitted } from './kafka-offsets.ts'
+import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
+import { asTidemark, GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
+import { hanging, settle } from './kafka-hanging.ts'
+import { encodePosition } from './kafka-offsets.ts'
+import { committed } from './kafka-position.ts'
 import { type PartitionBatch, produce } from './kafka-produce.ts'
-import type { TopicNames } from './kafka-topics.ts'
-import type { Claim, LogIdentity, NewRecord, Offset } from './log.ts'
+import type { Claim, NewRecord, Offset } from './log.ts'
 
 /** A transaction that nobody ends is aborted after this, so that it holds up its readers no longer. */
 const TRANSACTION_TIMEOUT_MS = 15_000
-/** How long a claim or a commit is tried while Kafka does not answer or moves its leaders. */
-const PATIENCE_MS = 10_000
-/** Commits of different partitions overlap on as many connections. */
-const LANES = 4
 /** Producer epochs are 16 bits; a producer id that ran out of them is followed by a higher one. */
 const EPOCHS = 0x1_0000
 const MIN_RATE_MS = 10_000
@@ -24,18 +21,6 @@ const MAX_SEQUENCE = 0x7fff_ffff
 const FENCING = new Set(['INVALID_PRODUCER_EPOCH', 'INVALID_PRODUCER_ID_MAPPING'])
 /** kafkajs does not know error 90, PRODUCER_FENCED. */
 const PRODUCER_FENCED = /Unknown error code 90\b/
-
-export interface ClaimContext {
-  readonly cluster: KafkaCluster
-  readonly names: TopicNames
-  readonly group: string
-  readonly identity: LogIdentity
-  readonly logger: Logger
-  /** Offset of the oldest telemetry record kept, for a partition that was never committed. */
-  oldest(partition: number): Promise<Offset>
-  /** Offset after the last committed record of the changelog, and whether there is any. */
-  changelog(partition: number): Promise<{ end: Offset; empty: boolean }>
-}
 
 /**
  * A partition held through its transactional id, `<group>-<partition>`: taking it ends the transaction of whoever held
@@ -52,6 +37,8 @@ export class KafkaClaim implements Claim {
   readonly #since = performance.now()
   #input: Offset
   #changelogEnd: Offset
+  /** Those that the last transaction went to. */
+  #used: readonly BrokerConnection[] = []
   /** Of the commit under way: all its steps share one patience. */
   #deadline = 0
   #over: TidemarkError | undefined
@@ -81,7 +68,8 @@ export class KafkaClaim implements Claim {
         const { producerId, producerEpoch } = await requests.initProducerId(request)
         return { id: Number(producerId), epoch: producerEpoch }
       })
-      // Read after the fence: the former holder can change it no more.
+      // After the fence: the former holder can change nothing more.
+      await settle(context, partition, producer, signal)
       return new KafkaClaim(context, partition, producer, await committed(context, partition, signal))
     } catch (error) {
       throw asTidemark(error, `partition ${partition} cannot be claimed`)
@@ -114,6 +102,7 @@ export class KafkaClaim implements Claim {
 
   async #transact(changelog: readonly NewRecord[], deadLetters: readonly NewRecord[], next: Offset): Promise<Offset> {
     const { cluster, group, identity, names } = this.#context
+    await this.#undisturbed()
     const batches = this.#encode(changelog, deadLetters)
     const topics = [...Map.groupBy(batches, ({ topic }) => topic)].map(([topic, parts]) => ({
       topic,
@@ -152,6 +141,25 @@ export class KafkaClaim implements Claim {
         throw new Error(`the answer of a broker was lost: ${String(error)}`, { cause: error })
       }
     })
+  }
+
+  /**
+   * Rejects when the last transaction was left open (see `settle`): if this one were aborted, that one would be too, in
+   * one place and not in the other. Asked only after a broker went away: it is what makes a coordinator leave it open.
+   */
+  async #undisturbed(): Promise<void> {
+    const { cluster, group, names } = this.#context
+    const used = await cluster.persist(this.#deadline - performance.now(), undefined, async () =>
+      Promise.all([
+        cluster.connection(this.#lane, await cluster.leader(names.status, this.partition)),
+        cluster.coordinator(this.#lane, GROUP_COORDINATOR, group),
+      ]),
+    )
+    if (used.every((connection, i) => connection === this.#used[i])) return
+    if (this.#used.length > 0 && (await hanging(this.#context, this.partition)) !== undefined) {
+      throw new Error('a broker that went away left the last transaction open')
+    }
+    this.#used = used
   }
 
   get #transaction(): { transactionalId: string; producerId: number; producerEpoch: number } {
@@ -231,10 +239,6 @@ export class KafkaClaim implements Claim {
   }
 }
 
-function laneOf(partition: number): string {
-  return `claim-${partition % LANES}`
-}
-
 function recordsOf({ bytes }: PartitionBatch): number {
   return bytes.readInt32BE(COUNT_AT)
 }
@@ -242,39 +246,4 @@ function recordsOf({ bytes }: PartitionBatch): number {
 function isFencing(error: unknown): boolean {
   const type = typeOf(error)
   return (type !== undefined && FENCING.has(type)) || (error instanceof Error && PRODUCER_FENCED.test(error.message))
-}
-
-/** Where the partition stands, from the committed offset and its metadata. */
-async function committed(context: ClaimContext, partition: number, signal: AbortSignal): Promise<KafkaClaim['start']> {
-  const { cluster, group, identity, names } = context
-  const found = await cluster.persist(PATIENCE_MS, signal, async () => {
-    const connection = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
-    return fetchCommitted(connection, group, names.telemetry, partition)
-  })
-  const position = found === undefined ? undefined : decodePosition(found.metadata)
-  if (found !== undefined && position !== undefined) {
-    for (const topic of ['telemetry', 'status'] as const) {
-      if (position[topic] !== identity[topic]) throw recreated(group, names[topic], partition)
-    }
-    return { input: found.offset, changelogEnd: position.changelogEnd }
-  }
-  // Somebody set the offset with another tool, or this is the first claim ever. Nobody else writes the changelog now.
-  const { end, empty } = await context.changelog(partition)
-  if (found !== undefined) return { input: found.offset, changelogEnd: end }
-  if (!empty) {
-    throw new ConfigurationError(
-      'LOG_MISMATCH',
-      `group ${group} has no committed offset for ${names.telemetry} ${partition}, but ${names.status} ${partition} holds ` +
-        'records: counting from the start would count twice; set the offset, or delete the changelog topic',
-    )
-  }
-  return { input: await context.oldest(partition), changelogEnd: end }
-}
-
-function recreated(group: string, topic: string, partition: number): ConfigurationError {
-  return new ConfigurationError(
-    'LOG_MISMATCH',
-    `topic ${topic} is not the one that group ${group} committed its offset of partition ${partition} with: it was ` +
-      'created anew; to begin anew too, delete the changelog topic and the group (kafka-consumer-groups --delete)',
-  )
 }

@@ -1,7 +1,7 @@
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { Owner, OwnerMap } from '../contract/query.ts'
 import type { DescribedGroup } from './kafka-broker.ts'
-import type { ClaimContext } from './kafka-claim.ts'
+import type { ClaimContext } from './kafka-claim-context.ts'
 import { GROUP_COORDINATOR, pause, typeOf } from './kafka-cluster.ts'
 import { decodeAssignment, decodeSubscription } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'

@@ -5,7 +5,6 @@ import type { LogIdentity, Offset } from './log.ts'
 const OFFSET_FETCH = 9
 /** The first that knows `require stable`. */
 const OFFSET_FETCH_VERSION = 7
-const REQUIRE_STABLE = 1
 const NEVER_COMMITTED = -1
 
 export interface CommittedOffset {
@@ -14,18 +13,23 @@ export interface CommittedOffset {
 }
 
 /**
- * What the group has committed for one partition; undefined for nothing. An offset whose transaction is not decided yet
- * is no answer, but the error UNSTABLE_OFFSET_COMMIT (KIP-447): the one before it would have records counted twice.
+ * What the group has committed for one partition; undefined for nothing. With `stable`, an offset whose transaction is
+ * not decided yet is no answer, but the error UNSTABLE_OFFSET_COMMIT (KIP-447): the one before it would have records
+ * counted twice.
  */
 export async function fetchCommitted(
   connection: BrokerConnection,
   group: string,
   topic: string,
   partition: number,
+  stable = true,
 ): Promise<CommittedOffset | undefined> {
   const writer = new WireWriter().unsignedVarint(0).compactString(group)
   writer.unsignedVarint(2).compactString(topic).unsignedVarint(2).int32(partition).unsignedVarint(0)
-  const request = writer.int8(REQUIRE_STABLE).unsignedVarint(0).finish()
+  const request = writer
+    .int8(stable ? 1 : 0)
+    .unsignedVarint(0)
+    .finish()
   const reader = new WireReader(await connection.send(OFFSET_FETCH, 'OffsetFetch', OFFSET_FETCH_VERSION, [request]))
   reader.tags()
   reader.int32()

@@ -2,7 +2,8 @@ import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import { assign } from './assigner.ts'
 import type { BrokerRequests, Joined } from './kafka-broker.ts'
-import { type ClaimContext, KafkaClaim } from './kafka-claim.ts'
+import { KafkaClaim } from './kafka-claim.ts'
+import type { ClaimContext } from './kafka-claim-context.ts'
 import { asTidemark, GROUP_COORDINATOR, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
 import {
   decodeAssignment,

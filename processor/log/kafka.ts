@@ -4,18 +4,30 @@ import { RetryableError } from '../contract/errors.ts'
 import type { OwnerMap } from '../contract/query.ts'
 import { KafkaAppender } from './kafka-append.ts'
 import { type KafkaSecurity, Network } from './kafka-broker.ts'
-import type { ClaimContext } from './kafka-claim.ts'
+import type { ClaimContext } from './kafka-claim-context.ts'
 import { asTidemark, KafkaCluster } from './kafka-cluster.ts'
 import { KafkaFetcher } from './kafka-follow.ts'
 import { KafkaGroup } from './kafka-group.ts'
 import { KafkaHealth } from './kafka-health.ts'
 import { KafkaMetrics } from './kafka-metrics.ts'
 import { openTopics, type TopicNames, type TopicOptions, topicNames } from './kafka-topics.ts'
-import type { Batch, BatchLimits, Log, LogIdentity, Member, NewRecord, Offset, Partition, Position } from './log.ts'
+import type {
+  Batch,
+  BatchLimits,
+  Log,
+  LogIdentity,
+  Member,
+  NewRecord,
+  Offset,
+  Partition,
+  Position,
+  Topic,
+} from './log.ts'
 
 const EARLIEST = -2
 const LATEST = -1
 const CONSUMER = -1
+const READ_UNCOMMITTED = 0
 /** With it, the latest offset is the last stable one: everything before it is decided. */
 const READ_COMMITTED = 1
 const PATIENCE_MS = 10_000
@@ -109,7 +121,8 @@ export class KafkaLog implements Log {
       identity,
       logger,
       oldest: async (index) => (await this.bounds({ topic: 'telemetry', index })).start,
-      changelog: (index) => this.#changelog(index),
+      changelog: (index, from) => this.#changelog(index, from),
+      ends: (topic, index) => this.#ends(topic, index),
     }
     const { standbys = 1, zone, heartbeatMs = 100, sessionTimeoutMs = 10_000 } = options
     this.#group = new KafkaGroup(claims, { standbys, zone, heartbeatMs, sessionTimeoutMs, logger }, metrics)
@@ -194,14 +207,20 @@ export class KafkaLog implements Log {
     throw new RangeError(`there is no partition ${index} of ${this.#names[topic]}`)
   }
 
-  async #offset(topic: Partition['topic'], index: number, timestamp: number): Promise<Offset> {
+  async #ends(topic: Topic, index: number): Promise<{ stable: Offset; end: Offset }> {
+    // In this order: what others append meanwhile must not look undecided.
+    const end = await this.#offset(topic, index, LATEST, READ_UNCOMMITTED)
+    return { stable: await this.#offset(topic, index, LATEST), end }
+  }
+
+  async #offset(topic: Topic, index: number, timestamp: number, isolationLevel = READ_COMMITTED): Promise<Offset> {
     const name = this.#names[topic]
     try {
       return await this.#cluster.persist(PATIENCE_MS, this.#closing.signal, async () => {
         const leader = await this.#cluster.leader(name, index)
         const { requests } = await this.#cluster.connection(CONTROL, leader)
         const topics = [{ topic: name, partitions: [{ partition: index, timestamp }] }]
-        const answer = await requests.listOffsets({ replicaId: CONSUMER, isolationLevel: READ_COMMITTED, topics })
+        const answer = await requests.listOffsets({ replicaId: CONSUMER, isolationLevel, topics })
         return Number(answer.responses[0]?.partitions[0]?.offset)
       })
     } catch (error) {
@@ -209,9 +228,11 @@ export class KafkaLog implements Log {
     }
   }
 
-  async #changelog(index: number): Promise<{ end: Offset; empty: boolean }> {
+  async #changelog(index: number, from = 0): Promise<{ end: Offset; empty: boolean }> {
     const partition = { topic: 'status', index } as const
-    const { start, end } = await this.bounds(partition)
+    const bounds = await this.bounds(partition)
+    const { end } = bounds
+    const start = Math.max(bounds.start, from)
     if (start >= end) return { end, empty: true }
     for await (const batch of this.follow(partition, start, { maxRecords: 1, maxBytes: 1 }, this.#closing.signal)) {
       if (batch.records.length > 0) return { end, empty: false }

@@ -1,0 +1,138 @@
+import { RetryableError } from '../contract/errors.ts'
+import type { Producer } from './kafka-batch.ts'
+import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
+import { GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
+import { decodePosition, fetchCommitted } from './kafka-offsets.ts'
+import type { Offset } from './log.ts'
+
+/** Brokers before KAFKA-17507 take a moment, once a transaction is complete, to show its offsets. */
+const OFFSETS_SETTLE_MS = 1000
+
+/** Where a transaction was left open. */
+export interface Hanging {
+  readonly status: boolean
+  readonly deadLetters: boolean
+  readonly offsets: boolean
+}
+
+export interface HangingFacts extends Hanging {
+  /** Everything in the changelog before it is decided. */
+  readonly stable: Offset
+  /** The changelog's end according to the committed position; undefined when there is none. */
+  readonly committedEnd: Offset | undefined
+  /** Committed records stand in the changelog after that end. */
+  readonly beyond: boolean
+}
+
+/**
+ * What was, or may be, decided about a transaction that is open in some places and closed in others. Pure. A claim adds
+ * offsets to its transaction only after all its records are in the log, and the coordinator decides only once.
+ */
+export function decide(facts: HangingFacts): 'commit' | 'abort' {
+  const { status, offsets, stable, committedEnd, beyond } = facts
+  // Whole, and decided nowhere that anybody could have seen.
+  if (status && offsets) return 'commit'
+  if (status) return committedEnd !== undefined && committedEnd > stable ? 'commit' : 'abort'
+  if (offsets) return beyond ? 'commit' : 'abort'
+  // Dead letters that are there twice are better than none.
+  return 'commit'
+}
+
+/**
+ * Where a transaction of a partition was left open although its coordinator calls it complete; undefined for nowhere. To
+ * be asked when no transaction of the claim is under way: then nobody else writes the changelog or commits the offset.
+ */
+export async function hanging(
+  context: ClaimContext,
+  partition: number,
+  signal?: AbortSignal,
+): Promise<Hanging | undefined> {
+  const [status, deadLetters, offsets] = await Promise.all([
+    openIn(context, 'status', partition),
+    openIn(context, 'dead-letters', partition),
+    offsetsPending(context, partition, signal),
+  ])
+  return status || deadLetters || offsets ? { status, deadLetters, offsets } : undefined
+}
+
+async function openIn(context: ClaimContext, topic: 'status' | 'dead-letters', partition: number): Promise<boolean> {
+  const { stable, end } = await context.ends(topic, partition)
+  return stable < end
+}
+
+function offsetsPending(context: ClaimContext, partition: number, signal?: AbortSignal): Promise<boolean> {
+  const { cluster, group, names } = context
+  const since = performance.now()
+  return cluster.persist(PATIENCE_MS, signal, async () => {
+    const connection = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
+    try {
+      await fetchCommitted(connection, group, names.telemetry, partition)
+      return false
+    } catch (error) {
+      if (typeOf(error) !== 'UNSTABLE_OFFSET_COMMIT' || performance.now() - since < OFFSETS_SETTLE_MS) throw error
+      return true
+    }
+  })
+}
+
+/**
+ * Closes a transaction that a broker calls complete without having written its markers (a hanging transaction, KIP-664):
+ * left open it would hide all that follows it from every reader for good, and its offset from every claim. `producer`
+ * has fenced the former holder, and has the same id: the markers of an empty transaction of its close the other one.
+ */
+export async function settle(
+  context: ClaimContext,
+  partition: number,
+  producer: Producer,
+  signal: AbortSignal,
+): Promise<void> {
+  const found = await hanging(context, partition, signal)
+  if (found === undefined) return
+  const decision = decide({ ...found, ...(await evidence(context, partition, signal)) })
+  context.logger.warn({ partition, ...found, decision }, 'a broker left a transaction open; it is closed now')
+  await closeEmpty(context, partition, producer, found, decision, signal)
+  await context.cluster.persist(PATIENCE_MS, signal, async () => {
+    const left = await hanging(context, partition, signal)
+    // Somebody else may be writing dead letters.
+    if (left?.status !== true && left?.offsets !== true) return
+    throw new RetryableError('LOG_UNAVAILABLE', `partition ${partition}: a transaction is still open`)
+  })
+}
+
+async function evidence(
+  context: ClaimContext,
+  partition: number,
+  signal: AbortSignal,
+): Promise<Pick<HangingFacts, 'stable' | 'committedEnd' | 'beyond'>> {
+  const { cluster, group, names } = context
+  const committed = await cluster.persist(PATIENCE_MS, signal, async () => {
+    const connection = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
+    return fetchCommitted(connection, group, names.telemetry, partition, false)
+  })
+  const committedEnd = committed === undefined ? undefined : decodePosition(committed.metadata)?.changelogEnd
+  const { end, empty } = await context.changelog(partition, committedEnd)
+  return { stable: end, committedEnd, beyond: !empty }
+}
+
+async function closeEmpty(
+  context: ClaimContext,
+  partition: number,
+  { id, epoch }: Producer,
+  { status, deadLetters, offsets }: Hanging,
+  decision: 'commit' | 'abort',
+  signal: AbortSignal,
+): Promise<void> {
+  const { cluster, group, names } = context
+  const transaction = { transactionalId: `${group}-${partition}`, producerId: id, producerEpoch: epoch }
+  const topics: { topic: string; partitions: number[] }[] = []
+  if (status) topics.push({ topic: names.status, partitions: [partition] })
+  if (deadLetters) topics.push({ topic: names['dead-letters'], partitions: [partition] })
+  // Each step may be repeated: the transaction holds nothing.
+  await cluster.persist(PATIENCE_MS, signal, async () => {
+    const lane = laneOf(partition)
+    const { requests } = await cluster.coordinator(lane, TRANSACTION_COORDINATOR, transaction.transactionalId)
+    if (topics.length > 0) await requests.addPartitionsToTxn({ ...transaction, topics })
+    if (offsets) await requests.addOffsetsToTxn({ ...transaction, groupId: group })
+    await requests.endTxn({ ...transaction, transactionResult: decision === 'commit' })
+  })
+}
