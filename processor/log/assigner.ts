@@ -16,7 +16,7 @@ export interface AssignmentInput {
   readonly partitions: number
   /** Copies beside the owner's. With fewer other members than that there are fewer. */
   readonly standbys: number
-  /** Cost of each partition, in any unit; without it all are alike. */
+  /** Cost of each partition, in any unit: among members alike otherwise, what is free goes to the one with the least. */
   readonly load?: readonly number[] | undefined
 }
 
@@ -24,11 +24,6 @@ export interface Assigned {
   readonly active: readonly number[]
   readonly standby: readonly number[]
 }
-
-/** A swap for the sake of load must narrow the gap of two members by this share of the mean load, or nothing moves. */
-const LOAD_THRESHOLD = 0.2
-/** Swaps in one assignment; each moves two partitions. */
-const MAX_SWAPS = 2
 
 interface Slot {
   readonly member: Candidate
@@ -43,7 +38,7 @@ interface Slot {
  * - What a member owns stays, but for what balance takes; that goes to, and what is free goes to, the most caught-up copy
  *   among the members with room.
  * - Standbys are never on their owner; they prefer another zone, then where they are, then a warm copy.
- * - With loads, partitions are swapped between members of unlike load, but only for a gain worth a restore.
+ * - What somebody owns never moves for the sake of load: that is for `Balancer`.
  */
 export function assign(input: AssignmentInput): ReadonlyMap<string, Assigned> {
   const slots = [...input.members]
@@ -51,7 +46,6 @@ export function assign(input: AssignmentInput): ReadonlyMap<string, Assigned> {
     .map((member): Slot => ({ member, active: new Set(), standby: new Set() }))
   if (slots.length > 0) {
     assignActive(slots, input)
-    if (input.load !== undefined) swapByLoad(slots, input.load)
     assignStandbys(slots, input)
   }
   return new Map(
@@ -115,32 +109,6 @@ function cost({ active }: Slot, load: readonly number[] | undefined): number {
   let sum = 0
   for (const partition of active) sum += load[partition] ?? 0
   return sum
-}
-
-function swapByLoad(slots: readonly Slot[], load: readonly number[]): void {
-  const mean = slots.reduce((sum, slot) => sum + cost(slot, load), 0) / slots.length
-  for (let swap = 0; swap < MAX_SWAPS; swap++) {
-    const hot = best(slots, (a, b) => cost(b, load) - cost(a, load)) as Slot
-    const cool = best(slots, (a, b) => cost(a, load) - cost(b, load)) as Slot
-    const gap = cost(hot, load) - cost(cool, load)
-    let pair: [number, number] | undefined
-    let narrowest = gap - LOAD_THRESHOLD * mean
-    for (const from of [...hot.active].sort(ascending)) {
-      for (const to of [...cool.active].sort(ascending)) {
-        const left = Math.abs(gap - 2 * ((load[from] ?? 0) - (load[to] ?? 0)))
-        if (left < narrowest) {
-          narrowest = left
-          pair = [from, to]
-        }
-      }
-    }
-    if (pair === undefined) return
-    const [from, to] = pair
-    hot.active.delete(from)
-    cool.active.delete(to)
-    hot.active.add(to)
-    cool.active.add(from)
-  }
 }
 
 function assignStandbys(slots: readonly Slot[], { partitions, standbys }: AssignmentInput): void {

@@ -15,7 +15,6 @@ import type { Claim, NewRecord, Offset } from './log.ts'
 const TRANSACTION_TIMEOUT_MS = 15_000
 /** Producer epochs are 16 bits; a producer id that ran out of them is followed by a higher one. */
 const EPOCHS = 0x1_0000
-const MIN_RATE_MS = 10_000
 const MAX_SEQUENCE = 0x7fff_ffff
 
 const FENCING = new Set(['INVALID_PRODUCER_EPOCH', 'INVALID_PRODUCER_ID_MAPPING'])
@@ -34,8 +33,6 @@ export class KafkaClaim implements Claim {
   readonly #producer: Producer
   readonly #lane: string
   readonly #sequences = new Map<string, number>()
-  readonly #since = performance.now()
-  #input: Offset
   #changelogEnd: Offset
   /** Those that the last transaction went to. */
   #used: readonly BrokerConnection[] = []
@@ -52,7 +49,6 @@ export class KafkaClaim implements Claim {
     this.epoch = producer.id * EPOCHS + producer.epoch
     this.#lane = laneOf(partition)
     this.start = start
-    this.#input = start.input
     this.#changelogEnd = start.changelogEnd
   }
 
@@ -76,12 +72,6 @@ export class KafkaClaim implements Claim {
     }
   }
 
-  /** Records of input per second, over the life of the claim; undefined while that is too short to tell. */
-  get rate(): number | undefined {
-    const elapsedMs = performance.now() - this.#since
-    return elapsedMs < MIN_RATE_MS ? undefined : ((this.#input - this.start.input) / elapsedMs) * 1000
-  }
-
   get over(): boolean {
     return this.#over !== undefined
   }
@@ -91,7 +81,6 @@ export class KafkaClaim implements Claim {
     this.#deadline = performance.now() + PATIENCE_MS
     try {
       this.#changelogEnd = await this.#transact(changelog, deadLetters, next)
-      this.#input = next
     } catch (error) {
       this.#over = this.#judge(error)
       this.onOver()

@@ -14,8 +14,6 @@ export interface Subscription {
   readonly standby: readonly number[]
   /** Changelog position of each warm copy. */
   readonly positions: Readonly<Record<string, number>>
-  /** Records per second of each partition owned. */
-  readonly load: Readonly<Record<string, number>>
 }
 
 export interface Assignment {
@@ -50,7 +48,7 @@ export function decodeSubscription(bytes: Buffer): Subscription | undefined {
   try {
     const subscription = JSON.parse(userData.toString()) as Partial<Subscription>
     if (typeof subscription.instance !== 'string' || typeof subscription.endpoint !== 'string') return undefined
-    return { active: [], standby: [], positions: {}, load: {}, ...subscription } as Subscription
+    return { active: [], standby: [], positions: {}, ...subscription } as Subscription
   } catch {
     return undefined
   }

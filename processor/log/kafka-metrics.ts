@@ -8,6 +8,7 @@ export class KafkaMetrics {
   readonly fault: Gauge
   readonly rebalances: Histogram
   readonly evictions: Counter
+  readonly moves: Counter
 
   constructor(registry: Registry) {
     const registers = [registry]
@@ -22,5 +23,6 @@ export class KafkaMetrics {
       registers,
     })
     this.evictions = counter('tidemark_group_evictions_total', 'Dead members this process had leave the group', [])
+    this.moves = counter('tidemark_load_moves_total', 'Partitions moved to even the load, by the leader', [])
   }
 }

@@ -60,16 +60,6 @@ export class KafkaRoles {
     return this.#slots.filter((slot) => slot.wanted === kind).map(({ partition }) => partition)
   }
 
-  /** Records per second of the partitions owned for long enough to tell. */
-  load(): Record<number, number> {
-    const load: Record<number, number> = {}
-    for (const { partition, role } of this.#slots) {
-      const rate = role?.claim?.rate
-      if (rate !== undefined) load[partition] = rate
-    }
-    return load
-  }
-
   /** Stops what is not in the lists, and begins what is new in them. Roles that stay are not touched. */
   want(active: readonly number[], standby: readonly number[]): void {
     for (const slot of this.#slots) {

@@ -1,18 +1,11 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
-import { assign } from './assigner.ts'
-import type { BrokerRequests, Joined } from './kafka-broker.ts'
+import type { BrokerRequests } from './kafka-broker.ts'
 import { KafkaClaim } from './kafka-claim.ts'
 import type { ClaimContext } from './kafka-claim-context.ts'
 import { asTidemark, GROUP_COORDINATOR, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
-import {
-  decodeAssignment,
-  decodeSubscription,
-  encodeAssignment,
-  encodeSubscription,
-  type Peer,
-  type Subscription,
-} from './kafka-membership.ts'
+import { KafkaLeader } from './kafka-leader.ts'
+import { decodeAssignment, encodeSubscription, type Peer, type Subscription } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 import { answersAs, KafkaPeers } from './kafka-peers.ts'
 import { KafkaRoles } from './kafka-roles.ts'
@@ -29,6 +22,8 @@ export interface SeatOptions {
   readonly heartbeatMs: number
   /** After so long without a heartbeat the group takes a member for dead, ms. */
   readonly sessionTimeoutMs: number
+  /** From one measurement of the load to the next, ms. */
+  readonly balanceMs: number
   readonly logger: Logger
 }
 
@@ -41,6 +36,7 @@ export class KafkaSeat {
   readonly #metrics: KafkaMetrics
   readonly #roles: KafkaRoles
   readonly #peers: KafkaPeers
+  readonly #leader: KafkaLeader
   /** JoinGroup waits for every member, and others of this process are among them: each has a connection of its own. */
   readonly #lane: string
   #confirmations: (() => void)[] = []
@@ -60,13 +56,14 @@ export class KafkaSeat {
     metrics: KafkaMetrics,
     suspect: (memberId: string) => void,
   ) {
-    const { logger } = options
+    const { logger, standbys, balanceMs } = options
     this.#cluster = claims.cluster
     this.#claims = claims
     this.#member = member
     this.#options = options
     this.#metrics = metrics
     this.#peers = new KafkaPeers(logger, suspect)
+    this.#leader = new KafkaLeader(claims, standbys, balanceMs, metrics)
     this.#refused.promise.catch(() => {})
     this.#lane = `group ${member.instance}`
     this.#roles = new KafkaRoles(member, claims.identity.partitions, {
@@ -87,6 +84,7 @@ export class KafkaSeat {
     if (signal.aborted) return
     signal.addEventListener('abort', end, { once: true })
     const taking = this.#takePart(stop.signal)
+    void this.#leader.run(stop.signal, () => this.nudge())
     try {
       await Promise.race([taking, this.#roles.broken, this.#refused.promise])
     } finally {
@@ -128,7 +126,9 @@ export class KafkaSeat {
     this.memberId = joined.memberId
     this.#generation = joined.generationId
     if (signal.aborted) return
-    const groupAssignment = joined.leaderId === joined.memberId ? this.#assign(joined) : []
+    const leads = joined.leaderId === joined.memberId
+    if (!leads) this.#leader.resign()
+    const groupAssignment = leads ? this.#leader.assign(joined) : []
     const { generationId, memberId } = joined
     const synced = await requests.syncGroup({ groupId: group, generationId, memberId, groupAssignment })
     if (signal.aborted) return
@@ -158,39 +158,17 @@ export class KafkaSeat {
     const { instance, endpoint } = this.#member
     const positions = Object.fromEntries(this.#member.positions())
     const held = { active: this.#roles.held('active'), standby: this.#roles.held('standby') }
-    return { instance, endpoint, zone: this.#options.zone, ...held, positions, load: this.#roles.load() }
+    return { instance, endpoint, zone: this.#options.zone, ...held, positions }
   }
 
-  #assign({ members }: Joined): { memberId: string; memberAssignment: Buffer }[] {
-    const { names, identity } = this.#claims
-    const { partitions } = identity
-    const { standbys } = this.#options
-    const load: number[] = []
-    const peers: Peer[] = []
-    const candidates = members.flatMap(({ memberId, memberMetadata }) => {
-      const subscription = decodeSubscription(memberMetadata)
-      if (subscription === undefined) return []
-      const { instance, endpoint, zone, active, standby } = subscription
-      for (const [partition, rate] of Object.entries(subscription.load)) load[Number(partition)] = rate
-      const positions = new Map(Object.entries(subscription.positions).map(([key, value]) => [Number(key), value]))
-      // A process that was killed and is back may meet its old self, which has the same instance.
-      peers.push({ memberId, endpoint, instance })
-      return [{ memberId, instance: `${instance} ${memberId}`, zone, active, standby, positions }]
-    })
-    const assigned = assign({ members: candidates, partitions, standbys, load: complete(load, partitions) })
-    return candidates.map(({ memberId, instance }) => {
-      const { active, standby } = assigned.get(instance) ?? { active: [], standby: [] }
-      return { memberId, memberAssignment: encodeAssignment(names, { active, standby, peers }) }
-    })
-  }
-
-  /** Heartbeats, until the group asks for a new join by an error. */
+  /** Heartbeats, until the group asks for a new join by an error, or its leader, here, wants one: the group follows it. */
   async #beat(signal: AbortSignal): Promise<void> {
     const { group } = this.#claims
     for (;;) {
       await this.#untilNextBeat(signal)
       if (signal.aborted) return
       if (this.suspended) continue
+      if (this.#leader.due) return
       const request = { groupId: group, groupGenerationId: this.#generation, memberId: this.memberId }
       await this.#heartbeat(request, signal)
       this.#confirm()
@@ -280,12 +258,4 @@ export function taken(instance: string, endpoint: string): ConfigurationError {
 
 function beyondUse(cause: RetryableError): Error {
   return new ConfigurationError('LOG_MISMATCH', `${cause.message}; the group cannot be used`, cause)
-}
-
-/** Partitions that nobody has measured yet are taken for average ones. */
-function complete(load: readonly number[], partitions: number): number[] | undefined {
-  const known = load.filter((rate) => rate !== undefined)
-  if (known.length === 0) return undefined
-  const mean = known.reduce((sum, rate) => sum + rate, 0) / known.length
-  return Array.from({ length: partitions }, (_, partition) => load[partition] ?? mean)
 }

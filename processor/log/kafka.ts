@@ -52,6 +52,8 @@ export interface KafkaLogOptions extends TopicOptions {
   readonly heartbeatMs?: number
   /** After so long without a heartbeat the group takes a member for dead. Default 10 s. */
   readonly sessionTimeoutMs?: number
+  /** How often the load of the partitions is measured, ms. Default 30 s; one that stays uneven for four times is evened. */
+  readonly balanceMs?: number
   readonly logger: Logger
   readonly registry: Registry
 }
@@ -124,8 +126,9 @@ export class KafkaLog implements Log {
       changelog: (index, from) => this.#changelog(index, from),
       ends: (topic, index) => this.#ends(topic, index),
     }
-    const { standbys = 1, zone, heartbeatMs = 100, sessionTimeoutMs = 10_000 } = options
-    this.#group = new KafkaGroup(claims, { standbys, zone, heartbeatMs, sessionTimeoutMs, logger }, metrics)
+    const { standbys = 1, zone, heartbeatMs = 100, sessionTimeoutMs = 10_000, balanceMs = 30_000 } = options
+    const seat = { standbys, zone, heartbeatMs, sessionTimeoutMs, balanceMs, logger }
+    this.#group = new KafkaGroup(claims, seat, metrics)
     this.#probing = this.#health.run(cluster, () => this.#appender.stuck, this.#closing.signal)
   }
 

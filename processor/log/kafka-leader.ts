@@ -1,0 +1,90 @@
+import type { Candidate } from './assigner.ts'
+import { loadOf, meanOf } from './balance.ts'
+import { Balancer } from './balancer.ts'
+import type { Joined } from './kafka-broker.ts'
+import type { ClaimContext } from './kafka-claim-context.ts'
+import { pause } from './kafka-cluster.ts'
+import { KafkaLoad } from './kafka-load.ts'
+import { decodeSubscription, encodeAssignment, type Peer } from './kafka-membership.ts'
+import type { KafkaMetrics } from './kafka-metrics.ts'
+
+/**
+ * What a member does for the group while it is chosen as its leader: assigns, and asks for a new assignment when that
+ * would even the load. Every member measures, as it may be the next one.
+ */
+export class KafkaLeader {
+  readonly #claims: ClaimContext
+  readonly #balanceMs: number
+  readonly #metrics: KafkaMetrics
+  readonly #load: KafkaLoad
+  readonly #newBalancer: () => Balancer
+  #balancer: Balancer | undefined
+  #measured = true
+  /** The group should join anew: an assignment is due. */
+  due = false
+
+  constructor(claims: ClaimContext, standbys: number, balanceMs: number, metrics: KafkaMetrics) {
+    const { cluster, names, identity } = claims
+    this.#claims = claims
+    this.#balanceMs = balanceMs
+    this.#metrics = metrics
+    this.#load = new KafkaLoad(cluster, names.telemetry, identity.partitions)
+    this.#newBalancer = () => new Balancer(identity.partitions, standbys)
+  }
+
+  /** Until `signal` aborts; `onDue` is called whenever an assignment becomes due. Never rejects. */
+  async run(signal: AbortSignal, onDue: () => void): Promise<void> {
+    const { logger } = this.#claims
+    while (!signal.aborted) {
+      try {
+        await this.#load.measure(signal)
+        this.#measured = true
+        if (this.#balancer?.round(this.#load.spans) === true) {
+          this.due = true
+          onDue()
+        }
+      } catch (error) {
+        if (signal.aborted) return
+        if (this.#measured) logger.warn({ err: error }, 'the load of the partitions cannot be measured')
+        this.#measured = false
+      }
+      await pause(this.#balanceMs, signal)
+    }
+  }
+
+  /** Another member leads. */
+  resign(): void {
+    this.#balancer = undefined
+    this.due = false
+  }
+
+  assign({ members }: Joined): { memberId: string; memberAssignment: Buffer }[] {
+    this.#balancer ??= this.#newBalancer()
+    this.due = false
+    const peers: Peer[] = []
+    const candidates = members.flatMap(({ memberId, memberMetadata }): (Candidate & { memberId: string })[] => {
+      const subscription = decodeSubscription(memberMetadata)
+      if (subscription === undefined) return []
+      const { instance, endpoint, zone, active, standby } = subscription
+      const positions = new Map(Object.entries(subscription.positions).map(([key, value]) => [Number(key), value]))
+      // A process that was killed and is back may meet its old self, which has the same instance.
+      peers.push({ memberId, endpoint, instance })
+      return [{ memberId, instance: `${instance} ${memberId}`, zone, active, standby, positions }]
+    })
+    const balanced = this.#balancer.assign(candidates, this.#load.spans)
+    this.#tell(balanced, candidates)
+    return candidates.map(({ memberId, instance }) => {
+      const { active, standby } = balanced.assigned.get(instance) ?? { active: [], standby: [] }
+      return { memberId, memberAssignment: encodeAssignment(this.#claims.names, { active, standby, peers }) }
+    })
+  }
+
+  #tell({ moved, warming }: ReturnType<Balancer['assign']>, candidates: readonly Candidate[]): void {
+    if (moved.length + warming.length === 0) return
+    const rates = meanOf(this.#load.spans)
+    const recordsPerSecond = Object.fromEntries(candidates.map((c) => [c.instance, Math.round(loadOf(c, rates))]))
+    this.#metrics.moves.inc(moved.length)
+    const what = moved.length > 0 ? 'partitions move' : 'copies are made where partitions shall move'
+    this.#claims.logger.info({ recordsPerSecond, moves: [...moved, ...warming] }, `the load is uneven: ${what}`)
+  }
+}
