@@ -6,6 +6,7 @@ import { type Logger, pino } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { type Access, readAccess } from './api/access.ts'
 import { systemClock } from './api/clock.ts'
+import { trustedProxies } from './api/proxies.ts'
 import { RoutedReader } from './api/reader.ts'
 import { RemoteReaders } from './api/remote.ts'
 import { ApiServer } from './api/server.ts'
@@ -234,6 +235,7 @@ async function openApi(here: Process, { host, tokens: settings }: Access): Promi
     version: project.version,
     tokens,
     ratePerMinute: configuration.HTTP_REQUESTS_PER_MINUTE,
+    trustedProxies: trustedProxies(configuration.HTTP_TRUSTED_PROXIES),
     requestIdPrefix: randomUUID().slice(0, 8),
     notice: () => sleep(noticeMs(here)),
     host,

@@ -52,6 +52,8 @@ export interface AppOptions {
   readonly requestIdPrefix?: string
   /** Requests a minute of one caller, counted in this process; undefined: no limit. */
   readonly ratePerMinute?: number | undefined
+  /** Proxies whose X-Forwarded-For is believed, as of Fastify's `trustProxy`; undefined: none. */
+  readonly trustedProxies?: string | undefined
   /** Any clock, in ms, that never goes back. */
   readonly now?: () => number
   /** Undefined: anyone may do all. */
@@ -71,7 +73,7 @@ interface Changes {
 export async function buildApp(options: AppOptions): Promise<Api> {
   const { reader, writer, checks, registry, logger } = options
   const limits = { ...DEFAULT_LIMITS, ...options.limits }
-  const api = createFastify(limits, logger, requestNames(options.requestIdPrefix ?? 'request'))
+  const api = createFastify(options, limits, requestNames(options.requestIdPrefix ?? 'request'))
   api.setValidatorCompiler(compileValidator)
   // Nothing is to be dropped or converted in an answer, so that the schemas of answers only document.
   api.setSerializerCompiler(() => JSON.stringify)
@@ -141,11 +143,13 @@ const COMPRESSION: FastifyCompressOptions = {
   globalDecompression: false,
 }
 
-function createFastify(limits: Limits, logger: Logger, genReqId: (request: IncomingMessage) => string): Api {
+function createFastify(options: AppOptions, limits: Limits, genReqId: (request: IncomingMessage) => string): Api {
+  const { logger, trustedProxies } = options
   const api = Fastify({
     // A logger given to Fastify makes a child for each request; errors are logged by the error handler instead.
     logger: false,
     genReqId,
+    trustProxy: trustedProxies ?? false,
     routerOptions: {
       // The schema of a device id refuses long ones with 400; the length of a path is bounded by maxHeaderBytes.
       maxParamLength: limits.maxHeaderBytes,

@@ -9,6 +9,7 @@ export const DeviceId = Type.String({
   minLength: 1,
   maxLength: 128,
   description: '1 to 128 of `A-Za-z0-9._:-`.',
+  examples: ['truck-17'],
 })
 
 /** Which fields of statuses an answer has. */

@@ -30,6 +30,12 @@ const Environment = Type.Object({
   HTTP_REQUESTS_PER_MINUTE: Type.Optional(
     Type.Integer({ minimum: 1, maximum: 100_000_000, description: 'of one caller, in this process; unset: no limit' }),
   ),
+  HTTP_TRUSTED_PROXIES: Type.Optional(
+    Type.String({
+      minLength: 1,
+      description: 'address,network/bits,… or loopback, linklocal, uniquelocal: their X-Forwarded-For names the caller',
+    }),
+  ),
   DATA_DIR: Type.String({ minLength: 1, default: './data', description: 'folder of the embedded log and the stores' }),
   KAFKA_BROKERS: Type.Optional(
     Type.String({ pattern: '^[^,\\s]+:\\d+(,[^,\\s]+:\\d+)*$', description: 'host:port,…; unset: the embedded log' }),

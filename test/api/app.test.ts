@@ -302,6 +302,21 @@ describe('the limit of requests', () => {
     await api.close()
   })
 
+  it('is of the caller that a trusted proxy names, and of no other', async () => {
+    const { api } = await stage({ ratePerMinute: 1, trustedProxies: 'loopback,10.1.0.0/16' })
+    const from = async (remoteAddress: string, forwarded: string) => {
+      const headers = { 'x-forwarded-for': forwarded }
+      return (await ask(api, { url: '/v1/devices', remoteAddress, headers })).status
+    }
+    expect(await from('10.1.2.3', '192.0.2.1')).toBe(200)
+    expect(await from('127.0.0.1', '192.0.2.2')).toBe(200)
+    // What a client has put before it is not believed, and nor is a client that is no proxy.
+    expect(await from('10.1.2.3', '192.0.2.9, 192.0.2.1')).toBe(429)
+    expect(await from('10.2.0.1', '192.0.2.3')).toBe(200)
+    expect(await from('10.2.0.1', '192.0.2.4')).toBe(429)
+    await api.close()
+  })
+
   it('is none unless one is given', async () => {
     expect((await ask(on.api, '/v1/devices')).headers).not.toHaveProperty('ratelimit-limit')
   })
