@@ -95,7 +95,7 @@ function open(options: DrillOptions, configuration: Configuration, { kafka, sign
 }
 
 function opened({ engine, processors }: DrillOptions, { stage }: Engine): string {
-  const where = `MQTT ${stage.mqtt.host}:${stage.mqtt.port}, API ${stage.api}, ${stage.partitions} partitions`
+  const where = `MQTT ${stage.mqtt.host}:${stage.mqtt.port}, API ${stage.api.url}, ${stage.partitions} partitions`
   if (engine === 'attached') return `attached to a running cluster; it is yours to disturb (${where})`
   if (engine === 'embedded') return `one process with ${processors} processors on the embedded log (${where})`
   return `${[...stage.left].join(', ')} (${where})`

@@ -91,6 +91,7 @@ const Environment = Type.Object({
   ),
   AUTH_ISSUER: Type.String({ minLength: 1, default: 'tidemark', description: 'iss that a token must have' }),
   AUTH_AUDIENCE: Type.String({ minLength: 1, default: 'tidemark', description: 'aud that a token must have' }),
+  AUTH_TOKEN: Secret('^[\\x21-\\x7e]{1,8192}$', 'token that an attached drill reads with'),
   LOG_LEVEL: Type.Enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], { default: 'info' }),
 })
 

@@ -1,12 +1,12 @@
 import { ConfigurationError } from '../../processor/contract/errors.ts'
-import type { Stage } from './stage.ts'
+import type { ApiAddress, Stage } from './stage.ts'
 
 const ANSWER_MS = 5_000
 
 /** A cluster that somebody else runs: nothing of it is started or ended. */
 export class AttachedStage implements Stage {
   readonly mqtt: Stage['mqtt']
-  readonly api: string
+  readonly api: ApiAddress
   readonly partitions: number
   readonly standbys: number
   readonly processors: readonly string[] = []
@@ -23,14 +23,31 @@ export class AttachedStage implements Stage {
 
   /** Rejects with ConfigurationError when the API does not answer. */
   static async open(of: Pick<Stage, 'mqtt' | 'api' | 'partitions' | 'standbys'>): Promise<AttachedStage> {
+    const ask = (path: string): Promise<Response> =>
+      fetch(of.api.url + path, { headers: of.api.headers, signal: AbortSignal.timeout(ANSWER_MS) })
+    let partitions: Response
     try {
-      const response = await fetch(`${of.api}/readyz`, { signal: AbortSignal.timeout(ANSWER_MS) })
+      const response = await ask('/readyz')
       if (!response.ok) throw new Error(`/readyz says ${response.status}: ${(await response.text()).slice(0, 200)}`)
+      partitions = await ask('/v1/partitions')
+      await partitions.arrayBuffer()
     } catch (error) {
       const { message, cause } = error as Error
       const why = cause instanceof Error ? cause.message : message
       const way = 'start it, or name another by --api'
-      throw new ConfigurationError('INVALID_CONFIGURATION', `the API at ${of.api} is not ready (${why}): ${way}`, error)
+      throw new ConfigurationError(
+        'INVALID_CONFIGURATION',
+        `the API at ${of.api.url} is not ready (${why}): ${way}`,
+        error,
+      )
+    }
+    if (partitions.status === 401 || partitions.status === 403) {
+      const way = 'set AUTH_TOKEN to one with the scopes devices:read and ops:read'
+      const told = `${partitions.status}: ${partitions.headers.get('www-authenticate') ?? ''}`
+      throw new ConfigurationError(
+        'INVALID_CONFIGURATION',
+        `the API at ${of.api.url} asks for a token (${told}): ${way}`,
+      )
     }
     return new AttachedStage(of)
   }

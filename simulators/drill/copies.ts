@@ -3,6 +3,7 @@ import { partitionOf } from '../../processor/contract/partition.ts'
 import type { PartitionReader } from '../../processor/contract/query.ts'
 import type { StateStore } from '../../processor/store/store.ts'
 import type { DeviceAnswer } from './readers.ts'
+import type { ApiAddress } from './stage.ts'
 
 /** How one copy of a partition compares with what it should hold. */
 export interface CopyReading {
@@ -79,12 +80,12 @@ export async function readCopy(
 }
 
 /** What the API answers for every device, by id; devices it does not know are left out. */
-export async function readApi(api: string, ids: readonly string[]): Promise<Map<string, DeviceAnswer>> {
+export async function readApi(api: ApiAddress, ids: readonly string[]): Promise<Map<string, DeviceAnswer>> {
   const answers = new Map<string, DeviceAnswer>()
   for (let from = 0; from < ids.length; from += IDS) {
-    const response = await fetch(`${api}/v1/devices/batch-get`, {
+    const response = await fetch(`${api.url}/v1/devices/batch-get`, {
       method: 'POST',
-      headers: { 'content-type': 'application/json' },
+      headers: { ...api.headers, 'content-type': 'application/json' },
       body: JSON.stringify({ deviceIds: ids.slice(from, from + IDS) }),
     })
     if (!response.ok) throw new Error(`batch-get: ${response.status} ${await response.text()}`)

@@ -5,7 +5,7 @@ import type { Vocabulary } from './drills.ts'
 import type { Mark, Recorder } from './journal.ts'
 import type { Observer } from './observer.ts'
 import type { DrillOptions } from './options.ts'
-import type { Stage } from './stage.ts'
+import type { ApiAddress, Stage } from './stage.ts'
 import type { Traffic } from './traffic.ts'
 
 const LOOK_MS = 20
@@ -148,7 +148,7 @@ export class Director implements Vocabulary {
   }
 
   /** Until the API shows every message acknowledged. */
-  async applied(api: string): Promise<void> {
+  async applied(api: ApiAddress): Promise<void> {
     const { ids, ledger } = this.#parts.traffic
     let behind: string | undefined = 'nothing was looked at'
     const looking = new AbortController()

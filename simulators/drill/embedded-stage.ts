@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { freePorts, MAIN, Program, removeFolder, temporaryFolder } from '../program.ts'
-import { Cast, type Stage } from './stage.ts'
+import { type ApiAddress, Cast, type Stage } from './stage.ts'
 
 const READY_MS = 30_000
 const POLL_MS = 20
@@ -16,7 +16,7 @@ export interface EmbeddedStageOptions {
 export class EmbeddedStage implements Stage {
   readonly dataDir: string
   readonly mqtt: Stage['mqtt']
-  readonly api: string
+  readonly api: ApiAddress
   readonly partitions: number
   readonly standbys: number
   readonly processors = [NAME]
@@ -31,7 +31,7 @@ export class EmbeddedStage implements Stage {
     this.partitions = options.partitions
     this.standbys = Math.min(1, options.processors - 1)
     this.mqtt = { host: '127.0.0.1', port: mqttPort as number }
-    this.api = `http://127.0.0.1:${httpPort}`
+    this.api = { url: `http://127.0.0.1:${httpPort}`, headers: {} }
     this.#env = {
       HOST: '127.0.0.1',
       MQTT_PORT: String(mqttPort),
@@ -85,7 +85,7 @@ export class EmbeddedStage implements Stage {
 
   async #isReady(): Promise<boolean> {
     try {
-      const response = await fetch(`${this.api}/readyz`)
+      const response = await fetch(`${this.api.url}/readyz`)
       await response.arrayBuffer()
       return response.ok
     } catch (error) {

@@ -16,7 +16,7 @@ import { type Committed, ForeignKafka, type ForeignOptions } from './foreign.ts'
 import { InputCount } from './input-count.ts'
 import { KafkaStage, type KafkaStageOptions } from './kafka-stage.ts'
 import { KafkaSight } from './sight.ts'
-import type { Stage } from './stage.ts'
+import type { ApiAddress, Stage } from './stage.ts'
 
 const CONNECT_MS = 3_000
 const LIMITS = { maxRecords: 1_000, maxBytes: 4 * 1024 * 1024 }
@@ -67,7 +67,10 @@ export class KafkaEngine implements Engine {
     const log = held.use((await openLog(configuration, SILENT, new Registry())) as KafkaLog)
     const foreign = held.use(await ForeignKafka.open(await foreignOptions(configuration)))
     const { TOPIC_PREFIX: prefix, GROUP: group, CLUSTER_SECRET: secret, STANDBYS: standbys } = configuration
-    const stage = await AttachedStage.open({ api, mqtt, partitions: log.identity.partitions, standbys })
+    const { AUTH_TOKEN: token } = configuration
+    const headers: ApiAddress['headers'] = token === undefined ? {} : { authorization: `Bearer ${token}` }
+    const address = { url: api, headers }
+    const stage = await AttachedStage.open({ api: address, mqtt, partitions: log.identity.partitions, standbys })
     return new KafkaEngine(stage, { foreign, log, prefix, group, secret, held: held.move() })
   }
 

@@ -4,7 +4,7 @@ import { Kafka } from '../kafka.ts'
 import { freePorts, Program, removeFolder } from '../program.ts'
 import { Balancer } from './balancer.ts'
 import { Detour } from './detour.ts'
-import { Cast, type Stage } from './stage.ts'
+import { type ApiAddress, Cast, type Stage } from './stage.ts'
 
 const HEAP_MEBIBYTES = 512
 const STANDBYS = 1
@@ -37,7 +37,7 @@ export class KafkaStage implements Stage {
   readonly #held: AsyncDisposableStack
   readonly #apiPorts: readonly number[]
   readonly #detour: { readonly port: number; readonly proxy: Detour } | undefined
-  readonly api: string
+  readonly api: ApiAddress
 
   private constructor(options: KafkaStageOptions, parts: Parts) {
     this.kafka = parts.kafka
@@ -48,7 +48,7 @@ export class KafkaStage implements Stage {
     this.#apiPorts = parts.apiPorts
     this.#detour = parts.detour
     this.#held = parts.held
-    this.api = `http://127.0.0.1:${parts.apiPort}`
+    this.api = { url: `http://127.0.0.1:${parts.apiPort}`, headers: {} }
   }
 
   /** Resolves when all that should be up is ready. Rejects with ConfigurationError when Kafka cannot be had. */

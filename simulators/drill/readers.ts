@@ -6,12 +6,13 @@ import type { Ledger } from '../ledger.ts'
 import type { Random } from '../random.ts'
 import { pause } from '../schedule.ts'
 import { backward } from './changelog-check.ts'
+import type { ApiAddress } from './stage.ts'
 
 export type DeviceAnswer = Status & { readonly freshness: Freshness }
 
 export interface ReadersOptions {
   /** Base URL of the API. */
-  readonly api: string
+  readonly api: ApiAddress
   readonly ids: readonly string[]
   readonly ledger: Ledger
   /** Requests a second, over all readers. */
@@ -186,7 +187,7 @@ export class Readers {
   /** The body; undefined when it failed. `unknown`: the device may not be known yet. */
   async #get(path: string, signal: AbortSignal, unknown = false): Promise<string | undefined> {
     const began = performance.now()
-    const outcome = await fetchText(this.#agent, this.#options.api + path)
+    const outcome = await fetchText(this.#agent, this.#options.api, path)
     // A request that the end of the drill cut off says nothing.
     if (signal.aborted) return undefined
     this.#latency.record(Math.min(Math.max(1, Math.round((performance.now() - began) * 1000)), MAX_LATENCY_US))
@@ -207,10 +208,14 @@ function ms(us: number): number {
   return Math.round(us / 100) / 10
 }
 
-function fetchText(agent: Agent, url: string): Promise<{ status: number | undefined; text: string }> {
+function fetchText(
+  agent: Agent,
+  { url, headers }: ApiAddress,
+  path: string,
+): Promise<{ status: number | undefined; text: string }> {
   return new Promise((resolve) => {
     const failed = (error: Error): void => resolve({ status: undefined, text: error.message })
-    const outgoing = request(url, { agent, timeout: TIMEOUT_MS }, (response) => {
+    const outgoing = request(url + path, { agent, headers, timeout: TIMEOUT_MS }, (response) => {
       const chunks: Buffer[] = []
       response.on('data', (chunk: Buffer) => chunks.push(chunk))
       response.on('error', failed)

@@ -5,6 +5,7 @@ import { decodeAssignment, decodeSubscription } from '../../processor/log/kafka-
 import type { TopicNames } from '../../processor/log/kafka-topics.ts'
 import type { ForeignKafka } from './foreign.ts'
 import type { Assigned, Sight } from './observer.ts'
+import type { ApiAddress } from './stage.ts'
 
 const ANSWER_MS = 500
 /** Of a page of statuses, read when all is over: no hurry. */
@@ -60,9 +61,9 @@ interface ApiPartition {
 
 /** What the API of a single process tells of its partitions. */
 export class ApiSight implements Sight {
-  readonly #api: string
+  readonly #api: ApiAddress
 
-  constructor(api: string) {
+  constructor(api: ApiAddress) {
     this.#api = api
   }
 
@@ -82,7 +83,10 @@ export class ApiSight implements Sight {
   }
 
   async #all(): Promise<Copy[]> {
-    const response = await fetch(`${this.#api}/v1/partitions`, { signal: AbortSignal.timeout(ANSWER_MS) })
+    const response = await fetch(`${this.#api.url}/v1/partitions`, {
+      headers: this.#api.headers,
+      signal: AbortSignal.timeout(ANSWER_MS),
+    })
     const { partitions } = (await response.json()) as { partitions: readonly ApiPartition[] }
     return partitions.flatMap(({ partition, owner, standbys }) => [
       ...(owner === null ? [] : [{ ...owner, partition, role: 'owner' as const }]),

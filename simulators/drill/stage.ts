@@ -1,5 +1,11 @@
 import type { Exit, Program } from '../program.ts'
 
+/** Where the API is, and what every request to it must have. */
+export interface ApiAddress {
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+}
+
 /** A process that ended without being told to. */
 export interface Fall {
   readonly target: string
@@ -14,8 +20,7 @@ export interface Fall {
  */
 export interface Stage extends AsyncDisposable {
   readonly mqtt: { readonly host: string; readonly port: number }
-  /** Base URL of the API. */
-  readonly api: string
+  readonly api: ApiAddress
   readonly partitions: number
   readonly standbys: number
   readonly processors: readonly string[]

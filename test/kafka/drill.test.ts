@@ -1,7 +1,10 @@
+import { randomBytes } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Cluster } from '../../simulators/cluster.ts'
 import { runDrillCommand } from '../../simulators/drill.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
+import { Program } from '../../simulators/program.ts'
 import { SMALL_DRILL } from '../system/small-drill.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 
@@ -21,11 +24,15 @@ describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_00
   afterAll(() => kafka?.[Symbol.asyncDispose]())
 
   async function drill(name: string, ...more: string[]) {
+    return run([name, ...SMALL, ...READS, ...more], {})
+  }
+
+  async function run(argv: readonly string[], environment: Readonly<Record<string, string>>) {
     let said = ''
-    const code = await runDrillCommand([name, ...SMALL, ...READS, ...more], {
+    const code = await runDrillCommand(argv, {
       stdout: { write: (text: string) => (said += text) },
       stderr: { write: (text: string) => (said += text) },
-      environment: {},
+      environment,
       kafka,
       signal: new AbortController().signal,
     })
@@ -36,6 +43,26 @@ describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_00
     const { code, said } = await drill(name)
     expect(code, said).toBe(0)
     expect(said).toMatch(new RegExp(`${name}: all \\d+ invariants held, [1-9]`))
+  })
+
+  test('watch: looks at a cluster that asks for a token, and says so without one', async () => {
+    const auth = { AUTH: 'jwt', AUTH_SECRET: randomBytes(32).toString('hex') }
+    await using cluster = await Cluster.open(kafka.brokers, 4, { ...auth, HTTP_DRAIN_SECONDS: '0' })
+    await Promise.all([cluster.processor('a'), cluster.ingest(), cluster.api()])
+    const scope = ['--subject', 'drill', '--scope', 'devices:read ops:read']
+    const token = Program.main(['token', ...scope], auth)
+    expect(await token.exited, token.stderr).toEqual({ code: 0, signal: null })
+    const { CLUSTER_SECRET = '', TOPIC_PREFIX = '', GROUP = '' } = cluster.env
+    const environment = { KAFKA_BROKERS: kafka.brokers, TOPIC_PREFIX, GROUP, CLUSTER_SECRET, STANDBYS: '0' }
+    const at = ['--api', `http://127.0.0.1:${cluster.httpPort}`, '--mqtt', `127.0.0.1:${cluster.mqttPort}`]
+    const argv = ['watch', '--attach', ...at, '--devices', '20', '--rate', '100', '--seconds', '3', ...READS]
+    const bearing = await run(argv, { ...environment, AUTH_TOKEN: token.stdout.trimEnd() })
+    expect(bearing.code, bearing.said).toBe(0)
+    expect(bearing.said).toMatch(/watch: all \d+ invariants held/)
+    expect(bearing.said).toMatch(/reads went on +0 of [1-9]/)
+    const bare = await run(argv, environment)
+    expect(bare.code).toBe(2)
+    expect(bare.said).toMatch(/^drill: the API at \S+ asks for a token.*AUTH_TOKEN/m)
   })
 
   test('a product that commits an offset without its changelog is found out', async () => {
