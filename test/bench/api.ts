@@ -6,9 +6,10 @@ import { type Figure, percentiles } from './figure.ts'
 import { type HttpLoad, type HttpLoadReport, httpLoad } from './http-load.ts'
 import { loadDevices, PREFIX } from './ingest.ts'
 import { KeepAlive } from './keep-alive.ts'
+import { measureLive } from './live.ts'
 import { RedisPeer, redisVersion } from './redis.ts'
 
-export const API_PARTS = ['single', 'batch']
+export const API_PARTS = ['single', 'batch', 'live']
 
 const GET_CONNECTIONS = 100
 const BATCH_CONNECTIONS = 16
@@ -22,14 +23,19 @@ const ROUNDS = 3
 const FULL = { devices: 100_000, seconds: 5 }
 const QUICK = { devices: 10_000, seconds: 1 }
 
-export async function apiVersions(): Promise<Readonly<Record<string, string>>> {
-  return { redis: redisVersion() }
+/** Parts that have Redis for a peer. */
+const PEER_PARTS = ['single', 'batch']
+
+export async function apiVersions(parts: ReadonlySet<string>): Promise<Readonly<Record<string, string>>> {
+  return PEER_PARTS.some((part) => parts.has(part)) ? { redis: redisVersion() } : {}
 }
 
 /** Reads of one process with all roles, on the embedded log, beside Fastify that reads the same documents from Redis. */
 export async function measureApi({ parts, quick, env, report }: BenchOptions): Promise<void> {
   const { devices, seconds } = quick ? QUICK : FULL
   await using stack = await Stack.start({ env })
+  if (parts.has('live')) report(await measureLive(stack, quick ? 2 : 10))
+  if (!PEER_PARTS.some((part) => parts.has(part))) return
   await loadDevices(stack, devices)
   await using peer = await RedisPeer.start(await documentsOf(stack, devices))
   const random = seededRandom(1, 0)

@@ -27,7 +27,7 @@ interface Bench {
   readonly parts: readonly string[]
   measure(options: BenchOptions): Promise<void>
   /** What the figures depend on beside the machine. */
-  versions(): Promise<Readonly<Record<string, string>>>
+  versions(parts: ReadonlySet<string>): Promise<Readonly<Record<string, string>>>
 }
 
 const BENCHES: Readonly<Record<string, Bench>> = {
@@ -62,7 +62,7 @@ function parse(): Arguments | undefined {
 }
 
 async function run({ bench, parts, quick, env, json }: Arguments): Promise<void> {
-  const on = machine(await bench.versions())
+  const on = machine(await bench.versions(parts))
   process.stdout.write(`${describe(on)}${quick ? 'QUICK sizes: these figures mean little\n' : ''}\n`)
   const figures: Figure[] = []
   const report = (more: readonly Figure[]): void => {
