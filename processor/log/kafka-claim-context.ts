@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import type { KafkaCluster } from './kafka-cluster.ts'
 import type { TopicNames } from './kafka-topics.ts'
-import type { LogIdentity, Offset, Topic } from './log.ts'
+import type { Log, LogIdentity, Offset, Topic } from './log.ts'
 
 /** How long a claim or a commit is tried while Kafka does not answer or moves its leaders. */
 export const PATIENCE_MS = 10_000
@@ -15,13 +15,8 @@ export interface ClaimContext {
   readonly group: string
   readonly identity: LogIdentity
   readonly logger: Logger
-  /** Offset of the oldest telemetry record kept, for a partition that was never committed. */
-  oldest(partition: number): Promise<Offset>
-  /**
-   * Offset after the last record of the changelog that is decided, and whether no committed one stands at `from` or
-   * after it.
-   */
-  changelog(partition: number, from?: Offset): Promise<{ end: Offset; empty: boolean }>
+  readonly bounds: Log['bounds']
+  readonly follow: Log['follow']
   /** `end`: offset after the last record; `stable`: after the last before which all transactions are decided. */
   ends(topic: Topic, partition: number): Promise<{ stable: Offset; end: Offset }>
 }

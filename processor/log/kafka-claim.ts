@@ -9,6 +9,7 @@ import { hanging, settle } from './kafka-hanging.ts'
 import { encodePosition } from './kafka-offsets.ts'
 import { committed } from './kafka-position.ts'
 import { type PartitionBatch, produce } from './kafka-produce.ts'
+import { telling } from './kafka-tail.ts'
 import type { Claim, NewRecord, Offset } from './log.ts'
 
 /** A transaction that nobody ends is aborted after this, so that it holds up its readers no longer. */
@@ -92,7 +93,7 @@ export class KafkaClaim implements Claim {
   async #transact(changelog: readonly NewRecord[], deadLetters: readonly NewRecord[], next: Offset): Promise<Offset> {
     const { cluster, group, identity, names } = this.#context
     await this.#undisturbed()
-    const batches = this.#encode(changelog, deadLetters)
+    const batches = this.#encode(telling(changelog, next, identity), deadLetters)
     const topics = [...Map.groupBy(batches, ({ topic }) => topic)].map(([topic, parts]) => ({
       topic,
       partitions: [...new Set(parts.map(({ partition }) => partition))],

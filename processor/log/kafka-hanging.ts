@@ -3,6 +3,7 @@ import type { Producer } from './kafka-batch.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
 import { GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
 import { decodePosition, fetchCommitted } from './kafka-offsets.ts'
+import { holdsMore } from './kafka-tail.ts'
 import type { Offset } from './log.ts'
 
 /** Brokers before KAFKA-17507 take a moment, once a transaction is complete, to show its offsets. */
@@ -110,8 +111,8 @@ async function evidence(
     return fetchCommitted(connection, group, names.telemetry, partition, false)
   })
   const committedEnd = committed === undefined ? undefined : decodePosition(committed.metadata)?.changelogEnd
-  const { end, empty } = await context.changelog(partition, committedEnd)
-  return { stable: end, committedEnd, beyond: !empty }
+  const { stable } = await context.ends('status', partition)
+  return { stable, committedEnd, beyond: await holdsMore(context, partition, committedEnd ?? 0, signal) }
 }
 
 async function closeEmpty(

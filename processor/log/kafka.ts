@@ -122,8 +122,8 @@ export class KafkaLog implements Log {
       group,
       identity,
       logger,
-      oldest: async (index) => (await this.bounds({ topic: 'telemetry', index })).start,
-      changelog: (index, from) => this.#changelog(index, from),
+      bounds: (of) => this.bounds(of),
+      follow: (of, from, limits, signal) => this.follow(of, from, limits, signal),
       ends: (topic, index) => this.#ends(topic, index),
     }
     const { standbys = 1, zone, heartbeatMs = 100, sessionTimeoutMs = 10_000, balanceMs = 30_000 } = options
@@ -229,18 +229,5 @@ export class KafkaLog implements Log {
     } catch (error) {
       throw asTidemark(error, `the bounds of ${name} ${index} cannot be read`)
     }
-  }
-
-  async #changelog(index: number, from = 0): Promise<{ end: Offset; empty: boolean }> {
-    const partition = { topic: 'status', index } as const
-    const bounds = await this.bounds(partition)
-    const { end } = bounds
-    const start = Math.max(bounds.start, from)
-    if (start >= end) return { end, empty: true }
-    for await (const batch of this.follow(partition, start, { maxRecords: 1, maxBytes: 1 }, this.#closing.signal)) {
-      if (batch.records.length > 0) return { end, empty: false }
-      if (batch.next >= end) break
-    }
-    return { end, empty: true }
   }
 }

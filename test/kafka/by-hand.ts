@@ -1,0 +1,92 @@
+import { randomUUID } from 'node:crypto'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import { expect } from 'vitest'
+import { KafkaLog } from '../../processor/log/kafka.ts'
+import { encodeBatch, type Producer, sizeBound } from '../../processor/log/kafka-batch.ts'
+import { Network } from '../../processor/log/kafka-broker.ts'
+import { GROUP_COORDINATOR, KafkaCluster, TRANSACTION_COORDINATOR } from '../../processor/log/kafka-cluster.ts'
+import { encodePosition } from '../../processor/log/kafka-offsets.ts'
+import { produce } from '../../processor/log/kafka-produce.ts'
+import { topicNames } from '../../processor/log/kafka-topics.ts'
+import type { Claim } from '../../processor/log/log.ts'
+import type { Kafka } from '../../simulators/kafka.ts'
+import { aborted, TestMember } from '../contract/log-member.ts'
+import { record } from '../contract/log-records.ts'
+
+export const LANE = 'test'
+
+/** A log whose only partition has one commit (`a`), and the means of its former holder. */
+export async function openByHand(kafka: Kafka) {
+  const prefix = `hanging-${randomUUID()}`
+  const logger = pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' })
+  const options = { brokers: [kafka.brokers], prefix, group: prefix, partitions: 1, standbys: 0, logger }
+  const log = await KafkaLog.open({ ...options, registry: new Registry() })
+  await withClaim(log, (claim) => claim.commit({ changelog: [record('key', 'a')], deadLetters: [], next: 1 }))
+  const names = topicNames(prefix)
+  const network = new Network('test', {}, logger)
+  const cluster = new KafkaCluster([kafka.brokers], Object.values(names), network, logger)
+  return { prefix, log, names, network, cluster, holder: await holderOf(cluster, prefix) }
+}
+
+/** The means of whoever holds the partition from now on. */
+export async function holderOf(cluster: KafkaCluster, prefix: string): Promise<Producer> {
+  // The markers of the last commit may still be under way.
+  const { producerId, producerEpoch } = await cluster.persist(10_000, undefined, async () => {
+    const { requests } = await cluster.coordinator(LANE, TRANSACTION_COORDINATOR, `${prefix}-0`)
+    return requests.initProducerId({ transactionalId: `${prefix}-0`, transactionTimeout: 10_000 })
+  })
+  return { id: Number(producerId), epoch: producerEpoch }
+}
+
+export type World = Awaited<ReturnType<typeof openByHand>>
+
+export async function write(
+  { cluster, names, holder, prefix }: World,
+  topic: 'status' | 'dead-letters',
+  value: string,
+) {
+  const written = record('key', value)
+  const bytes = encodeBatch([written], 0, 1, sizeBound(written), holder, 0, true)
+  const leader = await cluster.connection(LANE, await cluster.leader(names[topic], 0))
+  const [produced] = await produce(leader, `${prefix}-0`, [{ topic: names[topic], partition: 0, bytes }])
+  expect(produced?.error).toBeUndefined()
+  return Number(produced?.baseOffset) + 1
+}
+
+/** With `pending`, in the transaction; without, as the marker of a commit leaves it. */
+export async function offer(
+  { cluster, names, holder, prefix, log }: World,
+  next: number,
+  end: number,
+  pending: boolean,
+) {
+  const { requests } = await cluster.coordinator(LANE, GROUP_COORDINATOR, prefix)
+  const partitions = [{ partition: 0, offset: next, metadata: encodePosition(end, log.identity) }]
+  const transaction = { transactionalId: `${prefix}-0`, producerId: holder.id, producerEpoch: holder.epoch }
+  await requests.txnOffsetCommit({
+    ...transaction,
+    groupId: prefix,
+    topics: [{ topic: names.telemetry, partitions }],
+  })
+  if (pending) return
+  const coordinator = await cluster.coordinator(LANE, TRANSACTION_COORDINATOR, `${prefix}-0`)
+  await coordinator.requests.addOffsetsToTxn({ ...transaction, groupId: prefix })
+  await coordinator.requests.endTxn({ ...transaction, transactionResult: true })
+}
+
+/** Joins, does `work` with the claim of partition 0, and leaves. */
+export async function withClaim<T>(log: KafkaLog, work: (claim: Claim) => Promise<T>): Promise<T> {
+  const done = Promise.withResolvers<T>()
+  const member = new TestMember('a', {
+    async active(claim, signal) {
+      await work(claim).then(done.resolve, done.reject)
+      await aborted(signal)
+    },
+  }).join(log)
+  try {
+    return await done.promise
+  } finally {
+    await member.leave()
+  }
+}
