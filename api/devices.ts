@@ -1,5 +1,5 @@
 import { Type } from 'typebox'
-import type { Answer, StatusReader } from '../processor/contract/query.ts'
+import { bytesOf, type Freshness, type SlicedAnswer, type StatusReader } from '../processor/contract/query.ts'
 import type { Api } from './app.ts'
 import { type Caller, callerOf, maySee, READS_DEVICES } from './caller.ts'
 import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, problemExample } from './documentation.ts'
@@ -10,7 +10,7 @@ import { AtLeast, readDevice } from './past.ts'
 import { ProblemError, problemOf } from './problem.ts'
 import { type Projection, projectionOf } from './projection.ts'
 import { DeviceId, Fields } from './schemas.ts'
-import { freshnessMember, JSON_TYPE, openStatus, shownFreshness } from './splice.ts'
+import { freshnessMember, JSON_TYPE, openStatus, SplicedBytes, shownFreshness } from './splice.ts'
 import { TextTurns } from './text-turns.ts'
 
 export interface DeviceRoutes {
@@ -55,12 +55,13 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
     { schema: BATCH_GET, config: READS_DEVICES, bodyLimit: limits.maxBodyBytes },
     async (request, reply) => {
       const { deviceIds } = request.body
-      const projection = projectionOf(request.query.fields)
+      const { fields } = request.query
+      const projection = fields === undefined ? undefined : projectionOf(fields)
       const results = await many.run(() =>
         readBatch({ reader, caller: callerOf(request), projection, maxBytes: limits.maxAnswerBytes }, deviceIds),
       )
       reply.header('content-type', JSON_TYPE)
-      return `{"results":[${results.join(',')}]}`
+      return results.toBuffer()
     },
   )
 }
@@ -68,7 +69,8 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
 interface BatchReading {
   readonly reader: StatusReader
   readonly caller: Caller
-  readonly projection: Projection
+  /** Undefined: each status as it is. */
+  readonly projection: Projection | undefined
   /** Of the statuses that are read. */
   readonly maxBytes: number
 }
@@ -76,21 +78,29 @@ interface BatchReading {
 async function readBatch(
   { reader, caller, projection, maxBytes }: BatchReading,
   deviceIds: readonly string[],
-): Promise<string[]> {
-  const results: string[] = []
+): Promise<BatchResults> {
+  const results = new BatchResults(projection)
   let bytes = 0
   const turns = new TextTurns()
   for (let from = 0; from < deviceIds.length; from += SLICE) {
     const slice = deviceIds.slice(from, from + SLICE)
-    const seen = slice.filter((deviceId) => maySee(caller, deviceId))
+    const seen = caller.prefixes === undefined ? slice : slice.filter((deviceId) => maySee(caller, deviceId))
     const answers = bytes > maxBytes ? seen.map(() => ANSWER_FULL) : await reader.getMany(seen)
     let next = 0
     for (let i = 0; i < slice.length; i++) {
       const deviceId = slice[i] as string
-      const answer = maySee(caller, deviceId) ? (answers[next++] as Answer | Error) : ProblemError.otherDevice(deviceId)
-      const full = !(answer instanceof Error) && bytes + (answer.status?.byteLength ?? 0) > maxBytes
-      results.push(batchResult(deviceId, full ? ANSWER_FULL : answer, projection))
-      const here = answer instanceof Error ? 0 : (answer.status?.byteLength ?? 0)
+      if (!maySee(caller, deviceId)) {
+        results.addError(deviceId, ProblemError.otherDevice(deviceId))
+        continue
+      }
+      const answer = answers[next++] as SlicedAnswer | Error
+      if (answer instanceof Error) {
+        results.addError(deviceId, answer)
+        continue
+      }
+      const here = answer.status === undefined ? 0 : answer.status.end - answer.status.start
+      if (bytes + here > maxBytes) results.addError(deviceId, ANSWER_FULL)
+      else results.add(deviceId, answer)
       bytes += here
       const turn = turns.spend(here)
       if (turn !== undefined) await turn
@@ -101,16 +111,57 @@ async function readBatch(
 
 const ANSWER_FULL = new ProblemError('answer-too-large', 'this answer is full: ask for the device in another request')
 
-function batchResult(deviceId: string, answer: Answer | Error, projection: Projection): string {
-  if (answer instanceof Error) {
-    const problem = problemOf(answer)
-    if (problem === undefined) throw answer
-    return JSON.stringify({ deviceId, error: problem.body() })
+/** The body of the answer, result by result. */
+class BatchResults {
+  readonly #projection: Projection | undefined
+  readonly #text = new SplicedBytes()
+  /** What follows a status, by how fresh it is. */
+  readonly #ends = new Map<Freshness, Buffer>()
+
+  constructor(projection: Projection | undefined) {
+    this.#projection = projection
+    this.#text.add(RESULTS)
   }
-  const freshness = freshnessMember(answer.freshness)
-  if (answer.status === undefined) return `{"deviceId":"${deviceId}","found":false,${freshness}}`
-  return `${projection(answer.status)},${freshness},"found":true}`
+
+  add(deviceId: string, { status, freshness }: SlicedAnswer): void {
+    if (status === undefined) {
+      this.#addText(`{"deviceId":"${deviceId}","found":false,${freshnessMember(freshness)}}`)
+      return
+    }
+    if (this.#projection === undefined) this.#text.addOpenStatus(status)
+    else this.#text.add(Buffer.from(this.#projection(bytesOf(status))))
+    let end = this.#ends.get(freshness)
+    if (end === undefined) {
+      end = Buffer.from(`,${freshnessMember(freshness)},"found":true},`)
+      this.#ends.set(freshness, end)
+    }
+    this.#text.add(end)
+  }
+
+  /** Throws what is no problem of the device. */
+  addError(deviceId: string, error: Error): void {
+    const problem = problemOf(error)
+    if (problem === undefined) throw error
+    this.#addText(JSON.stringify({ deviceId, error: problem.body() }))
+  }
+
+  /** Of at least one result. */
+  toBuffer(): Buffer {
+    this.#text.add(END)
+    const text = this.#text.toBuffer()
+    // In place of the comma after the last result.
+    text.set(BRACKET, text.length - END.length - BRACKET.length)
+    return text
+  }
+
+  #addText(result: string): void {
+    this.#text.add(Buffer.from(`${result},`))
+  }
 }
+
+const RESULTS = Buffer.from('{"results":[')
+const BRACKET = Buffer.from(']')
+const END = Buffer.from('}')
 
 const DEVICE = Type.Union([Type.Ref('Device#'), Type.Ref('DevicePart#')])
 

@@ -3,21 +3,25 @@ import type { Logger } from 'pino'
 import { TidemarkError, UnavailableError } from '../processor/contract/errors.ts'
 import { partitionOf } from '../processor/contract/partition.ts'
 import type { Position } from '../processor/contract/position.ts'
-import type {
-  Answer,
-  Copy,
-  Freshness,
-  Listing,
-  Owner,
-  OwnerMap,
-  PartitionInfo,
-  PartitionReader,
-  PastAnswer,
-  StatusReader,
+import {
+  type Answer,
+  bytesOf,
+  type Copy,
+  type Freshness,
+  type Listing,
+  type Owner,
+  type OwnerMap,
+  type PartitionInfo,
+  type PartitionReader,
+  type PastAnswer,
+  type SlicedAnswer,
+  type StatusReader,
+  sliceOf,
 } from '../processor/contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../processor/contract/search.ts'
 import { Gather } from './gather.ts'
 import { Owners } from './owners.ts'
+import { group, type Share, shareOut } from './shares.ts'
 
 /** What of the time that an answer may take an owner may hold a question: the rest is for the way. */
 const HOLD_SHARE = 0.6
@@ -48,6 +52,18 @@ export interface RoutedReaderOptions {
   readonly retryAfterSeconds?: number
 }
 
+/** `answers`: at the places of the ids. */
+interface Question {
+  readonly deviceIds: readonly string[]
+  readonly answers: (SlicedAnswer | Error)[]
+}
+
+/** What a copy has said already. */
+interface Said<T> {
+  readonly by: Owner
+  readonly answer: T | TidemarkError
+}
+
 /**
  * Reads every device of the fleet through the processes that hold the partitions: the owner, or a standby while the owner
  * cannot answer. It remembers nothing but the owner map, so any number of API processes can stand beside each other.
@@ -55,7 +71,7 @@ export interface RoutedReaderOptions {
 export class RoutedReader implements StatusReader {
   readonly #options: RoutedReaderOptions
   readonly #owners: Owners
-  readonly #single = new Gather((partition, deviceIds) => this.#readMany(partition, deviceIds))
+  readonly #single = new Gather((deviceIds) => this.getMany(deviceIds))
   readonly #answerWithinMs: number
   readonly #attempts: number
 
@@ -72,33 +88,74 @@ export class RoutedReader implements StatusReader {
     })
   }
 
-  get(deviceId: string): Promise<Answer> {
-    return this.#single.get(partitionOf(deviceId, this.#options.partitions), deviceId)
+  async get(deviceId: string): Promise<Answer> {
+    const { status, freshness } = await this.#single.get(deviceId)
+    return { status: status && bytesOf(status), freshness }
   }
 
-  async getMany(deviceIds: readonly string[]): Promise<(Answer | Error)[]> {
-    const places = new Map<number, number[]>()
-    for (let i = 0; i < deviceIds.length; i++) {
-      const partition = partitionOf(deviceIds[i] as string, this.#options.partitions)
-      const known = places.get(partition)
-      if (known === undefined) places.set(partition, [i])
-      else known.push(i)
+  async getMany(deviceIds: readonly string[]): Promise<(SlicedAnswer | Error)[]> {
+    const answers: (SlicedAnswer | Error)[] = Array.from({ length: deviceIds.length })
+    const question = { deviceIds, answers }
+    try {
+      const { shares, unowned } = shareOut(deviceIds, await this.#owners.current(), this.#options.partitions)
+      await Promise.all([
+        ...shares.map((share) => this.#askOwner(share, question)),
+        ...Array.from(unowned, ([partition, places]) => this.#askCopies(partition, places, question)),
+      ])
+    } catch (error) {
+      // Nobody is known who could be asked.
+      if (!(error instanceof UnavailableError)) throw error
+      answers.fill(error)
     }
-    const results: (Answer | Error)[] = Array.from({ length: deviceIds.length })
-    const fill = async (partition: number, at: readonly number[]): Promise<void> => {
-      try {
-        const answers = await this.#readMany(
-          partition,
-          at.map((i) => deviceIds[i] as string),
-        )
-        for (let k = 0; k < at.length; k++) results[at[k] as number] = answers[k] as Answer
-      } catch (error) {
-        if (!(error instanceof UnavailableError)) throw error
-        for (const i of at) results[i] = error
+    return answers
+  }
+
+  /** Asks an owner once for all that it owns. What it cannot answer, or not as the owner, is asked by partition. */
+  async #askOwner({ owner, deviceIds, partitions, places }: Share, question: Question): Promise<void> {
+    const { answers } = question
+    let given: readonly (SlicedAnswer | TidemarkError)[] | TidemarkError
+    try {
+      given = await this.#askMember(owner, (reader) => reader.getEach(deviceIds, partitions))
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error
+      given = error
+    }
+    const open = new Map<number, number[]>()
+    for (let k = 0; k < places.length; k++) {
+      const answer = given instanceof TidemarkError ? given : (given[k] as SlicedAnswer | TidemarkError)
+      answers[places[k] as number] = answer
+      if (answer instanceof TidemarkError || answer.freshness.servedBy === 'standby') {
+        group(open, partitions[k] as number, places[k] as number)
       }
     }
-    await Promise.all(Array.from(places, ([partition, at]) => fill(partition, at)))
-    return results
+    if (open.size === 0) return
+    await Promise.all(
+      Array.from(open, ([partition, at]) => {
+        const said = at.map((place) => answers[place] as SlicedAnswer | TidemarkError)
+        const failure = said.find((answer) => answer instanceof TidemarkError)
+        return this.#askCopies(partition, at, question, { by: owner, answer: failure ?? (said as SlicedAnswer[]) })
+      }),
+    )
+  }
+
+  async #askCopies(
+    partition: number,
+    places: readonly number[],
+    { deviceIds, answers }: Question,
+    said?: Said<SlicedAnswer[]>,
+  ): Promise<void> {
+    const ids = places.map((place) => deviceIds[place] as string)
+    const ask = async (reader: PartitionReader): Promise<SlicedAnswer[]> => {
+      const given = await reader.getMany(partition, ids)
+      return given.map(({ status, freshness }) => ({ status: status && sliceOf(status), freshness }))
+    }
+    try {
+      const given = await this.#ask(partition, ask, (all) => all[0]?.freshness, said)
+      for (let k = 0; k < places.length; k++) answers[places[k] as number] = given[k] as SlicedAnswer
+    } catch (error) {
+      if (!(error instanceof UnavailableError)) throw error
+      for (const place of places) answers[place] = error
+    }
   }
 
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing> {
@@ -175,22 +232,15 @@ export class RoutedReader implements StatusReader {
     }
   }
 
-  #readMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
-    return this.#ask(
-      partition,
-      (reader) => reader.getMany(partition, deviceIds),
-      (answers) => answers[0]?.freshness,
-    )
-  }
-
   /**
-   * Asks the owner; if it cannot answer, the owner by a new map, then the standbys. While the map is too young to be
+   * Asks the owner, unless `said` is what it has said; if it cannot answer, the owner by a new map, then the standbys. While the map is too young to be
    * loaded again the standbys come first: an answer a little older is better than a late one.
    */
   async #ask<T>(
     partition: number,
     question: (reader: PartitionReader) => Promise<T>,
     freshnessOf: (answer: T) => Freshness | undefined,
+    said?: Said<T>,
   ): Promise<T> {
     const failures: TidemarkError[] = []
     const attempt = async (copies: readonly (Owner | undefined)[]): Promise<{ answer: T; by: Owner } | undefined> => {
@@ -206,7 +256,10 @@ export class RoutedReader implements StatusReader {
       return undefined
     }
     let known = (await this.#owners.current()).get(partition)
-    let found = await attempt([known?.active])
+    let found: { answer: T; by: Owner } | undefined
+    if (said === undefined) found = await attempt([known?.active])
+    else if (said.answer instanceof TidemarkError) failures.push(said.answer)
+    else found = { answer: said.answer, by: said.by }
     if (found === undefined && !this.#owners.renewable) found = await attempt(known?.standbys ?? [])
     const { now } = this.#options
     const began = now()

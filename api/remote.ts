@@ -1,8 +1,17 @@
 import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
 import type { Logger } from 'pino'
-import { UnavailableError } from '../processor/contract/errors.ts'
+import { TidemarkError, UnavailableError } from '../processor/contract/errors.ts'
 import type { Position } from '../processor/contract/position.ts'
-import type { Answer, Copy, Listing, Owner, PartitionReader, PastAnswer } from '../processor/contract/query.ts'
+import {
+  type Answer,
+  type Copy,
+  type Listing,
+  type Owner,
+  type PartitionReader,
+  type PastAnswer,
+  type SlicedAnswer,
+  sliceOf,
+} from '../processor/contract/query.ts'
 import {
   COPIES_PATH,
   decodeCopies,
@@ -32,6 +41,7 @@ import {
   SEARCH_PATH,
   SUMMARY_PATH,
 } from '../processor/contract/search-wire.ts'
+import { group } from './shares.ts'
 
 /** Connections to one processor; further requests wait for one. */
 const MAX_SOCKETS = 16
@@ -116,6 +126,30 @@ class RemoteReader implements PartitionReader {
       parts.push(this.#ask(partition, deviceIds.slice(from, from + MAX_IDS_OF_QUESTION)))
     }
     return (await Promise.all(parts)).flat()
+  }
+
+  async getEach(
+    deviceIds: readonly string[],
+    partitions: readonly number[],
+  ): Promise<(SlicedAnswer | TidemarkError)[]> {
+    const answers: (SlicedAnswer | TidemarkError)[] = Array.from({ length: deviceIds.length })
+    const ask = async (partition: number, places: readonly number[]): Promise<void> => {
+      try {
+        const ids = places.map((i) => deviceIds[i] as string)
+        const given = await this.getMany(partition, ids)
+        for (let k = 0; k < places.length; k++) {
+          const { status, freshness } = given[k] as Answer
+          answers[places[k] as number] = { status: status && sliceOf(status), freshness }
+        }
+      } catch (error) {
+        if (!(error instanceof TidemarkError)) throw error
+        for (const i of places) answers[i] = error
+      }
+    }
+    const places = new Map<number, number[]>()
+    for (let i = 0; i < partitions.length; i++) group(places, partitions[i] as number, i)
+    await Promise.all(Array.from(places, ([partition, at]) => ask(partition, at)))
+    return answers
   }
 
   async list(partition: number, after: string | undefined, limit: number): Promise<Listing> {

@@ -1,4 +1,4 @@
-import type { Freshness } from '../processor/contract/query.ts'
+import type { Freshness, Slice } from '../processor/contract/query.ts'
 
 /** Of an answer that is put together as text. */
 export const JSON_TYPE = 'application/json; charset=utf-8'
@@ -15,6 +15,36 @@ export function spliceStatus(status: Uint8Array, members: string): string {
 export function openStatus(status: Uint8Array): string {
   const bytes = Buffer.isBuffer(status) ? status : Buffer.from(status.buffer, status.byteOffset, status.byteLength)
   return bytes.toString('utf8', 0, bytes.length - 1)
+}
+
+/** Of texts, and of statuses without their last `}`, one text as UTF-8. Nothing is copied but once, at its end. */
+export class SplicedBytes {
+  readonly #parts: (Slice | Buffer)[] = []
+  #length = 0
+
+  add(bytes: Buffer): void {
+    this.#parts.push(bytes)
+    this.#length += bytes.length
+  }
+
+  addOpenStatus(status: Slice): void {
+    this.#parts.push(status)
+    this.#length += status.end - status.start - 1
+  }
+
+  toBuffer(): Buffer {
+    const whole = Buffer.allocUnsafeSlow(this.#length)
+    let at = 0
+    for (const part of this.#parts) {
+      if (Buffer.isBuffer(part)) {
+        whole.set(part, at)
+        at += part.length
+      } else {
+        at += part.buffer.copy(whole, at, part.start, part.end - 1)
+      }
+    }
+    return whole
+  }
 }
 
 /** The members that an answer shows. */

@@ -8,6 +8,7 @@ import { type Decision, decidedHeader } from './decisions.ts'
 import type { Headers, LogRecord, NewRecord } from './log/log.ts'
 import type { CachedStatus, StatusCache } from './store/cache.ts'
 import type { StateStore } from './store/store.ts'
+import type { TextCache } from './store/texts.ts'
 import type { Turn } from './turns.ts'
 
 /** Statuses read from the store at a time: what is decoded of them at once stays short. */
@@ -30,6 +31,7 @@ export interface BatchContext {
   readonly partition: number
   readonly store: StateStore
   readonly cache: StatusCache
+  readonly texts: TextCache
   readonly turn: Turn
   /** Whose entries of the cache may be used, and the number of this batch among its own, growing. */
   readonly owner: object
@@ -83,7 +85,7 @@ export async function foldBatch(records: readonly LogRecord[], context: BatchCon
     const it = decoded[i] as Decoded
     const device = touched[i]
     if (it.kind === 'rejected' || device === undefined) continue
-    if (device.entry !== undefined) device.entry.batch = context.batch
+    begun(device, context)
     apply(device, it, records[i] as LogRecord)
     if (turn.spend(0)) await turn.next()
   }
@@ -134,6 +136,13 @@ function touch(id: string, devices: Map<string, Touched>, missing: Touched[], co
   else beginPlain(device, entry.image)
   devices.set(id, device)
   return device
+}
+
+/** From here on the cache does not hold what is committed. */
+function begun({ deviceId, entry }: Touched, { texts, batch }: BatchContext): void {
+  if (entry?.batch === batch) return
+  if (entry !== undefined) entry.batch = batch
+  texts.forget(deviceId)
 }
 
 function begin(device: Touched, status: Status): void {

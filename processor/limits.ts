@@ -11,6 +11,8 @@ export interface ProcessorLimits {
   /** Decoded statuses of all partitions: entries, and bytes of their JSON. */
   readonly cacheEntries: number
   readonly cacheBytes: number
+  /** JSON of statuses that were read lately: bytes. */
+  readonly textBytes: number
   /** How often the ends of the partitions are asked for, ms: what does not move has no other way to know its lag. */
   readonly sightMs: number
   /** First and longest wait before a failed write of the store is tried again, ms. */
@@ -26,6 +28,7 @@ export const DEFAULT_LIMITS: ProcessorLimits = {
   changelogBytes: 8 * 1024 * 1024,
   cacheEntries: 120_000,
   cacheBytes: 80 * 1024 * 1024,
+  textBytes: 96 * 1024 * 1024,
   sightMs: 5000,
   retryMinMs: 100,
   retryMaxMs: 5000,

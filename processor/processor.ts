@@ -16,6 +16,7 @@ import { Searcher } from './search.ts'
 import { Standby } from './standby.ts'
 import { StatusCache } from './store/cache.ts'
 import { type Database, LevelStores } from './store/level.ts'
+import { TextCache } from './store/texts.ts'
 import { Task } from './task.ts'
 import { Turns } from './turns.ts'
 
@@ -56,10 +57,11 @@ export class Processor implements Member, AsyncDisposable {
     this.endpoint = endpoint
     this.#stores = stores
     const turns = new Turns()
-    this.reader = new StoreReader(instance, this.#roles, new Searcher(turns, now))
+    const texts = new TextCache({ maxEntries: limits.cacheEntries, maxBytes: limits.textBytes })
+    this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher: new Searcher(turns, now) })
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
-    this.#context = { instance, log, cache, turns, limits, metrics, logger, now, sleep }
+    this.#context = { instance, log, cache, texts, turns, limits, metrics, logger, now, sleep }
   }
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */

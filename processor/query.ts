@@ -1,40 +1,89 @@
-import { UnavailableError } from './contract/errors.ts'
+import { TidemarkError, UnavailableError } from './contract/errors.ts'
 import { formatPosition, type Position } from './contract/position.ts'
-import type { Answer, Copy, Freshness, Listing, PartitionReader, PastAnswer } from './contract/query.ts'
+import {
+  type Answer,
+  bytesOf,
+  type Copy,
+  type Freshness,
+  type Listing,
+  type PartitionReader,
+  type PastAnswer,
+  type SlicedAnswer,
+  sliceOf,
+} from './contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from './contract/search.ts'
 import type { Role } from './role.ts'
 import type { Searcher } from './search.ts'
 import type { StateStore } from './store/store.ts'
+import type { TextCache } from './store/texts.ts'
+
+export interface StoreReaderOptions {
+  readonly instance: string
+  readonly roles: ReadonlyMap<number, Role>
+  readonly texts: TextCache
+  readonly searcher: Searcher
+}
 
 /** Answers from the copies of this process. An answer's `offset` is what it holds at least; it may hold more. */
 export class StoreReader implements PartitionReader {
   readonly #instance: string
   readonly #roles: ReadonlyMap<number, Role>
+  readonly #texts: TextCache
   readonly #searcher: Searcher
 
-  constructor(instance: string, roles: ReadonlyMap<number, Role>, searcher: Searcher) {
+  constructor({ instance, roles, texts, searcher }: StoreReaderOptions) {
     this.#instance = instance
     this.#roles = roles
+    this.#texts = texts
     this.#searcher = searcher
   }
 
   async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
-    const role = this.#role(partition)
-    const freshness = freshnessOf(partition, role)
-    const answers: Answer[] = []
-    const missing: string[] = []
-    const places: number[] = []
+    const view = this.#view(partition)
+    const answers: SlicedAnswer[] = []
+    const missing: number[] = []
     for (let i = 0; i < deviceIds.length; i++) {
-      const deviceId = deviceIds[i] as string
-      const status = role.committed(deviceId)
-      answers.push({ status, freshness })
-      if (status !== undefined) continue
-      missing.push(deviceId)
-      places.push(i)
+      const status = view.role.committed(deviceIds[i] as string)
+      answers.push({ status, freshness: view.freshness })
+      if (status === undefined) missing.push(i)
     }
-    if (missing.length === 0) return answers
-    const values = await answered(partition, role.store.getMany(missing))
-    for (let i = 0; i < places.length; i++) answers[places[i] as number] = { status: values[i], freshness }
+    await readMissing(view, deviceIds, missing, answers)
+    return answers.map(({ status, freshness }) => ({ status: status && bytesOf(status), freshness }))
+  }
+
+  async getEach(
+    deviceIds: readonly string[],
+    partitions: readonly number[],
+  ): Promise<(SlicedAnswer | TidemarkError)[]> {
+    this.#texts.touch(deviceIds)
+    const views: (View | TidemarkError | undefined)[] = []
+    const answers: (SlicedAnswer | TidemarkError)[] = []
+    let missing: Map<View, number[]> | undefined
+    for (let i = 0; i < deviceIds.length; i++) {
+      const partition = partitions[i] as number
+      const view = (views[partition] ??= this.#viewOrError(partition))
+      if (view instanceof TidemarkError) {
+        answers.push(view)
+        continue
+      }
+      const status = view.role.committed(deviceIds[i] as string)
+      answers.push({ status, freshness: view.freshness })
+      if (status !== undefined) continue
+      missing ??= new Map()
+      const places = missing.get(view)
+      if (places === undefined) missing.set(view, [i])
+      else places.push(i)
+    }
+    if (missing === undefined) return answers
+    const read = async (view: View, places: readonly number[]): Promise<void> => {
+      try {
+        await readMissing(view, deviceIds, places, answers)
+      } catch (error) {
+        if (!(error instanceof TidemarkError)) throw error
+        for (const i of places) answers[i] = error
+      }
+    }
+    await Promise.all(Array.from(missing, ([view, places]) => read(view, places)))
     return answers
   }
 
@@ -90,6 +139,20 @@ export class StoreReader implements PartitionReader {
     return copies
   }
 
+  #view(partition: number): View {
+    const role = this.#role(partition)
+    return { role, freshness: freshnessOf(partition, role) }
+  }
+
+  #viewOrError(partition: number): View | TidemarkError {
+    try {
+      return this.#view(partition)
+    } catch (error) {
+      if (error instanceof TidemarkError) return error
+      throw error
+    }
+  }
+
   #role(partition: number): Role {
     const role = this.#roles.get(partition)
     if (role === undefined || role.state === 'closed') {
@@ -100,6 +163,28 @@ export class StoreReader implements PartitionReader {
       throw new UnavailableError('PARTITION_UNAVAILABLE', `partition ${partition} is being restored: ask again`)
     }
     return role
+  }
+}
+
+/** A copy as one question finds it. */
+interface View {
+  readonly role: Role
+  readonly freshness: Freshness
+}
+
+/** Reads from the store, into `answers`, what was not at hand. */
+async function readMissing(
+  { role, freshness }: View,
+  deviceIds: readonly string[],
+  places: readonly number[],
+  answers: (SlicedAnswer | TidemarkError)[],
+): Promise<void> {
+  if (places.length === 0) return
+  const read = role.store.getMany(places.map((i) => deviceIds[i] as string))
+  const values = await answered(freshness.partition, read)
+  for (let k = 0; k < places.length; k++) {
+    const value = values[k]
+    answers[places[k] as number] = { status: value && sliceOf(value), freshness }
   }
 }
 

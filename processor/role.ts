@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import type { Arrivals } from './arrivals.ts'
 import { CorruptedError } from './contract/errors.ts'
+import type { Slice } from './contract/query.ts'
 import type { Decisions } from './decisions.ts'
 import type { ProcessorLimits } from './limits.ts'
 import type { Log } from './log/log.ts'
@@ -8,6 +9,7 @@ import type { ProcessorMetrics } from './metrics.ts'
 import type { Progress } from './progress.ts'
 import type { StatusCache } from './store/cache.ts'
 import type { StateStore } from './store/store.ts'
+import type { TextCache } from './store/texts.ts'
 import type { Turns } from './turns.ts'
 
 /** What the roles of one process share. */
@@ -15,6 +17,7 @@ export interface RoleContext {
   readonly instance: string
   readonly log: Log
   readonly cache: StatusCache
+  readonly texts: TextCache
   readonly turns: Turns
   readonly limits: ProcessorLimits
   readonly metrics: ProcessorMetrics
@@ -44,7 +47,7 @@ export interface Role {
   /** Asks the log where the partition ends, so that a copy that does not move shows how far it is behind. */
   sight(): Promise<void>
   /** The committed status of a device, when it is at hand without a read. */
-  committed(deviceId: string): Buffer | undefined
+  committed(deviceId: string): Slice | undefined
 }
 
 /**

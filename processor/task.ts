@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { type Effects, foldBatch } from './batch.ts'
 import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
-import { PlainEncoder } from './contract/plain.ts'
+import type { Slice } from './contract/query.ts'
 import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
 import { Progress } from './progress.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
@@ -37,6 +37,8 @@ export class Task implements Role {
   #wipedAt: Offset | undefined
   /** Holds the cached statuses: those of a life that ended within a batch are not what is committed. */
   #life: object = {}
+  /** Whose the texts of these statuses are. */
+  #texts: number
 
   constructor(context: RoleContext, claim: Claim, copy: PartitionCopy) {
     this.#context = context
@@ -45,6 +47,7 @@ export class Task implements Role {
     this.copy = copy
     this.progress = new Progress(context.now)
     this.#labels = { processor: context.instance, partition: claim.partition }
+    this.#texts = context.texts.owner()
     this.#input = claim.start.input
     this.#changelogEnd = claim.start.changelogEnd
   }
@@ -63,11 +66,13 @@ export class Task implements Role {
     if (this.#state !== 'closed') this.#context.metrics.lag.set(this.#labels, this.lag)
   }
 
-  committed(deviceId: string): Buffer | undefined {
-    const entry = this.#context.cache.get(deviceId, this.#life)
+  committed(deviceId: string): Slice | undefined {
+    const { cache, texts } = this.#context
+    const text = texts.get(deviceId, this.#texts)
+    if (text !== undefined) return text
+    const entry = cache.get(deviceId, this.#life)
     if (entry === undefined || entry.batch > this.#stored) return undefined
-    const { image } = entry
-    return typeof image === 'string' ? Buffer.from(image) : new PlainEncoder().encode(image, 0)
+    return texts.add(deviceId, this.#texts, entry.image, entry.bytes)
   }
 
   /**
@@ -105,6 +110,7 @@ export class Task implements Role {
     const { partition } = this.#claim
     const began = now()
     this.#life = {}
+    this.#texts = this.#context.texts.owner()
     const telemetry = { topic: 'telemetry', index: partition } as const
     this.#inputEnd = (await log.bounds(telemetry)).end
     if (!(await this.#restore(signal))) return
@@ -173,10 +179,10 @@ export class Task implements Role {
 
   /** False when `signal` aborted before the effects of the batch were committed and stored. */
   async #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
-    const { cache, turns, metrics, instance, now } = this.#context
+    const { cache, texts, turns, metrics, instance, now } = this.#context
     const { partition } = this.#claim
-    const batchOf = { partition, store: this.store, cache, turn: turns.take(), owner: this.#life, batch: ++this.#batch }
-    const effects = await foldBatch(batch.records, batchOf)
+    const caches = { cache, texts, owner: this.#life, batch: ++this.#batch }
+    const effects = await foldBatch(batch.records, { partition, store: this.store, turn: turns.take(), ...caches })
     if (signal.aborted) return false
     const began = now()
     const { changelog, deadLetters } = effects

@@ -123,13 +123,13 @@ export class PlainEncoder {
 
   /** What `encodeStatus` would give. `more`: how many will follow. */
   encode(plain: PlainStatus, more: number): Buffer {
-    const bound = boundOf(plain)
+    const bound = plainBound(plain)
     if (this.#chunk.length - this.#at < bound) {
       this.#chunk = Buffer.allocUnsafeSlow(Math.max(bound, Math.min(CHUNK_BYTES, bound * (more + 1))))
       this.#at = 0
     }
     const start = this.#at
-    this.#at = write(plain, this.#chunk, start)
+    this.#at = writePlain(plain, this.#chunk, start)
     return this.#chunk.subarray(start, this.#at)
   }
 }
@@ -140,15 +140,15 @@ export function statusOf(plain: PlainStatus): Status {
 }
 
 /** At least the bytes that `plain` is encoded to. */
-function boundOf({ shape, head, middle, tail }: PlainStatus): number {
+export function plainBound({ shape, head, middle, tail }: PlainStatus): number {
   // UTF-8 takes at most three bytes per UTF-16 code unit.
   let bytes = head.length + middle.length + tail.length * 3 + REST_BYTES
   for (const before of shape.before) bytes += before.length + METRIC_BYTES
   return bytes
 }
 
-/** Gives where it ends. */
-function write(plain: PlainStatus, into: Buffer, start: number): number {
+/** Writes what `encodeStatus` would give, where there is room for `plainBound` bytes. Gives where it ends. */
+export function writePlain(plain: PlainStatus, into: Buffer, start: number): number {
   const { shape, values } = plain
   // The one native call for a long text costs less than its characters do here.
   let at = start + into.write(plain.head, start, 'latin1')

@@ -1,3 +1,4 @@
+import type { TidemarkError } from './errors.ts'
 import type { Position } from './position.ts'
 import type { Offset } from './record.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from './search.ts'
@@ -21,6 +22,19 @@ export interface Answer {
   readonly freshness: Freshness
 }
 
+/** Bytes from `start` to `end` of a buffer that others share, and whose bytes stay as they are. */
+export interface Slice {
+  readonly buffer: Buffer
+  readonly start: number
+  readonly end: number
+}
+
+/** An answer among many: a view of each status would cost more than the rest of the read. */
+export interface SlicedAnswer {
+  readonly status: Slice | undefined
+  readonly freshness: Freshness
+}
+
 /** An answer that includes some record of the log. `outcome`: what that came to, when it is a write and that is known. */
 export interface PastAnswer extends Answer {
   readonly outcome: Outcome | undefined
@@ -30,6 +44,12 @@ export interface PastAnswer extends Answer {
 export interface PartitionReader {
   /** Answers in the order of `deviceIds`, all of which live in `partition`. UnavailableError NOT_OWNER: no copy here. */
   getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]>
+
+  /**
+   * The devices `deviceIds[i]` of the partitions `partitions[i]`, in this order. An error in place of the answer: this
+   * process cannot give it now.
+   */
+  getEach(deviceIds: readonly string[], partitions: readonly number[]): Promise<(SlicedAnswer | TidemarkError)[]>
 
   /** Up to `limit` devices of the partition with id > `after`, ascending. */
   list(partition: number, after: string | undefined, limit: number): Promise<Listing>
@@ -46,6 +66,15 @@ export interface PartitionReader {
 
   /** The copies held here. */
   copies(): Promise<Copy[]>
+}
+
+export function sliceOf(bytes: Uint8Array): Slice {
+  const buffer = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  return { buffer, start: 0, end: buffer.length }
+}
+
+export function bytesOf({ buffer, start, end }: Slice): Buffer {
+  return buffer.subarray(start, end)
 }
 
 export interface Listing {
@@ -87,7 +116,7 @@ export interface PartitionInfo {
 export interface StatusReader {
   get(deviceId: string): Promise<Answer>
   /** In the order of `deviceIds`; an UnavailableError in place of an answer that cannot be had now. */
-  getMany(deviceIds: readonly string[]): Promise<(Answer | Error)[]>
+  getMany(deviceIds: readonly string[]): Promise<(SlicedAnswer | Error)[]>
   /** Devices of one partition, as `PartitionReader.list` has them: only an empty answer is the end. */
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing>
   /** Of the partition that the question names, one slice. */

@@ -1,15 +1,17 @@
-import { UnavailableError } from '../../processor/contract/errors.ts'
+import { TidemarkError, UnavailableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { Position } from '../../processor/contract/position.ts'
-import type {
-  Answer,
-  Copy,
-  Freshness,
-  Listing,
-  Owner,
-  OwnerMap,
-  PartitionReader,
-  PastAnswer,
+import {
+  type Answer,
+  type Copy,
+  type Freshness,
+  type Listing,
+  type Owner,
+  type OwnerMap,
+  type PartitionReader,
+  type PastAnswer,
+  type SlicedAnswer,
+  sliceOf,
 } from '../../processor/contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
@@ -112,6 +114,27 @@ export class MemoryMember implements PartitionReader {
   async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
     const freshness = await this.#enter(partition)
     return deviceIds.map((deviceId) => ({ status: this.#stored[partition]?.get(deviceId), freshness }))
+  }
+
+  async getEach(
+    deviceIds: readonly string[],
+    partitions: readonly number[],
+  ): Promise<(SlicedAnswer | TidemarkError)[]> {
+    const entered = new Map<number, Promise<Freshness>>()
+    const answers = deviceIds.map(async (deviceId, i) => {
+      const partition = partitions[i] as number
+      const entering = entered.get(partition) ?? this.#enter(partition)
+      entered.set(partition, entering)
+      try {
+        const freshness = await entering
+        const status = this.#stored[partition]?.get(deviceId)
+        return { status: status && sliceOf(status), freshness }
+      } catch (error) {
+        if (error instanceof TidemarkError) return error
+        throw error
+      }
+    })
+    return Promise.all(answers)
   }
 
   async list(partition: number, after: string | undefined, limit: number): Promise<Listing> {

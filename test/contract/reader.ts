@@ -3,7 +3,7 @@ import { type FoundDevice, searchFleet } from '../../api/fleet-search.ts'
 import { type Field, parseField } from '../../processor/contract/field.ts'
 import { type Order, parseOrder, sortKey } from '../../processor/contract/order.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import type { StatusReader } from '../../processor/contract/query.ts'
+import { bytesOf, type StatusReader } from '../../processor/contract/query.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { decodeStatus, type Status } from '../../processor/contract/status.ts'
 
@@ -73,7 +73,9 @@ export function readerContract(name: string, open: () => Promise<ReadableFleet>)
       await put('a', 'b', 'c', 'd')
       const answers = await fleet.reader.getMany(['d', 'nobody', 'a', 'd'])
       const answered = answers.map((answer) =>
-        answer instanceof Error || answer.status === undefined ? undefined : decodeStatus(answer.status).deviceId,
+        answer instanceof Error || answer.status === undefined
+          ? undefined
+          : decodeStatus(bytesOf(answer.status)).deviceId,
       )
       expect(answered).toEqual(['d', undefined, 'a', 'd'])
       expect(await fleet.reader.getMany([])).toEqual([])

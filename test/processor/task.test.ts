@@ -1,5 +1,6 @@
 import { expect, it, vi } from 'vitest'
 import { CorruptedError, FencedError, RetryableError } from '../../processor/contract/errors.ts'
+import { bytesOf } from '../../processor/contract/query.ts'
 import { MAX_STATUS_BYTES } from '../../processor/contract/status.ts'
 import type { StateStore } from '../../processor/store/store.ts'
 import { MemoryLog } from './memory-log.ts'
@@ -141,6 +142,40 @@ it('shows nothing that is not committed', async () => {
   letGo.resolve()
   await bench.settled()
   expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).rev).toBe(2)
+})
+
+it('shows nothing of the time before another had the partition', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await using other = await Workbench.open(log)
+  const first = await bench.task()
+  await log.append('telemetry', [said('a', { x: 1 }), said('b', { x: 1 })])
+  await bench.settled()
+  await bench.reader.getMany(0, ['a', 'b'])
+  await first.stop()
+  const second = await other.task()
+  await log.append('telemetry', [said('a', { x: 2 })])
+  await other.settled()
+  await second.stop()
+  await bench.task()
+  await bench.settled()
+  const [a, b] = await bench.reader.getMany(0, ['a', 'b'])
+  expect([statusOf(a).rev, statusOf(b).rev]).toEqual([2, 1])
+})
+
+it('answers for each device by itself', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log, { cacheEntries: 1 })
+  await bench.task()
+  await log.append('telemetry', [said('a', { x: 1 }), said('b', { x: 1 })])
+  await bench.settled()
+  for (let i = 0; i < 2; i++) {
+    const answers = await bench.reader.getEach(['b', 'far', 'nobody', 'a'], [0, 7, 0, 0])
+    expect(answers[1]).toMatchObject({ code: 'NOT_OWNER' })
+    const texts = answers.map((answer) => ('status' in answer ? answer.status && bytesOf(answer.status) : undefined))
+    expect(texts.map((text) => text && JSON.parse(text.toString()).deviceId)).toEqual(['b', undefined, undefined, 'a'])
+    expect(answers[3]).toMatchObject({ freshness: { offset: 2, servedBy: 'owner' } })
+  }
 })
 
 it('tries a failed write of the store again, and skips nothing', async () => {

@@ -18,6 +18,7 @@ import { Standby } from '../../processor/standby.ts'
 import { StatusCache } from '../../processor/store/cache.ts'
 import { LevelStores } from '../../processor/store/level.ts'
 import type { StateStore } from '../../processor/store/store.ts'
+import { TextCache } from '../../processor/store/texts.ts'
 import { Task } from '../../processor/task.ts'
 import { Turns } from '../../processor/turns.ts'
 import type { MemoryLog } from './memory-log.ts'
@@ -48,7 +49,8 @@ export class Workbench implements AsyncDisposable {
   readonly lines: string[] = []
   readonly logger: Logger = pino({}, { write: (line) => this.lines.push(line) })
   readonly roles = new Map<number, Role>()
-  readonly reader = new StoreReader('one', this.roles, new Searcher(new Turns(), () => this.now))
+  readonly texts: TextCache
+  readonly reader: StoreReader
   readonly context: RoleContext
   readonly #running = new Set<Running>()
   readonly #copies = new Map<number, PartitionCopy>()
@@ -61,9 +63,13 @@ export class Workbench implements AsyncDisposable {
     this.#folder = folder
     this.#stores = stores
     const cache = { maxEntries: limits.cacheEntries ?? 1000, maxBytes: limits.cacheBytes ?? 1_000_000 }
+    this.texts = new TextCache({ maxEntries: cache.maxEntries, maxBytes: limits.textBytes ?? 4 * 1024 * 1024 })
+    const searcher = new Searcher(new Turns(), () => this.now)
+    this.reader = new StoreReader({ instance: 'one', roles: this.roles, texts: this.texts, searcher })
     this.context = {
       instance: 'one',
       log,
+      texts: this.texts,
       cache: new StatusCache(cache),
       turns: new Turns(),
       limits: { ...DEFAULT_LIMITS, commitIntervalMs: 0, retryMinMs: 0, ...limits },

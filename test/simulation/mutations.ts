@@ -57,6 +57,11 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     find: 'entry.batch > this.#stored',
     replace: 'entry.batch < 0',
   },
+  'the text of a status outlives its change': {
+    file: 'processor/batch.ts',
+    find: 'texts.forget(deviceId)',
+    replace: 'void texts',
+  },
   'a cached status outlives the claim': {
     file: 'processor/store/cache.ts',
     find: 'if (node === undefined || node.owner !== owner) return undefined',

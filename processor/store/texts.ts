@@ -1,0 +1,183 @@
+import { murmur2 } from '../contract/partition.ts'
+import { type PlainStatus, plainBound, writePlain } from '../contract/plain.ts'
+import type { Slice } from '../contract/query.ts'
+
+export interface TextLimits {
+  /** Statuses, about; there is room for twice as many, as they share it by chance. */
+  readonly maxEntries: number
+  /** Bytes of JSON. */
+  readonly maxBytes: number
+}
+
+/** Statuses of one hash have so many places; the one written longest ago makes room. */
+const WAYS = 4
+/** What is known of a place: number of its segment, start and end in it, owner. */
+const FIELDS = 4
+const SEGMENT = 0
+const START = 1
+const END = 2
+const OWNER = 3
+const SEGMENT_BYTES = 1024 * 1024
+/** A larger status is not kept: it would push out thousands. */
+const MAX_TEXT_BYTES = SEGMENT_BYTES / 16
+/** Texts begin where lines of the processor's cache do. */
+const LINE_BYTES = 64
+/** How every text begins, with the device id after it. */
+const HEAD_BYTES = '{"deviceId":"'.length
+const QUOTE = 0x22
+
+/**
+ * The JSON of statuses that were read lately, so that one is encoded once per change and not once per read. What a read
+ * costs is the wait for memory, so a status is found by arithmetic in two tables rather than along objects, and its id is
+ * compared where the answer is copied from anyway. The texts fill one segment after the other; when there are too many,
+ * the oldest segment is let go, and lives on while an answer is made of it: a text is never overwritten.
+ */
+export class TextCache {
+  readonly #sets: number
+  readonly #hashes: Int32Array
+  readonly #places: Int32Array
+  /** Segment n at n modulo their number. */
+  readonly #segments: Buffer[]
+  #segment = -1
+  #at = SEGMENT_BYTES
+  #owners = 0
+  /** Takes the sum of bytes that are touched, as a load whose value is not used is left out. */
+  readonly #touched = new Int32Array(1)
+
+  constructor({ maxEntries, maxBytes }: TextLimits) {
+    const ways = 2 ** Math.ceil(Math.log2(Math.max(WAYS, 2 * maxEntries)))
+    this.#sets = ways / WAYS
+    this.#hashes = new Int32Array(ways)
+    this.#places = new Int32Array(ways * FIELDS)
+    this.#segments = Array.from({ length: Math.max(1, Math.floor(maxBytes / SEGMENT_BYTES)) }, () => NOTHING)
+  }
+
+  /** Whose texts are apart from those of all others; what nobody asks for any more is let go in time. */
+  owner(): number {
+    return ++this.#owners
+  }
+
+  /** Before many are read: what is waited for here is waited for at once. */
+  touch(deviceIds: readonly string[]): void {
+    let touched = 0
+    for (let i = 0; i < deviceIds.length; i++) {
+      const hash = murmur2(deviceIds[i] as string)
+      const way = this.#wayOf(hash, this.#firstWay(hash))
+      if (way === -1) continue
+      const segment = this.#segmentOf(way)
+      if (segment === undefined) continue
+      const start = this.#places[way * FIELDS + START] as number
+      touched += segment[start] as number
+      touched += segment[start + 4 * LINE_BYTES] ?? 0
+      touched += segment[start + 8 * LINE_BYTES] ?? 0
+    }
+    this.#touched[0] = touched
+  }
+
+  get(deviceId: string, owner: number): Slice | undefined {
+    const way = this.#find(deviceId, murmur2(deviceId), owner)
+    if (way === -1) return undefined
+    const place = way * FIELDS
+    const start = this.#places[place + START] as number
+    return { buffer: this.#segmentOf(way) as Buffer, start, end: this.#places[place + END] as number }
+  }
+
+  /** Encodes `image`, and keeps that until it is forgotten. `bytes`: size of the JSON when `image` is JSON. */
+  add(deviceId: string, owner: number, image: PlainStatus | string, bytes: number): Slice {
+    const bound = typeof image === 'string' ? bytes : plainBound(image)
+    if (bound > MAX_TEXT_BYTES) {
+      const buffer = Buffer.allocUnsafeSlow(bound)
+      return { buffer, start: 0, end: writeImage(image, buffer, 0) }
+    }
+    if (this.#at + bound > SEGMENT_BYTES) this.#turn()
+    const buffer = this.#segments[this.#segment % this.#segments.length] as Buffer
+    const start = this.#at
+    const end = writeImage(image, buffer, start)
+    this.#at = Math.ceil(end / LINE_BYTES) * LINE_BYTES
+    const hash = murmur2(deviceId)
+    const known = this.#find(deviceId, hash, owner)
+    const way = known === -1 ? this.#wayFor(hash) : known
+    this.#hashes[way] = hash
+    const place = way * FIELDS
+    this.#places[place + SEGMENT] = this.#segment
+    this.#places[place + START] = start
+    this.#places[place + END] = end
+    this.#places[place + OWNER] = owner
+    return { buffer, start, end }
+  }
+
+  /** Whoever changes a status calls this before it does: until it is added again, there is no text of it. */
+  forget(deviceId: string): void {
+    if (this.#segment === -1) return
+    const hash = murmur2(deviceId)
+    const first = this.#firstWay(hash)
+    // One too many does no harm.
+    for (let way = first; way < first + WAYS; way++) {
+      if (this.#hashes[way] === hash) this.#places[way * FIELDS + OWNER] = NOBODY
+    }
+  }
+
+  #turn(): void {
+    this.#segment++
+    this.#segments[this.#segment % this.#segments.length] = Buffer.allocUnsafeSlow(SEGMENT_BYTES)
+    this.#at = 0
+  }
+
+  /** Other bits than those that say the partition: a process may hold few. */
+  #firstWay(hash: number): number {
+    return ((Math.imul(hash, SPREAD) >>> 8) & (this.#sets - 1)) * WAYS
+  }
+
+  #find(deviceId: string, hash: number, owner: number): number {
+    const first = this.#firstWay(hash)
+    for (let way = first; way < first + WAYS; way++) {
+      if (this.#hashes[way] !== hash) continue
+      const place = way * FIELDS
+      if (this.#places[place + OWNER] !== owner) continue
+      const segment = this.#segmentOf(way)
+      if (segment !== undefined && isOf(deviceId, segment, this.#places[place + START] as number)) return way
+    }
+    return -1
+  }
+
+  #wayOf(hash: number, first: number): number {
+    for (let way = first; way < first + WAYS; way++) if (this.#hashes[way] === hash) return way
+    return -1
+  }
+
+  /** Undefined: nobody's, or let go. */
+  #segmentOf(way: number): Buffer | undefined {
+    const place = way * FIELDS
+    const segment = this.#places[place + SEGMENT] as number
+    const length = this.#segments.length
+    if (this.#places[place + OWNER] === NOBODY || segment <= this.#segment - length) return undefined
+    return this.#segments[segment % length]
+  }
+
+  /** One that is free, or else the one written longest ago. */
+  #wayFor(hash: number): number {
+    const first = this.#firstWay(hash)
+    let oldest = first
+    for (let way = first; way < first + WAYS; way++) {
+      if (this.#places[way * FIELDS + OWNER] === NOBODY) return way
+      const segment = this.#places[way * FIELDS + SEGMENT] as number
+      if (segment < (this.#places[oldest * FIELDS + SEGMENT] as number)) oldest = way
+    }
+    return oldest
+  }
+}
+
+const NOBODY = 0
+const NOTHING = Buffer.alloc(0)
+/** Of Fibonacci hashing: 2^32 divided by the golden ratio. */
+const SPREAD = 0x9e3779b1
+
+function writeImage(image: PlainStatus | string, into: Buffer, at: number): number {
+  return typeof image === 'string' ? at + into.write(image, at) : writePlain(image, into, at)
+}
+
+function isOf(deviceId: string, text: Buffer, start: number): boolean {
+  const at = start + HEAD_BYTES
+  for (let i = 0; i < deviceId.length; i++) if (text[at + i] !== deviceId.charCodeAt(i)) return false
+  return text[at + deviceId.length] === QUOTE
+}
