@@ -1,6 +1,7 @@
 import { Type } from 'typebox'
 import { bytesOf, type Freshness, type SlicedAnswer, type StatusReader } from '../processor/contract/query.ts'
 import type { Api } from './app.ts'
+import { Bodies } from './bodies.ts'
 import { type Caller, callerOf, maySee, READS_DEVICES } from './caller.ts'
 import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, problemExample } from './documentation.ts'
 import { etagOf, isNoneMatch } from './etag.ts'
@@ -50,6 +51,7 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
     },
   )
 
+  const bodies = new Bodies()
   api.post(
     '/v1/devices/batch-get',
     { schema: BATCH_GET, config: READS_DEVICES, bodyLimit: limits.maxBodyBytes },
@@ -61,7 +63,7 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
         readBatch({ reader, caller: callerOf(request), projection, maxBytes: limits.maxAnswerBytes }, deviceIds),
       )
       reply.header('content-type', JSON_TYPE)
-      return results.toBuffer()
+      return results.toBuffer((length) => bodies.take(length, reply.raw))
     },
   )
 }
@@ -145,13 +147,14 @@ class BatchResults {
     this.#addText(JSON.stringify({ deviceId, error: problem.body() }))
   }
 
-  /** Of at least one result. */
-  toBuffer(): Buffer {
+  /** Of at least one result. `take`: a buffer of so many bytes. */
+  toBuffer(take: (length: number) => Buffer): Buffer {
     this.#text.add(END)
-    const text = this.#text.toBuffer()
+    const whole = take(this.#text.length)
+    this.#text.copyTo(whole)
     // In place of the comma after the last result.
-    text.set(BRACKET, text.length - END.length - BRACKET.length)
-    return text
+    whole.set(BRACKET, whole.length - END.length - BRACKET.length)
+    return whole
   }
 
   #addText(result: string): void {

@@ -32,8 +32,12 @@ export class SplicedBytes {
     this.#length += status.end - status.start - 1
   }
 
-  toBuffer(): Buffer {
-    const whole = Buffer.allocUnsafeSlow(this.#length)
+  get length(): number {
+    return this.#length
+  }
+
+  /** `whole` has `length` bytes. */
+  copyTo(whole: Buffer): void {
     let at = 0
     for (const part of this.#parts) {
       if (Buffer.isBuffer(part)) {
@@ -43,7 +47,6 @@ export class SplicedBytes {
         at += part.buffer.copy(whole, at, part.start, part.end - 1)
       }
     }
-    return whole
   }
 }
 
