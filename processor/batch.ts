@@ -1,5 +1,6 @@
 import { CorruptedError } from './contract/errors.ts'
 import { fold } from './contract/fold.ts'
+import { type Indexed, indexedOf, isSameBucket, isSamePlace, type Move } from './contract/index-entries.ts'
 import { advance, PlainEncoder, type PlainStatus, plainOf, statusOf } from './contract/plain.ts'
 import { decodeStatus, encodeStatus, MAX_STATUS_BYTES, type Status, statusText } from './contract/status.ts'
 import { type Decoded, deadLetter, decodeRecord, type RejectionReason } from './contract/telemetry.ts'
@@ -23,6 +24,8 @@ export interface Effects {
   readonly deadLetters: NewRecord[]
   readonly rejections: RejectionReason[]
   readonly decisions: Decision[]
+  /** What changes of the indexes. */
+  readonly moves: Move[]
   /** Devices that came to be, less those that went. */
   added: number
 }
@@ -46,6 +49,9 @@ interface Touched {
   plain: PlainStatus | undefined
   status: Status | undefined
   existed: boolean
+  /** What was indexed before the batch; of a plain status, `lastSeenAt` is all that can change. */
+  before: Indexed | undefined
+  lastSeenAt: string
   /** It was deleted in the batch, and may have come to be again. */
   deleted: boolean
   /** The writes to it in the batch, in order. */
@@ -113,7 +119,7 @@ export async function foldBatch(records: readonly LogRecord[], context: BatchCon
 }
 
 function noEffects(): Effects {
-  return { changelog: [], writes: new Map(), deadLetters: [], rejections: [], decisions: [], added: 0 }
+  return { changelog: [], writes: new Map(), deadLetters: [], rejections: [], decisions: [], moves: [], added: 0 }
 }
 
 function touch(id: string, devices: Map<string, Touched>, missing: Touched[], context: BatchContext): Touched {
@@ -126,6 +132,8 @@ function touch(id: string, devices: Map<string, Touched>, missing: Touched[], co
     plain: undefined,
     status: undefined,
     existed: false,
+    before: undefined,
+    lastSeenAt: '',
     deleted: false,
     writes: undefined,
     rev: 0,
@@ -148,6 +156,7 @@ function begun({ deviceId, entry }: Touched, { texts, batch }: BatchContext): vo
 function begin(device: Touched, status: Status): void {
   device.status = status
   device.existed = true
+  device.before = indexedOf(status)
   device.rev = status.rev
   device.duplicates = status.counters.duplicates
 }
@@ -155,6 +164,7 @@ function begin(device: Touched, status: Status): void {
 function beginPlain(device: Touched, plain: PlainStatus): void {
   device.plain = plain
   device.existed = true
+  device.lastSeenAt = plain.lastSeenAt
   device.rev = plain.rev
   device.duplicates = plain.duplicates
 }
@@ -187,7 +197,9 @@ function stored(deviceId: string, bytes: Uint8Array): Status {
 function apply(device: Touched, it: Exclude<Decoded, { kind: 'rejected' }>, record: LogRecord): void {
   if (device.plain !== undefined) {
     if (advance(device.plain, it)) return
+    const { lastSeenAt } = device
     device.status = statusOf(device.plain)
+    device.before = { ...indexedOf(device.status), lastSeenAt }
     device.plain = undefined
   }
   if (it.kind !== 'write') {
@@ -218,6 +230,7 @@ function write(
 ): void {
   const { deviceId } = device
   effects.writes.set(deviceId, value)
+  move(device, effects)
   if (!device.existed) effects.added++
   if (device.entry === undefined) {
     context.cache.add(deviceId, context.owner, image, context.batch, value.byteLength)
@@ -228,10 +241,24 @@ function write(
 }
 
 /** Until the batch is in the store, readers find the committed status there. */
-function remove({ deviceId, existed }: Touched, effects: Effects, context: BatchContext): void {
+function remove(device: Touched, effects: Effects, context: BatchContext): void {
+  const { deviceId, existed } = device
   effects.writes.set(deviceId, null)
+  move(device, effects)
   if (existed) effects.added--
   context.cache.delete(deviceId)
+}
+
+function move({ deviceId, plain, status, before, lastSeenAt }: Touched, { moves }: Effects): void {
+  if (plain !== undefined) {
+    if (isSameBucket(lastSeenAt, plain.lastSeenAt)) return
+    const { state } = plain
+    const from = { state, lastSeenAt, attributes: undefined }
+    moves.push({ deviceId, before: from, after: { ...from, lastSeenAt: plain.lastSeenAt } })
+    return
+  }
+  const after = status === undefined ? undefined : indexedOf(status)
+  if (!isSamePlace(before, after)) moves.push({ deviceId, before, after })
 }
 
 /** What a conditional write was refused for is told to its writer; another one's refusal would be seen by nobody. */

@@ -7,6 +7,7 @@ import { Arrivals } from './arrivals.ts'
 import { ConfigurationError } from './contract/errors.ts'
 import type { PartitionReader } from './contract/query.ts'
 import { Decisions } from './decisions.ts'
+import { IndexBuilder } from './index-builder.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from './limits.ts'
 import type { Claim, Log, Member, Offset } from './log/log.ts'
 import { ProcessorMetrics } from './metrics.ts'
@@ -36,6 +37,8 @@ export interface ProcessorOptions {
   readonly now: () => number
   readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>
   readonly limits?: Partial<ProcessorLimits>
+  /** False: the stores have no indexes, and every search scans. What indexes cost is measured so. */
+  readonly indexed?: boolean
 }
 
 /** This process's part in the group: its tasks, its standbys, and their stores. */
@@ -46,6 +49,7 @@ export class Processor implements Member, AsyncDisposable {
   readonly reader: PartitionReader
   readonly #context: RoleContext
   readonly #stores: LevelStores
+  readonly #builder: IndexBuilder
   /** Kept open from role to role, so that a standby's copy is the owner's. */
   readonly #copies = new Map<number, PartitionCopy>()
   readonly #roles = new Map<number, Role>()
@@ -61,15 +65,16 @@ export class Processor implements Member, AsyncDisposable {
     this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher: new Searcher(turns, now) })
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
+    this.#builder = new IndexBuilder({ turns, logger, now, sleep, retryMs: limits.retryMaxMs })
     this.#context = { instance, log, cache, texts, turns, limits, metrics, logger, now, sleep }
   }
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */
   static async open(options: ProcessorOptions): Promise<Processor> {
-    const { folder, database, log, logger } = options
+    const { folder, database } = options
     try {
       await using opening = new AsyncDisposableStack()
-      const stores = database === undefined ? openStores(folder, log, logger) : openLevel(database(), log, logger)
+      const stores = database === undefined ? openStores(options) : openLevel(database(), options)
       const processor = opening.use(new Processor(options, await stores))
       await processor.#openCopies()
       opening.move()
@@ -143,13 +148,16 @@ export class Processor implements Member, AsyncDisposable {
   async #copy(partition: number): Promise<PartitionCopy> {
     const open = this.#copies.get(partition)
     if (open !== undefined) return open
-    const copy = { store: await this.#stores.store(partition), decisions: new Decisions(), arrivals: new Arrivals() }
+    const store = await this.#stores.store(partition)
+    const copy = { store, decisions: new Decisions(), arrivals: new Arrivals() }
     this.#copies.set(partition, copy)
+    this.#builder.take(partition, store)
     return copy
   }
 
   /** Closes the stores; `run` must have ended. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#builder[Symbol.asyncDispose]()
     await this.#stores[Symbol.asyncDispose]()
   }
 }
@@ -163,11 +171,12 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
 /** Statuses are overwritten again and again: with larger memtables fewer tables are written, and compacted away. */
 const ROCKSDB = { writeBufferSize: 32 * 1024 * 1024, maxWriteBufferNumber: 3 }
 
-async function openStores(folder: string, log: Log, logger: Logger): Promise<LevelStores> {
+async function openStores(options: ProcessorOptions): Promise<LevelStores> {
+  const { folder, logger } = options
   await mkdir(folder, { recursive: true })
   const open = () => {
     const db = new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer', ...ROCKSDB })
-    return openLevel(db, log, logger)
+    return openLevel(db, options)
   }
   try {
     return await open()
@@ -179,8 +188,8 @@ async function openStores(folder: string, log: Log, logger: Logger): Promise<Lev
   }
 }
 
-function openLevel(db: Database, log: Log, logger: Logger): Promise<LevelStores> {
-  return LevelStores.open(db, { identity: log.identity, logger })
+function openLevel(db: Database, { log, logger, indexed = true }: ProcessorOptions): Promise<LevelStores> {
+  return LevelStores.open(db, { identity: log.identity, logger, indexed })
 }
 
 /** abstract-level wraps what the database says. */

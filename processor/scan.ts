@@ -14,10 +14,18 @@ export type Entry = readonly [deviceId: string, status: Uint8Array]
 /** Entries of the first read, when nobody knows better. */
 const FIRST_READ = 64
 /** Aim of one read, bytes of statuses. */
-const READ_BYTES = 1024 * 1024
+export const READ_BYTES = 1024 * 1024
+
+/** Gives devices in one order, chunk by chunk. */
+export interface Source {
+  /** Undefined at the end. */
+  next(): Promise<readonly Entry[] | undefined>
+  /** Begins to read what `next` will give. A failure is `next`'s to tell. */
+  readAhead(): void
+}
 
 /** Reads the devices of some ranges, in the order of their ids, chunk by chunk; the next while one is looked at. */
-export class Scan {
+export class Scan implements Source {
   readonly #store: Pick<StateStore, 'between'>
   readonly #backwards: boolean
   readonly #ranges: IdRange[]
@@ -45,7 +53,6 @@ export class Scan {
     this.#size = Math.min(first, maxRead)
   }
 
-  /** Undefined at the end. */
   async next(): Promise<readonly Entry[] | undefined> {
     for (;;) {
       const range = this.#ranges[0]
@@ -68,7 +75,6 @@ export class Scan {
     }
   }
 
-  /** Begins to read what `next` will give. A failure is `next`'s to tell. */
   readAhead(): void {
     const range = this.#ranges[0]
     if (range === undefined || this.#ahead !== undefined) return

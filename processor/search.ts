@@ -1,11 +1,14 @@
 import { compareInOrder, type SortKey, sortKey } from './contract/order.ts'
 import { MAX_ANSWER_BYTES } from './contract/query-wire.ts'
 import type { Place, SearchQuestion, SearchSlice, Selection, SummaryQuestion, SummarySlice } from './contract/search.ts'
-import { Matcher } from './contract/search-match.ts'
+import { literalPrefix, Matcher } from './contract/search-match.ts'
 import type { Query, QueryNode } from './contract/search-query.ts'
 import { StoredFields } from './contract/stored-fields.ts'
 import { Summary } from './contract/summary.ts'
-import { beyond, type Entry, type IdRange, intersect, LAST, Scan } from './scan.ts'
+import { CANDIDATE_COST, planIndex } from './index-plan.ts'
+import { Gathered, IndexScan, Walk } from './index-scan.ts'
+import { tally } from './index-tally.ts'
+import { beyond, type IdRange, intersect, LAST, Scan, type Source } from './scan.ts'
 import type { StateStore } from './store/store.ts'
 import type { Turns } from './turns.ts'
 
@@ -13,7 +16,14 @@ import type { Turns } from './turns.ts'
 const SLICE_MS = 250
 
 /** What a search needs of a store. */
-type Searched = Pick<StateStore, 'between' | 'count'>
+type Searched = Pick<StateStore, 'between' | 'getMany' | 'count' | 'index'>
+
+export interface SearcherOptions {
+  /** Devices read of the store at once. */
+  readonly maxRead?: number
+  /** What a candidate of an index costs, see `planIndex`. */
+  readonly candidateCost?: number
+}
 
 type Unmarked<T> = Omit<T, 'freshness'>
 
@@ -25,24 +35,29 @@ export class Searcher {
   #scanning: Promise<void> = Promise.resolve()
 
   readonly #maxRead: number
+  readonly #candidateCost: number
 
-  /** `now`: ms. `maxRead`: entries read of the store at once. */
-  constructor(turns: Turns, now: () => number, maxRead = 1024) {
+  /** `now`: ms. */
+  constructor(
+    turns: Turns,
+    now: () => number,
+    { maxRead = 1024, candidateCost = CANDIDATE_COST }: SearcherOptions = {},
+  ) {
     this.#turns = turns
     this.#now = now
     this.#maxRead = maxRead
+    this.#candidateCost = candidateCost
   }
 
-  search(store: Searched, question: SearchQuestion): Promise<Unmarked<SearchSlice>> {
-    const { order, after, from } = question
+  async search(store: Searched, question: SearchQuestion): Promise<Unmarked<SearchSlice>> {
+    const { order, after, from, query } = question
     const { field, descending } = order
     let ranges = idRanges(question)
     if (from !== undefined) ranges = beyond(ranges, from, descending && field.name === 'deviceId')
-    if (field.name !== 'deviceId') return this.#best(question, this.#scan(store, ranges, false))
+    if (field.name !== 'deviceId') return this.#best(question, await this.#source(store, query, ranges, {}))
     if (after !== undefined) ranges = beyond(ranges, after.deviceId, descending)
-    // A plain list is just its page.
-    const first = question.query.root.kind === 'all' ? question.limit : undefined
-    return this.#inOrder(question, this.#scan(store, ranges, descending, first))
+    const { limit } = question
+    return this.#inOrder(question, await this.#source(store, query, ranges, { backwards: descending, limit }))
   }
 
   async summarize(store: Searched, question: SummaryQuestion): Promise<Unmarked<SummarySlice>> {
@@ -50,16 +65,19 @@ export class Searcher {
     const summary = new Summary(metrics.length)
     const everything = query.root.kind === 'all' && within === undefined && by.length === 0 && metrics.length === 0
     if (everything && store.count !== undefined) {
-      summary.addMany([], store.count, true)
+      summary.addDevices(store.count)
+      summary.addMany([], store.count)
       return { summary: summary.toJSON(), next: undefined }
     }
+    const tallied = store.index === undefined ? undefined : tally(question, store.index.counts)
+    if (tallied !== undefined) return { summary: tallied.toJSON(), next: undefined }
     let ranges = idRanges(question)
     if (from !== undefined) ranges = beyond(ranges, from, false)
     const matcher = new Matcher(query)
     const fields = new StoredFields([...matcher.fields, ...by, ...metrics])
     const byAt = matcher.fields.length
     const metricsAt = byAt + by.length
-    const next = await this.#examine(this.#scan(store, ranges, false), (_, status) => {
+    const next = await this.#examine(await this.#source(store, query, ranges, {}), (_, status) => {
       const values = fields.read(status)
       if (matcher.test(values)) summary.add(values.slice(byAt, metricsAt), values.slice(metricsAt))
       return true
@@ -67,12 +85,12 @@ export class Searcher {
     return { summary: summary.toJSON(), next }
   }
 
-  async #inOrder({ query, limit }: SearchQuestion, scan: Scan): Promise<Unmarked<SearchSlice>> {
+  async #inOrder({ query, limit }: SearchQuestion, source: Source): Promise<Unmarked<SearchSlice>> {
     const matcher = new Matcher(query)
     const fields = new StoredFields(matcher.fields)
     const items: { deviceId: string; status: Uint8Array }[] = []
     let bytes = 0
-    const next = await this.#examine(scan, (deviceId, status) => {
+    const next = await this.#examine(source, (deviceId, status) => {
       if (!matcher.test(fields.read(status))) return true
       items.push({ deviceId, status })
       bytes += status.byteLength
@@ -82,12 +100,12 @@ export class Searcher {
   }
 
   /** The order is not that of the reading: the best are kept. */
-  async #best({ query, order, after, limit }: SearchQuestion, scan: Scan): Promise<Unmarked<SearchSlice>> {
+  async #best({ query, order, after, limit }: SearchQuestion, source: Source): Promise<Unmarked<SearchSlice>> {
     const matcher = new Matcher(query)
     const fields = new StoredFields([...matcher.fields, order.field])
     const keyAt = matcher.fields.length
     const best = new Best(limit, order.descending, after)
-    const next = await this.#examine(scan, (deviceId, status) => {
+    const next = await this.#examine(source, (deviceId, status) => {
       const values = fields.read(status)
       if (matcher.test(values)) best.add({ key: sortKey(values[keyAt]), deviceId, status })
       return true
@@ -95,25 +113,43 @@ export class Searcher {
     return { items: best.take(), settled: next === undefined, more: best.more, next }
   }
 
-  #scan(store: Searched, ranges: readonly IdRange[], backwards: boolean, first?: number): Scan {
+  /** `limit`: as many are looked for, in order; undefined: all. */
+  async #source(
+    store: Searched,
+    { root }: Query,
+    ranges: readonly IdRange[],
+    { backwards = false, limit }: { readonly backwards?: boolean; readonly limit?: number },
+  ): Promise<Source> {
+    const { index } = store
+    const cost = this.#candidateCost
+    const plan = index === undefined ? undefined : planIndex({ root, counts: index.counts, limit, cost })
+    if (index !== undefined && plan?.kind === 'walk') {
+      return new IndexScan(store, new Walk(index, plan.entries, ranges, backwards), this.#maxRead)
+    }
+    if (index !== undefined && plan?.kind === 'gather') {
+      const gathered = await Gathered.from(index, plan.ranges, ranges, backwards)
+      if (gathered !== undefined) return new IndexScan(store, gathered, this.#maxRead)
+    }
+    // A plain list is just its page.
+    const first = root.kind === 'all' ? limit : undefined
     return new Scan(store, ranges, { backwards, maxRead: this.#maxRead, first })
   }
 
   /** Until `look` says false, or the slice's time is over: then the id to go on after. Undefined at the end. */
-  async #examine(scan: Scan, look: (deviceId: string, status: Uint8Array) => boolean): Promise<string | undefined> {
+  async #examine(source: Source, look: (deviceId: string, status: Uint8Array) => boolean): Promise<string | undefined> {
     const until = this.#now() + SLICE_MS
     let last: string | undefined
     for (;;) {
-      const entries: readonly Entry[] | undefined = await scan.next()
+      const entries = await source.next()
       if (entries === undefined) return undefined
       // A page in the order of the ids mostly ends within what was read first.
-      if (last !== undefined) scan.readAhead()
+      if (last !== undefined) source.readAhead()
       for (const [deviceId, status] of entries) {
         last = deviceId
         if (!look(deviceId, status)) return last
         if (this.#turns.spend(status.byteLength)) await this.#turn()
       }
-      if (this.#now() >= until) return last
+      if (this.#now() >= until && last !== undefined) return last
     }
   }
 
@@ -202,10 +238,4 @@ function narrow(ranges: IdRange[], node: QueryNode): IdRange[] {
   if (node.kind === 'equals') return intersect(ranges, { from: node.value.text, to: `${node.value.text}\0` })
   const prefix = node.kind === 'like' ? literalPrefix(node.pattern) : ''
   return prefix === '' ? ranges : intersect(ranges, { from: prefix, to: prefix + LAST })
-}
-
-/** What stands before the first wildcard of a pattern. */
-function literalPrefix(pattern: string): string {
-  const [literal] = /^(?:\\.|[^\\*?])*/s.exec(pattern) ?? ['']
-  return literal.replace(/\\(.)/gs, '$1')
 }

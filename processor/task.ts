@@ -223,9 +223,9 @@ export class Task implements Role {
     changelog[changelog.length - 1] = { ...last, headers: { ...last.headers, ...headers } }
   }
 
-  #keep({ writes, added }: Effects, signal: AbortSignal): Promise<boolean> {
+  #keep({ writes, added, moves }: Effects, signal: AbortSignal): Promise<boolean> {
     const reached = { input: this.#input, changelog: this.#changelogEnd, whole: true, since: this.#context.now() }
-    const write = () => this.store.commit(writes, reached, added)
+    const write = () => this.store.commit(writes, reached, added, moves)
     return persist(this.#context, this.#claim.partition, write, signal)
   }
 

@@ -1,5 +1,5 @@
 import type { Json } from './json.ts'
-import type { Status } from './status.ts'
+import type { ConnectivityState, Status } from './status.ts'
 import type { Decoded } from './telemetry.ts'
 import { isoTime } from './time.ts'
 
@@ -36,6 +36,7 @@ export interface PlainStatus {
   high: number | undefined
   sequenceAt: string
   sequenceSession: number
+  readonly state: ConnectivityState
   readonly session: number
   /** `{"deviceId":…,"rev":` and from `},"connectivity":` to `"lastSeenAt":"`. */
   readonly head: string
@@ -85,6 +86,7 @@ export function plainOf(status: Status): PlainStatus | undefined {
     high: sequence?.seen[0]?.[1],
     sequenceAt: sequence?.at ?? '',
     sequenceSession: sequence?.session ?? 0,
+    state,
     session,
     head: `{"deviceId":"${deviceId}","rev":`,
     middle:

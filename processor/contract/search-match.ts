@@ -95,7 +95,7 @@ function between(field: Field, from: Bound | undefined, to: Bound | undefined): 
 }
 
 /** The values, beside texts, that an operand is equal to. */
-function scalarOf({ text, quoted }: Operand): number | boolean | null | undefined {
+export function scalarOf({ text, quoted }: Operand): number | boolean | null | undefined {
   if (quoted) return undefined
   if (text === 'true' || text === 'false') return text === 'true'
   if (text === 'null') return null
@@ -130,7 +130,7 @@ const TIME_MEMBERS = new Set(['firstSeenAt', 'lastSeenAt', 'since'])
 const ZONED_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d)$/
 
 /** A time that has a zone is compared as the moment it is, with a field that is a time: there all have one form. */
-function textFor(field: Field, { text }: Operand): string {
+export function textFor(field: Field, { text }: Operand): string {
   const isTime =
     field.kind === 'member' ? TIME_MEMBERS.has(field.member) : field.kind === 'reported' && field.timed !== undefined
   if (!isTime || !ZONED_TIME.test(text)) return text
@@ -155,6 +155,12 @@ function readPattern(pattern: string): Piece[] {
     }
   }
   return pieces
+}
+
+/** What stands before the first wildcard of a pattern. */
+export function literalPrefix(pattern: string): string {
+  const [literal] = /^(?:\\.|[^\\*?])*/s.exec(pattern) ?? ['']
+  return literal.replace(/\\(.)/gs, '$1')
 }
 
 /** At most length of the text × length of the pattern steps: only the last `*` met is ever widened. */

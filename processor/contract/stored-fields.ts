@@ -40,9 +40,7 @@ export class StoredFields {
 
   constructor(fields: readonly Field[]) {
     this.#fields = fields
-    this.#parseAll = fields.some(
-      (field) => field.kind === 'group' || (field.kind === 'attribute' && field.path.includes('.')),
-    )
+    this.#parseAll = fields.some((field) => field.kind === 'attribute' && field.path.includes('.'))
     this.#places = this.#parseAll ? [] : fields.map((field) => this.#placeOf(field))
   }
 

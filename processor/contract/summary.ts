@@ -77,9 +77,12 @@ export class Summary {
     else this.#addTo(by, metrics)
   }
 
-  /** So many devices with these values, of which no metric is asked. */
-  addMany(by: readonly (Json | undefined)[], devices: number, counted: boolean): void {
-    if (counted) this.#devices += devices
+  addDevices(devices: number): void {
+    this.#devices += devices
+  }
+
+  /** So many devices with these values, of which no metric is asked; `addDevices` counts them. */
+  addMany(by: readonly (Json | undefined)[], devices: number): void {
     const group = this.#group(by, devices)
     if (group !== undefined) group.count += devices
   }

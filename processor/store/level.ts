@@ -1,14 +1,18 @@
 import type { AbstractLevel } from 'abstract-level'
 import type { Logger } from 'pino'
-import { CorruptedError, RetryableError } from '../contract/errors.ts'
+import { INDEX_VERSION, type Indexed, indexedIn, isSamePlace, type Move } from '../contract/index-entries.ts'
 import type { LogIdentity } from '../log/log.ts'
-import type { Checkpoint, StateStore } from './store.ts'
+import { Exclusive } from './exclusive.ts'
+import { guarded } from './guarded.ts'
+import { type IndexWrite, NOTHING, PartitionIndex } from './partition-index.ts'
+import { MAX_READ_KEYS, Reads } from './reads.ts'
+import type { Checkpoint, StateStore, StoreIndex } from './store.ts'
 
 /** Any abstract-level database of text keys in UTF-8 and values in bytes. */
 export type Database = AbstractLevel<Buffer, string, Buffer>
 
-/** Keys of one native read that gathers several reads, so that no answer holds the event loop for long. */
-const MAX_READ_KEYS = 512
+/** Devices that are added to an index that is built between two turns of the event loop. */
+const BUILD_SLICE = 256
 
 /** Entries a recount reads between two turns of the event loop. */
 const RECOUNT_SLICE = 2000
@@ -17,12 +21,15 @@ const RECOUNT_SLICE = 2000
 interface Meta extends Checkpoint {
   readonly identity: LogIdentity
   readonly count: number | undefined
+  /** Of the index; absent: there is none, or it is not whole. */
+  readonly index?: number | undefined
 }
 
-interface Read {
-  readonly keys: string[]
-  readonly resolve: (values: (Buffer | undefined)[]) => void
-  readonly reject: (error: Error) => void
+export interface StoresOptions {
+  readonly identity: LogIdentity
+  readonly logger: Logger
+  /** False: no indexes are kept, and searches scan. */
+  readonly indexed?: boolean
 }
 
 /** The stores of one process: all partitions in one database, so that they share its memory, its log and its reads. */
@@ -30,18 +37,21 @@ export class LevelStores implements AsyncDisposable {
   readonly #db: Database
   readonly #identity: LogIdentity
   readonly #logger: Logger
-  #reads: Read[] = []
+  readonly #indexed: boolean
+  readonly #reads: Reads
 
-  private constructor(db: Database, identity: LogIdentity, logger: Logger) {
+  private constructor(db: Database, { identity, logger, indexed = true }: StoresOptions) {
     this.#db = db
     this.#identity = identity
     this.#logger = logger
+    this.#indexed = indexed
+    this.#reads = new Reads(db)
   }
 
   /** Opens `db`, and closes it when disposed of. Rejects with the database's own error when it cannot be opened. */
-  static async open(db: Database, options: { identity: LogIdentity; logger: Logger }): Promise<LevelStores> {
+  static async open(db: Database, options: StoresOptions): Promise<LevelStores> {
     await db.open()
-    return new LevelStores(db, options.identity, options.logger)
+    return new LevelStores(db, options)
   }
 
   /** Partitions of which something is stored. */
@@ -55,10 +65,12 @@ export class LevelStores implements AsyncDisposable {
     const prefix = String(partition).padStart(5, '0')
     const keys: Keys = { meta: `m${prefix}`, first: `d${prefix}:`, last: `d${prefix};` }
     const meta = await this.#meta(keys.meta)
-    const store = new LevelStore(this.#db, keys, this.#identity, (read) => this.#read(read), meta)
+    const index = new PartitionIndex(this.#db, prefix, meta?.index, !this.#indexed)
+    const store = new LevelStore(this.#db, keys, this.#identity, this.#reads, index, meta)
     const reason = meta === undefined ? undefined : difference(meta.identity, this.#identity)
     if (reason !== undefined) this.#logger.warn({ partition, reason }, 'store wiped: it belongs to another log')
     if (reason !== undefined || meta === undefined) await store.wipe()
+    else await index.settle()
     return store
   }
 
@@ -69,44 +81,6 @@ export class LevelStores implements AsyncDisposable {
     } catch (cause) {
       this.#logger.warn({ key, cause }, 'store wiped: its checkpoint is not readable')
       return undefined
-    }
-  }
-
-  /**
-   * Reads of one turn of the event loop travel together: RocksDB answers 15 times as many keys a second in batches as
-   * one by one. Not bounded here: each caller awaits its read, and the callers are bounded.
-   */
-  #read(read: Read): void {
-    this.#reads.push(read)
-    if (this.#reads.length === 1) setImmediate(() => this.#flush())
-  }
-
-  #flush(): void {
-    const reads = this.#reads
-    this.#reads = []
-    let group: Read[] = []
-    let size = 0
-    for (const read of reads) {
-      if (size > 0 && size + read.keys.length > MAX_READ_KEYS) {
-        void this.#readGroup(group)
-        group = []
-        size = 0
-      }
-      group.push(read)
-      size += read.keys.length
-    }
-    void this.#readGroup(group)
-  }
-
-  async #readGroup(group: readonly Read[]): Promise<void> {
-    const first = group[0] as Read
-    try {
-      if (group.length === 1) return first.resolve(await guarded(() => this.#db.getMany(first.keys)))
-      const values = await guarded(() => this.#db.getMany(group.flatMap((read) => read.keys)))
-      let from = 0
-      for (const read of group) read.resolve(values.slice(from, (from += read.keys.length)))
-    } catch (error) {
-      for (const read of group) read.reject(error as Error)
     }
   }
 
@@ -130,15 +104,26 @@ export class LevelStore implements StateStore {
   readonly #db: Database
   readonly #keys: Keys
   readonly #identity: LogIdentity
-  readonly #read: (read: Read) => void
+  readonly #reads: Reads
+  readonly #index: PartitionIndex
+  /** Commits, and slices of an index that is built: they read what they write. */
+  readonly #writing = new Exclusive()
   #checkpoint: Checkpoint | undefined
   #count: number | undefined
 
-  constructor(db: Database, keys: Keys, identity: LogIdentity, read: (read: Read) => void, meta: Meta | undefined) {
+  constructor(
+    db: Database,
+    keys: Keys,
+    identity: LogIdentity,
+    reads: Reads,
+    index: PartitionIndex,
+    meta: Meta | undefined,
+  ) {
     this.#db = db
     this.#keys = keys
     this.#identity = identity
-    this.#read = read
+    this.#reads = reads
+    this.#index = index
     if (meta !== undefined) {
       const { input, changelog, whole, since } = meta
       this.#checkpoint = { input, changelog, whole, since }
@@ -154,11 +139,18 @@ export class LevelStore implements StateStore {
     return this.#count
   }
 
+  get index(): StoreIndex | undefined {
+    return this.#index.usable ? this.#index : undefined
+  }
+
+  /** Whether `buildIndex` has something to do. */
+  get indexMissing(): boolean {
+    return this.#index.missing
+  }
+
   getMany(keys: readonly string[]): Promise<(Buffer | undefined)[]> {
     const prefix = this.#keys.first
-    return new Promise((resolve, reject) => {
-      this.#read({ keys: keys.map((key) => prefix + key), resolve, reject })
-    })
+    return this.#reads.get(keys.map((key) => prefix + key))
   }
 
   async range(after: string | undefined, limit: number): Promise<[key: string, value: Buffer][]> {
@@ -176,23 +168,84 @@ export class LevelStore implements StateStore {
     return entries
   }
 
-  async commit(writes: ReadonlyMap<string, Uint8Array | null>, reached: Checkpoint, added?: number): Promise<void> {
-    const { input, changelog, whole, since } = reached
-    const count = added === undefined || this.#count === undefined ? undefined : this.#count + added
-    await guarded(() => this.#write(writes, { identity: this.#identity, input, changelog, whole, since, count }))
+  commit(
+    writes: ReadonlyMap<string, Uint8Array | null>,
+    reached: Checkpoint,
+    added?: number,
+    moves?: readonly Move[],
+  ): Promise<void> {
+    return this.#writing.run(async () => {
+      const doubtful = await this.#index.settle()
+      const known = moves === undefined || doubtful ? await this.#movesOf(writes) : moves
+      const count = added === undefined || this.#count === undefined ? undefined : this.#count + added
+      await this.#write(writes, reached, count, this.#index.changes(known))
+    })
+  }
+
+  async #write(
+    writes: ReadonlyMap<string, Uint8Array | null>,
+    { input, changelog, whole, since }: Checkpoint,
+    count: number | undefined,
+    change: IndexWrite,
+    index = this.#index.version,
+  ): Promise<void> {
+    const prefix = this.#keys.first
+    const meta: Meta = { identity: this.#identity, input, changelog, whole, since, count, index }
+    try {
+      await guarded(async () => {
+        const batch = this.#db.batch()
+        for (const [key, value] of writes) {
+          if (value === null) batch.del(prefix + key)
+          else batch.put(prefix + key, bufferOf(value))
+        }
+        this.#index.addTo(batch, change)
+        batch.put(this.#keys.meta, Buffer.from(JSON.stringify(meta)))
+        await batch.write()
+      })
+    } catch (error) {
+      this.#index.doubt()
+      throw error
+    }
+    this.#index.accept(change)
     this.#checkpoint = { input, changelog, whole, since }
     this.#count = count
   }
 
-  async #write(writes: ReadonlyMap<string, Uint8Array | null>, meta: Meta): Promise<void> {
-    const prefix = this.#keys.first
-    const batch = this.#db.batch()
-    for (const [key, value] of writes) {
-      if (value === null) batch.del(prefix + key)
-      else batch.put(prefix + key, bufferOf(value))
+  /** What the index must be told of, from the statuses that are here. */
+  async #movesOf(writes: ReadonlyMap<string, Uint8Array | null>): Promise<Move[]> {
+    const ids = Array.from(writes.keys()).filter((deviceId) => this.#index.covers(deviceId))
+    const moves: Move[] = []
+    for (let i = 0; i < ids.length; i += MAX_READ_KEYS) {
+      const some = ids.slice(i, i + MAX_READ_KEYS)
+      for (const [k, old] of (await this.getMany(some)).entries()) {
+        const deviceId = some[k] as string
+        const value = writes.get(deviceId)
+        const before = old === undefined ? undefined : indexedIn(old)
+        const after = value === undefined || value === null ? undefined : shared(before, indexedIn(value))
+        if (!isSamePlace(before, after)) moves.push({ deviceId, before, after })
+      }
     }
-    batch.put(this.#keys.meta, Buffer.from(JSON.stringify(meta)))
-    await batch.write()
+    return moves
+  }
+
+  /** Brings an index that is missing further, by some devices, or to its end: then true. Rejects as `commit` does. */
+  buildIndex(devices = BUILD_SLICE): Promise<boolean> {
+    return this.#writing.run(async () => {
+      const { checkpoint } = this
+      if (!this.#index.missing || checkpoint === undefined) return true
+      if (this.#index.begins) {
+        // What says that the index is whole goes before the index does.
+        await this.#write(NO_WRITES, checkpoint, this.#count, NOTHING)
+        await this.#index.begin()
+      }
+      const entries = await this.range(this.#index.built, devices)
+      const moves = entries.map(([deviceId, value]) => ({ deviceId, before: undefined, after: indexedIn(value) }))
+      const last = entries.length < devices ? undefined : entries.at(-1)?.[0]
+      const version = last === undefined ? INDEX_VERSION : undefined
+      await this.#write(NO_WRITES, checkpoint, this.#count, this.#index.additions(moves), version)
+      this.#index.advance(last)
+      return last === undefined
+    })
   }
 
   async recount(): Promise<number> {
@@ -212,17 +265,29 @@ export class LevelStore implements StateStore {
     return count
   }
 
-  async wipe(): Promise<void> {
-    const { meta, first, last } = this.#keys
-    // The checkpoint goes first: after a crash between the two, a store without one is emptied again.
-    await guarded(() => this.#db.del(meta))
-    this.#checkpoint = undefined
-    await guarded(() => this.#db.clear({ gte: first, lt: last }))
-    this.#count = 0
+  wipe(): Promise<void> {
+    return this.#writing.run(async () => {
+      const { meta, first, last } = this.#keys
+      // The checkpoint goes first: after a crash between the two, a store without one is emptied again.
+      await guarded(() => this.#db.del(meta))
+      this.#checkpoint = undefined
+      await guarded(() => this.#db.clear({ gte: first, lt: last }))
+      await this.#index.wipe()
+      this.#count = 0
+    })
   }
 
   /** The database belongs to LevelStores, and what was committed is on disk: nothing is left to do. */
   async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+const NO_WRITES: ReadonlyMap<string, null> = new Map()
+
+/** Attributes that are the same become the same object. */
+function shared(before: Indexed | undefined, after: Indexed): Indexed {
+  if (before?.attributes === undefined || after.attributes === undefined) return after
+  const { attributes } = before
+  return JSON.stringify(attributes) === JSON.stringify(after.attributes) ? { ...after, attributes } : after
 }
 
 function bufferOf(bytes: Uint8Array): Buffer {
@@ -234,16 +299,4 @@ function difference(stored: LogIdentity, current: LogIdentity): string | undefin
     if (stored[name] !== current[name]) return `${name} was ${stored[name]} and is ${current[name]}`
   }
   return undefined
-}
-
-async function guarded<T>(operation: () => Promise<T>): Promise<T> {
-  try {
-    return await operation()
-  } catch (error) {
-    const { code, message } = error as { code?: string; message: string }
-    if (code === 'LEVEL_CORRUPTION') {
-      throw new CorruptedError('STORE_CORRUPTED', `the store is damaged and must be restored: ${message}`, error)
-    }
-    throw new RetryableError('STORE_UNAVAILABLE', `the store cannot be read or written now: ${message}`, error)
-  }
 }

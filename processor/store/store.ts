@@ -1,4 +1,6 @@
+import type { Move } from '../contract/index-entries.ts'
 import type { Offset } from '../contract/record.ts'
+import type { ReadCounts } from './index-counts.ts'
 
 /** The positions a store has reached: all of the changelog before `changelog`, which is all effects of the input before `input`. */
 export interface Checkpoint {
@@ -8,6 +10,20 @@ export interface Checkpoint {
   readonly whole: boolean
   /** Epoch ms at which it last held all of the changelog, or began to read it from the start. */
   readonly since: number
+}
+
+/** Entries of an index from `from` up to, not with, `to`; each is followed by a zero and the id of a device. */
+export interface EntryRange {
+  readonly from: string
+  readonly to: string
+}
+
+/** What `contract/index-entries.ts` makes of the statuses of one partition, and of no others. */
+export interface StoreIndex {
+  readonly counts: ReadCounts
+
+  /** The devices of up to `limit` entries of each range, in the byte order of the entries, or backwards; of one moment. */
+  read(ranges: readonly EntryRange[], limit: number, backwards: boolean): Promise<string[][]>
 }
 
 /** The store of one partition: bytes in, bytes out. Codecs belong to the caller. */
@@ -27,11 +43,20 @@ export interface StateStore extends AsyncDisposable {
   /** Up to `limit` entries with `from` <= key < `to`, in the byte order of the keys, or backwards. */
   between(from: string, to: string, limit: number, backwards: boolean): Promise<[key: string, value: Uint8Array][]>
 
+  /** Undefined while there is none that can be relied on. */
+  readonly index: StoreIndex | undefined
+
   /**
-   * The only write: data and checkpoint in one atomic batch; a null value deletes. `added`: keys that came to be less
-   * keys that went, when the caller knows.
+   * The only write: data, indexes and checkpoint in one atomic batch; a null value deletes. `added`: keys that came to be
+   * less keys that went, when the caller knows. `moves`: of all devices written for which something indexed changes, from
+   * what is stored to what is written; a store that is not told reads what it overwrites.
    */
-  commit(writes: ReadonlyMap<string, Uint8Array | null>, reached: Checkpoint, added?: number): Promise<void>
+  commit(
+    writes: ReadonlyMap<string, Uint8Array | null>,
+    reached: Checkpoint,
+    added?: number,
+    moves?: readonly Move[],
+  ): Promise<void>
 
   /** Counts the keys by a scan, in slices that leave the event loop free. Not while a commit is under way. */
   recount(): Promise<number>

@@ -163,7 +163,7 @@ export class MemoryMember implements PartitionReader {
   }
 
   #searcher(): Searcher {
-    return new Searcher(new Turns(), () => this.searchClock(), this.searchReads)
+    return new Searcher(new Turns(), () => this.searchClock(), { maxRead: this.searchReads })
   }
 
   #store(partition: number) {
@@ -174,7 +174,8 @@ export class MemoryMember implements PartitionReader {
       this.listed += wanted.length
       return wanted
     }
-    return { between, count: stored.size }
+    const getMany = async (ids: readonly string[]) => ids.map((id) => stored.get(id))
+    return { between, getMany, count: stored.size, index: undefined }
   }
 
   async copies(): Promise<Copy[]> {

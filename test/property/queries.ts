@@ -45,29 +45,37 @@ const pattern = fc
   .map((parts) => parts.join('').replace(/^[-+!<>=/&|]/, '\\$&'))
   .filter((joined) => /(?<!\\)(?:\\\\)*[*?]/.test(joined) && !/^\*+$/.test(joined))
 
-const condition: fc.Arbitrary<QueryNode> = fc.oneof(
-  field.map((of) => ({ kind: 'exists', field: of }) as const),
-  fc.tuple(field, operand).map(([of, value]) => ({ kind: 'equals', field: of, value }) as const),
-  fc.tuple(field, pattern).map(([of, like]) => ({ kind: 'like', field: of, pattern: like }) as const),
-  fc
-    .tuple(field, bound, bound)
-    .filter(([, low, high]) => low !== undefined || high !== undefined)
-    .map(([of, low, high]) => ({ kind: 'range', field: of, low, high }) as const),
-)
+function conditionOf(some: fc.Arbitrary<Field>): fc.Arbitrary<QueryNode> {
+  return fc.oneof(
+    some.map((of) => ({ kind: 'exists', field: of }) as const),
+    fc.tuple(some, operand).map(([of, value]) => ({ kind: 'equals', field: of, value }) as const),
+    fc.tuple(some, pattern).map(([of, like]) => ({ kind: 'like', field: of, pattern: like }) as const),
+    fc
+      .tuple(some, bound, bound)
+      .filter(([, low, high]) => low !== undefined || high !== undefined)
+      .map(([of, low, high]) => ({ kind: 'range', field: of, low, high }) as const),
+  )
+}
 
-const node = fc.letrec<{ node: QueryNode }>((tie) => ({
-  node: fc.oneof(
-    { maxDepth: 3, depthSize: 'small' },
-    condition,
-    tie('node').map((inner) => ({ kind: 'not', node: inner }) as const),
-    fc.tuple(fc.constantFrom('and' as const, 'or' as const), fc.array(tie('node'), { minLength: 2, maxLength: 3 })).map(
-      // Nested ones of a kind are one, as for the parser.
-      ([kind, nodes]) => ({ kind, nodes: nodes.flatMap((part) => (part.kind === kind ? part.nodes : [part])) }),
+/** Queries about some fields. */
+export function queryOf(some: fc.Arbitrary<Field>): fc.Arbitrary<Query> {
+  const node = fc.letrec<{ node: QueryNode }>((tie) => ({
+    node: fc.oneof(
+      { maxDepth: 3, depthSize: 'small' },
+      conditionOf(some),
+      tie('node').map((inner) => ({ kind: 'not', node: inner }) as const),
+      fc
+        .tuple(fc.constantFrom('and' as const, 'or' as const), fc.array(tie('node'), { minLength: 2, maxLength: 3 }))
+        .map(
+          // Nested ones of a kind are one, as for the parser.
+          ([kind, nodes]) => ({ kind, nodes: nodes.flatMap((part) => (part.kind === kind ? part.nodes : [part])) }),
+        ),
     ),
-  ),
-})).node
+  })).node
+  return node.map((root) => ({ root }))
+}
 
-export const query: fc.Arbitrary<Query> = node.map((root) => ({ root }))
+export const query: fc.Arbitrary<Query> = queryOf(field)
 
 const scalar = fc.oneof(fc.constantFrom(...TEXTS), fc.constantFrom(...NUMBERS), fc.boolean(), fc.constant(null))
 const value = fc.oneof({ weight: 4, arbitrary: scalar }, fc.array(scalar, { maxLength: 3 }))

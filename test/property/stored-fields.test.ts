@@ -29,6 +29,9 @@ const fields = (of: Status): Field[] =>
     'counters.late',
     'reported.absent',
     'attributes.absent',
+    'attributes',
+    'connectivity',
+    'reported',
   ].flatMap((name) => parseField(name) ?? [])
 
 describe('fields picked out of a stored status', () => {

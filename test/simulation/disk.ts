@@ -31,6 +31,13 @@ export class Disk {
     this.scheduler = scheduler
   }
 
+  /** The keys, and their values, that begin with `prefix`, which is left out. */
+  async entries(prefix: string): Promise<[key: string, value: string][]> {
+    const bounds = { gte: Buffer.from(prefix), lt: Buffer.from(`${prefix}\x7f`) }
+    const entries = await this.content.iterator(bounds).all()
+    return entries.map(([key, value]) => [key.toString().slice(prefix.length), value.toString()])
+  }
+
   async write(operations: Operations): Promise<void> {
     const { scheduler } = this
     const effect = () => this.content.batch(operations.map(copied))

@@ -67,4 +67,16 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     find: 'if (node === undefined || node.owner !== owner) return undefined',
     replace: 'if (node === undefined) return undefined',
   },
+  'the old entry stays in the index': {
+    file: 'processor/contract/index-entries.ts',
+    find: 'if (from.state !== undefined) leave(',
+    replace: 'if (from.odd) leave(',
+  },
+  'the index is a write of its own': {
+    file: 'processor/store/level.ts',
+    find: 'this.#index.addTo(batch, change)',
+    replace: `const apart = this.#db.batch()
+        this.#index.addTo(apart, change)
+        await apart.write()`,
+  },
 }

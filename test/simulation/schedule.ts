@@ -10,6 +10,7 @@ import { type LevelStore, LevelStores } from '../../processor/store/level.ts'
 import { type Disk, SimulatedLevel } from './disk.ts'
 import { canonical, checkCommits, Expected, replay, type Seen, type Statuses, same } from './oracle.ts'
 import { Scheduler } from './scheduler.ts'
+import { checkIndex, forgetIndex } from './store-index.ts'
 import { LOGGER, PARTITIONS, World } from './world.ts'
 
 /** Steps between two disturbances, on average. */
@@ -36,6 +37,8 @@ export class Schedule {
   readonly #numbers = new Map<string, number>()
   #message = 0
   #session = 0
+  /** By how much the clocks of ingest are ahead, ms: they leap, as in a fleet that reports seldom. */
+  #leapt = 0
 
   constructor(seed: number) {
     this.#scheduler = new Scheduler(seed)
@@ -86,6 +89,7 @@ export class Schedule {
     this.#world.kill(seat)
     await this.#scheduler.settle()
     await this.#checkStore(seat.disk)
+    if (this.#scheduler.chance(0.2)) await forgetIndex(seat.disk)
   }
 
   async #crash(): Promise<void> {
@@ -109,7 +113,8 @@ export class Schedule {
   #record(): NewRecord {
     const scheduler = this.#scheduler
     const key = DEVICES[scheduler.integer(DEVICES.length)] as string
-    const timestamp = scheduler.now
+    if (scheduler.chance(0.1)) this.#leapt += 20 * 60_000
+    const timestamp = scheduler.now + this.#leapt
     const dice = scheduler.integer(20)
     if (dice === 0) return { key, value: Buffer.from(`{"not json ${this.#message++}`), timestamp }
     if (dice === 1) {
@@ -125,7 +130,7 @@ export class Schedule {
     // Sometimes an older message comes again, as from a device that has not seen its acknowledgement.
     const seq = scheduler.chance(0.2) ? Math.max(1, last - scheduler.integer(3)) : last + 1
     this.#numbers.set(key, Math.max(last, seq))
-    const ts = scheduler.now - scheduler.integer(50)
+    const ts = timestamp - scheduler.integer(50)
     return { key, value: Buffer.from(JSON.stringify({ ts, seq, values: { message: this.#message++ } })), timestamp }
   }
 
@@ -225,7 +230,9 @@ export class Schedule {
         // One that is about to end may be behind.
         if (copy?.changelogOffset !== end) continue
         const store = await this.#store(disk, partition)
-        same(await contents(store), final, `the ${copy.role}'s store of partition ${partition} on ${name}`)
+        const what = `the ${copy.role}'s store of partition ${partition} on ${name}`
+        same(await contents(store), final, what)
+        await checkIndex(store, disk, partition, final, what)
         assert.equal(copy.devices, final.size, `devices counted by the ${copy.role} of partition ${partition}`)
       }
     }
@@ -257,12 +264,13 @@ export class Schedule {
     for (let partition = 0; partition < PARTITIONS; partition++) {
       const store = await this.#store(disk, partition)
       const { checkpoint } = store
+      const what = `a dead processor's store of partition ${partition}`
+      await checkIndex(store, disk, partition, await contents(store), what)
       // A log that is being opened again answers nobody.
       if (checkpoint === undefined || compacted || log === undefined || log.fault !== undefined) continue
       const { end } = await log.bounds({ topic: 'status', index: partition })
       assert(checkpoint.changelog <= end, `a store is ahead of its changelog: ${checkpoint.changelog} of ${end}`)
       const changelog = (await this.#all('status'))[partition] as LogRecord[]
-      const what = `a dead processor's store of partition ${partition}`
       same(await contents(store), replay(changelog, checkpoint.changelog), what)
     }
   }

@@ -1,0 +1,136 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pino from 'pino'
+import { RocksLevel } from 'rocksdb-level'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { parseOrder } from '../../processor/contract/order.ts'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
+import { encodeStatus, type Status } from '../../processor/contract/status.ts'
+import { IndexBuilder } from '../../processor/index-builder.ts'
+import { Searcher } from '../../processor/search.ts'
+import { type LevelStore, LevelStores } from '../../processor/store/level.ts'
+import { Turns } from '../../processor/turns.ts'
+
+const AT = '2026-11-24T10:00:00.000Z'
+const META = 'm00000'
+/** More than one slice of the building. */
+const DEVICES = 1_000
+const OFFLINE = 50
+
+function statusOf(i: number): Status {
+  return {
+    deviceId: idOf(i),
+    rev: 1,
+    reported: {},
+    connectivity: { state: i < OFFLINE ? 'offline' : 'online', since: AT, reason: 'connected', session: 1 },
+    firstSeenAt: AT,
+    lastSeenAt: AT,
+    counters: { messages: 1, late: 0, duplicates: 0, skewed: 0 },
+  }
+}
+
+const idOf = (i: number): string => `d${String(i).padStart(4, '0')}`
+
+let folder: string
+let db: RocksLevel<string, Buffer>
+let store: LevelStore
+let lines: string[]
+
+async function open(): Promise<void> {
+  db = new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
+  const identity = { cluster: 'c', telemetry: 't', status: 's', partitions: 1 }
+  store = await (await LevelStores.open(db, { identity, logger: pino({ enabled: false }) })).store(0)
+}
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'tidemark-index-'))
+  lines = []
+  await open()
+  const writes = new Map(Array.from({ length: DEVICES }, (_, i) => [idOf(i), encodeStatus(statusOf(i))]))
+  await store.commit(writes, { input: 1, changelog: 1, whole: true, since: 1 }, DEVICES)
+})
+
+afterEach(async () => {
+  await db.close()
+  await rm(folder, { recursive: true })
+})
+
+/** As a process of another version would leave the store. */
+async function reopenAt(version: number | undefined): Promise<void> {
+  const meta = JSON.parse((await db.get(META))?.toString() ?? '') as object
+  await db.put(META, Buffer.from(JSON.stringify({ ...meta, index: version })))
+  await db.close()
+  await open()
+}
+
+function builder(): IndexBuilder {
+  const logger = pino({}, { write: (line) => lines.push(line) })
+  return new IndexBuilder({ turns: new Turns(), logger, now: Date.now, sleep: async () => {}, retryMs: 1 })
+}
+
+async function offline(): Promise<string[]> {
+  const query = parseQuery('connectivity.state:offline')
+  const order = parseOrder('deviceId') as NonNullable<ReturnType<typeof parseOrder>>
+  const question = { partition: 0, query, within: undefined, order, after: undefined, from: undefined, limit: 1_000 }
+  const { items } = await new Searcher(new Turns(), Date.now).search(store, question)
+  return items.map(({ deviceId }) => deviceId)
+}
+
+const EXPECTED = Array.from({ length: OFFLINE }, (_, i) => idOf(i))
+
+test('a store that is new has its index, over a restart too', async () => {
+  expect(store.indexMissing).toBe(false)
+  await db.close()
+  await open()
+  expect(store.indexMissing).toBe(false)
+  expect(store.index?.counts.get('s', 'offline')).toBe(OFFLINE)
+  expect(await offline()).toEqual(EXPECTED)
+})
+
+test.each([[undefined], [0]])('an index of version %s is built anew, while searches scan', async (version) => {
+  await reopenAt(version)
+  expect(store.index).toBeUndefined()
+  expect(await offline()).toEqual(EXPECTED)
+  await using building = builder()
+  building.take(0, store)
+  await vi.waitFor(() => expect(lines.join()).toContain('index whole'), { timeout: 10_000 })
+  expect(lines.join()).toContain('index begun')
+  expect(store.index?.counts.get('s', 'offline')).toBe(OFFLINE)
+  expect(await offline()).toEqual(EXPECTED)
+})
+
+test('what was in the index of another version is gone from the new one', async () => {
+  await db.put(`i00000:s\0offline\0${idOf(OFFLINE)}`, Buffer.alloc(0))
+  await reopenAt(0)
+  await using building = builder()
+  building.take(0, store)
+  await vi.waitFor(() => expect(store.index).toBeDefined(), { timeout: 10_000 })
+  const [ids] = (await store.index?.read([{ from: 's\0offline\0', to: 's\0offline\x01' }], DEVICES, false)) ?? []
+  expect(ids).toEqual(EXPECTED)
+})
+
+test('a building that ends before it is whole begins again with the next process', async () => {
+  await reopenAt(undefined)
+  expect(await store.buildIndex()).toBe(false)
+  await db.close()
+  await open()
+  expect(store.index).toBeUndefined()
+  expect(store.indexMissing).toBe(true)
+})
+
+test('a store that cannot be written now is tried again', async () => {
+  await reopenAt(undefined)
+  let failures = 2
+  const batch = db.batch.bind(db) as unknown as () => object
+  Object.assign(db, {
+    batch: () => {
+      if (failures-- > 0) throw Object.assign(new Error('no space'), { code: 'LEVEL_IO_ERROR' })
+      return batch()
+    },
+  })
+  await using building = builder()
+  building.take(0, store)
+  await vi.waitFor(() => expect(lines.join()).toContain('index whole'), { timeout: 10_000 })
+  expect(lines.filter((line) => line.includes('beginning again'))).toHaveLength(2)
+})

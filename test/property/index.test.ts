@@ -1,0 +1,130 @@
+import * as fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { type Field, parseField } from '../../processor/contract/field.ts'
+import { parseOrder, sortKey } from '../../processor/contract/order.ts'
+import type { Place } from '../../processor/contract/search.ts'
+import type { Query } from '../../processor/contract/search-query.ts'
+import { encodeStatus, type Status } from '../../processor/contract/status.ts'
+import { StoredFields } from '../../processor/contract/stored-fields.ts'
+import { Searcher } from '../../processor/search.ts'
+import type { LevelStore } from '../../processor/store/level.ts'
+import { Turns } from '../../processor/turns.ts'
+import { anyStep, IDS, stored, World } from './index-world.ts'
+import { query, queryOf, statusWith } from './queries.ts'
+
+/** The index is used whatever it costs. */
+const EAGER = new Searcher(new Turns(), Date.now, { candidateCost: 0, maxRead: 2 })
+const ORDERS = ['deviceId', '-deviceId', 'lastSeenAt', '-attributes.site', 'reported.a'].map((text) => parseOrder(text))
+const FIELDS = ['connectivity.state', 'attributes.site', 'attributes.tags', 'rev'].map((name) => parseField(name))
+
+interface Asked {
+  readonly query: Query
+  readonly order: number
+  readonly limit: number
+  readonly within: string[] | undefined
+  readonly by: number[]
+}
+const all = fc.constant<Query>({ root: { kind: 'all' } })
+const INDEXED = ['connectivity.state', 'lastSeenAt', 'attributes.site', 'attributes.tags']
+const indexedField = fc.constantFrom(...INDEXED).map((name) => parseField(name) as Field)
+const state = fc.constant(parseField('connectivity.state') as Field)
+const asked: fc.Arbitrary<Asked> = fc.record({
+  query: fc.oneof(
+    { weight: 4, arbitrary: query },
+    { weight: 6, arbitrary: queryOf(indexedField) },
+    queryOf(state),
+    all,
+  ),
+  order: fc.nat(ORDERS.length - 1),
+  limit: fc.integer({ min: 1, max: 5 }),
+  within: fc.option(fc.constantFrom(['a'], ['b', 'c'], ['a.', 'k1', 'z']), { nil: undefined }),
+  by: fc.uniqueArray(fc.nat(FIELDS.length - 1), { maxLength: 2 }),
+})
+
+function searched(store: LevelStore, indexed: boolean) {
+  return {
+    count: undefined,
+    index: indexed ? store.index : undefined,
+    between: store.between.bind(store),
+    getMany: store.getMany.bind(store),
+  }
+}
+
+async function answers(store: LevelStore, { query: of, order, limit, within, by }: Asked, indexed: boolean) {
+  const pages: string[][] = []
+  const from = searched(store, indexed)
+  const wanted = ORDERS[order] as NonNullable<(typeof ORDERS)[number]>
+  let after: Place | undefined
+  for (;;) {
+    const question = { partition: 0, query: of, within, order: wanted, after, from: undefined, limit }
+    const { items, next, settled } = await EAGER.search(from, question)
+    expect(settled || next !== undefined).toBe(true)
+    pages.push(items.map(({ deviceId }) => deviceId))
+    const last = items.at(-1)
+    if (last === undefined) break
+    after = { deviceId: last.deviceId, key: keyOf(last.status, wanted) }
+  }
+  const fields = by.map((i) => FIELDS[i] as NonNullable<(typeof FIELDS)[number]>)
+  const { summary } = await EAGER.summarize(from, {
+    partition: 0,
+    query: of,
+    within,
+    by: fields,
+    metrics: [],
+    from: undefined,
+  })
+  const groups = summary.groups.map((group) => JSON.stringify(group)).sort()
+  return { pages, devices: summary.devices, groups }
+}
+
+function keyOf(status: Uint8Array, { field }: NonNullable<(typeof ORDERS)[number]>): Place['key'] {
+  return sortKey(new StoredFields([field]).read(status)[0])
+}
+
+describe('an index', () => {
+  it('is what would be built anew, and answers as a scan does, whatever was written, failed and forgotten', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(stored, { maxLength: IDS.length }),
+        fc.array(anyStep, { maxLength: 12 }),
+        fc.array(asked, { minLength: 1, maxLength: 6 }),
+        async (fleet, steps, questions) => {
+          const world = new World()
+          await world.open()
+          await world.take({
+            kind: 'write',
+            writes: fleet.map((of, i) => [IDS[i] as string, of]),
+            told: true,
+            fails: [],
+          })
+          for (const each of steps) await world.take(each)
+          await world.whole()
+          for (const question of questions) {
+            expect(await answers(world.store, question, true)).toEqual(await answers(world.store, question, false))
+          }
+          const kept = await world.contents()
+          await world.forget()
+          await world.open()
+          await world.whole()
+          expect(kept).toEqual(await world.contents())
+        },
+      ),
+      { numRuns: 1000 },
+    )
+  }, 120_000)
+
+  it('that is built again is not taken for whole when that is cut short', async () => {
+    const world = new World()
+    await world.open()
+    const [one] = fc.sample(statusWith(fc.constant('x')), 1)
+    const writes = ['a', 'b', 'c1'].map((of): [string, Buffer] => [of, encodeStatus(one as Status)])
+    await world.take({ kind: 'write', writes, told: true, fails: [] })
+    const whole = await world.contents()
+    // The last write is made, though it says that it is not, and of the next the disk keeps nothing.
+    await world.take({ kind: 'upgrade', slices: 2, fails: [true] })
+    await world.take({ kind: 'build', slices: 1, fails: [false] })
+    await world.take({ kind: 'reopen' })
+    if (world.store.index === undefined) await world.whole()
+    expect(await world.contents()).toEqual(whole)
+  })
+})

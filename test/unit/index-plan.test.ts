@@ -1,0 +1,151 @@
+import { describe, expect, it } from 'vitest'
+import { indexedOf, reindex } from '../../processor/contract/index-entries.ts'
+import type { JsonObject } from '../../processor/contract/json.ts'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
+import type { Status } from '../../processor/contract/status.ts'
+import { CANDIDATE_COST, MAX_GATHERED, planIndex } from '../../processor/index-plan.ts'
+import { type CountChanges, IndexCounts } from '../../processor/store/index-counts.ts'
+
+interface Kind {
+  readonly devices: number
+  readonly state?: 'online' | 'offline' | 'unknown'
+  readonly lastSeenAt?: string
+  readonly attributes?: JsonObject
+}
+
+/** What is counted of a fleet of so many devices of each kind. */
+function counted(...kinds: readonly Kind[]): IndexCounts {
+  const changes: CountChanges = new Map()
+  for (const { devices, state = 'online', lastSeenAt = '2026-11-24T10:00:00.000Z', attributes } of kinds) {
+    const status = { connectivity: { state }, lastSeenAt, attributes } as unknown as Status
+    reindex(
+      { deviceId: 'd', before: undefined, after: indexedOf(status) },
+      {
+        put: () => {},
+        delete: () => {},
+        count: (group, what, by) => {
+          const counts = changes.get(group) ?? new Map<string, number>()
+          changes.set(group, counts.set(what, (counts.get(what) ?? 0) + by * devices))
+        },
+      },
+    )
+  }
+  const counts = new IndexCounts()
+  counts.accept(counts.planned(changes))
+  return counts
+}
+
+function silent(devices: number): IndexCounts {
+  return counted({ devices: 100_000 }, { devices, lastSeenAt: '2026-11-23T09:00:00.000Z' })
+}
+
+function plan(text: string, counts: IndexCounts, limit?: number) {
+  return planIndex({ root: parseQuery(text).root, counts, limit, cost: CANDIDATE_COST })
+}
+
+const FLEET = counted(
+  { devices: 80_000, attributes: { site: 'k1', size: 5 } },
+  { devices: 900, attributes: { site: 'k2', size: '5' } },
+  { devices: 100, state: 'offline', lastSeenAt: '2026-11-23T09:00:00.000Z', attributes: { site: 'k2' } },
+  { devices: 10_000, state: 'unknown' },
+  { devices: 9_000, lastSeenAt: '2026-11-20T09:00:00.000Z', attributes: { tags: ['a', 'b'] } },
+)
+
+describe('the plan of a search', () => {
+  it.each([
+    ['connectivity.state:offline', ['s\0offline']],
+    ['connectivity.state:"offline"', ['s\0offline']],
+    ['NOT connectivity.state:online', ['s\0offline', 's\0unknown']],
+    ['connectivity.state:(offline OR unknown)', ['s\0offline', 's\0unknown']],
+    ['connectivity.state:off*', ['s\0offline']],
+    ['connectivity.state:away', []],
+    ['attributes.site:k2', ['a"site"\0"k2']],
+    ['attributes.site:none', ['a"site"\0"none']],
+    ['attributes.tags:a', ['a"tags"\0"a']],
+    ['attributes.site:(k2 OR k3)', ['a"site"\0"k2', 'a"site"\0"k3']],
+    ['attributes.other:"5"', ['a"other"\0"5']],
+    ['attributes.other:5', ['a"other"\0"5', 'a"other"\x005']],
+    ['attributes.other:true', ['a"other"\0"true', 'a"other"\0true']],
+    ['attributes.site:k2 OR connectivity.state:offline', ['a"site"\0"k2', 's\0offline']],
+  ])('of %s walks entries', (text, entries) => {
+    expect(plan(text, FLEET, 50)).toEqual({ kind: 'walk', entries })
+    expect(plan(text, FLEET)).toEqual({ kind: 'walk', entries })
+  })
+
+  it.each([
+    ['connectivity.state:offline AND attributes.site:k2', ['s\0offline']],
+    ['attributes.site:k2 AND connectivity.state:unknown', ['a"site"\0"k2']],
+    ['attributes.site:k1 AND reported.battery:<20 AND attributes.site:k2', ['a"site"\0"k2']],
+    ['lastSeenAt:>2026-11-24 AND attributes.site:k2 AND NOT attributes.site:k1', ['a"site"\0"k2']],
+  ])('of %s takes the most selective condition', (text, entries) => {
+    expect(plan(text, FLEET, 50)).toEqual({ kind: 'walk', entries })
+  })
+
+  it.each([
+    ['lastSeenAt:<2026-11-24', { from: 'l\0', to: 'l\x002026-11-24\x01' }],
+    [
+      'lastSeenAt:[2026-11-23T08:55:00Z TO 2026-11-23T09:05:00Z]',
+      { from: 'l\x002026-11-23T08:5', to: 'l\x002026-11-23T09:0\x01' },
+    ],
+    ['lastSeenAt:"2026-11-23T09:00:00.000Z"', { from: 'l\x002026-11-23T09:0', to: 'l\x002026-11-23T09:0\x01' }],
+    ['lastSeenAt:2026-11-23*', { from: 'l\x002026-11-23', to: 'l\x002026-11-23\x7f\x01' }],
+    ['attributes.site:k2*', { from: 'a"site"\0"k2', to: 'a"site"\0"k3' }],
+    ['attributes.none:*', { from: 'a"none"\0', to: 'a"none"\x01' }],
+  ])('of %s gathers a range', (text, range) => {
+    const few = counted(
+      { devices: 100_000, attributes: { site: 'k1' } },
+      { devices: 300, lastSeenAt: '2026-11-23T09:00:00.000Z', attributes: { site: 'k2' } },
+    )
+    expect(plan(text, few)).toEqual({ kind: 'gather', ranges: [range] })
+    expect(plan(text, few, 50)).toEqual({ kind: 'gather', ranges: [range] })
+  })
+
+  it.each([
+    ['*'],
+    ['connectivity.state:online'],
+    ['attributes.site:k1'],
+    ['reported.battery:<20'],
+    ['deviceId:truck*'],
+    ['NOT attributes.site:k1'],
+    ['attributes.site:k2 OR reported.battery:<20'],
+    ['attributes.site:*'],
+    ['attributes.site:>k1'],
+    ['attributes.site.name:k2'],
+    ['attributes:*'],
+    ['lastSeenAt:>2026-11-24'],
+    ['lastSeenAt:*'],
+    ['firstSeenAt:<2026-11-24'],
+  ])('of %s scans', (text) => {
+    expect(plan(text, FLEET, 50)).toEqual({ kind: 'scan' })
+    expect(plan(text, FLEET)).toEqual({ kind: 'scan' })
+  })
+
+  it('gathers for a page only what a scan would not find sooner, and never too much', () => {
+    const text = 'lastSeenAt:<2026-11-24'
+    expect(plan(text, silent(5_000), 10)).toEqual({ kind: 'scan' })
+    expect(plan(text, silent(5_000))).toMatchObject({ kind: 'gather' })
+    expect(plan(text, silent(MAX_GATHERED + 1))).toEqual({ kind: 'scan' })
+  })
+
+  it('looks among those that have no entries of their own too', () => {
+    const many = Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`n${i}`, i]))
+    const fleet = (few: number) => {
+      return counted({ devices: 1_000 }, { devices: few, attributes: many }, { devices: few, lastSeenAt: 'never' })
+    }
+    expect(plan('attributes.site:k1', fleet(2))).toEqual({ kind: 'walk', entries: ['a"site"\0"k1', '!wide'] })
+    expect(plan('connectivity.state:offline', fleet(2))).toEqual({ kind: 'walk', entries: ['s\0offline', '!odd'] })
+    expect(plan('attributes.site:k1', fleet(500))).toEqual({ kind: 'scan' })
+  })
+
+  it('guesses when there were too many values to count', () => {
+    const changes: CountChanges = new Map([
+      ['s', new Map([['online', 10_000]])],
+      ['a"serial"', new Map(Array.from({ length: 5_000 }, (_, i) => [`"n${i}"\0online`, 1]))],
+    ])
+    const counts = new IndexCounts()
+    counts.accept(counts.planned(changes))
+    expect(counts.all('a"serial"')).toBeUndefined()
+    expect(plan('attributes.serial:n5', counts, 50)).toEqual({ kind: 'walk', entries: ['a"serial"\0"n5'] })
+    expect(plan('attributes.serial:*', counts)).toEqual({ kind: 'scan' })
+  })
+})
