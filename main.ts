@@ -179,6 +179,7 @@ async function openProcessors(here: Process): Promise<string[]> {
   const { DATA_DIR, INSTANCE_ID, HOST: host, QUERY_PORT, CLUSTER_SECRET: secret } = configuration
   const onKafka = log instanceof KafkaLog
   const name = INSTANCE_ID ?? (onKafka ? await instanceOf(DATA_DIR) : 'tidemark-1')
+  const servers: QueryServer[] = []
   for (let i = 1; i <= flags.processors; i++) {
     const instance = i === 1 ? name : `${name}-${i}`
     const folder = join(DATA_DIR, instance)
@@ -191,15 +192,20 @@ async function openProcessors(here: Process): Promise<string[]> {
     const endpoint = server?.address ?? `local:${instance}`
     const processor = await Processor.open({ log, instance, endpoint, folder, logger, registry, now: Date.now })
     running.use(processor)
-    server?.serve(processor.reader)
+    if (server !== undefined) {
+      server.serve(processor.reader)
+      servers.push(server)
+    }
     locals.set(endpoint, processor)
   }
-  // The processors leave the group before their stores close, and answer until they have left.
+  // The processors leave the group before their stores close, and answer until they have left. That the endpoints close
+  // then tells the peers to look at the group at once.
   const leave = new AbortController()
   const memberships = [...locals.values()].map((processor) => processor.run(leave.signal).catch(fail))
   running.defer(async () => {
     leave.abort()
     await Promise.all(memberships)
+    await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()))
   })
   checks.push(async () => {
     if (onKafka && log.memberIds.length < flags.processors) return ['a processor is not in the group yet']

@@ -5,9 +5,9 @@ import { COUNT_AT, encodeBatch, type Producer, sizeBound } from './kafka-batch.t
 import type { BrokerConnection, BrokerRequests } from './kafka-broker.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
 import { asTidemark, GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
-import { hanging, settle } from './kafka-hanging.ts'
+import { isHanging, look, settle } from './kafka-hanging.ts'
 import { encodePosition } from './kafka-offsets.ts'
-import { committed } from './kafka-position.ts'
+import { startOf } from './kafka-position.ts'
 import { type PartitionBatch, produce } from './kafka-produce.ts'
 import { telling } from './kafka-tail.ts'
 import type { Claim, NewRecord, Offset } from './log.ts'
@@ -66,8 +66,8 @@ export class KafkaClaim implements Claim {
         return { id: Number(producerId), epoch: producerEpoch }
       })
       // After the fence: the former holder can change nothing more.
-      await settle(context, partition, producer, signal)
-      return new KafkaClaim(context, partition, producer, await committed(context, partition, signal))
+      const sight = await settle(context, partition, producer, signal)
+      return new KafkaClaim(context, partition, producer, await startOf(context, partition, sight, signal))
     } catch (error) {
       throw asTidemark(error, `partition ${partition} cannot be claimed`)
     }
@@ -146,7 +146,7 @@ export class KafkaClaim implements Claim {
       ]),
     )
     if (used.every((connection, i) => connection === this.#used[i])) return
-    if (this.#used.length > 0 && (await hanging(this.#context, this.partition)) !== undefined) {
+    if (this.#used.length > 0 && isHanging(await look(this.#context, this.partition))) {
       throw new Error('a broker that went away left the last transaction open')
     }
     this.#used = used

@@ -2,7 +2,7 @@ import { RetryableError } from '../contract/errors.ts'
 import type { Producer } from './kafka-batch.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
 import { GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
-import { decodePosition, fetchCommitted } from './kafka-offsets.ts'
+import { type CommittedOffset, decodePosition, fetchCommitted } from './kafka-offsets.ts'
 import { holdsMore } from './kafka-tail.ts'
 import type { Offset } from './log.ts'
 
@@ -39,39 +39,50 @@ export function decide(facts: HangingFacts): 'commit' | 'abort' {
   return 'commit'
 }
 
+/** What the log shows of a partition. */
+export interface Sight extends Hanging {
+  readonly stable: Offset
+  /** Undefined for nothing, and while the offset is pending. */
+  readonly committed: CommittedOffset | undefined
+}
+
 /**
- * Where a transaction of a partition was left open although its coordinator calls it complete; undefined for nowhere. To
+ * Where the partition stands, and where a transaction of it was left open although its coordinator calls it complete. To
  * be asked when no transaction of the claim is under way: then nobody else writes the changelog or commits the offset.
  */
-export async function hanging(
+export async function look(context: ClaimContext, partition: number, signal?: AbortSignal): Promise<Sight> {
+  const [status, deadLetters, committed] = await Promise.all([
+    context.ends('status', partition),
+    context.ends('dead-letters', partition),
+    committedOffset(context, partition, signal),
+  ])
+  return {
+    status: status.stable < status.end,
+    deadLetters: deadLetters.stable < deadLetters.end,
+    offsets: committed === 'pending',
+    stable: status.stable,
+    committed: committed === 'pending' ? undefined : committed,
+  }
+}
+
+export function isHanging({ status, deadLetters, offsets }: Hanging): boolean {
+  return status || deadLetters || offsets
+}
+
+function committedOffset(
   context: ClaimContext,
   partition: number,
   signal?: AbortSignal,
-): Promise<Hanging | undefined> {
-  const [status, deadLetters, offsets] = await Promise.all([
-    openIn(context, 'status', partition),
-    openIn(context, 'dead-letters', partition),
-    offsetsPending(context, partition, signal),
-  ])
-  return status || deadLetters || offsets ? { status, deadLetters, offsets } : undefined
-}
-
-async function openIn(context: ClaimContext, topic: 'status' | 'dead-letters', partition: number): Promise<boolean> {
-  const { stable, end } = await context.ends(topic, partition)
-  return stable < end
-}
-
-function offsetsPending(context: ClaimContext, partition: number, signal?: AbortSignal): Promise<boolean> {
+): Promise<CommittedOffset | 'pending' | undefined> {
   const { cluster, group, names } = context
   const since = performance.now()
   return cluster.persist(PATIENCE_MS, signal, async () => {
     const connection = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
     try {
-      await fetchCommitted(connection, group, names.telemetry, partition)
-      return false
+      return await fetchCommitted(connection, group, names.telemetry, partition)
     } catch (error) {
       if (typeOf(error) !== 'UNSTABLE_OFFSET_COMMIT' || performance.now() - since < OFFSETS_SETTLE_MS) throw error
-      return true
+      return 'pending'
     }
   })
 }
@@ -80,22 +91,25 @@ function offsetsPending(context: ClaimContext, partition: number, signal?: Abort
  * Closes a transaction that a broker calls complete without having written its markers (a hanging transaction, KIP-664):
  * left open it would hide all that follows it from every reader for good, and its offset from every claim. `producer`
  * has fenced the former holder, and has the same id: the markers of an empty transaction of its close the other one.
+ * Resolves with where the partition stands then.
  */
 export async function settle(
   context: ClaimContext,
   partition: number,
   producer: Producer,
   signal: AbortSignal,
-): Promise<void> {
-  const found = await hanging(context, partition, signal)
-  if (found === undefined) return
+): Promise<Sight> {
+  const found = await look(context, partition, signal)
+  if (!isHanging(found)) return found
+  const { status, deadLetters, offsets } = found
   const decision = decide({ ...found, ...(await evidence(context, partition, signal)) })
-  context.logger.warn({ partition, ...found, decision }, 'a broker left a transaction open; it is closed now')
-  await closeEmpty(context, partition, producer, found, decision, signal)
-  await context.cluster.persist(PATIENCE_MS, signal, async () => {
-    const left = await hanging(context, partition, signal)
+  const open = { status, deadLetters, offsets }
+  context.logger.warn({ partition, ...open, decision }, 'a broker left a transaction open; it is closed now')
+  await closeEmpty(context, partition, producer, open, decision, signal)
+  return context.cluster.persist(PATIENCE_MS, signal, async () => {
+    const left = await look(context, partition, signal)
     // Somebody else may be writing dead letters.
-    if (left?.status !== true && left?.offsets !== true) return
+    if (!left.status && !left.offsets) return left
     throw new RetryableError('LOG_UNAVAILABLE', `partition ${partition}: a transaction is still open`)
   })
 }
@@ -104,15 +118,14 @@ async function evidence(
   context: ClaimContext,
   partition: number,
   signal: AbortSignal,
-): Promise<Pick<HangingFacts, 'stable' | 'committedEnd' | 'beyond'>> {
+): Promise<Pick<HangingFacts, 'committedEnd' | 'beyond'>> {
   const { cluster, group, names } = context
   const committed = await cluster.persist(PATIENCE_MS, signal, async () => {
     const connection = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
     return fetchCommitted(connection, group, names.telemetry, partition, false)
   })
   const committedEnd = committed === undefined ? undefined : decodePosition(committed.metadata)?.changelogEnd
-  const { stable } = await context.ends('status', partition)
-  return { stable, committedEnd, beyond: await holdsMore(context, partition, committedEnd ?? 0, signal) }
+  return { committedEnd, beyond: await holdsMore(context, partition, committedEnd ?? 0, signal) }
 }
 
 async function closeEmpty(

@@ -75,14 +75,19 @@ interface Watched {
 export class KafkaPeers {
   readonly #logger: Logger
   readonly #suspect: (memberId: string) => void
+  readonly #parted: () => void
   readonly #watched = new Map<string, Watched>()
   #timer: NodeJS.Timeout | undefined
   #lastTick = 0
 
-  /** `suspect` is called with the member id of a peer that seems dead, again and again while it stays in the group. */
-  constructor(logger: Logger, suspect: (memberId: string) => void) {
+  /**
+   * `suspect` is called with the member id of a peer that seems dead, again and again while it stays in the group;
+   * `parted` when a peer closed its connection, as it does after it left.
+   */
+  constructor(logger: Logger, suspect: (memberId: string) => void, parted: () => void) {
     this.#logger = logger
     this.#suspect = suspect
+    this.#parted = parted
   }
 
   watch(peers: readonly Peer[]): void {
@@ -173,7 +178,10 @@ export class KafkaPeers {
     if (!this.#isWatched(watched) || watched.socket !== socket) return
     watched.socket = undefined
     // A server closes a connection for many reasons; whether it takes another one tells.
-    if (answered) return this.#connect(watched)
+    if (answered) {
+      this.#parted()
+      return this.#connect(watched)
+    }
     watched.nextTry = performance.now() + RETRY_MS
     if (watched.known && connected && watched.reconnects++ < MAX_RECONNECTS) {
       setTimeout(() => {

@@ -1,28 +1,22 @@
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
-import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
-import { GROUP_COORDINATOR } from './kafka-cluster.ts'
-import { decodePosition, fetchCommitted } from './kafka-offsets.ts'
+import type { ClaimContext } from './kafka-claim-context.ts'
+import type { Sight } from './kafka-hanging.ts'
+import { decodePosition } from './kafka-offsets.ts'
 import { holdsMore, lastCommit } from './kafka-tail.ts'
 import type { Claim, Offset } from './log.ts'
 
 /**
- * Where the partition stands: at the committed offset and its metadata, or, where the changelog tells of a later commit,
- * after that one; for a coordinator that loads its offsets while leaders change may answer with old ones, or with none.
- * To be asked when the former holder is fenced and no transaction is open.
+ * Where a claim starts: at the committed offset and its metadata, or, where the changelog tells of a later commit, after
+ * that one; for a coordinator that loads its offsets while leaders change may answer with old ones, or with none. `sight`:
+ * of the partition since the former holder is fenced, without an open transaction.
  */
-export async function committed(
+export async function startOf(
   context: ClaimContext,
   partition: number,
+  { committed: found, stable }: Pick<Sight, 'committed' | 'stable'>,
   signal: AbortSignal,
 ): Promise<Claim['start']> {
-  const { cluster, group, identity, names } = context
-  const [found, { stable }] = await Promise.all([
-    cluster.persist(PATIENCE_MS, signal, async () => {
-      const connection = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
-      return fetchCommitted(connection, group, names.telemetry, partition)
-    }),
-    context.ends('status', partition),
-  ])
+  const { group, identity, names } = context
   if (found === undefined) return uncommitted(context, partition, signal)
   const position = decodePosition(found.metadata)
   // Somebody set the offset with another tool.

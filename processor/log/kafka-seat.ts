@@ -62,7 +62,7 @@ export class KafkaSeat {
     this.#member = member
     this.#options = options
     this.#metrics = metrics
-    this.#peers = new KafkaPeers(logger, suspect)
+    this.#peers = new KafkaPeers(logger, suspect, () => this.nudge())
     this.#leader = new KafkaLeader(claims, standbys, balanceMs, metrics)
     this.#refused.promise.catch(() => {})
     this.#lane = `group ${member.instance}`
