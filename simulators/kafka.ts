@@ -11,7 +11,8 @@ import { kafkaClasspath, requireJava, run } from './kafka/artifacts.ts'
 import { endsWithUs } from './program.ts'
 
 const HOST = '127.0.0.1'
-const READY_TIMEOUT_MS = 60_000
+/** A broker that was killed reads its logs first: over a minute was seen on a disk that others kept busy. */
+const READY_TIMEOUT_MS = 180_000
 const STOP_TIMEOUT_MS = 10_000
 const POLL_MS = 50
 const ANSWER_TIMEOUT_MS = 1000
@@ -108,7 +109,7 @@ export class Kafka implements AsyncDisposable {
         throw new Error(`Kafka node ${id} ended while it started; see ${node.folder}: ${await tail(log)}`)
       }
       if (Date.now() > deadline)
-        throw new Error(`Kafka node ${id} is not ready after ${READY_TIMEOUT_MS} ms; see ${log}`)
+        throw new Error(`Kafka node ${id} is not ready after ${READY_TIMEOUT_MS / 1000} s: ${await tail(log)}`)
       await pause(POLL_MS)
     }
   }
