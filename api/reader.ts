@@ -7,7 +7,6 @@ import {
   type Answer,
   bytesOf,
   type Copy,
-  type Freshness,
   type Listing,
   type Owner,
   type OwnerMap,
@@ -19,6 +18,7 @@ import {
   sliceOf,
 } from '../processor/contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../processor/contract/search.ts'
+import { type Dated, EACH, ofStandby, whole } from './dated.ts'
 import { Gather } from './gather.ts'
 import { Owners } from './owners.ts'
 import { group, type Share, shareOut } from './shares.ts'
@@ -150,7 +150,7 @@ export class RoutedReader implements StatusReader {
       return given.map(({ status, freshness }) => ({ status: status && sliceOf(status), freshness }))
     }
     try {
-      const given = await this.#ask(partition, ask, (all) => all[0]?.freshness, said)
+      const given = await this.#ask(partition, ask, EACH, said)
       for (let k = 0; k < places.length; k++) answers[places[k] as number] = given[k] as SlicedAnswer
     } catch (error) {
       if (!(error instanceof UnavailableError)) throw error
@@ -159,15 +159,15 @@ export class RoutedReader implements StatusReader {
   }
 
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing> {
-    return this.#ask(partition, (reader) => reader.list(partition, after, limit), freshnessIn)
+    return this.#ask(partition, (reader) => reader.list(partition, after, limit), whole())
   }
 
   search(question: SearchQuestion): Promise<SearchSlice> {
-    return this.#ask(question.partition, (reader) => reader.search(question), freshnessIn)
+    return this.#ask(question.partition, (reader) => reader.search(question), whole())
   }
 
   summarize(question: SummaryQuestion): Promise<SummarySlice> {
-    return this.#ask(question.partition, (reader) => reader.summarize(question), freshnessIn)
+    return this.#ask(question.partition, (reader) => reader.summarize(question), whole())
   }
 
   get partitionCount(): number {
@@ -233,13 +233,15 @@ export class RoutedReader implements StatusReader {
   }
 
   /**
-   * Asks the owner, unless `said` is what it has said; if it cannot answer, the owner by a new map, then the standbys. While the map is too young to be
-   * loaded again the standbys come first: an answer a little older is better than a late one.
+   * Asks the owner, unless `said` is what it has said; if it cannot answer, the owner by a new map, then the standbys.
+   * While the map is too young to be loaded again the standbys come first: an answer a little older is better than a late
+   * one. Who is not the owner by the map answers as a standby, whatever it takes itself for: it may have been replaced
+   * without knowing it yet.
    */
   async #ask<T>(
     partition: number,
     question: (reader: PartitionReader) => Promise<T>,
-    freshnessOf: (answer: T) => Freshness | undefined,
+    dated: Dated<T>,
     said?: Said<T>,
   ): Promise<T> {
     const failures: TidemarkError[] = []
@@ -270,12 +272,13 @@ export class RoutedReader implements StatusReader {
       found = await attempt([known?.active, ...(known?.standbys ?? [])])
     }
     if (found === undefined) throw this.#unavailable(partition, failures)
-    const { answer, by } = found
-    if (freshnessOf(answer)?.servedBy !== 'standby') return answer
+    const byOwner = found.by.endpoint === known?.active?.endpoint
+    const answer = byOwner ? found.answer : ofStandby(found.answer, dated)
+    if (dated.of(answer)?.servedBy !== 'standby') return answer
     // The map may say owner where a standby is by now: the answer is good, the map is not.
     this.#owners.hint()
-    const others = by === known?.active ? known.standbys : []
-    return others.length === 0 ? answer : this.#furthest(answer, others, question, freshnessOf)
+    const others = byOwner ? (known?.standbys ?? []) : []
+    return others.length === 0 ? answer : this.#furthest(answer, others, question, dated)
   }
 
   /** An owner that restores may be far behind a standby, or behind the owner that it was before. */
@@ -283,14 +286,14 @@ export class RoutedReader implements StatusReader {
     first: T,
     others: readonly Owner[],
     question: (reader: PartitionReader) => Promise<T>,
-    freshnessOf: (answer: T) => Freshness | undefined,
+    dated: Dated<T>,
   ): Promise<T> {
     const answers = await Promise.allSettled(others.map((other) => this.#askMember(other, question)))
-    const reached = (answer: T): number => freshnessOf(answer)?.changelog ?? -1
+    const reached = (answer: T): number => dated.of(answer)?.changelog ?? -1
     let best = first
     for (const answer of answers) {
       if (answer.status === 'fulfilled') {
-        if (reached(answer.value) > reached(best)) best = answer.value
+        if (reached(answer.value) > reached(best)) best = ofStandby(answer.value, dated)
       } else if (!(answer.reason instanceof TidemarkError)) throw answer.reason
     }
     return best
@@ -320,10 +323,6 @@ export class RoutedReader implements StatusReader {
     const message = `no copy of partition ${partition} can answer now: ${reason}`
     return new UnavailableError('PARTITION_UNAVAILABLE', message, retryAfter, failures.at(-1))
   }
-}
-
-function freshnessIn({ freshness }: { readonly freshness: Freshness }): Freshness {
-  return freshness
 }
 
 /** Two members may hold themselves for the owner while a partition moves; then the map decides, then who is further. */

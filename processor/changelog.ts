@@ -28,7 +28,9 @@ export function planRestore(facts: RestoreFacts): RestorePlan {
   const { checkpoint, changelog, input } = facts
   if (checkpoint === undefined) return { kind: 'fresh', from: changelog.start }
   const wipe = (reason: string): RestorePlan => ({ kind: 'wipe', from: changelog.start, reason })
-  if (checkpoint.changelog > changelog.end) {
+  // The end that a reader sees may be before the marker of the commit that this store has made last. What is past the real
+  // end, following refuses.
+  if (input !== undefined && checkpoint.changelog > changelog.end) {
     return wipe(`its changelog offset ${checkpoint.changelog} is past the changelog's end ${changelog.end}`)
   }
   if (checkpoint.changelog < changelog.start) {

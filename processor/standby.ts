@@ -7,6 +7,7 @@ import type { StateStore } from './store/store.ts'
 /** A warm copy of a partition that another member owns: a restore that never ends. */
 export class Standby implements Role {
   readonly kind = 'standby'
+  readonly ending = false
   readonly store: StateStore
   readonly copy: PartitionCopy
   readonly progress: Progress

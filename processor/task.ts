@@ -35,6 +35,7 @@ export class Task implements Role {
   #batch = 0
   #stored = 0
   #wipedAt: Offset | undefined
+  #signal: AbortSignal | undefined
   /** Holds the cached statuses: those of a life that ended within a batch are not what is committed. */
   #life: object = {}
   /** Whose the texts of these statuses are. */
@@ -54,6 +55,10 @@ export class Task implements Role {
 
   get state(): TaskState {
     return this.#state
+  }
+
+  get ending(): boolean {
+    return this.#signal?.aborted === true
   }
 
   get lag(): number {
@@ -80,6 +85,7 @@ export class Task implements Role {
    * claim is over, and when what is in the log or the store cannot be continued from.
    */
   async run(signal: AbortSignal): Promise<void> {
+    this.#signal = signal
     const { logger, metrics, instance } = this.#context
     const { partition, epoch } = this.#claim
     logger.info({ partition, epoch, input: this.#input }, 'partition taken')

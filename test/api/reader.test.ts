@@ -68,6 +68,25 @@ describe('RoutedReader', () => {
     expect(b.asked).toBe(asked)
   })
 
+  it.each(['get', 'list'] as const)(
+    'says standby of a copy that does not know yet that it owns no more: %s',
+    async (how) => {
+      const owners = await fleet.owners()
+      const reader = routed(fleet, { owners: () => Promise.resolve(owners) })
+      const ask = async () =>
+        (how === 'get' ? await reader.get(DEVICE) : await reader.listPartition(PARTITION, undefined, 10)).freshness
+      fleet.member('b').roles.set(PARTITION, 'owner')
+      expect(await ask()).toMatchObject({ servedBy: 'owner' })
+      const a = fleet.member('a')
+      a.fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'busy'))
+      expect(await ask()).toMatchObject({ servedBy: 'standby' })
+      a.fault = undefined
+      a.restoring = true
+      a.offset = 5
+      expect(await ask()).toMatchObject({ offset: 7, servedBy: 'standby' })
+    },
+  )
+
   it('asks the standby when the owner cannot be reached, and when there is no owner', async () => {
     const reader = routed(fleet, { connect: (owner) => (owner.instance === 'a' ? undefined : fleet.connect(owner)) })
     expect((await reader.get(DEVICE)).freshness.servedBy).toBe('standby')

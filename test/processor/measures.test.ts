@@ -87,6 +87,26 @@ it('latency from end to end is that of the first record of a batch, one sample a
   expect((await all()).find((s) => s.metricName?.endsWith('_sum'))?.value).toBe(1.5)
 })
 
+it('an owner that has been told to end answers as a standby', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const { store, next } = slowed(await bench.store())
+  const pump = setInterval(next, 1)
+  const task = await bench.task(log.claim(), store)
+  await log.append('telemetry', fleet(10, 1))
+  await bench.settled()
+  clearInterval(pump)
+  const servedBy = async () => (await bench.reader.getMany(0, ['none']))[0]?.freshness.servedBy
+  await log.append('telemetry', fleet(10, 2))
+  await vi.waitFor(() => expect(log.commits).toBe(2))
+  expect(await servedBy()).toBe('owner')
+  const stopped = task.stop()
+  expect(await servedBy()).toBe('standby')
+  const again = setInterval(next, 1)
+  await stopped
+  clearInterval(again)
+})
+
 it('a partition that is stuck shows its growing lag', async () => {
   const log = new MemoryLog()
   await using bench = await Workbench.open(log)

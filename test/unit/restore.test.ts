@@ -26,6 +26,11 @@ it.each<[string, Partial<RestoreFacts>, object]>([
   ['goes on when the clock went back', { checkpoint: since(500) }, { kind: 'resume', from: 20 }],
   ['wipes what was away for longer', { checkpoint: since(76.9) }, { kind: 'wipe', from: 0 }],
   ['wipes what is past the end', { changelog: { start: 0, end: 19 } }, { kind: 'wipe', from: 0 }],
+  [
+    'goes on as a standby, past an end that leaves out a commit of its own',
+    { changelog: { start: 0, end: 19 }, input: undefined },
+    { kind: 'resume', from: 20 },
+  ],
   ['wipes what is below the start', { changelog: { start: 21, end: 30 } }, { kind: 'wipe', from: 21 }],
   ['wipes what has seen input that is not committed', { input: 49 }, { kind: 'wipe', from: 0 }],
 ])('a restore %s', (_name, given, plan) => {
