@@ -153,6 +153,7 @@ describe.skipIf(kafkaMissing !== undefined)('a cluster of processes', { timeout:
     const up = Program.main(['up', '--processors', '2'], env)
     try {
       await vi.waitFor(async () => {
+        expect(up.exit, up.stderr).toBeUndefined()
         const response = await fetch(`http://127.0.0.1:${port}/readyz`)
         expect(response.status).toBe(200)
       }, DEADLINE)
