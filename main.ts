@@ -15,6 +15,7 @@ import { Tokens } from './api/tokens.ts'
 import { Ingest } from './ingest/ingest.ts'
 import project from './package.json' with { type: 'json' }
 import { changeFeed } from './processor/change-feed.ts'
+import { keepRequestsYoung } from './processor/collector.ts'
 import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError } from './processor/contract/errors.ts'
 import { writeRecord } from './processor/contract/write.ts'
@@ -102,6 +103,7 @@ interface Process {
 }
 
 async function serve(role: Role, rest: readonly string[]): Promise<number> {
+  keepRequestsYoung()
   const flags = parseFlags(role, rest)
   const configuration = readEnvironment(await withSecretFiles(process.env))
   if (role !== 'up' && configuration.KAFKA_BROKERS === undefined) {
