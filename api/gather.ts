@@ -8,15 +8,20 @@ interface Waiting {
   readonly settle: { resolve(answer: SlicedAnswer): void; reject(error: unknown): void }[]
 }
 
+/** Takes the answer to the id at `place` of a question. */
+export type Settle = (place: number, answer: SlicedAnswer | Error) => void
+
+type Ask = (deviceIds: readonly string[], settle: Settle) => Promise<void>
+
 /**
  * Reads of single devices that arrive in one turn of the event loop become one question: a store answers a batch many
  * times faster than its parts one by one, and another process is asked once.
  */
 export class Gather {
-  readonly #ask: (deviceIds: readonly string[]) => Promise<(SlicedAnswer | Error)[]>
+  readonly #ask: Ask
   #waiting: Waiting | undefined
 
-  constructor(ask: (deviceIds: readonly string[]) => Promise<(SlicedAnswer | Error)[]>) {
+  constructor(ask: Ask) {
     this.#ask = ask
   }
 
@@ -42,13 +47,12 @@ export class Gather {
   /** Never rejects: what goes wrong is told to those who wait. */
   async #send({ deviceIds, settle }: Waiting): Promise<void> {
     try {
-      const answers = await this.#ask(deviceIds)
-      for (let i = 0; i < settle.length; i++) {
-        const answer = answers[i] as SlicedAnswer | Error
-        if (answer instanceof Error) settle[i]?.reject(answer)
-        else settle[i]?.resolve(answer)
-      }
+      await this.#ask(deviceIds, (place, answer) => {
+        if (answer instanceof Error) settle[place]?.reject(answer)
+        else settle[place]?.resolve(answer)
+      })
     } catch (error) {
+      // Of those that have their answer nothing changes.
       for (const waiter of settle) waiter.reject(error)
     }
   }

@@ -19,7 +19,7 @@ import {
 } from '../processor/contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../processor/contract/search.ts'
 import { type Dated, EACH, ofStandby, whole } from './dated.ts'
-import { Gather } from './gather.ts'
+import { Gather, type Settle } from './gather.ts'
 import { Owners } from './owners.ts'
 import { group, type Share, shareOut } from './shares.ts'
 
@@ -52,10 +52,11 @@ export interface RoutedReaderOptions {
   readonly retryAfterSeconds?: number
 }
 
-/** `answers`: at the places of the ids. */
+/** Devices that are asked for. */
 interface Question {
   readonly deviceIds: readonly string[]
-  readonly answers: (SlicedAnswer | Error)[]
+  /** Takes each answer as it comes: nobody waits for the owner of another device. */
+  readonly settle: Settle
 }
 
 /** What a copy has said already. */
@@ -71,7 +72,7 @@ interface Said<T> {
 export class RoutedReader implements StatusReader {
   readonly #options: RoutedReaderOptions
   readonly #owners: Owners
-  readonly #single = new Gather((deviceIds) => this.getMany(deviceIds))
+  readonly #single = new Gather((deviceIds, settle) => this.#answer({ deviceIds, settle }))
   readonly #answerWithinMs: number
   readonly #attempts: number
 
@@ -95,24 +96,35 @@ export class RoutedReader implements StatusReader {
 
   async getMany(deviceIds: readonly string[]): Promise<(SlicedAnswer | Error)[]> {
     const answers: (SlicedAnswer | Error)[] = Array.from({ length: deviceIds.length })
-    const question = { deviceIds, answers }
+    await this.#answer({
+      deviceIds,
+      settle: (place, answer) => {
+        answers[place] = answer
+      },
+    })
+    return answers
+  }
+
+  async #answer(question: Question): Promise<void> {
+    const { deviceIds, settle } = question
+    let map: OwnerMap
     try {
-      const { shares, unowned } = shareOut(deviceIds, await this.#owners.current(), this.#options.partitions)
-      await Promise.all([
-        ...shares.map((share) => this.#askOwner(share, question)),
-        ...Array.from(unowned, ([partition, places]) => this.#askCopies(partition, places, question)),
-      ])
+      map = await this.#owners.current()
     } catch (error) {
       // Nobody is known who could be asked.
       if (!(error instanceof UnavailableError)) throw error
-      answers.fill(error)
+      for (let place = 0; place < deviceIds.length; place++) settle(place, error)
+      return
     }
-    return answers
+    const { shares, unowned } = shareOut(deviceIds, map, this.#options.partitions)
+    await Promise.all([
+      ...shares.map((share) => this.#askOwner(share, question)),
+      ...Array.from(unowned, ([partition, places]) => this.#askCopies(partition, places, question)),
+    ])
   }
 
   /** Asks an owner once for all that it owns. What it cannot answer, or not as the owner, is asked by partition. */
   async #askOwner({ owner, deviceIds, partitions, places }: Share, question: Question): Promise<void> {
-    const { answers } = question
     let given: readonly (SlicedAnswer | TidemarkError)[] | TidemarkError
     try {
       given = await this.#askMember(owner, (reader) => reader.getEach(deviceIds, partitions))
@@ -120,20 +132,21 @@ export class RoutedReader implements StatusReader {
       if (!(error instanceof TidemarkError)) throw error
       given = error
     }
+    const said = (k: number) => (given instanceof TidemarkError ? given : (given[k] as SlicedAnswer | TidemarkError))
     const open = new Map<number, number[]>()
     for (let k = 0; k < places.length; k++) {
-      const answer = given instanceof TidemarkError ? given : (given[k] as SlicedAnswer | TidemarkError)
-      answers[places[k] as number] = answer
+      const answer = said(k)
       if (answer instanceof TidemarkError || answer.freshness.servedBy === 'standby') {
-        group(open, partitions[k] as number, places[k] as number)
-      }
+        group(open, partitions[k] as number, k)
+      } else question.settle(places[k] as number, answer)
     }
     if (open.size === 0) return
     await Promise.all(
-      Array.from(open, ([partition, at]) => {
-        const said = at.map((place) => answers[place] as SlicedAnswer | TidemarkError)
-        const failure = said.find((answer) => answer instanceof TidemarkError)
-        return this.#askCopies(partition, at, question, { by: owner, answer: failure ?? (said as SlicedAnswer[]) })
+      Array.from(open, ([partition, ks]) => {
+        const answers = ks.map(said)
+        const failure = answers.find((answer) => answer instanceof TidemarkError)
+        const at = ks.map((k) => places[k] as number)
+        return this.#askCopies(partition, at, question, { by: owner, answer: failure ?? (answers as SlicedAnswer[]) })
       }),
     )
   }
@@ -141,7 +154,7 @@ export class RoutedReader implements StatusReader {
   async #askCopies(
     partition: number,
     places: readonly number[],
-    { deviceIds, answers }: Question,
+    { deviceIds, settle }: Question,
     said?: Said<SlicedAnswer[]>,
   ): Promise<void> {
     const ids = places.map((place) => deviceIds[place] as string)
@@ -151,10 +164,10 @@ export class RoutedReader implements StatusReader {
     }
     try {
       const given = await this.#ask(partition, ask, EACH, said)
-      for (let k = 0; k < places.length; k++) answers[places[k] as number] = given[k] as SlicedAnswer
+      for (let k = 0; k < places.length; k++) settle(places[k] as number, given[k] as SlicedAnswer)
     } catch (error) {
       if (!(error instanceof UnavailableError)) throw error
-      for (const place of places) answers[place] = error
+      for (const place of places) settle(place, error)
     }
   }
 

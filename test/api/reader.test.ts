@@ -185,6 +185,20 @@ describe('RoutedReader', () => {
     expect(asked() - before).toBe(4)
   })
 
+  it('lets no device wait for the owner of another one', async () => {
+    const other = Array.from({ length: 50 }, (_, i) => `y${i}`).find((id) => {
+      return fleet.member('a').roles.get(partitionOf(id, 4)) === undefined
+    }) as string
+    fleet.put(other)
+    const letGo = Promise.withResolvers<never>()
+    fleet.member('a').fault = () => letGo.promise
+    const reader = routed(fleet, { answerWithinMs: 60_000 })
+    const slow = reader.get(DEVICE)
+    expect((await reader.get(other)).freshness.partition).toBe(partitionOf(other, 4))
+    letGo.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'gone'))
+    expect((await slow).freshness.servedBy).toBe('standby')
+  })
+
   it('loads the owners once for all that fail, and not again before their time', async () => {
     let nowMs = 1_000_000
     const reader = routed(fleet, { ownersMinAgeMs: 60_000, now: () => nowMs })
