@@ -162,6 +162,7 @@ class Following {
     copy.arrivals.reached(input)
     if (whole && !this.arrived) {
       this.arrived = true
+      copy.onWhole()
       onWhole()
     }
     return true

@@ -24,7 +24,7 @@ export class IndexBuilder implements AsyncDisposable {
     this.#options = options
   }
 
-  /** Called once for every store that is opened. */
+  /** Called for every store that is opened, and when one has come to be whole. */
   take(partition: number, store: LevelStore): void {
     if (store.indexMissing) this.#last = this.#last.then(() => this.#build(partition, store))
   }
@@ -34,6 +34,8 @@ export class IndexBuilder implements AsyncDisposable {
     const { turns, logger, now, sleep, retryMs } = this.#options
     const { signal } = this.#ending
     const began = now()
+    // It may have been taken twice, or wiped.
+    if (!store.indexMissing) return
     logger.info({ partition, version: INDEX_VERSION }, 'index begun: searches scan the store until it is whole')
     while (!signal.aborted) {
       try {

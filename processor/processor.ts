@@ -149,7 +149,8 @@ export class Processor implements Member, AsyncDisposable {
     const open = this.#copies.get(partition)
     if (open !== undefined) return open
     const store = await this.#stores.store(partition)
-    const copy = { store, decisions: new Decisions(), arrivals: new Arrivals() }
+    const onWhole = () => this.#builder.take(partition, store)
+    const copy = { store, decisions: new Decisions(), arrivals: new Arrivals(), onWhole }
     this.#copies.set(partition, copy)
     this.#builder.take(partition, store)
     return copy

@@ -33,6 +33,8 @@ export interface PartitionCopy {
   readonly store: StateStore
   readonly decisions: Decisions
   readonly arrivals: Arrivals
+  /** Called when the store has come to hold all of the changelog. */
+  readonly onWhole: () => void
 }
 
 /** What a reader may know of the work on one copy. */

@@ -143,9 +143,9 @@ export class LevelStore implements StateStore {
     return this.#index.usable ? this.#index : undefined
   }
 
-  /** Whether `buildIndex` has something to do. */
+  /** Whether `buildIndex` has something to do; not while the store is filled. */
   get indexMissing(): boolean {
-    return this.#index.missing
+    return this.#index.missing && this.#checkpoint?.whole === true
   }
 
   getMany(keys: readonly string[]): Promise<(Buffer | undefined)[]> {
@@ -175,6 +175,7 @@ export class LevelStore implements StateStore {
     moves?: readonly Move[],
   ): Promise<void> {
     return this.#writing.run(async () => {
+      if (!reached.whole) this.#index.giveUp()
       const doubtful = await this.#index.settle()
       const known = moves === undefined || doubtful ? await this.#movesOf(writes) : moves
       const count = added === undefined || this.#count === undefined ? undefined : this.#count + added
@@ -232,7 +233,7 @@ export class LevelStore implements StateStore {
   buildIndex(devices = BUILD_SLICE): Promise<boolean> {
     return this.#writing.run(async () => {
       const { checkpoint } = this
-      if (!this.#index.missing || checkpoint === undefined) return true
+      if (checkpoint === undefined || !this.indexMissing) return true
       if (this.#index.begins) {
         // What says that the index is whole goes before the index does.
         await this.#write(NO_WRITES, checkpoint, this.#count, NOTHING)

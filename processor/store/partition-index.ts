@@ -135,6 +135,12 @@ export class PartitionIndex implements StoreIndex {
     else this.#built = deviceId
   }
 
+  /** Building it anew, once the store is filled, costs less than keeping it up while it is. */
+  giveUp(): void {
+    if (this.#state === 'ready') this.#state = 'absent'
+    this.#doubtful = false
+  }
+
   /** The store is empty, and so is its index. */
   async wipe(): Promise<void> {
     await this.#clear()

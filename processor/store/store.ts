@@ -49,7 +49,8 @@ export interface StateStore extends AsyncDisposable {
   /**
    * The only write: data, indexes and checkpoint in one atomic batch; a null value deletes. `added`: keys that came to be
    * less keys that went, when the caller knows. `moves`: of all devices written for which something indexed changes, from
-   * what is stored to what is written; a store that is not told reads what it overwrites.
+   * what is stored to what is written; a store that is not told reads what it overwrites. While it is not whole it keeps
+   * no indexes.
    */
   commit(
     writes: ReadonlyMap<string, Uint8Array | null>,

@@ -110,6 +110,25 @@ test('what was in the index of another version is gone from the new one', async 
   expect(ids).toEqual(EXPECTED)
 })
 
+test('a store keeps no index while it is filled, and is given one when it is whole', async () => {
+  await store.wipe()
+  const writes = Array.from({ length: DEVICES }, (_, i) => [idOf(i), encodeStatus(statusOf(i))] as const)
+  const half = DEVICES / 2
+  await store.commit(new Map(writes.slice(0, half)), { input: 0, changelog: 1, whole: false, since: 1 }, half)
+  expect(store.index).toBeUndefined()
+  expect(store.indexMissing).toBe(false)
+  expect(await db.keys({ gte: 'i', lt: 'j' }).all()).toEqual([])
+  expect(await offline()).toHaveLength(Math.min(half, OFFLINE))
+  await store.commit(new Map(writes.slice(half)), { input: 2, changelog: 2, whole: true, since: 1 }, DEVICES - half)
+  expect(store.indexMissing).toBe(true)
+  await using building = builder()
+  building.take(0, store)
+  building.take(0, store)
+  await vi.waitFor(() => expect(store.index).toBeDefined(), { timeout: 10_000 })
+  expect(await offline()).toEqual(EXPECTED)
+  expect(lines.filter((line) => line.includes('index begun'))).toHaveLength(1)
+})
+
 test('a building that ends before it is whole begins again with the next process', async () => {
   await reopenAt(undefined)
   expect(await store.buildIndex()).toBe(false)

@@ -93,7 +93,12 @@ export class Workbench implements AsyncDisposable {
   async #copy(partition: number, store?: StateStore): Promise<PartitionCopy> {
     const known = this.#copies.get(partition)
     if (known !== undefined && store === undefined) return known
-    const copy = { store: store ?? (await this.store(partition)), decisions: new Decisions(), arrivals: new Arrivals() }
+    const copy = {
+      store: store ?? (await this.store(partition)),
+      decisions: new Decisions(),
+      arrivals: new Arrivals(),
+      onWhole: () => {},
+    }
     if (store === undefined) this.#copies.set(partition, copy)
     return copy
   }
