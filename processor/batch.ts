@@ -1,6 +1,6 @@
 import { CorruptedError } from './contract/errors.ts'
 import { fold } from './contract/fold.ts'
-import { type Indexed, indexedOf, isSameBucket, isSamePlace, type Move } from './contract/index-entries.ts'
+import { type Indexed, indexedOf, isSamePlace, isSameSlot, type Move } from './contract/index-entries.ts'
 import { advance, PlainEncoder, type PlainStatus, plainOf, statusOf } from './contract/plain.ts'
 import { decodeStatus, encodeStatus, MAX_STATUS_BYTES, type Status, statusText } from './contract/status.ts'
 import { type Decoded, deadLetter, decodeRecord, type RejectionReason } from './contract/telemetry.ts'
@@ -251,7 +251,7 @@ function remove(device: Touched, effects: Effects, context: BatchContext): void 
 
 function move({ deviceId, plain, status, before, lastSeenAt }: Touched, { moves }: Effects): void {
   if (plain !== undefined) {
-    if (isSameBucket(lastSeenAt, plain.lastSeenAt)) return
+    if (isSameSlot(lastSeenAt, plain.lastSeenAt)) return
     const { state } = plain
     const from = { state, lastSeenAt, attributes: undefined }
     moves.push({ deviceId, before: from, after: { ...from, lastSeenAt: plain.lastSeenAt } })

@@ -3,14 +3,14 @@ import {
   attributeGroup,
   attributePrefix,
   countOf,
-  HOUR_COUNTS,
-  hourOf,
   LEFT_OUT_COUNTS,
   ODD,
   PRESENT,
+  SEEN_COUNTS,
   STATE_COUNTS,
   STATES,
   seenEntry,
+  slotOf,
   stateEntry,
   UNCOUNTED,
   valueCount,
@@ -215,11 +215,11 @@ function seen(node: Condition, estimates: Estimates): Lookup | undefined {
   if (bounds === undefined) return undefined
   const { low, high } = bounds
   const range = { from: seenEntry(low), to: high === undefined ? seenEntry('\x7f') : `${seenEntry(high)}\x01` }
-  const hours = estimates.counts.all(HOUR_COUNTS)
-  if (hours === undefined) return undefined
+  const slots = estimates.counts.all(SEEN_COUNTS)
+  if (slots === undefined) return undefined
   let estimate = 0
-  for (const [hour, devices] of hours) {
-    if (hour >= hourOf(low) && (high === undefined || hour <= hourOf(high))) estimate += devices
+  for (const [slot, devices] of slots) {
+    if (slot >= slotOf(low) && (high === undefined || slot <= slotOf(high))) estimate += devices
   }
   return withLeftOut({ ranges: [range], walkable: false, estimate }, 'odd', estimates)
 }

@@ -20,11 +20,16 @@ export class IndexScan implements Source {
   #size: number
   #ahead: Promise<Entry[] | undefined> | undefined
 
-  constructor(store: Pick<StateStore, 'getMany'>, candidates: Candidates, maxRead: number) {
+  /** `first`: of the first read, when so many candidates are likely enough. */
+  constructor(
+    store: Pick<StateStore, 'getMany'>,
+    candidates: Candidates,
+    { maxRead, first = FIRST_READ }: { readonly maxRead: number; readonly first: number | undefined },
+  ) {
     this.#store = store
     this.#candidates = candidates
     this.#maxRead = Math.min(maxRead, MAX_READ)
-    this.#size = Math.min(FIRST_READ, maxRead)
+    this.#size = Math.min(first, this.#maxRead)
   }
 
   /** None, when all that were named are gone meanwhile; undefined at the end. */

@@ -9,11 +9,15 @@ import { CANDIDATE_COST, planIndex } from './index-plan.ts'
 import { Gathered, IndexScan, Walk } from './index-scan.ts'
 import { tally } from './index-tally.ts'
 import { beyond, type IdRange, intersect, LAST, Scan, type Source } from './scan.ts'
+import { Exclusive } from './store/exclusive.ts'
 import type { StateStore } from './store/store.ts'
 import type { Turns } from './turns.ts'
 
 /** How long one slice may take, ms; well under the time after which a copy counts as unavailable. */
 const SLICE_MS = 250
+
+/** Devices of one read: making objects of them takes about 3 ms. */
+const MAX_READ = 512
 
 /** What a search needs of a store. */
 type Searched = Pick<StateStore, 'between' | 'getMany' | 'count' | 'index'>
@@ -34,6 +38,8 @@ export class Searcher {
   /** Ends when the scan that waits for the event loop has it: the others wait here, so that batches get every other turn. */
   #scanning: Promise<void> = Promise.resolve()
 
+  /** What a read of a scan brings is made into objects in one go: of all partitions at once it would hold the event loop. */
+  readonly #reading = new Exclusive()
   readonly #maxRead: number
   readonly #candidateCost: number
 
@@ -41,7 +47,7 @@ export class Searcher {
   constructor(
     turns: Turns,
     now: () => number,
-    { maxRead = 1024, candidateCost = CANDIDATE_COST }: SearcherOptions = {},
+    { maxRead = MAX_READ, candidateCost = CANDIDATE_COST }: SearcherOptions = {},
   ) {
     this.#turns = turns
     this.#now = now
@@ -122,17 +128,20 @@ export class Searcher {
   ): Promise<Source> {
     const { index } = store
     const cost = this.#candidateCost
+    // Where nothing else is asked, the candidates are what is looked for.
+    const reads = { maxRead: this.#maxRead, first: root.kind === 'and' ? undefined : limit }
     const plan = index === undefined ? undefined : planIndex({ root, counts: index.counts, limit, cost })
     if (index !== undefined && plan?.kind === 'walk') {
-      return new IndexScan(store, new Walk(index, plan.entries, ranges, backwards), this.#maxRead)
+      return new IndexScan(store, new Walk(index, plan.entries, ranges, backwards), reads)
     }
     if (index !== undefined && plan?.kind === 'gather') {
       const gathered = await Gathered.from(index, plan.ranges, ranges, backwards)
-      if (gathered !== undefined) return new IndexScan(store, gathered, this.#maxRead)
+      if (gathered !== undefined) return new IndexScan(store, gathered, reads)
     }
     // A plain list is just its page.
     const first = root.kind === 'all' ? limit : undefined
-    return new Scan(store, ranges, { backwards, maxRead: this.#maxRead, first })
+    const between: Searched['between'] = (...range) => this.#reading.run(() => store.between(...range))
+    return new Scan({ between }, ranges, { backwards, maxRead: this.#maxRead, first })
   }
 
   /** Until `look` says false, or the slice's time is over: then the id to go on after. Undefined at the end. */

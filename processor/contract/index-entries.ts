@@ -9,7 +9,7 @@ import { StoredFields } from './stored-fields.ts'
  */
 
 /** Raised whenever other entries or counts come of the same status: a store of another version builds its index anew. */
-export const INDEX_VERSION = 1
+export const INDEX_VERSION = 2
 
 /** What is indexed of a status. A status of another writer may hold anything in its place. */
 export interface Indexed {
@@ -33,14 +33,12 @@ const MAX_NAME = 64
 /** Of a value's JSON, characters: longer ones have the entry of their beginning, and are not counted one by one. */
 const MAX_VALUE = 64
 
-/** `2026-11-24T10:0`: ten minutes, so that a device that reports all the time seldom changes its entry. */
-const BUCKET = 15
-/** `2026-11-24T10`: what is counted of `lastSeenAt`. */
-const HOUR = 13
+/** `2026-11-24T10:0`: an entry, and a count, for ten minutes, so that a device that reports all the time seldom moves. */
+const SLOT = 15
 
-/** Counts of the devices by state, and by the hour in which they were last seen. */
+/** Counts of the devices by state, and by the ten minutes in which they were last seen. */
 export const STATE_COUNTS = 's'
-export const HOUR_COUNTS = 'h'
+export const SEEN_COUNTS = 'h'
 /** Counts of devices that are not in all entries: `odd` and `wide`. */
 export const LEFT_OUT_COUNTS = '!'
 
@@ -57,11 +55,11 @@ export function stateEntry(state: string): string {
 
 /** Of a moment, or of the beginning of one: entries are in the order of the times. */
 export function seenEntry(time: string): string {
-  return `l\0${time.slice(0, BUCKET)}`
+  return `l\0${time.slice(0, SLOT)}`
 }
 
-export function hourOf(time: string): string {
-  return time.slice(0, HOUR)
+export function slotOf(time: string): string {
+  return time.slice(0, SLOT)
 }
 
 /** The group of entries, and of counts, of an attribute: `a"site"`. */
@@ -145,13 +143,13 @@ export function isSamePlace(before: Indexed | undefined, after: Indexed | undefi
   if (before === undefined || after === undefined) return before === after
   if (before.state !== after.state || before.attributes !== after.attributes) return false
   const [from, to] = [before.lastSeenAt, after.lastSeenAt]
-  return typeof from === 'string' && typeof to === 'string' && from.length === to.length && isSameBucket(from, to)
+  return typeof from === 'string' && typeof to === 'string' && from.length === to.length && isSameSlot(from, to)
 }
 
 /** Whether times of one form have one entry. */
-export function isSameBucket(before: string, after: string): boolean {
+export function isSameSlot(before: string, after: string): boolean {
   if (before === after) return true
-  for (let i = BUCKET - 1; i >= 0; i--) if (before.charCodeAt(i) !== after.charCodeAt(i)) return false
+  for (let i = SLOT - 1; i >= 0; i--) if (before.charCodeAt(i) !== after.charCodeAt(i)) return false
   return true
 }
 
@@ -189,9 +187,9 @@ function placed({ state, lastSeenAt, attributes }: Indexed): Placed {
 }
 
 function moveSeen(from: string | undefined, to: string | undefined, deviceId: string, sink: IndexSink): void {
-  if (from !== undefined && to !== undefined && isSameBucket(from, to)) return
-  if (from !== undefined) leave(seenEntry(from), HOUR_COUNTS, hourOf(from), deviceId, sink)
-  if (to !== undefined) enter(seenEntry(to), HOUR_COUNTS, hourOf(to), deviceId, sink)
+  if (from !== undefined && to !== undefined && isSameSlot(from, to)) return
+  if (from !== undefined) leave(seenEntry(from), SEEN_COUNTS, slotOf(from), deviceId, sink)
+  if (to !== undefined) enter(seenEntry(to), SEEN_COUNTS, slotOf(to), deviceId, sink)
 }
 
 function enter(entry: string, group: string, what: string, deviceId: string, sink: IndexSink): void {

@@ -72,7 +72,7 @@ export function plainOf(status: Status): PlainStatus | undefined {
     names.push(name)
     values.push(metric.value)
   }
-  if (at?.length !== TIME_BYTES) return undefined
+  if (at?.length !== TIME_BYTES || status.lastSeenAt.length !== TIME_BYTES) return undefined
   const { state, since, reason, session } = connectivity
   return {
     shape: shapeOf(names),

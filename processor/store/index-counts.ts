@@ -1,4 +1,4 @@
-import { HOUR_COUNTS, LEFT_OUT_COUNTS, STATE_COUNTS } from '../contract/index-entries.ts'
+import { LEFT_OUT_COUNTS, SEEN_COUNTS, STATE_COUNTS } from '../contract/index-entries.ts'
 
 /** Counts of one group that are kept; when there would be more, the group is given up until the index is built anew. */
 const MAX_COUNTS = 4096
@@ -6,7 +6,7 @@ const MAX_COUNTS = 4096
 const MAX_GROUPS = 64
 
 /** Groups that have their place before all others. */
-const ALWAYS = [STATE_COUNTS, HOUR_COUNTS, LEFT_OUT_COUNTS]
+const ALWAYS = [STATE_COUNTS, SEEN_COUNTS, LEFT_OUT_COUNTS]
 
 /** Stands for all of a group, or of all groups that are not here: they are not counted. */
 const GIVEN_UP = '-'
