@@ -7,9 +7,10 @@ import { type HttpLoad, type HttpLoadReport, httpLoad } from './http-load.ts'
 import { loadDevices, PREFIX } from './ingest.ts'
 import { KeepAlive } from './keep-alive.ts'
 import { measureLive } from './live.ts'
+import { measureQueries } from './queries.ts'
 import { RedisPeer, redisVersion } from './redis.ts'
 
-export const API_PARTS = ['single', 'batch', 'live']
+export const API_PARTS = ['single', 'batch', 'live', 'queries']
 
 const GET_CONNECTIONS = 100
 const BATCH_CONNECTIONS = 16
@@ -22,6 +23,8 @@ const ROUNDS = 3
 
 const FULL = { devices: 100_000, seconds: 5 }
 const QUICK = { devices: 10_000, seconds: 1 }
+const FULL_QUERIES = { devices: 1_000_000, seconds: 5, costDevices: 20_000 }
+const QUICK_QUERIES = { devices: 20_000, seconds: 1, costDevices: 5_000 }
 
 /** Parts that have Redis for a peer. */
 const PEER_PARTS = ['single', 'batch']
@@ -33,6 +36,8 @@ export async function apiVersions(parts: ReadonlySet<string>): Promise<Readonly<
 /** Reads of one process with all roles, on the embedded log, beside Fastify that reads the same documents from Redis. */
 export async function measureApi({ parts, quick, env, report }: BenchOptions): Promise<void> {
   const { devices, seconds } = quick ? QUICK : FULL
+  if (parts.has('queries')) await measureQueries(quick ? QUICK_QUERIES : FULL_QUERIES, { env, report })
+  if (!API_PARTS.some((part) => part !== 'queries' && parts.has(part))) return
   await using stack = await Stack.start({ env })
   if (parts.has('live')) report(await measureLive(stack, quick ? 2 : 10))
   if (!PEER_PARTS.some((part) => parts.has(part))) return
