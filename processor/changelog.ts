@@ -83,6 +83,8 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   const batchLimits = { maxRecords: limits.changelogRecords, maxBytes: limits.changelogBytes }
   for await (const batch of context.log.follow(topic, plan.from, batchLimits, signal)) {
     const began = context.now()
+    if (until === undefined && !following.arrived) await context.precedence.turn(signal)
+    if (signal.aborted) return false
     if (!(await following.apply(batch, signal))) return false
     if (following.arrived && until !== undefined) return true
     if (!following.arrived || batch.records.length >= limits.changelogRecords / 2) continue

@@ -11,6 +11,7 @@ import { IndexBuilder } from './index-builder.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from './limits.ts'
 import type { Claim, Log, Member, Offset } from './log/log.ts'
 import { ProcessorMetrics } from './metrics.ts'
+import { Precedence } from './precedence.ts'
 import { StoreReader } from './query.ts'
 import type { PartitionCopy, Role, RoleContext } from './role.ts'
 import { Searcher } from './search.ts'
@@ -66,7 +67,8 @@ export class Processor implements Member, AsyncDisposable {
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
     this.#builder = new IndexBuilder({ turns, logger, now, sleep, retryMs: limits.retryMaxMs })
-    this.#context = { instance, log, cache, texts, turns, limits, metrics, logger, now, sleep }
+    const precedence = new Precedence(sleep)
+    this.#context = { instance, log, cache, texts, turns, precedence, limits, metrics, logger, now, sleep }
   }
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */

@@ -6,6 +6,7 @@ import type { Decisions } from './decisions.ts'
 import type { ProcessorLimits } from './limits.ts'
 import type { Log } from './log/log.ts'
 import type { ProcessorMetrics } from './metrics.ts'
+import type { Precedence } from './precedence.ts'
 import type { Progress } from './progress.ts'
 import type { StatusCache } from './store/cache.ts'
 import type { StateStore } from './store/store.ts'
@@ -19,6 +20,7 @@ export interface RoleContext {
   readonly cache: StatusCache
   readonly texts: TextCache
   readonly turns: Turns
+  readonly precedence: Precedence
   readonly limits: ProcessorLimits
   readonly metrics: ProcessorMetrics
   readonly logger: Logger

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { type Effects, foldBatch } from './batch.ts'
-import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
+import { type FollowOptions, followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
 import type { Slice } from './contract/query.ts'
 import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
@@ -167,20 +167,18 @@ export class Task implements Role {
     const { progress } = this
     const labels = { ...this.#labels, role: 'owner' }
     progress.restart()
-    return followChangelog(
-      {
-        context: this.#context,
-        partition: this.#claim.partition,
-        copy: this.copy,
-        until: { input: this.#input, changelogEnd: this.#changelogEnd },
-        onProgress: (position) => {
-          progress.reached(position, this.#changelogEnd)
-          metrics.restoreRemaining.set(labels, progress.remaining)
-        },
-        onWhole: () => {},
+    const options: FollowOptions = {
+      context: this.#context,
+      partition: this.#claim.partition,
+      copy: this.copy,
+      until: { input: this.#input, changelogEnd: this.#changelogEnd },
+      onProgress: (position) => {
+        progress.reached(position, this.#changelogEnd)
+        metrics.restoreRemaining.set(labels, progress.remaining)
       },
-      signal,
-    )
+      onWhole: () => {},
+    }
+    return this.#context.precedence.first(() => followChangelog(options, signal))
   }
 
   /** False when `signal` aborted before the effects of the batch were committed and stored. */

@@ -11,6 +11,7 @@ import { Decisions } from '../../processor/decisions.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from '../../processor/limits.ts'
 import type { Claim, NewRecord } from '../../processor/log/log.ts'
 import { ProcessorMetrics } from '../../processor/metrics.ts'
+import { Precedence } from '../../processor/precedence.ts'
 import { StoreReader } from '../../processor/query.ts'
 import type { PartitionCopy, Role, RoleContext } from '../../processor/role.ts'
 import { Searcher } from '../../processor/search.ts'
@@ -72,11 +73,12 @@ export class Workbench implements AsyncDisposable {
       texts: this.texts,
       cache: new StatusCache(cache),
       turns: new Turns(),
+      precedence: new Precedence(immediately),
       limits: { ...DEFAULT_LIMITS, commitIntervalMs: 0, retryMinMs: 0, ...limits },
       metrics: new ProcessorMetrics(this.registry),
       logger: this.logger,
       now: () => this.now,
-      sleep: () => new Promise((resolve) => setImmediate(resolve)),
+      sleep: immediately,
     }
   }
 
@@ -160,4 +162,8 @@ export class Workbench implements AsyncDisposable {
 function openStores(folder: string, log: MemoryLog): Promise<LevelStores> {
   const db = new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
   return LevelStores.open(db, { identity: log.identity, logger: pino({ enabled: false }) })
+}
+
+function immediately(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
 }

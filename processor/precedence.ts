@@ -1,0 +1,33 @@
+/** How long a standby holds back each batch of its restore, ms: an owner that cannot restore must not stop it for good. */
+const MAX_WAIT_MS = 1_000
+
+/** Has the owners of one process restore before its standbys: on an owner a partition waits, on a standby nothing does. */
+export class Precedence {
+  readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
+  #owners = 0
+  readonly #waiting = new Set<AbortController>()
+
+  /** `sleep` resolves after `ms`, or as soon as its signal aborts. */
+  constructor(sleep: (ms: number, signal: AbortSignal) => Promise<void>) {
+    this.#sleep = sleep
+  }
+
+  /** An owner restores for as long as `work` takes. */
+  async first<T>(work: () => Promise<T>): Promise<T> {
+    this.#owners++
+    try {
+      return await work()
+    } finally {
+      if (--this.#owners === 0) for (const released of this.#waiting) released.abort()
+    }
+  }
+
+  /** Resolves when no owner restores, after MAX_WAIT_MS, or when `signal` aborts. At most one call per standby waits. */
+  async turn(signal: AbortSignal): Promise<void> {
+    if (this.#owners === 0) return
+    const released = new AbortController()
+    this.#waiting.add(released)
+    await this.#sleep(MAX_WAIT_MS, AbortSignal.any([signal, released.signal]))
+    this.#waiting.delete(released)
+  }
+}

@@ -1,0 +1,49 @@
+import { expect, test } from 'vitest'
+import { Precedence } from '../../processor/precedence.ts'
+
+const never = new AbortController().signal
+
+/** Sleeps that end when they are told to, or by their signal. */
+function clock() {
+  const ends: (() => void)[] = []
+  const sleep = (_: number, signal: AbortSignal): Promise<void> =>
+    new Promise((resolve) => {
+      ends.push(resolve)
+      signal.addEventListener('abort', () => resolve(), { once: true })
+    })
+  return { sleep, ends }
+}
+
+test('a standby waits while owners restore, and goes on when the last one has', async () => {
+  const { sleep, ends } = clock()
+  const precedence = new Precedence(sleep)
+  await precedence.turn(never)
+  const [one, two] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const owners = [precedence.first(() => one.promise), precedence.first(() => two.promise)]
+  let gone = false
+  const standby = precedence.turn(never).then(() => (gone = true))
+  one.resolve()
+  await owners[0]
+  expect(gone).toBe(false)
+  two.reject(new Error('it failed'))
+  await expect(owners[1]).rejects.toThrow('it failed')
+  await standby
+  expect(ends).toHaveLength(1)
+  await precedence.turn(never)
+})
+
+test('a standby waits no longer than it may, and not when it is told to end', async () => {
+  const { sleep, ends } = clock()
+  const precedence = new Precedence(sleep)
+  const work = Promise.withResolvers<number>()
+  const owner = precedence.first(() => work.promise)
+  const standby = precedence.turn(never)
+  ends[0]?.()
+  await standby
+  const ending = new AbortController()
+  const second = precedence.turn(ending.signal)
+  ending.abort()
+  await second
+  work.resolve(7)
+  expect(await owner).toBe(7)
+})
