@@ -36,6 +36,8 @@ export class ChangelogCheck {
   /** Samples in which the committed offset and the changelog did not fit. */
   readonly unfit: string[] = []
   samples = 0
+  /** Samples that were behind an earlier one: a coordinator had forgotten commits, and claims ask the changelog. */
+  forgotten = 0
   records = 0
   readonly #prefix: string
   readonly #last = new Map<string, Last>()
@@ -44,7 +46,14 @@ export class ChangelogCheck {
   /** `samples`: committed offsets as they were seen during the run, by partition, in the order of time. */
   constructor(prefix: string, samples: readonly (readonly Committed[])[]) {
     this.#prefix = `${prefix}-`
-    this.#partitions = samples.map((of) => ({ epoch: -1, epochs: 0, input: 0, samples: of, judged: 0 }))
+    this.#partitions = samples.map((of) => {
+      let furthest = 0
+      for (const { input } of of) {
+        if (input < furthest) this.forgotten++
+        furthest = Math.max(furthest, input)
+      }
+      return { epoch: -1, epochs: 0, input: 0, samples: of.toSorted(inOrder), judged: 0 }
+    })
   }
 
   /** Times a partition came under a new epoch, the first included. */
@@ -123,6 +132,12 @@ export class ChangelogCheck {
   #tell(list: string[], what: string): void {
     if (list.length < MAX_TOLD) list.push(what)
   }
+}
+
+/** What has no changelog end comes last. */
+function inOrder(a: Committed, b: Committed): number {
+  const [from, to] = [a.changelogEnd, b.changelogEnd].map((end) => (Number.isNaN(end) ? Number.MAX_SAFE_INTEGER : end))
+  return (from as number) - (to as number) || a.input - b.input
 }
 
 /** What went back between two states of a device; undefined: nothing. */

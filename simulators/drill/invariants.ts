@@ -160,9 +160,11 @@ function offsetFits({ changelog, committed, changelogEnds }: Evidence): Invarian
       )
     }
   })
+  const { samples, forgotten } = changelog
+  const behind = forgotten === 0 ? '' : ` (${number(forgotten)} behind an earlier one)`
   return findings.invariant(
     'the committed offset is never ahead of the changelog',
-    `${number(changelog.samples)} committed offsets seen during the run, and ${committed.length} at its end`,
+    `${number(samples)} committed offsets seen during the run${behind}, and ${committed.length} at its end`,
   )
 }
 

@@ -102,6 +102,19 @@ describe('the invariants of a drill', () => {
     expect(broken(sound())).toEqual([])
   })
 
+  test('hold when a coordinator forgot commits for a while, and that is told', () => {
+    const seen = [
+      { input: 3, changelogEnd: 2 },
+      { input: 2, changelogEnd: 1 },
+      { input: 3, changelogEnd: 2 },
+    ]
+    const changelog = new ChangelogCheck('drill', [seen])
+    for (const each of [first, record(1, status(), { input: 3 })]) changelog.take(0, each)
+    changelog.finish()
+    const told = judge(sound({ changelog, changelogEnds: [2] })).find(({ name }) => name === AHEAD)
+    expect(told).toMatchObject({ held: true, evidence: expect.stringContaining('1 behind an earlier one') })
+  })
+
   const copy = sound().copies[0] as Evidence['copies'][number]
   test.each<[string, Evidence, string[]]>([
     ['an acknowledged message that the log lacks', sound({ input: { ...sound().input, devices: new Map() } }), [LOST]],
