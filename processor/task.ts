@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { type Effects, foldBatch } from './batch.ts'
-import { type FollowOptions, followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
+import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
 import type { Slice } from './contract/query.ts'
 import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
@@ -118,8 +118,11 @@ export class Task implements Role {
     this.#life = {}
     this.#texts = this.#context.texts.owner()
     const telemetry = { topic: 'telemetry', index: partition } as const
-    this.#inputEnd = (await log.bounds(telemetry)).end
-    if (!(await this.#restore(signal))) return
+    const whole = await this.#context.precedence.first(async () => {
+      this.#inputEnd = (await log.bounds(telemetry)).end
+      return this.#restore(signal)
+    })
+    if (!whole) return
     this.#move('running')
     metrics.restoreSeconds.observe({ processor: instance, role: 'owner' }, (now() - began) / 1000)
     if (this.store.count === undefined) await this.store.recount()
@@ -167,18 +170,20 @@ export class Task implements Role {
     const { progress } = this
     const labels = { ...this.#labels, role: 'owner' }
     progress.restart()
-    const options: FollowOptions = {
-      context: this.#context,
-      partition: this.#claim.partition,
-      copy: this.copy,
-      until: { input: this.#input, changelogEnd: this.#changelogEnd },
-      onProgress: (position) => {
-        progress.reached(position, this.#changelogEnd)
-        metrics.restoreRemaining.set(labels, progress.remaining)
+    return followChangelog(
+      {
+        context: this.#context,
+        partition: this.#claim.partition,
+        copy: this.copy,
+        until: { input: this.#input, changelogEnd: this.#changelogEnd },
+        onProgress: (position) => {
+          progress.reached(position, this.#changelogEnd)
+          metrics.restoreRemaining.set(labels, progress.remaining)
+        },
+        onWhole: () => {},
       },
-      onWhole: () => {},
-    }
-    return this.#context.precedence.first(() => followChangelog(options, signal))
+      signal,
+    )
   }
 
   /** False when `signal` aborted before the effects of the batch were committed and stored. */

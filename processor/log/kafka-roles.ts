@@ -1,7 +1,11 @@
 import type { Logger } from 'pino'
 import { FencedError, RetryableError } from '../contract/errors.ts'
 import type { KafkaClaim } from './kafka-claim.ts'
+import { pause } from './kafka-cluster.ts'
 import type { Member } from './log.ts'
+
+/** How long a new standby waits for claims that cannot be taken, ms. */
+const STANDBY_PATIENCE_MS = 1000
 
 export type Kind = 'active' | 'standby'
 
@@ -19,6 +23,8 @@ interface Slot {
   role: Role | undefined
   /** Aborts a claim that is being taken, or waited for, when it is no longer wanted. */
   claiming: AbortController | undefined
+  /** Aborts the wait of a standby for the claims, when something else is wanted. */
+  waiting: AbortController | undefined
   /** The last claim was lost: somebody else may hold the partition by right. */
   doubtful: boolean
   settled: Promise<void>
@@ -44,7 +50,7 @@ export class KafkaRoles {
     this.#member = member
     this.#options = options
     this.#slots = Array.from({ length: partitions }, (_, partition) => {
-      const nothing = { wanted: undefined, role: undefined, claiming: undefined, doubtful: false }
+      const nothing = { wanted: undefined, role: undefined, claiming: undefined, waiting: undefined, doubtful: false }
       return { partition, ...nothing, settled: Promise.resolve() }
     })
     // Nobody may be listening any more when a last role fails.
@@ -80,6 +86,7 @@ export class KafkaRoles {
 
   #settle(slot: Slot): void {
     if (slot.wanted !== 'active') slot.claiming?.abort()
+    slot.waiting?.abort()
     const { role } = slot
     // A standby answers readers until the claim has been taken: only then it ends.
     const promoted = role?.kind === 'standby' && slot.wanted === 'active'
@@ -96,8 +103,21 @@ export class KafkaRoles {
       if (role.stopping.signal.aborted) await role.done
       else if (role.kind === slot.wanted) return
     }
-    if (slot.wanted === 'standby') this.#start(slot, 'standby', undefined)
-    else if (slot.wanted === 'active') await this.#claim(slot)
+    if (slot.wanted === 'standby') {
+      if (role === undefined) await this.#afterClaims(slot)
+      if (slot.wanted === 'standby') this.#start(slot, 'standby', undefined)
+    } else if (slot.wanted === 'active') await this.#claim(slot)
+  }
+
+  /** A copy that is begun can wait for the claims that are: until they are taken, nobody works on those partitions. */
+  async #afterClaims(slot: Slot): Promise<void> {
+    const claims = this.#slots.filter(({ wanted, role }) => wanted === 'active' && role?.kind !== 'active')
+    if (claims.length === 0) return
+    const waiting = new AbortController()
+    slot.waiting = waiting
+    const taken = Promise.all(claims.map(({ settled }) => settled))
+    await Promise.race([taken, pause(STANDBY_PATIENCE_MS, waiting.signal)])
+    waiting.abort()
   }
 
   async #claim(slot: Slot): Promise<void> {

@@ -78,6 +78,8 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
   async _close(): Promise<void> {
     const native = this.#native
     this.#native = null
+    // Opening reads what is only in the write-ahead log; without it, it takes milliseconds. On a full disk it stays there.
+    await native?.flush().catch(() => undefined)
     await native?.close()
   }
 

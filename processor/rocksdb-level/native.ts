@@ -3,6 +3,8 @@ import RocksDB from 'rocksdb-native'
 /** The part of rocksdb-native this package relies on. Keys and values are always bytes here. */
 export interface NativeDb {
   ready(): Promise<void>
+  /** Writes the memtables to tables. */
+  flush(): Promise<void>
   close(): Promise<void>
   /** A second handle on the same database; with `snapshot` it reads the state of this very moment, for ever. */
   session(options: { snapshot: boolean }): NativeDb
