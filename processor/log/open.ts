@@ -46,7 +46,10 @@ async function open(configuration: Configuration, logger: Logger, registry: Regi
     })
   } catch (error) {
     if (!(error instanceof RetryableError)) throw error
-    const message = `${error.message}; start Kafka, or correct KAFKA_BROKERS`
+    // A broker that takes only TLS closes the connection of a client without, and tells nothing.
+    const tls =
+      configuration.KAFKA_SSL === 'true' ? 'takes no TLS, unset KAFKA_SSL' : 'takes only TLS, set KAFKA_SSL=true'
+    const message = `${error.message}; start Kafka, or correct KAFKA_BROKERS; if it ${tls}`
     throw new ConfigurationError('LOG_UNAVAILABLE', message, error)
   }
 }

@@ -140,6 +140,13 @@ describe.skipIf(kafkaMissing !== undefined)('a Kafka with TLS and SASL', { timeo
     }
   })
 
+  test('tells a role without TLS, once it has waited for Kafka, how to ask for it', async () => {
+    const env = { KAFKA_BROKERS: kafka.brokers, HEALTH_PORT: '0', MQTT_PORT: '0' }
+    const ingest = Program.main(['ingest'], env)
+    expect(await ingest.exited, ingest.stderr).toEqual({ code: 2, signal: null })
+    expect(ingest.stderr).toMatch(/^tidemark: .*; if it takes only TLS, set KAFKA_SSL=true\n$/)
+  })
+
   test('answers a wrong password with one clear line, and the role ends with exit code 2', async () => {
     const wrong = `${SECRET}-but-wrong`
     await using cluster = await Cluster.open(kafka.brokers, 1, await environment(wrong))
