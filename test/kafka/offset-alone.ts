@@ -1,13 +1,15 @@
 /* oxlint-disable typescript/unbound-method -- the method is taken off its class here, and called with `call` */
 import { KafkaClaim } from '../../processor/log/kafka-claim.ts'
 
-/** `node main.ts` with a mistake in it: now and then an offset is committed without the changelog that belongs to it. */
-const EVERY = 20
-let commits = 0
+/**
+ * `node main.ts` with a mistake in it: for some devices, input is committed without the changelog that belongs to it.
+ * For all of a commit now and then it would be no test: what a device reports next makes up for it.
+ */
+const LEFT_OUT = /7$/
 
 const { commit } = KafkaClaim.prototype
 KafkaClaim.prototype.commit = function (work) {
-  return commit.call(this, ++commits % EVERY === 0 ? { ...work, changelog: [] } : work)
+  return commit.call(this, { ...work, changelog: work.changelog.filter(({ key }) => !LEFT_OUT.test(key ?? '')) })
 }
 
 await import('../../main.ts')
