@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { readdir, readFile } from 'node:fs/promises'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -92,7 +93,7 @@ describe.skipIf(kafkaMissing !== undefined)('when the broker goes and comes back
   })
 
   test('an append that gets no answer in its time rejects, and the next ones are in order', async () => {
-    const log = await open(`slow-${randomUUID()}`, { appendTimeoutMs: 500 })
+    const log = await open(`slow-${randomUUID()}`, { appendTimeoutMs: 2_000 })
     await log.append('telemetry', numbered(0, 10))
     await kafka.kill()
     await expect(log.append('telemetry', numbered(10, 10))).rejects.toMatchObject({
@@ -114,6 +115,7 @@ describe.skipIf(kafkaMissing !== undefined)('when the broker goes and comes back
     await log.append('telemetry', numbered(0, 10))
     process.kill(kafka.pid as number, 'SIGSTOP')
     try {
+      await vi.waitFor(() => allStopped(kafka.pid as number), PATIENCE_MS)
       // A request that is given its whole time; the appends must not wait so long.
       let answered = false
       const question = log.bounds({ topic: 'telemetry', index: 0 }).finally(() => (answered = true))
@@ -153,4 +155,11 @@ describe.skipIf(kafkaMissing !== undefined)('when the broker goes and comes back
 
 function rejected(append: Promise<void>): Promise<void> {
   return expect(append).rejects.toMatchObject({ code: 'LOG_UNAVAILABLE' })
+}
+
+/** A signal is sent before each thread has met it. */
+async function allStopped(pid: number): Promise<void> {
+  for (const thread of await readdir(`/proc/${pid}/task`)) {
+    expect(await readFile(`/proc/${pid}/task/${thread}/stat`, 'utf8')).toMatch(/\) T /)
+  }
 }
