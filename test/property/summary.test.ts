@@ -6,8 +6,8 @@ import { Summary } from '../../processor/contract/summary.ts'
 const scalar = fc.constantFrom<Json | undefined>('a', 'b', '1', 1, true, null, undefined)
 const by = fc.tuple(fc.oneof(scalar, fc.constantFrom<Json>([], ['a', 'b', 'a'], ['a', 1])), scalar)
 /** JSON does not tell -0 from 0. */
-const number = fc.double({ noNaN: true, min: -1e6, max: 1e6 }).map((value) => value + 0)
-const metric = fc.oneof(number, fc.constantFrom<Json | undefined>(0, 'x', undefined))
+const reading = fc.double({ noNaN: true, min: -1e6, max: 1e6 }).map((value) => value + 0)
+const metric = fc.oneof(reading, fc.constantFrom<Json | undefined>(0, 'x', undefined))
 const device = fc.record({ by, metric })
 
 /** The parts of a fleet, each summed up and sent, put together. */
