@@ -116,7 +116,11 @@ describe.skipIf(!here)('three API processes behind a balancer without stickiness
     const over = new AbortController()
     const loads = Array.from({ length: CLIENTS }, (_, i) => load(requester, IDS[i] as string, over.signal, wrong))
     try {
-      await vi.waitFor(() => expect(dashboard.devices.size).toBe(IDS.length), DEADLINE)
+      await vi.waitFor(() => {
+        expect(dashboard.devices.size).toBe(IDS.length)
+        // A stream that is cut within its snapshot has no id to go on from.
+        expect(dashboard.lastEventId).not.toBe('')
+      }, DEADLINE)
       const random = seededRandom(6, 0)
       for (let k = 0; k < KILLS; k++) {
         // First the one that serves the stream, then whichever.
