@@ -1,5 +1,5 @@
 import { MAX_GATHERED } from './index-plan.ts'
-import { type Entry, type IdRange, READ_BYTES, type Source } from './scan.ts'
+import { type Entry, type IdRange, READ_BYTES, ReadAhead, type Source } from './scan.ts'
 import type { EntryRange, StateStore, StoreIndex } from './store/store.ts'
 
 /** Candidates whose statuses are read at once, at first and at most. */
@@ -18,7 +18,7 @@ export class IndexScan implements Source {
   readonly #candidates: Candidates
   readonly #maxRead: number
   #size: number
-  #ahead: Promise<Entry[] | undefined> | undefined
+  readonly #ahead = new ReadAhead(() => this.#read())
 
   /** `first`: of the first read, when so many candidates are likely enough. */
   constructor(
@@ -34,15 +34,11 @@ export class IndexScan implements Source {
 
   /** None, when all that were named are gone meanwhile; undefined at the end. */
   next(): Promise<readonly Entry[] | undefined> {
-    const reading = this.#ahead ?? this.#read()
-    this.#ahead = undefined
-    return reading
+    return this.#ahead.take()
   }
 
   readAhead(): void {
-    if (this.#ahead !== undefined) return
-    this.#ahead = this.#read()
-    this.#ahead.catch(() => undefined)
+    this.#ahead.begin()
   }
 
   async #read(): Promise<Entry[] | undefined> {

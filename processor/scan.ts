@@ -20,8 +20,30 @@ export const READ_BYTES = 1024 * 1024
 export interface Source {
   /** Undefined at the end. */
   next(): Promise<readonly Entry[] | undefined>
-  /** Begins to read what `next` will give. A failure is `next`'s to tell. */
+  /** Begins to read what `next` will give. */
   readAhead(): void
+}
+
+/** One read that may be begun before it is asked for. A failure is told to who asks. */
+export class ReadAhead<T> {
+  readonly #read: () => Promise<T>
+  #begun: Promise<T> | undefined
+
+  constructor(read: () => Promise<T>) {
+    this.#read = read
+  }
+
+  begin(): void {
+    if (this.#begun !== undefined) return
+    this.#begun = this.#read()
+    this.#begun.catch(() => undefined)
+  }
+
+  take(): Promise<T> {
+    const begun = this.#begun ?? this.#read()
+    this.#begun = undefined
+    return begun
+  }
 }
 
 /** Reads the devices of some ranges, in the order of their ids, chunk by chunk; the next while one is looked at. */
@@ -31,7 +53,7 @@ export class Scan implements Source {
   readonly #ranges: IdRange[]
   readonly #maxRead: number
   #size: number
-  #ahead: Promise<Entry[]> | undefined
+  readonly #ahead = new ReadAhead(() => this.#read())
 
   /**
    * `ranges`: ascending, apart. `maxRead`: entries of one read; there are fewer when they are large. `first`: of the first
@@ -58,8 +80,7 @@ export class Scan implements Source {
       const range = this.#ranges[0]
       if (range === undefined) return undefined
       const size = this.#size
-      const entries = await (this.#ahead ?? this.#read(range, size))
-      this.#ahead = undefined
+      const entries = await this.#ahead.take()
       const last = entries.at(-1)
       if (last === undefined) {
         this.#ranges.shift()
@@ -76,14 +97,12 @@ export class Scan implements Source {
   }
 
   readAhead(): void {
-    const range = this.#ranges[0]
-    if (range === undefined || this.#ahead !== undefined) return
-    this.#ahead = this.#read(range, this.#size)
-    this.#ahead.catch(() => undefined)
+    if (this.#ranges.length > 0) this.#ahead.begin()
   }
 
-  #read({ from, to }: IdRange, size: number): Promise<Entry[]> {
-    return this.#store.between(from, to, size, this.#backwards)
+  #read(): Promise<Entry[]> {
+    const { from, to } = this.#ranges[0] as IdRange
+    return this.#store.between(from, to, this.#size, this.#backwards)
   }
 }
 

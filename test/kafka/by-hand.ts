@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import pino from 'pino'
 import { Registry } from 'prom-client'
-import { expect } from 'vitest'
+import { afterAll, beforeAll, expect } from 'vitest'
 import { KafkaLog } from '../../processor/log/kafka.ts'
 import { encodeBatch, type Producer, sizeBound } from '../../processor/log/kafka-batch.ts'
 import { Network } from '../../processor/log/kafka-broker.ts'
@@ -13,8 +13,21 @@ import type { Claim } from '../../processor/log/log.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
 import { aborted, TestMember } from '../contract/log-member.ts'
 import { record } from '../contract/log-records.ts'
+import { startKafka } from './kafka.ts'
 
 export const LANE = 'test'
+
+/** Kafka for the tests of a suite; its check of KIP-890 is off, so that what brokers leave behind can be written by hand. */
+export function kafkaByHand(): () => Kafka {
+  let kafka: Kafka
+  beforeAll(async () => {
+    kafka = await startKafka({ properties: { 'transaction.partition.verification.enable': 'false' } })
+  }, 180_000)
+  afterAll(async () => {
+    await kafka[Symbol.asyncDispose]()
+  })
+  return () => kafka
+}
 
 /** A log whose only partition has one commit (`a`), and the means of its former holder. */
 export async function openByHand(kafka: Kafka) {

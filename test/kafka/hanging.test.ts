@@ -1,28 +1,19 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { TRANSACTION_COORDINATOR } from '../../processor/log/kafka-cluster.ts'
-import type { Kafka } from '../../simulators/kafka.ts'
 import { read } from '../contract/log-member.ts'
 import { record, text } from '../contract/log-records.ts'
-import { LANE, offer, openByHand, type World, withClaim, write } from './by-hand.ts'
-import { kafkaMissing, startKafka } from './kafka.ts'
+import { kafkaByHand, LANE, offer, openByHand, type World, withClaim, write } from './by-hand.ts'
+import { kafkaMissing } from './kafka.ts'
 
 /**
  * What a broker leaves behind that calls a transaction complete and has not written its markers: with the check of
  * KIP-890 off, the same can be written by hand.
  */
 describe.skipIf(kafkaMissing !== undefined)('a transaction that a broker left open', { timeout: 60_000 }, () => {
-  let kafka: Kafka
-
-  beforeAll(async () => {
-    kafka = await startKafka({ properties: { 'transaction.partition.verification.enable': 'false' } })
-  }, 180_000)
-
-  afterAll(async () => {
-    await kafka[Symbol.asyncDispose]()
-  })
+  const kafka = kafkaByHand()
 
   test('whole, in the changelog and in the offsets: is committed', async () => {
-    const world = await openByHand(kafka)
+    const world = await openByHand(kafka())
     const end = await write(world, 'status', 'b')
     await write(world, 'dead-letters', 'x')
     await offer(world, 2, end, true)
@@ -30,27 +21,27 @@ describe.skipIf(kafkaMissing !== undefined)('a transaction that a broker left op
   })
 
   test('only in the changelog, before any offset: is aborted', async () => {
-    const world = await openByHand(kafka)
+    const world = await openByHand(kafka())
     await write(world, 'status', 'b')
     await write(world, 'dead-letters', 'x')
     expect(await outcome(world)).toEqual({ input: 1, status: 'a next', deadLetters: 'next', again: 9 })
   })
 
   test('only in the changelog, while its offset is committed: is committed', async () => {
-    const world = await openByHand(kafka)
+    const world = await openByHand(kafka())
     const end = await write(world, 'status', 'b')
     await offer(world, 2, end, false)
     expect(await outcome(world)).toEqual({ input: 2, status: 'a b next', deadLetters: 'next', again: 9 })
   })
 
   test('only in the offsets, with nothing new in the changelog: is aborted', async () => {
-    const world = await openByHand(kafka)
+    const world = await openByHand(kafka())
     await offer(world, 2, 99, true)
     expect(await outcome(world)).toEqual({ input: 1, status: 'a next', deadLetters: 'next', again: 9 })
   })
 
   test('only in the offsets, while the changelog has what belongs to them: is committed', async () => {
-    const world = await openByHand(kafka)
+    const world = await openByHand(kafka())
     const { cluster, prefix, holder, names } = world
     const { requests } = await cluster.coordinator(LANE, TRANSACTION_COORDINATOR, `${prefix}-0`)
     const transaction = { transactionalId: `${prefix}-0`, producerId: holder.id, producerEpoch: holder.epoch }
@@ -62,7 +53,7 @@ describe.skipIf(kafkaMissing !== undefined)('a transaction that a broker left op
   })
 
   test('only in the dead letters: is committed', async () => {
-    const world = await openByHand(kafka)
+    const world = await openByHand(kafka())
     await write(world, 'dead-letters', 'x')
     expect(await outcome(world)).toEqual({ input: 1, status: 'a next', deadLetters: 'x next', again: 9 })
   })

@@ -1,29 +1,20 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { Claim } from '../../processor/log/log.ts'
-import type { Kafka } from '../../simulators/kafka.ts'
 import { read } from '../contract/log-member.ts'
 import { record, text } from '../contract/log-records.ts'
-import { holderOf, offer, openByHand, type World, withClaim, write } from './by-hand.ts'
-import { kafkaMissing, startKafka } from './kafka.ts'
+import { holderOf, kafkaByHand, offer, openByHand, type World, withClaim, write } from './by-hand.ts'
+import { kafkaMissing } from './kafka.ts'
 import { kafkaTool } from './tools.ts'
 
 /** What a claim finds when the group's offset is not that of the last commit. Every world begins with `a`, next 1. */
 describe.skipIf(kafkaMissing !== undefined)('the offset that a claim starts at', { timeout: 60_000 }, () => {
-  let kafka: Kafka
-
-  beforeAll(async () => {
-    kafka = await startKafka({ properties: { 'transaction.partition.verification.enable': 'false' } })
-  }, 180_000)
-
-  afterAll(async () => {
-    await kafka[Symbol.asyncDispose]()
-  })
+  const kafka = kafkaByHand()
 
   const groups = (args: readonly string[]) =>
-    kafkaTool(kafka.brokers, 'org.apache.kafka.tools.consumer.group.ConsumerGroupCommand', args)
+    kafkaTool(kafka().brokers, 'org.apache.kafka.tools.consumer.group.ConsumerGroupCommand', args)
 
   test('is that of the last commit when the coordinator gives an older one', async () => {
-    const world = await openByHand(kafka)
+    const world = await openByHand(kafka())
     await withClaim(world.log, commit('b', 2))
     await withClaim(world.log, commit('c', 3))
     const holder = await holderOf(world.cluster, world.prefix)
@@ -32,7 +23,7 @@ describe.skipIf(kafkaMissing !== undefined)('the offset that a claim starts at',
   })
 
   test('is that of the last commit when what follows it was aborted', async () => {
-    const world = await openByHand(kafka)
+    const world = await openByHand(kafka())
     await withClaim(world.log, commit('b', 2))
     const holder = await holderOf(world.cluster, world.prefix)
     await offer({ ...world, holder }, 1, 1, false)
@@ -41,14 +32,14 @@ describe.skipIf(kafkaMissing !== undefined)('the offset that a claim starts at',
   })
 
   test('is that of the last commit when the group has forgotten everything', async () => {
-    const world = await openByHand(kafka)
+    const world = await openByHand(kafka())
     await withClaim(world.log, commit('b', 2))
     await groups(['--delete', '--group', world.prefix])
     expect(await next(world)).toEqual({ start: { input: 2, changelogEnd: 3 }, again: 9, status: 'a b next' })
   })
 
   test('is that which a person set with a tool', async () => {
-    const world = await openByHand(kafka)
+    const world = await openByHand(kafka())
     await withClaim(world.log, commit('b', 2))
     const to = ['--reset-offsets', '--to-offset', '0', '--topic', world.names.telemetry, '--execute']
     await groups(['--group', world.prefix, ...to])
