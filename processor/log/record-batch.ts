@@ -38,18 +38,31 @@ export function sizeBound(record: NewRecord): number {
   return size
 }
 
-/** Memory for the batches of one write, used again by the next: buffers of their own would keep the collector busy. */
+/** What an arena begins with. */
+const FIRST_BYTES = 64 * 1024
+
+/**
+ * Memory for the batches of one write, used again by the next: buffers of their own would keep the collector busy. It doubles
+ * when a write did not fit, up to `maxBytes`.
+ */
 export class Arena {
+  readonly #maxBytes: number
   #buffer: Buffer
   #used = 0
+  #overflowed = false
 
-  constructor(bytes: number) {
-    this.#buffer = Buffer.allocUnsafeSlow(bytes)
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes
+    this.#buffer = Buffer.allocUnsafeSlow(Math.min(FIRST_BYTES, maxBytes))
   }
 
   /** What was encoded before is not needed any more. */
   reset(): void {
     this.#used = 0
+    const { length } = this.#buffer
+    if (!this.#overflowed || length === this.#maxBytes) return
+    this.#buffer = Buffer.allocUnsafeSlow(Math.min(2 * length, this.#maxBytes))
+    this.#overflowed = false
   }
 
   /** Records at consecutive offsets from a base that the bytes do not know. `bound`: the sum of their size bounds. */
@@ -59,6 +72,7 @@ export class Arena {
     const buffer = fits ? this.#buffer.subarray(this.#used) : Buffer.allocUnsafeSlow(needed)
     const size = encodeBatch(buffer, records, from, to)
     if (fits) this.#used += size
+    else this.#overflowed = true
     return buffer.subarray(0, size)
   }
 }

@@ -17,9 +17,10 @@ const SEGMENT = 0
 const START = 1
 const END = 2
 const OWNER = 3
+/** One segment, or all that there may be if that is less. */
 const SEGMENT_BYTES = 1024 * 1024
-/** A larger status is not kept: it would push out thousands. */
-const MAX_TEXT_BYTES = SEGMENT_BYTES / 16
+/** A status larger than this share of a segment is not kept: it would push out thousands. */
+const MAX_TEXT_SHARE = 1 / 16
 /** Texts begin where lines of the processor's cache do. */
 const LINE_BYTES = 64
 /** How every text begins, with the device id after it. */
@@ -38,8 +39,9 @@ export class TextCache {
   readonly #places: Int32Array
   /** Segment n at n modulo their number. */
   readonly #segments: Buffer[]
+  readonly #segmentBytes: number
   #segment = -1
-  #at = SEGMENT_BYTES
+  #at: number
   #owners = 0
   /** Takes the sum of bytes that are touched, as a load whose value is not used is left out. */
   readonly #touched = new Int32Array(1)
@@ -49,7 +51,9 @@ export class TextCache {
     this.#sets = ways / WAYS
     this.#hashes = new Int32Array(ways)
     this.#places = new Int32Array(ways * FIELDS)
-    this.#segments = Array.from({ length: Math.max(1, Math.floor(maxBytes / SEGMENT_BYTES)) }, () => NOTHING)
+    this.#segmentBytes = Math.min(SEGMENT_BYTES, maxBytes)
+    this.#segments = Array.from({ length: Math.floor(maxBytes / this.#segmentBytes) }, () => NOTHING)
+    this.#at = this.#segmentBytes
   }
 
   /** Whose texts are apart from those of all others; what nobody asks for any more is let go in time. */
@@ -85,11 +89,11 @@ export class TextCache {
   /** Encodes `image`, and keeps that until it is forgotten. `bytes`: size of the JSON when `image` is JSON. */
   add(deviceId: string, owner: number, image: PlainStatus | string, bytes: number): Slice {
     const bound = typeof image === 'string' ? bytes : plainBound(image)
-    if (bound > MAX_TEXT_BYTES) {
+    if (bound > this.#segmentBytes * MAX_TEXT_SHARE) {
       const buffer = Buffer.allocUnsafeSlow(bound)
       return { buffer, start: 0, end: writeImage(image, buffer, 0) }
     }
-    if (this.#at + bound > SEGMENT_BYTES) this.#turn()
+    if (this.#at + bound > this.#segmentBytes) this.#turn()
     const buffer = this.#segments[this.#segment % this.#segments.length] as Buffer
     const start = this.#at
     const end = writeImage(image, buffer, start)
@@ -119,7 +123,7 @@ export class TextCache {
 
   #turn(): void {
     this.#segment++
-    this.#segments[this.#segment % this.#segments.length] = Buffer.allocUnsafeSlow(SEGMENT_BYTES)
+    this.#segments[this.#segment % this.#segments.length] = Buffer.allocUnsafeSlow(this.#segmentBytes)
     this.#at = 0
   }
 

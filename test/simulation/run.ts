@@ -18,6 +18,8 @@ const [from, count] = [Number(values.from), Number(values.count)]
 assert(Number.isInteger(from) && Number.isInteger(count) && count > 0, '--from and --count are integers')
 if (values.mutation !== undefined) mutate(values.mutation)
 
+// Nobody reads the stacks of the errors that disks and fences make by the thousand.
+Error.stackTraceLimit = 0
 // Read after the hook is there.
 const { Schedule } = await import('./schedule.ts')
 let steps = 0

@@ -78,6 +78,18 @@ describe('a record batch', () => {
     expect(decode(arena.encode(big, 0, 1, 1100), 0)[0]?.value?.byteLength).toBe(1000)
   })
 
+  test('has an arena that grows to what one write needs, and no further', () => {
+    const KIB = 1024
+    const arena = new Arena(256 * KIB)
+    const large = [{ key: 'k', value: Buffer.alloc(100 * KIB, 'a'), timestamp: 1 }]
+    const memoryOf = (count: number) => {
+      arena.reset()
+      return new Set(Array.from({ length: count }, () => arena.encode(large, 0, 1, 101 * KIB).buffer)).size
+    }
+    expect([memoryOf(2), memoryOf(2), memoryOf(2)]).toEqual([2, 2, 1])
+    expect([memoryOf(3), memoryOf(3)]).toEqual([2, 2])
+  })
+
   test('moves records to another batch as they are, at their offsets', () => {
     fc.assert(
       fc.property(records, records, fc.func(fc.boolean()), (first, second, kept) => {
