@@ -1,35 +1,17 @@
-import { randomUUID } from 'node:crypto'
-import { join } from 'node:path'
+import { flushCompileCache } from 'node:module'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { type Logger, pino } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { type Access, readAccess } from './api/access.ts'
-import { systemClock } from './api/clock.ts'
-import { trustedProxies } from './api/proxies.ts'
-import { RoutedReader } from './api/reader.ts'
-import { RemoteReaders } from './api/remote.ts'
-import { ApiServer } from './api/server.ts'
-import { runToken } from './api/token-command.ts'
-import { Tokens } from './api/tokens.ts'
-import { Ingest } from './ingest/ingest.ts'
 import project from './package.json' with { type: 'json' }
-import { changeFeed } from './processor/change-feed.ts'
 import { keepRequestsYoung } from './processor/collector.ts'
 import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError } from './processor/contract/errors.ts'
-import { writeRecord } from './processor/contract/write.ts'
-import { Endpoint } from './processor/endpoint.ts'
-import { instanceOf } from './processor/instance.ts'
 import type { EmbeddedLog } from './processor/log/embedded.ts'
-import { KafkaLog } from './processor/log/kafka.ts'
-import { openLog } from './processor/log/open.ts'
-import { Processor } from './processor/processor.ts'
-import { QueryServer } from './processor/query-server.ts'
+import type { KafkaLog } from './processor/log/kafka.ts'
+import type { Processor } from './processor/processor.ts'
 import { withSecretFiles } from './processor/secret-files.ts'
-import { runDrillCommand } from './simulators/drill.ts'
-import { Fleet } from './simulators/fleet.ts'
-import { runSimulate } from './simulators/simulate.ts'
 
 const USAGE = `usage: tidemark [up | ingest | processor | api | simulate | drill | token] [flags]
   up [--processors N] [--demo]   all roles in this process: on Kafka when KAFKA_BROKERS is set, else on the embedded log;
@@ -41,32 +23,29 @@ const USAGE = `usage: tidemark [up | ingest | processor | api | simulate | drill
 
 /** How long a stop may take, in ms, before the process ends anyway; what was acknowledged is in the log by then. */
 const STOP_DEADLINE_MS = 15_000
-/** How often a read looks for a copy of a partition that moves, 100 ms apart. */
-const READ_ATTEMPTS = 6
 const DEMO_DEVICES = 20
 /** Unless HTTP_DRAIN_SECONDS says. A process with all roles has no other beside it. */
 const API_DRAIN_SECONDS = 3
 
 async function main(argv: readonly string[]): Promise<number> {
   const [role = 'up', ...flags] = argv
-  if (role === 'simulate')
-    return await runSimulate(flags, {
-      stdout: process.stdout,
-      stderr: process.stderr,
-      now: Date.now,
-      signal: stopSignal(),
-    })
+  const { stdout, stderr, env: environment } = process
+  if (role === 'simulate') {
+    const { runSimulate } = await import('./simulators/simulate.ts')
+    return await runSimulate(flags, { stdout, stderr, now: Date.now, signal: stopSignal() })
+  }
   if (role === 'up' || role === 'ingest' || role === 'processor' || role === 'api') return await serve(role, flags)
   if (role === 'drill') {
-    const { stdout, stderr, env: environment } = process
+    const { runDrillCommand } = await import('./simulators/drill.ts')
     return await runDrillCommand(flags, { stdout, stderr, environment, signal: stopSignal() })
   }
   if (role === 'token') {
-    process.stdout.write(`${await runToken(flags, readEnvironment(await withSecretFiles(process.env)), Date.now())}\n`)
+    const { runToken } = await import('./api/token-command.ts')
+    stdout.write(`${await runToken(flags, readEnvironment(await withSecretFiles(environment)), Date.now())}\n`)
     return 0
   }
   if (role === '--help' || role === 'help') {
-    process.stdout.write(`${USAGE}\n`)
+    stdout.write(`${USAGE}\n`)
     return 0
   }
   throw new ConfigurationError('INVALID_CONFIGURATION', `unknown role ${JSON.stringify(role)}\n${USAGE}`)
@@ -97,8 +76,8 @@ interface Process {
   readonly running: AsyncDisposableStack
   /** The problems that make the process not ready, none when it is; each role adds its own. */
   readonly checks: (() => Promise<readonly string[]>)[]
-  /** The processors of this process, by endpoint. */
-  readonly locals: Map<string, Processor>
+  /** Of all checks. */
+  readonly problems: () => Promise<readonly string[]>
   readonly fail: (error: unknown) => void
 }
 
@@ -126,19 +105,26 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   await using running = new AsyncDisposableStack()
   // Nothing is held while the log is waited for: a stop need not be put off.
   stop.addEventListener('abort', quit)
-  const log = running.use(await openLog(configuration, logger, registry))
+  const { openLog } = await import('./processor/log/open.ts')
+  // Kafka answers while the code of the role is loaded.
+  const opening = openLog(configuration, logger, registry)
+  const [log] = await Promise.all([opening, load(role)])
+  running.use(log)
+  // Node keeps what it compiled when a process ends by itself, which none may do. Now, as the first time takes 0.2 s.
+  flushCompileCache()
   stop.removeEventListener('abort', quit)
   const stopping = async () => (stop.aborted || broken.signal.aborted ? ['the process is shutting down'] : [])
-  const checks = [
+  const checks: Process['checks'] = [
     stopping,
     async () => (log.fault === undefined ? [] : [`the log takes no writes: ${log.fault.message}`]),
   ]
-  const locals = new Map<string, Processor>()
-  const here: Process = { role, flags, configuration, log, logger, registry, running, checks, locals, fail }
-  const query = role === 'up' || role === 'processor' ? await openProcessors(here) : []
+  const problems = async () => (await Promise.all(checks.map((check) => check()))).flat()
+  const here: Process = { role, flags, configuration, log, logger, registry, running, checks, problems, fail }
+  const processors = role === 'up' || role === 'processor' ? await openProcessors(here) : undefined
   // The API outlives the broker by the time a last look takes, and the broker's last records are processed before all ends.
-  const http = access === undefined ? undefined : await openApi(here, access)
+  const http = access === undefined ? undefined : await openApi(here, access, processors)
   const mqtt = role === 'up' || role === 'ingest' ? await openIngest(here) : undefined
+  const query = configuration.KAFKA_BROKERS === undefined ? [] : [...(processors?.keys() ?? [])]
   process.stdout.write(banner(here, { query, http, mqtt: mqtt?.port, health: mqtt?.health }))
 
   await aborted(AbortSignal.any([stop, broken.signal]))
@@ -176,83 +162,37 @@ function parseFlags(role: Role, flags: readonly string[]): Process['flags'] {
   }
 }
 
-async function openProcessors(here: Process): Promise<string[]> {
-  const { configuration, flags, log, logger, registry, running, checks, locals, fail } = here
-  const { DATA_DIR, INSTANCE_ID, HOST: host, QUERY_PORT, CLUSTER_SECRET: secret } = configuration
-  const onKafka = log instanceof KafkaLog
-  const name = INSTANCE_ID ?? (onKafka ? await instanceOf(DATA_DIR) : 'tidemark-1')
-  const servers: QueryServer[] = []
-  for (let i = 1; i <= flags.processors; i++) {
-    const instance = i === 1 ? name : `${name}-${i}`
-    const folder = join(DATA_DIR, instance)
-    // Further processors of one process take the ports after the first's.
-    const port = QUERY_PORT === 0 ? 0 : QUERY_PORT + i - 1
-    const readiness = () => unreadiness(checks)
-    const server = onKafka
-      ? running.use(await QueryServer.open({ host, port, instance, secret, checks: readiness, registry, logger }))
-      : undefined
-    const endpoint = server?.address ?? `local:${instance}`
-    const processor = await Processor.open({ log, instance, endpoint, folder, logger, registry, now: Date.now })
-    running.use(processor)
-    if (server !== undefined) {
-      server.serve(processor.reader)
-      servers.push(server)
-    }
-    locals.set(endpoint, processor)
-  }
-  // The processors leave the group before their stores close, and answer until they have left. That the endpoints close
-  // then tells the peers to look at the group at once.
-  const leave = new AbortController()
-  const memberships = [...locals.values()].map((processor) => processor.run(leave.signal).catch(fail))
-  running.defer(async () => {
-    leave.abort()
-    await Promise.all(memberships)
-    await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()))
-  })
-  checks.push(async () => {
-    if (onKafka && log.memberIds.length < flags.processors) return ['a processor is not in the group yet']
-    const copies = (await Promise.all([...locals.values()].map(({ reader }) => reader.copies()))).flat()
-    const restoring = copies.filter((copy) => copy.role === 'owner' && copy.state !== 'running')
-    return restoring.map(({ partition }) => `partition ${partition} is being restored`)
-  })
-  return onKafka ? [...locals.keys()] : []
+/** No role's code is loaded by another: that of all takes a process longer than to join the group. */
+async function load(role: Role): Promise<void> {
+  if (role === 'up' || role === 'processor') await import('./processor/open.ts')
+  if (role === 'up' || role === 'api') await import('./api/open.ts')
+  if (role === 'up' || role === 'ingest') await import('./ingest/ingest.ts')
 }
 
-async function openApi(here: Process, { host, tokens: settings }: Access): Promise<string> {
-  const { configuration, log, logger, registry, running, checks, locals } = here
-  const tokens = settings === undefined ? undefined : await Tokens.open({ ...settings, logger, now: Date.now })
-  const remotes =
-    log instanceof KafkaLog
-      ? running.use(new RemoteReaders({ secret: configuration.CLUSTER_SECRET, logger }))
-      : undefined
-  const reader = new RoutedReader({
+async function openProcessors(here: Process): Promise<ReadonlyMap<string, Processor>> {
+  const { openProcessors: open } = await import('./processor/open.ts')
+  return await open({ ...here, count: here.flags.processors })
+}
+
+async function openApi(here: Process, access: Access, processors: ReadonlyMap<string, Processor> = new Map()) {
+  const { configuration, log } = here
+  const [{ openApi: open }, { changeFeed }, { writeRecord }] = await Promise.all([
+    import('./api/open.ts'),
+    import('./processor/change-feed.ts'),
+    import('./processor/contract/write.ts'),
+  ])
+  return await open({
+    ...here,
+    access,
+    version: project.version,
     partitions: log.identity.partitions,
     owners: () => log.owners(),
-    connect: (owner) => locals.get(owner.endpoint)?.reader ?? remotes?.connect(owner),
-    attempts: remotes === undefined ? 1 : READ_ATTEMPTS,
-    logger,
-    now: Date.now,
-  })
-  checks.push(() => unanswerable(reader, remotes === undefined))
-  if (tokens !== undefined) checks.push(async () => tokens.problems)
-  const api = await ApiServer.open({
-    reader,
+    local: (endpoint) => processors.get(endpoint)?.reader,
+    alone: configuration.KAFKA_BROKERS === undefined,
     writer: { write: (deviceId, write) => log.write(writeRecord(deviceId, write, Date.now())) },
-    changes: { feed: changeFeed(log), clock: systemClock, random: Math.random },
-    checks: () => unreadiness(checks),
-    version: project.version,
-    tokens,
-    ratePerMinute: configuration.HTTP_REQUESTS_PER_MINUTE,
-    trustedProxies: trustedProxies(configuration.HTTP_TRUSTED_PROXIES),
-    requestIdPrefix: randomUUID().slice(0, 8),
+    feed: changeFeed(log),
     notice: () => sleep(noticeMs(here)),
-    host,
-    port: configuration.HTTP_PORT,
-    registry,
-    logger,
   })
-  running.use(api)
-  return api.url
 }
 
 /** How long a stop goes on answering while it is not ready, ms, so that balancers see it and look elsewhere. */
@@ -260,37 +200,24 @@ function noticeMs({ role, configuration: { HTTP_DRAIN_SECONDS: given } }: Proces
   return (given ?? (role === 'api' ? API_DRAIN_SECONDS : 0)) * 1000
 }
 
-/**
- * Of a process that is alone, every partition must have its owner. In a cluster a partition that moves is no reason to
- * take every API process out of service: one that finds nobody to ask is of no use.
- */
-async function unanswerable(reader: RoutedReader, alone: boolean): Promise<string[]> {
-  const partitions = await reader.partitions()
-  const missing = partitions.filter(({ owner }) => owner?.state !== 'running')
-  const dark = missing.filter(({ standbys }) => standbys.every(({ state }) => state !== 'running'))
-  if (!alone) return dark.length < partitions.length ? [] : ['no processor answers for any partition']
-  if (missing.length === 0) return []
-  return [`partitions not yet served by an owner: ${missing.map((info) => info.partition).join(', ')}`]
-}
-
 async function openIngest(here: Process): Promise<{ port: number; health: string | undefined }> {
-  const { role, flags, configuration, log, logger, registry, running, checks: all } = here
+  const { role, flags, configuration, log, logger, registry, running, problems: checks } = here
   const { HOST: host, MQTT_PORT, HEALTH_PORT } = configuration
   let health: string | undefined
   // Where there is an API, it answers this too.
   if (role === 'ingest') {
-    const checks = () => unreadiness(all)
+    const { Endpoint } = await import('./processor/endpoint.ts')
     const options = { host, port: HEALTH_PORT, variable: 'HEALTH_PORT', checks, registry, logger } as const
     health = running.use(await Endpoint.open(options)).address
   }
+  const { Ingest } = await import('./ingest/ingest.ts')
   const { now, random } = { now: Date.now, random: Math.random }
   const { port } = running.use(await Ingest.open({ log, host, port: MQTT_PORT, registry, logger, now, random }))
-  if (flags.demo) running.use(await Fleet.open({ host, port, devices: DEMO_DEVICES }, Date.now))
+  if (flags.demo) {
+    const { Fleet } = await import('./simulators/fleet.ts')
+    running.use(await Fleet.open({ host, port, devices: DEMO_DEVICES }, Date.now))
+  }
   return { port, health }
-}
-
-async function unreadiness(checks: Process['checks']): Promise<string[]> {
-  return (await Promise.all(checks.map((check) => check()))).flat()
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

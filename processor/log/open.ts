@@ -4,8 +4,8 @@ import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
 import type { Configuration } from '../contract/environment.ts'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
-import { EmbeddedLog } from './embedded.ts'
-import { KafkaLog } from './kafka.ts'
+import type { EmbeddedLog } from './embedded.ts'
+import type { KafkaLog } from './kafka.ts'
 import type { KafkaSecurity } from './kafka-broker.ts'
 
 /**
@@ -26,9 +26,11 @@ export async function openLog(
 async function open(configuration: Configuration, logger: Logger, registry: Registry): Promise<EmbeddedLog | KafkaLog> {
   const { DATA_DIR, KAFKA_BROKERS, PARTITIONS: partitions, STANDBYS: standbys } = configuration
   if (KAFKA_BROKERS === undefined) {
+    const { EmbeddedLog } = await import('./embedded.ts')
     const folder = join(DATA_DIR, 'log')
     return EmbeddedLog.open({ folder, partitions, standbys, logger, registry, now: Date.now })
   }
+  const { KafkaLog } = await import('./kafka.ts')
   logger.info({ brokers: KAFKA_BROKERS }, 'connecting to Kafka')
   try {
     return await KafkaLog.open({

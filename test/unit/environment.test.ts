@@ -25,6 +25,18 @@ test('a wrong value is named, a secret is not shown', () => {
   expect(message).not.toContain('too-short')
 })
 
+test('numbers are numbers within their bounds, names stay text, and a choice is among what there is', () => {
+  const given = { PARTITIONS: '1024', QUERY_PORT: '0', INSTANCE_ID: '42', LOG_LEVEL: 'debug' }
+  const configuration = readEnvironment(given)
+  expect(configuration).toMatchObject({ PARTITIONS: 1024, QUERY_PORT: 0, INSTANCE_ID: '42', LOG_LEVEL: 'debug' })
+  expect(configuration).toMatchObject({ STANDBYS: 1, MQTT_PORT: 1883, HTTP_DRAIN_SECONDS: undefined })
+  for (const PARTITIONS of ['0', '1025', '2.5', '-1', '1e2', '99999999999999999999', 'many']) {
+    expect(refusal({ PARTITIONS })).toMatch(`PARTITIONS="${PARTITIONS}": must be an integer from 1 to 1024`)
+  }
+  expect(refusal({ LOG_LEVEL: 'loud' })).toMatch('trace, debug, info')
+  expect(refusal({ INSTANCE_ID: 'a b' })).toMatch('INSTANCE_ID="a b"')
+})
+
 test('settings of security that make no whole are refused', () => {
   expect(readEnvironment({ ...SASL, KAFKA_SSL: 'true', KAFKA_CA: '/ca.pem' })).toMatchObject(SASL)
   expect(refusal({ KAFKA_CA: '/ca.pem' })).toMatch('KAFKA_SSL')

@@ -1,0 +1,89 @@
+import { randomUUID } from 'node:crypto'
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import type { ChangeFeed } from '../processor/contract/changes.ts'
+import type { Configuration } from '../processor/contract/environment.ts'
+import type { DeviceWriter, OwnerMap, PartitionReader } from '../processor/contract/query.ts'
+import type { Access } from './access.ts'
+import { systemClock } from './clock.ts'
+import { trustedProxies } from './proxies.ts'
+import { RoutedReader } from './reader.ts'
+import { RemoteReaders } from './remote.ts'
+import { ApiServer } from './server.ts'
+import { Tokens } from './tokens.ts'
+
+/** How often a read looks for a copy of a partition that moves, 100 ms apart. */
+const READ_ATTEMPTS = 6
+
+export interface ApiOptions {
+  readonly configuration: Configuration
+  readonly access: Access
+  readonly version: string
+  readonly partitions: number
+  readonly owners: () => Promise<OwnerMap>
+  /** The copies that this process itself holds under that endpoint. */
+  readonly local: (endpoint: string) => PartitionReader | undefined
+  /** Nobody else holds copies. */
+  readonly alone: boolean
+  readonly writer: DeviceWriter
+  readonly feed: ChangeFeed
+  /** See ServerOptions. */
+  readonly notice: () => Promise<unknown>
+  readonly logger: Logger
+  readonly registry: Registry
+  /** What is put on it ends before what is below it. */
+  readonly running: AsyncDisposableStack
+  /** The problems that make the process not ready; the API adds its own. */
+  readonly checks: (() => Promise<readonly string[]>)[]
+  /** Of all checks. */
+  readonly problems: () => Promise<readonly string[]>
+}
+
+/** The API on its socket; resolves with its URL. Rejects with ConfigurationError. */
+export async function openApi(options: ApiOptions): Promise<string> {
+  const { configuration, access, partitions, owners, local, alone, logger, registry, running, checks } = options
+  const { tokens: settings, host } = access
+  const tokens = settings === undefined ? undefined : await Tokens.open({ ...settings, logger, now: Date.now })
+  const remotes = alone ? undefined : running.use(new RemoteReaders({ secret: configuration.CLUSTER_SECRET, logger }))
+  const reader = new RoutedReader({
+    partitions,
+    owners,
+    connect: (owner) => local(owner.endpoint) ?? remotes?.connect(owner),
+    attempts: alone ? 1 : READ_ATTEMPTS,
+    logger,
+    now: Date.now,
+  })
+  checks.push(() => unanswerable(reader, alone))
+  if (tokens !== undefined) checks.push(async () => tokens.problems)
+  const api = await ApiServer.open({
+    reader,
+    writer: options.writer,
+    changes: { feed: options.feed, clock: systemClock, random: Math.random },
+    checks: options.problems,
+    version: options.version,
+    tokens,
+    ratePerMinute: configuration.HTTP_REQUESTS_PER_MINUTE,
+    trustedProxies: trustedProxies(configuration.HTTP_TRUSTED_PROXIES),
+    requestIdPrefix: randomUUID().slice(0, 8),
+    notice: options.notice,
+    host,
+    port: configuration.HTTP_PORT,
+    registry,
+    logger,
+  })
+  running.use(api)
+  return api.url
+}
+
+/**
+ * Of a process that is alone, every partition must have its owner. In a cluster a partition that moves is no reason to
+ * take every API process out of service: one that finds nobody to ask is of no use.
+ */
+async function unanswerable(reader: RoutedReader, alone: boolean): Promise<string[]> {
+  const partitions = await reader.partitions()
+  const missing = partitions.filter(({ owner }) => owner?.state !== 'running')
+  const dark = missing.filter(({ standbys }) => standbys.every(({ state }) => state !== 'running'))
+  if (!alone) return dark.length < partitions.length ? [] : ['no processor answers for any partition']
+  if (missing.length === 0) return []
+  return [`partitions not yet served by an owner: ${missing.map((info) => info.partition).join(', ')}`]
+}

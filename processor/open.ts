@@ -1,0 +1,70 @@
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import type { Configuration } from './contract/environment.ts'
+import { instanceOf } from './instance.ts'
+import type { EmbeddedLog } from './log/embedded.ts'
+import type { KafkaLog } from './log/kafka.ts'
+import { Processor } from './processor.ts'
+import { QueryServer } from './query-server.ts'
+
+export interface ProcessorsOptions {
+  readonly configuration: Configuration
+  /** How many; each has its stores and, on Kafka, its endpoint. */
+  readonly count: number
+  readonly log: EmbeddedLog | KafkaLog
+  readonly logger: Logger
+  readonly registry: Registry
+  /** What is put on it ends before what is below it. */
+  readonly running: AsyncDisposableStack
+  /** The problems that make the process not ready; the processors add theirs. */
+  readonly checks: (() => Promise<readonly string[]>)[]
+  /** Of all checks. */
+  readonly problems: () => Promise<readonly string[]>
+  /** Told when a processor can go on no more. */
+  readonly fail: (error: unknown) => void
+}
+
+/** The processors of this process, by endpoint, taking part in the group. Rejects with ConfigurationError. */
+export async function openProcessors(options: ProcessorsOptions): Promise<ReadonlyMap<string, Processor>> {
+  const { configuration, count, log, logger, registry, running, checks, problems, fail } = options
+  const { DATA_DIR, INSTANCE_ID, HOST: host, QUERY_PORT, CLUSTER_SECRET: secret } = configuration
+  const kafka = 'memberIds' in log ? log : undefined
+  const name = INSTANCE_ID ?? (kafka === undefined ? 'tidemark-1' : await instanceOf(DATA_DIR))
+  const processors = new Map<string, Processor>()
+  const servers: QueryServer[] = []
+  for (let i = 1; i <= count; i++) {
+    const instance = i === 1 ? name : `${name}-${i}`
+    const folder = join(DATA_DIR, instance)
+    // Further processors of one process take the ports after the first's.
+    const port = QUERY_PORT === 0 ? 0 : QUERY_PORT + i - 1
+    const server =
+      kafka === undefined
+        ? undefined
+        : running.use(await QueryServer.open({ host, port, instance, secret, checks: problems, registry, logger }))
+    const endpoint = server?.address ?? `local:${instance}`
+    const processor = await Processor.open({ log, instance, endpoint, folder, logger, registry, now: Date.now })
+    running.use(processor)
+    if (server !== undefined) {
+      server.serve(processor.reader)
+      servers.push(server)
+    }
+    processors.set(endpoint, processor)
+  }
+  // The processors leave the group before their stores close, and answer until they have left. That the endpoints close
+  // then tells the peers to look at the group at once.
+  const leave = new AbortController()
+  const memberships = [...processors.values()].map((processor) => processor.run(leave.signal).catch(fail))
+  running.defer(async () => {
+    leave.abort()
+    await Promise.all(memberships)
+    await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()))
+  })
+  checks.push(async () => {
+    if (kafka !== undefined && kafka.memberIds.length < count) return ['a processor is not in the group yet']
+    const copies = (await Promise.all([...processors.values()].map(({ reader }) => reader.copies()))).flat()
+    const restoring = copies.filter((copy) => copy.role === 'owner' && copy.state !== 'running')
+    return restoring.map(({ partition }) => `partition ${partition} is being restored`)
+  })
+  return processors
+}
