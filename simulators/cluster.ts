@@ -158,6 +158,7 @@ export class Cluster implements AsyncDisposable {
     while (!(await isReady(port))) {
       if (program.exit !== undefined) throw new Error(`${role} ended: ${program.stderr.slice(-2_000)}`)
       if (performance.now() > deadline) {
+        await program.kill()
         throw new Error(`${role} is not ready after ${READY_MS / 1000} s: ${program.stderr.slice(-2_000)}`)
       }
       await new Promise((resolve) => setTimeout(resolve, POLL_MS))

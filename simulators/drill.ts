@@ -4,7 +4,7 @@ import { ConfigurationError } from '../processor/contract/errors.ts'
 import { DRILLS, type Drill } from './drill/drills.ts'
 import { EmbeddedEngine } from './drill/embedded-engine.ts'
 import type { Engine } from './drill/engine.ts'
-import type { Mark, Recorder } from './drill/journal.ts'
+import type { Failure, Mark, Recorder } from './drill/journal.ts'
 import { KafkaEngine } from './drill/kafka-engine.ts'
 import { commandOf, type DrillOptions, parseOptions, usage } from './drill/options.ts'
 import { writeReport } from './drill/report.ts'
@@ -48,7 +48,7 @@ export async function runDrillCommand(argv: readonly string[], io: DrillIo): Pro
     stdout.write(`${commandOf(options)}\n`)
     engine = await open(options, configuration, io)
     stdout.write(`ready: ${opened(options, engine)}\n`)
-    const outcome = await runDrill(options, engine, hooks(stdout), signal)
+    const outcome = await runDrill(options, engine, hooks(stdout, stderr), signal)
     stdout.write(`${erase(stdout)}\n${tableOf(outcome)}\n`)
     if (options.report !== undefined) stdout.write(`report: ${await writeReport(options.report, outcome)}\n`)
     return outcome.invariants.every(({ held }) => held) ? 0 : 1
@@ -101,10 +101,11 @@ function opened({ engine, processors }: DrillOptions, { stage }: Engine): string
   return `${[...stage.left].join(', ')} (${where})`
 }
 
-function hooks(stdout: Output) {
+function hooks(stdout: Output, stderr: Output) {
   return {
     onMark: ({ at, verb, target }: Mark) =>
       stdout.write(`${erase(stdout)}${seconds(at)}  ${verb.padEnd(6)} ${target}\n`),
+    onFailure: ({ what, why }: Failure) => stderr.write(`${erase(stderr)}drill: ${what}: ${why}\n`),
     onProgress: ({ samples }: Recorder) => {
       const last = samples.at(-1)
       if (last === undefined || stdout.isTTY !== true) return

@@ -98,13 +98,19 @@ export class Kafka implements AsyncDisposable {
     const node = this.#node(id)
     const output = await open(join(node.folder, 'java.log'), 'w')
     const child = spawn('java', this.#arguments(node), { stdio: ['ignore', output.fd, output.fd] })
-    await output.close()
     this.#processes.set(id, child)
     endsWithUs(child)
+    let unspawned: Error | undefined
+    child.once('error', (error) => {
+      unspawned = error
+      this.#processes.delete(id)
+    })
     child.once('exit', () => this.#processes.delete(id))
+    await output.close()
     const deadline = Date.now() + READY_TIMEOUT_MS
     while (!(await this.#answers(node.port))) {
       const log = join(node.folder, 'java.log')
+      if (unspawned !== undefined) throw new Error(`Kafka node ${id} cannot be started: ${unspawned.message}`)
       if (!this.#processes.has(id)) {
         throw new Error(`Kafka node ${id} ended while it started; see ${node.folder}: ${await tail(log)}`)
       }

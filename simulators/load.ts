@@ -148,13 +148,17 @@ export async function publish(
 }
 
 /** Resolves when nothing is under way, or `failed` aborts. Rejects when acknowledgements stay away for 30 s. */
-export async function drain(connections: readonly LoadConnection[], failed: AbortSignal): Promise<void> {
-  const deadline = performance.now() + DRAIN_MS
+export async function drain(
+  connections: readonly LoadConnection[],
+  failed: AbortSignal,
+  withinMs = DRAIN_MS,
+): Promise<void> {
+  const deadline = performance.now() + withinMs
   while (!failed.aborted) {
     const underWay = connections.reduce((sum, connection) => sum + connection.underWay, 0)
     if (underWay === 0) return
     if (performance.now() > deadline)
-      throw new Error(`${underWay} messages were not acknowledged within ${DRAIN_MS / 1000} s`)
+      throw new Error(`${underWay} messages were not acknowledged within ${withinMs / 1000} s`)
     await pause(1, failed)
   }
 }

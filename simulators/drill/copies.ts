@@ -19,6 +19,8 @@ export interface CopyReading {
 }
 
 const PAGE = 1_000
+/** Of one answer of the API, ms. */
+const ANSWER_MS = 30_000
 /** Ids of one batch-get. */
 const IDS = 500
 
@@ -87,6 +89,7 @@ export async function readApi(api: ApiAddress, ids: readonly string[]): Promise<
       method: 'POST',
       headers: { ...api.headers, 'content-type': 'application/json' },
       body: JSON.stringify({ deviceIds: ids.slice(from, from + IDS) }),
+      signal: AbortSignal.timeout(ANSWER_MS),
     })
     if (!response.ok) throw new Error(`batch-get: ${response.status} ${await response.text()}`)
     const { results } = (await response.json()) as { results: (DeviceAnswer & { found?: boolean })[] }

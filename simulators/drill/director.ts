@@ -9,11 +9,9 @@ import type { ApiAddress, Stage } from './stage.ts'
 import type { Traffic } from './traffic.ts'
 
 const LOOK_MS = 20
-/** How long the cluster may take to come to rest, or to take partitions from a member. */
-const PATIENCE_MS = 60_000
 
 export interface DirectorParts {
-  readonly options: Pick<DrillOptions, 'seconds' | 'seed'>
+  readonly options: Pick<DrillOptions, 'seconds' | 'seed' | 'patience'>
   readonly stage: Stage
   readonly observer: Observer
   readonly recorder: Recorder
@@ -154,11 +152,15 @@ export class Director implements Vocabulary {
     const looking = new AbortController()
     const look = async (): Promise<void> => {
       while (!looking.signal.aborted) {
-        const answers = await readApi(api, ids)
-        const late = ids.findIndex(
-          (id, i) => ledger.last[i] !== 0 && answers.get(id)?.sequence?.seen.at(-1)?.[1] !== ledger.last[i],
-        )
-        behind = late === -1 ? undefined : `${ids[late]} is not`
+        try {
+          const answers = await readApi(api, ids)
+          const late = ids.findIndex(
+            (id, i) => ledger.last[i] !== 0 && answers.get(id)?.sequence?.seen.at(-1)?.[1] !== ledger.last[i],
+          )
+          behind = late === -1 ? undefined : `${ids[late]} is not`
+        } catch (error) {
+          behind = `the API does not answer: ${oneLine(error)}`
+        }
         await pause(LOOK_MS, looking.signal)
       }
     }
@@ -193,23 +195,43 @@ export class Director implements Vocabulary {
     const mark = { at: recorder.elapsed, verb, target }
     recorder.add(recorder.marks, mark)
     onMark(mark)
-    await action()
+    try {
+      await action()
+    } catch (error) {
+      signal.throwIfAborted()
+      throw new Undone(`${verb} ${target} failed`, error)
+    }
   }
 
   /** `unmet`: why it is not yet so; undefined when it is. */
   async #until(what: string, unmet: () => string | undefined): Promise<void> {
-    const { signal } = this.#parts
-    const deadline = performance.now() + PATIENCE_MS
+    const { signal, options } = this.#parts
+    const deadline = performance.now() + options.patience * 1000
     for (;;) {
       const why = unmet()
       if (why === undefined) return
       if (performance.now() > deadline)
-        throw new Unrest(`after ${PATIENCE_MS / 1000} s it is not so that ${what}: ${why}`)
+        throw new Unrest(`after ${options.patience} s it is not so that ${what}: ${why}`)
       await pause(LOOK_MS, signal)
       signal.throwIfAborted()
     }
   }
 }
+
+/** A disturbance could not be made. */
+export class Undone extends Error {
+  constructor(what: string, cause: unknown) {
+    super(what, { cause })
+  }
+}
+
+/** The first that an error says, for a line among others. */
+export function oneLine(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error)
+  return text.replaceAll(/\s+/g, ' ').trim().slice(0, MAX_LINE)
+}
+
+const MAX_LINE = 300
 
 /** The cluster did not come to what was waited for: a finding, not a failure of the drill. */
 export class Unrest extends Error {}

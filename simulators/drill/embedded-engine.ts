@@ -9,10 +9,11 @@ import { LevelStores } from '../../processor/store/level.ts'
 import { ChangelogCheck } from './changelog-check.ts'
 import { type CopyReading, type Expected, readApi, readCopy, storePages } from './copies.ts'
 import { EmbeddedStage, type EmbeddedStageOptions } from './embedded-stage.ts'
-import type { Engine, Gathered, GatherOptions } from './engine.ts'
+import type { Engine, Gathered, GatherOptions, LogReading } from './engine.ts'
 import type { Committed } from './foreign.ts'
 import { InputCount } from './input-count.ts'
 import { deadLettersOf } from './kafka-engine.ts'
+import { Looks } from './looks.ts'
 import { ApiSight } from './sight.ts'
 
 const LIMITS = { maxRecords: 2_000, maxBytes: 4 * 1024 * 1024 }
@@ -41,10 +42,16 @@ export class EmbeddedEngine implements Engine {
   }
 
   async gather({ prefix, ids, samples }: GatherOptions): Promise<Gathered> {
-    const { partitions, dataDir } = this.stage
-    const answers = await readApi(this.stage.api, ids)
+    const looks = new Looks()
+    const answers = await looks.at('the answers of the API', () => readApi(this.stage.api, ids))
     // A stop in order would tell of every device that it is gone, after the answers were taken.
-    await this.stage.kill()
+    if (this.stage.left.length > 0) await looks.at('the process, to end it', () => this.stage.kill())
+    const read = await looks.at('the log', () => this.#read(prefix, samples))
+    return { answers, log: read?.log, copies: read?.copies, missing: looks.missing }
+  }
+
+  async #read(prefix: string, samples: GatherOptions['samples']): Promise<{ log: LogReading; copies: CopyReading[] }> {
+    const { partitions, dataDir } = this.stage
     await using log = await EmbeddedLog.open({
       folder: join(dataDir, 'log'),
       partitions,
@@ -64,15 +71,8 @@ export class EmbeddedEngine implements Engine {
     }
     changelog.finish()
     const copies = await this.#copies(log, { prefix, partitions, statuses: input.statuses })
-    return {
-      answers,
-      input,
-      changelog,
-      committed,
-      changelogEnds,
-      copies,
-      deadLetters: await deadLettersOf(log, prefix),
-    }
+    const deadLetters = await deadLettersOf(log, prefix)
+    return { log: { input, changelog, committed, changelogEnds, deadLetters }, copies }
   }
 
   /** Of every store that has been whole. */

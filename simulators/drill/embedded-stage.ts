@@ -77,8 +77,14 @@ export class EmbeddedStage implements Stage {
     this.up.add(NAME)
     const deadline = performance.now() + READY_MS
     while (!(await this.#isReady())) {
-      if (program.exit !== undefined) throw new Error(`tidemark ended: ${program.stderr.slice(-2_000)}`)
-      if (performance.now() > deadline) throw new Error(`tidemark is not ready: ${program.stderr.slice(-2_000)}`)
+      if (program.exit !== undefined) {
+        this.up.delete(NAME)
+        throw new Error(`tidemark ended: ${program.stderr.slice(-2_000)}`)
+      }
+      if (performance.now() > deadline) {
+        await this.kill()
+        throw new Error(`tidemark is not ready after ${READY_MS / 1000} s: ${program.stderr.slice(-2_000)}`)
+      }
       await new Promise((resolve) => setTimeout(resolve, POLL_MS))
     }
   }

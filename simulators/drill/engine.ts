@@ -6,16 +6,24 @@ import type { Sight } from './observer.ts'
 import type { DeviceAnswer } from './readers.ts'
 import type { Stage } from './stage.ts'
 
-/** What the log, the stores and the API hold after a run. */
-export interface Gathered {
-  readonly answers: ReadonlyMap<string, DeviceAnswer>
-  readonly input: InputCount
+/** What the log holds after a run. */
+export interface LogReading {
+  readonly input: Pick<InputCount, 'devices' | 'records' | 'statuses'>
   readonly changelog: ChangelogCheck
+  /** By partition: what was committed at the end, and the changelog's last record. */
   readonly committed: readonly Committed[]
   readonly changelogEnds: readonly number[]
-  readonly copies: readonly CopyReading[]
   /** Of the drill's devices. */
   readonly deadLetters: number
+}
+
+/** What API, log and stores hold after a run; undefined: it could not be looked at. */
+export interface Gathered {
+  readonly answers: ReadonlyMap<string, DeviceAnswer> | undefined
+  readonly log: LogReading | undefined
+  readonly copies: readonly CopyReading[] | undefined
+  /** What is undefined, and why. */
+  readonly missing: readonly string[]
 }
 
 export interface GatherOptions {
@@ -33,6 +41,6 @@ export interface Engine extends AsyncDisposable {
   ends(): Promise<readonly number[] | undefined>
   /** What is committed now, by partition; empty where that cannot be seen from outside. */
   committed(): Promise<readonly (Committed | undefined)[]>
-  /** The embedded engine is stopped for it: nothing but disposal follows. */
+  /** Never rejects. The embedded engine is stopped for it: nothing but disposal follows. */
   gather(options: GatherOptions): Promise<Gathered>
 }

@@ -1,14 +1,16 @@
 import type { Ledger } from '../ledger.ts'
 import { SEQ_START } from '../load-packet.ts'
-import type { ChangelogCheck } from './changelog-check.ts'
-import { type CopyReading, difference, statusIn } from './copies.ts'
-import type { InputCount } from './input-count.ts'
-import type { DeviceAnswer, ReadersReport } from './readers.ts'
+import { difference, statusIn } from './copies.ts'
+import type { Gathered } from './engine.ts'
+import type { Failure } from './journal.ts'
+import type { ReadersReport } from './readers.ts'
 import type { Fall } from './stage.ts'
 
 export interface Invariant {
   readonly name: string
   readonly held: boolean
+  /** Nothing wrong was found, but not all could be looked at. */
+  readonly unseen: boolean
   /** What was looked at, and what was found: in numbers. */
   readonly evidence: string
   /** The first few things that were wrong. */
@@ -16,35 +18,31 @@ export interface Invariant {
 }
 
 /** All that a run left behind. */
-export interface Evidence {
+export interface Evidence extends Gathered {
   readonly ids: readonly string[]
   readonly ledger: Pick<Ledger, 'sentBy' | 'acknowledgedTo' | 'published' | 'count' | 'again'>
+  /** What ended the disturbances early. */
+  readonly failure: Failure | undefined
   /** Why quiet was not reached; undefined: it was. */
   readonly unquiet: string | undefined
-  readonly input: Pick<InputCount, 'devices' | 'records' | 'statuses'>
-  readonly answers: ReadonlyMap<string, DeviceAnswer>
-  readonly copies: readonly CopyReading[]
-  readonly changelog: ChangelogCheck
-  /** By partition: what was committed at the end, and the changelog's last record. */
-  readonly committed: readonly { readonly input: number; readonly changelogEnd: number }[]
-  readonly changelogEnds: readonly number[]
   readonly reads: ReadersReport
   /** How many reads may fail; Infinity: partitions, or all of it, were gone with nobody to stand in. */
   readonly failedReads: number
   readonly falls: readonly Fall[]
   /** Processes that stood still, or were cut off, while others took over. */
   readonly zombies: readonly string[]
-  /** Bad payloads acknowledged, and dead letters found; undefined: none were sent. */
-  readonly poison: { readonly acknowledged: number; readonly sent: number; readonly deadLetters: number } | undefined
+  /** Bad payloads; undefined: none were sent. */
+  readonly poison: { readonly acknowledged: number; readonly sent: number } | undefined
 }
 
 const MAX_TOLD = 5
 
 /** Judges a run. Pure: everything is in the evidence. */
 export function judge(evidence: Evidence): Invariant[] {
-  const statuses = evidence.input.statuses
   return [
+    ...(evidence.failure === undefined ? [] : [disturbed(evidence.failure)]),
     quiet(evidence),
+    ...(evidence.missing.length === 0 ? [] : [all(evidence)]),
     nothingLost(evidence),
     countedOnce(evidence),
     neverBack(evidence),
@@ -52,9 +50,9 @@ export function judge(evidence: Evidence): Invariant[] {
     ...(evidence.zombies.length === 0 ? [] : [zombie(evidence)]),
     offsetFits(evidence),
     copiesFit(evidence),
-    foreignReader(evidence, statuses),
+    foreignReader(evidence),
     readsWentOn(evidence),
-    ...(evidence.poison === undefined ? [] : [poison(evidence.poison)]),
+    ...(evidence.poison === undefined ? [] : [poison(evidence)]),
     nobodyFell(evidence),
   ]
 }
@@ -68,9 +66,27 @@ class Findings {
     if (this.wrong.length < MAX_TOLD) this.wrong.push(what)
   }
 
-  invariant(name: string, evidence: string): Invariant {
-    return { name, held: this.count === 0, evidence, wrong: this.wrong }
+  /** `missing`: part of the evidence was not to be had. */
+  invariant(name: string, evidence: string, missing = false): Invariant {
+    const sound = this.count === 0
+    return { name, held: sound && !missing, unseen: sound && missing, evidence, wrong: this.wrong }
   }
+}
+
+function unseen(name: string): Invariant {
+  return new Findings().invariant(name, 'it could not be looked at', true)
+}
+
+function disturbed({ what, why }: Failure): Invariant {
+  const findings = new Findings()
+  findings.add(why)
+  return findings.invariant('every disturbance could be made', `${what}; nothing was disturbed after that`)
+}
+
+function all({ missing }: Evidence): Invariant {
+  const findings = new Findings()
+  for (const what of missing) findings.add(what)
+  return findings.invariant('all could be looked at', `${missing.length} of what is looked at could not be`)
 }
 
 function quiet({ unquiet, ledger }: Evidence): Invariant {
@@ -82,7 +98,10 @@ function quiet({ unquiet, ledger }: Evidence): Invariant {
   return findings.invariant('it came to rest', `${sent}, ${number(ledger.again)} sent again on new connections`)
 }
 
-function nothingLost({ ids, ledger, input, answers }: Evidence): Invariant {
+function nothingLost({ ids, ledger, log, answers }: Evidence): Invariant {
+  const name = 'nothing acknowledged is lost'
+  // What only the answers lack may wait to be applied.
+  if (log === undefined) return unseen(name)
   const findings = new Findings()
   let messages = 0
   ids.forEach((id, device) => {
@@ -90,23 +109,28 @@ function nothingLost({ ids, ledger, input, answers }: Evidence): Invariant {
     messages += acknowledged
     if (acknowledged === 0) return
     const last = SEQ_START + acknowledged - 1
-    const inLog = input.devices.get(id)?.seqs.missing(SEQ_START, last) ?? acknowledged
+    const inLog = log.input.devices.get(id)?.seqs.missing(SEQ_START, last) ?? acknowledged
     if (inLog > 0) findings.add(`${id}: ${inLog} of ${acknowledged} acknowledged messages are not in the log`)
+    if (answers === undefined) return
     const seen = answers.get(id)?.sequence?.seen ?? []
     const covered = seen.some(([low, high]) => low <= SEQ_START && high >= last)
     if (!covered) findings.add(`${id}: acknowledged up to ${last}, the API shows ${JSON.stringify(seen)}`)
   })
+  const where = answers === undefined ? 'the log' : 'the log and in the answers'
   return findings.invariant(
-    'nothing acknowledged is lost',
-    `${number(messages)} acknowledged messages of ${number(ids.length)} devices looked for in the log and in the answers`,
+    name,
+    `${number(messages)} acknowledged messages of ${number(ids.length)} devices looked for in ${where}`,
+    answers === undefined,
   )
 }
 
-function countedOnce({ input, answers }: Evidence): Invariant {
+function countedOnce({ log, answers }: Evidence): Invariant {
+  const name = 'each log record is counted once'
+  if (log === undefined || answers === undefined) return unseen(name)
   const findings = new Findings()
   let messages = 0
   let duplicates = 0
-  for (const [id, { messages: inLog, seqs }] of input.devices) {
+  for (const [id, { messages: inLog, seqs }] of log.input.devices) {
     messages += seqs.count
     duplicates += inLog - seqs.count
     const counters = answers.get(id)?.counters
@@ -116,38 +140,46 @@ function countedOnce({ input, answers }: Evidence): Invariant {
     }
   }
   const what = `${number(messages)} messages and ${number(duplicates)} duplicates`
-  return findings.invariant('each log record is counted once', `${what} in the log, by an own reading of it`)
+  return findings.invariant(name, `${what} in the log, by an own reading of it`)
 }
 
-function neverBack({ reads, changelog }: Evidence): Invariant {
+function neverBack({ reads, log }: Evidence): Invariant {
   const findings = new Findings()
   for (const what of reads.wentBack) findings.add(`readers saw ${what}`)
-  for (const what of changelog.wentBack) findings.add(`changelog: ${what}`)
-  findings.count = reads.wentBackCount + changelog.wentBackCount
+  for (const what of log?.changelog.wentBack ?? []) findings.add(`changelog: ${what}`)
+  findings.count = reads.wentBackCount + (log?.changelog.wentBackCount ?? 0)
   return findings.invariant(
     'rev, event times and sessions never go back',
-    `${number(reads.reads)} reads and ${number(changelog.records)} changelog records in order`,
+    `${number(reads.reads)} reads and ${number(log?.changelog.records ?? 0)} changelog records in order`,
+    log === undefined,
   )
 }
 
-function oneOwner({ changelog }: Evidence): Invariant {
+function oneOwner({ log }: Evidence): Invariant {
+  const name = 'no two owners of a partition commit'
+  if (log === undefined) return unseen(name)
+  const { changelog } = log
   const findings = new Findings()
   for (const what of changelog.inputsBack) findings.add(what)
   findings.count = changelog.inputBack + changelog.revenants
   const epochs = changelog.epochs === 0 ? '' : ` under ${changelog.epochs} epochs`
-  return findings.invariant(
-    'no two owners of a partition commit',
-    `${number(changelog.records)} changelog records${epochs}: epochs and inputs only grow`,
-  )
+  const records = `${number(changelog.records)} changelog records${epochs}`
+  return findings.invariant(name, `${records}: epochs and inputs only grow`)
 }
 
-function zombie({ changelog, zombies }: Evidence): Invariant {
+function zombie({ log, zombies }: Evidence): Invariant {
+  const name = 'the zombie committed nothing'
+  if (log === undefined) return unseen(name)
+  const { changelog } = log
   const findings = new Findings()
   if (changelog.revenants > 0) findings.add(`${changelog.revenants} changelog records of epochs that were overtaken`)
-  return findings.invariant('the zombie committed nothing', `${zombies.join(', ')} came back after others took over`)
+  return findings.invariant(name, `${zombies.join(', ')} came back after others took over`)
 }
 
-function offsetFits({ changelog, committed, changelogEnds }: Evidence): Invariant {
+function offsetFits({ log }: Evidence): Invariant {
+  const name = 'the committed offset is never ahead of the changelog'
+  if (log === undefined) return unseen(name)
+  const { changelog, committed, changelogEnds } = log
   const findings = new Findings()
   for (const what of changelog.unfit) findings.add(what)
   committed.forEach(({ input, changelogEnd }, partition) => {
@@ -163,12 +195,14 @@ function offsetFits({ changelog, committed, changelogEnds }: Evidence): Invarian
   const { samples, forgotten } = changelog
   const behind = forgotten === 0 ? '' : ` (${number(forgotten)} behind an earlier one)`
   return findings.invariant(
-    'the committed offset is never ahead of the changelog',
+    name,
     `${number(samples)} committed offsets seen during the run${behind}, and ${committed.length} at its end`,
   )
 }
 
 function copiesFit({ copies }: Evidence): Invariant {
+  const name = 'every store equals the fold of the input'
+  if (copies === undefined) return unseen(name)
   const findings = new Findings()
   for (const { instance, partition, role, differing, example } of copies) {
     if (differing > 0) findings.add(`${instance}, ${role} of ${partition}: ${differing} devices differ; ${example}`)
@@ -182,13 +216,14 @@ function copiesFit({ copies }: Evidence): Invariant {
   const kinds =
     copies.length > owners + standbys ? `${copies.length} stores` : `${owners} owners and ${standbys} standbys`
   if (copies.length === 0) findings.add('no copy could be read')
-  return findings.invariant(
-    'every store equals the fold of the input',
-    `${kinds} against a fold up to the committed offset`,
-  )
+  return findings.invariant(name, `${kinds} against a fold up to the committed offset`)
 }
 
-function foreignReader({ changelog, answers }: Evidence, statuses: ReadonlyMap<string, string>): Invariant {
+function foreignReader({ log, answers }: Evidence): Invariant {
+  const name = 'a reader of the changelog sees what the API answers'
+  if (log === undefined || answers === undefined) return unseen(name)
+  const { changelog } = log
+  const { statuses } = log.input
   const findings = new Findings()
   for (const [id, text] of statuses) {
     const last = changelog.values.get(id)
@@ -200,10 +235,7 @@ function foreignReader({ changelog, answers }: Evidence, statuses: ReadonlyMap<s
     }
   }
   for (const id of changelog.values.keys()) if (!statuses.has(id)) findings.add(`${id} is in the changelog only`)
-  return findings.invariant(
-    'a reader of the changelog sees what the API answers',
-    `${number(statuses.size)} devices: last record per key, fold and answer`,
-  )
+  return findings.invariant(name, `${number(statuses.size)} devices: last record per key, fold and answer`)
 }
 
 function readsWentOn({ reads, failedReads }: Evidence): Invariant {
@@ -218,15 +250,16 @@ function readsWentOn({ reads, failedReads }: Evidence): Invariant {
   return findings.invariant('reads went on', `${failed}${allowed}, longest gap of a partition ${reads.longestGapMs} ms`)
 }
 
-function poison({ acknowledged, sent, deadLetters }: NonNullable<Evidence['poison']>): Invariant {
+function poison({ poison: payloads, log }: Evidence): Invariant {
+  const name = 'bad payloads stop nothing and do not disappear'
+  if (payloads === undefined || log === undefined) return unseen(name)
+  const { acknowledged, sent } = payloads
+  const { deadLetters } = log
   const findings = new Findings()
   if (deadLetters < acknowledged || deadLetters > sent) {
     findings.add(`${acknowledged} of ${sent} bad payloads were acknowledged, ${deadLetters} are among the dead letters`)
   }
-  return findings.invariant(
-    'bad payloads stop nothing and do not disappear',
-    `${number(acknowledged)} acknowledged, ${number(deadLetters)} dead letters`,
-  )
+  return findings.invariant(name, `${number(acknowledged)} acknowledged, ${number(deadLetters)} dead letters`)
 }
 
 function nobodyFell({ falls }: Evidence): Invariant {

@@ -9,6 +9,15 @@ export interface Mark {
   readonly target: string
 }
 
+/** What ended the disturbances before their time. */
+export interface Failure {
+  readonly at: number
+  /** What could not be done, in a few words. */
+  readonly what: string
+  /** One line. */
+  readonly why: string
+}
+
 /** From `at` on the group says that `instance` holds the partition, which says of itself what `phase` tells. */
 export interface Hold {
   readonly at: number
@@ -54,6 +63,7 @@ export interface Journal {
   readonly advances: readonly Advance[]
   readonly groupStates: readonly GroupState[]
   readonly samples: readonly Sample[]
+  readonly failure: Failure | undefined
   /** When the load ended, and when all was quiet. */
   readonly loadEndedAt: number
   readonly quietAt: number | undefined

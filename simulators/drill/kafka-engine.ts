@@ -11,10 +11,11 @@ import { openLog } from '../../processor/log/open.ts'
 import { AttachedStage } from './attached-stage.ts'
 import { ChangelogCheck } from './changelog-check.ts'
 import { type CopyReading, copyPages, type Expected, readApi, readCopy } from './copies.ts'
-import type { Engine, Gathered, GatherOptions } from './engine.ts'
+import type { Engine, Gathered, GatherOptions, LogReading } from './engine.ts'
 import { type Committed, ForeignKafka, type ForeignOptions } from './foreign.ts'
 import { InputCount } from './input-count.ts'
 import { KafkaStage, type KafkaStageOptions } from './kafka-stage.ts'
+import { Looks } from './looks.ts'
 import { KafkaSight } from './sight.ts'
 import type { ApiAddress, Stage } from './stage.ts'
 
@@ -83,7 +84,16 @@ export class KafkaEngine implements Engine {
   }
 
   async gather({ prefix, ids, samples }: GatherOptions): Promise<Gathered> {
-    const answers = await readApi(this.stage.api, ids)
+    const looks = new Looks()
+    const answers = await looks.at('the answers of the API', () => readApi(this.stage.api, ids))
+    const log = await looks.at('the log', () => this.#read(prefix, samples))
+    const { partitions } = this.stage
+    const copies =
+      log && (await looks.at('the stores', () => this.#copies({ prefix, partitions, statuses: log.input.statuses })))
+    return { answers, log, copies, missing: looks.missing }
+  }
+
+  async #read(prefix: string, samples: GatherOptions['samples']): Promise<LogReading> {
     const { partitions } = this.stage
     const found = await this.committed()
     const committed = Array.from({ length: partitions }, (_, i) => found[i] ?? { input: 0, changelogEnd: 0 })
@@ -100,9 +110,8 @@ export class KafkaEngine implements Engine {
       true,
     )
     changelog.finish()
-    const copies = await this.#copies({ prefix, partitions, statuses: input.statuses })
     const deadLetters = await deadLettersOf(this.#log, prefix)
-    return { answers, input, changelog, committed, changelogEnds, copies, deadLetters }
+    return { input, changelog, committed, changelogEnds, deadLetters }
   }
 
   /** Of every copy that a member of the group holds now. */

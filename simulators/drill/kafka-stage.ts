@@ -107,7 +107,12 @@ export class KafkaStage implements Stage {
   async start(target: string): Promise<void> {
     if (target === 'kafka') return this.#ownKafka.start()
     if (this.processors.includes(target)) this.up.add(target)
-    this.#cast.enter(target, await this.#launch(target))
+    try {
+      this.#cast.enter(target, await this.#launch(target))
+    } catch (error) {
+      this.up.delete(target)
+      throw error
+    }
   }
 
   async stop(target: string): Promise<void> {

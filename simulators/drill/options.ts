@@ -16,6 +16,8 @@ export interface DrillOptions {
   readonly seed: number
   /** Reads that may fail where none should: a machine with more work than cores answers some too late. */
   readonly failedReads: number
+  /** How long what is waited for may take, s. */
+  readonly patience: number
   /** Folder of the report; undefined: none is written. */
   readonly report: string | undefined
   /** Of a running cluster, with `attached`. */
@@ -39,6 +41,7 @@ const FLAGS = {
   reads: { type: 'string', default: '200' },
   seed: { type: 'string', default: '1' },
   'failed-reads': { type: 'string', default: '0' },
+  patience: { type: 'string', default: '60' },
   report: { type: 'string' },
   api: { type: 'string', default: 'http://127.0.0.1:8080' },
   mqtt: { type: 'string', default: '127.0.0.1:1883' },
@@ -55,6 +58,7 @@ flags:
   --processors 3    --partitions 8    --devices 5000    --rate 5000 (messages/s)    --seconds 40    --minutes (instead)
   --reads 200 (requests/s)    --seed 1    --report FOLDER (report.html and report.json)
   --failed-reads 0  how many may fail where none should
+  --patience 60     s that the cluster may take to come to rest, or to take partitions from a member
   --embedded        the in-process engine instead of Kafka
   --attach          load, readers and checks on a running cluster (KAFKA_BROKERS, --api URL, --mqtt HOST:PORT, and TOPIC_PREFIX,
                     GROUP and CLUSTER_SECRET as its roles have them; AUTH_TOKEN, of devices:read and ops:read, where it
@@ -94,6 +98,7 @@ export function parseOptions(argv: readonly string[]): DrillOptions | undefined 
     reads: integer('--reads', values.reads, 1, 5_000),
     seed: integer('--seed', values.seed, 0, 2 ** 31 - 1),
     failedReads: integer('--failed-reads', values['failed-reads'], 0, 1_000_000_000),
+    patience: number('--patience', values.patience, 1, 3_600),
     report: values.report,
     api: url(values.api),
     mqtt: address(values.mqtt),

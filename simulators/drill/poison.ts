@@ -11,6 +11,8 @@ const PAYLOADS = [
   '{"seq":"one","values":{"t":1}}',
 ]
 const CLIENT_ID = 'poisoner'
+/** Longest wait for what is under way at the end, ms. */
+const DRAIN_MS = 30_000
 
 /** Sends bad payloads in the name of the fleet's devices. */
 export class Poison implements AsyncDisposable {
@@ -29,6 +31,7 @@ export class Poison implements AsyncDisposable {
     return new Poison(client, ids)
   }
 
+  /** Until `signal` aborts, and what is under way is acknowledged, or the time for that is over. */
   async run(perSecond: number, signal: AbortSignal): Promise<void> {
     const under: Promise<unknown>[] = []
     while (!signal.aborted) {
@@ -38,13 +41,22 @@ export class Poison implements AsyncDisposable {
       under.push(
         this.#client.publishAsync(`devices/${id}/telemetry`, payload, { qos: 1 }).then(() => this.acknowledged++),
       )
-      if (under.length >= perSecond) await Promise.all(under.splice(0))
+      if (under.length >= perSecond) await Promise.race([Promise.all(under.splice(0)), aborted(signal)])
       await pause(1000 / perSecond, signal)
     }
-    await Promise.all(under)
+    const acknowledged = new AbortController()
+    void Promise.all(under).then(() => acknowledged.abort())
+    await pause(DRAIN_MS, acknowledged.signal)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#client.endAsync(true)
   }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
 }

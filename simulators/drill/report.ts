@@ -5,7 +5,7 @@ import { DRILLS } from './drills.ts'
 import type { Invariant } from './invariants.ts'
 import { commandOf } from './options.ts'
 import type { Outcome } from './run.ts'
-import { TIME_NAMES } from './table.ts'
+import { TIME_NAMES, verdictOf } from './table.ts'
 
 const require = createRequire(import.meta.url)
 const FOLDER = join(import.meta.dirname, 'report')
@@ -33,9 +33,9 @@ async function pageOf(outcome: Outcome): Promise<string> {
     readFile(join(FOLDER, 'page.css'), 'utf8'),
     readFile(join(FOLDER, 'client.js'), 'utf8'),
   ])
-  const broken = invariants.filter(({ held }) => !held).length
-  const verdict =
-    broken === 0 ? `all ${invariants.length} invariants held` : `${broken} of ${invariants.length} invariants broken`
+  const verdict = verdictOf(outcome)
+  const good = invariants.every(({ held }) => held)
+  const { failure } = journal
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -47,7 +47,8 @@ async function pageOf(outcome: Outcome): Promise<string> {
 <body>
 <h1>Drill: ${options.name}</h1>
 <p>${text(DRILLS[options.name].about)}</p>
-<p class="verdict ${broken === 0 ? 'good' : 'bad'}">${verdict}</p>
+<p class="verdict ${good ? 'good' : 'bad'}">${verdict}</p>
+${failure === undefined ? '' : `<p class="bad">${text(`${failure.what}: ${failure.why}`)}</p>`}
 <p class="faint">${text(journal.startedAt)}, seed ${options.seed}; to repeat it:</p>
 <code>${text(commandOf(options))}</code>
 <h2>What happened</h2>
@@ -73,8 +74,8 @@ ${figuresTable(outcome)}
 `
 }
 
-function invariantRow({ name, held, evidence, wrong }: Invariant): string {
-  const verdict = held ? '<td class="good">held</td>' : '<td class="bad">BROKEN</td>'
+function invariantRow({ name, held, unseen, evidence, wrong }: Invariant): string {
+  const verdict = held ? '<td class="good">held</td>' : `<td class="bad">${unseen ? 'UNSEEN' : 'BROKEN'}</td>`
   const list = wrong.length === 0 ? '' : `<ul>${wrong.map((what) => `<li>${text(what)}</li>`).join('')}</ul>`
   return `<tr>${verdict}<td>${text(name)}</td><td>${text(evidence)}${list}</td></tr>`
 }

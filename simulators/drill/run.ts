@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { seededRandom } from '../random.ts'
-import { Director, Unrest } from './director.ts'
+import { Director, oneLine, Undone, Unrest } from './director.ts'
 import { DRILLS, type Drill } from './drills.ts'
-import type { Engine, Gathered } from './engine.ts'
+import type { Engine } from './engine.ts'
 import { type Invariant, judge } from './invariants.ts'
-import { type Journal, type Mark, Recorder } from './journal.ts'
+import { type Failure, type Journal, type Mark, Recorder } from './journal.ts'
 import { Observer } from './observer.ts'
 import type { DrillOptions } from './options.ts'
 import { Poison } from './poison.ts'
@@ -30,13 +30,18 @@ export interface Outcome {
 
 export interface RunHooks {
   readonly onMark: (mark: Mark) => void
+  /** Nothing is disturbed any more; what can be checked is checked all the same. */
+  readonly onFailure: (failure: Failure) => void
   /** Now and then, while it runs. */
   readonly onProgress: (recorder: Recorder) => void
   /** What is done next, once the load has ended. */
   readonly onStage: (what: string) => void
 }
 
-/** Runs one drill on an engine that is up. Rejects when `signal` aborts, and when the drill itself fails. */
+/**
+ * Runs one drill on an engine that is up. A disturbance that cannot be made ends the disturbances, and is part of the outcome.
+ * Rejects when `signal` aborts, and when the load cannot begin.
+ */
 export async function runDrill(
   options: DrillOptions,
   engine: Engine,
@@ -69,7 +74,65 @@ export async function runDrill(
   const loops = [observer.run(ending.signal), sampler.run(ending.signal), readers.run(ending.signal)]
   const poisoned = poison?.run(drill.poison as number, poisoning.signal)
   const progress = setInterval(() => hooks.onProgress(recorder), 1_000)
+  let course: Course
+  try {
+    course = await run({ drill, options, engine, traffic, director, recorder, hooks, signal }, async () => {
+      poisoning.abort()
+      await poisoned
+    })
+  } finally {
+    clearInterval(progress)
+    poisoning.abort()
+    ending.abort()
+    await Promise.all(loops)
+  }
+  const { failure, unquiet, loadEndedAt, quietAt } = course
+  const sent = loadOf(traffic)
+  hooks.onStage('reading the log, the changelog and the stores')
+  const gathered = await engine.gather({ prefix, ids, samples: sampler.committed })
+  signal.throwIfAborted()
+  const { marks, holds, advances, groupStates, samples, startedAt } = recorder
+  const { partitions } = stage
+  const journal = { startedAt, partitions, marks, holds, advances, groupStates, samples, failure, loadEndedAt, quietAt }
+  const invariants = judge({
+    ...gathered,
+    ids,
+    ledger,
+    failure,
+    unquiet,
+    reads: readers.report,
+    failedReads: options.engine === 'embedded' && marks.some(endsTheProcess) ? Infinity : options.failedReads,
+    falls: stage.falls,
+    zombies: director.zombies,
+    poison,
+  })
+  return { options, journal, invariants, times: timesOf(journal), reads: readers.report, load: sent }
+}
+
+/** How it went. */
+interface Course {
+  readonly failure: Failure | undefined
+  readonly unquiet: string | undefined
+  readonly loadEndedAt: number
+  readonly quietAt: number | undefined
+}
+
+interface RunParts {
+  readonly drill: Drill
+  readonly options: DrillOptions
+  readonly engine: Engine
+  readonly traffic: Traffic
+  readonly director: Director
+  readonly recorder: Recorder
+  readonly hooks: RunHooks
+  readonly signal: AbortSignal
+}
+
+/** Load and script, and then until all is quiet. `stopOthers` ends what is sent beside the load. */
+async function run(parts: RunParts, stopOthers: () => Promise<void>): Promise<Course> {
+  const { drill, options, engine, traffic, director, recorder, hooks, signal } = parts
   let unquiet: string | undefined
+  let failure: Failure | undefined
   let loadEndedAt = 0
   let quietAt: number | undefined
   try {
@@ -79,53 +142,34 @@ export async function runDrill(
     try {
       await (options.engine === 'attached' && disturbsProcesses(drill) ? director.run(1) : drill.script(director))
     } catch (error) {
-      if (!(error instanceof Unrest)) throw error
-      unquiet = error.message
+      signal.throwIfAborted()
+      if (error instanceof Unrest) unquiet = error.message
+      else {
+        failure = failed(error, recorder.elapsed)
+        hooks.onFailure(failure)
+      }
     }
     loadEndedAt = recorder.elapsed
     hooks.onStage('waiting for quiet')
-    poisoning.abort()
-    await poisoned
-    await rest(traffic, director, engine)
+    await stopOthers()
+    await rest(traffic, director, engine, options.patience * 1000)
     quietAt = recorder.elapsed
   } catch (error) {
     if (!(error instanceof Unrest)) throw error
     unquiet ??= error.message
-  } finally {
-    clearInterval(progress)
-    poisoning.abort()
-    ending.abort()
-    await Promise.all(loops)
   }
-  const sent = loadOf(traffic)
-  hooks.onStage('reading the log, the changelog and the stores')
-  const gathered = await engine.gather({ prefix, ids, samples: sampler.committed })
-  signal.throwIfAborted()
-  const { marks, holds, advances, groupStates, samples, startedAt } = recorder
-  const { partitions } = stage
-  const journal = { startedAt, partitions, marks, holds, advances, groupStates, samples, loadEndedAt, quietAt }
-  const invariants = judge({
-    ...gathered,
-    ids,
-    ledger,
-    unquiet,
-    reads: readers.report,
-    failedReads: options.engine === 'embedded' && marks.some(endsTheProcess) ? Infinity : options.failedReads,
-    falls: stage.falls,
-    zombies: director.zombies,
-    poison: poison === undefined ? undefined : poisonOf(poison, gathered),
-  })
-  return { options, journal, invariants, times: timesOf(journal), reads: readers.report, load: sent }
+  return { failure, unquiet, loadEndedAt, quietAt }
 }
 
 /** Until all that was sent is acknowledged, and applied everywhere. Rejects with Unrest when it does not come to that. */
-async function rest(traffic: Traffic, director: Director, engine: Engine): Promise<void> {
+async function rest(traffic: Traffic, director: Director, engine: Engine, patienceMs: number): Promise<void> {
+  let ends: readonly number[] | undefined
   try {
-    await traffic.stop()
+    await traffic.stop(patienceMs)
+    ends = await engine.ends()
   } catch (error) {
-    throw new Unrest((error as Error).message, { cause: error })
+    throw new Unrest(oneLine(error), { cause: error })
   }
-  const ends = await engine.ends()
   if (ends === undefined) await director.applied(engine.stage.api)
   await director.quiet(ends)
 }
@@ -139,8 +183,9 @@ function disturbsProcesses(drill: Drill): boolean {
   return drill.hot === undefined && drill.poison === undefined && drill !== DRILLS.storm
 }
 
-function poisonOf({ sent, acknowledged }: Poison, { deadLetters }: Gathered) {
-  return { sent, acknowledged, deadLetters }
+function failed(error: unknown, at: number): Failure {
+  if (error instanceof Undone) return { at, what: error.message, why: oneLine(error.cause) }
+  return { at, what: 'the script failed', why: oneLine(error) }
 }
 
 function loadOf({ ledger }: Traffic): Outcome['load'] {

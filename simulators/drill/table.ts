@@ -5,20 +5,27 @@ import type { Span, Times } from './times.ts'
 /** What the drill says at its end: plain text, under 120 columns. */
 export function tableOf(outcome: Outcome): string {
   const { invariants } = outcome
-  const broken = invariants.filter(({ held }) => !held).length
-  const lines = invariants.flatMap(({ name, held, evidence, wrong }) => [
-    `  ${held ? 'held  ' : 'BROKEN'}  ${name.padEnd(WIDTH)}  ${evidence}`,
+  const lines = invariants.flatMap(({ name, held, unseen, evidence, wrong }) => [
+    `  ${held ? 'held  ' : unseen ? 'UNSEEN' : 'BROKEN'}  ${name.padEnd(WIDTH)}  ${evidence}`,
     ...wrong.map((what) => `            ${what.slice(0, MAX_WRONG)}`),
   ])
-  const verdict = broken === 0 ? `all ${invariants.length} invariants held` : `${broken} of ${invariants.length} BROKEN`
   return [
     ...lines,
     '',
     ...timesLines(outcome.times),
     ...readsLines(outcome),
     '',
-    `${outcome.options.name}: ${verdict}, ${disturbances(outcome.journal)}`,
+    `${outcome.options.name}: ${verdictOf(outcome)}, ${disturbances(outcome.journal)}`,
   ].join('\n')
+}
+
+/** In a few words. */
+export function verdictOf({ invariants }: Pick<Outcome, 'invariants'>): string {
+  const all = invariants.length
+  const unseen = invariants.filter((invariant) => invariant.unseen).length
+  const broken = invariants.filter(({ held }) => !held).length - unseen
+  if (broken + unseen === 0) return `all ${all} invariants held`
+  return `${broken} of ${all} invariants BROKEN${unseen === 0 ? '' : `, ${unseen} UNSEEN`}`
 }
 
 const WIDTH = 52
@@ -54,6 +61,6 @@ function readsLines({ reads, load }: Outcome): string[] {
   ]
 }
 
-function disturbances({ marks }: Journal): string {
-  return `${marks.length} disturbances`
+function disturbances({ marks, failure }: Journal): string {
+  return `${marks.length} disturbances${failure === undefined ? '' : `, then ${failure.what}`}`
 }

@@ -76,13 +76,13 @@ export class Traffic implements AsyncDisposable {
     return this.#connections.reduce((sum, connection) => sum + connection.underWay, 0)
   }
 
-  /** Publishes no more, and waits for what is under way: at most half a minute. Rejects when the load itself failed. */
-  async stop(): Promise<void> {
+  /** Publishes no more, and waits for what is under way: at most `withinMs`. Rejects when the load itself failed. */
+  async stop(withinMs: number): Promise<void> {
     this.#ending.abort()
     await this.#publishing
     const { signal } = this.ledger.failure
     for (const connection of this.#connections) connection.stop()
-    await drain(this.#connections, signal)
+    await drain(this.#connections, signal, withinMs)
     signal.throwIfAborted()
   }
 

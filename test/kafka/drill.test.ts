@@ -1,18 +1,15 @@
 import { randomBytes } from 'node:crypto'
-import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Cluster } from '../../simulators/cluster.ts'
 import { runDrillCommand } from '../../simulators/drill.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
 import { Program } from '../../simulators/program.ts'
-import { SMALL_DRILL } from '../system/small-drill.ts'
+import { entry, SMALL_DRILL } from '../system/small-drill.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 
 const SMALL = [...SMALL_DRILL, '--seconds', '4']
 /** The dashboard of cluster.test.ts fails on any read that fails; how busy this machine is must not decide here. */
 const READS = ['--failed-reads', '1000000']
-
-const entry = (file: string) => ['--entry', fileURLToPath(new URL(file, import.meta.url))]
 
 describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_000 }, () => {
   let kafka: Kafka
@@ -65,8 +62,15 @@ describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_00
     expect(bare.said).toMatch(/^drill: the API at \S+ asks for a token.*AUTH_TOKEN/m)
   })
 
+  test('a processor that does not start again ends the disturbances, and all is checked with those that are left', async () => {
+    const { code, said } = await drill('kill', ...entry('../system/starts-once.ts', import.meta.url))
+    expect(code, said).toBe(1)
+    expect(said).toMatch(/^drill: start p\d failed: processor ended: there is no second start$/m)
+    expect(said).toMatch(/^kill: 1 of \d+ invariants BROKEN, 2 disturbances, then start p\d failed$/m)
+  })
+
   test('a product that commits an offset without its changelog is found out', async () => {
-    const { code, said } = await drill('kill', ...entry('offset-alone.ts'))
+    const { code, said } = await drill('kill', ...entry('offset-alone.ts', import.meta.url))
     expect(code, said).toBe(1)
     expect(said).toMatch(/BROKEN {2}a reader of the changelog sees what the API answers/)
   })

@@ -1,10 +1,10 @@
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
 import { runDrillCommand } from '../../simulators/drill.ts'
 import { Program } from '../../simulators/program.ts'
-import { SMALL_DRILL } from './small-drill.ts'
+import { entry, SMALL_DRILL } from './small-drill.ts'
 
 const SMALL = [...SMALL_DRILL, '--seconds', '5']
 
@@ -78,6 +78,28 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
     const { code, stdout, stderr } = await drill([name, '--embedded', ...SMALL])
     expect(code, stdout + stderr).toBe(0)
     expect(stdout).toMatch(new RegExp(`${name}: all \\d+ invariants held`))
+  })
+
+  test('a process that does not start again ends the disturbances, not the checks and the report', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'tidemark-'))
+    const report = await mkdtemp(join(tmpdir(), 'tidemark-'))
+    const argv = [...SMALL, '--seconds', '3', '--patience', '1', '--report', report]
+    const broken = entry('starts-once.ts', import.meta.url)
+    const program = Program.main(['drill', 'kill', '--embedded', ...argv, ...broken], { TMPDIR: folder })
+    expect(await program.exited, program.stderr).toEqual({ code: 1, signal: null })
+    expect(program.stderr).toBe('drill: start tidemark failed: tidemark ended: there is no second start\n')
+    expect(program.stdout).toMatch(/BROKEN {2}every disturbance could be made/)
+    expect(program.stdout).toMatch(/UNSEEN {2}nothing acknowledged is lost .* looked for in the log$/m)
+    expect(program.stdout).toMatch(/held {4}every store equals the fold of the input +\d+ stores/)
+    expect(program.stdout).toMatch(/^kill: \d of \d+ invariants BROKEN, 3 UNSEEN, 2 disturbances, then start tidemark/m)
+    const { held, journal } = JSON.parse(await readFile(join(report, 'report.json'), 'utf8'))
+    expect(held).toBe(false)
+    expect(journal.failure).toMatchObject({ at: expect.any(Number), what: 'start tidemark failed' })
+    expect(journal.failure.at).toBeGreaterThanOrEqual(journal.marks.at(-1).at)
+    expect(await readFile(join(report, 'report.html'), 'utf8')).toContain('start tidemark failed: tidemark ended')
+    // Nothing of the processes is left.
+    expect(await readdir(folder)).toEqual([])
+    await Promise.all([rm(folder, { recursive: true }), rm(report, { recursive: true })])
   })
 
   test('Ctrl-C ends all that was started, and says so', async () => {

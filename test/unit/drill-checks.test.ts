@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { ChangelogCheck } from '../../simulators/drill/changelog-check.ts'
+import type { CopyReading } from '../../simulators/drill/copies.ts'
+import type { LogReading } from '../../simulators/drill/engine.ts'
 import type { ForeignRecord } from '../../simulators/drill/foreign.ts'
 import { type Evidence, judge } from '../../simulators/drill/invariants.ts'
 import type { Journal } from '../../simulators/drill/journal.ts'
@@ -46,9 +48,19 @@ const READS: ReadersReport = {
   wentBackCount: 0,
 }
 
+const COPY: CopyReading = {
+  instance: 'p1',
+  partition: 0,
+  role: 'owner',
+  devices: 1,
+  differing: 0,
+  example: undefined,
+  digest: 'a',
+}
+
 /** A run in which all is as it should be: two messages and a duplicate of one device, in one commit. */
 function sound(
-  changes: Partial<Evidence> = {},
+  changes: Partial<Evidence & LogReading> = {},
   records = [record(0, status(), { input: 3 })],
   changelogEnd = records.length,
 ): Evidence {
@@ -58,23 +70,27 @@ function sound(
   const seqs = new Ranges()
   for (const seq of [SEQ_START, SEQ_START + 1, SEQ_START + 1]) seqs.add(seq)
   const text = JSON.stringify(status())
-  return {
-    ids: [ID],
-    ledger: { sentBy: () => 2, acknowledgedTo: () => 2, published: 2, count: 2, again: 0 },
-    unquiet: undefined,
+  const log: LogReading = {
     input: { devices: new Map([[ID, { messages: 3, seqs }]]), records: 3, statuses: new Map([[ID, text]]) },
-    answers: new Map([[ID, answer(status())]]),
-    copies: [
-      { instance: 'p1', partition: 0, role: 'owner', devices: 1, differing: 0, example: undefined, digest: 'a' },
-    ],
     changelog,
     committed: [{ input: 3, changelogEnd: 1 }],
     changelogEnds: [1],
+    deadLetters: 2,
+  }
+  return {
+    ids: [ID],
+    ledger: { sentBy: () => 2, acknowledgedTo: () => 2, published: 2, count: 2, again: 0 },
+    failure: undefined,
+    unquiet: undefined,
+    answers: new Map([[ID, answer(status())]]),
+    log: { ...log, ...changes },
+    copies: [COPY],
+    missing: [],
     reads: READS,
     failedReads: 0,
     falls: [],
     zombies: ['p1'],
-    poison: { sent: 2, acknowledged: 2, deadLetters: 2 },
+    poison: { sent: 2, acknowledged: 2 },
     ...changes,
   }
 }
@@ -115,9 +131,12 @@ describe('the invariants of a drill', () => {
     expect(told).toMatchObject({ held: true, evidence: expect.stringContaining('1 behind an earlier one') })
   })
 
-  const copy = sound().copies[0] as Evidence['copies'][number]
   test.each<[string, Evidence, string[]]>([
-    ['an acknowledged message that the log lacks', sound({ input: { ...sound().input, devices: new Map() } }), [LOST]],
+    [
+      'an acknowledged message that the log lacks',
+      sound({ input: { devices: new Map(), records: 0, statuses: new Map([[ID, JSON.stringify(status())]]) } }),
+      [LOST],
+    ],
     [
       'an acknowledged message that the answer lacks',
       sound({ answers: new Map([[ID, answer(status({ messages: 1 }))]]) }),
@@ -153,27 +172,41 @@ describe('the invariants of a drill', () => {
     ['an offset ahead of the changelog', sound({ committed: [{ input: 9, changelogEnd: 2 }] }), [AHEAD]],
     ['an offset without a changelog end', sound({ committed: [{ input: 3, changelogEnd: Number.NaN }] }), [AHEAD]],
     ['an offset seen ahead of the changelog', sound({}, [first, record(1, status(), { input: 3 })], 1), [AHEAD]],
-    ['a store that differs', sound({ copies: [{ ...copy, differing: 1, example: 'x' }] }), [STORE]],
-    ['copies that differ', sound({ copies: [copy, { ...copy, role: 'standby', digest: 'b' }] }), [STORE]],
+    ['a store that differs', sound({ copies: [{ ...COPY, differing: 1, example: 'x' }] }), [STORE]],
+    ['copies that differ', sound({ copies: [COPY, { ...COPY, role: 'standby', digest: 'b' }] }), [STORE]],
     [
       'a changelog that ends with another status',
       sound({}, [record(0, status({ messages: 1 }), { input: 3 })]),
       [FOREIGN],
     ],
     ['a read that failed', sound({ reads: { ...READS, failures: 1, failed: ['503'] } }), ['reads went on']],
-    [
-      'a bad payload that is nowhere',
-      sound({ poison: { sent: 2, acknowledged: 2, deadLetters: 1 } }),
-      ['bad payloads stop nothing and do not disappear'],
-    ],
+    ['a bad payload that is nowhere', sound({ deadLetters: 1 }), ['bad payloads stop nothing and do not disappear']],
     [
       'a process that ended',
       sound({ falls: [{ target: 'p1', exit: { code: 1, signal: null }, said: 'x' }] }),
       ['no process ended by itself'],
     ],
     ['no rest', sound({ unquiet: 'x' }), ['it came to rest']],
+    [
+      'a disturbance that could not be made',
+      sound({ failure: { at: 1, what: 'start p1 failed', why: 'x' } }),
+      ['every disturbance could be made'],
+    ],
   ])('%s is found', (_, evidence, names) => {
     expect(broken(evidence)).toEqual(names)
+    expect(judge(evidence).filter(({ unseen }) => unseen)).toEqual([])
+  })
+
+  const SEEN = 'all could be looked at'
+  const POISON = 'bad payloads stop nothing and do not disappear'
+  test.each<[string, Partial<Evidence>, string[]]>([
+    ['the answers', { answers: undefined }, [LOST, ONCE, FOREIGN]],
+    ['the log', { log: undefined }, [LOST, ONCE, BACK, OWNER, ZOMBIE, AHEAD, FOREIGN, POISON]],
+    ['the stores', { copies: undefined }, [STORE]],
+  ])('without %s what cannot be judged is not called held', (what, without, names) => {
+    const invariants = judge({ ...sound(), ...without, missing: [`${what}: x`] })
+    expect(invariants.flatMap(({ name, unseen }) => (unseen ? [name] : []))).toEqual(names)
+    expect(invariants.flatMap(({ name, held, unseen }) => (held || unseen ? [] : [name]))).toEqual([SEEN])
   })
 })
 
@@ -202,6 +235,7 @@ test('times are told from the holds, the group and the samples', () => {
       { ...sample, at: 1250, lag: 90 },
       { ...sample, at: 1500, lag: 15 },
     ],
+    failure: undefined,
     loadEndedAt: 2000,
     quietAt: 2100,
   }

@@ -35,6 +35,7 @@ function marks(labelled) {
     ctx.textAlign = 'left'
     const all = [
       ...journal.marks.map(({ at, verb, target }) => ({ at, text: `${verb} ${target}`, tone: colour('mark') })),
+      ...(journal.failure ? [{ at: journal.failure.at, text: journal.failure.what, tone: colour('bad') }] : []),
       { at: journal.loadEndedAt, text: 'load ends', tone: colour('faint') },
     ]
     const rows = []

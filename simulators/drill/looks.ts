@@ -1,0 +1,21 @@
+/** Longest look at one thing, ms: what takes longer hangs. */
+const MAX_LOOK_MS = 600_000
+
+/** Looks at one thing after the other. What cannot be looked at is told, and keeps nobody from the rest. */
+export class Looks {
+  readonly missing: string[] = []
+
+  /** Undefined when it could not be looked at. */
+  async at<T>(what: string, look: () => Promise<T>): Promise<T | undefined> {
+    const { promise: late, reject } = Promise.withResolvers<never>()
+    const timer = setTimeout(() => reject(new Error(`not within ${MAX_LOOK_MS / 1000} s`)), MAX_LOOK_MS)
+    try {
+      return await Promise.race([look(), late])
+    } catch (error) {
+      this.missing.push(`${what}: ${error instanceof Error ? error.message : String(error)}`)
+      return undefined
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+}
