@@ -31,7 +31,7 @@ export class KafkaStage implements Stage {
   readonly brokers: string
   readonly processors: readonly string[]
   readonly partitions: number
-  readonly standbys = STANDBYS
+  readonly standbys: number
   readonly up = new Set<string>()
   readonly #cast = new Cast()
   readonly #held: AsyncDisposableStack
@@ -44,6 +44,7 @@ export class KafkaStage implements Stage {
     this.cluster = parts.cluster
     this.brokers = parts.brokers
     this.partitions = options.partitions
+    this.standbys = Math.min(STANDBYS, options.processors - 1)
     this.processors = Array.from({ length: options.processors }, (_, i) => `p${i + 1}`)
     this.#apiPorts = parts.apiPorts
     this.#detour = parts.detour

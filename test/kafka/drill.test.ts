@@ -24,13 +24,18 @@ describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_00
     return run([name, ...SMALL, ...READS, ...more], {})
   }
 
-  async function run(argv: readonly string[], environment: Readonly<Record<string, string>>) {
+  /** With `on` empty the drill starts a Kafka of its own. */
+  async function run(
+    argv: readonly string[],
+    environment: Readonly<Record<string, string>>,
+    on: { kafka?: Kafka } = { kafka },
+  ) {
     let said = ''
     const code = await runDrillCommand(argv, {
       stdout: { write: (text: string) => (said += text) },
       stderr: { write: (text: string) => (said += text) },
       environment,
-      kafka,
+      ...on,
       signal: new AbortController().signal,
     })
     return { code, said }
@@ -40,6 +45,27 @@ describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_00
     const { code, said } = await drill(name)
     expect(code, said).toBe(0)
     expect(said).toMatch(new RegExp(`${name}: all \\d+ invariants held, [1-9]`))
+  })
+
+  /** One processor is enough where none is disturbed. */
+  const ALONE = ['--processors', '1', '--seconds', '2']
+
+  test.each(['join', 'leave', 'wipe'])('%s: every invariant holds', async (name) => {
+    const { code, said } = await drill(name)
+    expect(code, said).toBe(0)
+    expect(said).toMatch(new RegExp(`${name}: all \\d+ invariants held`))
+  })
+
+  test.each(['ingest', 'api', 'storm', 'hot', 'poison'])('%s: every invariant holds', async (name) => {
+    const { code, said } = await drill(name, ...ALONE)
+    expect(code, said).toBe(0)
+    expect(said).toMatch(new RegExp(`${name}: all \\d+ invariants held`))
+  })
+
+  test('cut: every invariant holds, on a Kafka of its own that one processor reaches by another way', async () => {
+    const { code, said } = await run(['cut', ...SMALL, ...READS], {}, {})
+    expect(code, said).toBe(0)
+    expect(said).toMatch(/held {4}the zombie committed nothing/)
   })
 
   test('watch: looks at a cluster that asks for a token, and says so without one', async () => {
