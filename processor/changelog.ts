@@ -67,6 +67,7 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   const { context, partition, until } = options
   const { store } = options.copy
   const topic = { topic: 'status', index: partition } as const
+  if (until === undefined) await context.precedence.turn(signal)
   const changelog = await context.log.bounds(topic)
   const now = context.now()
   const { limits, logger } = context

@@ -1,7 +1,10 @@
-/** How long a standby holds back each batch of its restore, ms: an owner that cannot restore must not stop it for good. */
+/** How long a standby holds back its beginning and each batch of its restore, ms: an owner that cannot restore must not stop it for good. */
 const MAX_WAIT_MS = 1_000
 
-/** Has the owners of one process restore before its standbys: on an owner a partition waits, on a standby nothing does. */
+/**
+ * Has the owners of one process restore, and process what came in meanwhile, before its standbys: on an owner a partition
+ * waits, on a standby nothing does.
+ */
 export class Precedence {
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
   #owners = 0
@@ -12,7 +15,7 @@ export class Precedence {
     this.#sleep = sleep
   }
 
-  /** An owner restores for as long as `work` takes. */
+  /** An owner catches up for as long as `work` takes. */
   async first<T>(work: () => Promise<T>): Promise<T> {
     this.#owners++
     try {
@@ -22,7 +25,7 @@ export class Precedence {
     }
   }
 
-  /** Resolves when no owner restores, after MAX_WAIT_MS, or when `signal` aborts. At most one call per standby waits. */
+  /** Resolves when no owner catches up, after MAX_WAIT_MS, or when `signal` aborts. At most one call per standby waits. */
   async turn(signal: AbortSignal): Promise<void> {
     if (this.#owners === 0) return
     const released = new AbortController()

@@ -6,6 +6,7 @@ import type { Slice } from './contract/query.ts'
 import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
 import { Progress } from './progress.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
+import { ReadAhead } from './scan.ts'
 import type { StateStore } from './store/store.ts'
 
 export type TaskState = 'restoring' | 'running' | 'closed'
@@ -112,30 +113,47 @@ export class Task implements Role {
   }
 
   async #live(signal: AbortSignal): Promise<void> {
-    const { log, limits, logger, metrics, instance, now } = this.#context
-    const { partition } = this.#claim
-    const began = now()
+    const { log, limits, precedence } = this.#context
     this.#life = {}
     this.#texts = this.#context.texts.owner()
-    const telemetry = { topic: 'telemetry', index: partition } as const
-    const whole = await this.#context.precedence.first(async () => {
-      this.#inputEnd = (await log.bounds(telemetry)).end
-      return this.#restore(signal)
-    })
-    if (!whole) return
+    const telemetry = { topic: 'telemetry', index: this.#claim.partition } as const
+    const batchLimits = { maxRecords: limits.batchRecords, maxBytes: limits.batchBytes }
+    const ended = new AbortController()
+    const reading = AbortSignal.any([signal, ended.signal])
+    const incoming = log.follow(telemetry, this.#input, batchLimits, reading)[Symbol.asyncIterator]()
+    const ahead = new ReadAhead(() => incoming.next())
+    try {
+      // What waits to be folded is on its way while the store is brought to where it begins.
+      ahead.begin()
+      if (!(await precedence.first(() => this.#catchUp(ahead, signal)))) return
+      for (;;) {
+        const { done, value: batch } = await ahead.take()
+        if (done === true || !(await this.#process(batch, signal))) return
+      }
+    } finally {
+      ended.abort()
+      await incoming.return?.()
+    }
+  }
+
+  /** Restores, and processes the first of what came in meanwhile. False when `signal` aborted. */
+  async #catchUp(ahead: ReadAhead<IteratorResult<Batch>>, signal: AbortSignal): Promise<boolean> {
+    const { log, logger, metrics, instance, now } = this.#context
+    const { partition } = this.#claim
+    const began = now()
+    const bounds = log.bounds({ topic: 'telemetry', index: partition })
+    // It is awaited once the store is whole.
+    bounds.catch(() => {})
+    if (!(await this.#restore(signal))) return false
+    this.#inputEnd = Math.max(this.#inputEnd, (await bounds).end)
     this.#move('running')
     metrics.restoreSeconds.observe({ processor: instance, role: 'owner' }, (now() - began) / 1000)
     if (this.store.count === undefined) await this.store.recount()
     this.#gauge()
     logger.info({ partition, input: this.#input, lag: this.lag, devices: this.store.count }, 'partition running')
-    const batchLimits = { maxRecords: limits.batchRecords, maxBytes: limits.batchBytes }
-    for await (const batch of log.follow(telemetry, this.#input, batchLimits, signal)) {
-      const taken = now()
-      this.#inputEnd = batch.end
-      if (!(await this.#process(batch, signal))) return
-      const rest = limits.commitIntervalMs - (now() - taken)
-      if (rest > 0 && batch.records.length < limits.batchRecords / 2) await this.#context.sleep(rest, signal)
-    }
+    if (this.#inputEnd <= this.#input) return true
+    const { done, value: batch } = await ahead.take()
+    return done !== true && (await this.#process(batch, signal))
   }
 
   /**
@@ -186,8 +204,19 @@ export class Task implements Role {
     )
   }
 
-  /** False when `signal` aborted before the effects of the batch were committed and stored. */
+  /** Processes the batch, and gathers the next one. False when `signal` aborted before its effects were stored. */
   async #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
+    const { limits, sleep, now } = this.#context
+    const taken = now()
+    this.#inputEnd = batch.end
+    if (!(await this.#apply(batch, signal))) return false
+    const rest = limits.commitIntervalMs - (now() - taken)
+    if (rest > 0 && batch.records.length < limits.batchRecords / 2) await sleep(rest, signal)
+    return true
+  }
+
+  /** False when `signal` aborted before the effects of the batch were committed and stored. */
+  async #apply(batch: Batch, signal: AbortSignal): Promise<boolean> {
     const { cache, texts, turns, metrics, instance, now } = this.#context
     const { partition } = this.#claim
     const caches = { cache, texts, owner: this.#life, batch: ++this.#batch }

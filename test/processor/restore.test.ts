@@ -1,4 +1,6 @@
 import { expect, it, vi } from 'vitest'
+import { partitionOf } from '../../processor/contract/partition.ts'
+import { Precedence } from '../../processor/precedence.ts'
 import { MemoryLog } from './memory-log.ts'
 import { RECEIVED, said, statusOf, Workbench } from './workbench.ts'
 
@@ -139,4 +141,30 @@ it('deletes what the changelog deletes', async () => {
   await bench.task()
   await bench.settled()
   expect((await bench.reader.getMany(0, ['d3']))[0]?.status).toBeUndefined()
+})
+
+it('asks for what came in while it brings its store there, and lets a standby begin when that is committed', async () => {
+  const log = new MemoryLog(2)
+  await filled(log, 1)
+  const device = ['d0', 'd1', 'd2', 'd3'].find((id) => partitionOf(id, 2) === 0) as string
+  await log.append('telemetry', [said(device, { x: 9 })])
+  await using bench = await Workbench.open(log)
+  const untilToldTo = (_: number, signal: AbortSignal) =>
+    new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+  Object.assign(bench.context, { precedence: new Precedence(untilToldTo) })
+  const steps: string[] = []
+  const follow = log.follow.bind(log)
+  log.follow = (of, ...rest) => {
+    steps.push(`${of.topic} ${of.index}`)
+    return follow(of, ...rest)
+  }
+  log.beforeCommit = async () => {
+    // Time for a standby to begin.
+    for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => setImmediate(resolve))
+    steps.push('commit')
+  }
+  await bench.task()
+  await bench.standby(1)
+  await vi.waitFor(() => expect(steps).toContain('status 1'))
+  expect(steps).toEqual(['telemetry 0', 'status 0', 'commit', 'status 1'])
 })
