@@ -1,7 +1,9 @@
 import type { Logger } from 'pino'
-import type { KafkaCluster } from './kafka-cluster.ts'
+import type { Ends } from './kafka-bounds.ts'
+import { type KafkaCluster, TRANSACTION_COORDINATOR } from './kafka-cluster.ts'
+import { LOOK_LANE, POLL_LANE } from './kafka-follow.ts'
 import type { TopicNames } from './kafka-topics.ts'
-import type { Log, LogIdentity, Offset, Topic } from './log.ts'
+import type { Log, LogIdentity, Topic } from './log.ts'
 
 /** How long a claim or a commit is tried while Kafka does not answer or moves its leaders. */
 export const PATIENCE_MS = 10_000
@@ -17,10 +19,31 @@ export interface ClaimContext {
   readonly logger: Logger
   readonly bounds: Log['bounds']
   readonly follow: Log['follow']
-  /** `end`: offset after the last record; `stable`: after the last before which all transactions are decided. */
-  ends(topic: Topic, partition: number): Promise<{ stable: Offset; end: Offset }>
+  /** Of one partition of each of `topics`. */
+  ends(topics: readonly Topic[], partition: number): Promise<Ends[]>
+}
+
+/**
+ * Makes connections that claims and their readers will ask for, so that they need not wait for them. Of the first
+ * partitions only: more leaders than that are met as they come. Rejects when one cannot be made.
+ */
+export async function connectLanes({ cluster, names, group, identity }: ClaimContext): Promise<void> {
+  const first = Array.from({ length: Math.min(LANES, identity.partitions) }, (_, partition) => partition)
+  const made = first.flatMap((partition) => {
+    const lanes = [laneOf(partition), LOOK_LANE, POLL_LANE]
+    const leader = cluster.leader(names.status, partition)
+    return [
+      cluster.coordinator(laneOf(partition), TRANSACTION_COORDINATOR, transactionalId(group, partition)),
+      ...lanes.map(async (lane) => cluster.connection(lane, await leader)),
+    ]
+  })
+  await Promise.all(made)
+}
+
+export function transactionalId(group: string, partition: number): string {
+  return `${group}-${partition}`
 }
 
 export function laneOf(partition: number): string {
-  return `claim-${partition % LANES}`
+  return `partition-${partition % LANES}`
 }

@@ -3,7 +3,7 @@ import { partitionOf } from '../contract/partition.ts'
 import { MAX_BATCH_BYTES, MAX_RECORD_BYTES, tooLarge } from './kafka-append.ts'
 import { COUNT_AT, encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
 import type { BrokerConnection, BrokerRequests } from './kafka-broker.ts'
-import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
+import { type ClaimContext, laneOf, PATIENCE_MS, transactionalId } from './kafka-claim-context.ts'
 import { asTidemark, GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
 import { isHanging, look, settle } from './kafka-hanging.ts'
 import { encodePosition } from './kafka-offsets.ts'
@@ -57,11 +57,11 @@ export class KafkaClaim implements Claim {
   static async take(context: ClaimContext, partition: number, signal: AbortSignal): Promise<KafkaClaim> {
     const { cluster, group } = context
     const lane = laneOf(partition)
-    const transactionalId = `${group}-${partition}`
+    const id = transactionalId(group, partition)
     try {
       const producer = await cluster.persist(PATIENCE_MS, signal, async () => {
-        const { requests } = await cluster.coordinator(lane, TRANSACTION_COORDINATOR, transactionalId)
-        const request = { transactionalId, transactionTimeout: TRANSACTION_TIMEOUT_MS }
+        const { requests } = await cluster.coordinator(lane, TRANSACTION_COORDINATOR, id)
+        const request = { transactionalId: id, transactionTimeout: TRANSACTION_TIMEOUT_MS }
         const { producerId, producerEpoch } = await requests.initProducerId(request)
         return { id: Number(producerId), epoch: producerEpoch }
       })
@@ -154,7 +154,11 @@ export class KafkaClaim implements Claim {
 
   get #transaction(): { transactionalId: string; producerId: number; producerEpoch: number } {
     const { id, epoch } = this.#producer
-    return { transactionalId: `${this.#context.group}-${this.partition}`, producerId: id, producerEpoch: epoch }
+    return {
+      transactionalId: transactionalId(this.#context.group, this.partition),
+      producerId: id,
+      producerEpoch: epoch,
+    }
   }
 
   async #coordinated(request: (requests: BrokerRequests) => Promise<unknown>): Promise<void> {

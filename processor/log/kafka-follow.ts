@@ -10,8 +10,10 @@ const LOW_WATER_BYTES = 512 * 1024
 /** What all partitions may hold unread; above it only those with nothing are asked for more. */
 const MAX_UNREAD_BYTES = 64 * 1024 * 1024
 const POLL: FetchLimits = { maxWaitMs: 50, maxBytes: 8 * 1024 * 1024, maxPartitionBytes: 1024 * 1024 }
+export const POLL_LANE = 'fetch'
 /** The first request for a partition takes what is there. */
 const LOOK: FetchLimits = { ...POLL, maxWaitMs: 0 }
+export const LOOK_LANE = 'fetch-first'
 const RETRY_MS = 50
 
 /**
@@ -104,7 +106,7 @@ export class KafkaFetcher {
   /** Never rejects: what goes wrong for good is told to the followers. */
   async #poll(sources: readonly Source[], leader?: number): Promise<void> {
     let transient = false
-    const [lane, limits] = leader === undefined ? ['fetch-first', LOOK] : ['fetch', POLL]
+    const [lane, limits] = leader === undefined ? [LOOK_LANE, LOOK] : [POLL_LANE, POLL]
     try {
       const [first] = sources as readonly [Source]
       const nodeId = leader ?? (await this.#cluster.leader(first.topic, first.index))

@@ -1,6 +1,7 @@
 import { RetryableError } from '../contract/errors.ts'
 import type { Producer } from './kafka-batch.ts'
-import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
+import type { Ends } from './kafka-bounds.ts'
+import { type ClaimContext, laneOf, PATIENCE_MS, transactionalId } from './kafka-claim-context.ts'
 import { GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
 import { type CommittedOffset, decodePosition, fetchCommitted } from './kafka-offsets.ts'
 import { holdsMore } from './kafka-tail.ts'
@@ -51,9 +52,8 @@ export interface Sight extends Hanging {
  * be asked when no transaction of the claim is under way: then nobody else writes the changelog or commits the offset.
  */
 export async function look(context: ClaimContext, partition: number, signal?: AbortSignal): Promise<Sight> {
-  const [status, deadLetters, committed] = await Promise.all([
-    context.ends('status', partition),
-    context.ends('dead-letters', partition),
+  const [[status, deadLetters], committed] = await Promise.all([
+    context.ends(['status', 'dead-letters'], partition) as Promise<[Ends, Ends]>,
     committedOffset(context, partition, signal),
   ])
   return {
@@ -137,7 +137,7 @@ async function closeEmpty(
   signal: AbortSignal,
 ): Promise<void> {
   const { cluster, group, names } = context
-  const transaction = { transactionalId: `${group}-${partition}`, producerId: id, producerEpoch: epoch }
+  const transaction = { transactionalId: transactionalId(group, partition), producerId: id, producerEpoch: epoch }
   const topics: { topic: string; partitions: number[] }[] = []
   if (status) topics.push({ topic: names.status, partitions: [partition] })
   if (deadLetters) topics.push({ topic: names['dead-letters'], partitions: [partition] })

@@ -91,9 +91,9 @@ export class KafkaSeat {
       signal.removeEventListener('abort', end)
       stop.abort()
       this.#peers.close()
-      await this.#roles.stop()
+      // By the time that another member has heard of it, these roles have mostly ended; what has not is fenced.
+      await Promise.all([this.#roles.stop(), this.#leave()])
       // A join under way ends when the group drops the member; one that was not in yet learns its id only by the end.
-      await this.#leave()
       await taking.catch(() => {})
       await this.#leave()
     }

@@ -3,6 +3,7 @@ import type { Registry } from 'prom-client'
 import { RetryableError } from '../contract/errors.ts'
 import type { OwnerMap } from '../contract/query.ts'
 import { KafkaAppender } from './kafka-append.ts'
+import { KafkaBounds } from './kafka-bounds.ts'
 import { type KafkaSecurity, Network } from './kafka-broker.ts'
 import type { ClaimContext } from './kafka-claim-context.ts'
 import { asTidemark, KafkaCluster } from './kafka-cluster.ts'
@@ -11,27 +12,7 @@ import { KafkaGroup } from './kafka-group.ts'
 import { KafkaHealth } from './kafka-health.ts'
 import { KafkaMetrics } from './kafka-metrics.ts'
 import { openTopics, type TopicNames, type TopicOptions, topicNames } from './kafka-topics.ts'
-import type {
-  Batch,
-  BatchLimits,
-  Log,
-  LogIdentity,
-  Member,
-  NewRecord,
-  Offset,
-  Partition,
-  Position,
-  Topic,
-} from './log.ts'
-
-const EARLIEST = -2
-const LATEST = -1
-const CONSUMER = -1
-const READ_UNCOMMITTED = 0
-/** With it, the latest offset is the last stable one: everything before it is decided. */
-const READ_COMMITTED = 1
-const PATIENCE_MS = 10_000
-const CONTROL = 'control'
+import type { Batch, BatchLimits, Log, LogIdentity, Member, NewRecord, Offset, Partition, Position } from './log.ts'
 
 export interface KafkaLogOptions extends TopicOptions {
   /** host:port of some brokers; the rest is learnt from them. */
@@ -67,10 +48,10 @@ export class KafkaLog implements Log {
   readonly deleteRetentionMs: number
   readonly #names: TopicNames
   readonly #network: Network
-  readonly #cluster: KafkaCluster
   readonly #health: KafkaHealth
   readonly #appender: KafkaAppender
   readonly #fetcher: KafkaFetcher
+  readonly #bounds: KafkaBounds
   readonly #group: KafkaGroup
   readonly #joins = new Set<Promise<void>>()
   readonly #closing = new AbortController()
@@ -107,7 +88,6 @@ export class KafkaLog implements Log {
     this.deleteRetentionMs = deleteRetentionMs
     this.#names = names
     this.#network = network
-    this.#cluster = cluster
     this.#health = new KafkaHealth(logger, metrics.fault)
     this.#appender = new KafkaAppender(cluster, this.#health, {
       maxQueuedBytes: options.maxQueuedBytes ?? 64 * 1024 * 1024,
@@ -116,6 +96,7 @@ export class KafkaLog implements Log {
       records: metrics.records,
     })
     this.#fetcher = new KafkaFetcher(cluster, logger)
+    this.#bounds = new KafkaBounds(cluster, names, this.#closing.signal)
     const claims: ClaimContext = {
       cluster,
       names,
@@ -124,7 +105,7 @@ export class KafkaLog implements Log {
       logger,
       bounds: (of) => this.bounds(of),
       follow: (of, from, limits, signal) => this.follow(of, from, limits, signal),
-      ends: (topic, index) => this.#ends(topic, index),
+      ends: (topics, index) => this.#bounds.ends(topics, index),
     }
     const { standbys = 1, zone, heartbeatMs = 100, sessionTimeoutMs = 10_000, balanceMs = 30_000 } = options
     const seat = { standbys, zone, heartbeatMs, sessionTimeoutMs, balanceMs, logger }
@@ -149,10 +130,9 @@ export class KafkaLog implements Log {
     return this.#fetcher.follow(this.#names[of.topic], of.index, from, limits, signal)
   }
 
-  async bounds({ topic, index }: Partition): Promise<{ start: Offset; end: Offset }> {
-    this.#check({ topic, index })
-    const [start, end] = await Promise.all([this.#offset(topic, index, EARLIEST), this.#offset(topic, index, LATEST)])
-    return { start, end }
+  async bounds(of: Partition): Promise<{ start: Offset; end: Offset }> {
+    this.#check(of)
+    return this.#bounds.bounds(of)
   }
 
   join(member: Member, signal: AbortSignal): Promise<void> {
@@ -208,26 +188,5 @@ export class KafkaLog implements Log {
   #check({ topic, index }: Partition): void {
     if (index >= 0 && index < this.identity.partitions) return
     throw new RangeError(`there is no partition ${index} of ${this.#names[topic]}`)
-  }
-
-  async #ends(topic: Topic, index: number): Promise<{ stable: Offset; end: Offset }> {
-    // In this order: what others append meanwhile must not look undecided.
-    const end = await this.#offset(topic, index, LATEST, READ_UNCOMMITTED)
-    return { stable: await this.#offset(topic, index, LATEST), end }
-  }
-
-  async #offset(topic: Topic, index: number, timestamp: number, isolationLevel = READ_COMMITTED): Promise<Offset> {
-    const name = this.#names[topic]
-    try {
-      return await this.#cluster.persist(PATIENCE_MS, this.#closing.signal, async () => {
-        const leader = await this.#cluster.leader(name, index)
-        const { requests } = await this.#cluster.connection(CONTROL, leader)
-        const topics = [{ topic: name, partitions: [{ partition: index, timestamp }] }]
-        const answer = await requests.listOffsets({ replicaId: CONSUMER, isolationLevel, topics })
-        return Number(answer.responses[0]?.partitions[0]?.offset)
-      })
-    } catch (error) {
-      throw asTidemark(error, `the bounds of ${name} ${index} cannot be read`)
-    }
   }
 }
