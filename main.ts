@@ -10,6 +10,7 @@ import { type Configuration, readEnvironment } from './processor/contract/enviro
 import { ConfigurationError } from './processor/contract/errors.ts'
 import type { EmbeddedLog } from './processor/log/embedded.ts'
 import type { KafkaLog } from './processor/log/kafka.ts'
+import type { Beginning } from './processor/open.ts'
 import type { Processor } from './processor/processor.ts'
 import { withSecretFiles } from './processor/secret-files.ts'
 
@@ -106,10 +107,11 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   // Nothing is held while the log is waited for: a stop need not be put off.
   stop.addEventListener('abort', quit)
   const { openLog } = await import('./processor/log/open.ts')
-  // Kafka answers while the code of the role is loaded.
+  // Kafka answers, and stores are opened, while the code of the role is loaded.
   const opening = openLog(configuration, logger, registry)
-  const [log] = await Promise.all([opening, load(role)])
-  running.use(log)
+  opening.catch(() => {})
+  const beginnings = await begin(role, flags.processors, configuration, running)
+  const log = running.use(await opening)
   // Node keeps what it compiled when a process ends by itself, which none may do. Now, as the first time takes 0.2 s.
   flushCompileCache()
   stop.removeEventListener('abort', quit)
@@ -120,7 +122,7 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   ]
   const problems = async () => (await Promise.all(checks.map((check) => check()))).flat()
   const here: Process = { role, flags, configuration, log, logger, registry, running, checks, problems, fail }
-  const processors = role === 'up' || role === 'processor' ? await openProcessors(here) : undefined
+  const processors = beginnings === undefined ? undefined : await openProcessors(here, beginnings)
   // The API outlives the broker by the time a last look takes, and the broker's last records are processed before all ends.
   const http = access === undefined ? undefined : await openApi(here, access, processors)
   const mqtt = role === 'up' || role === 'ingest' ? await openIngest(here) : undefined
@@ -162,16 +164,21 @@ function parseFlags(role: Role, flags: readonly string[]): Process['flags'] {
   }
 }
 
-/** No role's code is loaded by another: that of all takes a process longer than to join the group. */
-async function load(role: Role): Promise<void> {
-  if (role === 'up' || role === 'processor') await import('./processor/open.ts')
+/**
+ * Loads the code of the role, and no other's: that of all takes a process longer than to join the group. What its
+ * processors can begin with then has begun.
+ */
+async function begin(role: Role, count: number, configuration: Configuration, running: AsyncDisposableStack) {
+  const { beginProcessors } = role === 'up' || role === 'processor' ? await import('./processor/open.ts') : {}
+  const beginnings = await beginProcessors?.(configuration, count, running)
   if (role === 'up' || role === 'api') await import('./api/open.ts')
   if (role === 'up' || role === 'ingest') await import('./ingest/ingest.ts')
+  return beginnings
 }
 
-async function openProcessors(here: Process): Promise<ReadonlyMap<string, Processor>> {
+async function openProcessors(here: Process, beginnings: readonly Beginning[]) {
   const { openProcessors: open } = await import('./processor/open.ts')
-  return await open({ ...here, count: here.flags.processors })
+  return await open({ ...here, beginnings })
 }
 
 async function openApi(here: Process, access: Access, processors: ReadonlyMap<string, Processor> = new Map()) {

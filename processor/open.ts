@@ -5,13 +5,41 @@ import type { Configuration } from './contract/environment.ts'
 import { instanceOf } from './instance.ts'
 import type { EmbeddedLog } from './log/embedded.ts'
 import type { KafkaLog } from './log/kafka.ts'
-import { Processor } from './processor.ts'
+import { openDatabase, Processor } from './processor.ts'
 import { QueryServer } from './query-server.ts'
+import type { Database } from './store/level.ts'
+
+/** Of one processor. */
+export interface Beginning {
+  readonly instance: string
+  readonly folder: string
+  /** Being opened. */
+  readonly database: Database
+}
+
+/**
+ * What can begin before the log is there: the stores of `count` processors are being opened, and are closed with
+ * `running`. Rejects with ConfigurationError when there is no place for them.
+ */
+export async function beginProcessors(
+  { DATA_DIR, INSTANCE_ID, KAFKA_BROKERS }: Configuration,
+  count: number,
+  running: AsyncDisposableStack,
+): Promise<readonly Beginning[]> {
+  const name = INSTANCE_ID ?? (KAFKA_BROKERS === undefined ? 'tidemark-1' : await instanceOf(DATA_DIR))
+  return Array.from({ length: count }, (_, i) => {
+    const instance = i === 0 ? name : `${name}-${i + 1}`
+    const folder = join(DATA_DIR, instance)
+    const database = openDatabase(folder)
+    running.defer(() => database.close())
+    return { instance, folder, database }
+  })
+}
 
 export interface ProcessorsOptions {
   readonly configuration: Configuration
-  /** How many; each has its stores and, on Kafka, its endpoint. */
-  readonly count: number
+  /** Each has its stores and, on Kafka, its endpoint. */
+  readonly beginnings: readonly Beginning[]
   readonly log: EmbeddedLog | KafkaLog
   readonly logger: Logger
   readonly registry: Registry
@@ -27,23 +55,29 @@ export interface ProcessorsOptions {
 
 /** The processors of this process, by endpoint, taking part in the group. Rejects with ConfigurationError. */
 export async function openProcessors(options: ProcessorsOptions): Promise<ReadonlyMap<string, Processor>> {
-  const { configuration, count, log, logger, registry, running, checks, problems, fail } = options
-  const { DATA_DIR, INSTANCE_ID, HOST: host, QUERY_PORT, CLUSTER_SECRET: secret } = configuration
+  const { configuration, beginnings, log, logger, registry, running, checks, problems, fail } = options
+  const { HOST: host, QUERY_PORT, CLUSTER_SECRET: secret } = configuration
   const kafka = 'memberIds' in log ? log : undefined
-  const name = INSTANCE_ID ?? (kafka === undefined ? 'tidemark-1' : await instanceOf(DATA_DIR))
   const processors = new Map<string, Processor>()
   const servers: QueryServer[] = []
-  for (let i = 1; i <= count; i++) {
-    const instance = i === 1 ? name : `${name}-${i}`
-    const folder = join(DATA_DIR, instance)
+  for (const [i, { instance, folder, database: opening }] of beginnings.entries()) {
     // Further processors of one process take the ports after the first's.
-    const port = QUERY_PORT === 0 ? 0 : QUERY_PORT + i - 1
+    const port = QUERY_PORT === 0 ? 0 : QUERY_PORT + i
     const server =
       kafka === undefined
         ? undefined
         : running.use(await QueryServer.open({ host, port, instance, secret, checks: problems, registry, logger }))
     const endpoint = server?.address ?? `local:${instance}`
-    const processor = await Processor.open({ log, instance, endpoint, folder, logger, registry, now: Date.now })
+    const processor = await Processor.open({
+      log,
+      instance,
+      endpoint,
+      folder,
+      opening,
+      logger,
+      registry,
+      now: Date.now,
+    })
     running.use(processor)
     if (server !== undefined) {
       server.serve(processor.reader)
@@ -61,7 +95,8 @@ export async function openProcessors(options: ProcessorsOptions): Promise<Readon
     await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()))
   })
   checks.push(async () => {
-    if (kafka !== undefined && kafka.memberIds.length < count) return ['a processor is not in the group yet']
+    if (kafka !== undefined && kafka.memberIds.length < beginnings.length)
+      return ['a processor is not in the group yet']
     const copies = (await Promise.all([...processors.values()].map(({ reader }) => reader.copies()))).flat()
     const restoring = copies.filter((copy) => copy.role === 'owner' && copy.state !== 'running')
     return restoring.map(({ partition }) => `partition ${partition} is being restored`)

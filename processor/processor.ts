@@ -1,4 +1,4 @@
-import { mkdir, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
@@ -32,6 +32,8 @@ export interface ProcessorOptions {
   readonly folder: string
   /** The database of the stores; default: RocksDB in `folder`. */
   readonly database?: () => Database
+  /** RocksDB in `folder`, when it is being opened already. */
+  readonly opening?: Database | undefined
   readonly logger: Logger
   readonly registry: Registry
   /** Epoch ms. */
@@ -174,20 +176,23 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
 /** Statuses are overwritten again and again: with larger memtables fewer tables are written, and compacted away. */
 const ROCKSDB = { writeBufferSize: 32 * 1024 * 1024, maxWriteBufferNumber: 3 }
 
+/**
+ * Begins to open the stores in `folder`: after kill -9 that takes up to a second, as RocksDB reads its write-ahead log.
+ * What goes wrong is told by `Processor.open`.
+ */
+export function openDatabase(folder: string): Database {
+  return new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer', ...ROCKSDB })
+}
+
 async function openStores(options: ProcessorOptions): Promise<LevelStores> {
-  const { folder, logger } = options
-  await mkdir(folder, { recursive: true })
-  const open = () => {
-    const db = new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer', ...ROCKSDB })
-    return openLevel(db, options)
-  }
+  const { folder, logger, opening } = options
   try {
-    return await open()
+    return await openLevel(opening ?? openDatabase(folder), options)
   } catch (error) {
     if (failure(error).code !== 'LEVEL_CORRUPTION') throw error
     logger.error({ folder, err: error }, 'store folder wiped: it is damaged, and will be restored from the changelog')
     await rm(folder, { recursive: true })
-    return open()
+    return openLevel(openDatabase(folder), options)
   }
 }
 

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { freePorts, Program } from '../../simulators/program.ts'
 import { Stack } from './stack.ts'
 
@@ -93,6 +93,15 @@ test('another number of partitions than the folder was made with', async () => {
   await using stack = await Stack.start({ env: { PARTITIONS: '2' } })
   await stack.stop()
   await refuses({ ...env, DATA_DIR: stack.dataDir, PARTITIONS: '3' }, 'PARTITIONS', '2', '3')
+})
+
+test('what a process compiled is there for the next one, also after kill -9', async () => {
+  const compiled = join(folder, 'compiled')
+  const program = Program.main(['up'], { ...env, NODE_COMPILE_CACHE: compiled })
+  await vi.waitFor(() => expect(program.stdout).toMatch('is ready'), { timeout: 20_000 })
+  await program.kill()
+  const files = await readdir(compiled, { recursive: true })
+  expect(files.length).toBeGreaterThan(1_000)
 })
 
 test('an unknown role', async () => {
