@@ -6,6 +6,9 @@ import { RECEIVED, said, statusOf, Workbench } from './workbench.ts'
 
 const fleet = (count: number, x: number) => Array.from({ length: count }, (_, i) => said(`d${i}`, { x }))
 
+const untilTold = (_: number, signal: AbortSignal) =>
+  new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+
 async function filled(log: MemoryLog, rounds: number): Promise<void> {
   await using bench = await Workbench.open(log, { batchRecords: 20 })
   for (let x = 0; x < rounds; x++) await log.append('telemetry', fleet(100, x))
@@ -149,9 +152,7 @@ it('asks for what came in while it brings its store there, and lets a standby be
   const device = ['d0', 'd1', 'd2', 'd3'].find((id) => partitionOf(id, 2) === 0) as string
   await log.append('telemetry', [said(device, { x: 9 })])
   await using bench = await Workbench.open(log)
-  const untilToldTo = (_: number, signal: AbortSignal) =>
-    new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
-  Object.assign(bench.context, { precedence: new Precedence(untilToldTo) })
+  Object.assign(bench.context, { precedence: new Precedence(untilTold) })
   const steps: string[] = []
   const follow = log.follow.bind(log)
   log.follow = (of, ...rest) => {
