@@ -3,12 +3,16 @@ import { asTidemark, type KafkaCluster } from './kafka-cluster.ts'
 import type { TopicNames } from './kafka-topics.ts'
 import type { Offset, Partition, Topic } from './log.ts'
 
-const EARLIEST = -2
-const LATEST = -1
+interface Question {
+  readonly timestamp: number
+  readonly isolationLevel: number
+}
+
+/** -2 asks for the earliest offset, -1 for the latest; that of level 1, read committed, has all before it decided. */
+const START: Question = { timestamp: -2, isolationLevel: 1 }
+const END: Question = { timestamp: -1, isolationLevel: 0 }
+const STABLE: Question = { timestamp: -1, isolationLevel: 1 }
 const CONSUMER = -1
-const READ_UNCOMMITTED = 0
-/** With it, the latest offset is the last stable one: everything before it is decided. */
-const READ_COMMITTED = 1
 const PATIENCE_MS = 10_000
 
 export interface Ends {
@@ -31,43 +35,47 @@ export class KafkaBounds {
   }
 
   async bounds({ topic, index }: Partition): Promise<{ start: Offset; end: Offset }> {
-    const [starts, ends] = await Promise.all([
-      this.#offsets([topic], index, EARLIEST, READ_COMMITTED),
-      this.#offsets([topic], index, LATEST, READ_COMMITTED),
-    ])
-    return { start: starts[0] as Offset, end: ends[0] as Offset }
+    const [[start], [end]] = (await this.#ask([topic], index, [START, STABLE])) as [[Offset], [Offset]]
+    return { start, end }
   }
 
   /** Of the partition `index` of each of `topics`. */
   async ends(topics: readonly Topic[], index: number): Promise<Ends[]> {
     // In this order: what others append meanwhile must not look undecided.
-    const ends = await this.#offsets(topics, index, LATEST, READ_UNCOMMITTED)
-    const stable = await this.#offsets(topics, index, LATEST, READ_COMMITTED)
+    const [ends, stable] = (await this.#ask(topics, index, [END, STABLE])) as [Offset[], Offset[]]
     return ends.map((end, i) => ({ stable: stable[i] as Offset, end }))
   }
 
-  async #offsets(topics: readonly Topic[], index: number, timestamp: number, isolationLevel: number) {
+  /** For each of the questions, the offset in each topic. A leader is asked them in their order. */
+  async #ask(topics: readonly Topic[], index: number, questions: readonly Question[]): Promise<Offset[][]> {
     const names = topics.map((topic) => this.#names[topic])
     try {
       return await this.#cluster.persist(PATIENCE_MS, this.#closing, async () => {
         const leaders = await Promise.all(names.map((name) => this.#cluster.leader(name, index)))
-        const offsets = new Map<string, Offset>()
+        const offsets = questions.map(() => new Map<string, Offset>())
         const asked = [...Map.groupBy(names, (_, i) => leaders[i] as number)].map(async ([leader, led]) => {
           const { requests } = await this.#cluster.connection(laneOf(index), leader)
-          const partitions = [{ partition: index, timestamp }]
-          const request = led.map((topic) => ({ topic, partitions }))
-          const answer = await requests.listOffsets({ replicaId: CONSUMER, isolationLevel, topics: request })
-          for (const { topic, partitions: told } of answer.responses) offsets.set(topic, Number(told[0]?.offset))
+          // A broker answers the requests of a connection one after the other.
+          const answers = questions.map(({ timestamp, isolationLevel }) => {
+            const partitions = [{ partition: index, timestamp }]
+            const asking = led.map((topic) => ({ topic, partitions }))
+            return requests.listOffsets({ replicaId: CONSUMER, isolationLevel, topics: asking })
+          })
+          for (const [i, { responses }] of (await Promise.all(answers)).entries()) {
+            for (const { topic, partitions } of responses) offsets[i]?.set(topic, Number(partitions[0]?.offset))
+          }
         })
         await Promise.all(asked)
-        return names.map((name) => {
-          const offset = offsets.get(name)
-          if (offset === undefined) throw new Error(`${name} ${index}: an empty answer`)
-          return offset
-        })
+        return offsets.map((told) => names.map((name) => offsetIn(told, name, index)))
       })
     } catch (error) {
       throw asTidemark(error, `the bounds of ${names.join(', ')} ${index} cannot be read`)
     }
   }
+}
+
+function offsetIn(told: ReadonlyMap<string, Offset>, name: string, index: number): Offset {
+  const offset = told.get(name)
+  if (offset === undefined) throw new Error(`${name} ${index}: an empty answer`)
+  return offset
 }

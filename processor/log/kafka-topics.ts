@@ -47,9 +47,9 @@ export async function openTopics(
     // The changelog must match a telemetry topic that was there before.
     const partitions = metadata.topics.get(names.telemetry)?.leaders.length ?? options.partitions
     await create(cluster, request(topic, names, { ...options, partitions }), logger)
-    metadata = await ready(cluster, names[topic])
+    metadata = await ready(cluster, names[topic], metadata)
   }
-  for (const name of Object.values(names)) metadata = await ready(cluster, name)
+  for (const name of Object.values(names)) metadata = await ready(cluster, name, metadata)
   const telemetry = metadata.topics.get(names.telemetry) as TopicMetadata
   const partitions = telemetry.leaders.length
   for (const name of [names.status, names['dead-letters']]) {
@@ -102,17 +102,17 @@ function first(error: unknown): unknown {
   return Array.isArray(errors) && errors.length > 0 ? errors[0] : error
 }
 
-/** Resolves when every partition of the topic has a leader. */
-async function ready(cluster: KafkaCluster, name: string): Promise<Metadata> {
+/** Resolves when every partition of the topic has a leader, with what tells so: `known`, or what is newer. */
+async function ready(cluster: KafkaCluster, name: string, known: Metadata): Promise<Metadata> {
   const deadline = performance.now() + PATIENCE_MS
-  for (;;) {
-    const metadata = await cluster.persist(PATIENCE_MS, undefined, () => cluster.refresh())
+  for (let metadata = known; ; ) {
     const leaders = metadata.topics.get(name)?.leaders ?? []
     if (leaders.length > 0 && leaders.every((leader) => leader >= 0)) return metadata
     if (performance.now() > deadline) {
       throw new ConfigurationError('LOG_MISMATCH', `topic ${name}: partitions without a leader; see to its brokers`)
     }
-    await pause(LEADER_POLL_MS)
+    if (metadata !== known) await pause(LEADER_POLL_MS)
+    metadata = await cluster.persist(PATIENCE_MS, undefined, () => cluster.refresh())
   }
 }
 
