@@ -1,10 +1,12 @@
 import type { Logger } from 'pino'
 import { CorruptedError } from './contract/errors.ts'
 import { INDEX_VERSION } from './contract/index-entries.ts'
+import type { Precedence } from './precedence.ts'
 import type { LevelStore } from './store/level.ts'
 import type { Turns } from './turns.ts'
 
 export interface IndexBuilderOptions {
+  readonly precedence: Precedence
   readonly turns: Turns
   readonly logger: Logger
   /** Epoch ms. */
@@ -14,7 +16,10 @@ export interface IndexBuilderOptions {
   readonly retryMs: number
 }
 
-/** Builds the indexes that stores lack, in the background, one after the other: until then searches scan. */
+/**
+ * Builds the indexes that stores lack, in the background, one after the other, and not while an owner catches up: until
+ * then searches scan.
+ */
 export class IndexBuilder implements AsyncDisposable {
   readonly #options: IndexBuilderOptions
   readonly #ending = new AbortController()
@@ -24,20 +29,21 @@ export class IndexBuilder implements AsyncDisposable {
     this.#options = options
   }
 
-  /** Called for every store that is opened, and when one has come to be whole. */
+  /** Called when a role has found or made the store whole. */
   take(partition: number, store: LevelStore): void {
     if (store.indexMissing) this.#last = this.#last.then(() => this.#build(partition, store))
   }
 
   /** Never rejects. */
   async #build(partition: number, store: LevelStore): Promise<void> {
-    const { turns, logger, now, sleep, retryMs } = this.#options
+    const { precedence, turns, logger, now, sleep, retryMs } = this.#options
     const { signal } = this.#ending
     const began = now()
     // It may have been taken twice, or wiped.
     if (!store.indexMissing) return
     logger.info({ partition, version: INDEX_VERSION }, 'index begun: searches scan the store until it is whole')
     while (!signal.aborted) {
+      await precedence.turn(signal)
       try {
         if (await store.buildIndex()) {
           logger.info({ partition, devices: store.count, ms: now() - began }, 'index whole')

@@ -1,9 +1,9 @@
-/** How long a standby holds back its beginning and each batch of its restore, ms: an owner that cannot restore must not stop it for good. */
+/** How long a standby holds back its beginning and each batch of its restore, ms: an owner that cannot catch up must not stop it for good. */
 const MAX_WAIT_MS = 1_000
 
 /**
- * Has the owners of one process restore, and process what came in meanwhile, before its standbys: on an owner a partition
- * waits, on a standby nothing does.
+ * Has the owners of one process restore, and process what came in meanwhile, before its standbys do, and before indexes
+ * are built: on an owner a partition waits, on the others nothing does.
  */
 export class Precedence {
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
@@ -25,7 +25,7 @@ export class Precedence {
     }
   }
 
-  /** Resolves when no owner catches up, after MAX_WAIT_MS, or when `signal` aborts. At most one call per standby waits. */
+  /** Resolves when no owner catches up, after MAX_WAIT_MS, or when `signal` aborts. At most one call per standby, and one of the index builder, waits. */
   async turn(signal: AbortSignal): Promise<void> {
     if (this.#owners === 0) return
     const released = new AbortController()

@@ -68,8 +68,8 @@ export class Processor implements Member, AsyncDisposable {
     this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher: new Searcher(turns, now) })
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
-    this.#builder = new IndexBuilder({ turns, logger, now, sleep, retryMs: limits.retryMaxMs })
     const precedence = new Precedence(sleep)
+    this.#builder = new IndexBuilder({ precedence, turns, logger, now, sleep, retryMs: limits.retryMaxMs })
     this.#context = { instance, log, cache, texts, turns, precedence, limits, metrics, logger, now, sleep }
   }
 
@@ -156,7 +156,6 @@ export class Processor implements Member, AsyncDisposable {
     const onWhole = () => this.#builder.take(partition, store)
     const copy = { store, decisions: new Decisions(), arrivals: new Arrivals(), onWhole }
     this.#copies.set(partition, copy)
-    this.#builder.take(partition, store)
     return copy
   }
 

@@ -141,10 +141,11 @@ export class Task implements Role {
     const { log, logger, metrics, instance, now } = this.#context
     const { partition } = this.#claim
     const began = now()
+    const restoring = this.#restore(signal)
+    // Asked for after what the restore asks first, and awaited when it is done.
     const bounds = log.bounds({ topic: 'telemetry', index: partition })
-    // It is awaited once the store is whole.
     bounds.catch(() => {})
-    if (!(await this.#restore(signal))) return false
+    if (!(await restoring)) return false
     this.#inputEnd = Math.max(this.#inputEnd, (await bounds).end)
     this.#move('running')
     metrics.restoreSeconds.observe({ processor: instance, role: 'owner' }, (now() - began) / 1000)

@@ -8,6 +8,7 @@ import { parseOrder } from '../../processor/contract/order.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
 import { IndexBuilder } from '../../processor/index-builder.ts'
+import { Precedence } from '../../processor/precedence.ts'
 import { Searcher } from '../../processor/search.ts'
 import { type LevelStore, LevelStores } from '../../processor/store/level.ts'
 import { Turns } from '../../processor/turns.ts'
@@ -64,9 +65,12 @@ async function reopenAt(version: number | undefined): Promise<void> {
   await open()
 }
 
+const atOnce = async () => {}
+
 function builder(): IndexBuilder {
   const logger = pino({}, { write: (line) => lines.push(line) })
-  return new IndexBuilder({ turns: new Turns(), logger, now: Date.now, sleep: async () => {}, retryMs: 1 })
+  const precedence = new Precedence(atOnce)
+  return new IndexBuilder({ precedence, turns: new Turns(), logger, now: Date.now, sleep: atOnce, retryMs: 1 })
 }
 
 async function offline(): Promise<string[]> {
