@@ -20,7 +20,7 @@ export interface Limits {
   readonly maxWrites: number
   /** Lists, counts and summaries of the fleet under way; then 503 with Retry-After. */
   readonly maxSearches: number
-  /** Time for one of those, ms; then the answer says that it was cut short. */
+  /** Time for one of those, ms; then the answer says that it was cut short. What is asked by then is waited for. */
   readonly searchMs: number
   /** Statuses in one answer: a page ends early and has a `nextCursor`; the rest of a batch gets an error in place. */
   readonly maxAnswerBytes: number

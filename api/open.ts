@@ -48,7 +48,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
   const reader = new RoutedReader({
     partitions,
     owners,
-    connect: (owner) => local(owner.endpoint) ?? remotes?.connect(owner),
+    connect: (owner, patient) => local(owner.endpoint) ?? remotes?.connect(owner, patient),
     attempts: alone ? 1 : READ_ATTEMPTS,
     logger,
     now: Date.now,

@@ -1,5 +1,4 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Logger } from 'pino'
 import { TidemarkError, UnavailableError } from '../processor/contract/errors.ts'
 import { partitionOf } from '../processor/contract/partition.ts'
 import type { Position } from '../processor/contract/position.ts'
@@ -20,7 +19,10 @@ import {
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../processor/contract/search.ts'
 import { type Dated, EACH, ofStandby, whole } from './dated.ts'
 import { Gather, type Settle } from './gather.ts'
+import { type Found, lastResort } from './last-resort.ts'
+import { inTime, LateError } from './late.ts'
 import { Owners } from './owners.ts'
+import type { RoutedReaderOptions } from './reader-options.ts'
 import { group, type Share, shareOut } from './shares.ts'
 
 /** What of the time that an answer may take an owner may hold a question: the rest is for the way. */
@@ -28,29 +30,6 @@ const HOLD_SHARE = 0.6
 /** First and longest pause before a copy that is not far enough, or does not answer, is asked again, ms. */
 const MIN_PAUSE_MS = 50
 const MAX_PAUSE_MS = 400
-
-export interface RoutedReaderOptions {
-  readonly partitions: number
-  readonly owners: () => Promise<OwnerMap>
-  /** The reader of one member; undefined when it cannot be reached. Called per question: it keeps what is costly. */
-  readonly connect: (owner: Owner) => PartitionReader | undefined
-  readonly logger: Logger
-  /** Epoch ms. */
-  readonly now: () => number
-  /** Least time between two loads of the owner map, in ms; default 100. */
-  readonly ownersMinAgeMs?: number
-  /** The owner map is loaded anew when older than this, in ms; default 5,000. */
-  readonly ownersMaxAgeMs?: number
-  /** A copy that has not answered after this, in ms, counts as unavailable and the next one is asked; default 1,000. */
-  readonly answerWithinMs?: number
-  /**
-   * How often all copies are asked by a new owner map, at least `ownersMinAgeMs` apart, while none can answer: a
-   * partition that moves has one again soon. Default 1.
-   */
-  readonly attempts?: number
-  /** What an UnavailableError tells the client to wait, in seconds; default 1. */
-  readonly retryAfterSeconds?: number
-}
 
 /** Devices that are asked for. */
 interface Question {
@@ -74,11 +53,13 @@ export class RoutedReader implements StatusReader {
   readonly #owners: Owners
   readonly #single = new Gather((deviceIds, settle) => this.#answer({ deviceIds, settle }))
   readonly #answerWithinMs: number
+  readonly #patienceMs: number
   readonly #attempts: number
 
   constructor(options: RoutedReaderOptions) {
     this.#options = options
     this.#answerWithinMs = options.answerWithinMs ?? 1_000
+    this.#patienceMs = options.patienceMs ?? 5_000
     this.#attempts = options.attempts ?? 1
     this.#owners = new Owners({
       load: options.owners,
@@ -246,7 +227,8 @@ export class RoutedReader implements StatusReader {
   }
 
   /**
-   * Asks the owner, unless `said` is what it has said; if it cannot answer, the owner by a new map, then the standbys.
+   * Asks the owner, unless `said` is what it has said; if it cannot answer, the owner by a new map, then the standbys. When
+   * none can, but some are late, these are waited for.
    * While the map is too young to be loaded again the standbys come first: an answer a little older is better than a late
    * one. Who is not the owner by the map answers as a standby, whatever it takes itself for: it may have been replaced
    * without knowing it yet.
@@ -258,7 +240,7 @@ export class RoutedReader implements StatusReader {
     said?: Said<T>,
   ): Promise<T> {
     const failures: TidemarkError[] = []
-    const attempt = async (copies: readonly (Owner | undefined)[]): Promise<{ answer: T; by: Owner } | undefined> => {
+    const attempt = async (copies: readonly (Owner | undefined)[]): Promise<Found<T> | undefined> => {
       for (const copy of copies) {
         if (copy === undefined) continue
         try {
@@ -271,7 +253,7 @@ export class RoutedReader implements StatusReader {
       return undefined
     }
     let known = (await this.#owners.current()).get(partition)
-    let found: { answer: T; by: Owner } | undefined
+    let found: Found<T> | undefined
     if (said === undefined) found = await attempt([known?.active])
     else if (said.answer instanceof TidemarkError) failures.push(said.answer)
     else found = { answer: said.answer, by: said.by }
@@ -283,6 +265,11 @@ export class RoutedReader implements StatusReader {
       if (i > 0 && now() - began > this.#answerWithinMs) break
       known = (await this.#owners.renew()).get(partition)
       found = await attempt([known?.active, ...(known?.standbys ?? [])])
+    }
+    if (found === undefined && failures.some((failure) => failure instanceof LateError)) {
+      const ask = (copy: Owner) => this.#askMember(copy, question, this.#patienceMs)
+      found = await lastResort({ partition, owners: this.#owners, ask, failures })
+      known = (await this.#owners.current()).get(partition)
     }
     if (found === undefined) throw this.#unavailable(partition, failures)
     const byOwner = found.by.endpoint === known?.active?.endpoint
@@ -312,21 +299,16 @@ export class RoutedReader implements StatusReader {
     return best
   }
 
-  async #askMember<T>(member: Owner, question: (reader: PartitionReader) => Promise<T>): Promise<T> {
-    const reader = this.#options.connect(member)
+  async #askMember<T>(
+    member: Owner,
+    question: (reader: PartitionReader) => Promise<T>,
+    withinMs = this.#answerWithinMs,
+  ): Promise<T> {
+    const reader = this.#options.connect(member, withinMs > this.#answerWithinMs)
     if (reader === undefined) {
       throw new UnavailableError('PARTITION_UNAVAILABLE', `${member.instance} cannot be reached`)
     }
-    const { promise: late, reject } = Promise.withResolvers<never>()
-    const timer = setTimeout(() => {
-      const waited = `did not answer within ${this.#answerWithinMs} ms`
-      reject(new UnavailableError('PARTITION_UNAVAILABLE', `${member.instance} ${waited}`))
-    }, this.#answerWithinMs)
-    try {
-      return await Promise.race([question(reader), late])
-    } finally {
-      clearTimeout(timer)
-    }
+    return inTime(question(reader), withinMs, () => `${member.instance} did not answer within ${withinMs} ms`)
   }
 
   #unavailable(partition: number, failures: readonly TidemarkError[]): UnavailableError {

@@ -1,5 +1,4 @@
-import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
-import type { Logger } from 'pino'
+import { Agent } from 'node:http'
 import { TidemarkError, UnavailableError } from '../processor/contract/errors.ts'
 import type { Position } from '../processor/contract/position.ts'
 import {
@@ -15,7 +14,6 @@ import {
 import {
   COPIES_PATH,
   decodeCopies,
-  decodeError,
   decodeListing,
   decodeOutcomes,
   decodePast,
@@ -41,6 +39,8 @@ import {
   SEARCH_PATH,
   SUMMARY_PATH,
 } from '../processor/contract/search-wire.ts'
+import { Exchange, type ExchangeOptions } from './exchange.ts'
+import type { LateError } from './late.ts'
 import { group } from './shares.ts'
 
 /** Connections to one processor; further requests wait for one. */
@@ -53,43 +53,34 @@ const IDLE_MS = 30_000
 const MAX_UNDER_WAY = 4
 /** Ids that wait to be asked of one processor; further questions fail as unavailable. */
 const MAX_WAITING_IDS = 16_384
-/** Bytes of one answer; a longer one is none of a processor's. */
-const MAX_ANSWER_BYTES = 128 * 1024 * 1024
 /** Processors remembered; the one asked longest ago is forgotten. */
 const MAX_READERS = 1_024
-/** A processor that did not answer in time is not asked again for so long, ms: its standbys are, without the wait. */
-const SILENCE_MS = 1_000
-
-export interface RemoteReadersOptions {
-  /** What the processors ask callers for; undefined when they do not. */
-  readonly secret: string | undefined
-  readonly logger: Logger
-  /** An answer that takes longer, in ms, fails as unavailable. Default 800: sooner than RoutedReader turns away. */
-  readonly answerWithinMs?: number
-}
 
 /** The processors of other processes, each behind connections that are kept. */
 export class RemoteReaders implements Disposable {
   readonly #agent = new Agent({ keepAlive: true, maxSockets: MAX_SOCKETS, timeout: IDLE_MS })
   readonly #holding = new Agent({ keepAlive: true, maxSockets: MAX_HOLDING_SOCKETS, timeout: IDLE_MS })
-  readonly #readers = new Map<string, RemoteReader>()
-  readonly #options: RemoteReadersOptions
+  readonly #readers = new Map<string, { readonly usual: RemoteReader; readonly patient: RemoteReader }>()
+  readonly #options: ExchangeOptions
 
-  constructor(options: RemoteReadersOptions) {
+  constructor(options: ExchangeOptions) {
     this.#options = options
   }
 
-  connect({ endpoint }: Owner): PartitionReader {
+  /** `patient`: asks whether or not the processor has answered lately, and waits for late answers. */
+  connect({ endpoint }: Owner, patient = false): PartitionReader {
     const present = this.#readers.get(endpoint)
-    if (present !== undefined) return present
+    if (present !== undefined) return patient ? present.patient : present.usual
     const [oldest] = this.#readers.keys()
     if (oldest !== undefined && this.#readers.size >= MAX_READERS) this.#readers.delete(oldest)
-    const reader = new RemoteReader(
-      new Exchange(endpoint, this.#agent, this.#options),
-      new Exchange(endpoint, this.#holding, this.#options),
-    )
-    this.#readers.set(endpoint, reader)
-    return reader
+    const exchange = new Exchange(endpoint, this.#agent, this.#options)
+    const holding = new Exchange(endpoint, this.#holding, this.#options)
+    const readers = {
+      usual: new RemoteReader(exchange, holding, false),
+      patient: new RemoteReader(exchange, holding, true),
+    }
+    this.#readers.set(endpoint, readers)
+    return patient ? readers.patient : readers.usual
   }
 
   /** Ends all connections; questions under way fail. */
@@ -109,14 +100,16 @@ class RemoteReader implements PartitionReader {
   readonly #exchange: Exchange
   /** Apart, so that no read stands behind a question that waits. */
   readonly #holding: Exchange
+  readonly #patient: boolean
   #waiting: Waiting[] = []
   #waitingIds = 0
   #underWay = 0
   #scheduled = false
 
-  constructor(exchange: Exchange, holding: Exchange) {
+  constructor(exchange: Exchange, holding: Exchange, patient: boolean) {
     this.#exchange = exchange
     this.#holding = holding
+    this.#patient = patient
   }
 
   async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
@@ -172,17 +165,21 @@ class RemoteReader implements PartitionReader {
   }
 
   async #post<T>(path: string, question: string, decode: (body: Buffer) => T, exchange = this.#exchange): Promise<T> {
-    const { silence } = this.#exchange
+    const silence = this.#silence
     if (silence !== undefined) throw silence
-    return exchange.ask('POST', path, question, decode)
+    return exchange.begin('POST', path, question, decode, this.#patient).answer
   }
 
   async copies(): Promise<Copy[]> {
     return this.#exchange.ask('GET', COPIES_PATH, undefined, decodeCopies)
   }
 
+  get #silence(): LateError | undefined {
+    return this.#patient ? undefined : this.#exchange.silence
+  }
+
   #ask(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
-    const { silence } = this.#exchange
+    const silence = this.#silence
     if (silence !== undefined) return Promise.reject(silence)
     if (this.#waitingIds + deviceIds.length > MAX_WAITING_IDS) {
       return Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'too many reads wait for this processor'))
@@ -219,9 +216,11 @@ class RemoteReader implements PartitionReader {
   /** Never rejects: what goes wrong is told to those who wait. */
   async #send(batch: readonly Waiting[]): Promise<void> {
     this.#underWay++
+    const questions = encodeQuestions(batch.map(({ partition, deviceIds }) => ({ partition, deviceIds })))
+    const decode = (body: Buffer) => decodeOutcomes(body, batch)
+    const { answer, over } = this.#exchange.begin('POST', READ_PATH, questions, decode, this.#patient)
     try {
-      const questions = encodeQuestions(batch.map(({ partition, deviceIds }) => ({ partition, deviceIds })))
-      const outcomes = await this.#exchange.ask('POST', READ_PATH, questions, (body) => decodeOutcomes(body, batch))
+      const outcomes = await answer
       for (let i = 0; i < batch.length; i++) {
         const outcome = outcomes[i]
         if (Array.isArray(outcome)) batch[i]?.resolve(outcome)
@@ -230,112 +229,9 @@ class RemoteReader implements PartitionReader {
     } catch (error) {
       for (const waiting of batch) waiting.reject(error)
     }
+    // A processor that is late gets no more to do.
+    await over
     this.#underWay--
     if (this.#waiting.length > 0) this.#schedule()
-  }
-}
-
-/** Requests to one endpoint. */
-class Exchange {
-  readonly #endpoint: string
-  readonly #agent: Agent
-  readonly #headers: Readonly<Record<string, string>>
-  readonly #answerWithinMs: number
-  readonly #logger: Logger
-  #silentUntil = Number.NEGATIVE_INFINITY
-  #refused = false
-
-  constructor(endpoint: string, agent: Agent, { secret, logger, answerWithinMs = 800 }: RemoteReadersOptions) {
-    this.#endpoint = endpoint
-    this.#agent = agent
-    this.#headers = secret === undefined ? {} : { authorization: `Bearer ${secret}` }
-    this.#answerWithinMs = answerWithinMs
-    this.#logger = logger
-  }
-
-  /** Why it is of no use to ask now; undefined when it may be. */
-  get silence(): UnavailableError | undefined {
-    if (performance.now() >= this.#silentUntil) return undefined
-    return new UnavailableError('PARTITION_UNAVAILABLE', `${this.#endpoint} has not answered lately`)
-  }
-
-  async ask<T>(method: string, path: string, body: string | undefined, decode: (body: Buffer) => T): Promise<T> {
-    try {
-      const { status, bytes } = await this.#send(method, path, body, true)
-      this.#silentUntil = Number.NEGATIVE_INFINITY
-      this.#noteRefusal(status === 401)
-      if (status === 200) return decode(bytes)
-      if (status === 503) throw decodeError(bytes)
-      throw new Error(`status ${status}: ${bytes.subarray(0, 200).toString()}`)
-    } catch (error) {
-      if (error instanceof UnavailableError) throw error
-      const reason = error instanceof Error ? error.message : String(error)
-      throw new UnavailableError('PARTITION_UNAVAILABLE', `${this.#endpoint} gave no answer: ${reason}`, 1, error)
-    }
-  }
-
-  /** Told once: every question to the processor fails until a person sees to it. */
-  #noteRefusal(refused: boolean): void {
-    if (refused && !this.#refused) {
-      const endpoint = this.#endpoint
-      this.#logger.error({ endpoint }, 'a processor refuses this process: give both the same CLUSTER_SECRET')
-    }
-    this.#refused = refused
-  }
-
-  #send(method: string, path: string, body: string | undefined, again: boolean): Promise<Reply> {
-    const colon = this.#endpoint.lastIndexOf(':')
-    return new Promise((resolve, reject) => {
-      const request = httpRequest({
-        agent: this.#agent,
-        host: this.#endpoint.slice(0, colon),
-        port: Number(this.#endpoint.slice(colon + 1)),
-        method,
-        path,
-        headers:
-          body === undefined ? this.#headers : { ...this.#headers, 'content-length': String(Buffer.byteLength(body)) },
-      })
-      const timer = setTimeout(() => {
-        this.#silentUntil = performance.now() + SILENCE_MS
-        request.destroy(new Error(`it took longer than ${this.#answerWithinMs} ms`))
-      }, this.#answerWithinMs)
-      const end = (settle: () => void): void => {
-        clearTimeout(timer)
-        settle()
-      }
-      request.on('error', (error: NodeJS.ErrnoException) => {
-        // A kept connection may have been closed just before it was used again: the request has not been seen then.
-        if (again && request.reusedSocket && error.code === 'ECONNRESET') {
-          return end(() => resolve(this.#send(method, path, body, false)))
-        }
-        end(() => reject(error))
-      })
-      request.on('response', (response) => {
-        readAll(response).then(
-          (reply) => end(() => resolve(reply)),
-          (error: unknown) => end(() => reject(error)),
-        )
-      })
-      request.end(body)
-    })
-  }
-}
-
-interface Reply {
-  readonly status: number
-  readonly bytes: Buffer
-}
-
-async function readAll(response: IncomingMessage): Promise<Reply> {
-  const chunks: Buffer[] = []
-  let bytes = 0
-  for await (const chunk of response as AsyncIterable<Buffer>) {
-    bytes += chunk.byteLength
-    if (bytes > MAX_ANSWER_BYTES) throw new Error(`the answer is longer than ${MAX_ANSWER_BYTES} bytes`)
-    chunks.push(chunk)
-  }
-  return {
-    status: response.statusCode ?? 0,
-    bytes: chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks),
   }
 }

@@ -91,7 +91,7 @@ export class MemoryMember implements PartitionReader {
   readonly roles = new Map<number, 'owner' | 'standby'>()
   readonly #stored: readonly Map<string, Uint8Array>[]
   /** Thrown, or awaited, by every answer while set. */
-  fault: (() => Promise<never>) | undefined
+  fault: (() => Promise<never> | Promise<void>) | undefined
   /** How far its copies are, and what it knows of writes. */
   offset = 7
   /** It owns, and does not hold all of the changelog yet. */

@@ -105,6 +105,40 @@ describe('RoutedReader', () => {
     expect((failure as Error).message).toBe(`no copy of partition ${PARTITION} can answer now: restoring`)
   })
 
+  describe('when no other copy can answer', () => {
+    it.each(['get', 'list'] as const)('waits for one that is late: %s', async (how) => {
+      const a = fleet.member('a')
+      const slow = Promise.withResolvers<void>()
+      a.fault = () => slow.promise
+      fleet.assign(PARTITION, 'a')
+      const reader = routed(fleet, { answerWithinMs: 20, patienceMs: 60_000 })
+      const answer = how === 'get' ? reader.get(DEVICE) : reader.listPartition(PARTITION, undefined, 10)
+      // Until it is asked patiently.
+      await vi.waitFor(() => expect(a.asked).toBeGreaterThan(2))
+      slow.resolve()
+      expect((await answer).freshness).toMatchObject({ servedBy: 'owner' })
+    })
+
+    it('asks the next owner of what belonged to one that stands still', async () => {
+      const a = fleet.member('a')
+      a.fault = () => new Promise<never>(() => undefined)
+      fleet.assign(PARTITION, 'a')
+      const answer = routed(fleet, { answerWithinMs: 20, patienceMs: 60_000 }).get(DEVICE)
+      await vi.waitFor(() => expect(a.asked).toBeGreaterThan(2))
+      fleet.assign(PARTITION, 'c')
+      expect((await answer).freshness).toMatchObject({ servedBy: 'owner' })
+    })
+
+    it('waits no longer than it may, and not at all for those that refuse', async () => {
+      const a = fleet.member('a')
+      a.fault = () => new Promise<never>(() => undefined)
+      fleet.assign(PARTITION, 'a')
+      await expect(routed(fleet, { answerWithinMs: 20, patienceMs: 50 }).get(DEVICE)).rejects.toThrow('within 50 ms')
+      a.fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'restoring'))
+      await expect(routed(fleet, { patienceMs: 60_000 }).get(DEVICE)).rejects.toThrow('restoring')
+    })
+  })
+
   it('does not hide a defect behind another copy', async () => {
     fleet.member('a').fault = () => Promise.reject(new TypeError('defect'))
     await expect(routed(fleet).get(DEVICE)).rejects.toThrow(TypeError)

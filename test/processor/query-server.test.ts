@@ -1,6 +1,8 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
+import { setImmediate } from 'node:timers/promises'
+import { Worker } from 'node:worker_threads'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -48,6 +50,22 @@ readerContract('RoutedReader over query endpoints', async () => {
   const put = async (deviceId: string, reported: Parameters<Fleet['put']>[1]) => fleet.put(deviceId, reported)
   return { reader, partitions: fleet.partitions, put, [Symbol.asyncDispose]: dispose }
 })
+
+/** A processor that takes 1,100 ms for each answer but the first. */
+const ANSWERS_LATE = `
+const { createServer } = require('node:http')
+const { parentPort, workerData } = require('node:worker_threads')
+let asked = 0
+const server = createServer((_, response) => {
+  if (asked++ === 0) return response.end('[]')
+  setTimeout(() => {
+    response.end('[]', () => {
+      Atomics.store(workerData, 0, 1)
+      Atomics.notify(workerData, 0)
+    })
+  }, 1_100)
+}).listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port))
+`
 
 describe('a query endpoint', () => {
   let fleet: Fleet
@@ -144,6 +162,37 @@ describe('a query endpoint', () => {
     const { asked } = fleet.member('a')
     await expect(remote().getMany(0, ['x'])).rejects.toThrow('not answered lately')
     expect(fleet.member('a').asked).toBe(asked)
+  })
+
+  test('is asked again as soon as it answers, and at any time by whoever is patient', async () => {
+    fleet.assign(0, 'a')
+    const { promise: letGo, resolve } = Promise.withResolvers<void>()
+    fleet.member('a').fault = () => letGo
+    await expect(remote().getMany(0, ['x'])).rejects.toThrow('longer than 300 ms')
+    const patient = readers.connect({ instance: 'a', endpoint: server.address }, true).getMany(0, ['x'])
+    await expect(remote().getMany(0, ['x'])).rejects.toThrow('not answered lately')
+    resolve()
+    expect(await patient).toHaveLength(1)
+    expect(await remote().getMany(0, ['x'])).toHaveLength(1)
+  })
+
+  test('is not called late by a process that stood still itself', async () => {
+    const answered = new Int32Array(new SharedArrayBuffer(4))
+    const worker = new Worker(ANSWERS_LATE, { eval: true, workerData: answered })
+    using patient = new RemoteReaders({ secret: undefined, logger, answerWithinMs: 1_000 })
+    try {
+      const [port] = (await once(worker, 'message')) as [number]
+      const reader = patient.connect({ instance: 'a', endpoint: `127.0.0.1:${port}` })
+      await reader.copies()
+      const copies = reader.copies()
+      // On a connection that is kept the request is on its way after this.
+      await setImmediate()
+      // The answer comes, and its time passes, while this process stands still.
+      expect(Atomics.wait(answered, 0, 0, 20_000)).toBe('ok')
+      expect(await copies).toEqual([])
+    } finally {
+      await worker.terminate()
+    }
   })
 
   test('answers reads while it holds as many questions as it may', async () => {

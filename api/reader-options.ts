@@ -1,0 +1,30 @@
+import type { Logger } from 'pino'
+import type { Owner, OwnerMap, PartitionReader } from '../processor/contract/query.ts'
+
+export interface RoutedReaderOptions {
+  readonly partitions: number
+  readonly owners: () => Promise<OwnerMap>
+  /**
+   * The reader of one member; undefined when it cannot be reached. Called per question: it keeps what is costly. With `patient`
+   * one that asks whether or not the member has answered lately, and waits longer than `answerWithinMs`.
+   */
+  readonly connect: (owner: Owner, patient: boolean) => PartitionReader | undefined
+  readonly logger: Logger
+  /** Epoch ms. */
+  readonly now: () => number
+  /** Least time between two loads of the owner map, in ms; default 100. */
+  readonly ownersMinAgeMs?: number
+  /** The owner map is loaded anew when older than this, in ms; default 5,000. */
+  readonly ownersMaxAgeMs?: number
+  /** When a copy has not answered after this, in ms, the next one is asked; default 1,000. */
+  readonly answerWithinMs?: number
+  /** How long a read waits, in ms, for copies that are late when no other can answer; default 5,000. */
+  readonly patienceMs?: number
+  /**
+   * How often all copies are asked by a new owner map, at least `ownersMinAgeMs` apart, while none can answer: a
+   * partition that moves has one again soon. Default 1.
+   */
+  readonly attempts?: number
+  /** What an UnavailableError tells the client to wait, in seconds; default 1. */
+  readonly retryAfterSeconds?: number
+}
