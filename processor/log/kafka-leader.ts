@@ -8,6 +8,12 @@ import { KafkaLoad } from './kafka-load.ts'
 import { decodeSubscription, encodeAssignment, type Peer } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 
+/** Of the partitions assigned to `instance`, those that another of the candidates works on. */
+export function movingTo(instance: string, assigned: readonly number[], candidates: readonly Candidate[]): number[] {
+  const others = candidates.filter((other) => other.instance !== instance)
+  return assigned.filter((partition) => others.some(({ active }) => active.includes(partition)))
+}
+
 /**
  * What a member does for the group while it is chosen as its leader: assigns, and asks for a new assignment when that
  * would even the load. Every member measures, as it may be the next one.
@@ -75,7 +81,8 @@ export class KafkaLeader {
     this.#tell(balanced, candidates)
     return candidates.map(({ memberId, instance }) => {
       const { active, standby } = balanced.assigned.get(instance) ?? { active: [], standby: [] }
-      return { memberId, memberAssignment: encodeAssignment(this.#claims.names, { active, standby, peers }) }
+      const moving = movingTo(instance, active, candidates)
+      return { memberId, memberAssignment: encodeAssignment(this.#claims.names, { active, standby, moving, peers }) }
     })
   }
 

@@ -19,6 +19,8 @@ export interface Subscription {
 export interface Assignment {
   readonly active: readonly number[]
   readonly standby: readonly number[]
+  /** Of `active`, what another member of the group still works on. */
+  readonly moving: readonly number[]
   /** Everyone in the group. */
   readonly peers: readonly Peer[]
 }
@@ -54,13 +56,13 @@ export function decodeSubscription(bytes: Buffer): Subscription | undefined {
   }
 }
 
-export function encodeAssignment(names: TopicNames, { active, standby, peers }: Assignment): Buffer {
+export function encodeAssignment(names: TopicNames, { active, standby, moving, peers }: Assignment): Buffer {
   const writer = new WireWriter().int16(VERSION).int32(2)
   writer.string(names.telemetry).int32(active.length)
   for (const partition of active) writer.int32(partition)
   writer.string(names.status).int32(standby.length)
   for (const partition of standby) writer.int32(partition)
-  const userData = Buffer.from(JSON.stringify({ peers }))
+  const userData = Buffer.from(JSON.stringify({ peers, moving }))
   return writer.int32(userData.length).raw(userData).finish()
 }
 
@@ -78,6 +80,7 @@ export function decodeAssignment(names: TopicNames, bytes: Buffer): Assignment {
     )
     userData = reader.bytesOrNull()
   }
-  const peers = userData === null ? [] : (JSON.parse(userData.toString()) as { peers: Peer[] }).peers
-  return { active: topics.get(names.telemetry) ?? [], standby: topics.get(names.status) ?? [], peers }
+  const told: Partial<Pick<Assignment, 'peers' | 'moving'>> = userData === null ? {} : JSON.parse(userData.toString())
+  const { peers = [], moving = [] } = told
+  return { active: topics.get(names.telemetry) ?? [], standby: topics.get(names.status) ?? [], moving, peers }
 }

@@ -4,6 +4,11 @@ import type { KafkaClaim } from './kafka-claim.ts'
 import { pause } from './kafka-cluster.ts'
 import type { Member } from './log.ts'
 
+/**
+ * How long a claim waits for who works on the partition and has been told by the same assignment to end, ms: a batch that
+ * is fenced costs the next owner 100 to 200 ms, for its transaction is aborted, and looked for, and its work is done again.
+ */
+const HAND_OVER_MS = 50
 /** How long a new standby waits for claims that cannot be taken, ms. */
 const STANDBY_PATIENCE_MS = 1000
 
@@ -25,6 +30,8 @@ interface Slot {
   claiming: AbortController | undefined
   /** Aborts the wait of a standby for the claims, when something else is wanted. */
   waiting: AbortController | undefined
+  /** Another member of the group is about to end its work on it. */
+  moving: boolean
   /** The last claim was lost: somebody else may hold the partition by right. */
   doubtful: boolean
   settled: Promise<void>
@@ -50,7 +57,14 @@ export class KafkaRoles {
     this.#member = member
     this.#options = options
     this.#slots = Array.from({ length: partitions }, (_, partition) => {
-      const nothing = { wanted: undefined, role: undefined, claiming: undefined, waiting: undefined, doubtful: false }
+      const nothing = {
+        wanted: undefined,
+        role: undefined,
+        claiming: undefined,
+        waiting: undefined,
+        moving: false,
+        doubtful: false,
+      }
       return { partition, ...nothing, settled: Promise.resolve() }
     })
     // Nobody may be listening any more when a last role fails.
@@ -66,14 +80,18 @@ export class KafkaRoles {
     return this.#slots.filter((slot) => slot.wanted === kind).map(({ partition }) => partition)
   }
 
-  /** Stops what is not in the lists, and begins what is new in them. Roles that stay are not touched. */
-  want(active: readonly number[], standby: readonly number[]): void {
+  /**
+   * Stops what is not in the lists, and begins what is new in them; of `moving` it gives the former owner time to end.
+   * Roles that stay are not touched.
+   */
+  want(active: readonly number[], standby: readonly number[], moving: readonly number[] = []): void {
     for (const slot of this.#slots) {
       const { partition } = slot
       const wanted = active.includes(partition) ? 'active' : standby.includes(partition) ? 'standby' : undefined
       if (wanted === slot.wanted) continue
       slot.wanted = wanted
       slot.doubtful = false
+      slot.moving = moving.includes(partition)
       this.#settle(slot)
     }
   }
@@ -124,6 +142,7 @@ export class KafkaRoles {
     const claiming = new AbortController()
     slot.claiming = claiming
     const { signal } = claiming
+    if (slot.moving) await pause(HAND_OVER_MS, signal)
     while (!signal.aborted) {
       try {
         if (slot.doubtful) {

@@ -132,10 +132,10 @@ export class KafkaSeat {
     const { generationId, memberId } = joined
     const synced = await requests.syncGroup({ groupId: group, generationId, memberId, groupAssignment })
     if (signal.aborted) return
-    const { active, standby, peers } = decodeAssignment(names, synced.memberAssignment)
+    const { active, standby, moving, peers } = decodeAssignment(names, synced.memberAssignment)
     logger.info({ instance: this.#member.instance, generation: generationId, active, standby }, 'partitions assigned')
     this.#metrics.rebalances.observe((performance.now() - started) / 1000)
-    this.#roles.want(active, standby)
+    this.#roles.want(active, standby, moving)
     const others = peers.filter((peer) => peer.memberId !== memberId)
     this.#peers.watch(others)
     void this.#checkName(others)
