@@ -49,7 +49,7 @@ export async function lastResort<T>({
     const found = await Promise.race([first, pause(LOOK_MS)])
     if (found !== undefined) return found
     if (underWay.size === 0) return undefined
-    await Promise.race([first, owners.renew()])
+    owners.hint()
   }
 }
 

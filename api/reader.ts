@@ -257,20 +257,26 @@ export class RoutedReader implements StatusReader {
     if (said === undefined) found = await attempt([known?.active])
     else if (said.answer instanceof TidemarkError) failures.push(said.answer)
     else found = { answer: said.answer, by: said.by }
-    if (found === undefined && !this.#owners.renewable) found = await attempt(known?.standbys ?? [])
+    const isLate = (): boolean => failures.some((failure) => failure instanceof LateError)
+    const last = async (): Promise<Found<T> | undefined> => {
+      const ask = (copy: Owner) => this.#askMember(copy, question, this.#patienceMs)
+      const answered = await lastResort({ partition, owners: this.#owners, ask, failures })
+      known = (await this.#owners.current()).get(partition)
+      return answered
+    }
+    if (found === undefined && (isLate() || !this.#owners.renewable)) found = await attempt(known?.standbys ?? [])
+    // Who is late is asked with patience at once: a new map may be late, too.
+    const wasLate = isLate()
+    if (found === undefined && wasLate) found = await last()
     const { now } = this.#options
     const began = now()
-    for (let i = 0; found === undefined && i < this.#attempts; i++) {
+    for (let i = 0; found === undefined && i < this.#attempts && !(failures.at(-1) instanceof LateError); i++) {
       // While the group does not answer, every map takes its time, and is the old one.
       if (i > 0 && now() - began > this.#answerWithinMs) break
       known = (await this.#owners.renew()).get(partition)
       found = await attempt([known?.active, ...(known?.standbys ?? [])])
     }
-    if (found === undefined && failures.some((failure) => failure instanceof LateError)) {
-      const ask = (copy: Owner) => this.#askMember(copy, question, this.#patienceMs)
-      found = await lastResort({ partition, owners: this.#owners, ask, failures })
-      known = (await this.#owners.current()).get(partition)
-    }
+    if (found === undefined && !wasLate && isLate()) found = await last()
     if (found === undefined) throw this.#unavailable(partition, failures)
     const byOwner = found.by.endpoint === known?.active?.endpoint
     const answer = byOwner ? found.answer : ofStandby(found.answer, dated)
