@@ -146,7 +146,7 @@ export class Processor implements Member, AsyncDisposable {
 
   /** What is here from before is a warm copy too: `positions` tells of it. */
   async #openCopies(): Promise<void> {
-    for (const partition of await this.#stores.partitions()) await this.#copy(partition)
+    await Promise.all((await this.#stores.partitions()).map((partition) => this.#copy(partition)))
   }
 
   async #copy(partition: number): Promise<PartitionCopy> {

@@ -1,7 +1,7 @@
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { Owner, OwnerMap } from '../contract/query.ts'
 import type { DescribedGroup } from './kafka-broker.ts'
-import { type ClaimContext, connectLanes } from './kafka-claim-context.ts'
+import type { ClaimContext } from './kafka-claim-context.ts'
 import { GROUP_COORDINATOR, pause, typeOf } from './kafka-cluster.ts'
 import { decodeAssignment, decodeSubscription } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
@@ -30,13 +30,13 @@ export class KafkaGroup {
 
   async join(member: Member, signal: AbortSignal): Promise<void> {
     const stop = AbortSignal.any([signal, this.#closing.signal])
-    if (!stop.aborted) {
-      this.#connect()
-      await this.#evictDead(member)
-    }
     const seat = new KafkaSeat(this.#claims, member, this.#options, this.#metrics, (memberId) =>
       this.#suspect(memberId),
     )
+    if (!stop.aborted) {
+      seat.connect()
+      await this.#evictDead(member)
+    }
     this.#seats.add(seat)
     try {
       await seat.run(stop)
@@ -44,13 +44,6 @@ export class KafkaGroup {
     } finally {
       this.#seats.delete(seat)
     }
-  }
-
-  /** The connections of claims are made while the group is asked. */
-  #connect(): void {
-    connectLanes(this.#claims).catch((error: unknown) => {
-      this.#options.logger.debug({ err: error }, 'a connection could not be made; it is made when it is needed')
-    })
   }
 
   async owners(): Promise<OwnerMap> {

@@ -2,7 +2,7 @@ import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { BrokerRequests } from './kafka-broker.ts'
 import { KafkaClaim } from './kafka-claim.ts'
-import type { ClaimContext } from './kafka-claim-context.ts'
+import { type ClaimContext, connectLanes } from './kafka-claim-context.ts'
 import { asTidemark, GROUP_COORDINATOR, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
 import { KafkaLeader } from './kafka-leader.ts'
 import { decodeAssignment, encodeSubscription, type Peer, type Subscription } from './kafka-membership.ts'
@@ -77,6 +77,17 @@ export class KafkaSeat {
     })
   }
 
+  /** Makes the connection to the group's coordinator, which `run` will ask for. */
+  connect(): void {
+    this.#prepare(this.#cluster.coordinator(this.#lane, GROUP_COORDINATOR, this.#claims.group))
+  }
+
+  #prepare(connecting: Promise<unknown>): void {
+    connecting.catch((error: unknown) => {
+      this.#options.logger.debug({ err: error }, 'a connection could not be made; it is made when it is needed')
+    })
+  }
+
   /** Takes part until `signal` aborts; then, and when it rejects, all roles have ended and the group knows. */
   async run(signal: AbortSignal): Promise<void> {
     const stop = new AbortController()
@@ -116,13 +127,16 @@ export class KafkaSeat {
     const { sessionTimeoutMs, logger } = this.#options
     const started = performance.now()
     const { requests } = await this.#cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
-    const joined = await requests.joinGroup({
+    const joining = requests.joinGroup({
       groupId: group,
       sessionTimeout: sessionTimeoutMs,
       rebalanceTimeout: sessionTimeoutMs,
       memberId: this.memberId,
       groupProtocols: [{ name: PROTOCOL, metadata: encodeSubscription(names, this.#subscription()) }],
     })
+    // Until the others have heard of it there is time for what claims will ask for.
+    if (this.#generation < 0) this.#prepare(connectLanes(this.#claims))
+    const joined = await joining
     this.memberId = joined.memberId
     this.#generation = joined.generationId
     if (signal.aborted) return
