@@ -2,6 +2,7 @@ import { type Random, seededRandom } from '../random.ts'
 import { pause } from '../schedule.ts'
 import { readApi } from './copies.ts'
 import type { Vocabulary } from './drills.ts'
+import type { Engine } from './engine.ts'
 import type { Mark, Recorder } from './journal.ts'
 import type { Observer } from './observer.ts'
 import type { DrillOptions } from './options.ts'
@@ -143,6 +144,21 @@ export class Director implements Vocabulary {
       }
       return undefined
     })
+  }
+
+  /** Of the telemetry partitions, as soon as they can be had; undefined where only the owners can tell. */
+  async ends(engine: Pick<Engine, 'ends'>): Promise<readonly number[] | undefined> {
+    const { signal, options } = this.#parts
+    const deadline = performance.now() + options.patience * 1000
+    for (;;) {
+      try {
+        return await engine.ends()
+      } catch (error) {
+        signal.throwIfAborted()
+        if (performance.now() > deadline) throw new Unrest(`the ends of the log: ${oneLine(error)}`, { cause: error })
+        await pause(LOOK_MS, signal)
+      }
+    }
   }
 
   /** Until the API shows every message acknowledged. */

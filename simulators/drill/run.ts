@@ -163,13 +163,12 @@ async function run(parts: RunParts, stopOthers: () => Promise<void>): Promise<Co
 
 /** Until all that was sent is acknowledged, and applied everywhere. Rejects with Unrest when it does not come to that. */
 async function rest(traffic: Traffic, director: Director, engine: Engine, patienceMs: number): Promise<void> {
-  let ends: readonly number[] | undefined
   try {
     await traffic.stop(patienceMs)
-    ends = await engine.ends()
   } catch (error) {
     throw new Unrest(oneLine(error), { cause: error })
   }
+  const ends = await director.ends(engine)
   if (ends === undefined) await director.applied(engine.stage.api)
   await director.quiet(ends)
 }
