@@ -45,9 +45,15 @@ export class EmbeddedEngine implements Engine {
     const looks = new Looks()
     const answers = await looks.at('the answers of the API', () => readApi(this.stage.api, ids))
     // A stop in order would tell of every device that it is gone, after the answers were taken.
-    if (this.stage.left.length > 0) await looks.at('the process, to end it', () => this.stage.kill())
+    const runs = this.stage.left.length > 0
+    if (runs) await looks.at('the process, to end it', () => this.stage.kill())
     const read = await looks.at('the log', () => this.#read(prefix, samples))
-    return { answers, log: read?.log, copies: read?.copies, missing: looks.missing }
+    const copies = await looks.at('the stores', async () => {
+      // One that ended amid its work may have committed what its stores were still to get.
+      if (!runs) throw new Error('the process ended before it came to rest')
+      return read?.copies
+    })
+    return { answers, log: read?.log, copies, missing: looks.missing }
   }
 
   async #read(prefix: string, samples: GatherOptions['samples']): Promise<{ log: LogReading; copies: CopyReading[] }> {
