@@ -6,6 +6,7 @@ export type RocksErrorCode =
   | 'LEVEL_IO_ERROR'
   | 'LEVEL_NOT_FOUND'
   | 'LEVEL_ALREADY_EXISTS'
+  | 'LEVEL_READ_ONLY'
   | 'LEVEL_ROCKSDB_ERROR'
 
 /** An error of RocksDB or of the file system under it. The native error is the cause. */
@@ -47,6 +48,7 @@ function innermost(thrown: unknown): unknown {
 function codeOf(native: string, text: string): RocksErrorCode {
   if (native === 'ENOSPC' || /no space left|disk quota|space limit/i.test(text)) return 'LEVEL_NO_SPACE'
   if (LOCKED.test(text)) return 'LEVEL_LOCKED'
+  if (/read only mode/i.test(text)) return 'LEVEL_READ_ONLY'
   if (/^while /i.test(text)) return 'LEVEL_IO_ERROR'
   if (CORRUPTED.test(text)) return 'LEVEL_CORRUPTION'
   if (native === 'EIO' || native === 'EROFS') return 'LEVEL_IO_ERROR'

@@ -1,4 +1,4 @@
-import { access, mkdir, stat } from 'node:fs/promises'
+import { access, mkdir, readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { RocksLevelError } from './errors.ts'
 
@@ -22,6 +22,13 @@ export function holdsDatabase(path: string): Promise<boolean> {
     () => true,
     () => false,
   )
+}
+
+/** Changes whenever table files or logs come and go: every such change is appended to the manifest before any is removed. */
+export async function manifestOf(path: string): Promise<string> {
+  const name = (await readFile(join(path, 'CURRENT'), 'utf8')).trim()
+  const { size } = await stat(join(path, name))
+  return `${name}:${size}`
 }
 
 async function makeWithParents(path: string): Promise<void> {

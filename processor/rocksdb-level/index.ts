@@ -8,6 +8,7 @@ import { describeHolder, writeOwner } from './lock.ts'
 import { bytes, Native, type NativeDb } from './native.ts'
 import { type RocksLevelOptions, type RocksOpenOptions, toNativeOptions } from './options.ts'
 import { isEmpty, type RangeBounds, successor, toRange } from './range.ts'
+import { openReadOnly } from './read-only.ts'
 import { RocksSnapshot } from './snapshot.ts'
 
 export { type RocksErrorCode, RocksLevelError } from './errors.ts'
@@ -28,6 +29,7 @@ const CLEAR_CHUNK = 1000
 export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLevel<Buffer, KDefault, VDefault> {
   readonly location: string
   #native: NativeDb | null = null
+  #readOnly = false
 
   constructor(location: string, options?: RocksLevelOptions<KDefault, VDefault>) {
     if (typeof location !== 'string' || location === '') {
@@ -57,8 +59,14 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     if (exists && options.errorIfExists === true) {
       throw new RocksLevelError('LEVEL_ALREADY_EXISTS', `The database ${path} exists (errorIfExists is true)`)
     }
-    if (!exists && options.createIfMissing === false) {
-      throw new RocksLevelError('LEVEL_NOT_FOUND', `The database ${path} does not exist (createIfMissing is false)`)
+    if (!exists && (native.readOnly || !native.createIfMissing)) {
+      const why = native.readOnly ? 'readOnly is true' : 'createIfMissing is false'
+      throw new RocksLevelError('LEVEL_NOT_FOUND', `The database ${path} does not exist (${why})`)
+    }
+    if (native.readOnly) {
+      this.#native = await openReadOnly(path, native)
+      this.#readOnly = true
+      return
     }
     if (!exists) await makeFolder(path)
 
@@ -78,6 +86,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
   async _close(): Promise<void> {
     const native = this.#native
     this.#native = null
+    if (this.#readOnly) return native?.close()
     // Opening reads what is only in the write-ahead log; without it, it takes milliseconds. On a full disk it stays there.
     await native?.flush().catch(() => undefined)
     await native?.close()

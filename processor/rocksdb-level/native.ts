@@ -63,6 +63,7 @@ export interface NativeIterator {
 }
 
 export interface NativeOptions {
+  readOnly: boolean
   createIfMissing: boolean
   maxBackgroundJobs: number
   bytesPerSync: number

@@ -29,6 +29,12 @@ export interface RocksOptions {
   useDirectReads?: boolean | undefined
   /** Flush and compact with O_DIRECT. Default false. */
   useDirectIOForFlushAndCompaction?: boolean | undefined
+  /**
+   * Shows what the folder held when it was opened, to any number of readers beside the one that writes; what is written
+   * later is not seen. Nothing is locked, table files are kept open (`maxOpenFiles` is not heeded) though the writer may
+   * remove them, and what stands in the write-ahead log is read into memory. Default false.
+   */
+  readOnly?: boolean | undefined
 }
 
 export interface RocksLevelOptions<K, V> extends AbstractDatabaseOptions<K, V>, RocksOptions {}
@@ -42,12 +48,14 @@ export interface RocksOpenOptions extends RocksOptions {
 export function toNativeOptions(options: RocksOpenOptions): NativeOptions {
   const bits = number('bloomFilterBitsPerKey', options.bloomFilterBitsPerKey ?? 10, 0)
 
+  const readOnly = options.readOnly === true
   return {
-    createIfMissing: options.createIfMissing !== false,
+    readOnly,
+    createIfMissing: options.createIfMissing !== false && !readOnly,
     writeBufferSize: integer('writeBufferSize', options.writeBufferSize ?? 16 * MIB, 64 * 1024),
     maxWriteBufferNumber: integer('maxWriteBufferNumber', options.maxWriteBufferNumber ?? 3, 2),
     maxBackgroundJobs: integer('maxBackgroundJobs', options.maxBackgroundJobs ?? 2, 1),
-    maxOpenFiles: integer('maxOpenFiles', options.maxOpenFiles ?? 512, -1),
+    maxOpenFiles: readOnly ? -1 : integer('maxOpenFiles', options.maxOpenFiles ?? 512, -1),
     maxFileOpeningThreads: integer('maxFileOpeningThreads', options.maxFileOpeningThreads ?? 4, 1),
     blockCache: options.blockCache !== false,
     // RocksDB refuses to cache these without a cache.
