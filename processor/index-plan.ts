@@ -48,7 +48,7 @@ export const MAX_GATHERED = 8192
 /** Entries that are gathered for a page, however soon a scan may find it: matches may lie far behind. */
 const MAX_GATHERED_FOR_PAGE = 512
 /** Entries that are walked beside each other. */
-const MAX_WALKED = 8
+const MAX_WALKED = 16
 /** The share of the devices that an equality of which nothing is known may have. */
 const GUESS = 1 / 64
 /** `field:value` of values that are too many to be counted. */
@@ -94,10 +94,9 @@ class Estimates {
     this.devices = devices
   }
 
-  /** Of all states. */
-  ofAttribute(group: string, what: string): number | undefined {
+  ofAttribute(group: string, what: string, states: readonly string[]): number | undefined {
     const all = this.counts.all(group)
-    return all === undefined ? undefined : sum(STATES.map((state) => all.get(countOf(what, state)) ?? 0))
+    return all === undefined ? undefined : sum(states.map((state) => all.get(countOf(what, state)) ?? 0))
   }
 
   leftOut(what: 'odd' | 'wide'): number {
@@ -105,20 +104,21 @@ class Estimates {
   }
 }
 
-/** Undefined: the index does not help. */
-function lookUp(node: QueryNode, estimates: Estimates): Lookup | undefined {
-  const states = statesOf(node)
-  if (states !== undefined) return ofStates(states, estimates)
+/** `states`: in which alone the devices are wanted. Undefined: the index does not help. */
+function lookUp(node: QueryNode, estimates: Estimates, states: readonly string[] = STATES): Lookup | undefined {
+  const known = statesOf(node)
+  if (known !== undefined) return ofStates(common(known, states), estimates)
   switch (node.kind) {
     case 'all':
     case 'not':
       return undefined
     case 'and': {
-      const found = node.nodes.map((part) => lookUp(part, estimates)).filter((one) => one !== undefined)
+      const narrowed = node.nodes.reduce((left, part) => common(left, statesOf(part) ?? left), states)
+      const found = node.nodes.map((part) => lookUp(part, estimates, narrowed)).filter((one) => one !== undefined)
       return found.sort((a, b) => a.estimate - b.estimate)[0]
     }
     case 'or': {
-      const found = node.nodes.map((part) => lookUp(part, estimates))
+      const found = node.nodes.map((part) => lookUp(part, estimates, states))
       return found.every((one) => one !== undefined) ? together(found) : undefined
     }
     case 'equals':
@@ -129,7 +129,11 @@ function lookUp(node: QueryNode, estimates: Estimates): Lookup | undefined {
   }
   if (node.field.name === 'lastSeenAt') return seen(node, estimates)
   if (node.field.kind !== 'attribute' || node.field.path.includes('.')) return undefined
-  return ofAttribute(attributeGroup(node.field.path), node, estimates)
+  return ofAttribute(attributeGroup(node.field.path), node, states, estimates)
+}
+
+function common(a: readonly string[], b: readonly string[]): readonly string[] {
+  return a.filter((state) => b.includes(state))
 }
 
 function together(parts: readonly Lookup[]): Lookup {
@@ -165,21 +169,39 @@ function rangeOf(entry: string): EntryRange {
   return { from: `${entry}\0`, to: `${entry}\x01` }
 }
 
-function ofAttribute(group: string, node: Condition, estimates: Estimates): Lookup | undefined {
-  const found = attributeLookup(group, node, estimates)
+function ofAttribute(
+  group: string,
+  node: Condition,
+  states: readonly string[],
+  estimates: Estimates,
+): Lookup | undefined {
+  const found = attributeLookup(group, node, states, estimates)
   return found === undefined ? undefined : withLeftOut(found, 'wide', estimates)
 }
 
-function attributeLookup(group: string, node: Condition, estimates: Estimates): Lookup | undefined {
+function attributeLookup(
+  group: string,
+  node: Condition,
+  states: readonly string[],
+  estimates: Estimates,
+): Lookup | undefined {
   const { devices } = estimates
   const unknown = estimates.counts.all(group) === undefined
   if (node.kind === 'equals') {
     const scalar = scalarOf(node.value)
     const values: Json[] = scalar === undefined ? [textFor(node.field, node.value)] : [node.value.text, scalar]
-    const estimate = unknown ? devices * GUESS_OF_MANY : sum(values.map((value) => estimateOf(group, value, estimates)))
-    return { ranges: values.map((value) => rangeOf(attributeEntry(group, value))), walkable: true, estimate }
+    const estimate = unknown
+      ? devices * GUESS_OF_MANY
+      : sum(values.map((value) => estimateOf(group, value, states, estimates)))
+    const ranges = values.flatMap((value) =>
+      states
+        .filter((state) => mayHave(group, value, state, estimates))
+        .map((state) => rangeOf(attributeEntry(group, value, state))),
+    )
+    return { ranges, walkable: true, estimate }
   }
-  const present = estimates.ofAttribute(group, PRESENT)
+  // The entries of all states lie between each other.
+  const present = estimates.ofAttribute(group, PRESENT, STATES)
   if (node.kind === 'exists') {
     return { ranges: [within(`${group}\0`)], walkable: false, estimate: present ?? devices }
   }
@@ -190,8 +212,17 @@ function attributeLookup(group: string, node: Condition, estimates: Estimates): 
   return { ranges: [within(prefix)], walkable: false, estimate }
 }
 
-function estimateOf(group: string, value: Json, estimates: Estimates): number {
-  return estimates.ofAttribute(group, valueCount(value) ?? UNCOUNTED) ?? estimates.devices
+function estimateOf(group: string, value: Json, states: readonly string[], estimates: Estimates): number {
+  return estimates.ofAttribute(group, valueCount(value) ?? UNCOUNTED, states) ?? estimates.devices
+}
+
+/** Whether an entry may have devices: what stands in a list beside what is not counted is not counted either. */
+function mayHave(group: string, value: Json, state: string, { counts }: Estimates): boolean {
+  const all = counts.all(group)
+  const count = valueCount(value)
+  return (
+    all === undefined || count === undefined || all.has(countOf(count, state)) || all.has(countOf(UNCOUNTED, state))
+  )
 }
 
 /** Counts of values whose entries begin with `prefix`, and all that are not counted by value. */

@@ -9,7 +9,7 @@ import { StoredFields } from './stored-fields.ts'
  */
 
 /** Raised whenever other entries or counts come of the same status: a store of another version builds its index anew. */
-export const INDEX_VERSION = 2
+export const INDEX_VERSION = 3
 
 /** What is indexed of a status. A status of another writer may hold anything in its place. */
 export interface Indexed {
@@ -67,14 +67,19 @@ export function attributeGroup(name: string): string {
   return `a${JSON.stringify(name)}`
 }
 
-export function attributeEntry(group: string, value: Json): string {
+/** Of a value and a state: what is asked of an attribute is often asked of the devices in a state. */
+export function attributeEntry(group: string, value: Json, state: string): string {
+  return `${beginning(group, value)}\0${state}`
+}
+
+function beginning(group: string, value: Json): string {
   return `${group}\0${valueText(value).slice(0, MAX_VALUE)}`
 }
 
 /** What entries of texts that begin with `text` begin with, as far as it is plain: it may be that of others too. */
 export function attributePrefix(group: string, text: string): string {
   const [plain] = /^[ -~]*/.exec(text) as RegExpExecArray
-  return attributeEntry(group, plain)
+  return beginning(group, plain)
 }
 
 /** What has no entry by its value: objects, and lists without elements. */
@@ -164,7 +169,7 @@ export function reindex({ deviceId, before, after }: Move, sink: IndexSink): voi
     if (to.odd) enter(ODD, LEFT_OUT_COUNTS, 'odd', deviceId, sink)
   }
   moveSeen(from.seen, to.seen, deviceId, sink)
-  // Attributes are counted by state.
+  // Attributes have their entries, and are counted, by state.
   if (before?.attributes === after?.attributes && from.state === to.state && from.odd === to.odd) return
   moveAttributes(attributesOf(before, from), attributesOf(after, to), from.state, to.state, deviceId, sink)
 }
@@ -226,13 +231,13 @@ function moveAttributes(
   for (const [group, what] of to.counts) sink.count(group, countOf(what, toState as string), 1)
 }
 
-function attributesOf(indexed: Indexed | undefined, { odd }: Placed): AttributePlaces {
+function attributesOf(indexed: Indexed | undefined, { state }: Placed): AttributePlaces {
   if (indexed === undefined) return NO_ATTRIBUTES
-  if (odd) return ODD_ATTRIBUTES
-  return indexed.attributes === undefined ? NO_ATTRIBUTES : placesOf(indexed.attributes as JsonObject)
+  if (state === undefined) return ODD_ATTRIBUTES
+  return indexed.attributes === undefined ? NO_ATTRIBUTES : placesOf(indexed.attributes as JsonObject, state)
 }
 
-function placesOf(attributes: JsonObject): AttributePlaces {
+function placesOf(attributes: JsonObject, state: string): AttributePlaces {
   const names = Object.keys(attributes)
   if (names.length > MAX_ATTRIBUTES) return ODD_ATTRIBUTES
   const entries = new Set<string>()
@@ -246,7 +251,7 @@ function placesOf(attributes: JsonObject): AttributePlaces {
     const counted = new Set<string>()
     for (const element of elements) {
       const isScalar = typeof element !== 'object' || element === null
-      entries.add(isScalar ? attributeEntry(group, element) : `${group}\0${OTHER}`)
+      entries.add(isScalar ? attributeEntry(group, element, state) : `${group}\0${OTHER}\0${state}`)
       // An empty list is a value of its own to who counts.
       const what = isScalar || (element === value && Array.isArray(value)) ? valueCount(element) : undefined
       counted.add(what ?? UNCOUNTED)
