@@ -5,6 +5,10 @@ import type { Place, Selection } from '../processor/contract/search.ts'
 import { StoredFields } from '../processor/contract/stored-fields.ts'
 import { Summary } from '../processor/contract/summary.ts'
 
+/** What is asked of a reader here. */
+type SearchReader = Pick<StatusReader, 'partitionCount' | 'search'>
+type SummaryReader = Pick<StatusReader, 'partitionCount' | 'summarize'>
+
 export interface FoundDevice extends Answer, Place {
   readonly status: Uint8Array
 }
@@ -26,7 +30,7 @@ export interface SearchOptions extends Selection {
 }
 
 /** The devices of all partitions that satisfy the query, in order. Rejects when a partition cannot answer. */
-export async function searchFleet(reader: StatusReader, options: SearchOptions): Promise<FoundPage> {
+export async function searchFleet(reader: SearchReader, options: SearchOptions): Promise<FoundPage> {
   const { order, limit } = options
   // What is not kept in the order is examined anew for every question: each partition then gives all that may be needed.
   const inOrder = order.field.name === 'deviceId'
@@ -85,7 +89,7 @@ function compare(descending: boolean, a: Place, b: Place): number {
 
 /** What one partition has found and not yet given. */
 class Lane {
-  readonly #reader: StatusReader
+  readonly #reader: SearchReader
   readonly #partition: number
   readonly #options: SearchOptions
   readonly #fields: StoredFields
@@ -98,7 +102,7 @@ class Lane {
   /** In the order of the ids: it was examined up to here. */
   reached: string | undefined
 
-  constructor(reader: StatusReader, partition: number, options: SearchOptions) {
+  constructor(reader: SearchReader, partition: number, options: SearchOptions) {
     this.#reader = reader
     this.#partition = partition
     this.#options = options
@@ -126,9 +130,17 @@ class Lane {
     let items: FoundDevice[] = []
     let more = false
     let bound: Place | undefined
+    let reached: number | undefined
     for (let from: string | undefined; !this.#ended && !this.cut; ) {
-      const question = { partition: this.#partition, query, within, order, after: this.#after, from, limit: wanted }
-      const slice = await this.#reader.search(question)
+      const place = { after: this.#after, from, reached }
+      const slice = await this.#reader.search({
+        partition: this.#partition,
+        query,
+        within,
+        order,
+        ...place,
+        limit: wanted,
+      })
       const found = slice.items.map(({ deviceId, status }) => this.#found(deviceId, status, slice.freshness))
       items = merge(items, found, order.descending)
       // What this slice left out comes after its last: nothing found beyond that can be told yet.
@@ -143,6 +155,7 @@ class Lane {
       }
       if (slice.settled && items.length >= wanted) break
       from = slice.next
+      reached ??= slice.freshness.changelog
       if (!isOver()) continue
       this.cut = true
       this.reached = from
@@ -182,16 +195,18 @@ export interface FleetSummary {
 }
 
 /** The devices of all partitions that satisfy the query, counted. Rejects when a partition cannot answer. */
-export async function summarizeFleet(reader: StatusReader, options: SummaryOptions): Promise<FleetSummary> {
+export async function summarizeFleet(reader: SummaryReader, options: SummaryOptions): Promise<FleetSummary> {
   const { isOver, ...question } = options
   const summary = new Summary(options.metrics.length)
   let complete = true
   const one = async (partition: number): Promise<Freshness> => {
+    let reached: number | undefined
     for (let from: string | undefined; ; ) {
-      const slice = await reader.summarize({ ...question, partition, from })
+      const slice = await reader.summarize({ ...question, partition, from, reached })
       summary.merge(slice.summary)
       if (slice.next === undefined) return slice.freshness
       from = slice.next
+      reached ??= slice.freshness.changelog
       if (!isOver()) continue
       complete = false
       return slice.freshness

@@ -41,6 +41,8 @@ export class IndexScan implements Source {
     this.#ahead.begin()
   }
 
+  async close(): Promise<void> {}
+
   async #read(): Promise<Entry[] | undefined> {
     const ids = await this.#candidates.next(this.#size)
     if (ids === undefined) return undefined

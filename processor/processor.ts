@@ -14,6 +14,7 @@ import { ProcessorMetrics } from './metrics.ts'
 import { Precedence } from './precedence.ts'
 import { StoreReader } from './query.ts'
 import type { PartitionCopy, Role, RoleContext } from './role.ts'
+import { ScanThreads } from './scan-threads.ts'
 import { Searcher } from './search.ts'
 import { Standby } from './standby.ts'
 import { StatusCache } from './store/cache.ts'
@@ -53,19 +54,23 @@ export class Processor implements Member, AsyncDisposable {
   readonly #context: RoleContext
   readonly #stores: LevelStores
   readonly #builder: IndexBuilder
+  readonly #scans: ScanThreads | undefined
   /** Kept open from role to role, so that a standby's copy is the owner's. */
   readonly #copies = new Map<number, PartitionCopy>()
   readonly #roles = new Map<number, Role>()
 
   private constructor(options: ProcessorOptions, stores: LevelStores) {
-    const { instance, endpoint, log, logger, registry, now, sleep = pause } = options
+    const { instance, endpoint, log, folder, database, logger, registry, now, sleep = pause } = options
     const limits = { ...DEFAULT_LIMITS, ...options.limits }
     this.instance = instance
     this.endpoint = endpoint
     this.#stores = stores
     const turns = new Turns()
     const texts = new TextCache({ maxEntries: limits.cacheEntries, maxBytes: limits.textBytes })
-    this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher: new Searcher(turns, now) })
+    // Only a database in a folder can be opened a second time.
+    if (database === undefined) this.#scans = new ScanThreads({ folder, logger })
+    const searcher = new Searcher(turns, now, { scans: this.#scans })
+    this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher })
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
     const precedence = new Precedence(sleep)
@@ -161,6 +166,7 @@ export class Processor implements Member, AsyncDisposable {
 
   /** Closes the stores; `run` must have ended. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#scans?.[Symbol.asyncDispose]()
     await this.#builder[Symbol.asyncDispose]()
     await this.#stores[Symbol.asyncDispose]()
   }

@@ -1,4 +1,5 @@
-import type { StateStore } from './store/store.ts'
+import type { Exclusive } from './store/exclusive.ts'
+import type { EntryCursor, StateStore, Way } from './store/store.ts'
 
 /** Device ids from `from` up to, not with, `to`. */
 export interface IdRange {
@@ -18,10 +19,27 @@ export const READ_BYTES = 1024 * 1024
 
 /** Gives devices in one order, chunk by chunk. */
 export interface Source {
+  /** So many devices are examined at most; undefined: all. */
+  readonly most?: number | undefined
   /** Undefined at the end. */
   next(): Promise<readonly Entry[] | undefined>
   /** Begins to read what `next` will give. */
   readAhead(): void
+  close(): Promise<void>
+}
+
+export interface ScanOptions {
+  readonly backwards?: boolean
+  /** Entries of one read; there are fewer when they are large. */
+  readonly maxRead: number
+  /** Entries of the first read. */
+  readonly first?: number | undefined
+  /** As Source has it. */
+  readonly most?: number | undefined
+  /** So many entries are asked for in all, unless some do not fit. */
+  readonly limit?: number | undefined
+  /** Of all scans of the event loop: what a read brings is made into objects in one go. */
+  readonly reading: Exclusive
 }
 
 /** One read that may be begun before it is asked for. A failure is told to who asks. */
@@ -49,60 +67,60 @@ export class ReadAhead<T> {
 /** Reads the devices of some ranges, in the order of their ids, chunk by chunk; the next while one is looked at. */
 export class Scan implements Source {
   readonly #store: Pick<StateStore, 'between'>
-  readonly #backwards: boolean
   readonly #ranges: IdRange[]
+  readonly #way: Way
   readonly #maxRead: number
+  readonly #reading: Exclusive
+  readonly most: number | undefined
+  #cursor: EntryCursor | undefined
+  #closed = false
   #size: number
   readonly #ahead = new ReadAhead(() => this.#read())
 
-  /**
-   * `ranges`: ascending, apart. `maxRead`: entries of one read; there are fewer when they are large. `first`: of the first
-   * read.
-   */
+  /** `ranges`: ascending, apart. */
   constructor(
     store: Pick<StateStore, 'between'>,
     ranges: readonly IdRange[],
-    {
-      backwards = false,
-      maxRead,
-      first = FIRST_READ,
-    }: { readonly backwards?: boolean; readonly maxRead: number; readonly first?: number | undefined },
+    { backwards = false, maxRead, first = FIRST_READ, most, limit = most, reading }: ScanOptions,
   ) {
     this.#store = store
-    this.#backwards = backwards
     this.#ranges = backwards ? ranges.toReversed() : [...ranges]
+    this.#way = { backwards, limit }
     this.#maxRead = maxRead
+    this.#reading = reading
+    this.most = most
     this.#size = Math.min(first, maxRead)
   }
 
   async next(): Promise<readonly Entry[] | undefined> {
-    for (;;) {
-      const range = this.#ranges[0]
-      if (range === undefined) return undefined
-      const size = this.#size
-      const entries = await this.#ahead.take()
-      const last = entries.at(-1)
-      if (last === undefined) {
-        this.#ranges.shift()
-        continue
-      }
-      const rest = this.#backwards ? { from: range.from, to: last[0] } : { from: `${last[0]}\0`, to: range.to }
-      if (entries.length < size) this.#ranges.shift()
-      else this.#ranges[0] = rest
-      let bytes = 0
-      for (const [, status] of entries) bytes += status.byteLength
-      this.#size = Math.max(1, Math.min(this.#maxRead, Math.floor((READ_BYTES * entries.length) / bytes)))
-      return entries
-    }
+    const entries = await this.#ahead.take()
+    if (entries === undefined) return undefined
+    let bytes = 0
+    for (const [, status] of entries) bytes += status.byteLength
+    this.#size = Math.max(1, Math.min(this.#maxRead, Math.floor((READ_BYTES * entries.length) / bytes)))
+    return entries
   }
 
   readAhead(): void {
     if (this.#ranges.length > 0) this.#ahead.begin()
   }
 
-  #read(): Promise<Entry[]> {
-    const { from, to } = this.#ranges[0] as IdRange
-    return this.#store.between(from, to, this.#size, this.#backwards)
+  async #read(): Promise<Entry[] | undefined> {
+    for (;;) {
+      const range = this.#ranges[0]
+      if (range === undefined || this.#closed) return undefined
+      const cursor = (this.#cursor ??= this.#store.between(range.from, range.to, this.#way))
+      const entries = await this.#reading.run(() => cursor.next(this.#size))
+      if (entries.length > 0) return entries
+      this.#cursor = undefined
+      this.#ranges.shift()
+      await cursor.close()
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await this.#cursor?.close()
   }
 }
 

@@ -1,5 +1,6 @@
 import { compareInOrder, type SortKey, sortKey } from './contract/order.ts'
 import { MAX_ANSWER_BYTES } from './contract/query-wire.ts'
+import type { Offset } from './contract/record.ts'
 import type { Place, SearchQuestion, SearchSlice, Selection, SummaryQuestion, SummarySlice } from './contract/search.ts'
 import { literalPrefix, Matcher } from './contract/search-match.ts'
 import type { Query, QueryNode } from './contract/search-query.ts'
@@ -19,17 +20,29 @@ const SLICE_MS = 250
 /** Devices of one read: making objects of them takes about 3 ms. */
 const MAX_READ = 512
 
+/** Devices that a scan examines on the event loop, about 3 ms, before it goes on elsewhere: a page is mostly found by then. */
+const MAX_SCANNED_HERE = 512
+
 /** What a search needs of a store. */
-type Searched = Pick<StateStore, 'between' | 'getMany' | 'count' | 'index'>
+type Searched = Pick<StateStore, 'between' | 'getMany' | 'count' | 'index' | 'checkpoint'>
 
 export interface SearcherOptions {
   /** Devices read of the store at once. */
   readonly maxRead?: number
   /** What a candidate of an index costs, see `planIndex`. */
   readonly candidateCost?: number
+  /** Where scans that are long go on; without it, they go on here. */
+  readonly scans?: Scans | undefined
 }
 
-type Unmarked<T> = Omit<T, 'freshness'>
+export type FoundSlice = Omit<SearchSlice, 'freshness'>
+export type SummedSlice = Omit<SummarySlice, 'freshness'>
+
+/** Scans the same stores as they are once they hold the changelog up to `reached`. Rejects as a store does. */
+export interface Scans {
+  search(question: SearchQuestion, reached: Offset): Promise<FoundSlice>
+  summarize(question: SummaryQuestion, reached: Offset): Promise<SummedSlice>
+}
 
 /** Answers questions about many devices from a store, slice by slice, so that the event loop stays free for others. */
 export class Searcher {
@@ -42,31 +55,34 @@ export class Searcher {
   readonly #reading = new Exclusive()
   readonly #maxRead: number
   readonly #candidateCost: number
+  readonly #scans: Scans | undefined
 
   /** `now`: ms. */
   constructor(
     turns: Turns,
     now: () => number,
-    { maxRead = MAX_READ, candidateCost = CANDIDATE_COST }: SearcherOptions = {},
+    { maxRead = MAX_READ, candidateCost = CANDIDATE_COST, scans }: SearcherOptions = {},
   ) {
     this.#turns = turns
     this.#now = now
     this.#maxRead = maxRead
     this.#candidateCost = candidateCost
+    this.#scans = scans
   }
 
-  async search(store: Searched, question: SearchQuestion): Promise<Unmarked<SearchSlice>> {
-    const { order, after, from, query } = question
+  async search(store: Searched, question: SearchQuestion): Promise<FoundSlice> {
+    const { order, after, from, limit } = question
     const { field, descending } = order
+    const inOrder = field.name === 'deviceId'
     let ranges = idRanges(question)
-    if (from !== undefined) ranges = beyond(ranges, from, descending && field.name === 'deviceId')
-    if (field.name !== 'deviceId') return this.#best(question, await this.#source(store, query, ranges, {}))
-    if (after !== undefined) ranges = beyond(ranges, after.deviceId, descending)
-    const { limit } = question
-    return this.#inOrder(question, await this.#source(store, query, ranges, { backwards: descending, limit }))
+    if (from !== undefined) ranges = beyond(ranges, from, descending && inOrder)
+    if (inOrder && after !== undefined) ranges = beyond(ranges, after.deviceId, descending)
+    const source = await this.#source(store, question, ranges, inOrder ? { backwards: descending, limit } : {})
+    if (source === undefined) return (this.#scans as Scans).search(question, reachedBy(store, question))
+    return inOrder ? this.#inOrder(question, source) : this.#best(question, source)
   }
 
-  async summarize(store: Searched, question: SummaryQuestion): Promise<Unmarked<SummarySlice>> {
+  async summarize(store: Searched, question: SummaryQuestion): Promise<SummedSlice> {
     const { query, by, metrics, within, from } = question
     const summary = new Summary(metrics.length)
     const everything = query.root.kind === 'all' && within === undefined && by.length === 0 && metrics.length === 0
@@ -83,7 +99,9 @@ export class Searcher {
     const fields = new StoredFields([...matcher.fields, ...by, ...metrics])
     const byAt = matcher.fields.length
     const metricsAt = byAt + by.length
-    const next = await this.#examine(await this.#source(store, query, ranges, {}), (_, status) => {
+    const source = await this.#source(store, question, ranges, {})
+    if (source === undefined) return (this.#scans as Scans).summarize(question, reachedBy(store, question))
+    const next = await this.#examine(source, (_, status) => {
       const values = fields.read(status)
       if (matcher.test(values)) summary.add(values.slice(byAt, metricsAt), values.slice(metricsAt))
       return true
@@ -91,7 +109,7 @@ export class Searcher {
     return { summary: summary.toJSON(), next }
   }
 
-  async #inOrder({ query, limit }: SearchQuestion, source: Source): Promise<Unmarked<SearchSlice>> {
+  async #inOrder({ query, limit }: SearchQuestion, source: Source): Promise<FoundSlice> {
     const matcher = new Matcher(query)
     const fields = new StoredFields(matcher.fields)
     const items: { deviceId: string; status: Uint8Array }[] = []
@@ -106,7 +124,7 @@ export class Searcher {
   }
 
   /** The order is not that of the reading: the best are kept. */
-  async #best({ query, order, after, limit }: SearchQuestion, source: Source): Promise<Unmarked<SearchSlice>> {
+  async #best({ query, order, after, limit }: SearchQuestion, source: Source): Promise<FoundSlice> {
     const matcher = new Matcher(query)
     const fields = new StoredFields([...matcher.fields, order.field])
     const keyAt = matcher.fields.length
@@ -119,13 +137,13 @@ export class Searcher {
     return { items: best.take(), settled: next === undefined, more: best.more, next }
   }
 
-  /** `limit`: as many are looked for, in order; undefined: all. */
+  /** `limit`: as many are looked for, in order; undefined: all. Undefined: a scan that goes on elsewhere. */
   async #source(
     store: Searched,
-    { root }: Query,
+    { query: { root }, from }: Continued,
     ranges: readonly IdRange[],
     { backwards = false, limit }: { readonly backwards?: boolean; readonly limit?: number },
-  ): Promise<Source> {
+  ): Promise<Source | undefined> {
     const { index } = store
     const cost = this.#candidateCost
     // Where nothing else is asked, the candidates are what is looked for.
@@ -139,26 +157,33 @@ export class Searcher {
       if (gathered !== undefined) return new IndexScan(store, gathered, reads)
     }
     // A plain list is just its page.
-    const first = root.kind === 'all' ? limit : undefined
-    const between: Searched['between'] = (...range) => this.#reading.run(() => store.between(...range))
-    return new Scan({ between }, ranges, { backwards, maxRead: this.#maxRead, first })
+    const isPage = root.kind === 'all' && limit !== undefined
+    if (this.#scans !== undefined && from !== undefined && !isPage) return undefined
+    const most = this.#scans === undefined || isPage ? undefined : MAX_SCANNED_HERE
+    const page = isPage ? { first: limit, limit } : {}
+    return new Scan(store, ranges, { backwards, maxRead: this.#maxRead, most, reading: this.#reading, ...page })
   }
 
-  /** Until `look` says false, or the slice's time is over: then the id to go on after. Undefined at the end. */
+  /** Until `look` says false, or enough are examined here, or the slice's time is over: then the id to go on after. Undefined at the end. */
   async #examine(source: Source, look: (deviceId: string, status: Uint8Array) => boolean): Promise<string | undefined> {
     const until = this.#now() + SLICE_MS
     let last: string | undefined
-    for (;;) {
-      const entries = await source.next()
-      if (entries === undefined) return undefined
-      // A page in the order of the ids mostly ends within what was read first.
-      if (last !== undefined) source.readAhead()
-      for (const [deviceId, status] of entries) {
-        last = deviceId
-        if (!look(deviceId, status)) return last
-        if (this.#turns.spend(status.byteLength)) await this.#turn()
+    let examined = 0
+    try {
+      for (;;) {
+        const entries = await source.next()
+        if (entries === undefined) return undefined
+        // A page in the order of the ids mostly ends within what was read first.
+        if (last !== undefined) source.readAhead()
+        for (const [deviceId, status] of entries) {
+          last = deviceId
+          if (!look(deviceId, status) || ++examined === source.most) return last
+          if (this.#turns.spend(status.byteLength)) await this.#turn()
+        }
+        if (this.#now() >= until && last !== undefined) return last
       }
-      if (this.#now() >= until && last !== undefined) return last
+    } finally {
+      await source.close()
     }
   }
 
@@ -170,6 +195,17 @@ export class Searcher {
     await this.#turns.take().next()
     resolve()
   }
+}
+
+/** A question that may be a later slice of its search. */
+interface Continued extends Selection {
+  readonly from: string | undefined
+  readonly reached?: Offset | undefined
+}
+
+/** A search does not go back behind what it has seen; and what it begins with is no older than the store. */
+function reachedBy({ checkpoint }: Searched, { reached }: Continued): Offset {
+  return reached ?? checkpoint?.changelog ?? 0
 }
 
 interface Found {

@@ -46,19 +46,30 @@ function decodePlace(json: unknown): { key: SortKey; deviceId: string } | undefi
   return { key: known, deviceId: deviceId as string }
 }
 
-function decodeSelection(json: Record<string, unknown>): Selection & { partition: number; from: string | undefined } {
-  const { partition, query, within, from } = json
+type Continued = Selection & Pick<SummaryQuestion, 'partition' | 'from' | 'reached'>
+
+function decodeSelection(json: Record<string, unknown>): Continued {
+  const { partition, query, within, from, reached } = json
   checkPartition(partition)
   if (typeof query !== 'string') throw new WireFormatError('a query is expected')
   if (from !== undefined && (typeof from !== 'string' || from.length > MAX_FROM)) {
     throw new WireFormatError('a place to go on at is expected')
+  }
+  if (reached !== undefined && !Number.isSafeInteger(reached)) {
+    throw new WireFormatError('a position in the changelog is expected')
   }
   if (within !== undefined) {
     if (!Array.isArray(within) || within.length > MAX_PREFIXES) throw new WireFormatError('prefixes are expected')
     for (const prefix of within) checkId(prefix)
   }
   try {
-    return { partition: partition as number, query: parseQuery(query), within: within as string[] | undefined, from }
+    return {
+      partition: partition as number,
+      query: parseQuery(query),
+      within: within as string[] | undefined,
+      from,
+      reached: reached as number | undefined,
+    }
   } catch (error) {
     if (error instanceof QuerySyntaxError) throw new WireFormatError(`the query ${error.message}`)
     throw error

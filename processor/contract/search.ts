@@ -1,6 +1,7 @@
 import type { Field } from './field.ts'
 import type { Order, SortKey } from './order.ts'
 import type { Freshness } from './query.ts'
+import type { Offset } from './record.ts'
 import type { Query } from './search-query.ts'
 import type { SummaryJson } from './summary.ts'
 
@@ -19,13 +20,15 @@ export interface Selection {
 
 /**
  * What is asked of one partition. A copy works on it for a bounded time and answers with what it has found, and where to
- * go on (`from`): whoever asks puts the slices together, and may go on at another copy.
+ * go on (`from`): whoever asks puts the slices together, and may go on at another copy. `reached`: the position in the
+ * changelog that an earlier slice held; a copy that holds it does not answer from an older state.
  */
 export interface SearchQuestion extends Selection {
   readonly partition: number
   readonly order: Order
   readonly after: Place | undefined
   readonly from: string | undefined
+  readonly reached?: Offset | undefined
   readonly limit: number
 }
 
@@ -46,6 +49,7 @@ export interface SummaryQuestion extends Selection {
   readonly by: readonly Field[]
   readonly metrics: readonly Field[]
   readonly from: string | undefined
+  readonly reached?: Offset | undefined
 }
 
 export interface SummarySlice {

@@ -4,9 +4,10 @@ import { INDEX_VERSION, type Indexed, indexedIn, isSamePlace, type Move } from '
 import type { LogIdentity } from '../log/log.ts'
 import { Exclusive } from './exclusive.ts'
 import { guarded } from './guarded.ts'
+import { LevelCursor } from './level-cursor.ts'
 import { type IndexWrite, NOTHING, PartitionIndex } from './partition-index.ts'
 import { MAX_READ_KEYS, Reads } from './reads.ts'
-import type { Checkpoint, StateStore, StoreIndex } from './store.ts'
+import type { Checkpoint, EntryCursor, StateStore, StoreIndex, Way } from './store.ts'
 
 /** Any abstract-level database of text keys in UTF-8 and values in bytes. */
 export type Database = AbstractLevel<Buffer, string, Buffer>
@@ -57,15 +58,14 @@ export class LevelStores implements AsyncDisposable {
   /** Partitions of which something is stored. */
   async partitions(): Promise<number[]> {
     const keys = await guarded(() => this.#db.keys({ gte: 'm', lt: 'n' }).all())
-    return keys.map((key) => Number(key.slice(1)))
+    return keys.map(partitionOfMeta)
   }
 
   /** One store object per partition may be in use at a time. A store of another log, or one half wiped, is emptied. */
   async store(partition: number): Promise<LevelStore> {
-    const prefix = String(partition).padStart(5, '0')
-    const keys: Keys = { meta: `m${prefix}`, first: `d${prefix}:`, last: `d${prefix};` }
+    const keys = keysOf(partition)
     const meta = await this.#meta(keys.meta)
-    const index = new PartitionIndex(this.#db, prefix, meta?.index, !this.#indexed)
+    const index = new PartitionIndex(this.#db, keys.prefix, meta?.index, !this.#indexed)
     const store = new LevelStore(this.#db, keys, this.#identity, this.#reads, index, meta)
     const reason = meta === undefined ? undefined : difference(meta.identity, this.#identity)
     if (reason !== undefined) this.#logger.warn({ partition, reason }, 'store wiped: it belongs to another log')
@@ -77,7 +77,7 @@ export class LevelStores implements AsyncDisposable {
   async #meta(key: string): Promise<Meta | undefined> {
     const bytes = await guarded(() => this.#db.get(key))
     try {
-      return bytes === undefined ? undefined : (JSON.parse(bytes.toString()) as Meta)
+      return bytes === undefined ? undefined : metaOf(bytes)
     } catch (cause) {
       this.#logger.warn({ key, cause }, 'store wiped: its checkpoint is not readable')
       return undefined
@@ -90,10 +90,26 @@ export class LevelStores implements AsyncDisposable {
 }
 
 interface Keys {
+  readonly prefix: string
   readonly meta: string
   /** The prefix of the data keys, and the first key past them. */
   readonly first: string
   readonly last: string
+}
+
+export function keysOf(partition: number): Keys {
+  const prefix = String(partition).padStart(5, '0')
+  return { prefix, meta: `m${prefix}`, first: `d${prefix}:`, last: `d${prefix};` }
+}
+
+/** Of the key of a Meta. */
+export function partitionOfMeta(key: string): number {
+  return Number(key.slice(1))
+}
+
+/** Throws SyntaxError. */
+export function metaOf(bytes: Buffer): Meta {
+  return JSON.parse(bytes.toString()) as Meta
 }
 
 /**
@@ -160,12 +176,8 @@ export class LevelStore implements StateStore {
     return entries
   }
 
-  async between(from: string, to: string, limit: number, backwards: boolean): Promise<[key: string, value: Buffer][]> {
-    const { first } = this.#keys
-    const bounds = { gte: first + from, lt: first + to, limit, reverse: backwards }
-    const entries = await guarded(() => this.#db.iterator(bounds).all())
-    for (const entry of entries) entry[0] = entry[0].slice(first.length)
-    return entries
+  between(from: string, to: string, way: Way): EntryCursor {
+    return new LevelCursor(this.#db, this.#keys.first, from, to, way)
   }
 
   commit(

@@ -26,6 +26,19 @@ export interface StoreIndex {
   read(ranges: readonly EntryRange[], limit: number, backwards: boolean): Promise<string[][]>
 }
 
+export interface Way {
+  readonly backwards: boolean
+  /** So many are asked for in all; undefined: it is not known. */
+  readonly limit?: number | undefined
+}
+
+/** Reads on from where it stands. To be closed. */
+export interface EntryCursor {
+  /** Up to `size` entries; none at the end. */
+  next(size: number): Promise<[key: string, value: Uint8Array][]>
+  close(): Promise<void>
+}
+
 /** The store of one partition: bytes in, bytes out. Codecs belong to the caller. */
 export interface StateStore extends AsyncDisposable {
   /** Undefined: empty, never written. */
@@ -40,8 +53,8 @@ export interface StateStore extends AsyncDisposable {
   /** Up to `limit` entries with key > `after` (all when undefined), in the byte order of the keys. */
   range(after: string | undefined, limit: number): Promise<[key: string, value: Uint8Array][]>
 
-  /** Up to `limit` entries with `from` <= key < `to`, in the byte order of the keys, or backwards. */
-  between(from: string, to: string, limit: number, backwards: boolean): Promise<[key: string, value: Uint8Array][]>
+  /** Entries with `from` <= key < `to` as they are now, in the byte order of the keys, or backwards. */
+  between(from: string, to: string, way: Way): EntryCursor
 
   /** Undefined while there is none that can be relied on. */
   readonly index: StoreIndex | undefined

@@ -17,6 +17,7 @@ import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from 
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
 import type { Outcome } from '../../processor/contract/write.ts'
 import { Searcher } from '../../processor/search.ts'
+import type { Way } from '../../processor/store/store.ts'
 import { Turns } from '../../processor/turns.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
@@ -168,14 +169,18 @@ export class MemoryMember implements PartitionReader {
 
   #store(partition: number) {
     const stored = this.#stored[partition] ?? new Map<string, Uint8Array>()
-    const between = async (from: string, to: string, limit: number, backwards: boolean) => {
+    const between = (from: string, to: string, { backwards }: Way) => {
       const entries = [...stored].filter(([id]) => id >= from && id < to).sort(([a], [b]) => (a < b ? -1 : 1))
-      const wanted = (backwards ? entries.toReversed() : entries).slice(0, limit)
-      this.listed += wanted.length
-      return wanted
+      const left = backwards ? entries.toReversed() : entries
+      const next = async (size: number) => {
+        const wanted = left.splice(0, size)
+        this.listed += wanted.length
+        return wanted
+      }
+      return { next, close: async () => {} }
     }
     const getMany = async (ids: readonly string[]) => ids.map((id) => stored.get(id))
-    return { between, getMany, count: stored.size, index: undefined }
+    return { between, getMany, count: stored.size, index: undefined, checkpoint: undefined }
   }
 
   async copies(): Promise<Copy[]> {

@@ -44,6 +44,7 @@ const asked: fc.Arbitrary<Asked> = fc.record({
 function searched(store: LevelStore, indexed: boolean) {
   return {
     count: undefined,
+    checkpoint: undefined,
     index: indexed ? store.index : undefined,
     between: store.between.bind(store),
     getMany: store.getMany.bind(store),

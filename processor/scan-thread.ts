@@ -1,0 +1,138 @@
+import { readlinkSync } from 'node:fs'
+import { setPriority } from 'node:os'
+import { basename } from 'node:path'
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
+import { RocksLevel } from 'rocksdb-level'
+import type { Offset } from './contract/record.ts'
+import type { ScanAnswer, ScanJob } from './scan-threads.ts'
+import { Searcher } from './search.ts'
+import { LevelView } from './store/level-view.ts'
+import { Turns } from './turns.ts'
+
+/** The priority of the thread, from -20 (first) to 19 (last): what processes and answers comes first, and has 0. */
+const NICE = 10
+/** Devices of one read: nobody else waits for this event loop. */
+const MAX_READ = 2048
+/** How long a view is kept that nobody uses, ms: it keeps table files that the writer has removed. */
+const IDLE_MS = 2000
+
+/** The stores of a folder as they were when it was opened. */
+class View {
+  readonly #db: RocksLevel<string, Buffer>
+  readonly partitions: ReadonlyMap<number, LevelView>
+  users = 0
+
+  private constructor(db: RocksLevel<string, Buffer>, partitions: ReadonlyMap<number, LevelView>) {
+    this.#db = db
+    this.partitions = partitions
+  }
+
+  static async open(folder: string): Promise<View> {
+    const db = new RocksLevel<string, Buffer>(folder, {
+      keyEncoding: 'utf8',
+      valueEncoding: 'buffer',
+      readOnly: true,
+    })
+    await db.open()
+    return new View(db, await LevelView.all(db))
+  }
+
+  holds(partition: number, reached: Offset): boolean {
+    const { changelog = -1 } = this.partitions.get(partition)?.checkpoint ?? {}
+    return changelog >= reached
+  }
+
+  close(): Promise<void> {
+    return this.#db.close()
+  }
+}
+
+/** Opens views, and closes those that are not needed any more. */
+class Views {
+  readonly #folder: string
+  #newest: View | undefined
+  #opening: Promise<void> | undefined
+  #idle: NodeJS.Timeout | undefined
+
+  constructor(folder: string) {
+    this.#folder = folder
+  }
+
+  /** In a view that holds the changelog up to `reached`, if the store does. */
+  async use<T>(partition: number, reached: Offset, work: (view: LevelView) => Promise<T>): Promise<T> {
+    const view = await this.#take(partition, reached)
+    try {
+      const part = view.partitions.get(partition)
+      if (part?.checkpoint.whole !== true) throw new Error(`the copy of partition ${partition} is not whole`)
+      return await work(part)
+    } finally {
+      view.users--
+      this.#release(view)
+    }
+  }
+
+  async #take(partition: number, reached: Offset): Promise<View> {
+    for (let opened = false; ; ) {
+      const view = this.#newest
+      // A slice may have come from a copy elsewhere that was ahead of this one.
+      if (view !== undefined && (opened || view.holds(partition, reached))) {
+        view.users++
+        return view
+      }
+      // One that is being opened may have begun too early: then another is opened after it.
+      opened = this.#opening === undefined
+      await (this.#opening ??= this.#open())
+    }
+  }
+
+  async #open(): Promise<void> {
+    try {
+      const old = this.#newest
+      this.#newest = await View.open(this.#folder)
+      if (old !== undefined) this.#release(old)
+    } finally {
+      this.#opening = undefined
+    }
+  }
+
+  #release(view: View): void {
+    if (view.users > 0) return
+    if (view !== this.#newest) return void view.close()
+    clearTimeout(this.#idle)
+    this.#idle = setTimeout(() => {
+      if (this.#newest !== view || view.users > 0) return
+      this.#newest = undefined
+      void view.close()
+    }, IDLE_MS)
+  }
+}
+
+/** abstract-level wraps what the database says. */
+function innermost(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  return error.cause === undefined ? error.message : innermost(error.cause)
+}
+
+function run(port: MessagePort, folder: string): void {
+  const views = new Views(folder)
+  const searcher = new Searcher(new Turns(), () => performance.now(), { maxRead: MAX_READ })
+  const answer = async (job: ScanJob): Promise<ScanAnswer> => {
+    const { reached, search, summary } = job
+    try {
+      if (search !== undefined) {
+        return { search: await views.use(search.partition, reached, (view) => searcher.search(view, search)) }
+      }
+      return { summary: await views.use(summary.partition, reached, (view) => searcher.summarize(view, summary)) }
+    } catch (error) {
+      return { error: innermost(error) }
+    }
+  }
+  port.on(
+    'message',
+    ([id, job]: [number, ScanJob]) => void answer(job).then((result) => port.postMessage([id, result])),
+  )
+}
+
+// Elsewhere a thread has no priority of its own.
+if (process.platform === 'linux') setPriority(Number(basename(readlinkSync('/proc/thread-self'))), NICE)
+run(parentPort as MessagePort, workerData as string)

@@ -1,0 +1,151 @@
+import { availableParallelism } from 'node:os'
+import { Worker } from 'node:worker_threads'
+import type { Logger } from 'pino'
+import { RetryableError } from './contract/errors.ts'
+import type { Offset } from './contract/record.ts'
+import type { SearchQuestion, SummaryQuestion } from './contract/search.ts'
+import { encodeSearchQuestion, encodeSummaryQuestion } from './contract/search-wire.ts'
+import { Summary } from './contract/summary.ts'
+import type { FoundSlice, Scans, SummedSlice } from './search.ts'
+import { Unfinished } from './unfinished.ts'
+
+/** Each takes the memory of a JavaScript engine and of what it reads, so there are few; and one core is left to the rest. */
+const MAX_THREADS = 4
+const DEFAULT_THREADS = Math.max(1, Math.min(MAX_THREADS, availableParallelism() - 1))
+/**
+ * A thread that gets little of a busy machine, or opens the stores, may take longer than who asks waits until he takes
+ * this process for gone: after so long, ms, the answer is that nothing is found yet.
+ */
+const PATIENCE_MS = 400
+/** A thread that was not used for so long, ms, is ended. */
+const IDLE_MS = 60_000
+/** Of the JavaScript heap of a thread. */
+const HEAP = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 32 }
+
+export type ScanJob = { readonly reached: Offset } & (
+  | { readonly search: SearchQuestion; readonly summary?: undefined }
+  | { readonly search?: undefined; readonly summary: SummaryQuestion }
+)
+
+export interface ScanAnswer {
+  readonly search?: FoundSlice
+  readonly summary?: SummedSlice
+  readonly error?: string
+}
+
+export interface ScanThreadsOptions {
+  /** Of the stores, open in this process. */
+  readonly folder: string
+  readonly logger: Logger
+  readonly threads?: number
+  readonly patienceMs?: number
+}
+
+/** Scans stores in threads of low priority, each of which reads the database on its own beside the one that writes. */
+export class ScanThreads implements Scans, AsyncDisposable {
+  readonly #folder: string
+  readonly #logger: Logger
+  readonly #patienceMs: number
+  readonly #threads: (ScanThread | undefined)[]
+  readonly #unfinished = new Unfinished<ScanAnswer>()
+
+  constructor({ folder, logger, threads = DEFAULT_THREADS, patienceMs = PATIENCE_MS }: ScanThreadsOptions) {
+    this.#patienceMs = patienceMs
+    this.#folder = folder
+    this.#logger = logger
+    this.#threads = Array.from({ length: threads })
+  }
+
+  /** Rejects with RetryableError when it is not known: ask again. */
+  async search(search: SearchQuestion, reached: Offset): Promise<FoundSlice> {
+    const answer = await this.#within(encodeSearchQuestion({ ...search, reached }), { reached, search })
+    return answer?.search ?? { items: [], settled: false, more: false, next: search.from }
+  }
+
+  /** Rejects as `search` does. */
+  async summarize(summary: SummaryQuestion, reached: Offset): Promise<SummedSlice> {
+    const answer = await this.#within(encodeSummaryQuestion({ ...summary, reached }), { reached, summary })
+    return answer?.summary ?? { summary: new Summary(summary.metrics.length).toJSON(), next: summary.from }
+  }
+
+  #within(key: string, job: ScanJob): Promise<ScanAnswer | undefined> {
+    const { partition } = job.search ?? job.summary
+    return this.#unfinished.within(key, () => this.#thread(partition).run(job), this.#patienceMs)
+  }
+
+  #thread(partition: number): ScanThread {
+    const place = partition % this.#threads.length
+    let thread = this.#threads[place]
+    if (thread === undefined) {
+      const onEnd = () => {
+        if (this.#threads[place] === thread) this.#threads[place] = undefined
+      }
+      this.#threads[place] = thread = new ScanThread(this.#folder, this.#logger, onEnd)
+    }
+    return thread
+  }
+
+  /** What is under way rejects. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#threads.filter((thread) => thread !== undefined).map((thread) => thread.end()))
+  }
+}
+
+interface Waiting {
+  readonly resolve: (answer: ScanAnswer) => void
+  readonly reject: (error: RetryableError) => void
+}
+
+/** What waits for it is bounded by what is unfinished. */
+class ScanThread {
+  readonly #worker: Worker
+  readonly #waiting = new Map<number, Waiting>()
+  #id = 0
+  readonly #idle: NodeJS.Timeout
+  readonly #onEnd: () => void
+
+  /** `onEnd`: it takes no more. */
+  constructor(folder: string, logger: Logger, onEnd: () => void) {
+    this.#onEnd = onEnd
+    this.#worker = new Worker(new URL('./scan-thread.ts', import.meta.url), {
+      workerData: folder,
+      resourceLimits: HEAP,
+    })
+    this.#worker.unref()
+    this.#worker.on('message', ([id, answer]: [number, ScanAnswer]) => {
+      const { resolve, reject } = this.#waiting.get(id) as Waiting
+      this.#waiting.delete(id)
+      if (answer.error === undefined) resolve(answer)
+      else reject(new RetryableError('STORE_UNAVAILABLE', `the store cannot be scanned now: ${answer.error}`))
+    })
+    this.#worker.on('error', (error) => {
+      logger.error({ err: error }, 'a thread that scans has failed; the next scan starts another')
+    })
+    this.#worker.on('exit', () => {
+      onEnd()
+      clearTimeout(this.#idle)
+      for (const { reject } of this.#waiting.values()) {
+        reject(new RetryableError('STORE_UNAVAILABLE', 'the thread that scanned the store has ended'))
+      }
+    })
+    this.#idle = setTimeout(() => {
+      if (this.#waiting.size > 0) this.#idle.refresh()
+      else void this.end()
+    }, IDLE_MS).unref()
+  }
+
+  run(job: ScanJob): Promise<ScanAnswer> {
+    this.#idle.refresh()
+    return new Promise((resolve, reject) => {
+      const id = this.#id++
+      this.#waiting.set(id, { resolve, reject })
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has none
+      this.#worker.postMessage([id, job])
+    })
+  }
+
+  async end(): Promise<void> {
+    this.#onEnd()
+    await this.#worker.terminate()
+  }
+}

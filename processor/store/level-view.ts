@@ -1,0 +1,37 @@
+import { guarded } from './guarded.ts'
+import { type Database, keysOf, metaOf, partitionOfMeta } from './level.ts'
+import { LevelCursor } from './level-cursor.ts'
+import type { Checkpoint, EntryCursor, StateStore, Way } from './store.ts'
+
+/** What a database that is open to be read, and does not change, holds of one partition; without its indexes. */
+export class LevelView implements Pick<StateStore, 'checkpoint' | 'between' | 'getMany' | 'count' | 'index'> {
+  readonly #db: Database
+  readonly #first: string
+  readonly checkpoint: Checkpoint
+  readonly count: undefined
+  readonly index: undefined
+
+  private constructor(db: Database, partition: number, checkpoint: Checkpoint) {
+    this.#db = db
+    this.#first = keysOf(partition).first
+    this.checkpoint = checkpoint
+  }
+
+  /** Of all partitions. Rejects as a store does. */
+  static async all(db: Database): Promise<Map<number, LevelView>> {
+    const views = new Map<number, LevelView>()
+    for (const [key, bytes] of await guarded(() => db.iterator({ gte: 'm', lt: 'n' }).all())) {
+      const partition = partitionOfMeta(key)
+      views.set(partition, new LevelView(db, partition, metaOf(bytes)))
+    }
+    return views
+  }
+
+  getMany(keys: readonly string[]): Promise<(Buffer | undefined)[]> {
+    return guarded(() => this.#db.getMany(keys.map((key) => this.#first + key)))
+  }
+
+  between(from: string, to: string, way: Way): EntryCursor {
+    return new LevelCursor(this.#db, this.#first, from, to, way)
+  }
+}

@@ -1,0 +1,169 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pino from 'pino'
+import { RocksLevel } from 'rocksdb-level'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { searchFleet, summarizeFleet } from '../../api/fleet-search.ts'
+import { type Order, parseOrder } from '../../processor/contract/order.ts'
+import type { Place, SearchQuestion, SummaryQuestion } from '../../processor/contract/search.ts'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
+import { encodeStatus, type Status } from '../../processor/contract/status.ts'
+import { ScanThreads } from '../../processor/scan-threads.ts'
+import { Searcher } from '../../processor/search.ts'
+import { type LevelStore, LevelStores } from '../../processor/store/level.ts'
+import { Turns } from '../../processor/turns.ts'
+
+const AT = '2026-11-24T10:00:00.000Z'
+const PARTITIONS = 3
+/** In each partition, and more than are scanned on the event loop. */
+const DEVICES = 2_000
+
+function statusOf(deviceId: string, rev: number): Status {
+  return {
+    deviceId,
+    rev,
+    reported: { level: { value: Number(deviceId.slice(-4)) % 100, at: AT } },
+    connectivity: { state: 'online', since: AT, reason: 'connected', session: 1 },
+    firstSeenAt: AT,
+    lastSeenAt: AT,
+    counters: { messages: rev, late: 0, duplicates: 0, skewed: 0 },
+  }
+}
+
+const idOf = (partition: number, i: number): string => `p${partition}-${String(i).padStart(4, '0')}`
+
+let folder: string
+let db: RocksLevel<string, Buffer>
+let stores: LevelStore[]
+let scans: ScanThreads
+let changelog = 1
+
+/** All devices of a partition get the same rev. */
+async function commit(partition: number, rev: number, whole = true): Promise<void> {
+  const devices = Array.from({ length: DEVICES }, (_, i) => idOf(partition, i))
+  const writes = new Map(devices.map((id) => [id, encodeStatus(statusOf(id, rev))]))
+  const reached = { input: changelog, changelog: ++changelog, whole, since: 1 }
+  await (stores[partition] as LevelStore).commit(writes, reached)
+}
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'tidemark-scan-'))
+  db = new RocksLevel<string, Buffer>(folder, {
+    keyEncoding: 'utf8',
+    valueEncoding: 'buffer',
+    writeBufferSize: 1024 * 1024,
+  })
+  const logger = pino({ enabled: false })
+  const identity = { cluster: 'c', telemetry: 't', status: 's', partitions: PARTITIONS }
+  const opened = await LevelStores.open(db, { identity, logger, indexed: false })
+  stores = []
+  for (let partition = 0; partition < PARTITIONS; partition++) {
+    stores.push(await opened.store(partition))
+    await commit(partition, 1)
+  }
+  scans = new ScanThreads({ folder, logger, threads: 2 })
+})
+
+afterEach(async () => {
+  await scans[Symbol.asyncDispose]()
+  await db.close()
+  await rm(folder, { recursive: true })
+})
+
+function freshnessOf(partition: number) {
+  const position = (stores[partition] as LevelStore).checkpoint?.changelog ?? 0
+  return { partition, offset: position, changelog: position, lag: 0, servedBy: 'owner' as const }
+}
+
+/** All partitions, asked as the API asks. */
+function fleet(searcher: Searcher) {
+  return {
+    partitionCount: PARTITIONS,
+    search: async (question: SearchQuestion) => {
+      const marked = { freshness: freshnessOf(question.partition) }
+      return { ...(await searcher.search(stores[question.partition] as LevelStore, question)), ...marked }
+    },
+    summarize: async (question: SummaryQuestion) => {
+      const marked = { freshness: freshnessOf(question.partition) }
+      return { ...(await searcher.summarize(stores[question.partition] as LevelStore, question)), ...marked }
+    },
+  }
+}
+
+const isOver = () => false
+const now = () => performance.now()
+
+async function ids(searcher: Searcher, q: string, sort: string): Promise<string[]> {
+  const order = parseOrder(sort) as Order
+  const found: string[] = []
+  for (let after: Place | undefined; ; ) {
+    const question = { query: parseQuery(q), within: undefined, order, after, limit: 40, isOver }
+    const { items, next, complete } = await searchFleet(fleet(searcher), question)
+    expect(complete).toBe(true)
+    found.push(...items.map(({ deviceId }) => deviceId))
+    if (next === undefined) return found
+    after = next
+  }
+}
+
+async function count(searcher: Searcher, q: string): Promise<number> {
+  const question = { query: parseQuery(q), within: undefined, by: [], metrics: [], isOver }
+  return (await summarizeFleet(fleet(searcher), question)).summary.devices
+}
+
+test('searches and counts give the same as on the event loop', async () => {
+  const [here, there] = [new Searcher(new Turns(), now), new Searcher(new Turns(), now, { scans })]
+  const rare = 'reported.level:7'
+  for (const sort of ['deviceId', '-deviceId', '-reported.level']) {
+    const expected = await ids(here, rare, sort)
+    expect(expected).toHaveLength((PARTITIONS * DEVICES) / 100)
+    expect(await ids(there, rare, sort)).toEqual(expected)
+  }
+  for (const q of [rare, 'reported.level:<50', 'NOT reported.level:*']) {
+    expect(await count(there, q)).toBe(await count(here, q))
+  }
+})
+
+test('slices that are not there in time are asked for again', async () => {
+  await using impatient = new ScanThreads({ folder, logger: pino({ enabled: false }), threads: 1, patienceMs: 0 })
+  const searcher = new Searcher(new Turns(), now, { scans: impatient })
+  const first = { ...question, from: idOf(0, 0) }
+  expect(await impatient.summarize(first, 0)).toMatchObject({ summary: { devices: 0 }, next: first.from })
+  expect(await count(searcher, 'reported.level:7')).toBe((PARTITIONS * DEVICES) / 100)
+  expect(await ids(searcher, 'reported.level:7', '-reported.level')).toHaveLength((PARTITIONS * DEVICES) / 100)
+})
+
+test('a scan holds what was committed before it began', async () => {
+  const searcher = new Searcher(new Turns(), now, { scans })
+  for (let rev = 2; rev < 12; rev++) {
+    for (let partition = 0; partition < PARTITIONS; partition++) await commit(partition, rev)
+    expect(await count(searcher, `counters.messages:${rev}`)).toBe(PARTITIONS * DEVICES)
+  }
+})
+
+const question = { partition: 0, query: parseQuery('*'), within: undefined, by: [], metrics: [], from: '' }
+
+test('what no copy here has reached is answered from what there is', async () => {
+  expect((await scans.summarize(question, 1_000_000)).summary.devices).toBe(DEVICES)
+})
+
+test('a copy that is not whole is not scanned', async () => {
+  await commit(0, 2, false)
+  await expect(scans.summarize(question, changelog)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+})
+
+test('a folder that is gone fails what is asked, and nothing else', async () => {
+  await using elsewhere = new ScanThreads({ folder: join(folder, 'none'), logger: pino({ enabled: false }) })
+  for (let i = 0; i < 2; i++) {
+    await expect(elsewhere.summarize(question, 0)).rejects.toThrow(
+      /^the store cannot be scanned now: .*none does not exist/,
+    )
+  }
+})
+
+test('what is under way when the threads end is not waited for', async () => {
+  const asked = expect(scans.summarize(question, 0)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+  await scans[Symbol.asyncDispose]()
+  await asked
+})
