@@ -126,6 +126,8 @@ export class LevelStore implements StateStore {
   readonly #writing = new Exclusive()
   #checkpoint: Checkpoint | undefined
   #count: number | undefined
+  /** A write failed, perhaps after it was made, and no commit since: what is stored may not be what a caller takes it for. */
+  #doubtful = false
 
   constructor(
     db: Database,
@@ -188,10 +190,11 @@ export class LevelStore implements StateStore {
   ): Promise<void> {
     return this.#writing.run(async () => {
       if (!reached.whole) this.#index.giveUp()
-      const doubtful = await this.#index.settle()
-      const known = moves === undefined || doubtful ? await this.#movesOf(writes) : moves
+      await this.#index.settle()
+      const known = moves === undefined || this.#doubtful ? await this.#movesOf(writes) : moves
       const count = added === undefined || this.#count === undefined ? undefined : this.#count + added
       await this.#write(writes, reached, count, this.#index.changes(known))
+      this.#doubtful = false
     })
   }
 
@@ -216,6 +219,7 @@ export class LevelStore implements StateStore {
         await batch.write()
       })
     } catch (error) {
+      this.#doubtful = true
       this.#index.doubt()
       throw error
     }

@@ -69,14 +69,13 @@ export class PartitionIndex implements StoreIndex {
     return this.#counts
   }
 
-  /** Before a write. True when what the caller knows of the devices may not be what is stored. */
-  async settle(): Promise<boolean> {
-    if (!this.#doubtful) return false
+  /** Before a write. */
+  async settle(): Promise<void> {
+    if (!this.#doubtful) return
     const prefix = this.#counted
     const stored = await guarded(() => this.#db.iterator({ gte: prefix, lt: after(prefix) }).all())
     this.#counts = IndexCounts.load(stored.map(([key, value]) => [key.slice(prefix.length), value.toString()]))
     this.#doubtful = false
-    return true
   }
 
   /** Whether the index has, or is to have, the device when it is written now. */

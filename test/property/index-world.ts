@@ -37,6 +37,8 @@ type Step =
       readonly writes: [string, Buffer | null][]
       readonly told: boolean
       readonly fails: Failure
+      /** Slices by which the index is built between a write that fails and the next try. */
+      readonly between?: number
     }
   | { readonly kind: 'reopen' }
   /** An earlier version had the store, and the building of the index does not come to its end. */
@@ -55,6 +57,7 @@ const write: fc.Arbitrary<Step> = fc.record({
   writes: fc.array(fc.tuple(id, fc.option(stored, { freq: 4 })), { minLength: 1, maxLength: 6 }),
   told: fc.boolean(),
   fails: failure,
+  between: fc.oneof(fc.constant(0), fc.nat(8)),
 })
 export const anyStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 8, arbitrary: write },
@@ -118,7 +121,7 @@ export class World {
     if (step.kind === 'upgrade') await this.#build(step)
   }
 
-  async #write({ writes, told, fails }: Extract<Step, { kind: 'write' }>): Promise<void> {
+  async #write({ writes, told, fails, between = 0 }: Extract<Step, { kind: 'write' }>): Promise<void> {
     const given = new Map(writes)
     const moves: Move[] = []
     let added = 0
@@ -129,7 +132,7 @@ export class World {
     }
     const position = ++this.#position
     const reached = { input: position, changelog: position, whole: true, since: 1 }
-    await this.#until(fails, () => this.store.commit(given, reached, added, told ? moves : undefined))
+    await this.#until(fails, between, () => this.store.commit(given, reached, added, told ? moves : undefined))
     for (const [deviceId, value] of given) {
       if (value === null) this.#model.delete(deviceId)
       else this.#model.set(deviceId, value)
@@ -145,15 +148,16 @@ export class World {
     this.failing = []
   }
 
-  async #until(fails: Failure, work: () => Promise<unknown>): Promise<void> {
-    this.failing = [...fails]
+  async #until(fails: Failure, between: number, work: () => Promise<unknown>): Promise<void> {
     for (let tries = 0; ; tries++) {
+      this.failing = fails.slice(tries, tries + 1)
       try {
         await work()
-        this.failing = []
         return
       } catch (error) {
         if (tries > fails.length) throw error
+        this.failing = []
+        for (let slice = 0; slice < between; slice++) await this.store.buildIndex(2)
       }
     }
   }
