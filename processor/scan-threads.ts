@@ -20,7 +20,7 @@ const PATIENCE_MS = 400
 /** A thread that was not used for so long, ms, is ended. */
 const IDLE_MS = 60_000
 /** Of the JavaScript heap of a thread. */
-const HEAP = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 32 }
+const HEAP = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 64 }
 
 export type ScanJob = { readonly reached: Offset } & (
   | { readonly search: SearchQuestion; readonly summary?: undefined }
