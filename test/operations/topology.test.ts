@@ -113,6 +113,11 @@ describe.skipIf(!here)('the cluster of compose.yaml, as processes', { timeout: 1
     truck.start()
     await vi.waitFor(async () => expect((await device('truck-18')).connectivity.state).toBe('online'), DEADLINE)
     const { session } = (await device('truck-18')).connectivity
+    // A device that has gone is tracked until its end is in the log.
+    const names = ['ingest-1', 'ingest-2'] as const
+    await vi.waitFor(async () => {
+      expect((await Promise.all(names.map(tracked))).toSorted((a, b) => Number(a) - Number(b))).toEqual([0, 1])
+    }, DEADLINE)
     const name = (await tracked('ingest-1')) === 1 ? 'ingest-1' : 'ingest-2'
     await cluster.program(name).kill()
     const killedAt = truck.made
