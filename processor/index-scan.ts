@@ -1,5 +1,6 @@
 import { MAX_GATHERED } from './index-plan.ts'
-import { type Entry, type IdRange, READ_BYTES, ReadAhead, type Source } from './scan.ts'
+import { ReadAhead } from './read-ahead.ts'
+import { type Entry, type IdRange, READ_BYTES, type Source } from './scan.ts'
 import type { EntryRange, StateStore, StoreIndex } from './store/store.ts'
 
 /** Candidates whose statuses are read at once, at first and at most. */

@@ -18,6 +18,7 @@ import { ScanThreads } from './scan-threads.ts'
 import { Searcher } from './search.ts'
 import { Standby } from './standby.ts'
 import { StatusCache } from './store/cache.ts'
+import { databaseFailure } from './store/failure.ts'
 import { type Database, LevelStores } from './store/level.ts'
 import { TextCache } from './store/texts.ts'
 import { Task } from './task.ts'
@@ -194,7 +195,7 @@ async function openStores(options: ProcessorOptions): Promise<LevelStores> {
   try {
     return await openLevel(opening ?? openDatabase(folder), options)
   } catch (error) {
-    if (failure(error).code !== 'LEVEL_CORRUPTION') throw error
+    if (databaseFailure(error).code !== 'LEVEL_CORRUPTION') throw error
     logger.error({ folder, err: error }, 'store folder wiped: it is damaged, and will be restored from the changelog')
     await rm(folder, { recursive: true })
     return openLevel(openDatabase(folder), options)
@@ -205,14 +206,8 @@ function openLevel(db: Database, { log, logger, indexed = true }: ProcessorOptio
   return LevelStores.open(db, { identity: log.identity, logger, indexed })
 }
 
-/** abstract-level wraps what the database says. */
-function failure(error: unknown): { readonly code: string | undefined; readonly message: string } {
-  const { code, message, cause } = error as { code?: string; message: string; cause?: unknown }
-  return code === 'LEVEL_DATABASE_NOT_OPEN' && cause instanceof Error ? failure(cause) : { code, message }
-}
-
 function unusable(folder: string, error: unknown): ConfigurationError {
-  const { code, message } = failure(error)
+  const { code, message } = databaseFailure(error)
   if (code === 'LEVEL_LOCKED') {
     const way = 'stop that process, or give this one another DATA_DIR or INSTANCE_ID'
     return new ConfigurationError('STORE_LOCKED', `the store folder ${folder} is in use: ${message}; ${way}`, error)

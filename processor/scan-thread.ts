@@ -6,6 +6,7 @@ import { RocksLevel } from 'rocksdb-level'
 import type { Offset } from './contract/record.ts'
 import type { ScanAnswer, ScanJob } from './scan-threads.ts'
 import { Searcher } from './search.ts'
+import { databaseFailure } from './store/failure.ts'
 import { LevelView } from './store/level-view.ts'
 import { Turns } from './turns.ts'
 
@@ -107,12 +108,6 @@ class Views {
   }
 }
 
-/** abstract-level wraps what the database says. */
-function innermost(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  return error.cause === undefined ? error.message : innermost(error.cause)
-}
-
 function run(port: MessagePort, folder: string): void {
   const views = new Views(folder)
   const searcher = new Searcher(new Turns(), () => performance.now(), { maxRead: MAX_READ })
@@ -124,7 +119,7 @@ function run(port: MessagePort, folder: string): void {
       }
       return { summary: await views.use(summary.partition, reached, (view) => searcher.summarize(view, summary)) }
     } catch (error) {
-      return { error: innermost(error) }
+      return { error: databaseFailure(error).message }
     }
   }
   port.on(

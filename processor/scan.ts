@@ -1,3 +1,4 @@
+import { ReadAhead } from './read-ahead.ts'
 import type { Exclusive } from './store/exclusive.ts'
 import type { EntryCursor, StateStore, Way } from './store/store.ts'
 
@@ -40,28 +41,6 @@ export interface ScanOptions {
   readonly limit?: number | undefined
   /** Of all scans of the event loop: what a read brings is made into objects in one go. */
   readonly reading: Exclusive
-}
-
-/** One read that may be begun before it is asked for. A failure is told to who asks. */
-export class ReadAhead<T> {
-  readonly #read: () => Promise<T>
-  #begun: Promise<T> | undefined
-
-  constructor(read: () => Promise<T>) {
-    this.#read = read
-  }
-
-  begin(): void {
-    if (this.#begun !== undefined) return
-    this.#begun = this.#read()
-    this.#begun.catch(() => undefined)
-  }
-
-  take(): Promise<T> {
-    const begun = this.#begun ?? this.#read()
-    this.#begun = undefined
-    return begun
-  }
 }
 
 /** Reads the devices of some ranges, in the order of their ids, chunk by chunk; the next while one is looked at. */

@@ -78,7 +78,7 @@ export class Searcher {
     if (from !== undefined) ranges = beyond(ranges, from, descending && inOrder)
     if (inOrder && after !== undefined) ranges = beyond(ranges, after.deviceId, descending)
     const source = await this.#source(store, question, ranges, inOrder ? { backwards: descending, limit } : {})
-    if (source === undefined) return (this.#scans as Scans).search(question, reachedBy(store, question))
+    if ('search' in source) return source.search(question, reachedBy(store, question))
     return inOrder ? this.#inOrder(question, source) : this.#best(question, source)
   }
 
@@ -100,7 +100,7 @@ export class Searcher {
     const byAt = matcher.fields.length
     const metricsAt = byAt + by.length
     const source = await this.#source(store, question, ranges, {})
-    if (source === undefined) return (this.#scans as Scans).summarize(question, reachedBy(store, question))
+    if ('summarize' in source) return source.summarize(question, reachedBy(store, question))
     const next = await this.#examine(source, (_, status) => {
       const values = fields.read(status)
       if (matcher.test(values)) summary.add(values.slice(byAt, metricsAt), values.slice(metricsAt))
@@ -137,13 +137,13 @@ export class Searcher {
     return { items: best.take(), settled: next === undefined, more: best.more, next }
   }
 
-  /** `limit`: as many are looked for, in order; undefined: all. Undefined: a scan that goes on elsewhere. */
+  /** `limit`: as many are looked for, in order; undefined: all. Scans: the scan goes on elsewhere. */
   async #source(
     store: Searched,
     { query: { root }, from }: Continued,
     ranges: readonly IdRange[],
     { backwards = false, limit }: { readonly backwards?: boolean; readonly limit?: number },
-  ): Promise<Source | undefined> {
+  ): Promise<Source | Scans> {
     const { index } = store
     const cost = this.#candidateCost
     // Where nothing else is asked, the candidates are what is looked for.
@@ -158,7 +158,7 @@ export class Searcher {
     }
     // A plain list is just its page.
     const isPage = root.kind === 'all' && limit !== undefined
-    if (this.#scans !== undefined && from !== undefined && !isPage) return undefined
+    if (this.#scans !== undefined && from !== undefined && !isPage) return this.#scans
     const most = this.#scans === undefined || isPage ? undefined : MAX_SCANNED_HERE
     const page = isPage ? { first: limit, limit } : {}
     return new Scan(store, ranges, { backwards, maxRead: this.#maxRead, most, reading: this.#reading, ...page })

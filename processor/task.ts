@@ -5,8 +5,8 @@ import { CorruptedError, FencedError, RetryableError } from './contract/errors.t
 import type { Slice } from './contract/query.ts'
 import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
 import { Progress } from './progress.ts'
+import { ReadAhead } from './read-ahead.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
-import { ReadAhead } from './scan.ts'
 import type { StateStore } from './store/store.ts'
 
 export type TaskState = 'restoring' | 'running' | 'closed'
