@@ -14,6 +14,7 @@ const READERS = 32
 export class SteadyRecords implements AsyncDisposable {
   readonly #log: KafkaLog
   readonly #timer: NodeJS.Timeout
+  readonly #pending = new Set<Promise<void>>()
   #failure: unknown
   #sent: number
 
@@ -28,12 +29,18 @@ export class SteadyRecords implements AsyncDisposable {
       const now = Date.now()
       const records = Array.from({ length: due - this.#sent }, (_, i) => loadRecord(this.#sent + i, fleet, now))
       this.#sent = due
-      log.append('telemetry', records).catch((error: unknown) => (this.#failure ??= error))
+      const appended = log
+        .append('telemetry', records)
+        .catch((error: unknown) => (this.#failure ??= error))
+        .then(() => void this.#pending.delete(appended))
+      this.#pending.add(appended)
     }, TICK_MS)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer)
+    // A log that is closed rejects what is under way.
+    await Promise.all(this.#pending)
     await this.#log[Symbol.asyncDispose]()
     if (this.#failure !== undefined) throw this.#failure
   }
