@@ -45,8 +45,12 @@ export async function searchFleet(reader: SearchReader, options: SearchOptions):
     const cut = lanes.some((other) => other.cut && (!inOrder || !other.passed(lane.head as FoundDevice)))
     if (cut || items.length === limit) return page(items, lanes, options, items.length === limit && !cut)
     items.push(lane.take())
-    if (lane.head === undefined)
-      await lane.fill(inOrder ? share(limit + 1 - items.length, lanes.length) : limit + 1 - items.length)
+    if (lane.head !== undefined) continue
+    const wanted = limit + 1 - items.length
+    const few = share(wanted, lanes.length)
+    // One that was given little of what it has may have to look at all next, and those beside it too: better at once.
+    if (inOrder) await lane.fill(few)
+    else await Promise.all(lanes.filter((other) => other.left < few).map((other) => other.fill(wanted)))
   }
 }
 
@@ -114,6 +118,10 @@ class Lane {
     return this.#items[this.#next]
   }
 
+  get left(): number {
+    return this.#items.length - this.#next
+  }
+
   take(): FoundDevice {
     return this.#items[this.#next++] as FoundDevice
   }
@@ -124,7 +132,7 @@ class Lane {
     return this.#options.order.descending ? deviceId >= this.reached : deviceId <= this.reached
   }
 
-  /** Until there are `wanted` devices that nothing found later can stand before, or no more. */
+  /** Adds to what is left `wanted` devices that nothing found later can stand before, or all there are: of many bytes, fewer. */
   async fill(wanted: number): Promise<void> {
     const { query, within, order, isOver } = this.#options
     let items: FoundDevice[] = []
@@ -160,9 +168,9 @@ class Lane {
       this.cut = true
       this.reached = from
     }
-    this.#items = items
-    this.#next = 0
     this.#after = items.at(-1) ?? this.#after
+    this.#items = merge(this.#items.slice(this.#next), items, order.descending)
+    this.#next = 0
   }
 
   #found(deviceId: string, status: Uint8Array, freshness: Freshness): FoundDevice {

@@ -70,7 +70,7 @@ export function planIndex({ root, counts, limit, cost }: PlanFacts): IndexPlan {
 const SCAN: IndexPlan = { kind: 'scan' }
 
 /** Undefined when it is not known. */
-function devicesIn(counts: ReadCounts): number | undefined {
+export function devicesIn(counts: ReadCounts): number | undefined {
   const odd = counts.get(LEFT_OUT_COUNTS, 'odd')
   const states = counts.all(STATE_COUNTS)
   return odd === undefined || states === undefined ? undefined : sum(states.values()) + odd
@@ -165,7 +165,7 @@ function withLeftOut({ ranges, walkable, estimate }: Lookup, what: 'odd' | 'wide
   return { ranges: [...ranges, rangeOf(what === 'odd' ? ODD : WIDE)], walkable, estimate: estimate + leftOut }
 }
 
-function rangeOf(entry: string): EntryRange {
+export function rangeOf(entry: string): EntryRange {
   return { from: `${entry}\0`, to: `${entry}\x01` }
 }
 
@@ -245,18 +245,27 @@ function seen(node: Condition, estimates: Estimates): Lookup | undefined {
   const bounds = seenBounds(node)
   if (bounds === undefined) return undefined
   const { low, high } = bounds
-  const range = { from: seenEntry(low), to: high === undefined ? seenEntry('\x7f') : `${seenEntry(high)}\x01` }
   const slots = estimates.counts.all(SEEN_COUNTS)
   if (slots === undefined) return undefined
   let estimate = 0
   for (const [slot, devices] of slots) {
     if (slot >= slotOf(low) && (high === undefined || slot <= slotOf(high))) estimate += devices
   }
-  return withLeftOut({ ranges: [range], walkable: false, estimate }, 'odd', estimates)
+  return withLeftOut({ ranges: [seenRange(bounds)], walkable: false, estimate }, 'odd', estimates)
 }
 
-/** Between which texts `lastSeenAt` is, both included, when the condition holds. */
-function seenBounds(node: Condition): { low: string; high: string | undefined } | undefined {
+export function seenRange({ low, high }: SeenBounds): EntryRange {
+  return { from: seenEntry(low), to: high === undefined ? seenEntry('\x7f') : `${seenEntry(high)}\x01` }
+}
+
+/** Texts between which `lastSeenAt` is, both included; `high` undefined: all from `low` on. */
+export interface SeenBounds {
+  readonly low: string
+  readonly high: string | undefined
+}
+
+/** Where `lastSeenAt` is when the condition holds. */
+export function seenBounds(node: Condition): SeenBounds | undefined {
   const textOf = (bound: Bound) => textFor(node.field, bound)
   if (node.kind === 'exists') return undefined
   if (node.kind === 'equals') {

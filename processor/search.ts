@@ -6,6 +6,7 @@ import { literalPrefix, Matcher } from './contract/search-match.ts'
 import type { Query, QueryNode } from './contract/search-query.ts'
 import { StoredFields } from './contract/stored-fields.ts'
 import { Summary } from './contract/summary.ts'
+import { planBeginning } from './index-beginning.ts'
 import { CANDIDATE_COST, planIndex } from './index-plan.ts'
 import { Gathered, IndexScan, Walk } from './index-scan.ts'
 import { tally } from './index-tally.ts'
@@ -77,6 +78,8 @@ export class Searcher {
     let ranges = idRanges(question)
     if (from !== undefined) ranges = beyond(ranges, from, descending && inOrder)
     if (inOrder && after !== undefined) ranges = beyond(ranges, after.deviceId, descending)
+    const beginning = await this.#beginning(store, question, ranges)
+    if (beginning !== undefined) return beginning
     const source = await this.#source(store, question, ranges, inOrder ? { backwards: descending, limit } : {})
     if ('search' in source) return source.search(question, reachedBy(store, question))
     return inOrder ? this.#inOrder(question, source) : this.#best(question, source)
@@ -123,12 +126,33 @@ export class Searcher {
     return { items, settled: true, more: false, next }
   }
 
-  /** The order is not that of the reading: the best are kept. */
-  async #best({ query, order, after, limit }: SearchQuestion, source: Source): Promise<FoundSlice> {
+  /** From an index that has the order, roughly. Undefined when it has none of the first: then all must be looked at. */
+  async #beginning(
+    store: Searched,
+    question: SearchQuestion,
+    ranges: readonly IdRange[],
+  ): Promise<FoundSlice | undefined> {
+    const { index } = store
+    const { query, order, after, limit, within } = question
+    // Of the first of the fleet few or none may be meant.
+    if (index === undefined || within !== undefined) return undefined
+    const cost = this.#candidateCost
+    const beginning = planBeginning({ root: query.root, counts: index.counts, order, after, limit, cost })
+    if (beginning === undefined) return undefined
+    const gathered = await Gathered.from(index, beginning.ranges, ranges, false)
+    if (gathered === undefined) return undefined
+    const source = new IndexScan(store, gathered, { maxRead: this.#maxRead, first: undefined })
+    const slice = await this.#best(question, source, beginning.upTo)
+    // Who is told that there is more asks for what comes after the last of the items.
+    return slice.more && slice.items.length === 0 ? undefined : slice
+  }
+
+  /** The order is not that of the reading: the best are kept. `upTo`: as `Beginning` has it. */
+  async #best({ query, order, after, limit }: SearchQuestion, source: Source, upTo?: Place): Promise<FoundSlice> {
     const matcher = new Matcher(query)
     const fields = new StoredFields([...matcher.fields, order.field])
     const keyAt = matcher.fields.length
-    const best = new Best(limit, order.descending, after)
+    const best = new Best(limit, order.descending, after, upTo)
     const next = await this.#examine(source, (deviceId, status) => {
       const values = fields.read(status)
       if (matcher.test(values)) best.add({ key: sortKey(values[keyAt]), deviceId, status })
@@ -221,13 +245,16 @@ class Best {
   readonly #after: Place | undefined
   #found: Found[] = []
   #bytes = 0
-  #worst: Found | undefined
-  more = false
+  #worst: Place | undefined
+  more: boolean
 
-  constructor(limit: number, descending: boolean, after: Place | undefined) {
+  /** `upTo`: what stands after it is not all added, though it exists. */
+  constructor(limit: number, descending: boolean, after: Place | undefined, upTo: Place | undefined) {
     this.#limit = limit
     this.#descending = descending
     this.#after = after
+    this.#worst = upTo
+    this.more = upTo !== undefined
   }
 
   add(found: Found): void {

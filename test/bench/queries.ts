@@ -99,6 +99,11 @@ async function measurePages(stack: Stack, seconds: number): Promise<Figure[]> {
       paths: [search(`lastSeenAt:<${hourAgo}`, '&sort=lastSeenAt')],
       limited: false,
     },
+    {
+      what: 'the whole fleet, the longest silent first',
+      paths: [`/v1/devices?limit=${PAGE}&sort=lastSeenAt`],
+      limited: false,
+    },
   ]
   const figures: Figure[] = []
   for (const { what, paths, limited } of asked) {

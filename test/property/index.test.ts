@@ -14,7 +14,9 @@ import { query, queryOf, statusWith } from './queries.ts'
 
 /** The index is used whatever it costs. */
 const EAGER = new Searcher(new Turns(), Date.now, { candidateCost: 0, maxRead: 2 })
-const ORDERS = ['deviceId', '-deviceId', 'lastSeenAt', '-attributes.site', 'reported.a'].map((text) => parseOrder(text))
+const ORDERS = ['deviceId', '-deviceId', 'lastSeenAt', '-lastSeenAt', '-attributes.site', 'reported.a'].map((text) =>
+  parseOrder(text),
+)
 const FIELDS = ['connectivity.state', 'attributes.site', 'attributes.tags', 'rev'].map((name) => parseField(name))
 
 interface Asked {
@@ -28,11 +30,13 @@ const all = fc.constant<Query>({ root: { kind: 'all' } })
 const INDEXED = ['connectivity.state', 'lastSeenAt', 'attributes.site', 'attributes.tags']
 const indexedField = fc.constantFrom(...INDEXED).map((name) => parseField(name) as Field)
 const state = fc.constant(parseField('connectivity.state') as Field)
+const time = fc.constant(parseField('lastSeenAt') as Field)
 const asked: fc.Arbitrary<Asked> = fc.record({
   query: fc.oneof(
     { weight: 4, arbitrary: query },
     { weight: 6, arbitrary: queryOf(indexedField) },
     queryOf(state),
+    queryOf(time),
     all,
   ),
   order: fc.nat(ORDERS.length - 1),

@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import { indexedOf, reindex } from '../../processor/contract/index-entries.ts'
 import type { JsonObject } from '../../processor/contract/json.ts'
+import { type Order, parseOrder, type SortKey, sortKey } from '../../processor/contract/order.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import type { Status } from '../../processor/contract/status.ts'
+import { planBeginning } from '../../processor/index-beginning.ts'
 import { CANDIDATE_COST, MAX_GATHERED, planIndex } from '../../processor/index-plan.ts'
 import { type CountChanges, IndexCounts } from '../../processor/store/index-counts.ts'
 
@@ -172,5 +174,142 @@ describe('the plan of a search', () => {
       entries: ['online', 'offline', 'unknown'].map((state) => `a"serial"\0"n5\0${state}`),
     })
     expect(plan('attributes.serial:*', counts)).toEqual({ kind: 'scan' })
+  })
+})
+
+const MOST: Kind = { devices: 100_000, lastSeenAt: '2026-11-24T12:00:00.000Z' }
+const SILENT: Kind[] = [
+  { devices: 40, lastSeenAt: '2026-11-24T09:00:00.000Z' },
+  { devices: 30, lastSeenAt: '2026-11-24T09:10:00.000Z' },
+  { devices: 50, state: 'offline', lastSeenAt: '2026-11-24T09:20:00.000Z' },
+  { devices: 20, lastSeenAt: '2026-11-24T09:30:00.000Z' },
+]
+const BEGUN = counted(MOST, ...SILENT)
+
+function beginning(sort: string, limit: number, q = '*', key?: SortKey, counts = BEGUN) {
+  const after = key === undefined ? undefined : { key, deviceId: 'd' }
+  const order = parseOrder(sort) as Order
+  return planBeginning({ root: parseQuery(q).root, counts, order, after, limit, cost: CANDIDATE_COST })
+}
+
+function early(devices: number, others: number): IndexCounts {
+  return counted({ ...MOST, devices: others }, { devices, lastSeenAt: '2026-11-24T09:00:00.000Z' })
+}
+
+/** Slots of this hour, as `l\x002026-11-24T09:1`. */
+function slot(tens: number | string): string {
+  return `l\x002026-11-24T09:${tens}`
+}
+
+function upTo(text: string) {
+  return { key: sortKey(`2026-11-24T09:${text}`), deviceId: '' }
+}
+
+describe('the plan of a list in the order of the times seen last', () => {
+  it.each([
+    [40, '*', 0],
+    [41, '*', 1],
+    [71, '*', 2],
+    // Those at an end of what is asked may all be outside.
+    [30, 'lastSeenAt:>2026-11-24T09:05:00Z', 1],
+    [31, 'lastSeenAt:>2026-11-24T09:05:00Z', 2],
+    [80, 'lastSeenAt:>=2026-11-24T09:05:00Z AND lastSeenAt:<2026-11-24T10:00:00Z', 2],
+    [50, 'lastSeenAt:>=2026-11-24T09:05:00Z lastSeenAt:>2026-11-24T09:15:00Z lastSeenAt:>2026', 2],
+  ])('for %i of %s ends where they must be', (limit, q, last) => {
+    const found = beginning('lastSeenAt', limit, q)
+    expect(found?.upTo).toEqual(upTo(`${last}\x7f`))
+    expect(found?.ranges).toHaveLength(1)
+    expect(found?.ranges[0]?.to).toBe(`${slot(last)}\x01`)
+  })
+
+  it.each([
+    [20, 'lastSeenAt:<2026-11-24T10:00:00Z', 'l\x002026-11-24T10:0\x01', 3],
+    [21, 'lastSeenAt:<2026-11-24T10:00:00Z', 'l\x002026-11-24T10:0\x01', 2],
+    [20, 'lastSeenAt:<2026-11-24T09:35:00Z', `${slot(3)}\x01`, 2],
+    [50, 'lastSeenAt:<2026-11-24T09:35:00Z AND lastSeenAt:<2026-11-24T10:00:00Z', `${slot(3)}\x01`, 2],
+  ])('for %i of %s goes back from the end when the last is to come first', (limit, q, to, last) => {
+    expect(beginning('-lastSeenAt', limit, q)).toEqual({ ranges: [{ from: slot(last), to }], upTo: upTo(`${last}`) })
+  })
+
+  it('goes on at the slot of the device that came last, of which nobody knows how many come after it', () => {
+    const key = sortKey('2026-11-24T09:12:00.000Z')
+    const ranges = (last: number) => [{ from: slot(1), to: `${slot(last)}\x01` }]
+    expect(beginning('lastSeenAt', 30, '*', key)).toEqual({ ranges: ranges(2), upTo: upTo('2\x7f') })
+    expect(beginning('lastSeenAt', 50, '*', key)).toEqual({ ranges: ranges(2), upTo: upTo('2\x7f') })
+    expect(beginning('lastSeenAt', 51, '*', key)).toEqual({ ranges: ranges(3), upTo: upTo('3\x7f') })
+    expect(beginning('-lastSeenAt', 30, '*', key)).toEqual({
+      ranges: [{ from: 'l\0', to: `${slot(1)}\x01` }],
+      upTo: undefined,
+    })
+    expect(beginning('-lastSeenAt', 30, '*', sortKey('2026-11-24T09:22:00.000Z'))).toEqual({
+      ranges: [{ from: slot(1), to: `${slot(2)}\x01` }],
+      upTo: upTo('1'),
+    })
+  })
+
+  it('has no end when all that is asked for is there', () => {
+    const [q, to] = ['lastSeenAt:<2026-11-24T10:00:00Z', 'l\x002026-11-24T10:0\x01']
+    expect(beginning('lastSeenAt', 500, q)).toEqual({ ranges: [{ from: 'l\0', to }], upTo: undefined })
+    expect(beginning('lastSeenAt', 140, q)).toEqual({ ranges: [{ from: 'l\0', to }], upTo: undefined })
+    const one = 'lastSeenAt:"2026-11-24T09:00:00.000Z"'
+    const ranges = [{ from: slot(0), to: `${slot(0)}\x01` }]
+    expect(beginning('lastSeenAt', 5, one)).toEqual({ ranges, upTo: undefined })
+  })
+
+  it('ends before a slot that has too many, when what stands before may be enough', () => {
+    expect(beginning('lastSeenAt', 140)?.upTo).toEqual(upTo('3\x7f'))
+    expect(beginning('lastSeenAt', 141)).toBeUndefined()
+    const key = sortKey('2026-11-24T09:22:00.000Z')
+    expect(beginning('lastSeenAt', 70, '*', key)?.upTo).toEqual(upTo('3\x7f'))
+    expect(beginning('lastSeenAt', 71, '*', key)).toBeUndefined()
+    expect(beginning('-lastSeenAt', 1)).toBeUndefined()
+    expect(beginning('lastSeenAt', 1, '*', sortKey('2026-11-24T12:00:00.000Z'))).toBeUndefined()
+  })
+
+  it('never has more than is gathered, nor than is cheaper than a scan', () => {
+    expect(beginning('lastSeenAt', 5, '*', undefined, early(MAX_GATHERED, 1e6))?.upTo).toEqual(upTo('0\x7f'))
+    expect(beginning('lastSeenAt', 5, '*', undefined, early(MAX_GATHERED + 1, 1e6))).toBeUndefined()
+    expect(beginning('lastSeenAt', 5, '*', undefined, early(100, 100 * (CANDIDATE_COST - 1)))?.upTo).toEqual(
+      upTo('0\x7f'),
+    )
+    expect(beginning('lastSeenAt', 5, '*', undefined, early(101, 100 * (CANDIDATE_COST - 1)))).toBeUndefined()
+  })
+
+  it('looks among the devices that have no time too', () => {
+    const odd = (devices: number) => counted(MOST, ...SILENT, { devices, lastSeenAt: 'never' })
+    expect(beginning('lastSeenAt', 40, '*', undefined, odd(3))).toEqual({
+      ranges: [
+        { from: 'l\0', to: `${slot(0)}\x01` },
+        { from: '!odd\0', to: '!odd\x01' },
+      ],
+      upTo: upTo('0\x7f'),
+    })
+    expect(beginning('lastSeenAt', 40, '*', undefined, odd(MAX_GATHERED - 40))).toBeDefined()
+    expect(beginning('lastSeenAt', 40, '*', undefined, odd(MAX_GATHERED - 39))).toBeUndefined()
+    const all = counted({ devices: 50, lastSeenAt: 'never' })
+    expect(beginning('lastSeenAt', 5, '*', undefined, all)).toBeUndefined()
+  })
+
+  it.each([
+    ['lastSeenAt', 'lastSeenAt:<2026-11-24T10:00:00Z AND connectivity.state:offline'],
+    ['lastSeenAt', 'lastSeenAt:<2026-11-24T10:00:00Z OR lastSeenAt:>2026-11-24T11:00:00Z'],
+    ['lastSeenAt', 'NOT lastSeenAt:<2026-11-24T10:00:00Z'],
+    ['lastSeenAt', 'lastSeenAt:2026-*:05*'],
+    ['lastSeenAt', 'firstSeenAt:<2026-11-24T10:00:00Z'],
+    ['firstSeenAt', 'lastSeenAt:<2026-11-24T10:00:00Z'],
+    ['deviceId', 'lastSeenAt:<2026-11-24T10:00:00Z'],
+  ])('is none when in the order of %s more is asked: %s', (sort, q) => {
+    expect(beginning(sort, 5, q)).toBeUndefined()
+  })
+
+  it.each([[sortKey(5)], [sortKey(undefined)], [sortKey(null)]])('is none after what has no time: %j', (key) => {
+    expect(beginning('lastSeenAt', 5, '*', key)).toBeUndefined()
+  })
+
+  it('is none when there were too many times to count', () => {
+    const times = Array.from({ length: 5_000 }, (_, i) => new Date(i * 600_000).toISOString())
+    const counts = counted(MOST, ...times.map((lastSeenAt) => ({ devices: 1, lastSeenAt })))
+    expect(counts.all('h')).toBeUndefined()
+    expect(beginning('lastSeenAt', 5, '*', undefined, counts)).toBeUndefined()
   })
 })
