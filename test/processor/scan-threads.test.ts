@@ -1,16 +1,19 @@
+import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Worker } from 'node:worker_threads'
 import pino from 'pino'
 import { RocksLevel } from 'rocksdb-level'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, onTestFinished, test, vi } from 'vitest'
 import { searchFleet, summarizeFleet } from '../../api/fleet-search.ts'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import type { Place, SearchQuestion, SummaryQuestion } from '../../processor/contract/search.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
+import { encodeSearchQuestion, encodeSummaryQuestion } from '../../processor/contract/search-wire.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
 import { ScanThreads } from '../../processor/scan-threads.ts'
-import { Searcher } from '../../processor/search.ts'
+import { type Scans, Searcher } from '../../processor/search.ts'
 import { type LevelStore, LevelStores } from '../../processor/store/level.ts'
 import { Turns } from '../../processor/turns.ts'
 
@@ -18,6 +21,8 @@ const AT = '2026-11-24T10:00:00.000Z'
 const PARTITIONS = 3
 /** In each partition, and more than are scanned on the event loop. */
 const DEVICES = 2_000
+/** ms, the most a timer takes: how fast a thread is on a busy machine decides nothing here. */
+const PATIENT_MS = 2 ** 31 - 1
 
 function statusOf(deviceId: string, rev: number): Status {
   return {
@@ -62,7 +67,7 @@ beforeEach(async () => {
     stores.push(await opened.store(partition))
     await commit(partition, 1)
   }
-  scans = new ScanThreads({ folder, logger, threads: 2 })
+  scans = new ScanThreads({ folder, logger, threads: 2, patienceMs: PATIENT_MS })
 })
 
 afterEach(async () => {
@@ -125,11 +130,35 @@ test('searches and counts give the same as on the event loop', async () => {
   }
 })
 
+/** The patience of `threads`, of `ms`, is over before a thread can answer what it is asked for the first time. */
+function late(threads: ScanThreads, ms: number): Scans {
+  // The event loop does not turn between the question and this, so no answer of a thread can come first.
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  onTestFinished(() => void vi.useRealTimers())
+  const asked = new Set<string>()
+  const lateOnce = <T>(key: string, answer: Promise<T>): Promise<T> => {
+    if (!asked.has(key)) vi.advanceTimersByTime(ms)
+    asked.add(key)
+    return answer
+  }
+  return {
+    search: (search, reached) =>
+      lateOnce(encodeSearchQuestion({ ...search, reached }), threads.search(search, reached)),
+    summarize: (summary, reached) =>
+      lateOnce(encodeSummaryQuestion({ ...summary, reached }), threads.summarize(summary, reached)),
+  }
+}
+
 test('slices that are not there in time are asked for again', async () => {
-  await using impatient = new ScanThreads({ folder, logger: pino({ enabled: false }), threads: 1, patienceMs: 0 })
+  const patienceMs = 400
+  await using threads = new ScanThreads({ folder, logger: pino({ enabled: false }), threads: 1, patienceMs })
+  const impatient = late(threads, patienceMs)
   const searcher = new Searcher(new Turns(), now, { scans: impatient })
-  const first = { ...question, from: idOf(0, 0) }
-  expect(await impatient.summarize(first, 0)).toMatchObject({ summary: { devices: 0 }, next: first.from })
+  const summary = { ...question, from: idOf(0, 0) }
+  expect(await impatient.summarize(summary, 0)).toMatchObject({ summary: { devices: 0 }, next: summary.from })
+  const search = { ...summary, order: parseOrder('deviceId') as Order, after: undefined, limit: 1 }
+  const nothing = { items: [], settled: false, more: false, next: search.from }
+  expect(await impatient.search(search, 0)).toEqual(nothing)
   expect(await count(searcher, 'reported.level:7')).toBe((PARTITIONS * DEVICES) / 100)
   expect(await ids(searcher, 'reported.level:7', '-reported.level')).toHaveLength((PARTITIONS * DEVICES) / 100)
 })
@@ -145,7 +174,14 @@ test('a scan holds what was committed before it began', async () => {
 const question = { partition: 0, query: parseQuery('*'), within: undefined, by: [], metrics: [], from: '' }
 
 test('what no copy here has reached is answered from what there is', async () => {
-  expect((await scans.summarize(question, 1_000_000)).summary.devices).toBe(DEVICES)
+  let devices = 0
+  // A thread that gets little of the machine examines few devices in the time of a slice.
+  for (let from: string | undefined = question.from; from !== undefined; ) {
+    const slice = await scans.summarize({ ...question, from }, 1_000_000)
+    devices += slice.summary.devices
+    from = slice.next
+  }
+  expect(devices).toBe(DEVICES)
 })
 
 test('a copy that is not whole is not scanned', async () => {
@@ -154,7 +190,8 @@ test('a copy that is not whole is not scanned', async () => {
 })
 
 test('a folder that is gone fails what is asked, and nothing else', async () => {
-  await using elsewhere = new ScanThreads({ folder: join(folder, 'none'), logger: pino({ enabled: false }) })
+  const options = { folder: join(folder, 'none'), logger: pino({ enabled: false }), patienceMs: PATIENT_MS }
+  await using elsewhere = new ScanThreads(options)
   for (let i = 0; i < 2; i++) {
     await expect(elsewhere.summarize(question, 0)).rejects.toThrow(
       /^the store cannot be scanned now: .*none does not exist/,
@@ -163,7 +200,12 @@ test('a folder that is gone fails what is asked, and nothing else', async () => 
 })
 
 test('what is under way when the threads end is not waited for', async () => {
-  const asked = expect(scans.summarize(question, 0)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+  const starting = once(process, 'worker') as Promise<[Worker]>
+  const ended = { code: 'STORE_UNAVAILABLE', message: 'the thread that scanned the store has ended' }
+  const asked = expect(scans.summarize(question, 0)).rejects.toMatchObject(ended)
+  const [thread] = await starting
+  // However fast it is, it is still under way when it ends.
+  thread.removeAllListeners('message')
   await scans[Symbol.asyncDispose]()
   await asked
 })
