@@ -73,11 +73,14 @@ function builder(): IndexBuilder {
   return new IndexBuilder({ precedence, turns: new Turns(), logger, now: Date.now, sleep: atOnce, retryMs: 1 })
 }
 
+/** By a clock that stands still no slice ends early, however busy the machine is. */
+const STILL = () => 0
+
 async function offline(): Promise<string[]> {
   const query = parseQuery('connectivity.state:offline')
   const order = parseOrder('deviceId') as NonNullable<ReturnType<typeof parseOrder>>
   const question = { partition: 0, query, within: undefined, order, after: undefined, from: undefined, limit: 1_000 }
-  const { items } = await new Searcher(new Turns(), Date.now).search(store, question)
+  const { items } = await new Searcher(new Turns(), STILL).search(store, question)
   return items.map(({ deviceId }) => deviceId)
 }
 
