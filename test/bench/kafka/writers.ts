@@ -27,6 +27,9 @@ interface Seen {
   /** Producer id and epoch of the newest committed batch, and when it was read (epoch ms). */
   writer: string | undefined
   since: number
+  /** When the newest committed batch was read (epoch ms), and for how long before `since` there was none, ms. */
+  last: number
+  stood: number
 }
 
 /**
@@ -46,7 +49,7 @@ export class Writers implements AsyncDisposable {
     this.#network = new Network('bench', {}, logger)
     this.#cluster = new KafkaCluster(brokers.split(','), [topic], this.#network, logger)
     this.#seen = Array.from({ length: partitions }, (_, index) => {
-      return { topic, index, position: 0, writer: undefined, since: 0 }
+      return { topic, index, position: 0, writer: undefined, since: 0, last: 0, stood: 0 }
     })
   }
 
@@ -70,6 +73,11 @@ export class Writers implements AsyncDisposable {
     const watched = partitions.map((index) => this.#seen[index] as Seen)
     await this.#until(() => watched.every(({ writer, index }) => writer !== undefined && writer !== before[index]))
     return watched.map(({ since }) => since)
+  }
+
+  /** For how long each partition had no commit before the first of its writer, ms; of the first writer of all, NaN. */
+  stood(partitions: readonly number[]): number[] {
+    return partitions.map((index) => (this.#seen[index] as Seen).stood)
   }
 
   /** Resolves, when every partition has a writer and `count` writers share them, with the epoch ms of the last change. */
@@ -126,9 +134,11 @@ function read(seen: Seen, bytes: Buffer, now: number): void {
     if ((bytes.readInt16BE(at + ATTRIBUTES_AT) & CONTROL) === 0) {
       const writer = `${readInt64(bytes, at + PRODUCER_ID_AT)}:${bytes.readInt16BE(at + EPOCH_AT)}`
       if (writer !== seen.writer) {
+        seen.stood = seen.writer === undefined ? Number.NaN : now - seen.last
         seen.writer = writer
         seen.since = now
       }
+      seen.last = now
     }
     at = next
   }
