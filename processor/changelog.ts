@@ -52,6 +52,8 @@ export interface FollowOptions {
   readonly copy: PartitionCopy
   /** The positions committed with the claim: reaching them is all there is to do. Undefined: follow until aborted. */
   readonly until: { readonly input: Offset; readonly changelogEnd: Offset } | undefined
+  /** As long as it is not whole, owners of this process that restore, and heirs, come before it. */
+  readonly yields: boolean
   /** Called as the copy moves on; `end`: of the changelog, as last known. */
   readonly onProgress: (position: Offset, end: Offset) => void
   /** Called when the copy first holds all that the changelog held at the beginning. */
@@ -64,10 +66,10 @@ export interface FollowOptions {
  * True when `until` was reached, false when `signal` aborted first.
  */
 export async function followChangelog(options: FollowOptions, signal: AbortSignal): Promise<boolean> {
-  const { context, partition, until } = options
+  const { context, partition, until, yields } = options
   const { store } = options.copy
   const topic = { topic: 'status', index: partition } as const
-  if (until === undefined) await context.precedence.turn(signal)
+  if (yields) await context.precedence.turn(signal)
   const changelog = await context.log.bounds(topic)
   const now = context.now()
   const { limits, logger } = context
@@ -84,7 +86,7 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   const batchLimits = { maxRecords: limits.changelogRecords, maxBytes: limits.changelogBytes }
   for await (const batch of context.log.follow(topic, plan.from, batchLimits, signal)) {
     const began = context.now()
-    if (until === undefined && !following.arrived) await context.precedence.turn(signal)
+    if (yields && !following.arrived) await context.precedence.turn(signal)
     if (signal.aborted) return false
     if (!(await following.apply(batch, signal))) return false
     if (following.arrived && until !== undefined) return true

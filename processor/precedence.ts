@@ -3,7 +3,8 @@ const MAX_WAIT_MS = 1_000
 
 /**
  * Has the owners of one process restore, and process what came in meanwhile, before its standbys do, and before indexes
- * are built: on an owner a partition waits, on the others nothing does.
+ * are built: on an owner a partition waits, on the others nothing does. Heirs restore before other standbys too, as the
+ * balance of the group waits on them.
  */
 export class Precedence {
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
@@ -15,7 +16,7 @@ export class Precedence {
     this.#sleep = sleep
   }
 
-  /** An owner catches up for as long as `work` takes. */
+  /** An owner, or an heir, catches up for as long as `work` takes. */
   async first<T>(work: () => Promise<T>): Promise<T> {
     this.#owners++
     try {

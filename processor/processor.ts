@@ -9,7 +9,7 @@ import type { PartitionReader } from './contract/query.ts'
 import { Decisions } from './decisions.ts'
 import { IndexBuilder } from './index-builder.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from './limits.ts'
-import type { Claim, Log, Member, Offset } from './log/log.ts'
+import type { Claim, Copying, Log, Member, Offset } from './log/log.ts'
 import { ProcessorMetrics } from './metrics.ts'
 import { Precedence } from './precedence.ts'
 import { StoreReader } from './query.ts'
@@ -134,9 +134,9 @@ export class Processor implements Member, AsyncDisposable {
     await this.#play(claim.partition, new Task(this.#context, claim, copy), signal)
   }
 
-  async standby(partition: number, signal: AbortSignal): Promise<void> {
+  async standby(partition: number, signal: AbortSignal, copying: Copying): Promise<void> {
     const copy = await this.#copy(partition)
-    await this.#play(partition, new Standby(this.#context, partition, copy), signal)
+    await this.#play(partition, new Standby(this.#context, partition, copy, copying), signal)
   }
 
   async #play(partition: number, role: Task | Standby, signal: AbortSignal): Promise<void> {

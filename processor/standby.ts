@@ -1,5 +1,6 @@
 import { followChangelog } from './changelog.ts'
 import { CorruptedError, RetryableError } from './contract/errors.ts'
+import type { Copying } from './log/log.ts'
 import { Progress } from './progress.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
@@ -13,13 +14,15 @@ export class Standby implements Role {
   readonly progress: Progress
   readonly #context: RoleContext
   readonly #partition: number
+  readonly #copying: Copying
   #state: 'restoring' | 'running' | 'closed' = 'restoring'
   /** And not whole since. */
   #wiped = false
 
-  constructor(context: RoleContext, partition: number, copy: PartitionCopy) {
+  constructor(context: RoleContext, partition: number, copy: PartitionCopy, copying: Copying) {
     this.#context = context
     this.#partition = partition
+    this.#copying = copying
     this.copy = copy
     this.store = copy.store
     this.progress = new Progress(context.now)
@@ -77,6 +80,19 @@ export class Standby implements Role {
   }
 
   async #follow(signal: AbortSignal): Promise<void> {
+    const { precedence } = this.#context
+    if (!this.#copying.heir) return this.#copy(signal, () => {})
+    const whole = Promise.withResolvers<void>()
+    const first = precedence.first(() => whole.promise)
+    try {
+      await this.#copy(signal, whole.resolve)
+    } finally {
+      whole.resolve()
+      await first
+    }
+  }
+
+  async #copy(signal: AbortSignal, whole: () => void): Promise<void> {
     const { logger, metrics, instance, now } = this.#context
     const partition = this.#partition
     const began = now()
@@ -87,6 +103,7 @@ export class Standby implements Role {
         partition,
         copy: this.copy,
         until: undefined,
+        yields: !this.#copying.heir,
         onProgress: (position, end) => {
           this.progress.reached(position, end)
           this.#gauge()
@@ -97,6 +114,8 @@ export class Standby implements Role {
           this.#wiped = false
           metrics.restoreSeconds.observe({ processor: instance, role: 'standby' }, (now() - began) / 1000)
           logger.info({ partition, devices: this.store.count }, 'standby running')
+          whole()
+          this.#copying.whole()
         },
       },
       signal,

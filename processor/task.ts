@@ -195,6 +195,7 @@ export class Task implements Role {
         partition: this.#claim.partition,
         copy: this.copy,
         until: { input: this.#input, changelogEnd: this.#changelogEnd },
+        yields: false,
         onProgress: (position) => {
           progress.reached(position, this.#changelogEnd)
           metrics.restoreRemaining.set(labels, progress.remaining)

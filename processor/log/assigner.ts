@@ -9,6 +9,8 @@ export interface Candidate {
   readonly standby: readonly number[]
   /** Changelog position of each warm copy it has, held now or left from before. */
   readonly positions?: ReadonlyMap<number, Offset> | undefined
+  /** Those of its standbys that hold all that the changelog held when they began, and follow it. */
+  readonly whole?: readonly number[] | undefined
 }
 
 export interface AssignmentInput {

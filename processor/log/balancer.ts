@@ -1,5 +1,6 @@
 import { type Assigned, assign, type Candidate } from './assigner.ts'
 import { balance, type Held, type Move, meanOf, pays, type Rates } from './balance.ts'
+import { lacksLittle, type Succession, succeed } from './heirs.ts'
 
 /** Rounds after moves, or after a plan was dropped, in which nothing is planned. */
 const COOL_DOWN = 10
@@ -10,12 +11,8 @@ const MAX_STAY = 1280
 const SETTLING = 2
 /** Rounds a plan waits for its copies. */
 const MAX_WAIT = 20
-/** A copy is whole when it lacks no more than so many changelog records, and what comes in so many seconds. */
-const LAG_RECORDS = 1000
-const LAG_SECONDS = 5
 
-export interface Balanced {
-  readonly assigned: ReadonlyMap<string, Assigned>
+export interface Balanced extends Succession {
   /** Partitions that change their owner for the sake of load. */
   readonly moved: readonly Move[]
   /** Partitions that will, when the copies that begin now are whole. */
@@ -76,9 +73,10 @@ export class Balancer {
     }
     const candidates = whole ? moved(members, plan) : members.map((member) => withoutCopies(member, cold))
     const input = { members: candidates, partitions: this.#partitions, standbys: this.#standbys, load: rates }
-    const assigned = whole ? assign(input) : withCopies(assign(input), cold)
+    const succession = succeed(assign(input), candidates, rates)
+    const assigned = whole ? succession.assigned : withCopies(succession.assigned, cold)
     this.#members = [...assigned].map(([instance, held]) => ({ instance, ...held }))
-    return { assigned, moved: whole ? plan : [], warming: whole ? [] : plan }
+    return { assigned, heirs: succession.heirs, moved: whole ? plan : [], warming: whole ? [] : plan }
   }
 
   /** A partition that was moved before stays for twice as long: load that only swings moves it ever more seldom. */
@@ -107,8 +105,7 @@ function isCopy({ partition, to }: Move, { instance, standby }: Held): boolean {
 function isWhole({ partition, from, to }: Move, members: readonly Candidate[], rates: Rates | undefined): boolean {
   const [owner, copy] = [from, to].map((name) => members.find(({ instance }) => instance === name))
   if (copy?.standby.includes(partition) !== true) return false
-  const slack = LAG_RECORDS + LAG_SECONDS * (rates?.[partition] ?? 0)
-  return (copy.positions?.get(partition) ?? 0) >= (owner?.positions?.get(partition) ?? 0) - slack
+  return lacksLittle(partition, owner, copy, rates)
 }
 
 /** The members as if the moves had been made: the assigner lets everyone keep what he has. */

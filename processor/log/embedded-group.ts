@@ -4,6 +4,7 @@ import type { Owner, OwnerMap } from '../contract/query.ts'
 import { assign } from './assigner.ts'
 import { EmbeddedClaim } from './embedded-claim.ts'
 import type { EmbeddedWriter } from './embedded-writer.ts'
+import { succeed } from './heirs.ts'
 import type { Member } from './log.ts'
 
 export interface GroupOptions {
@@ -33,6 +34,8 @@ interface Role {
   readonly claim: EmbeddedClaim | undefined
   readonly stopping: AbortController
   done: Promise<void>
+  /** Of a standby: the copy holds all that the changelog held when it began. */
+  whole: boolean
   /** It has had its time to end. */
   overdue: boolean
   timer: NodeJS.Timeout | undefined
@@ -44,6 +47,8 @@ interface Slot {
   readonly roles: Set<Role>
   active: Seat | undefined
   standbys: readonly Seat[]
+  /** The one of `standbys` that is to own the partition when its copy is whole. */
+  heir: Seat | undefined
   settling: boolean
   unsettled: boolean
 }
@@ -62,7 +67,8 @@ export class EmbeddedGroup {
     this.#writer = writer
     this.#options = options
     this.#slots = Array.from({ length: options.partitions }, (_, partition) => {
-      return { partition, roles: new Set(), active: undefined, standbys: [], settling: false, unsettled: false }
+      const nobody = { active: undefined, standbys: [], heir: undefined }
+      return { partition, roles: new Set(), ...nobody, settling: false, unsettled: false }
     })
   }
 
@@ -158,15 +164,17 @@ export class EmbeddedGroup {
       active: held((slot) => slot.active === seat),
       standby: held((slot) => slot.standbys.includes(seat)),
       positions: seat.member.positions(),
+      whole: [...seat.roles].filter(({ whole }) => whole).map(({ partition }) => partition),
     }))
     const { partitions, standbys } = this.#options
-    const assigned = assign({ members, partitions, standbys })
+    const { assigned, heirs } = succeed(assign({ members, partitions, standbys }), members, undefined)
     for (const slot of slots) {
       const here = (list: 'active' | 'standby') => {
         return seats.filter((seat) => assigned.get(seat.member.instance)?.[list].includes(slot.partition))
       }
       slot.active = here('active')[0]
       slot.standbys = here('standby')
+      slot.heir = seats.find((seat) => heirs.get(seat.member.instance)?.includes(slot.partition))
       this.#settle(slot)
     }
   }
@@ -222,13 +230,16 @@ export class EmbeddedGroup {
     const { member } = seat
     const stopping = new AbortController()
     const done = Promise.resolve()
-    const role: Role = { kind, partition, seat, claim, stopping, done, overdue: false, timer: undefined }
+    const more = { whole: false, overdue: false, timer: undefined }
+    const role: Role = { kind, partition, seat, claim, stopping, done, ...more }
     slot.roles.add(role)
     seat.roles.add(role)
     this.#options.logger.info({ instance: member.instance, partition, epoch: claim?.epoch }, `${kind} role begins`)
     const { signal } = stopping
     const run = async () => {
-      if (claim === undefined) return member.standby(partition, signal)
+      if (claim === undefined) {
+        return member.standby(partition, signal, { heir: slot.heir === seat, whole: () => this.#whole(role) })
+      }
       claim.onOver = () => this.#lost(role)
       return member.active(claim, signal)
     }
@@ -236,6 +247,13 @@ export class EmbeddedGroup {
       () => this.#ended(role, undefined),
       (error: unknown) => this.#ended(role, error ?? new Error(`${kind} role rejected with nothing`)),
     )
+  }
+
+  #whole(role: Role): void {
+    role.whole = true
+    const heirs = this.#slots.filter(({ heir }) => heir === role.seat)
+    const ripe = heirs.every(({ roles }) => [...roles].some(({ seat, whole }) => seat === role.seat && whole))
+    if (heirs.length > 0 && ripe) this.#schedule()
   }
 
   #stop(role: Role): void {

@@ -1,6 +1,6 @@
 import type { Candidate } from './assigner.ts'
 import { loadOf, meanOf } from './balance.ts'
-import { Balancer } from './balancer.ts'
+import { type Balanced, Balancer } from './balancer.ts'
 import type { Joined } from './kafka-broker.ts'
 import type { ClaimContext } from './kafka-claim-context.ts'
 import { pause } from './kafka-cluster.ts'
@@ -71,27 +71,37 @@ export class KafkaLeader {
     const candidates = members.flatMap(({ memberId, memberMetadata }): (Candidate & { memberId: string })[] => {
       const subscription = decodeSubscription(memberMetadata)
       if (subscription === undefined) return []
-      const { instance, endpoint, zone, active, standby } = subscription
+      const { instance, endpoint, zone, active, standby, whole } = subscription
       const positions = new Map(Object.entries(subscription.positions).map(([key, value]) => [Number(key), value]))
       // A process that was killed and is back may meet its old self, which has the same instance.
       peers.push({ memberId, endpoint, instance })
-      return [{ memberId, instance: `${instance} ${memberId}`, zone, active, standby, positions }]
+      return [{ memberId, instance: `${instance} ${memberId}`, zone, active, standby, positions, whole }]
     })
     const balanced = this.#balancer.assign(candidates, this.#load.spans)
     this.#tell(balanced, candidates)
     return candidates.map(({ memberId, instance }) => {
       const { active, standby } = balanced.assigned.get(instance) ?? { active: [], standby: [] }
       const moving = movingTo(instance, active, candidates)
-      return { memberId, memberAssignment: encodeAssignment(this.#claims.names, { active, standby, moving, peers }) }
+      const heir = balanced.heirs.get(instance) ?? []
+      const assignment = { active, standby, moving, heir, peers }
+      return { memberId, memberAssignment: encodeAssignment(this.#claims.names, assignment) }
     })
   }
 
-  #tell({ moved, warming }: ReturnType<Balancer['assign']>, candidates: readonly Candidate[]): void {
+  #tell({ heirs, moved, warming }: Balanced, candidates: readonly Candidate[]): void {
+    const { logger } = this.#claims
+    const waiting = [...heirs].filter(([, partitions]) => partitions.length > 0)
+    if (waiting.length > 0) {
+      logger.info(
+        { heirs: Object.fromEntries(waiting) },
+        'partitions stay until the copies of their next owners are whole',
+      )
+    }
     if (moved.length + warming.length === 0) return
     const rates = meanOf(this.#load.spans)
     const recordsPerSecond = Object.fromEntries(candidates.map((c) => [c.instance, Math.round(loadOf(c, rates))]))
     this.#metrics.moves.inc(moved.length)
     const what = moved.length > 0 ? 'partitions move' : 'copies are made where partitions shall move'
-    this.#claims.logger.info({ recordsPerSecond, moves: [...moved, ...warming] }, `the load is uneven: ${what}`)
+    logger.info({ recordsPerSecond, moves: [...moved, ...warming] }, `the load is uneven: ${what}`)
   }
 }

@@ -14,6 +14,8 @@ export interface Subscription {
   readonly standby: readonly number[]
   /** Changelog position of each warm copy. */
   readonly positions: Readonly<Record<string, number>>
+  /** Of `standby`, those that hold all that the changelog held when they began. */
+  readonly whole: readonly number[]
 }
 
 export interface Assignment {
@@ -21,6 +23,8 @@ export interface Assignment {
   readonly standby: readonly number[]
   /** Of `active`, what another member of the group still works on. */
   readonly moving: readonly number[]
+  /** Of `standby`, what the member is to own when its copies are whole: it joins anew then. */
+  readonly heir: readonly number[]
   /** Everyone in the group. */
   readonly peers: readonly Peer[]
 }
@@ -50,19 +54,20 @@ export function decodeSubscription(bytes: Buffer): Subscription | undefined {
   try {
     const subscription = JSON.parse(userData.toString()) as Partial<Subscription>
     if (typeof subscription.instance !== 'string' || typeof subscription.endpoint !== 'string') return undefined
-    return { active: [], standby: [], positions: {}, ...subscription } as Subscription
+    return { active: [], standby: [], positions: {}, whole: [], ...subscription } as Subscription
   } catch {
     return undefined
   }
 }
 
-export function encodeAssignment(names: TopicNames, { active, standby, moving, peers }: Assignment): Buffer {
+export function encodeAssignment(names: TopicNames, assignment: Assignment): Buffer {
+  const { active, standby, moving, heir, peers } = assignment
   const writer = new WireWriter().int16(VERSION).int32(2)
   writer.string(names.telemetry).int32(active.length)
   for (const partition of active) writer.int32(partition)
   writer.string(names.status).int32(standby.length)
   for (const partition of standby) writer.int32(partition)
-  const userData = Buffer.from(JSON.stringify({ peers, moving }))
+  const userData = Buffer.from(JSON.stringify({ peers, moving, heir }))
   return writer.int32(userData.length).raw(userData).finish()
 }
 
@@ -80,7 +85,7 @@ export function decodeAssignment(names: TopicNames, bytes: Buffer): Assignment {
     )
     userData = reader.bytesOrNull()
   }
-  const told: Partial<Pick<Assignment, 'peers' | 'moving'>> = userData === null ? {} : JSON.parse(userData.toString())
-  const { peers = [], moving = [] } = told
-  return { active: topics.get(names.telemetry) ?? [], standby: topics.get(names.status) ?? [], moving, peers }
+  const told: Partial<Omit<Assignment, 'active' | 'standby'>> = userData === null ? {} : JSON.parse(userData.toString())
+  const { peers = [], moving = [], heir = [] } = told
+  return { active: topics.get(names.telemetry) ?? [], standby: topics.get(names.status) ?? [], moving, heir, peers }
 }

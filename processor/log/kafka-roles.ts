@@ -19,6 +19,8 @@ interface Role {
   readonly claim: KafkaClaim | undefined
   readonly stopping: AbortController
   done: Promise<void>
+  /** Of a standby: the copy holds all that the changelog held when it began. */
+  whole: boolean
 }
 
 /** What this member has of a partition, and what it should have. */
@@ -32,6 +34,8 @@ interface Slot {
   waiting: AbortController | undefined
   /** Another member of the group is about to end its work on it. */
   moving: boolean
+  /** Of a standby: the partition is to be owned here when the copy is whole. */
+  heir: boolean
   /** The last claim was lost: somebody else may hold the partition by right. */
   doubtful: boolean
   settled: Promise<void>
@@ -44,6 +48,8 @@ export interface RolesOptions {
   confirmed(signal: AbortSignal): Promise<void>
   /** A claim was lost: the group may have news. */
   onLost(): void
+  /** All that is to be owned here is whole now: the group may give it. */
+  onRipe(): void
 }
 
 /** The roles of one member. Per partition one at a time: the next begins when the last has ended. */
@@ -63,6 +69,7 @@ export class KafkaRoles {
         claiming: undefined,
         waiting: undefined,
         moving: false,
+        heir: false,
         doubtful: false,
       }
       return { partition, ...nothing, settled: Promise.resolve() }
@@ -80,13 +87,29 @@ export class KafkaRoles {
     return this.#slots.filter((slot) => slot.wanted === kind).map(({ partition }) => partition)
   }
 
+  /** Standbys that hold all that the changelog held when they began. */
+  get whole(): number[] {
+    return this.#slots.filter(({ role }) => role?.whole === true).map(({ partition }) => partition)
+  }
+
+  /** There are standbys that are to be owned here, and all of them are whole. */
+  get ripe(): boolean {
+    const heirs = this.#slots.filter(({ heir }) => heir)
+    return heirs.length > 0 && heirs.every(({ role }) => role?.whole === true)
+  }
+
   /**
-   * Stops what is not in the lists, and begins what is new in them; of `moving` it gives the former owner time to end.
-   * Roles that stay are not touched.
+   * Stops what is not in the lists, and begins what is new in them; of `moving` it gives the former owner time to end,
+   * of `heir` it tells when it is whole. Roles that stay are not touched.
    */
-  want(active: readonly number[], standby: readonly number[], moving: readonly number[] = []): void {
+  want(
+    active: readonly number[],
+    standby: readonly number[],
+    { moving = [], heir = [] }: { readonly moving?: readonly number[]; readonly heir?: readonly number[] } = {},
+  ): void {
     for (const slot of this.#slots) {
       const { partition } = slot
+      slot.heir = heir.includes(partition)
       const wanted = active.includes(partition) ? 'active' : standby.includes(partition) ? 'standby' : undefined
       if (wanted === slot.wanted) continue
       slot.wanted = wanted
@@ -176,12 +199,14 @@ export class KafkaRoles {
     const { partition } = slot
     const { logger } = this.#options
     const stopping = new AbortController()
-    const role: Role = { kind, claim, stopping, done: Promise.resolve() }
+    const role: Role = { kind, claim, stopping, done: Promise.resolve(), whole: false }
     slot.role = role
     const { instance } = this.#member
     logger.info({ instance, partition, epoch: claim?.epoch }, `${kind} role begins`)
     const run = async (): Promise<void> => {
-      if (claim === undefined) return this.#member.standby(partition, stopping.signal)
+      if (claim === undefined) {
+        return this.#member.standby(partition, stopping.signal, { heir: slot.heir, whole: () => this.#whole(role) })
+      }
       claim.onOver = () => this.#lost(slot)
       return this.#member.active(claim, stopping.signal)
     }
@@ -189,6 +214,11 @@ export class KafkaRoles {
       () => this.#ended(slot, role, undefined),
       (error: unknown) => this.#ended(slot, role, error ?? new Error(`${kind} role rejected with nothing`)),
     )
+  }
+
+  #whole(role: Role): void {
+    role.whole = true
+    if (this.ripe) this.#options.onRipe()
   }
 
   #lost(slot: Slot): void {

@@ -74,6 +74,7 @@ export class KafkaSeat {
         this.suspended = false
         this.nudge()
       },
+      onRipe: () => this.nudge(),
     })
   }
 
@@ -146,10 +147,11 @@ export class KafkaSeat {
     const { generationId, memberId } = joined
     const synced = await requests.syncGroup({ groupId: group, generationId, memberId, groupAssignment })
     if (signal.aborted) return
-    const { active, standby, moving, peers } = decodeAssignment(names, synced.memberAssignment)
-    logger.info({ instance: this.#member.instance, generation: generationId, active, standby }, 'partitions assigned')
+    const { active, standby, moving, heir, peers } = decodeAssignment(names, synced.memberAssignment)
+    const { instance } = this.#member
+    logger.info({ instance, generation: generationId, active, standby, heir }, 'partitions assigned')
     this.#metrics.rebalances.observe((performance.now() - started) / 1000)
-    this.#roles.want(active, standby, moving)
+    this.#roles.want(active, standby, { moving, heir })
     const others = peers.filter((peer) => peer.memberId !== memberId)
     this.#peers.watch(others)
     void this.#checkName(others)
@@ -172,17 +174,20 @@ export class KafkaSeat {
     const { instance, endpoint } = this.#member
     const positions = Object.fromEntries(this.#member.positions())
     const held = { active: this.#roles.held('active'), standby: this.#roles.held('standby') }
-    return { instance, endpoint, zone: this.#options.zone, ...held, positions }
+    return { instance, endpoint, zone: this.#options.zone, ...held, positions, whole: this.#roles.whole }
   }
 
-  /** Heartbeats, until the group asks for a new join by an error, or its leader, here, wants one: the group follows it. */
+  /**
+   * Heartbeats, until the group asks for a new join by an error; or its leader, here, wants one, or what is to be owned here
+   * is whole: the group follows that.
+   */
   async #beat(signal: AbortSignal): Promise<void> {
     const { group } = this.#claims
     for (;;) {
       await this.#untilNextBeat(signal)
       if (signal.aborted) return
       if (this.suspended) continue
-      if (this.#leader.due) return
+      if (this.#leader.due || this.#roles.ripe) return
       const request = { groupId: group, groupGenerationId: this.#generation, memberId: this.memberId }
       await this.#heartbeat(request, signal)
       this.#confirm()

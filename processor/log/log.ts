@@ -94,7 +94,16 @@ export interface Member {
   active(claim: Claim, signal: AbortSignal): Promise<void>
 
   /** Keeps a warm copy of the partition until `signal` aborts. */
-  standby(partition: number, signal: AbortSignal): Promise<void>
+  standby(partition: number, signal: AbortSignal, copying: Copying): Promise<void>
+}
+
+/** What a copy that begins is for. */
+export interface Copying {
+  /** The partition is to be owned here as soon as the copy is whole: it is restored before the others are. */
+  readonly heir: boolean
+
+  /** To be called when the copy first holds all that the changelog held when it began. */
+  whole(): void
 }
 
 /** A partition held at an epoch: the only way to move it forward. */

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import type { Claim, Log, LogRecord, NewRecord } from '../../processor/log/log.ts'
+import type { Claim, Copying, Log, LogRecord, NewRecord } from '../../processor/log/log.ts'
 import type { LogContext } from './log-harness.ts'
 import { aborted, type RoleHooks, read } from './log-member.ts'
 import { record, text } from './log-records.ts'
@@ -29,6 +29,28 @@ export function groupContract({ start, join, until, holds }: LogContext): void {
       expect([...a.claims.keys(), ...b.claims.keys()].sort((x, y) => x - y)).toEqual([0, 1, 2, 3, 4, 5, 6, 7])
       for (const [index, claim] of b.claims) expect(claim.epoch).toBeGreaterThan((before.get(index) as Claim).epoch)
       expect(most).toBe(8)
+    })
+
+    test('gives a member what others work on only when its copies are whole', async () => {
+      const harness = await start(4)
+      const [a] = await join(harness, 'a')
+      for (let index = 0; index < 4; index++) a.warm.set(index, 10_000)
+      await holds(a, 4)
+      const copies = new Map<number, Copying>()
+      const standby = (index: number, signal: AbortSignal, copying: Copying) => {
+        copies.set(index, copying)
+        return aborted(signal)
+      }
+      const [b] = await join(harness, 'b', { standby })
+      await until(() => expect(copies.size).toBe(2))
+      expect([...copies.values()].every(({ heir }) => heir)).toBe(true)
+      const [first, second] = [...copies.values()] as [Copying, Copying]
+      first.whole()
+      expect(a.claims.size).toBe(4)
+      second.whole()
+      await holds(b, 2)
+      await holds(a, 2)
+      expect(b.overlapped).toBe(false)
     })
 
     test('hands the partitions of a leaving member over after its roles have ended', async () => {

@@ -1,5 +1,5 @@
 import type { Offset } from '../../processor/contract/record.ts'
-import type { Claim, Log, LogRecord, Member, Topic } from '../../processor/log/log.ts'
+import type { Claim, Copying, Log, LogRecord, Member, Topic } from '../../processor/log/log.ts'
 
 /** Ends when `signal` aborts. */
 export function aborted(signal: AbortSignal): Promise<void> {
@@ -12,7 +12,7 @@ export function aborted(signal: AbortSignal): Promise<void> {
 export interface RoleHooks {
   /** The work of an active role; without it the role only waits for its end. */
   active?(claim: Claim, signal: AbortSignal): Promise<void>
-  standby?(partition: number, signal: AbortSignal): Promise<void>
+  standby?(partition: number, signal: AbortSignal, copying: Copying): Promise<void>
 }
 
 /** A member that notes what the log asks of it. */
@@ -75,12 +75,12 @@ export class TestMember implements Member {
     }
   }
 
-  async standby(partition: number, signal: AbortSignal): Promise<void> {
+  async standby(partition: number, signal: AbortSignal, copying: Copying): Promise<void> {
     if (this.claims.has(partition) || this.standbys.has(partition)) this.overlapped = true
     this.standbys.add(partition)
     this.events.push(`standby ${partition}`)
     try {
-      await (this.#hooks.standby?.(partition, signal) ?? aborted(signal))
+      await (this.#hooks.standby?.(partition, signal, copying) ?? aborted(signal))
     } finally {
       this.standbys.delete(partition)
       this.events.push(`end standby ${partition}`)

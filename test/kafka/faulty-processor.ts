@@ -72,9 +72,9 @@ Processor.prototype.active = async function (claim, signal) {
     owned.delete(claim.partition)
   }
 }
-Processor.prototype.standby = function (partition, signal) {
+Processor.prototype.standby = function (partition, ...rest) {
   followed.add(partition)
-  return standby.call(this, partition, signal)
+  return standby.call(this, partition, ...rest)
 }
 
 const { follow } = KafkaLog.prototype

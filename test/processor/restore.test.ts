@@ -169,3 +169,22 @@ it('asks for what came in while it brings its store there, and lets a standby be
   await vi.waitFor(() => expect(steps).toContain('status 1'))
   expect(steps).toEqual(['telemetry 0', 'status 0', 'commit', 'status 1'])
 })
+
+it('restores what it is to own before its other copies, and tells when that is whole', async () => {
+  const log = new MemoryLog(2)
+  await filled(log, 1)
+  await using bench = await Workbench.open(log)
+  Object.assign(bench.context, { precedence: new Precedence(untilTold) })
+  const steps: string[] = []
+  const follow = log.follow.bind(log)
+  log.follow = async function* (of, ...rest) {
+    // Time for the other copy to be whole.
+    for (let turn = 0; of.index === 0 && turn < 100; turn++) await new Promise((resolve) => setImmediate(resolve))
+    steps.push(`status ${of.index}`)
+    yield* follow(of, ...rest)
+  }
+  await bench.standby(0, { heir: true, whole: () => steps.push('whole 0') })
+  await bench.standby(1, { heir: false, whole: () => steps.push('whole 1') })
+  await vi.waitFor(() => expect(steps).toContain('whole 1'))
+  expect(steps.slice(0, 2)).toEqual(['status 0', 'whole 0'])
+})

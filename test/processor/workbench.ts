@@ -9,7 +9,7 @@ import { Arrivals } from '../../processor/arrivals.ts'
 import type { Answer } from '../../processor/contract/query.ts'
 import { Decisions } from '../../processor/decisions.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from '../../processor/limits.ts'
-import type { Claim, NewRecord } from '../../processor/log/log.ts'
+import type { Claim, Copying, NewRecord } from '../../processor/log/log.ts'
 import { ProcessorMetrics } from '../../processor/metrics.ts'
 import { Precedence } from '../../processor/precedence.ts'
 import { StoreReader } from '../../processor/query.ts'
@@ -116,8 +116,8 @@ export class Workbench implements AsyncDisposable {
     return this.#run(new Task(this.context, claim, await this.#copy(claim.partition, store)), claim.partition)
   }
 
-  async standby(partition = 0): Promise<Running> {
-    return this.#run(new Standby(this.context, partition, await this.#copy(partition)), partition)
+  async standby(partition = 0, copying: Copying = { heir: false, whole: () => {} }): Promise<Running> {
+    return this.#run(new Standby(this.context, partition, await this.#copy(partition), copying), partition)
   }
 
   /** Resolves when the store holds all input and the whole changelog. */

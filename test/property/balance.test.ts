@@ -256,10 +256,12 @@ describe('a member with most of the load', () => {
     group.until(rates)
     const members = [...group.members.map((m) => ({ ...m, standby: [] })), { instance: 'n', active: [], standby: [] }]
     group.members = members
-    expect(group.assign()).toEqual({
-      assigned: assign({ members, partitions: 4, standbys: 0, load: rates }),
-      moved: [],
-      warming: [],
-    })
+    const { assigned, heirs, moved, warming } = group.assign()
+    // What the newcomer is to have, it has as a copy first.
+    const wished = assign({ members, partitions: 4, standbys: 0, load: rates }).get('n')?.active
+    expect(assigned.get('n')).toEqual({ active: [], standby: wished })
+    expect(heirs.get('n')).toEqual(wished)
+    for (const { instance, active } of members.slice(0, -1)) expect(assigned.get(instance)?.active).toEqual(active)
+    expect({ moved, warming }).toEqual({ moved: [], warming: [] })
   })
 })

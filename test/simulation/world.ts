@@ -207,7 +207,7 @@ export class World {
       instance: member.instance,
       endpoint: member.endpoint,
       positions: () => here(() => member.positions()),
-      standby: (partition, signal) => here(() => member.standby(partition, signal)),
+      standby: (partition, signal, copying) => here(() => member.standby(partition, signal, copying)),
       active: (claim, signal) => here(() => member.active(this.#claim(claim, ask), signal)),
     }
   }

@@ -12,7 +12,7 @@ test('what another member of the group works on is known to move; what is its ow
   const candidates = [candidate('a', [0, 1, 2]), candidate('b', [3])]
   expect(movingTo('b', [1, 2, 3, 4], candidates)).toEqual([1, 2])
   expect(movingTo('a', [0], candidates)).toEqual([])
-  const assignment = { active: [1, 2, 3, 4], standby: [0], moving: [1, 2], peers: [] }
+  const assignment = { active: [1, 2, 3, 4], standby: [0], moving: [1, 2], heir: [], peers: [] }
   const names = topicNames('test')
   expect(decodeAssignment(names, encodeAssignment(names, assignment))).toEqual(assignment)
 })
@@ -35,8 +35,9 @@ test('a partition that moves is claimed after those that nobody works on', async
     },
     confirmed: () => Promise.resolve(),
     onLost: () => {},
+    onRipe: () => {},
   })
-  roles.want([0, 1, 2], [], [0])
+  roles.want([0, 1, 2], [], { moving: [0] })
   await vi.waitFor(() => expect(taken).toHaveLength(3))
   expect(taken).toEqual([1, 2, 0])
   await roles.stop()

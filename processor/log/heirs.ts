@@ -1,0 +1,65 @@
+import type { Assigned, Candidate } from './assigner.ts'
+import type { Rates } from './balance.ts'
+
+/** A copy may be worked on when it lacks no more than so many changelog records, and what comes in so many seconds. */
+const LAG_RECORDS = 1000
+const LAG_SECONDS = 5
+
+export interface Succession {
+  readonly assigned: ReadonlyMap<string, Assigned>
+  /** By instance: those of its standbys that it is to own when they are whole. */
+  readonly heirs: ReadonlyMap<string, readonly number[]>
+}
+
+/**
+ * What of `assigned` can be at once. A partition that is worked on would stand still while a copy that lacks much is
+ * restored: it stays where it is, and its next owner, the heir, begins as a standby (KIP-441 calls that a warm-up
+ * replica). Pure.
+ */
+export function succeed(
+  assigned: ReadonlyMap<string, Assigned>,
+  members: readonly Candidate[],
+  rates: Rates | undefined,
+): Succession {
+  const held = new Map(
+    [...assigned].map(([instance, { active, standby }]) => {
+      return [instance, { active: new Set(active), standby: new Set(standby), heir: [] as number[] }]
+    }),
+  )
+  for (const owner of members) {
+    for (const partition of owner.active) {
+      const next = members.find(({ instance }) => held.get(instance)?.active.has(partition))
+      if (next === undefined || next.active.includes(partition) || lacksLittle(partition, owner, next, rates)) continue
+      const [from, to] = [held.get(owner.instance), held.get(next.instance)]
+      to?.active.delete(partition)
+      to?.standby.add(partition)
+      to?.heir.push(partition)
+      from?.active.add(partition)
+      from?.standby.delete(partition)
+    }
+  }
+  return {
+    assigned: new Map(
+      [...held].map(([instance, { active, standby }]) => {
+        return [instance, { active: [...active].sort(ascending), standby: [...standby].sort(ascending) }]
+      }),
+    ),
+    heirs: new Map([...held].map(([instance, { heir }]) => [instance, heir.sort(ascending)])),
+  }
+}
+
+/** Whether the partition would hardly stand still if `next` worked on it. */
+export function lacksLittle(
+  partition: number,
+  owner: Candidate | undefined,
+  next: Candidate,
+  rates: Rates | undefined,
+): boolean {
+  if (next.whole?.includes(partition) === true) return true
+  const slack = LAG_RECORDS + LAG_SECONDS * (rates?.[partition] ?? 0)
+  return (next.positions?.get(partition) ?? 0) >= (owner?.positions?.get(partition) ?? 0) - slack
+}
+
+function ascending(a: number, b: number): number {
+  return a - b
+}
