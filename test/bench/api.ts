@@ -1,6 +1,7 @@
 import { loadDeviceId } from '../../simulators/load-packet.ts'
 import { seededRandom } from '../../simulators/random.ts'
 import { Stack } from '../system/stack.ts'
+import { bareFastify } from './bare.ts'
 import type { BenchOptions } from './bench.ts'
 import { type Figure, percentiles } from './figure.ts'
 import { type HttpLoad, type HttpLoadReport, httpLoad } from './http-load.ts'
@@ -14,6 +15,7 @@ export const API_PARTS = ['single', 'batch', 'live', 'queries']
 
 const GET_CONNECTIONS = 100
 const BATCH_CONNECTIONS = 16
+const BATCH_GET = '/v1/devices/batch-get'
 /** Devices in one batch. */
 const BATCH = 100
 /** Different requests, asked in turn. */
@@ -75,8 +77,10 @@ async function measureBatch(ports: Ports, seconds: number, anyId: () => string):
   const bodies = Array.from({ length: REQUESTS }, () =>
     JSON.stringify({ deviceIds: Array.from({ length: BATCH }, anyId) }),
   )
-  const paths = ['/v1/devices/batch-get']
-  const { product, peer, ratio } = await inTurn(ports, { paths, bodies, seconds, connections: BATCH_CONNECTIONS })
+  const load = { paths: [BATCH_GET], bodies, seconds, connections: BATCH_CONNECTIONS }
+  const { product, peer, ratio } = await inTurn(ports, load)
+  using http = new KeepAlive(ports.product)
+  const bare = await bareFastify((await http.send('POST', BATCH_GET, bodies[0])).text, load)
   return [
     {
       what: `batch: batch-get of ${BATCH}, ${BATCH_CONNECTIONS} connections`,
@@ -86,6 +90,11 @@ async function measureBatch(ports: Ports, seconds: number, anyId: () => string):
       note: `p99 ${product.p99.toFixed(1)} ms; the peer: ${peer.p99.toFixed(1)} ms`,
     },
     { what: 'batch: of the peer', value: ratio, unit: 'times', limit: { atLeast: 3 }, note: MEDIAN },
+    {
+      what: 'batch: bare Fastify that sends one such answer for all, of the peer',
+      value: bare.perSecond / peer.perSecond,
+      unit: 'times',
+    },
   ]
 }
 

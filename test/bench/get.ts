@@ -1,15 +1,13 @@
 import autocannon, { type Result } from 'autocannon'
 import { loadDeviceId } from '../../simulators/load-packet.ts'
-import { freePorts, Program } from '../../simulators/program.ts'
 import { seededRandom } from '../../simulators/random.ts'
 import type { Stack } from '../system/stack.ts'
+import { bareFastify } from './bare.ts'
 import { type Figure, percentiles } from './figure.ts'
-import { type HttpLoadReport, httpLoad } from './http-load.ts'
+import { httpLoad } from './http-load.ts'
 import { PREFIX } from './ingest.ts'
 import { KeepAlive } from './keep-alive.ts'
-import { untilListening } from './peer.ts'
 
-const BARE_FASTIFY = new URL('bare-fastify.ts', import.meta.url).pathname
 const CONNECTIONS = 100
 /** Different devices a connection asks for, in turn. */
 const PATHS = 2_000
@@ -34,7 +32,7 @@ export async function measureGet(stack: Stack, sizes: GetSizes): Promise<Figure[
   if (body.status !== 200) throw new Error(`GET ${paths[0]}: ${body.status} ${body.text}`)
   const { seconds } = sizes
   const product = await httpLoad({ port: stack.httpPort, paths, seconds, connections: CONNECTIONS })
-  const bare = await bareFastify(body.text, paths, seconds)
+  const bare = await bareFastify(body.text, { paths, seconds, connections: CONNECTIONS })
   const second = await crossCheck(stack.httpPort, paths, seconds)
   const pages = await timePages(http, sizes.pages)
   const batches = await timeBatches(http, sizes.pages, anyId)
@@ -85,17 +83,6 @@ async function crossCheck(port: number, paths: readonly string[], duration: numb
   if (errors + timeouts + non2xx > 0)
     throw new Error(`GET: ${errors} errors, ${timeouts} timeouts, ${non2xx} answers that are not 2xx`)
   return result
-}
-
-async function bareFastify(body: string, paths: readonly string[], seconds: number): Promise<HttpLoadReport> {
-  const [port] = (await freePorts(1)) as [number]
-  const peer = new Program(BARE_FASTIFY, [String(port), body])
-  try {
-    await untilListening(port)
-    return await httpLoad({ port, paths, seconds, connections: CONNECTIONS })
-  } finally {
-    await peer.kill()
-  }
 }
 
 /** Follows the cursors from the first page on; begins anew at the end. */
