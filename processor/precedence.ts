@@ -1,5 +1,7 @@
 /** How long a standby holds back its beginning and each batch of its restore, ms: an owner that cannot catch up must not stop it for good. */
 const MAX_WAIT_MS = 1_000
+/** After so long without an owner that catches up, ms, others go on: an heir ends just before it is an owner. */
+const LULL_MS = 50
 
 /**
  * Has the owners of one process restore, and process what came in meanwhile, before its standbys do, and before indexes
@@ -26,8 +28,19 @@ export class Precedence {
     }
   }
 
-  /** Resolves when no owner catches up, after MAX_WAIT_MS, or when `signal` aborts. At most one call per standby, and one of the index builder, waits. */
+  /**
+   * Resolves when no owner catches up, after about MAX_WAIT_MS, or when `signal` aborts. At most one call per standby, and
+   * one of the index builder, waits.
+   */
   async turn(signal: AbortSignal): Promise<void> {
+    if (this.#owners === 0) return
+    await this.#wait(signal)
+    if (this.#owners > 0 || signal.aborted) return
+    await this.#sleep(LULL_MS, signal)
+    await this.#wait(signal)
+  }
+
+  async #wait(signal: AbortSignal): Promise<void> {
     if (this.#owners === 0) return
     const released = new AbortController()
     this.#waiting.add(released)

@@ -5,6 +5,9 @@ import { Progress } from './progress.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
 
+/** For how long an heir that is whole comes before other copies still, ms: until it is claimed nobody works on the partition. */
+const CLAIMED_WITHIN_MS = 1_000
+
 /** A warm copy of a partition that another member owns: a restore that never ends. */
 export class Standby implements Role {
   readonly kind = 'standby'
@@ -80,14 +83,19 @@ export class Standby implements Role {
   }
 
   async #follow(signal: AbortSignal): Promise<void> {
-    const { precedence } = this.#context
+    const { precedence, sleep } = this.#context
     if (!this.#copying.heir) return this.#copy(signal, () => {})
     const whole = Promise.withResolvers<void>()
-    const first = precedence.first(() => whole.promise)
+    const ended = new AbortController()
+    const first = precedence.first(async () => {
+      await whole.promise
+      await sleep(CLAIMED_WITHIN_MS, ended.signal)
+    })
     try {
       await this.#copy(signal, whole.resolve)
     } finally {
       whole.resolve()
+      ended.abort()
       await first
     }
   }

@@ -6,8 +6,12 @@ import { RECEIVED, said, statusOf, Workbench } from './workbench.ts'
 
 const fleet = (count: number, x: number) => Array.from({ length: count }, (_, i) => said(`d${i}`, { x }))
 
-const untilTold = (_: number, signal: AbortSignal) =>
-  new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+/** A long wait lasts until it is told to end, a short one no time. */
+const untilTold = (ms: number, signal: AbortSignal) =>
+  new Promise<void>((resolve) => {
+    if (ms < 100) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
 
 async function filled(log: MemoryLog, rounds: number): Promise<void> {
   await using bench = await Workbench.open(log, { batchRecords: 20 })
@@ -170,11 +174,11 @@ it('asks for what came in while it brings its store there, and lets a standby be
   expect(steps).toEqual(['telemetry 0', 'status 0', 'commit', 'status 1'])
 })
 
-it('restores what it is to own before its other copies, and tells when that is whole', async () => {
+it('restores what it is to own before its other copies, which wait until it is owned', async () => {
   const log = new MemoryLog(2)
   await filled(log, 1)
   await using bench = await Workbench.open(log)
-  Object.assign(bench.context, { precedence: new Precedence(untilTold) })
+  Object.assign(bench.context, { precedence: new Precedence(untilTold), sleep: untilTold })
   const steps: string[] = []
   const follow = log.follow.bind(log)
   log.follow = async function* (of, ...rest) {
@@ -183,8 +187,12 @@ it('restores what it is to own before its other copies, and tells when that is w
     steps.push(`status ${of.index}`)
     yield* follow(of, ...rest)
   }
-  await bench.standby(0, { heir: true, whole: () => steps.push('whole 0') })
+  const heir = await bench.standby(0, { heir: true, whole: () => steps.push('whole 0') })
   await bench.standby(1, { heir: false, whole: () => steps.push('whole 1') })
+  await vi.waitFor(() => expect(steps).toContain('whole 0'))
+  // It is to be the owner now.
+  await heir.stop()
+  steps.push('end 0')
   await vi.waitFor(() => expect(steps).toContain('whole 1'))
-  expect(steps.slice(0, 2)).toEqual(['status 0', 'whole 0'])
+  expect(steps.slice(0, 3)).toEqual(['status 0', 'whole 0', 'end 0'])
 })

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { Precedence } from '../../processor/precedence.ts'
 
 const never = new AbortController().signal
@@ -27,9 +27,30 @@ test('a standby waits while owners restore, and goes on when the last one has', 
   expect(gone).toBe(false)
   two.reject(new Error('it failed'))
   await expect(owners[1]).rejects.toThrow('it failed')
+  await vi.waitFor(() => expect(ends).toHaveLength(2))
+  expect(gone).toBe(false)
+  ends[1]?.()
   await standby
-  expect(ends).toHaveLength(1)
   await precedence.turn(never)
+})
+
+test('a standby waits for an owner too that begins just when the last one has ended', async () => {
+  const { sleep, ends } = clock()
+  const precedence = new Precedence(sleep)
+  const [one, two] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const first = precedence.first(() => one.promise)
+  let gone = false
+  const standby = precedence.turn(never).then(() => (gone = true))
+  one.resolve()
+  await first
+  await vi.waitFor(() => expect(ends).toHaveLength(2))
+  const second = precedence.first(() => two.promise)
+  ends[1]?.()
+  await vi.waitFor(() => expect(ends).toHaveLength(3))
+  expect(gone).toBe(false)
+  two.resolve()
+  await second
+  await standby
 })
 
 test('a standby waits no longer than it may, and not when it is told to end', async () => {
