@@ -190,8 +190,8 @@ async function readMissing(
 
 function freshnessOf(partition: number, role: Role): Freshness {
   const { input = 0, changelog = 0 } = role.store.checkpoint ?? {}
-  // What an owner holds while it restores is no newer than a standby's, and may be older; so may be what one that ends holds.
-  const servedBy = role.state === 'running' && !role.ending ? role.kind : 'standby'
+  // What an owner holds while it restores is no newer than a standby's, and may be older; so may be what one holds that ends.
+  const servedBy = role.state === 'running' && !role.doubtful ? role.kind : 'standby'
   return { partition, offset: input, changelog, lag: role.lag, servedBy }
 }
 

@@ -43,8 +43,8 @@ export interface PartitionCopy {
 export interface Role {
   readonly kind: 'owner' | 'standby'
   readonly state: 'restoring' | 'running' | 'closed'
-  /** It has been told to end: another may be the owner by now. */
-  readonly ending: boolean
+  /** Another copy may hold what this one does not: it has been told to end, or does not know what became of a commit. */
+  readonly doubtful: boolean
   readonly store: StateStore
   readonly copy: PartitionCopy
   /** Records not yet reached: an owner's of the input, a standby's of the changelog. */

@@ -11,7 +11,7 @@ const CLAIMED_WITHIN_MS = 1_000
 /** A warm copy of a partition that another member owns: a restore that never ends. */
 export class Standby implements Role {
   readonly kind = 'standby'
-  readonly ending = false
+  readonly doubtful = false
   readonly store: StateStore
   readonly copy: PartitionCopy
   readonly progress: Progress

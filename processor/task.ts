@@ -9,6 +9,12 @@ import { ReadAhead } from './read-ahead.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
 
+/**
+ * A commit that takes longer, ms, may have been made without this owner knowing: its standbys may be ahead of it. Less than
+ * the time after which readers go to a standby because the owner is late.
+ */
+const DOUBT_MS = 500
+
 export type TaskState = 'restoring' | 'running' | 'closed'
 
 /** A damaged store is wiped and restored while running; nothing follows the end. */
@@ -35,6 +41,8 @@ export class Task implements Role {
   /** Batches begun, and batches whose effects are in the store. */
   #batch = 0
   #stored = 0
+  /** Since when what the batch comes to is being committed and stored. */
+  #committing: number | undefined
   #wipedAt: Offset | undefined
   #signal: AbortSignal | undefined
   /** Holds the cached statuses: those of a life that ended within a batch are not what is committed. */
@@ -58,8 +66,9 @@ export class Task implements Role {
     return this.#state
   }
 
-  get ending(): boolean {
-    return this.#signal?.aborted === true
+  get doubtful(): boolean {
+    const { now } = this.#context
+    return this.#signal?.aborted === true || (this.#committing !== undefined && now() - this.#committing >= DOUBT_MS)
   }
 
   get lag(): number {
@@ -115,6 +124,7 @@ export class Task implements Role {
   async #live(signal: AbortSignal): Promise<void> {
     const { log, limits, precedence } = this.#context
     this.#life = {}
+    this.#committing = undefined
     this.#texts = this.#context.texts.owner()
     const telemetry = { topic: 'telemetry', index: this.#claim.partition } as const
     const batchLimits = { maxRecords: limits.batchRecords, maxBytes: limits.batchBytes }
@@ -227,6 +237,7 @@ export class Task implements Role {
     const began = now()
     const { changelog, deadLetters } = effects
     this.#label(changelog, batch.next, effects.added)
+    this.#committing = began
     const { changelogEnd } = await this.#claim.commit({ changelog, deadLetters, next: batch.next })
     metrics.commitSeconds.observe({ processor: instance }, (now() - began) / 1000)
     metrics.batchRecords.observe({ processor: instance }, batch.records.length)
@@ -236,6 +247,7 @@ export class Task implements Role {
     this.copy.decisions.note(effects.decisions)
     if (!(await this.#keep(effects, signal))) return false
     this.#stored = this.#batch
+    this.#committing = undefined
     this.copy.arrivals.reached(this.#input)
     metrics.records.inc(this.#labels, batch.records.length)
     for (const reason of effects.rejections) metrics.deadLetters.inc({ processor: instance, reason })

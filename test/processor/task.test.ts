@@ -144,6 +144,30 @@ it('shows nothing that is not committed', async () => {
   expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).rev).toBe(2)
 })
 
+it('answers as a standby does while a commit takes long: it may have been made, and standbys may be ahead', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await bench.task()
+  await log.append('telemetry', [said('a', { x: 1 })])
+  await bench.settled()
+  const servedBy = async () => (await bench.reader.getMany(0, ['a']))[0]?.freshness.servedBy
+  const reached = Promise.withResolvers<void>()
+  const letGo = Promise.withResolvers<void>()
+  log.beforeCommit = () => {
+    reached.resolve()
+    return letGo.promise
+  }
+  await log.append('telemetry', [said('a', { x: 2 })])
+  await reached.promise
+  bench.now += 499
+  expect(await servedBy()).toBe('owner')
+  bench.now += 1
+  expect(await servedBy()).toBe('standby')
+  letGo.resolve()
+  await bench.settled()
+  expect(await servedBy()).toBe('owner')
+})
+
 it('shows nothing of the time before another had the partition', async () => {
   const log = new MemoryLog()
   await using bench = await Workbench.open(log)
