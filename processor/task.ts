@@ -10,10 +10,10 @@ import { type PartitionCopy, persist, type Role, type RoleContext } from './role
 import type { StateStore } from './store/store.ts'
 
 /**
- * A commit that takes longer, ms, may have been made without this owner knowing: its standbys may be ahead of it. Less than
- * the time after which readers go to a standby because the owner is late.
+ * A commit that takes longer, ms, may have been made without this owner knowing: its standbys may be ahead of it. Much
+ * less than the time after which readers go to a standby because the owner is late, and more than most commits take.
  */
-const DOUBT_MS = 500
+const DOUBT_MS = 100
 
 export type TaskState = 'restoring' | 'running' | 'closed'
 
