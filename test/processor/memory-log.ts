@@ -40,6 +40,17 @@ export class MemoryLog implements Log {
     this.identity = { cluster: 'memory', telemetry: 't', status: 's', partitions }
   }
 
+  /** The next commits wait until they are let go; `reached` resolves when the first does. */
+  holdCommits(): { readonly reached: Promise<void>; readonly letGo: () => void } {
+    const reached = Promise.withResolvers<void>()
+    const held = Promise.withResolvers<void>()
+    this.beforeCommit = () => {
+      reached.resolve()
+      return held.promise
+    }
+    return { reached: reached.promise, letGo: held.resolve }
+  }
+
   records(topic: Topic, index = 0): LogRecord[] {
     const name = `${topic}/${index}`
     const records = this.#topics.get(name) ?? []

@@ -127,19 +127,14 @@ it('shows nothing that is not committed', async () => {
   await bench.task()
   await log.append('telemetry', [said('a', { x: 1 })])
   await bench.settled()
-  const reached = Promise.withResolvers<void>()
-  const letGo = Promise.withResolvers<void>()
-  log.beforeCommit = () => {
-    reached.resolve()
-    return letGo.promise
-  }
+  const { reached, letGo } = log.holdCommits()
   await log.append('telemetry', [said('a', { x: 2 }), said('b', { x: 2 })])
-  await reached.promise
+  await reached
   const [a, b] = await bench.reader.getMany(0, ['a', 'b'])
   expect(statusOf(a).rev).toBe(1)
   expect(b?.status).toBeUndefined()
   expect(a?.freshness).toMatchObject({ offset: 1, lag: 2 })
-  letGo.resolve()
+  letGo()
   await bench.settled()
   expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).rev).toBe(2)
 })
@@ -151,19 +146,14 @@ it('answers as a standby does while a commit takes long: it may have been made, 
   await log.append('telemetry', [said('a', { x: 1 })])
   await bench.settled()
   const servedBy = async () => (await bench.reader.getMany(0, ['a']))[0]?.freshness.servedBy
-  const reached = Promise.withResolvers<void>()
-  const letGo = Promise.withResolvers<void>()
-  log.beforeCommit = () => {
-    reached.resolve()
-    return letGo.promise
-  }
+  const { reached, letGo } = log.holdCommits()
   await log.append('telemetry', [said('a', { x: 2 })])
-  await reached.promise
+  await reached
   bench.now += 99
   expect(await servedBy()).toBe('owner')
   bench.now += 1
   expect(await servedBy()).toBe('standby')
-  letGo.resolve()
+  letGo()
   await bench.settled()
   expect(await servedBy()).toBe('owner')
 })

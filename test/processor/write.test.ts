@@ -99,16 +99,11 @@ it('shows the device until its deletion is stored', async () => {
   await bench.task()
   await log.append('telemetry', [said('a', { x: 1 })])
   await bench.settled()
-  const reached = Promise.withResolvers<void>()
-  const letGo = Promise.withResolvers<void>()
-  log.beforeCommit = () => {
-    reached.resolve()
-    return letGo.promise
-  }
+  const { reached, letGo } = log.holdCommits()
   await log.append('telemetry', [deletion('a')])
-  await reached.promise
+  await reached
   expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).rev).toBe(1)
-  letGo.resolve()
+  letGo()
   await bench.settled()
   expect((await bench.reader.getMany(0, ['a']))[0]?.status).toBeUndefined()
 })
