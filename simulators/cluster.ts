@@ -3,7 +3,8 @@ import pino from 'pino'
 import { Registry } from 'prom-client'
 import type { Copy } from '../processor/contract/query.ts'
 import { KafkaLog } from '../processor/log/kafka.ts'
-import { freePorts, MAIN, Program, removeFolder, temporaryFolder } from './program.ts'
+import { freePorts } from './ports.ts'
+import { MAIN, Program, removeFolder, temporaryFolder } from './program.ts'
 
 const READY_MS = 90_000
 const POLL_MS = 10

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
@@ -8,6 +9,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { ConfigurationError } from '../processor/contract/errors.ts'
 import { kafkaClasspath, requireJava, run } from './kafka/artifacts.ts'
+import { freePorts } from './ports.ts'
 import { endsWithUs } from './program.ts'
 
 const HOST = '127.0.0.1'
@@ -72,8 +74,10 @@ export class Kafka implements AsyncDisposable {
     const temporary = options.data === undefined ? data : undefined
     const nodes: Node[] = []
     for (let i = 0; i < count; i++) {
-      const port = await freePort(options.port === undefined || options.port === 0 ? 0 : options.port + i)
-      nodes.push({ id: i + 1, folder: join(data, `node-${i + 1}`), port, controllerPort: await freePort(0) })
+      const [port, controllerPort] = (await freePorts(2)) as [number, number]
+      const wanted = options.port === undefined || options.port === 0 ? port : options.port + i
+      await requirePort(wanted)
+      nodes.push({ id: i + 1, folder: join(data, `node-${i + 1}`), port: wanted, controllerPort })
     }
     const kafka = new Kafka(nodes, classpath, options, temporary)
     try {
@@ -262,20 +266,16 @@ async function clusterId(data: string): Promise<string> {
   return id
 }
 
-/** `wanted`, or any free port for 0. Throws ConfigurationError when it is in use. */
-function freePort(wanted: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', (cause) => {
-      reject(
-        new ConfigurationError('PORT_UNAVAILABLE', `port ${wanted} of ${HOST} cannot be used: ${cause.message}`, cause),
-      )
-    })
-    server.listen(wanted, HOST, () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(port))
-    })
-  })
+/** Throws ConfigurationError when the port is in use. */
+async function requirePort(port: number): Promise<void> {
+  const server = createServer().listen(port, HOST)
+  try {
+    await once(server, 'listening')
+  } catch (cause) {
+    const reason = (cause as Error).message
+    throw new ConfigurationError('PORT_UNAVAILABLE', `port ${port} of ${HOST} cannot be used: ${reason}`, cause)
+  }
+  await once(server.close(), 'close')
 }
 
 async function tail(file: string): Promise<string> {

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
-import { freePorts, MAIN, Program, removeFolder, temporaryFolder } from '../program.ts'
+import { freePorts } from '../ports.ts'
+import { MAIN, Program, removeFolder, temporaryFolder } from '../program.ts'
 import { type ApiAddress, Cast, type Stage } from './stage.ts'
 
 const READY_MS = 30_000

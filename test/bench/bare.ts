@@ -1,4 +1,5 @@
-import { freePorts, Program } from '../../simulators/program.ts'
+import { freePorts } from '../../simulators/ports.ts'
+import { Program } from '../../simulators/program.ts'
 import { type HttpLoad, type HttpLoadReport, httpLoad } from './http-load.ts'
 import { untilListening } from './peer.ts'
 

@@ -1,4 +1,5 @@
-import { freePorts, Program } from '../../simulators/program.ts'
+import { freePorts } from '../../simulators/ports.ts'
+import { Program } from '../../simulators/program.ts'
 import type { Stack } from '../system/stack.ts'
 import { checkApplied, untilApplied } from './applied.ts'
 import type { Figure } from './figure.ts'

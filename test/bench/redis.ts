@@ -1,6 +1,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { createClient } from '@redis/client'
-import { endsWithUs, freePorts, Program } from '../../simulators/program.ts'
+import { freePorts } from '../../simulators/ports.ts'
+import { endsWithUs, Program } from '../../simulators/program.ts'
 import { untilListening } from './peer.ts'
 
 const REDIS_FASTIFY = new URL('redis-fastify.ts', import.meta.url).pathname

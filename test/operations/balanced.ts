@@ -3,14 +3,8 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type CryptoKey, exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { Cluster } from '../../simulators/cluster.ts'
-import {
-  type Exit,
-  endsWithUs,
-  freePorts,
-  type Program,
-  removeFolder,
-  temporaryFolder,
-} from '../../simulators/program.ts'
+import { freePorts } from '../../simulators/ports.ts'
+import { type Exit, endsWithUs, type Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 
 const NAMES = ['api-1', 'api-2', 'api-3'] as const
 const DEADLINE_MS = 60_000

@@ -4,7 +4,8 @@ import { type AddressInfo, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { freePorts, Program } from '../../simulators/program.ts'
+import { freePorts } from '../../simulators/ports.ts'
+import { Program } from '../../simulators/program.ts'
 import { Stack } from './stack.ts'
 
 let folder: string

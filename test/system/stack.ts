@@ -1,4 +1,5 @@
-import { type Exit, freePorts, Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { freePorts } from '../../simulators/ports.ts'
+import { type Exit, Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 
 /** How long a process may take to answer /readyz with 200. */
 const READY_MS = 20_000
