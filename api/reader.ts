@@ -6,6 +6,7 @@ import {
   type Answer,
   bytesOf,
   type Copy,
+  type Freshness,
   type Listing,
   type Owner,
   type OwnerMap,
@@ -24,6 +25,7 @@ import { inTime, LateError } from './late.ts'
 import { Owners } from './owners.ts'
 import type { RoutedReaderOptions } from './reader-options.ts'
 import { group, type Share, shareOut } from './shares.ts'
+import { Shown } from './shown.ts'
 
 /** What of the time that an answer may take an owner may hold a question: the rest is for the way. */
 const HOLD_SHARE = 0.6
@@ -46,11 +48,12 @@ interface Said<T> {
 
 /**
  * Reads every device of the fleet through the processes that hold the partitions: the owner, or a standby while the owner
- * cannot answer. It remembers nothing but the owner map, so any number of API processes can stand beside each other.
+ * cannot answer. It remembers nothing but the owner map, and how far its answers went, so any number of API processes can stand beside each other.
  */
 export class RoutedReader implements StatusReader {
   readonly #options: RoutedReaderOptions
   readonly #owners: Owners
+  readonly #shown: Shown
   readonly #single = new Gather((deviceIds, settle) => this.#answer({ deviceIds, settle }))
   readonly #answerWithinMs: number
   readonly #patienceMs: number
@@ -61,6 +64,7 @@ export class RoutedReader implements StatusReader {
     this.#answerWithinMs = options.answerWithinMs ?? 1_000
     this.#patienceMs = options.patienceMs ?? 5_000
     this.#attempts = options.attempts ?? 1
+    this.#shown = new Shown(options.partitions, options.now)
     this.#owners = new Owners({
       load: options.owners,
       now: options.now,
@@ -117,7 +121,7 @@ export class RoutedReader implements StatusReader {
     const open = new Map<number, number[]>()
     for (let k = 0; k < places.length; k++) {
       const answer = said(k)
-      if (answer instanceof TidemarkError || answer.freshness.servedBy === 'standby') {
+      if (answer instanceof TidemarkError || !this.#stands(answer.freshness)) {
         group(open, partitions[k] as number, k)
       } else question.settle(places[k] as number, answer)
     }
@@ -279,15 +283,22 @@ export class RoutedReader implements StatusReader {
     if (found === undefined && !wasLate && isLate()) found = await last()
     if (found === undefined) throw this.#unavailable(partition, failures)
     const byOwner = found.by.endpoint === known?.active?.endpoint
-    const answer = byOwner ? found.answer : ofStandby(found.answer, dated)
-    if (dated.of(answer)?.servedBy !== 'standby') return answer
+    const freshness = dated.of(found.answer)
+    if (freshness === undefined || (byOwner && this.#stands(freshness))) return found.answer
     // The map may say owner where a standby is by now: the answer is good, the map is not.
     this.#owners.hint()
     const others = byOwner ? (known?.standbys ?? []) : []
-    return others.length === 0 ? answer : this.#furthest(answer, others, question, dated)
+    const answer = await this.#furthest(ofStandby(found.answer, dated), others, question, dated)
+    this.#shown.note(partition, dated.of(answer)?.changelog ?? -1)
+    return answer
   }
 
-  /** An owner that restores may be far behind a standby, or behind the owner that it was before. */
+  /** Whether an owner's answer is the last word. */
+  #stands({ partition, changelog, servedBy }: Freshness): boolean {
+    return servedBy === 'owner' && !this.#shown.exceeds(partition, changelog)
+  }
+
+  /** An owner that restores may be far behind a standby, or behind the owner that it was before; so may a doubtful one. */
   async #furthest<T>(
     first: T,
     others: readonly Owner[],

@@ -43,7 +43,10 @@ export interface PartitionCopy {
 export interface Role {
   readonly kind: 'owner' | 'standby'
   readonly state: 'restoring' | 'running' | 'closed'
-  /** Another copy may hold what this one does not: it has been told to end, or does not know what became of a commit. */
+  /**
+   * Another copy may hold what this one does not: it has been told to end, or may have lost its claim unknowing, or does
+   * not know what became of a commit.
+   */
   readonly doubtful: boolean
   readonly store: StateStore
   readonly copy: PartitionCopy

@@ -68,7 +68,8 @@ export class Task implements Role {
 
   get doubtful(): boolean {
     const { now } = this.#context
-    return this.#signal?.aborted === true || (this.#committing !== undefined && now() - this.#committing >= DOUBT_MS)
+    if (this.#signal?.aborted === true || !this.#claim.held) return true
+    return this.#committing !== undefined && now() - this.#committing >= DOUBT_MS
   }
 
   get lag(): number {

@@ -8,17 +8,28 @@ export class EmbeddedClaim implements Claim {
   readonly epoch: number
   readonly start: { readonly input: Offset; readonly changelogEnd: Offset }
   readonly #writer: EmbeddedWriter
+  readonly #inGroup: () => boolean
   #committing = false
   /** Fenced, or the outcome of a commit is not known. */
   over = false
   /** Called once, when `over` becomes true. */
   onOver: () => void = () => {}
 
-  constructor(writer: EmbeddedWriter, partition: number, { epoch, input, changelogEnd }: Position) {
+  constructor(
+    writer: EmbeddedWriter,
+    partition: number,
+    { epoch, input, changelogEnd }: Position,
+    inGroup: () => boolean,
+  ) {
     this.#writer = writer
+    this.#inGroup = inGroup
     this.partition = partition
     this.epoch = epoch
     this.start = { input, changelogEnd }
+  }
+
+  get held(): boolean {
+    return !this.over && this.#inGroup()
   }
 
   async commit(work: Parameters<Claim['commit']>[0]): Promise<{ changelogEnd: Offset }> {

@@ -211,7 +211,8 @@ export class EmbeddedGroup {
   async #claim(slot: Slot, seat: Seat): Promise<void> {
     const { partition } = slot
     try {
-      const claim = new EmbeddedClaim(this.#writer, partition, await this.#writer.claim(partition))
+      const position = await this.#writer.claim(partition)
+      const claim = new EmbeddedClaim(this.#writer, partition, position, () => seat.state === 'in')
       if (slot.active !== seat || seat.state !== 'in') return
       this.#start('active', slot, seat, claim)
     } catch (error) {

@@ -33,6 +33,7 @@ export class KafkaClaim implements Claim {
   readonly #context: ClaimContext
   readonly #producer: Producer
   readonly #lane: string
+  readonly #inGroup: () => boolean
   readonly #sequences = new Map<string, number>()
   #changelogEnd: Offset
   /** Those that the last transaction went to. */
@@ -43,8 +44,15 @@ export class KafkaClaim implements Claim {
   /** Called once, when the claim can commit no more. */
   onOver: () => void = () => {}
 
-  private constructor(context: ClaimContext, partition: number, producer: Producer, start: KafkaClaim['start']) {
+  private constructor(
+    context: ClaimContext,
+    partition: number,
+    producer: Producer,
+    start: KafkaClaim['start'],
+    inGroup: () => boolean,
+  ) {
     this.#context = context
+    this.#inGroup = inGroup
     this.partition = partition
     this.#producer = producer
     this.epoch = producer.id * EPOCHS + producer.epoch
@@ -53,8 +61,16 @@ export class KafkaClaim implements Claim {
     this.#changelogEnd = start.changelogEnd
   }
 
-  /** Throws RetryableError when Kafka does not answer, ConfigurationError when offsets and changelog do not fit. */
-  static async take(context: ClaimContext, partition: number, signal: AbortSignal): Promise<KafkaClaim> {
+  /**
+   * `inGroup`: the group has said of late that the member is in it. Throws RetryableError when Kafka does not answer,
+   * ConfigurationError when offsets and changelog do not fit.
+   */
+  static async take(
+    context: ClaimContext,
+    partition: number,
+    inGroup: () => boolean,
+    signal: AbortSignal,
+  ): Promise<KafkaClaim> {
     const { cluster, group } = context
     const lane = laneOf(partition)
     const id = transactionalId(group, partition)
@@ -67,7 +83,7 @@ export class KafkaClaim implements Claim {
       })
       // After the fence: the former holder can change nothing more.
       const sight = await settle(context, partition, producer, signal)
-      return new KafkaClaim(context, partition, producer, await startOf(context, partition, sight, signal))
+      return new KafkaClaim(context, partition, producer, await startOf(context, partition, sight, signal), inGroup)
     } catch (error) {
       throw asTidemark(error, `partition ${partition} cannot be claimed`)
     }
@@ -75,6 +91,10 @@ export class KafkaClaim implements Claim {
 
   get over(): boolean {
     return this.#over !== undefined
+  }
+
+  get held(): boolean {
+    return !this.over && this.#inGroup()
   }
 
   async commit({ changelog, deadLetters, next }: Parameters<Claim['commit']>[0]): Promise<{ changelogEnd: Offset }> {

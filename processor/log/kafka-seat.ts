@@ -14,6 +14,11 @@ import type { Member } from './log.ts'
 const CONTROL = 'control'
 const PROTOCOL = 'tidemark'
 const LEAVE_PATIENCE_MS = 2000
+/**
+ * So long after the group was last asked, and said that this member is in it, ms, it may have dropped it. Less than the time
+ * in which its peers miss a process that is frozen, and five heartbeats.
+ */
+const LEASE_MS = 500
 
 export interface SeatOptions {
   readonly standbys: number
@@ -48,6 +53,8 @@ export class KafkaSeat {
   #generation = -1
   readonly #refused = Promise.withResolvers<never>()
   #answering = true
+  /** When what the group last granted was asked for, on the clock of performance.now(). */
+  #grantedAt = Number.NEGATIVE_INFINITY
 
   constructor(
     claims: ClaimContext,
@@ -68,7 +75,7 @@ export class KafkaSeat {
     this.#lane = `group ${member.instance}`
     this.#roles = new KafkaRoles(member, claims.identity.partitions, {
       logger,
-      take: (partition, signal) => KafkaClaim.take(claims, partition, signal),
+      take: (partition, signal) => KafkaClaim.take(claims, partition, () => this.#leased, signal),
       confirmed: (signal) => this.#confirmed(signal),
       onLost: () => {
         this.suspended = false
@@ -76,6 +83,10 @@ export class KafkaSeat {
       },
       onRipe: () => this.nudge(),
     })
+  }
+
+  get #leased(): boolean {
+    return performance.now() - this.#grantedAt < LEASE_MS
   }
 
   /** Makes the connection to the group's coordinator, which `run` will ask for. */
@@ -145,6 +156,7 @@ export class KafkaSeat {
     if (!leads) this.#leader.resign()
     const groupAssignment = leads ? this.#leader.assign(joined) : []
     const { generationId, memberId } = joined
+    const syncing = performance.now()
     const synced = await requests.syncGroup({ groupId: group, generationId, memberId, groupAssignment })
     if (signal.aborted) return
     const { active, standby, moving, heir, peers } = decodeAssignment(names, synced.memberAssignment)
@@ -155,7 +167,7 @@ export class KafkaSeat {
     const others = peers.filter((peer) => peer.memberId !== memberId)
     this.#peers.watch(others)
     void this.#checkName(others)
-    this.#confirm()
+    this.#confirm(syncing)
   }
 
   /**
@@ -189,8 +201,7 @@ export class KafkaSeat {
       if (this.suspended) continue
       if (this.#leader.due || this.#roles.ripe) return
       const request = { groupId: group, groupGenerationId: this.#generation, memberId: this.memberId }
-      await this.#heartbeat(request, signal)
-      this.#confirm()
+      this.#confirm(await this.#heartbeat(request, signal))
     }
   }
 
@@ -207,12 +218,17 @@ export class KafkaSeat {
     })
   }
 
-  /** While the coordinator does not answer, the roles go on: it is the claims that keep them right. */
-  #heartbeat(request: Parameters<BrokerRequests['heartbeat']>[0], signal: AbortSignal): Promise<unknown> {
+  /**
+   * Resolves with the time at which the one that was answered was sent. While the coordinator does not answer, the roles go
+   * on: it is the claims that keep them right.
+   */
+  #heartbeat(request: Parameters<BrokerRequests['heartbeat']>[0], signal: AbortSignal): Promise<number> {
     const { group } = this.#claims
     return this.#cluster.persist(this.#options.sessionTimeoutMs, signal, async () => {
       const { requests } = await this.#cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
-      return requests.heartbeat(request)
+      const sent = performance.now()
+      await requests.heartbeat(request)
+      return sent
     })
   }
 
@@ -235,8 +251,10 @@ export class KafkaSeat {
     await pause(heartbeatMs, signal)
   }
 
-  #confirm(): void {
+  /** `asked`: when it was asked what the group has said now. */
+  #confirm(asked: number): void {
     this.#answering = true
+    this.#grantedAt = asked
     const waiting = this.#confirmations
     this.#confirmations = []
     for (const resolve of waiting) resolve()

@@ -113,6 +113,8 @@ export interface Claim {
   readonly epoch: number
   /** The committed input offset, and the changelog end that was committed with it. */
   readonly start: { readonly input: Offset; readonly changelogEnd: Offset }
+  /** False when another may hold the partition by now: the group has not said of late that this member is in it. */
+  readonly held: boolean
 
   /**
    * Atomic: the changelog records, the dead letters and the input offset `next` all come to be, or none does.

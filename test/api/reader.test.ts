@@ -63,10 +63,37 @@ describe('RoutedReader', () => {
     b.fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'gone'))
     expect((await reader.get(DEVICE)).freshness.offset).toBe(5)
     a.restoring = false
+    a.offset = 8
     const { asked } = b
-    expect((await reader.get(DEVICE)).freshness).toMatchObject({ offset: 5, servedBy: 'owner' })
+    expect((await reader.get(DEVICE)).freshness).toMatchObject({ offset: 8, servedBy: 'owner' })
     expect(b.asked).toBe(asked)
   })
+
+  it.each(['get', 'list'] as const)(
+    'takes nothing back that a standby has shown, though the owner lacks it: %s',
+    async (how) => {
+      let now = 0
+      const reader = routed(fleet, { now: () => now })
+      const ask = async () =>
+        (how === 'get' ? await reader.get(DEVICE) : await reader.listPartition(PARTITION, undefined, 10)).freshness
+      const [a, b] = [fleet.member('a'), fleet.member('b')]
+      a.fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'busy'))
+      expect(await ask()).toMatchObject({ offset: 7, servedBy: 'standby' })
+      a.fault = undefined
+      a.offset = 5
+      expect(await ask()).toMatchObject({ offset: 7, servedBy: 'standby' })
+      b.fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'gone'))
+      expect(await ask()).toMatchObject({ offset: 5, servedBy: 'standby' })
+      b.fault = undefined
+      a.offset = 7
+      const { asked } = b
+      expect(await ask()).toMatchObject({ offset: 7, servedBy: 'owner' })
+      expect(b.asked).toBe(asked)
+      a.offset = 5
+      now += 60_000
+      expect(await ask()).toMatchObject({ offset: 5, servedBy: 'owner' })
+    },
+  )
 
   it.each(['get', 'list'] as const)(
     'says standby of a copy that does not know yet that it owns no more: %s',

@@ -128,7 +128,7 @@ export class MemoryLog implements Log {
       if (this.loseOutcome) throw new RetryableError('LOG_UNAVAILABLE', 'the outcome was lost')
       return { changelogEnd: taken.changelogEnd }
     }
-    return { partition, epoch, start, commit }
+    return { partition, epoch, start, held: true, commit }
   }
 
   join(_member: Member, _signal: AbortSignal): Promise<void> {

@@ -214,7 +214,15 @@ export class World {
 
   #claim(claim: Claim, ask: Ask): Claim {
     const { partition, epoch, start } = claim
-    return { partition, epoch, start, commit: (work) => ask(() => claim.commit(work)) }
+    return {
+      partition,
+      epoch,
+      start,
+      get held() {
+        return claim.held
+      },
+      commit: (work) => ask(() => claim.commit(work)),
+    }
   }
 }
 
