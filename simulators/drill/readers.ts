@@ -53,9 +53,9 @@ const PARTITIONS_EVERY = 50
 /** What one device's answers have shown so far. */
 interface Seen {
   rev: number
-  offset: number
   session: number
   ats: Record<string, string>
+  freshness: Freshness
 }
 
 /** Dashboards: readers that poll devices, pages and partitions at a rate, and check that what they see never goes back. */
@@ -173,15 +173,15 @@ export class Readers {
     for (const name in reported) ats[name] = reported[name]?.at as string
     const what = before === undefined ? undefined : backward(before, rev, connectivity.session, ats)
     if (before !== undefined && what !== undefined) {
-      if (freshness.servedBy === 'standby' && freshness.offset < before.offset) {
+      if (freshness.servedBy === 'standby' && freshness.offset < before.freshness.offset) {
         this.#older++
         return
       }
       this.#back++
-      const how = `${freshness.servedBy} at ${freshness.offset} after ${before.offset}`
+      const how = `${said(freshness)} after ${said(before.freshness)}`
       if (this.#wentBack.length < MAX_TOLD) this.#wentBack.push(`${id}: ${what} (${how})`)
     }
-    this.#seen.set(id, { rev, session: connectivity.session, ats, offset: freshness.offset })
+    this.#seen.set(id, { rev, session: connectivity.session, ats, freshness })
   }
 
   /** The body; undefined when it failed. `unknown`: the device may not be known yet. */
@@ -201,6 +201,10 @@ export class Readers {
     if (this.#failed.length < MAX_TOLD) this.#failed.push(told)
     return undefined
   }
+}
+
+function said({ servedBy, partition, offset }: Freshness): string {
+  return `${servedBy} of partition ${partition} at ${offset}`
 }
 
 /** One decimal. */
