@@ -1,4 +1,3 @@
-import { setImmediate as turn } from 'node:timers/promises'
 import type { Offset } from '../contract/record.ts'
 import type { EmbeddedPartition } from './embedded-partition.ts'
 import {
@@ -11,13 +10,16 @@ import {
   storageKey,
   storageRange,
 } from './embedded-storage.ts'
+import { Leisure } from './leisure.ts'
 import { BatchBuilder, BatchReader } from './record-batch.ts'
 
 /** Batches grow to about this size; larger ones from which nothing goes are left alone. */
 const TARGET_BYTES = 256 * 1024
 const LEAVE_BYTES = TARGET_BYTES / 2
-/** Time in ms after which the event loop gets its turn. */
-const SLICE_MS = 4
+/** Records that are looked at, or copied, at once. */
+const STEP = 256
+/** A partition with so many times the dirty bytes that make it due is compacted as fast as can be. */
+const HURRY = 2
 /** What becomes of a record, besides the time at which a tombstone may be deleted. */
 const DROP = -1
 const KEEP = 0
@@ -45,7 +47,6 @@ export class Cleaner {
   /** Everything before is clean, and takes so many bytes. */
   cleanedTo: Offset = 0
   #cleanBytes = 0
-  #sliceStart = 0
 
   constructor(storage: EmbeddedStorage, partition: EmbeddedPartition, options: CleanerOptions) {
     this.#storage = storage
@@ -61,31 +62,42 @@ export class Cleaner {
   }
 
   get due(): boolean {
-    const dirty = this.#partition.bytes
-    return dirty > this.#options.minDirtyBytes && dirty > this.#cleanBytes
+    return this.#exceeds(1)
+  }
+
+  #exceeds(times: number): boolean {
+    return this.#partition.bytes > times * Math.max(this.#options.minDirtyBytes, this.#cleanBytes)
   }
 
   /** One pass. Resolves with the bytes won, or undefined when there was nothing to clean. */
   async clean(signal: AbortSignal): Promise<number | undefined> {
-    this.#sliceStart = performance.now()
+    const leisure = new Leisure(() => this.#exceeds(HURRY), signal)
     const limit = await this.#lastBatch()
     if (limit === undefined || limit <= this.cleanedTo) return undefined
     const newest = new Map<string, Offset>()
     let end = this.cleanedTo
     for await (const reader of this.#batches(this.cleanedTo, limit)) {
+      for (let i = 0; reader.next(); i++) {
+        if (i % STEP === 0) await leisure.pause()
+        newest.set(reader.key ?? '', reader.offset)
+      }
       if (signal.aborted) return undefined
-      while (reader.next()) newest.set(reader.key ?? '', reader.offset)
       end = reader.end
       if (newest.size >= this.#options.maxKeys) break
     }
-    return this.#rewrite(newest, end, signal)
+    return this.#rewrite(newest, end, leisure, signal)
   }
 
-  async #rewrite(newest: ReadonlyMap<string, Offset>, end: Offset, signal: AbortSignal): Promise<number | undefined> {
-    const rewriting = new Rewriting(this.#partition, newest, this.#options)
+  async #rewrite(
+    newest: ReadonlyMap<string, Offset>,
+    end: Offset,
+    leisure: Leisure,
+    signal: AbortSignal,
+  ): Promise<number | undefined> {
+    const rewriting = new Rewriting(this.#partition, newest, leisure, this.#options)
     for await (const reader of this.#batches(0, end)) {
       if (signal.aborted) return undefined
-      const operations = rewriting.take(reader)
+      const operations = await rewriting.take(reader)
       if (operations.length > 0) await this.#storage.write(operations)
     }
     const { topic, index } = this.#partition
@@ -111,16 +123,12 @@ export class Cleaner {
     return last === undefined ? undefined : offsetOfKey(last)
   }
 
-  /** The batches from the one at `from` on that begin before `end`; the event loop has its turns in between. */
+  /** The batches from the one at `from` on that begin before `end`. */
   async *#batches(from: Offset, end: Offset): AsyncGenerator<BatchReader> {
     const { topic, index } = this.#partition
     const range = { gte: storageKey('batch', topic, index, from), lt: storageKey('batch', topic, index, end) }
     // An iterator sees the state of when it was made, so what is rewritten behind it does not disturb it.
     for await (const [key, value] of await this.#storage.use(async (db) => db.iterator(range))) {
-      if (performance.now() - this.#sliceStart > SLICE_MS) {
-        await turn()
-        this.#sliceStart = performance.now()
-      }
       yield new BatchReader(value, offsetOfKey(key))
     }
   }
@@ -130,6 +138,7 @@ export class Cleaner {
 class Rewriting {
   readonly #partition: EmbeddedPartition
   readonly #newest: ReadonlyMap<string, Offset>
+  readonly #leisure: Leisure
   readonly #options: CleanerOptions
   bytesBefore = 0
   bytesAfter = 0
@@ -139,16 +148,22 @@ class Rewriting {
   /** The bytes of its only source, from which nothing has gone: then the source stays as it is. */
   #intact = 0
 
-  constructor(partition: EmbeddedPartition, newest: ReadonlyMap<string, Offset>, options: CleanerOptions) {
+  constructor(
+    partition: EmbeddedPartition,
+    newest: ReadonlyMap<string, Offset>,
+    leisure: Leisure,
+    options: CleanerOptions,
+  ) {
     this.#partition = partition
     this.#newest = newest
+    this.#leisure = leisure
     this.#options = options
   }
 
   /** Takes the next batch in order, and gives the write that is due, if any. */
-  take(reader: BatchReader): Operation[] {
+  async take(reader: BatchReader): Promise<Operation[]> {
     this.bytesBefore += reader.bytes.length
-    const fates = this.#plan(reader)
+    const fates = await this.#plan(reader)
     const intact = fates.every((fate) => fate === KEEP)
     let operations: Operation[] = []
     const full = this.#builder !== undefined && this.#builder.size + reader.bytes.length > TARGET_BYTES
@@ -158,15 +173,16 @@ class Rewriting {
       this.bytesAfter += reader.bytes.length
       return operations
     }
-    this.#builder ??= new BatchBuilder(reader.base, TARGET_BYTES)
+    const builder = (this.#builder ??= new BatchBuilder(reader.base, TARGET_BYTES))
     this.#intact = intact && this.#sources.length === 0 ? reader.bytes.length : 0
     this.#sources.push(storageKey('batch', this.#partition.topic, this.#partition.index, reader.base))
     const copied = new BatchReader(reader.bytes, reader.base)
     for (let i = 0; copied.next(); i++) {
+      if (i % STEP === 0) await this.#leisure.pause()
       const fate = fates[i] as number
-      if (fate !== DROP) this.#builder.add(copied, fate === KEEP ? undefined : fate)
+      if (fate !== DROP) builder.add(copied, fate === KEEP ? undefined : fate)
     }
-    this.#builder.cover(reader.end)
+    builder.cover(reader.end)
     return operations
   }
 
@@ -191,10 +207,11 @@ class Rewriting {
   }
 
   /** What becomes of each record: it goes, it stays, or it stays until a time that is noted on it. */
-  #plan(reader: BatchReader): number[] {
+  async #plan(reader: BatchReader): Promise<number[]> {
     const fates: number[] = []
     const now = this.#options.now()
-    while (reader.next()) {
+    for (let i = 0; reader.next(); i++) {
+      if (i % STEP === 0) await this.#leisure.pause()
       const newest = this.#newest.get(reader.key ?? '')
       if (newest !== undefined && newest > reader.offset) fates.push(DROP)
       else if (!reader.tombstone) fates.push(KEEP)
