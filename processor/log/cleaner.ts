@@ -98,7 +98,7 @@ export class Cleaner {
     for await (const reader of this.#batches(0, end)) {
       if (signal.aborted) return undefined
       const operations = await rewriting.take(reader)
-      if (operations.length > 0) await this.#storage.write(operations)
+      if (operations.length > 0) await this.#write(operations)
     }
     const { topic, index } = this.#partition
     const operations = rewriting.finish()
@@ -106,11 +106,16 @@ export class Cleaner {
       if (segment.end <= end) operations.push({ type: 'del', key: storageKey('segment', topic, index, segment.base) })
     }
     operations.push({ type: 'put', key: this.#key(), value: encodeNumbers(end, rewriting.bytesAfter) })
-    await this.#storage.write(operations)
+    await this.#write(operations)
     this.#partition.segments = this.#partition.segments.filter((segment) => segment.end > end || segment.bytes === 0)
     this.cleanedTo = end
     this.#cleanBytes = rewriting.bytesAfter
     return rewriting.bytesBefore - rewriting.bytesAfter
+  }
+
+  async #write(operations: Operation[]): Promise<void> {
+    await this.#storage.write(operations)
+    for (const operation of operations) if (operation.type === 'put') this.#storage.release(operation.value)
   }
 
   #key(): Buffer {
@@ -123,13 +128,14 @@ export class Cleaner {
     return last === undefined ? undefined : offsetOfKey(last)
   }
 
-  /** The batches from the one at `from` on that begin before `end`. */
+  /** The batches from the one at `from` on that begin before `end`; each until the next is asked for. */
   async *#batches(from: Offset, end: Offset): AsyncGenerator<BatchReader> {
     const { topic, index } = this.#partition
     const range = { gte: storageKey('batch', topic, index, from), lt: storageKey('batch', topic, index, end) }
     // An iterator sees the state of when it was made, so what is rewritten behind it does not disturb it.
     for await (const [key, value] of await this.#storage.use(async (db) => db.iterator(range))) {
       yield new BatchReader(value, offsetOfKey(key))
+      this.#storage.release(value)
     }
   }
 }

@@ -24,6 +24,8 @@ const ROCKSDB = {
 export interface Database extends AbstractLevel<Buffer, Buffer, Buffer> {
   /** Gives back the space of what was cleared in the range. */
   compactRange(start: Buffer, end: Buffer): Promise<void>
+  /** Gives back the memory of a value that was read, or has been written, and is not needed any more. */
+  release(value: Buffer): void
 }
 export type Operation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer }
 
@@ -115,6 +117,11 @@ export class EmbeddedStorage {
   /** One atomic write. It is in the write-ahead log, handed to the system, when this resolves: it survives kill -9. */
   write(operations: Operation[]): Promise<void> {
     return this.#db.batch(operations)
+  }
+
+  /** As `Database.release`. */
+  release(value: Buffer): void {
+    this.#db.release(value)
   }
 
   /** Lets `read` have the database; again from the start if the database was closed or reopened under it. */

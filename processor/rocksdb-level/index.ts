@@ -198,6 +198,18 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     return this.#run((db) => db.getProperty(name))
   }
 
+  /**
+   * Gives back the memory of a value that was read, or has been written, before the collector finds it. The value, and what
+   * shares its memory, is empty from then on. What many large values take has V8 collect all of its heap again and again.
+   */
+  release(value: Buffer): void {
+    const { buffer } = value
+    // Small buffers have their memory from one that all of the process share.
+    if (!(buffer instanceof ArrayBuffer) || buffer.byteLength <= Buffer.poolSize) return
+    // Node 20 has no transfer().
+    ;(buffer as Partial<ArrayBuffer>).transfer?.(0)
+  }
+
   async #clearOneByOne(options: ClearOptions): Promise<void> {
     const range = toRange(options)
     if (isEmpty(range)) return

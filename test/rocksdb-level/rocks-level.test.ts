@@ -269,6 +269,24 @@ test('flush, compactRange, approximateSize and getProperty, also while the datab
   expect(await db.getProperty('rocksdb.no-such-thing')).toBe(undefined)
 })
 
+test('release empties a value of its own memory, and no other', async ({ expect }) => {
+  const db = await openDb({ valueEncoding: 'buffer' })
+  const large = Buffer.alloc(100_000, 'x')
+  await db.put('large', large as never)
+  await db.put('small', Buffer.from('small') as never)
+  db.release(large)
+  expect(large.length).toBe(0)
+  const neighbour = Buffer.from('neighbour')
+  const entries = (await db.iterator().all()) as unknown as [string, Buffer][]
+  const values = entries.map(([, value]) => value)
+  expect(values.map((value) => value.length)).toEqual([100_000, 5])
+  for (const value of values) db.release(value)
+  expect(values[0]?.length).toBe(0)
+  db.release(neighbour)
+  expect(neighbour.toString()).toBe('neighbour')
+  expect(String(await db.get('large'))).toBe('x'.repeat(100_000))
+})
+
 test('a damaged file is reported as corruption', async ({ expect }) => {
   const db = await openDb({ blockCache: false })
   await fill(db, 20_000)

@@ -67,6 +67,8 @@ export class SimulatedLevel<K, V> extends AbstractLevel<Buffer, K, V> {
 
   async compactRange(): Promise<void> {}
 
+  release(): void {}
+
   async _open(): Promise<void> {
     await this.#disk.scheduler.park()
   }
