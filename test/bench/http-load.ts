@@ -71,6 +71,8 @@ class Getter {
   readonly #latency: RecordableHistogram
   readonly #pace: Pace
   #next: number
+  /** When the last one was due, and from when its time is taken. */
+  #dueAt = 0
   #sentAt = 0
   /** What has come of an answer that is not whole yet. */
   #part: Buffer | undefined
@@ -103,14 +105,16 @@ class Getter {
 
   /** The next request is due at `at`. */
   #due(at: number): void {
+    this.#dueAt = at
     if (this.#pace.periodMs === 0) return this.#send(performance.now())
     const wait = at - performance.now()
     if (wait <= 0) this.#send(at)
+    // A timer that is late is not the server's doing; the next one is due as if it had not been.
     else setTimeout(() => this.#send(performance.now()), wait)
   }
 
-  #send(dueAt: number): void {
-    this.#sentAt = dueAt
+  #send(since: number): void {
+    this.#sentAt = since
     if (performance.now() >= this.#end) {
       this.#socket.end()
       return
@@ -130,7 +134,7 @@ class Getter {
     this.#part = undefined
     const us = Math.round((performance.now() - this.#sentAt) * 1000)
     this.#latency.record(Math.min(Math.max(1, us), MAX_LATENCY_US))
-    this.#due(this.#sentAt + this.#pace.periodMs)
+    this.#due(this.#dueAt + this.#pace.periodMs)
   }
 
   #bodyLength(bytes: Buffer, headEnd: number): number {
