@@ -205,8 +205,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
   release(value: Buffer): void {
     const { buffer } = value
     // Small buffers have their memory from one that all of the process share.
-    if (!(buffer instanceof ArrayBuffer) || buffer.byteLength <= Buffer.poolSize) return
-    // Node 20 has no transfer().
+    if (!(buffer instanceof ArrayBuffer) || buffer.byteLength <= Buffer.poolSize) return // Node 20 has no transfer().
     ;(buffer as Partial<ArrayBuffer>).transfer?.(0)
   }
 
