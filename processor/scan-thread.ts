@@ -10,8 +10,8 @@ import { databaseFailure } from './store/failure.ts'
 import { LevelView } from './store/level-view.ts'
 import { Turns } from './turns.ts'
 
-/** The priority of the thread, from -20 (first) to 19 (last): what processes and answers comes first, and has 0. */
-const NICE = 10
+/** The priority of the thread, from -20 (first) to 19 (last): what processes and answers has 0, and 68 times the share. */
+const NICE = 19
 /** Devices of one read: of more at once many outlive a minor collection, and a scan takes twice as long (measured). */
 const MAX_READ = 64
 /** How long a view is kept that nobody uses, ms: it keeps table files that the writer has removed. */
