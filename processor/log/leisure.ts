@@ -1,9 +1,9 @@
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 
 /** Work that nobody waits for takes about so long at a time, ms, … */
-const SLICE_MS = 2
+const SLICE_MS = 1
 /** … and rests for so many times as long as it took. */
-const REST = 4
+const REST = 12
 
 /** Leaves most of the event loop's time to others, in which an answer needs several turns. */
 export class Leisure {
