@@ -91,7 +91,7 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
     if (!(await following.apply(batch, signal))) return false
     if (following.arrived && until !== undefined) return true
     if (!following.arrived || batch.records.length >= limits.changelogRecords / 2) continue
-    const rest = limits.commitIntervalMs - (context.now() - began)
+    const rest = limits.minCommitIntervalMs - (context.now() - began)
     if (rest > 0) await context.sleep(rest, signal)
   }
   if (following.arrived) await following.arrive(signal)

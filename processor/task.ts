@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { type Effects, foldBatch } from './batch.ts'
+import { restAfter } from './cadence.ts'
 import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
 import type { Slice } from './contract/query.ts'
@@ -223,8 +224,8 @@ export class Task implements Role {
     const taken = now()
     this.#inputEnd = batch.end
     if (!(await this.#apply(batch, signal))) return false
-    const rest = limits.commitIntervalMs - (now() - taken)
-    if (rest > 0 && batch.records.length < limits.batchRecords / 2) await sleep(rest, signal)
+    const rest = restAfter({ records: batch.records.length, tookMs: now() - taken }, limits)
+    if (rest > 0) await sleep(rest, signal)
     return true
   }
 

@@ -74,7 +74,7 @@ export class Workbench implements AsyncDisposable {
       cache: new StatusCache(cache),
       turns: new Turns(),
       precedence: new Precedence(immediately),
-      limits: { ...DEFAULT_LIMITS, commitIntervalMs: 0, retryMinMs: 0, ...limits },
+      limits: { ...DEFAULT_LIMITS, minCommitIntervalMs: 0, retryMinMs: 0, ...limits },
       metrics: new ProcessorMetrics(this.registry),
       logger: this.logger,
       now: () => this.now,
