@@ -124,7 +124,7 @@ export class Task implements Role {
   }
 
   async #live(signal: AbortSignal): Promise<void> {
-    const { log, limits, precedence } = this.#context
+    const { log, limits, precedence, now, sleep } = this.#context
     this.#life = {}
     this.#committing = undefined
     this.#texts = this.#context.texts.owner()
@@ -140,7 +140,11 @@ export class Task implements Role {
       if (!(await precedence.first(() => this.#catchUp(ahead, signal)))) return
       for (;;) {
         const { done, value: batch } = await ahead.take()
-        if (done === true || !(await this.#process(batch, signal))) return
+        if (done === true) return
+        const taken = now()
+        if (!(await this.#process(batch, signal))) return
+        const rest = restAfter({ records: batch.records.length, tookMs: now() - taken }, limits)
+        if (rest > 0) await sleep(rest, signal)
       }
     } finally {
       ended.abort()
@@ -218,19 +222,9 @@ export class Task implements Role {
     )
   }
 
-  /** Processes the batch, and gathers the next one. False when `signal` aborted before its effects were stored. */
-  async #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
-    const { limits, sleep, now } = this.#context
-    const taken = now()
-    this.#inputEnd = batch.end
-    if (!(await this.#apply(batch, signal))) return false
-    const rest = restAfter({ records: batch.records.length, tookMs: now() - taken }, limits)
-    if (rest > 0) await sleep(rest, signal)
-    return true
-  }
-
   /** False when `signal` aborted before the effects of the batch were committed and stored. */
-  async #apply(batch: Batch, signal: AbortSignal): Promise<boolean> {
+  async #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
+    this.#inputEnd = batch.end
     const { cache, texts, turns, metrics, instance, now } = this.#context
     const { partition } = this.#claim
     const caches = { cache, texts, owner: this.#life, batch: ++this.#batch }
