@@ -4,12 +4,17 @@ import { seededRandom } from '../../../simulators/random.ts'
 import type { Figure } from '../figure.ts'
 import { httpLoad } from '../http-load.ts'
 import { PREFIX } from '../ingest.ts'
+import { LoadProcess } from '../load-process.ts'
 import { usage } from '../machine.ts'
 import { fillTopic, processAll } from './processing.ts'
 
 const CONNECTIONS = 100
 const PACED_CONNECTIONS = 50
 const PACED_PER_SECOND = 2_000
+/** GETs beside messages, after brokers and processes have had some seconds of both: code is compiled for long. */
+const BESIDE = { connections: 50, rate: 500 }
+const MESSAGES_PER_SECOND = 2_000
+const WARM_UP = 3
 /** Different devices asked for, in turn. */
 const PATHS = 20_000
 
@@ -40,6 +45,7 @@ export async function measureReads(
   const most = await httpLoad({ port, paths, seconds, connections: CONNECTIONS })
   const micros = cpu().map((used, i) => ((used - (before[i] as number)) / most.requests) * 1e6)
   const paced = await httpLoad({ port, paths, seconds, connections: PACED_CONNECTIONS, rate: PACED_PER_SECOND })
+  const beside = await besideMessages(cluster, { port, paths, seconds, devices })
   const times = ({ ms }: typeof most): string => `p50 ${ms.p50.toFixed(2)} ms, max ${ms.max.toFixed(1)} ms`
   return [
     {
@@ -57,5 +63,38 @@ export async function measureReads(
       limit: { atMost: 2 },
       note: `${Math.round(paced.perSecond)} req/s, ${times(paced)}`,
     },
+    {
+      what: `reads: GET, ${BESIDE.rate}/s, beside ${MESSAGES_PER_SECOND.toLocaleString('en-US')} messages/s, p99`,
+      value: beside.gets.ms.p99,
+      unit: 'ms',
+      note: `two processors with standbys; ${times(beside.gets)}`,
+    },
+    {
+      what: 'reads: PUBACK of those messages, p99',
+      value: beside.ackMs.p99,
+      unit: 'ms',
+      note: `p50 ${beside.ackMs.p50} ms, warm-up included`,
+    },
   ]
+}
+
+/** With a second processor and their standbys, an ingest process, and messages over MQTT. */
+async function besideMessages(
+  cluster: Cluster,
+  { port, paths, seconds, devices }: { port: number; paths: readonly string[]; seconds: number; devices: number },
+) {
+  await cluster.processor('second')
+  const ingest = await cluster.ingest()
+  await using load = await LoadProcess.start({
+    port: cluster.mqttPort,
+    prefix: PREFIX,
+    devices,
+    rate: MESSAGES_PER_SECOND,
+  })
+  await httpLoad({ ...BESIDE, port, paths, seconds: WARM_UP * seconds })
+  const gets = await httpLoad({ ...BESIDE, port, paths, seconds })
+  load.stop()
+  const { ackMs } = (await load.outcome()).report
+  await ingest.stop()
+  return { gets, ackMs }
 }
