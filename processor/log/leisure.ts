@@ -4,6 +4,8 @@ import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 const SLICE_MS = 1
 /** … and rests for so many times as long as it took. */
 const REST = 12
+/** A slice that had to wait for the disk is not followed by more than this, ms. */
+const MAX_REST_MS = 100
 
 /** Leaves most of the event loop's time to others, in which an answer needs several turns. */
 export class Leisure {
@@ -26,7 +28,7 @@ export class Leisure {
   async #rest(took: number): Promise<void> {
     if (this.#hurried()) await turn()
     // It ends, too, when there is nothing to go on with.
-    else await delay(took * REST, undefined, { signal: this.#signal }).catch(() => undefined)
+    else await delay(Math.min(took * REST, MAX_REST_MS), undefined, { signal: this.#signal }).catch(() => undefined)
     this.#since = performance.now()
   }
 }
