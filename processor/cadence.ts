@@ -2,16 +2,19 @@ import type { ProcessorLimits } from './limits.ts'
 
 /**
  * While its batches are small a partition gathers records for so many times as long as a batch took it. A commit of few records
- * costs the log as much as one of many: without a pause, commits alone filled two cores at 2,000 records a second.
+ * may cost the log as much as one of many: without a pause, those on Kafka filled two cores at 2,000 records a second.
  */
 const GATHER = 8
 
-/** How long a partition waits, ms, after a batch of `records` that took `tookMs`, before it takes what has come meanwhile. */
+/**
+ * How long a partition waits, ms, after a batch of `records` that took `tookMs`, before it takes what has come meanwhile.
+ * `maxGatherMs`: of the log.
+ */
 export function restAfter(
-  { records, tookMs }: { readonly records: number; readonly tookMs: number },
-  limits: Pick<ProcessorLimits, 'batchRecords' | 'minCommitIntervalMs' | 'maxCommitIntervalMs'>,
+  { records, tookMs, maxGatherMs }: { readonly records: number; readonly tookMs: number; readonly maxGatherMs: number },
+  limits: Pick<ProcessorLimits, 'batchRecords' | 'minCommitIntervalMs'>,
 ): number {
   if (records >= limits.batchRecords / 2) return 0
-  const interval = Math.min(Math.max(limits.minCommitIntervalMs, GATHER * tookMs), limits.maxCommitIntervalMs)
+  const interval = Math.max(limits.minCommitIntervalMs, Math.min(GATHER * tookMs, maxGatherMs))
   return Math.max(0, interval - tookMs)
 }

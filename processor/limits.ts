@@ -3,9 +3,8 @@ export interface ProcessorLimits {
   /** One batch of telemetry: records, and bytes of their values. */
   readonly batchRecords: number
   readonly batchBytes: number
-  /** Least and longest time between two commits of a partition, ms, while its batches are less than half full: see `restAfter`. */
+  /** Least time between two commits of a partition, ms, while its batches are less than half full: see `restAfter`. */
   readonly minCommitIntervalMs: number
-  readonly maxCommitIntervalMs: number
   /** One batch of the changelog. */
   readonly changelogRecords: number
   readonly changelogBytes: number
@@ -25,7 +24,6 @@ export const DEFAULT_LIMITS: ProcessorLimits = {
   batchRecords: 2000,
   batchBytes: 2 * 1024 * 1024,
   minCommitIntervalMs: 10,
-  maxCommitIntervalMs: 100,
   changelogRecords: 4000,
   changelogBytes: 8 * 1024 * 1024,
   cacheEntries: 120_000,

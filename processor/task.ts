@@ -139,11 +139,12 @@ export class Task implements Role {
       ahead.begin()
       if (!(await precedence.first(() => this.#catchUp(ahead, signal)))) return
       for (;;) {
-        const { done, value: batch } = await ahead.take()
-        if (done === true) return
+        const { done: over, value: batch } = await ahead.take()
+        if (over === true) return
         const taken = now()
         if (!(await this.#process(batch, signal))) return
-        const rest = restAfter({ records: batch.records.length, tookMs: now() - taken }, limits)
+        const done = { records: batch.records.length, tookMs: now() - taken, maxGatherMs: log.maxGatherMs }
+        const rest = restAfter(done, limits)
         if (rest > 0) await sleep(rest, signal)
       }
     } finally {

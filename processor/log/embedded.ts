@@ -70,6 +70,8 @@ export interface EmbeddedLogOptions {
 export class EmbeddedLog implements Log {
   readonly identity: LogIdentity
   readonly deleteRetentionMs: number
+  /** Commits made at the same time are one write. */
+  readonly maxGatherMs = 10
   readonly #storage: EmbeddedStorage
   readonly #partitions: Readonly<Record<Topic, readonly EmbeddedPartition[]>>
   readonly #positions: Standing[] = []

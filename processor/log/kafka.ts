@@ -46,6 +46,8 @@ export interface KafkaLogOptions extends TopicOptions {
 export class KafkaLog implements Log {
   readonly identity: LogIdentity
   readonly deleteRetentionMs: number
+  /** A commit is a transaction of five requests. */
+  readonly maxGatherMs = 100
   readonly #names: TopicNames
   readonly #network: Network
   readonly #health: KafkaHealth

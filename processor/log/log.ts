@@ -42,6 +42,9 @@ export interface Log extends AsyncDisposable {
    */
   readonly deleteRetentionMs: number
 
+  /** For how long, ms, a partition may gather few records before it commits them: as commits cost the log much, or little. */
+  readonly maxGatherMs: number
+
   /** Why appends fail now (a full disk, no broker); undefined while they work. */
   readonly fault: Error | undefined
 

@@ -34,9 +34,7 @@ export class Live implements AsyncDisposable {
       await EmbeddedLog.open({ folder: join(root, 'log'), partitions: 4, logger: silent, registry }),
     )
     const made = { log, instance: 'one', endpoint: 'one', folder: join(root, 'one'), logger: silent, registry }
-    const processor = opening.use(
-      await Processor.open({ ...made, now: Date.now, limits: { minCommitIntervalMs: 1, maxCommitIntervalMs: 1 } }),
-    )
+    const processor = opening.use(await Processor.open({ ...made, now: Date.now, limits: { minCommitIntervalMs: 1 } }))
     const leave = new AbortController()
     const membership = processor.run(leave.signal)
     opening.defer(() => {

@@ -27,6 +27,7 @@ export class MemoryLog implements Log {
   readonly identity: LogIdentity
   readonly fault = undefined
   deleteRetentionMs = 24 * 3600_000
+  readonly maxGatherMs = 0
   /** Called before each commit; what it throws is what the commit rejects with. */
   beforeCommit: () => void | Promise<void> = () => {}
   /** The next commit is made, and then its outcome is lost. */

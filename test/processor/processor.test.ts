@@ -41,7 +41,7 @@ function openLog(folder = 'log'): Promise<EmbeddedLog> {
 function open(instance: string): Promise<Processor> {
   const folder = join(root, instance)
   const registry = new Registry()
-  const limits = { batchRecords: 50, minCommitIntervalMs: 1, maxCommitIntervalMs: 1 }
+  const limits = { batchRecords: 50, minCommitIntervalMs: 1 }
   return Processor.open({ log, instance, endpoint: instance, folder, logger, registry, now: Date.now, limits })
 }
 

@@ -190,6 +190,7 @@ export class World {
     return {
       identity: log.identity,
       deleteRetentionMs: 24 * 3600_000,
+      maxGatherMs: log.maxGatherMs,
       fault: undefined,
       append: () => Promise.reject(new Error('processors do not append')),
       write: () => Promise.reject(new Error('processors do not append')),
