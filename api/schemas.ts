@@ -29,7 +29,9 @@ const Freshness = Type.Object(
     offset: Type.Integer({ minimum: 0, description: 'Input position that the answer includes (exclusive end).' }),
     lag: Type.Integer({ minimum: 0, description: 'Records of the partition not yet in the answer when it was given.' }),
     servedBy: Type.Enum(['owner', 'standby'], {
-      description: 'Whether the owner of the partition or a standby answered.',
+      description:
+        'owner: the answer holds all that the partition had committed. standby: a standby answered, or an owner that restores, ' +
+        'or may have been replaced, or does not know what became of a commit; the answer may be older.',
     }),
   },
   { $id: 'Freshness', description: 'How fresh an answer is.' },
