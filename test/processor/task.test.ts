@@ -158,6 +158,19 @@ it('answers as a standby does while a commit takes long: it may have been made, 
   expect(await servedBy()).toBe('owner')
 })
 
+it('answers as a standby does while the group does not confirm its claim: another may own the partition', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const claim = { ...log.claim(), held: true }
+  await bench.task(claim)
+  await log.append('telemetry', [said('a', { x: 1 })])
+  await bench.settled()
+  const servedBy = async () => (await bench.reader.getMany(0, ['a']))[0]?.freshness.servedBy
+  expect(await servedBy()).toBe('owner')
+  claim.held = false
+  expect(await servedBy()).toBe('standby')
+})
+
 it('shows nothing of the time before another had the partition', async () => {
   const log = new MemoryLog()
   await using bench = await Workbench.open(log)
