@@ -65,12 +65,13 @@ async function outcome({ log, network }: World) {
     await claim.commit({ changelog: [record('key', 'next')], deadLetters: [record('key', 'next')], next: 9 })
     return claim.start
   })
+  // A commit resolves before its markers are written; the next claim waits for them.
+  const again = await withClaim(log, (claim) => Promise.resolve(claim.start.input))
   const values = []
   for (const topic of ['status', 'dead-letters'] as const) {
     const { end } = await log.bounds({ topic, index: 0 })
     values.push((await read(log, topic, 0, 0, end)).map(text).join(' '))
   }
-  const again = await withClaim(log, (claim) => Promise.resolve(claim.start.input))
   await log[Symbol.asyncDispose]()
   network.close()
   return { input: start.input, status: values[0], deadLetters: values[1], again }
