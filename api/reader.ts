@@ -48,7 +48,8 @@ interface Said<T> {
 
 /**
  * Reads every device of the fleet through the processes that hold the partitions: the owner, or a standby while the owner
- * cannot answer. It remembers nothing but the owner map, and how far its answers went, so any number of API processes can stand beside each other.
+ * cannot answer. It remembers nothing but the owner map, and how far answers of standbys went, so any number of API processes
+ * can stand beside each other.
  */
 export class RoutedReader implements StatusReader {
   readonly #options: RoutedReaderOptions

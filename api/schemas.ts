@@ -30,7 +30,7 @@ const Freshness = Type.Object(
     lag: Type.Integer({ minimum: 0, description: 'Records of the partition not yet in the answer when it was given.' }),
     servedBy: Type.Enum(['owner', 'standby'], {
       description:
-        'owner: the answer holds all that the partition had committed. standby: a standby answered, or an owner that restores, ' +
+        'owner: the owner of the partition answered, with all that it knows to be committed. standby: a standby did, or an owner that restores, ' +
         'or may have been replaced, or does not know what became of a commit; the answer may be older.',
     }),
   },

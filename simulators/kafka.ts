@@ -74,10 +74,10 @@ export class Kafka implements AsyncDisposable {
     const temporary = options.data === undefined ? data : undefined
     const nodes: Node[] = []
     for (let i = 0; i < count; i++) {
-      const [port, controllerPort] = (await freePorts(2)) as [number, number]
-      const wanted = options.port === undefined || options.port === 0 ? port : options.port + i
-      await requirePort(wanted)
-      nodes.push({ id: i + 1, folder: join(data, `node-${i + 1}`), port: wanted, controllerPort })
+      const [controllerPort, free] = (await freePorts(2)) as [number, number]
+      const port = options.port === undefined || options.port === 0 ? free : options.port + i
+      if (port !== free) await requirePort(port)
+      nodes.push({ id: i + 1, folder: join(data, `node-${i + 1}`), port, controllerPort })
     }
     const kafka = new Kafka(nodes, classpath, options, temporary)
     try {

@@ -70,7 +70,7 @@ export interface EmbeddedLogOptions {
 export class EmbeddedLog implements Log {
   readonly identity: LogIdentity
   readonly deleteRetentionMs: number
-  /** Commits made at the same time are one write; what else belongs to one takes a third of a processor's time at 2,000/s. */
+  /** Commits made at the same time are one write; what else belongs to them took a third of the process's time at 10 ms. */
   readonly maxGatherMs = 25
   readonly #storage: EmbeddedStorage
   readonly #partitions: Readonly<Record<Topic, readonly EmbeddedPartition[]>>

@@ -205,8 +205,10 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
   release(value: Buffer): void {
     const { buffer } = value
     // Small buffers have their memory from one that all of the process share.
-    if (!(buffer instanceof ArrayBuffer) || buffer.byteLength <= Buffer.poolSize) return // Node 20 has no transfer().
-    ;(buffer as Partial<ArrayBuffer>).transfer?.(0)
+    if (!(buffer instanceof ArrayBuffer) || buffer.byteLength <= Buffer.poolSize) return
+    // Node 20 has no transfer(): there the collector finds it.
+    const own: Partial<ArrayBuffer> = buffer
+    own.transfer?.(0)
   }
 
   async #clearOneByOne(options: ClearOptions): Promise<void> {
