@@ -6,6 +6,7 @@ export type ErrorCode =
   | 'LOG_UNAVAILABLE'
   | 'LOG_NO_SPACE'
   | 'LOG_CLOSED'
+  | 'LOG_CORRUPTED'
   | 'CLAIM_FENCED'
   | 'OFFSET_OUT_OF_RANGE'
   | 'RECORD_TOO_LARGE'

@@ -1,4 +1,4 @@
-import { crc32c } from './kafka-crc32c.ts'
+import { crc32c } from '@node-rs/crc32'
 import { writeInt64 } from './kafka-wire.ts'
 import type { Headers, NewRecord } from './log.ts'
 
@@ -18,7 +18,8 @@ export const BASE_TIMESTAMP_AT = 27
 export const MAX_TIMESTAMP_AT = 35
 export const PRODUCER_ID_AT = 43
 export const COUNT_AT = 57
-const CRC_AT = 17
+/** CRC-32C (RFC 3720, appendix B.4) of what follows from the attributes on. */
+export const CRC_AT = 17
 const TRANSACTIONAL = 0x10
 
 /** Length, attributes, two deltas, three lengths and a count: varints, at their longest. */
@@ -69,8 +70,13 @@ export function encodeBatch(
   bytes.writeInt16BE(producer.epoch, 51)
   bytes.writeInt32BE(sequence, 53)
   bytes.writeInt32BE(to - from, COUNT_AT)
-  bytes.writeUInt32BE(crc32c(bytes, ATTRIBUTES_AT, at), CRC_AT)
+  bytes.writeUInt32BE(batchCrc(bytes, 0, at), CRC_AT)
   return bytes.subarray(0, at)
+}
+
+/** What the batch from `start` to before `end` must have as its CRC. */
+export function batchCrc(bytes: Buffer, start: number, end: number): number {
+  return crc32c(bytes.subarray(start + ATTRIBUTES_AT, end))
 }
 
 function writeRecord(bytes: Buffer, start: number, record: NewRecord, timestampDelta: number, delta: number): number {

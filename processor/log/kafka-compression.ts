@@ -26,13 +26,9 @@ export function decompress(codec: number, bytes: Buffer, where: string): Buffer 
         return zstdDecompressSync(bytes, { maxOutputLength: MAX_DECOMPRESSED_BYTES })
     }
   } catch (error) {
-    throw new CorruptedError(
-      'STORE_CORRUPTED',
-      `${where}: a batch compressed with codec ${codec} cannot be read`,
-      error,
-    )
+    throw new CorruptedError('LOG_CORRUPTED', `${where}: a batch compressed with codec ${codec} cannot be read`, error)
   }
-  throw new CorruptedError('STORE_CORRUPTED', `${where}: compression codec ${codec} is not known; 1 to 4 are`)
+  throw new CorruptedError('LOG_CORRUPTED', `${where}: compression codec ${codec} is not known; 1 to 4 are`)
 }
 
 const XERIAL_MAGIC = Buffer.from([0x82, 0x53, 0x4e, 0x41, 0x50, 0x50, 0x59, 0])

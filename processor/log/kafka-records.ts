@@ -3,7 +3,9 @@ import {
   ATTRIBUTES_AT,
   BASE_TIMESTAMP_AT,
   BATCH_HEADER_BYTES,
+  batchCrc,
   COUNT_AT,
+  CRC_AT,
   LAST_OFFSET_DELTA_AT,
   LENGTH_AT,
   MAGIC_AT,
@@ -107,7 +109,7 @@ export class FetchedRecords {
       }
     } catch (error) {
       if (error instanceof CorruptedError) throw error
-      throw new CorruptedError('STORE_CORRUPTED', `${this.#where}: the batch at ${this.next} cannot be read`, error)
+      throw new CorruptedError('LOG_CORRUPTED', `${this.#where}: the batch at ${this.next} cannot be read`, error)
     }
   }
 
@@ -126,7 +128,10 @@ export class FetchedRecords {
       this.#at = end
       const magic = bytes[start + MAGIC_AT]
       if (magic !== 2) {
-        throw new CorruptedError('STORE_CORRUPTED', `${this.#where}: message format ${magic} is not read, only 2 is`)
+        throw new CorruptedError('LOG_CORRUPTED', `${this.#where}: message format ${magic} is not read, only 2 is`)
+      }
+      if (bytes.readUInt32BE(start + CRC_AT) !== batchCrc(bytes, start, end)) {
+        throw new CorruptedError('LOG_CORRUPTED', `${this.#where}: the CRC of the batch at ${this.next} does not fit`)
       }
       const attributes = bytes.readInt16BE(start + ATTRIBUTES_AT)
       this.#baseOffset = readInt64(bytes, start)

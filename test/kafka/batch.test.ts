@@ -1,8 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { CorruptedError } from '../../processor/contract/errors.ts'
-import { encodeBatch, sizeBound } from '../../processor/log/kafka-batch.ts'
-import { crc32c } from '../../processor/log/kafka-crc32c.ts'
+import { batchCrc, encodeBatch, sizeBound } from '../../processor/log/kafka-batch.ts'
 import { FetchedRecords } from '../../processor/log/kafka-records.ts'
 import { writeInt64 } from '../../processor/log/kafka-wire.ts'
 import type { LogRecord, NewRecord } from '../../processor/log/log.ts'
@@ -25,6 +24,12 @@ function batch(records: readonly NewRecord[], base: number, producer = 7, attrib
   const bytes = encodeBatch(records, 0, records.length, bound, { id: producer, epoch: 0 }, 0, false)
   writeInt64(bytes, base, 0)
   bytes.writeInt16BE(attributes, 21)
+  return sealed(bytes)
+}
+
+/** With the CRC that fits its bytes. */
+function sealed(bytes: Buffer): Buffer {
+  bytes.writeUInt32BE(batchCrc(bytes, 0, bytes.length), 17)
   return bytes
 }
 
@@ -54,10 +59,20 @@ function record(key: string): NewRecord {
 }
 
 describe('record batches', () => {
-  test('crc32c gives the check values of RFC 3720', () => {
-    expect(crc32c(Buffer.from('123456789'))).toBe(0xe3069283)
-    expect(crc32c(Buffer.alloc(32))).toBe(0x8a9136aa)
-    expect(crc32c(Buffer.alloc(32, 0xff))).toBe(0x62a8ab43)
+  test('a batch with any bit turned over is refused, and what comes before it is read', () => {
+    const first = batch([record('first')], 0)
+    const second = batch([record('second'), record('third')], 1)
+    const protectedBits = { min: 17 * 8, max: second.length * 8 - 1 }
+    fc.assert(
+      fc.property(fc.integer(protectedBits), (bit) => {
+        const damaged = Buffer.from(second)
+        damaged.writeUInt8(damaged.readUInt8(bit >> 3) ^ (1 << (bit & 7)), bit >> 3)
+        const got: LogRecord[] = []
+        const fetched = new FetchedRecords('fleet.telemetry 3', Buffer.concat([first, damaged]), [], 0)
+        expect(() => fetched.read(ALL, got, 0)).toThrow(/fleet\.telemetry 3: the CRC of the batch at 1 does not fit/)
+        expect(got.map(({ key }) => key)).toEqual(['first'])
+      }),
+    )
   })
 
   test('what is written is read, whatever it is and however it is sliced', () => {
@@ -116,6 +131,7 @@ describe('record batches', () => {
     emptied.writeInt32BE(0, 57)
     const header = Buffer.from(emptied.subarray(0, 61))
     header.writeInt32BE(61 - 12, 8)
+    sealed(header)
     const whole = batch([{ key: 'a', value: null, timestamp: 1 }], 15)
     const cut = batch([{ key: 'b', value: Buffer.alloc(100), timestamp: 1 }], 16).subarray(0, 80)
     const fetched = new FetchedRecords('t 0', Buffer.concat([header, whole, cut]), [], 10)
@@ -131,6 +147,7 @@ describe('record batches', () => {
     )
     const broken = batch([{ key: 'a', value: null, timestamp: 1 }], 0)
     broken.writeInt32BE(9, 57)
+    sealed(broken)
     expect(() => readAll(new FetchedRecords('fleet.telemetry 3', broken, [], 0))).toThrow(CorruptedError)
   })
 })
