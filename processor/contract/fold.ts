@@ -1,5 +1,6 @@
+import type { Reading } from './message.ts'
 import { type Counters, MAX_SEQUENCE_RANGES, type Sequence, type Status } from './status.ts'
-import type { Connection, Decoded, Reading } from './telemetry.ts'
+import type { Connection, Decoded } from './telemetry.ts'
 import { isoTime } from './time.ts'
 import { decide } from './write.ts'
 

@@ -1,8 +1,9 @@
 import { isUtf8 } from 'node:buffer'
-import { hasBackslashInName, isObject, type Json, type JsonObject } from './json.ts'
+import { hasBackslashInName, isObject, type Json } from './json.ts'
+import { decodeMessages, decodeMetric, type MessageFault, type Reading } from './message.ts'
 import { HEADER_KIND, type Headers, type LogRecord, type NewRecord } from './record.ts'
 import { CONNECTIVITY_REASONS, type ConnectivityReason, type ConnectivityState } from './status.ts'
-import { isoTime, MAX_TIME_MS } from './time.ts'
+import { MAX_TIME_MS } from './time.ts'
 import { decodeWrite, KIND_ATTRIBUTES, KIND_DELETION, type Outcome, type Write, type WriteFault } from './write.ts'
 
 /**
@@ -17,14 +18,6 @@ export const HEADER_WILL = 'will'
 const KIND_CONNECTIVITY = 'connectivity'
 
 export const MAX_PAYLOAD_BYTES = 256 * 1024
-const MAX_DEPTH = 16
-export const MAX_METRICS = 256
-export const MAX_METRIC_NAME = 128
-/** Messages in one array payload. */
-export const MAX_ARRAY_MESSAGES = 1000
-/** How far ahead of the receipt a device's clock may be, in ms. */
-export const MAX_AHEAD_MS = 5 * 60_000
-
 const DEVICE_ID = /^[A-Za-z0-9._:-]{1,128}$/
 
 export function isDeviceId(text: string): boolean {
@@ -39,31 +32,11 @@ export type RejectionReason =
   | 'payload-too-large'
   | 'not-utf8'
   | 'not-json'
-  | 'not-an-object'
-  | 'too-deep'
-  | 'too-many-metrics'
-  | 'metric-name-too-long'
-  | 'bad-metric-name'
-  | 'bad-number'
-  | 'bad-seq'
-  | 'empty-array'
-  | 'too-many-messages'
   | 'bad-connectivity'
   | 'bad-kind'
+  | MessageFault
   | WriteFault
   | Exclude<Outcome, 'applied' | 'stale'>
-
-/** One message: what a device said at one time. */
-export interface Reading {
-  /** The device's own time, ISO 8601, when it gave a usable one. */
-  readonly at: string | undefined
-  /** It gave a time that is not usable. */
-  readonly skewed: boolean
-  readonly seq: number | undefined
-  /** Names and values, flattened, in order. */
-  readonly names: readonly string[]
-  readonly values: readonly Json[]
-}
 
 /** One end of a session: what `connectivity` becomes. */
 export interface Connection {
@@ -162,113 +135,4 @@ function decodeConnection(json: Json, receivedAt: number): Decoded {
   if (!Number.isSafeInteger(session) || (session as number) < 0) return rejected('bad-connectivity')
   const connection: Connection = { state, reason: reason as ConnectivityReason, session: session as number }
   return { kind: 'connection', receivedAt, connection }
-}
-
-function decodeMetric(name: string, value: Json): Reading[] | RejectionReason {
-  const flat = flatten({ [name]: value }, 0)
-  return typeof flat === 'string' ? flat : [{ at: undefined, skewed: false, seq: undefined, ...flat }]
-}
-
-function decodeMessages(json: Json, receivedAt: number): Reading[] | RejectionReason {
-  if (!Array.isArray(json)) {
-    const reading = decodeMessage(json, receivedAt, 1)
-    return typeof reading === 'string' ? reading : [reading]
-  }
-  if (json.length === 0) return 'empty-array'
-  if (json.length > MAX_ARRAY_MESSAGES) return 'too-many-messages'
-  const readings: Reading[] = []
-  for (const message of json) {
-    const reading = decodeMessage(message, receivedAt, 2)
-    if (typeof reading === 'string') return reading
-    readings.push(reading)
-  }
-  return readings
-}
-
-/** `depth`: at which depth of the payload the message stands, 1 or, in an array, 2. */
-function decodeMessage(json: Json, receivedAt: number, depth: number): Reading | RejectionReason {
-  if (!isObject(json)) return 'not-an-object'
-  if (!isEnvelope(json)) {
-    const flat = flatten(json, depth)
-    return typeof flat === 'string' ? flat : { at: undefined, skewed: false, seq: undefined, ...flat }
-  }
-  const { ts, seq } = json
-  if (seq !== undefined && !(Number.isSafeInteger(seq) && (seq as number) >= 0)) return 'bad-seq'
-  const flat = flatten(json.values as JsonObject, depth + 1)
-  if (typeof flat === 'string') return flat
-  const at = ts === undefined ? undefined : eventTime(ts, receivedAt)
-  return { at, skewed: ts !== undefined && at === undefined, seq: seq as number | undefined, ...flat }
-}
-
-/** An object whose only members are `values`, an object, and `ts` or `seq` beside it; any other object is metrics. */
-function isEnvelope(json: JsonObject): boolean {
-  if (!isObject(json.values)) return false
-  for (const name in json) if (name !== 'values' && name !== 'ts' && name !== 'seq') return false
-  return true
-}
-
-const ISO_8601 = /^(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d)?)((?<=:\d\d:\d\d)[.,]\d{1,9})?(?:Z|([+-]\d\d)(?::?(\d\d))?)?$/
-
-/** The ISO 8601 form of a device's `ts`; undefined when it is unusable: not a time, before 1970, or too far ahead. */
-function eventTime(ts: Json, receivedAt: number): string | undefined {
-  const ms = typeof ts === 'number' ? Math.floor(ts) : typeof ts === 'string' ? parseIso(ts) : Number.NaN
-  if (!(ms >= 0 && ms <= receivedAt + MAX_AHEAD_MS && ms <= MAX_TIME_MS)) return undefined
-  return isoTime(ms)
-}
-
-function parseIso(text: string): number {
-  const match = ISO_8601.exec(text)
-  if (match === null) return Number.NaN
-  const [, time = '', fraction = '', hours, minutes = '00'] = match
-  // A time without a zone is read as UTC: a server's local zone says nothing about the device. Date.parse wants a point
-  // before the fraction and a colon in the zone, where ISO 8601 allows other forms.
-  const zone = hours === undefined ? 'Z' : `${hours}:${minutes}`
-  return Date.parse(`${time}${fraction.replace(',', '.')}${zone}`)
-}
-
-interface Flat {
-  readonly names: string[]
-  readonly values: Json[]
-}
-
-/** Nested objects become dotted names, arrays stay values. `depth`: nesting of `json` itself in its payload. */
-function flatten(json: JsonObject, depth: number): Flat | RejectionReason {
-  const flat: Flat = { names: [], values: [] }
-  return flattenInto(flat, '', json, depth) ?? flat
-}
-
-function flattenInto(flat: Flat, prefix: string, json: JsonObject, depth: number): RejectionReason | undefined {
-  if (depth > MAX_DEPTH) return 'too-deep'
-  for (const name in json) {
-    const value = json[name] as Json
-    if (name === '') return 'bad-metric-name'
-    const path = prefix === '' ? name : `${prefix}.${name}`
-    if (path.length > MAX_METRIC_NAME) return 'metric-name-too-long'
-    let reason: RejectionReason | undefined
-    if (isObject(value)) {
-      reason = flattenInto(flat, path, value, depth + 1)
-    } else {
-      // `__proto__` as the name of a property would replace the prototype of `reported` instead of naming a metric.
-      if (path === '__proto__') return 'bad-metric-name'
-      reason = checkValue(value, depth)
-      flat.names.push(path)
-      flat.values.push(value)
-      if (flat.names.length > MAX_METRICS) return 'too-many-metrics'
-    }
-    if (reason !== undefined) return reason
-  }
-  return undefined
-}
-
-/** `depth`: nesting of the object or array that holds the value. */
-function checkValue(value: Json, depth: number): RejectionReason | undefined {
-  // JSON.parse reads 1e999 as Infinity, which JSON cannot write again.
-  if (typeof value === 'number') return Number.isFinite(value) ? undefined : 'bad-number'
-  if (typeof value !== 'object' || value === null) return undefined
-  if (depth + 1 > MAX_DEPTH) return 'too-deep'
-  for (const inner of Array.isArray(value) ? value : Object.values(value)) {
-    const reason = checkValue(inner, depth + 1)
-    if (reason !== undefined) return reason
-  }
-  return undefined
 }

@@ -1,7 +1,8 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { attributesFault } from '../../processor/contract/attributes.ts'
-import { decodeRecord, MAX_AHEAD_MS, MAX_METRIC_NAME, MAX_METRICS } from '../../processor/contract/telemetry.ts'
+import { MAX_AHEAD_MS, MAX_METRIC_NAME, MAX_METRICS } from '../../processor/contract/message.ts'
+import { decodeRecord } from '../../processor/contract/telemetry.ts'
 import { T0 } from './arbitraries.ts'
 
 const keys = fc.option(fc.oneof(fc.constant('d'), fc.string()))

@@ -1,13 +1,11 @@
 import { describe, expect, it } from 'vitest'
+import { MAX_AHEAD_MS, MAX_ARRAY_MESSAGES, MAX_METRICS } from '../../processor/contract/message.ts'
 import {
   connectivityRecord,
   type Decoded,
   deadLetter,
   decodeRecord,
   isDeviceId,
-  MAX_AHEAD_MS,
-  MAX_ARRAY_MESSAGES,
-  MAX_METRICS,
   MAX_PAYLOAD_BYTES,
 } from '../../processor/contract/telemetry.ts'
 import type { Headers, LogRecord } from '../../processor/log/log.ts'
