@@ -2,6 +2,7 @@ import { CorruptedError } from './contract/errors.ts'
 import { fold } from './contract/fold.ts'
 import { type Indexed, indexedOf, isSamePlace, isSameSlot, type Move } from './contract/index-entries.ts'
 import { advance, PlainEncoder, type PlainStatus, plainOf, statusOf } from './contract/plain.ts'
+import { decodePlain } from './contract/plain-decoder.ts'
 import { decodeStatus, encodeStatus, MAX_STATUS_BYTES, type Status, statusText } from './contract/status.ts'
 import { type Decoded, deadLetter, decodeRecord, type RejectionReason } from './contract/telemetry.ts'
 import { decide, type Outcome, type Write } from './contract/write.ts'
@@ -181,7 +182,9 @@ async function load(devices: readonly Touched[], context: BatchContext): Promise
     const device = devices[i] as Touched
     const bytes = values[i]
     if (bytes === undefined) continue
-    begin(device, stored(device.deviceId, bytes))
+    const plain = decodePlain(device.deviceId, bytes)
+    if (plain === undefined) begin(device, stored(device.deviceId, bytes))
+    else beginPlain(device, plain)
     if (context.turn.spend(bytes.byteLength)) await context.turn.next()
   }
 }

@@ -56,19 +56,39 @@ export function decodeMessages(json: Json, receivedAt: number): Reading[] | Mess
   return readings
 }
 
-/** `depth`: at which depth of the payload the message stands, 1 or, in an array, 2. */
 function decodeMessage(json: Json, receivedAt: number, depth: number): Reading | MessageFault {
+  const parts = partsOf(json, depth)
+  return typeof parts === 'string' ? parts : readingOf(parts, receivedAt)
+}
+
+/** What a message consists of. */
+export interface Parts {
+  readonly ts: Json | undefined
+  readonly seq: number | undefined
+  readonly names: readonly string[]
+  readonly values: readonly Json[]
+}
+
+/** `depth`: at which depth of the payload the message stands, 1 or, in an array, 2. */
+export function partsOf(json: Json, depth: number): Parts | MessageFault {
   if (!isObject(json)) return 'not-an-object'
   if (!isEnvelope(json)) {
     const flat = flatten(json, depth)
-    return typeof flat === 'string' ? flat : { at: undefined, skewed: false, seq: undefined, ...flat }
+    return typeof flat === 'string' ? flat : { ts: undefined, seq: undefined, ...flat }
   }
   const { ts, seq } = json
-  if (seq !== undefined && !(Number.isSafeInteger(seq) && (seq as number) >= 0)) return 'bad-seq'
+  if (seq !== undefined && !isSeq(seq)) return 'bad-seq'
   const flat = flatten(json.values as JsonObject, depth + 1)
-  if (typeof flat === 'string') return flat
+  return typeof flat === 'string' ? flat : { ts, seq, ...flat }
+}
+
+export function isSeq(seq: Json): seq is number {
+  return Number.isSafeInteger(seq) && (seq as number) >= 0
+}
+
+export function readingOf({ ts, seq, names, values }: Parts, receivedAt: number): Reading {
   const at = ts === undefined ? undefined : eventTime(ts, receivedAt)
-  return { at, skewed: ts !== undefined && at === undefined, seq: seq as number | undefined, ...flat }
+  return { at, skewed: ts !== undefined && at === undefined, seq, names, values }
 }
 
 /** An object whose only members are `values`, an object, and `ts` or `seq` beside it; any other object is metrics. */

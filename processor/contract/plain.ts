@@ -4,10 +4,10 @@ import type { Decoded } from './telemetry.ts'
 import { isoTime } from './time.ts'
 
 /** A value that JSON writes as text conversion does. */
-type Scalar = number | boolean | null
+export type Scalar = number | boolean | null
 
 /** The metrics of devices that report the same ones, with the bytes around their values. */
-interface Shape {
+export interface Shape {
   readonly names: readonly string[]
   /** Before each value: `"name":{"value":`, with what ends the member before it. */
   readonly before: readonly Uint8Array[]
@@ -49,6 +49,10 @@ export interface PlainStatus {
 const MAX_SHAPES = 1024
 const shapes = new Map<string, Shape>()
 let latest: Shape | undefined
+/** The last ones that differed from the one before; at the bound the oldest goes. */
+const MAX_RECENT = 8
+const recent: Shape[] = []
+let oldest = 0
 /** With more metrics than this a status is not plain: its encoding has a bound. */
 const MAX_PLAIN_METRICS = 64
 /** Of one metric beside its name; a number takes up to 25 characters, and a time 24. */
@@ -185,19 +189,19 @@ function writeTail(into: Buffer, at: number, { tail }: PlainStatus): number {
 }
 
 /** Of a time in ISO 8601, as `isoTime` gives it. */
-const TIME_BYTES = 24
+export const TIME_BYTES = 24
 const COMMA = 0x2c
 const MINUS = 0x2d
 const ZERO = 0x30
-const AT = Buffer.from(',"at":"')
-const MESSAGES = Buffer.from('","counters":{"messages":')
-const LATE = Buffer.from(',"late":')
-const DUPLICATES = Buffer.from(',"duplicates":')
-const SKEWED = Buffer.from(',"skewed":')
-const SEQUENCE = Buffer.from('},"sequence":{"seen":[[')
-const SESSION = Buffer.from(']],"session":')
-const SEQUENCE_END = Buffer.from('"}')
-const END = Buffer.from('}')
+export const AT = Buffer.from(',"at":"')
+export const MESSAGES = Buffer.from('","counters":{"messages":')
+export const LATE = Buffer.from(',"late":')
+export const DUPLICATES = Buffer.from(',"duplicates":')
+export const SKEWED = Buffer.from(',"skewed":')
+export const SEQUENCE = Buffer.from('},"sequence":{"seen":[[')
+export const SESSION = Buffer.from(']],"session":')
+export const SEQUENCE_END = Buffer.from('"}')
+export const END = Buffer.from('}')
 
 function shapeOf(names: readonly string[]): Shape {
   // A fleet's devices are mostly of one kind.
@@ -213,7 +217,12 @@ function shapeOf(names: readonly string[]): Shape {
     shapes.set(key, shape)
   }
   latest = shape
+  if (!recent.includes(shape)) recent[recent.length < MAX_RECENT ? recent.length : oldest++ % MAX_RECENT] = shape
   return shape
+}
+
+export function recentShapes(): readonly Shape[] {
+  return recent
 }
 
 function isSame(names: readonly string[], others: readonly string[]): boolean {

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { fold } from '../../processor/contract/fold.ts'
 import type { JsonObject } from '../../processor/contract/json.ts'
 import { advance, PlainEncoder, plainOf, statusOf } from '../../processor/contract/plain.ts'
+import { decodePlain } from '../../processor/contract/plain-decoder.ts'
 import { decodeStatus, encodeStatus, type Status } from '../../processor/contract/status.ts'
 import { type Decoded, decodeRecord } from '../../processor/contract/telemetry.ts'
 import type { LogRecord } from '../../processor/log/log.ts'
@@ -64,6 +65,8 @@ function compare(records: readonly LogRecord[], held?: JsonObject): number {
     const plain = status === undefined ? undefined : plainOf(status)
     const before = plain && statusOf(plain)
     if (plain !== undefined) expect(before).toEqual(status)
+    // Its kind of metrics was met just now.
+    if (status !== undefined) expect(decodePlain('d', encodeStatus(status))).toEqual(plainOf(copy(status)))
     status = fold(status, 'd', decoded)
     if (plain === undefined && status !== undefined && held !== undefined) status.attributes = held
     if (plain === undefined) continue
