@@ -3,6 +3,8 @@ export interface ProcessorLimits {
   /** One batch of telemetry: records, and bytes of their values. */
   readonly batchRecords: number
   readonly batchBytes: number
+  /** Records of all partitions under way, from fold to store: see `InFlight`. */
+  readonly inFlightRecords: number
   /** Least time between two commits of a partition, ms, while its batches are less than half full: see `restAfter`. */
   readonly minCommitIntervalMs: number
   /** One batch of the changelog. */
@@ -23,6 +25,7 @@ export interface ProcessorLimits {
 export const DEFAULT_LIMITS: ProcessorLimits = {
   batchRecords: 2000,
   batchBytes: 2 * 1024 * 1024,
+  inFlightRecords: 6000,
   minCommitIntervalMs: 10,
   changelogRecords: 4000,
   changelogBytes: 8 * 1024 * 1024,

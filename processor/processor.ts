@@ -7,6 +7,7 @@ import { Arrivals } from './arrivals.ts'
 import { ConfigurationError } from './contract/errors.ts'
 import type { PartitionReader } from './contract/query.ts'
 import { Decisions } from './decisions.ts'
+import { InFlight } from './in-flight.ts'
 import { IndexBuilder } from './index-builder.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from './limits.ts'
 import type { Claim, Copying, Log, Member, Offset } from './log/log.ts'
@@ -76,7 +77,8 @@ export class Processor implements Member, AsyncDisposable {
     const metrics = new ProcessorMetrics(registry)
     const precedence = new Precedence(sleep)
     this.#builder = new IndexBuilder({ precedence, turns, logger, now, sleep, retryMs: limits.retryMaxMs })
-    this.#context = { instance, log, cache, texts, turns, precedence, limits, metrics, logger, now, sleep }
+    const inFlight = new InFlight(limits.inFlightRecords, sleep)
+    this.#context = { instance, log, cache, texts, turns, precedence, inFlight, limits, metrics, logger, now, sleep }
   }
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */

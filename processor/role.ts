@@ -3,6 +3,7 @@ import type { Arrivals } from './arrivals.ts'
 import { CorruptedError } from './contract/errors.ts'
 import type { Slice } from './contract/query.ts'
 import type { Decisions } from './decisions.ts'
+import type { InFlight } from './in-flight.ts'
 import type { ProcessorLimits } from './limits.ts'
 import type { Log } from './log/log.ts'
 import type { ProcessorMetrics } from './metrics.ts'
@@ -21,6 +22,7 @@ export interface RoleContext {
   readonly texts: TextCache
   readonly turns: Turns
   readonly precedence: Precedence
+  readonly inFlight: InFlight
   readonly limits: ProcessorLimits
   readonly metrics: ProcessorMetrics
   readonly logger: Logger

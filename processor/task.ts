@@ -224,7 +224,12 @@ export class Task implements Role {
   }
 
   /** False when `signal` aborted before the effects of the batch were committed and stored. */
-  async #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
+  #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
+    return this.#context.inFlight.run(batch.records.length, signal, () => this.#apply(batch, signal))
+  }
+
+  async #apply(batch: Batch, signal: AbortSignal): Promise<boolean> {
+    if (signal.aborted) return false
     this.#inputEnd = batch.end
     const { cache, texts, turns, metrics, instance, now } = this.#context
     const { partition } = this.#claim

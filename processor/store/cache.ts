@@ -29,10 +29,14 @@ export interface CacheLimits {
 /** Entries one eviction spares for being used lately: where all are, a whole round would hold up the event loop. */
 const MAX_SWEEP = 1024
 
+/** At the bound, one device in so many is let in (bimodal insertion, Qureshi et al., ISCA 2007). */
+const ADMIT_ONE_IN = 8
+
 /**
  * The hot statuses of all tasks of a process, within one bound; at the bound the least used ones go, to be read from
  * the store again. Eviction is SIEVE (Zhang et al., NSDI 2024): a hit only sets a mark, and one pass of cold devices
- * does not push out the hot ones.
+ * does not push out the hot ones. Of a fleet that is larger, reporting in turns, all would come and go unused: most are
+ * not let in, which spares the collector their moves, and those that are stay until their turn comes again.
  */
 export class StatusCache {
   readonly #limits: CacheLimits
@@ -41,6 +45,7 @@ export class StatusCache {
   #oldest: Node | undefined
   #hand: Node | undefined
   #bytes = 0
+  #turnedUp = 0
 
   constructor(limits: CacheLimits) {
     this.#limits = limits
@@ -62,10 +67,22 @@ export class StatusCache {
     return node
   }
 
-  /** Replaces what was held for the device. The entry may be gone again at any later call. */
-  add(deviceId: string, owner: object, image: PlainStatus | string, batch: number, bytes: number): CachedStatus {
+  /**
+   * Replaces what was held for the device. The entry may be gone again at any later call. Undefined when it was not let
+   * in.
+   */
+  add(
+    deviceId: string,
+    owner: object,
+    image: PlainStatus | string,
+    batch: number,
+    bytes: number,
+  ): CachedStatus | undefined {
     const old = this.#nodes.get(deviceId)
     if (old !== undefined) this.#remove(old)
+    const { maxEntries, maxBytes } = this.#limits
+    const full = this.#nodes.size >= maxEntries || this.#bytes + bytes > maxBytes
+    if (full && this.#turnedUp++ % ADMIT_ONE_IN !== 0) return undefined
     const older = this.#newest
     const node: Node = { deviceId, owner, image, batch, bytes, held: true, visited: false, newer: undefined, older }
     if (this.#newest === undefined) this.#oldest = node

@@ -8,6 +8,7 @@ import { vi } from 'vitest'
 import { Arrivals } from '../../processor/arrivals.ts'
 import type { Answer } from '../../processor/contract/query.ts'
 import { Decisions } from '../../processor/decisions.ts'
+import { InFlight } from '../../processor/in-flight.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from '../../processor/limits.ts'
 import type { Claim, Copying, NewRecord } from '../../processor/log/log.ts'
 import { ProcessorMetrics } from '../../processor/metrics.ts'
@@ -74,6 +75,7 @@ export class Workbench implements AsyncDisposable {
       cache: new StatusCache(cache),
       turns: new Turns(),
       precedence: new Precedence(immediately),
+      inFlight: new InFlight(DEFAULT_LIMITS.inFlightRecords, immediately),
       limits: { ...DEFAULT_LIMITS, minCommitIntervalMs: 0, retryMinMs: 0, ...limits },
       metrics: new ProcessorMetrics(this.registry),
       logger: this.logger,

@@ -27,6 +27,20 @@ describe('StatusCache', () => {
     expect(cache.size).toBe(100)
   })
 
+  it('keeps a share of a fleet that is larger and reports in turns', () => {
+    const cache = new StatusCache({ maxEntries: 100, maxBytes: 1e9 })
+    const fleet = Array.from({ length: 400 }, (_, i) => `device${i}`)
+    let hits = 0
+    for (let round = 0; round < 20; round++) {
+      for (const id of fleet) {
+        if (cache.get(id, owner) === undefined) cache.add(id, owner, status(id), 1, 1)
+        else hits++
+      }
+    }
+    // As many as it holds, of four times as many, would be 0.25.
+    expect(hits / (20 * 400)).toBeGreaterThan(0.1)
+  })
+
   it('lets a single entry be larger than the bound, alone', () => {
     const cache = new StatusCache({ maxEntries: 10, maxBytes: 100 })
     cache.add('a', owner, status('a'), 1, 60)
@@ -47,7 +61,7 @@ describe('StatusCache', () => {
     fc.assert(
       fc.property(fc.array(call, { maxLength: 100 }), (calls) => {
         const cache = new StatusCache({ maxEntries: 5, maxBytes: 100 })
-        const last = new Map<string, CachedStatus>()
+        const last = new Map<string, CachedStatus | undefined>()
         for (const [name, deviceId, bytes] of calls) {
           const known = last.get(deviceId)
           if (name === 'add') last.set(deviceId, cache.add(deviceId, owner, status(deviceId), 1, bytes))
@@ -58,7 +72,7 @@ describe('StatusCache', () => {
           expect(held.reduce((sum, entry) => sum + entry.bytes, 0)).toBe(cache.bytes)
           for (const entry of held) expect(entry).toBe(last.get(entry.deviceId))
           expect(cache.size <= 5 && cache.bytes <= 100).toBe(true)
-          if (name === 'add') expect(cache.get(deviceId, owner)).toBeDefined()
+          if (name === 'add') expect(cache.get(deviceId, owner)).toBe(last.get(deviceId))
         }
       }),
     )
