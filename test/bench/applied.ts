@@ -38,6 +38,22 @@ export async function untilApplied(stack: Stack, records: number): Promise<numbe
   }
 }
 
+/**
+ * Waits until what a load leaves behind when it disconnects is applied too: a record of each device. What is measured
+ * before that is measured beside it.
+ */
+export async function untilGone(stack: Stack): Promise<void> {
+  using http = new KeepAlive(stack.httpPort)
+  const deadline = Date.now() + APPLIED_WITHIN_MS
+  for (;;) {
+    const { count } = await http.json<{ count: number }>('GET', '/v1/devices/count?q=connectivity.state:online')
+    if (count === 0) break
+    if (Date.now() > deadline) throw new Error(`${count} devices are online after ${APPLIED_WITHIN_MS} ms`)
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+  }
+  await untilApplied(stack, 0)
+}
+
 /** Compares `count` devices, spread over all, with what the load generator knows; throws when one differs. */
 export async function checkApplied(
   stack: Stack,

@@ -1,6 +1,6 @@
 import { freePorts } from '../../simulators/ports.ts'
 import { Program } from '../../simulators/program.ts'
-import { type HttpLoad, type HttpLoadReport, httpLoad } from './http-load.ts'
+import { type HttpLoad, type HttpLoadReport, warmHttpLoad } from './http-load.ts'
 import { untilListening } from './peer.ts'
 
 const BARE_FASTIFY = new URL('bare-fastify.ts', import.meta.url).pathname
@@ -11,7 +11,7 @@ export async function bareFastify(body: string, load: Omit<HttpLoad, 'port'>): P
   const peer = new Program(BARE_FASTIFY, [String(port), body])
   try {
     await untilListening(port)
-    return await httpLoad({ ...load, port })
+    return await warmHttpLoad({ ...load, port })
   } finally {
     await peer.kill()
   }

@@ -1,4 +1,5 @@
 import { Stack } from '../system/stack.ts'
+import { untilGone } from './applied.ts'
 import type { BenchOptions } from './bench.ts'
 import { measureGet } from './get.ts'
 import { loadDevices, measureIngest } from './ingest.ts'
@@ -26,7 +27,9 @@ export async function measureEmbedded({ parts, quick, env, report }: BenchOption
     const { messages, devices, seconds, visibleSeconds, pages } = sizes
     if (parts.has('ingest')) report(await measureIngest(stack, { devices, messages }))
     else await loadDevices(stack, devices)
+    await untilGone(stack)
     if (parts.has('visible')) report(await measureVisible(stack, { devices, seconds: visibleSeconds }))
+    await untilGone(stack)
     if (parts.has('get')) report(await measureGet(stack, { devices, seconds, pages }))
     await stack.stop()
   }

@@ -4,7 +4,7 @@ import { seededRandom } from '../../simulators/random.ts'
 import type { Stack } from '../system/stack.ts'
 import { bareFastify } from './bare.ts'
 import { type Figure, percentiles } from './figure.ts'
-import { httpLoad } from './http-load.ts'
+import { warmHttpLoad } from './http-load.ts'
 import { PREFIX } from './ingest.ts'
 import { KeepAlive } from './keep-alive.ts'
 
@@ -31,7 +31,7 @@ export async function measureGet(stack: Stack, sizes: GetSizes): Promise<Figure[
   const body = await http.send('GET', paths[0] as string)
   if (body.status !== 200) throw new Error(`GET ${paths[0]}: ${body.status} ${body.text}`)
   const { seconds } = sizes
-  const product = await httpLoad({ port: stack.httpPort, paths, seconds, connections: CONNECTIONS })
+  const product = await warmHttpLoad({ port: stack.httpPort, paths, seconds, connections: CONNECTIONS })
   const bare = await bareFastify(body.text, { paths, seconds, connections: CONNECTIONS })
   const second = await crossCheck(stack.httpPort, paths, seconds)
   const pages = await timePages(http, sizes.pages)

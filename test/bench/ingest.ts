@@ -1,7 +1,7 @@
 import { freePorts } from '../../simulators/ports.ts'
 import { Program } from '../../simulators/program.ts'
 import type { Stack } from '../system/stack.ts'
-import { checkApplied, untilApplied } from './applied.ts'
+import { checkApplied, untilApplied, untilGone } from './applied.ts'
 import type { Figure } from './figure.ts'
 import { type LoadFlags, LoadProcess, load as loadOnce } from './load-process.ts'
 import { usage } from './machine.ts'
@@ -58,11 +58,14 @@ export async function measureIngest(stack: Stack, sizes: IngestSizes): Promise<F
   ]
 }
 
-/** One message of each device, over connections that stay until it is applied. */
+/** One message of each device, over connections that stay until it is applied, and are gone then. */
 export async function loadDevices(stack: Stack, devices: number): Promise<void> {
-  await using load = await LoadProcess.start({ port: stack.mqttPort, prefix: PREFIX, devices, messages: devices })
-  const { report } = await load.outcome()
-  await untilApplied(stack, report.acknowledged)
+  {
+    await using load = await LoadProcess.start({ port: stack.mqttPort, prefix: PREFIX, devices, messages: devices })
+    const { report } = await load.outcome()
+    await untilApplied(stack, report.acknowledged)
+  }
+  await untilGone(stack)
 }
 
 async function bareAedes(flags: Omit<LoadFlags, 'port'>): Promise<number> {

@@ -8,7 +8,7 @@ import { LoadProcess } from '../load-process.ts'
 import { usage } from '../machine.ts'
 import { fillTopic, processAll } from './processing.ts'
 
-const CONNECTIONS = 100
+const CONNECTIONS = 32
 const PACED_CONNECTIONS = 50
 const PACED_PER_SECOND = 2_000
 /** GETs beside messages, after brokers and processes have had some seconds of both: code is compiled for long. */
