@@ -97,6 +97,9 @@ export class Cursor {
   }
 }
 
+/** What streamx takes for a destroy() without an error: left to itself it makes one each time, with a stack trace. */
+const DESTROYED = Object.assign(new Error('Stream was destroyed'), { code: 'STREAM_DESTROYED' })
+
 /** A native iterator (a streamx Readable) that is pulled from. */
 class Stream {
   readonly #iterator: NativeIterator
@@ -146,7 +149,7 @@ class Stream {
   }
 
   close(): Promise<void> {
-    this.#iterator.destroy()
+    this.#iterator.destroy(DESTROYED)
     return this.#closed
   }
 }

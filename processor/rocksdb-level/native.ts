@@ -59,7 +59,7 @@ export interface NativeIterator {
   read(): NativeEntry | null
   on(event: 'readable' | 'end' | 'close', listener: () => void): this
   on(event: 'error', listener: (error: Error) => void): this
-  destroy(): void
+  destroy(error: Error): void
 }
 
 export interface NativeOptions {
