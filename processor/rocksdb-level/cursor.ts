@@ -1,3 +1,4 @@
+import { Copies, isSmall } from './copies.ts'
 import type { NativeDb, NativeEntry, NativeIterator } from './native.ts'
 import { includes, isEmpty, type Range, successor } from './range.ts'
 
@@ -37,7 +38,9 @@ export class Cursor {
 
     while (!this.#ended && entries.length < size) {
       const stream = this.#ensure(size - entries.length, limit - entries.length)
+      const before = entries.length
       await stream.readInto(entries, size)
+      copy(entries, before)
 
       const last = entries.at(-1)
       if (last !== undefined) this.#rest = this.#after(last.key)
@@ -94,6 +97,22 @@ export class Cursor {
     this.#stream = null
     this.#closing.add(closing)
     void closing.then(() => this.#closing.delete(closing))
+  }
+}
+
+/** Replaces the keys and values of the entries from the place `from` on. */
+function copy(entries: readonly NativeEntry[], from: number): void {
+  let total = 0
+  for (let i = from; i < entries.length; i++) {
+    const { key, value } = entries[i] as NativeEntry
+    if (isSmall(key)) total += key.byteLength
+    if (value !== null && isSmall(value)) total += value.byteLength
+  }
+  const copies = new Copies(total)
+  for (let i = from; i < entries.length; i++) {
+    const entry = entries[i] as NativeEntry
+    entry.key = copies.take(entry.key)
+    if (entry.value !== null) entry.value = copies.take(entry.value)
   }
 }
 

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { AbstractLevel, type AbstractSnapshot } from 'abstract-level'
 import { RocksChainedBatch } from './chained-batch.ts'
+import { Copies, free, isSmall } from './copies.ts'
 import { RocksLevelError, toLevelError } from './errors.ts'
 import { holdsDatabase, makeFolder } from './folder.ts'
 import { RocksIterator, type RocksIteratorOptions } from './iterator.ts'
@@ -99,9 +100,10 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
 
   async _getMany(keys: Buffer[], options: ReadOptions): Promise<(Buffer | undefined)[]> {
     const values: (Buffer | null | undefined)[] = await this.#readMany(keys, options)
-    for (let i = 0; i < values.length; i++) {
-      if (values[i] === null) values[i] = undefined
-    }
+    let total = 0
+    for (const value of values) if (value && isSmall(value)) total += value.byteLength
+    const copies = new Copies(total)
+    for (const [i, value] of values.entries()) values[i] = value ? copies.take(value) : undefined
     return values as (Buffer | undefined)[]
   }
 
@@ -203,12 +205,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
    * shares its memory, is empty from then on. What many large values take has V8 collect all of its heap again and again.
    */
   release(value: Buffer): void {
-    const { buffer } = value
-    // Small buffers have their memory from one that all of the process share.
-    if (!(buffer instanceof ArrayBuffer) || buffer.byteLength <= Buffer.poolSize) return
-    // Node 20 has no transfer(): there the collector finds it.
-    const own: Partial<ArrayBuffer> = buffer
-    own.transfer?.(0)
+    if (!isSmall(value) && value.buffer instanceof ArrayBuffer) free?.(value.buffer)
   }
 
   async #clearOneByOne(options: ClearOptions): Promise<void> {

@@ -287,6 +287,30 @@ test('release empties a value of its own memory, and no other', async ({ expect 
   expect(String(await db.get('large'))).toBe('x'.repeat(100_000))
 })
 
+test('what is small shares memory, and nothing that is released takes it away', async ({ expect }) => {
+  const db = await openDb({ valueEncoding: 'buffer' })
+  const sizes = Array.from({ length: 200 }, (_, i) => [0, 1, 700, 4095, 4096, 4097, 9000][i % 7] as number)
+  const written = sizes.map((size, i): [string, Buffer] => [key(i), Buffer.alloc(size, `v${i}`)])
+  await db.batch(written.map(([id, value]) => ({ type: 'put', key: id, value: value as never })))
+  const keys = written.map(([id]) => id)
+  const iterator = db.iterator()
+  const reads = [
+    (await db.iterator().all()) as unknown as [string, Buffer][],
+    (await iterator.nextv(1000)) as unknown as [string, Buffer][],
+    ((await db.getMany(keys)) as unknown as Buffer[]).map((value, i): [string, Buffer] => [keys[i] as string, value]),
+  ]
+  await iterator.close()
+  for (const entries of reads) {
+    expect(entries).toEqual(written)
+    expect(new Set(entries.map(([, value]) => value.buffer)).size).toBeLessThan(100)
+    for (const [, value] of entries) db.release(value)
+    expect(entries.map(([, value]) => value.length)).toEqual(sizes.map((size) => (size > 4096 ? 0 : size)))
+    expect(entries.filter(([, { length }]) => length > 0)).toEqual(
+      written.filter((_, i) => [1, 2, 3, 4].includes(i % 7)),
+    )
+  }
+})
+
 test('a damaged file is reported as corruption', async ({ expect }) => {
   const db = await openDb({ blockCache: false })
   await fill(db, 20_000)
