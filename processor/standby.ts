@@ -59,10 +59,11 @@ export class Standby implements Role {
         try {
           await this.#follow(signal)
         } catch (error) {
-          if (error instanceof RetryableError) {
+          const damaged = error instanceof CorruptedError && error.code === 'LOG_CORRUPTED'
+          if (damaged || error instanceof RetryableError) {
             if (signal.aborted) return
             logger.warn({ partition, err: error }, 'the changelog cannot be read: trying again')
-            await sleep(limits.retryMinMs, signal)
+            await sleep(damaged ? limits.retryMaxMs : limits.retryMinMs, signal)
             continue
           }
           // Wiping helps once: a changelog that is damaged itself is not mended by reading it again.

@@ -188,6 +188,10 @@ export class Task implements Role {
       if (signal.aborted) return true
       logger.warn({ partition, err: error }, 'the log cannot be read: trying again')
       await sleep(limits.retryMinMs, signal)
+    } else if (error instanceof CorruptedError && error.code === 'LOG_CORRUPTED') {
+      // On its way, or on the disk of the leader: until another one leads this partition waits, and no other one does.
+      logger.error({ partition, err: error }, 'the log is damaged: trying again')
+      await sleep(limits.retryMaxMs, signal)
     } else if (error instanceof CorruptedError && (error.code === 'STORE_CORRUPTED' || this.#state === 'restoring')) {
       // A store that is damaged again before anything was committed would be wiped for ever.
       if (this.#wipedAt === this.#input) return false
