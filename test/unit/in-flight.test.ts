@@ -1,16 +1,12 @@
 import { expect, test, vi } from 'vitest'
 import { InFlight } from '../../processor/in-flight.ts'
+import { sleeps } from './sleeps.ts'
 
 const never = new AbortController().signal
 
-/** Ten records at most, and sleeps that end when they are told to, or by their signal. */
+/** Ten records at most. */
 function world() {
-  const ends: (() => void)[] = []
-  const sleep = (_: number, signal: AbortSignal): Promise<void> =>
-    new Promise((resolve) => {
-      ends.push(resolve)
-      signal.addEventListener('abort', () => resolve(), { once: true })
-    })
+  const { sleep, ends } = sleeps()
   const inFlight = new InFlight(10, sleep)
   const begun: string[] = []
   /** A batch that is under way until its `end` is called. */

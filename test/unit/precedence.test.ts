@@ -1,21 +1,11 @@
 import { expect, test, vi } from 'vitest'
 import { Precedence } from '../../processor/precedence.ts'
+import { sleeps } from './sleeps.ts'
 
 const never = new AbortController().signal
 
-/** Sleeps that end when they are told to, or by their signal. */
-function clock() {
-  const ends: (() => void)[] = []
-  const sleep = (_: number, signal: AbortSignal): Promise<void> =>
-    new Promise((resolve) => {
-      ends.push(resolve)
-      signal.addEventListener('abort', () => resolve(), { once: true })
-    })
-  return { sleep, ends }
-}
-
 test('a standby waits while owners restore, and goes on when the last one has', async () => {
-  const { sleep, ends } = clock()
+  const { sleep, ends } = sleeps()
   const precedence = new Precedence(sleep)
   await precedence.turn(never)
   const [one, two] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
@@ -35,7 +25,7 @@ test('a standby waits while owners restore, and goes on when the last one has', 
 })
 
 test('a standby waits for an owner too that begins just when the last one has ended', async () => {
-  const { sleep, ends } = clock()
+  const { sleep, ends } = sleeps()
   const precedence = new Precedence(sleep)
   const [one, two] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const first = precedence.first(() => one.promise)
@@ -54,7 +44,7 @@ test('a standby waits for an owner too that begins just when the last one has en
 })
 
 test('a standby waits no longer than it may, and not when it is told to end', async () => {
-  const { sleep, ends } = clock()
+  const { sleep, ends } = sleeps()
   const precedence = new Precedence(sleep)
   const work = Promise.withResolvers<number>()
   const owner = precedence.first(() => work.promise)
