@@ -30,7 +30,7 @@ interface Layout {
 }
 
 /**
- * Reads messages that differ from an earlier one in their numbers only, as nearly all do, in a third of the time: what
+ * Reads messages that differ from an earlier one in their numbers only, as nearly all do, in a quarter of the time: what
  * is between the numbers was checked when it first came. What comes out is what `decodeMessages` makes of the text.
  */
 export class Layouts {

@@ -1,3 +1,4 @@
+import { STATES } from './index-entries.ts'
 import { JsonScanner } from './json-scanner.ts'
 import {
   AT,
@@ -15,7 +16,6 @@ import {
   SKEWED,
   TIME_BYTES,
 } from './plain.ts'
-import type { ConnectivityState } from './status.ts'
 
 const HEAD = Buffer.from('{"deviceId":"')
 const REV = Buffer.from('","rev":')
@@ -27,7 +27,6 @@ const FIRST_SEEN = Buffer.from('},"firstSeenAt":"')
 const LAST_SEEN = Buffer.from('","lastSeenAt":"')
 const COMMA = Buffer.from(',')
 const ATTRIBUTES = Buffer.from(',"attributes":')
-const STATES: readonly ConnectivityState[] = ['online', 'offline', 'unknown']
 const CONSTANTS = [true, false, null].map((value) => ({ value, text: Buffer.from(String(value)) }))
 
 const scanner = new JsonScanner()

@@ -21,11 +21,12 @@ export function isSmall({ byteLength }: Buffer): boolean {
 export class Copies {
   #segment = NOTHING
   #at = 0
-  #left: number
+  /** Bytes that are expected and not taken yet. */
+  #left = 0
 
-  /** `total`: bytes of all that are small of those that will be taken. */
-  constructor(total: number) {
-    this.#left = total
+  /** Of all that will be taken, before the first is: a segment is no larger than what is to come. */
+  expect(bytes: Buffer): void {
+    if (isSmall(bytes)) this.#left += bytes.byteLength
   }
 
   /** `bytes` itself when it is not copied; otherwise it is empty from then on. */

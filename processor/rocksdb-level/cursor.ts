@@ -1,4 +1,4 @@
-import { Copies, isSmall } from './copies.ts'
+import { Copies } from './copies.ts'
 import type { NativeDb, NativeEntry, NativeIterator } from './native.ts'
 import { includes, isEmpty, type Range, successor } from './range.ts'
 
@@ -102,13 +102,12 @@ export class Cursor {
 
 /** Replaces the keys and values of the entries from the place `from` on. */
 function copy(entries: readonly NativeEntry[], from: number): void {
-  let total = 0
+  const copies = new Copies()
   for (let i = from; i < entries.length; i++) {
     const { key, value } = entries[i] as NativeEntry
-    if (isSmall(key)) total += key.byteLength
-    if (value !== null && isSmall(value)) total += value.byteLength
+    copies.expect(key)
+    if (value !== null) copies.expect(value)
   }
-  const copies = new Copies(total)
   for (let i = from; i < entries.length; i++) {
     const entry = entries[i] as NativeEntry
     entry.key = copies.take(entry.key)

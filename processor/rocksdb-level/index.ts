@@ -100,9 +100,8 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
 
   async _getMany(keys: Buffer[], options: ReadOptions): Promise<(Buffer | undefined)[]> {
     const values: (Buffer | null | undefined)[] = await this.#readMany(keys, options)
-    let total = 0
-    for (const value of values) if (value && isSmall(value)) total += value.byteLength
-    const copies = new Copies(total)
+    const copies = new Copies()
+    for (const value of values) if (value) copies.expect(value)
     for (const [i, value] of values.entries()) values[i] = value ? copies.take(value) : undefined
     return values as (Buffer | undefined)[]
   }

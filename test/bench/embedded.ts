@@ -25,11 +25,16 @@ export async function measureEmbedded({ parts, quick, env, report }: BenchOption
     await using stack = await Stack.start({ env })
     // The reads are of devices that the load left behind.
     const { messages, devices, seconds, visibleSeconds, pages } = sizes
-    if (parts.has('ingest')) report(await measureIngest(stack, { devices, messages }))
-    else await loadDevices(stack, devices)
-    await untilGone(stack)
-    if (parts.has('visible')) report(await measureVisible(stack, { devices, seconds: visibleSeconds }))
-    await untilGone(stack)
+    if (parts.has('ingest')) {
+      report(await measureIngest(stack, { devices, messages }))
+      await untilGone(stack)
+    } else {
+      await loadDevices(stack, devices)
+    }
+    if (parts.has('visible')) {
+      report(await measureVisible(stack, { devices, seconds: visibleSeconds }))
+      await untilGone(stack)
+    }
     if (parts.has('get')) report(await measureGet(stack, { devices, seconds, pages }))
     await stack.stop()
   }
