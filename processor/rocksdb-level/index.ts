@@ -11,6 +11,7 @@ import { type RocksLevelOptions, type RocksOpenOptions, toNativeOptions } from '
 import { isEmpty, type RangeBounds, successor, toRange } from './range.ts'
 import { openReadOnly } from './read-only.ts'
 import { RocksSnapshot } from './snapshot.ts'
+import { write } from './write.ts'
 
 export { type RocksErrorCode, RocksLevelError } from './errors.ts'
 export type { RocksLevelOptions, RocksOpenOptions, RocksOptions } from './options.ts'
@@ -124,19 +125,8 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
   }
 
   async _batch(operations: PrivateOperation[]): Promise<void> {
-    // Checked first: a native batch left behind by a throw would keep the database from closing.
-    for (const op of operations) {
-      bytes(op.key)
-      if (op.type === 'put') bytes(op.value)
-    }
-    await this.#run((db) => {
-      const batch = db.write({ capacity: operations.length, autoDestroy: true })
-      for (const op of operations) {
-        if (op.type === 'put') batch.tryPut(op.key, op.value)
-        else batch.tryDelete(op.key)
-      }
-      return batch.flush()
-    })
+    const checked = operations.map((op) => ({ key: bytes(op.key), value: op.type === 'put' ? bytes(op.value) : null }))
+    await this.#run((db) => write(db, checked))
   }
 
   _chainedBatch(): RocksChainedBatch<KDefault, VDefault> {

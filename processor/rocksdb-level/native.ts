@@ -29,7 +29,7 @@ interface NativeReadBatch {
   tryFlush(): void
 }
 
-export interface NativeWriteBatch {
+interface NativeWriteBatch {
   tryPut(key: Uint8Array, value: Uint8Array): void
   tryDelete(key: Uint8Array): void
   flush(): Promise<void>
@@ -53,14 +53,19 @@ export interface NativeEntry {
   value: Buffer | null
 }
 
-/** A streamx Readable. */
+/**
+ * A streamx Readable. Its own methods are called by their underscored names, as streamx would call them, and it is given
+ * a `push` of its own: the buffer and the events of a stream would take longer than the reading. One call at a time.
+ */
 export interface NativeIterator {
-  readonly destroyed: boolean
-  read(): NativeEntry | null
-  on(event: 'readable' | 'end' | 'close', listener: () => void): this
-  on(event: 'error', listener: (error: Error) => void): this
-  destroy(error: Error): void
+  push: (entry: NativeEntry | null) => boolean
+  _open(callback: NativeCallback): void
+  /** Pushes up to `capacity` entries, and null behind the last; then it calls back. */
+  _read(callback: NativeCallback): void
+  _destroy(callback: NativeCallback): void
 }
+
+type NativeCallback = (error?: Error | null) => void
 
 export interface NativeOptions {
   readOnly: boolean
