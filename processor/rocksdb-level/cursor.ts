@@ -19,7 +19,7 @@ export class Cursor {
   /** What is still to be read. */
   #rest: Range
   #ended: boolean
-  #stream: Stream | null = null
+  #reader: Reader | null = null
   #capacity = 0
   readonly #closing = new Set<Promise<void>>()
 
@@ -37,14 +37,12 @@ export class Cursor {
     const entries: NativeEntry[] = []
 
     while (!this.#ended && entries.length < size) {
-      const stream = this.#ensure(size - entries.length, limit - entries.length)
-      const before = entries.length
-      await stream.readInto(entries, size)
-      copy(entries, before)
+      const reader = this.#ensure(size - entries.length, limit - entries.length)
+      await reader.readInto(entries, size)
 
       const last = entries.at(-1)
       if (last !== undefined) this.#rest = this.#after(last.key)
-      if (stream.ended || isEmpty(this.#rest)) this.#ended = true
+      if (reader.ended || isEmpty(this.#rest)) this.#ended = true
     }
 
     return entries
@@ -65,13 +63,13 @@ export class Cursor {
     await Promise.all(this.#closing)
   }
 
-  #ensure(wanted: number, limit: number): Stream {
+  #ensure(wanted: number, limit: number): Reader {
     const capacity = Math.min(wanted, MAX_CAPACITY)
     // A somewhat small iterator is kept: opening another one costs a seek.
-    if (this.#stream !== null && capacity > this.#capacity * 2) this.#drop()
-    if (this.#stream === null) {
+    if (this.#reader !== null && capacity > this.#capacity * 2) this.#drop()
+    if (this.#reader === null) {
       this.#capacity = capacity
-      this.#stream = new Stream(
+      this.#reader = new Reader(
         this.#db.iterator({
           gte: this.#rest.start,
           gt: NONE,
@@ -84,7 +82,7 @@ export class Cursor {
         }),
       )
     }
-    return this.#stream
+    return this.#reader
   }
 
   #after(key: Buffer): Range {
@@ -92,82 +90,93 @@ export class Cursor {
   }
 
   #drop(): void {
-    if (this.#stream === null) return
-    const closing = this.#stream.close()
-    this.#stream = null
+    if (this.#reader === null) return
+    const closing = this.#reader.close()
+    this.#reader = null
     this.#closing.add(closing)
     void closing.then(() => this.#closing.delete(closing))
   }
 }
 
-/** Replaces the keys and values of the entries from the place `from` on. */
-function copy(entries: readonly NativeEntry[], from: number): void {
+/** Replaces the keys and values of the entries. */
+function copy(entries: readonly NativeEntry[]): void {
   const copies = new Copies()
-  for (let i = from; i < entries.length; i++) {
-    const { key, value } = entries[i] as NativeEntry
+  for (const { key, value } of entries) {
     copies.expect(key)
     if (value !== null) copies.expect(value)
   }
-  for (let i = from; i < entries.length; i++) {
-    const entry = entries[i] as NativeEntry
+  for (const entry of entries) {
     entry.key = copies.take(entry.key)
     if (entry.value !== null) entry.value = copies.take(entry.value)
   }
 }
 
-/** What streamx takes for a destroy() without an error: left to itself it makes one each time, with a stack trace. */
-const DESTROYED = Object.assign(new Error('Stream was destroyed'), { code: 'STREAM_DESTROYED' })
-
-/** A native iterator (a streamx Readable) that is pulled from. */
-class Stream {
+/** A native iterator that is pulled from. */
+class Reader {
   readonly #iterator: NativeIterator
-  readonly #closed: Promise<void>
-  #error: Error | null = null
-  #wake: (() => void) | null = null
-  ended = false
+  /** What is under way, or was last. */
+  #last: Promise<void>
+  /** Of a read that has not ended; then it holds what the read gave. */
+  #next: NativeEntry[] | undefined
+  #chunk: NativeEntry[] = []
+  #taken = 0
+  #reads = 0
+  #complete = false
 
   constructor(iterator: NativeIterator) {
     this.#iterator = iterator
-    const wake = () => {
-      const waiting = this.#wake
-      this.#wake = null
-      waiting?.()
+    iterator.push = (entry) => {
+      if (entry === null) this.#complete = true
+      else this.#next?.push(entry)
+      return true
     }
-    this.#closed = new Promise((resolve) => {
-      iterator.on('close', () => {
-        this.ended = true
-        wake()
-        resolve()
-      })
-    })
-    iterator.on('readable', wake)
-    iterator.on('end', () => {
-      this.ended = true
-      wake()
-    })
-    iterator.on('error', (error) => {
-      this.#error = error
-      wake()
-    })
+    this.#last = called((callback) => iterator._open(callback))
+  }
+
+  get ended(): boolean {
+    return this.#complete && this.#next === undefined && this.#taken === this.#chunk.length
   }
 
   async readInto(entries: NativeEntry[], size: number): Promise<void> {
     while (entries.length < size) {
-      const entry = this.#iterator.read()
-      if (entry !== null) {
-        entries.push(entry)
+      if (this.#taken < this.#chunk.length) {
+        entries.push(this.#chunk[this.#taken++] as NativeEntry)
         continue
       }
-      if (this.#error !== null) throw this.#error
       if (this.ended) return
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve
-      })
+      if (this.#next === undefined) {
+        await this.#last
+        this.#begin()
+      }
+      await this.#last
+      this.#chunk = this.#next as NativeEntry[]
+      this.#next = undefined
+      this.#taken = 0
     }
+    // Who came twice comes again: RocksDB reads while he looks at what he got.
+    if (this.#reads > 1 && this.#taken === this.#chunk.length && !this.#complete) this.#begin()
   }
 
-  close(): Promise<void> {
-    this.#iterator.destroy(DESTROYED)
-    return this.#closed
+  #begin(): void {
+    this.#reads++
+    const next: NativeEntry[] = (this.#next = [])
+    this.#last = called((callback) =>
+      this.#iterator._read((error) => {
+        copy(next)
+        callback(error)
+      }),
+    )
   }
+
+  async close(): Promise<void> {
+    await this.#last.catch(() => undefined)
+    await called((callback) => this.#iterator._destroy(callback))
+  }
+}
+
+/** Its failure is told to who awaits it, if anybody does. */
+function called(call: (callback: (error?: Error | null) => void) => void): Promise<void> {
+  const result = new Promise<void>((resolve, reject) => call((error) => (error ? reject(error) : resolve())))
+  result.catch(() => undefined)
+  return result
 }
