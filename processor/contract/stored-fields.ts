@@ -1,5 +1,6 @@
 import { type Field, valueOf } from './field.ts'
 import type { Json } from './json.ts'
+import { JsonScanner } from './json-scanner.ts'
 import { decodeStatus } from './status.ts'
 
 /** Members of one object that are wanted. */
@@ -34,6 +35,7 @@ export class StoredFields {
   readonly #places: { readonly first: number; readonly second: number | undefined }[]
   readonly #picked: (Json | undefined)[] = []
   readonly #parseAll: boolean
+  readonly #scanner = new JsonScanner()
   #bytes: Buffer = Buffer.alloc(0)
   /** The text passed over last has a backslash. */
   #escaped = false
@@ -51,6 +53,7 @@ export class StoredFields {
     const picked = this.#picked
     picked.fill(undefined)
     this.#bytes = Buffer.isBuffer(status) ? status : Buffer.from(status.buffer, status.byteOffset, status.byteLength)
+    this.#scanner.begin(this.#bytes)
     try {
       this.#pick(this.#top, 0)
     } catch (error) {
@@ -125,6 +128,10 @@ export class StoredFields {
     const bytes = this.#bytes
     const first = bytes[from] as number
     if (first === QUOTE && !this.#escaped) return bytes.toString('utf8', from + 1, to - 1)
+    const scanner = this.#scanner
+    scanner.at = from
+    const number = scanner.number()
+    if (!Number.isNaN(number) && scanner.at === to) return number
     return JSON.parse(bytes.toString('utf8', from, to)) as Json
   }
 

@@ -136,10 +136,7 @@ export class Summary {
   }
 
   #group(by: readonly (Json | undefined)[], devices: number): Group | undefined {
-    const key =
-      by.length === 1 && typeof by[0] === 'string'
-        ? `"${by[0]}`
-        : JSON.stringify(by.map((value) => (value === undefined ? [] : [value])))
+    const key = keyOf(by)
     const known = this.#groups.get(key)
     if (known !== undefined) return known
     if (this.#groups.size >= MAX_GROUPS) {
@@ -151,6 +148,12 @@ export class Summary {
     this.#groups.set(key, group)
     return group
   }
+}
+
+function keyOf(by: readonly (Json | undefined)[]): string {
+  if (by.length === 0) return ''
+  if (by.length === 1 && typeof by[0] === 'string') return `"${by[0]}`
+  return JSON.stringify(by.map((value) => (value === undefined ? [] : [value])))
 }
 
 interface Group {
