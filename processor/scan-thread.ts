@@ -13,7 +13,7 @@ import { Turns } from './turns.ts'
 /** The priority of the thread, from -20 (first) to 19 (last): what processes and answers has 0, and 68 times the share. */
 const NICE = 19
 /** Devices of one read: of more at once many outlive a minor collection, and a scan takes twice as long (measured). */
-const MAX_READ = 64
+const MAX_READ = 128
 /** How long a view is kept that nobody uses, ms: it keeps table files that the writer has removed. */
 const IDLE_MS = 2000
 

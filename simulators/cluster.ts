@@ -68,7 +68,7 @@ export class Cluster implements AsyncDisposable {
       CLUSTER_SECRET: this.secret,
       LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'warn',
       // As the npm scripts set it.
-      MALLOC_ARENA_MAX: '2',
+      MALLOC_ARENA_MAX: '4',
       ...this.#env,
     }
   }

@@ -32,7 +32,7 @@ export class Stack implements AsyncDisposable {
       DATA_DIR: dataDir,
       LOG_LEVEL: 'warn',
       // As `npm start` sets it.
-      MALLOC_ARENA_MAX: '2',
+      MALLOC_ARENA_MAX: '4',
       ...options.env,
     }
   }
