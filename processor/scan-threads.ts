@@ -9,9 +9,10 @@ import { Summary } from './contract/summary.ts'
 import type { FoundSlice, Scans, SummedSlice } from './search.ts'
 import { Unfinished } from './unfinished.ts'
 
-/** Each takes the memory of a JavaScript engine and of what it reads, so there are few; and one core is left to the rest. */
+/** Each takes the memory of a JavaScript engine and of what it reads, so there are few. */
 const MAX_THREADS = 4
-const DEFAULT_THREADS = Math.max(1, Math.min(MAX_THREADS, availableParallelism() - 1))
+/** As many as cores: at their priority they have what the rest leaves. */
+const DEFAULT_THREADS = Math.min(MAX_THREADS, availableParallelism())
 /**
  * A thread that gets little of a busy machine, or opens the stores, may take longer than who asks waits until he takes
  * this process for gone: after so long, ms, the answer is that nothing is found yet.

@@ -40,18 +40,24 @@ export async function untilApplied(stack: Stack, records: number): Promise<numbe
 
 /**
  * Waits until what a load leaves behind when it disconnects is applied too: a record of each device. What is measured
- * before that is measured beside it.
+ * before that is measured beside it. `offline`: so many devices are it then; undefined: all.
  */
-export async function untilGone(stack: Stack): Promise<void> {
-  using http = new KeepAlive(stack.httpPort)
+export async function untilGone(stack: Stack, offline?: number): Promise<void> {
   const deadline = Date.now() + APPLIED_WITHIN_MS
+  const [state, wanted] = offline === undefined ? ['online', 0] : ['offline', offline]
   for (;;) {
-    const { count } = await http.json<{ count: number }>('GET', '/v1/devices/count?q=connectivity.state:online')
-    if (count === 0) break
-    if (Date.now() > deadline) throw new Error(`${count} devices are online after ${APPLIED_WITHIN_MS} ms`)
+    const count = await countOf(stack, state)
+    if (count === wanted) break
+    if (Date.now() > deadline)
+      throw new Error(`${count} devices are ${state} after ${APPLIED_WITHIN_MS} ms, not ${wanted}`)
     await new Promise((resolve) => setTimeout(resolve, POLL_MS))
   }
   await untilApplied(stack, 0)
+}
+
+/** Devices in that state of connectivity. */
+export async function countOf(stack: Stack, state: string): Promise<number> {
+  return (await stack.json<{ count: number }>(`/v1/devices/count?q=connectivity.state:${state}`)).count
 }
 
 /** Compares `count` devices, spread over all, with what the load generator knows; throws when one differs. */
