@@ -141,6 +141,11 @@ export class Gather {
       const flight = this.#unsent.shift()
       if (flight === undefined) break
       if (flight.outcome !== undefined) continue
+      const before = this.#failedBefore()
+      if (before !== undefined) {
+        this.#decide(flight, before)
+        continue
+      }
       if (flight.telemetry.length > 0) this.#append(flight, 'telemetry', flight.telemetry)
       if (flight.letters.length > 0) this.#append(flight, 'dead-letters', flight.letters)
       if (flight.waiting === 0) this.#decide(flight, null)
@@ -163,7 +168,7 @@ export class Gather {
         this.#overdue--
       } else if (error !== null) {
         this.#overdue += flight.waiting
-        this.#decide(flight, error)
+        this.#fail(flight, error)
       } else if (flight.waiting === 0) {
         this.#decide(flight, null)
       }
@@ -177,16 +182,32 @@ export class Gather {
   }
 
   #giveUp(flight: Flight): void {
-    if (flight === this.#open) {
+    this.#overdue += flight.waiting
+    const error = overdue(this.#limits.appendDeadlineMs)
+    this.#fail(flight, error)
+    this.#note(error)
+  }
+
+  /**
+   * With it fails what was received after it and is not sent: of a connection that is closed for it, and whose client
+   * will send it all again, later messages would be in the log before earlier ones.
+   */
+  #fail(flight: Flight, error: Error): void {
+    const open = this.#open
+    if (open !== undefined) {
       clearTimeout(this.#linger)
       this.#due = false
       this.#open = undefined
-      this.#unsettled.push(flight)
+      this.#unsettled.push(open)
+      this.#unsent.push(open)
     }
-    this.#overdue += flight.waiting
-    const error = overdue(this.#limits.appendDeadlineMs)
-    this.#decide(flight, error)
-    this.#note(error)
+    const rest = this.#unsent.splice(0).filter(({ outcome }) => outcome === undefined)
+    for (const failed of new Set([flight, ...rest])) this.#decide(failed, error)
+  }
+
+  /** The failure of a batch whose connections are still open, as an earlier batch is not decided. */
+  #failedBefore(): Error | undefined {
+    return this.#unsettled.find(({ outcome }) => outcome instanceof Error)?.outcome ?? undefined
   }
 
   #decide(flight: Flight, outcome: Error | null): void {

@@ -74,6 +74,37 @@ describe('acknowledgement', () => {
     await vi.waitFor(async () => expect(await metric('closes_total', { reason: 'append failed' })).toBe(1), WAIT)
   })
 
+  it('appends nothing that a client sent after what the log did not take: it will send all of it again, in order', async () => {
+    const { ingest, log } = await openIngest({ maxBatchRecords: 1, maxAppends: 1 })
+    const client = await RawClient.open(ingest.port)
+    log.hold = true
+    client.write(Buffer.concat([1, 2, 3].map((id) => publication(TOPIC, String(id), 1, id))))
+    await vi.waitFor(() => expect(log.held('telemetry')).toBe(1), WAIT)
+    log.hold = false
+    log.appends.shift()?.reject(new Error('Kafka hangs'))
+    await client.end()
+    await turns()
+    expect(client.of('puback')).toEqual([])
+    expect(log.messages()).toEqual([])
+  })
+
+  it('appends nothing of it either while the client is not told, as what it sent before is still under way', async () => {
+    const { ingest, log, metric } = await openIngest({ maxBatchRecords: 1, maxAppends: 2 })
+    const client = await RawClient.open(ingest.port)
+    log.hold = true
+    client.write(Buffer.concat([1, 2].map((id) => publication(TOPIC, String(id), 1, id))))
+    await vi.waitFor(() => expect(log.held('telemetry')).toBe(2), WAIT)
+    log.hold = false
+    log.appends.pop()?.reject(new Error('Kafka hangs'))
+    await turns()
+    client.publish(TOPIC, '3', 1, 3)
+    await vi.waitFor(async () => expect(await metric('failed_appends_total', { reason: 'Error' })).toBe(2), WAIT)
+    log.release()
+    await client.end()
+    expect(client.ids('puback')).toEqual([1])
+    expect(log.messages()).toEqual([['truck-17', '1']])
+  })
+
   it('closes without an ack when the log does not answer in time, and refuses sessions until it does', async () => {
     const { ingest, log } = await openIngest({ appendDeadlineMs: 50 })
     const client = await RawClient.open(ingest.port)
