@@ -128,19 +128,23 @@ export class Gather {
   }
 
   #seal(flight: Flight): void {
+    this.#close(flight)
+    this.#send()
+  }
+
+  /** `flight`: the open one. */
+  #close(flight: Flight): void {
     clearTimeout(this.#linger)
     this.#due = false
     this.#open = undefined
     this.#unsent.push(flight)
     this.#unsettled.push(flight)
-    this.#send()
   }
 
   #send(): void {
     while (this.#underWay < this.#limits.maxAppends) {
       const flight = this.#unsent.shift()
       if (flight === undefined) break
-      if (flight.outcome !== undefined) continue
       const before = this.#failedBefore()
       if (before !== undefined) {
         this.#decide(flight, before)
@@ -193,16 +197,9 @@ export class Gather {
    * will send it all again, later messages would be in the log before earlier ones.
    */
   #fail(flight: Flight, error: Error): void {
-    const open = this.#open
-    if (open !== undefined) {
-      clearTimeout(this.#linger)
-      this.#due = false
-      this.#open = undefined
-      this.#unsettled.push(open)
-      this.#unsent.push(open)
-    }
-    const rest = this.#unsent.splice(0).filter(({ outcome }) => outcome === undefined)
-    for (const failed of new Set([flight, ...rest])) this.#decide(failed, error)
+    if (this.#open !== undefined) this.#close(this.#open)
+    // It may be one that was not sent itself.
+    for (const failed of new Set([flight, ...this.#unsent.splice(0)])) this.#decide(failed, error)
   }
 
   /** The failure of a batch whose connections are still open, as an earlier batch is not decided. */

@@ -67,8 +67,6 @@ export class Cluster implements AsyncDisposable {
       HTTP_PORT: String(this.httpPort),
       CLUSTER_SECRET: this.secret,
       LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'warn',
-      // As the npm scripts set it.
-      MALLOC_ARENA_MAX: '4',
       ...this.#env,
     }
   }

@@ -94,7 +94,11 @@ export class Cursor {
     const closing = this.#reader.close()
     this.#reader = null
     this.#closing.add(closing)
-    void closing.then(() => this.#closing.delete(closing))
+    // One that fails stays, and close() rejects with it.
+    closing.then(
+      () => this.#closing.delete(closing),
+      () => undefined,
+    )
   }
 }
 
@@ -169,6 +173,7 @@ class Reader {
   }
 
   async close(): Promise<void> {
+    // Its failure was told to who asked for it, and of what was read ahead nobody asks any more.
     await this.#last.catch(() => undefined)
     await called((callback) => this.#iterator._destroy(callback))
   }

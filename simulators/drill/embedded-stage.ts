@@ -40,7 +40,6 @@ export class EmbeddedStage implements Stage {
       DATA_DIR: dataDir,
       PARTITIONS: String(options.partitions),
       LOG_LEVEL: 'warn',
-      MALLOC_ARENA_MAX: '4',
     }
   }
 

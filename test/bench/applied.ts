@@ -40,11 +40,10 @@ export async function untilApplied(stack: Stack, records: number): Promise<numbe
 
 /**
  * Waits until what a load leaves behind when it disconnects is applied too: a record of each device. What is measured
- * before that is measured beside it. `offline`: so many devices are it then; undefined: all.
+ * before that is measured beside it. Then so many devices are in that state of connectivity.
  */
-export async function untilGone(stack: Stack, offline?: number): Promise<void> {
+export async function untilGone(stack: Stack, state: string, wanted: number): Promise<void> {
   const deadline = Date.now() + APPLIED_WITHIN_MS
-  const [state, wanted] = offline === undefined ? ['online', 0] : ['offline', offline]
   for (;;) {
     const count = await countOf(stack, state)
     if (count === wanted) break

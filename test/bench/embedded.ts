@@ -27,13 +27,13 @@ export async function measureEmbedded({ parts, quick, env, report }: BenchOption
     const { messages, devices, seconds, visibleSeconds, pages } = sizes
     if (parts.has('ingest')) {
       report(await measureIngest(stack, { devices, messages }))
-      await untilGone(stack)
+      await untilGone(stack, 'online', 0)
     } else {
       await loadDevices(stack, devices)
     }
     if (parts.has('visible')) {
       report(await measureVisible(stack, { devices, seconds: visibleSeconds }))
-      await untilGone(stack)
+      await untilGone(stack, 'online', 0)
     }
     if (parts.has('get')) report(await measureGet(stack, { devices, seconds, pages }))
     await stack.stop()

@@ -65,7 +65,7 @@ export async function loadDevices(stack: Stack, devices: number): Promise<void> 
     const { report } = await load.outcome()
     await untilApplied(stack, report.acknowledged)
   }
-  await untilGone(stack)
+  await untilGone(stack, 'online', 0)
 }
 
 async function bareAedes(flags: Omit<LoadFlags, 'port'>): Promise<number> {

@@ -166,7 +166,7 @@ async function measureScan(stack: Stack, { devices, seconds }: QuerySizes): Prom
   const gets: HttpLoad = { ...BESIDE, seconds, port: stack.httpPort, paths }
   const load = { port: stack.mqttPort, prefix: PREFIX, devices, rate: MESSAGES_PER_SECOND }
   const { alone, idleReport, offline } = await measureAlone(stack, load, gets)
-  await untilGone(stack, offline)
+  await untilGone(stack, 'offline', offline)
   const [first = Number.NaN, ...warm] = await countsFor(stack, devices, QUIET_COUNTS)
   await using busy = await LoadProcess.start(load)
   let counting = true

@@ -31,8 +31,6 @@ export class Stack implements AsyncDisposable {
       HTTP_PORT: String(httpPort),
       DATA_DIR: dataDir,
       LOG_LEVEL: 'warn',
-      // As `npm start` sets it.
-      MALLOC_ARENA_MAX: '4',
       ...options.env,
     }
   }
