@@ -33,7 +33,9 @@ export interface Reply {
 
 /**
  * One processor, one ingest and three API processes, which know nothing of each other, on a Kafka that is there already.
- * HAProxy gives each request to the next API process in turn, and no client to the one that it had before.
+ * HAProxy gives each request to the next API process in turn, and no client to the one that it had before. What a killed process
+ * left without an answer it asks the next one, as in compose.yaml: the kernel closes the sockets of a killed process one after
+ * another, so a client that tries again at once may be given to the same process, and fail again.
  */
 export class Balanced implements AsyncDisposable {
   readonly cluster: Cluster
@@ -173,11 +175,13 @@ defaults
   timeout server 60s
   timeout check 5s
   option redispatch 1
+  retry-on conn-failure empty-response
 frontend http
   bind 127.0.0.1:${port}
   default_backend api
 backend api
   balance roundrobin
+  http-request disable-l7-retry if { method POST PATCH } !{ path /v1/devices/batch-get }
   option httpchk
   http-check send meth GET uri /readyz
   http-check expect status 200
