@@ -118,6 +118,18 @@ describe('a query endpoint', () => {
     expect(fleet.member('a').held.at(-1)).toBe(9)
   })
 
+  test.each([[1], [200]])('passes on the bytes of %i statuses that are not ASCII', async (count) => {
+    const ids = Array.from({ length: count }, (_, i) => `geräte-${i}`)
+    for (const deviceId of ids)
+      fleet.put(deviceId, { note: { value: `Ä\u0080ÿ 漢字 🚚 ${'x'.repeat(100)}`, at: '2026-11-26T09:00:00.000Z' } })
+    const partition = partitionOf(ids[0] as string, 4)
+    fleet.assign(partition, 'a')
+    const answers = await remote().getMany(partition, ids)
+    expect(answers).toEqual(await fleet.member('a').getMany(partition, ids))
+    const bytes = answers.reduce((sum, { status }) => sum + (status?.byteLength ?? 0), 0)
+    expect(bytes > 12 * 1024).toBe(count > 1)
+  })
+
   test('answers questions asked at once in one request, each with its own outcome', async () => {
     fleet.assign(0, 'a')
     fleet.assign(1, 'b')
