@@ -3,6 +3,7 @@ import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls } from 'node:tls'
 import type { Logger } from 'pino'
 import { RetryableError } from '../contract/errors.ts'
+import { Responses, SIZE_BYTES } from './kafka-responses.ts'
 
 /**
  * The one place that touches kafkajs. What is taken from it is its lower half, which works and no longer changes:
@@ -100,6 +101,9 @@ interface KafkaConnectionPool {
 
 interface KafkaConnection {
   readonly socket: Socket
+  /** While it authenticates. */
+  readonly authHandlers: object | null | undefined
+  processData: (data: Buffer) => void
   isConnected(): boolean
   isAuthenticated(): boolean
   authenticate(): Promise<void>
@@ -108,6 +112,7 @@ interface KafkaConnection {
     readonly pending: readonly unknown[]
     scheduleCheckPendingRequests: () => void
     push: (request: QueuedRequest) => void
+    fulfillRequest(response: { size: number; correlationId: number; payload: Buffer }): void
   }
 }
 
@@ -183,7 +188,10 @@ export class Network {
       logger: this.#kafkaLogger,
       instrumentationEmitter: null,
     })
-    for (const { requestQueue } of connectionPool.pool) quieten(requestQueue)
+    for (const one of connectionPool.pool) {
+      quieten(one.requestQueue)
+      takeWhole(one)
+    }
     const broker = new Broker({
       connectionPool,
       logger: this.#kafkaLogger,
@@ -214,7 +222,20 @@ export class Network {
   #open({ host, port, ssl, onConnect }: SocketTarget): Socket {
     if (this.#closed) throw new Error('the Kafka client is closed')
     const name = isIP(host) === 0 ? { servername: host } : {}
-    const socket = ssl ? connectTls({ host, port, ...name, ...ssl }, onConnect) : connectTcp({ host, port }, onConnect)
+    const responses = new Responses((response) => socket.emit('data', response))
+    const onread = {
+      buffer: () => responses.target,
+      callback(bytes: number): boolean {
+        try {
+          responses.read(bytes)
+        } catch (error) {
+          socket.destroy(error as Error)
+        }
+        return true
+      },
+    }
+    const target = { host, port, onread }
+    const socket: Socket = ssl ? connectTls({ ...target, ...name, ...ssl }, onConnect) : connectTcp(target, onConnect)
     // Requests are written whole: waiting to fill a packet only adds time.
     socket.setNoDelay(true)
     socket.setKeepAlive(true, KEEP_ALIVE_MS)
@@ -239,6 +260,17 @@ function quieten(queue: KafkaConnection['requestQueue']): void {
   const schedule = queue.scheduleCheckPendingRequests.bind(queue)
   queue.scheduleCheckPendingRequests = () => {
     if (queue.pending.length > 0) schedule()
+  }
+}
+
+/** What its socket gives are whole responses: kafkajs would copy each, to put together what it takes for a part of one. */
+function takeWhole(connection: KafkaConnection): void {
+  const process = connection.processData.bind(connection)
+  connection.processData = (response) => {
+    if (connection.authHandlers) return process(response)
+    const size = response.length - SIZE_BYTES
+    const correlationId = response.readInt32BE(SIZE_BYTES)
+    connection.requestQueue.fulfillRequest({ size, correlationId, payload: response.subarray(2 * SIZE_BYTES) })
   }
 }
 
