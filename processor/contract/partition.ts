@@ -14,31 +14,35 @@ const R = 24
 /** 32-bit MurmurHash2 of the UTF-8 bytes of `key`, signed, as `org.apache.kafka.common.utils.Utils.murmur2` gives it. */
 export function murmur2(key: string): number {
   // Device ids are ASCII, where char codes are the UTF-8 bytes: hashing them in place needs no copy.
-  for (let i = 0; i < key.length; i++) {
-    if (key.charCodeAt(i) > 0x7f) return murmur2Latin1(Buffer.from(key, 'utf8').toString('latin1'))
-  }
-  return murmur2Latin1(key)
+  return hash(key, 0x7f) ?? (hash(Buffer.from(key, 'utf8').toString('latin1'), 0xff) as number)
 }
 
-function murmur2Latin1(bytes: string): number {
+/** Of the char codes of `bytes`; undefined when one has bits that `mask` has not. */
+function hash(bytes: string, mask: number): number | undefined {
   const length = bytes.length
   const tail = length & ~3
   let h = SEED ^ length
+  let seen = 0
   for (let i = 0; i < tail; i += 4) {
-    let k =
-      bytes.charCodeAt(i) |
-      (bytes.charCodeAt(i + 1) << 8) |
-      (bytes.charCodeAt(i + 2) << 16) |
-      (bytes.charCodeAt(i + 3) << 24)
+    const a = bytes.charCodeAt(i)
+    const b = bytes.charCodeAt(i + 1)
+    const c = bytes.charCodeAt(i + 2)
+    const d = bytes.charCodeAt(i + 3)
+    seen |= a | b | c | d
+    let k = a | (b << 8) | (c << 16) | (d << 24)
     k = Math.imul(k, M)
     k ^= k >>> R
     k = Math.imul(k, M)
     h = Math.imul(h, M) ^ k
   }
-  const rest = length & 3
-  if (rest === 3) h ^= bytes.charCodeAt(tail + 2) << 16
-  if (rest >= 2) h ^= bytes.charCodeAt(tail + 1) << 8
-  if (rest >= 1) h = Math.imul(h ^ bytes.charCodeAt(tail), M)
+  let last = 0
+  for (let i = length - 1; i >= tail; i--) {
+    const code = bytes.charCodeAt(i)
+    seen |= code
+    last = (last << 8) | code
+  }
+  if ((seen & ~mask) !== 0) return undefined
+  if (length > tail) h = Math.imul(h ^ last, M)
   h ^= h >>> 13
   h = Math.imul(h, M)
   h ^= h >>> 15

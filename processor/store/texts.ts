@@ -9,8 +9,11 @@ export interface TextLimits {
   readonly maxBytes: number
 }
 
-/** Statuses of one hash have so many places; the one written longest ago makes room. */
-const WAYS = 4
+/**
+ * Statuses of one hash have so many places; the one written longest ago makes room. With 4 one in 60 was pushed out though
+ * there was room elsewhere, and what is written anew for it takes the texts of five others along when their segment goes.
+ */
+const WAYS = 8
 /** What is known of a place: number of its segment, start and end in it, owner. */
 const FIELDS = 4
 const SEGMENT = 0
@@ -26,6 +29,10 @@ const LINE_BYTES = 64
 /** How every text begins, with the device id after it. */
 const HEAD_BYTES = '{"deviceId":"'.length
 const QUOTE = 0x22
+/** Statuses touched at once: many more than memory is asked for at a time, and so few that they fit into a core's cache. */
+const MAX_TOUCHED = 128
+/** Of each; from there on a core sees by itself what will be read. */
+const MAX_TOUCHED_BYTES = 1024
 
 /**
  * The JSON of statuses that were read lately, so that one is encoded once per change and not once per read. What a read
@@ -45,6 +52,9 @@ export class TextCache {
   #owners = 0
   /** Takes the sum of bytes that are touched, as a load whose value is not used is left out. */
   readonly #touched = new Int32Array(1)
+  /** Of those that are touched: hashes, and ways. */
+  readonly #sought = new Int32Array(MAX_TOUCHED)
+  readonly #ways = new Int32Array(MAX_TOUCHED)
 
   constructor({ maxEntries, maxBytes }: TextLimits) {
     const ways = 2 ** Math.ceil(Math.log2(Math.max(WAYS, 2 * maxEntries)))
@@ -61,19 +71,40 @@ export class TextCache {
     return ++this.#owners
   }
 
-  /** Before many are read: what is waited for here is waited for at once. */
+  /**
+   * Before many are read: what is waited for here is waited for at once. A core looks a few hundred instructions ahead, so
+   * one table is touched after the other, each in a loop of few.
+   */
   touch(deviceIds: readonly string[]): void {
+    for (let from = 0; from < deviceIds.length; from += MAX_TOUCHED) {
+      this.#touch(deviceIds, from, Math.min(MAX_TOUCHED, deviceIds.length - from))
+    }
+  }
+
+  #touch(deviceIds: readonly string[], from: number, count: number): void {
+    const sought = this.#sought
+    const ways = this.#ways
+    const hashes = this.#hashes
+    const places = this.#places
     let touched = 0
-    for (let i = 0; i < deviceIds.length; i++) {
-      const hash = murmur2(deviceIds[i] as string)
-      const way = this.#wayOf(hash, this.#firstWay(hash))
-      if (way === -1) continue
-      const segment = this.#segmentOf(way)
+    for (let i = 0; i < count; i++) {
+      const hash = murmur2(deviceIds[from + i] as string)
+      sought[i] = hash
+      ways[i] = this.#firstWay(hash)
+    }
+    for (let i = 0; i < count; i++) touched += hashes[ways[i] as number] as number
+    for (let i = 0; i < count; i++) {
+      const way = this.#wayOf(sought[i] as number, ways[i] as number)
+      ways[i] = way
+      if (way !== -1) touched += places[way * FIELDS] as number
+    }
+    for (let i = 0; i < count; i++) {
+      const way = ways[i] as number
+      const segment = way === -1 ? undefined : this.#segmentOf(way)
       if (segment === undefined) continue
-      const start = this.#places[way * FIELDS + START] as number
-      touched += segment[start] as number
-      touched += segment[start + 4 * LINE_BYTES] ?? 0
-      touched += segment[start + 8 * LINE_BYTES] ?? 0
+      const start = places[way * FIELDS + START] as number
+      const end = Math.min(places[way * FIELDS + END] as number, start + MAX_TOUCHED_BYTES)
+      for (let at = start; at < end; at += LINE_BYTES) touched += segment[at] as number
     }
     this.#touched[0] = touched
   }
