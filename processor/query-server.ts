@@ -179,7 +179,7 @@ async function bodyOf(request: IncomingMessage): Promise<string | undefined> {
     if (bytes > MAX_REQUEST_BYTES) return undefined
     chunks.push(chunk)
   }
-  return (chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, bytes)).toString()
+  return Buffer.concat(chunks, bytes).toString()
 }
 
 /**

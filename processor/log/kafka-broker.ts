@@ -3,7 +3,7 @@ import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls } from 'node:tls'
 import type { Logger } from 'pino'
 import { RetryableError } from '../contract/errors.ts'
-import { Responses, SIZE_BYTES } from './kafka-responses.ts'
+import { readResponses, SIZE_BYTES } from './kafka-responses.ts'
 
 /**
  * The one place that touches kafkajs. What is taken from it is its lower half, which works and no longer changes:
@@ -222,18 +222,10 @@ export class Network {
   #open({ host, port, ssl, onConnect }: SocketTarget): Socket {
     if (this.#closed) throw new Error('the Kafka client is closed')
     const name = isIP(host) === 0 ? { servername: host } : {}
-    const responses = new Responses((response) => socket.emit('data', response))
-    const onread = {
-      buffer: () => responses.target,
-      callback(bytes: number): boolean {
-        try {
-          responses.read(bytes)
-        } catch (error) {
-          socket.destroy(error as Error)
-        }
-        return true
-      },
-    }
+    const onread = readResponses(
+      (response) => socket.emit('data', response),
+      (error) => socket.destroy(error),
+    )
     const target = { host, port, onread }
     const socket: Socket = ssl ? connectTls({ ...target, ...name, ...ssl }, onConnect) : connectTcp(target, onConnect)
     // Requests are written whole: waiting to fill a packet only adds time.
@@ -270,7 +262,8 @@ function takeWhole(connection: KafkaConnection): void {
     if (connection.authHandlers) return process(response)
     const size = response.length - SIZE_BYTES
     const correlationId = response.readInt32BE(SIZE_BYTES)
-    connection.requestQueue.fulfillRequest({ size, correlationId, payload: response.subarray(2 * SIZE_BYTES) })
+    const payload = response.subarray(SIZE_BYTES + CORRELATION_BYTES)
+    connection.requestQueue.fulfillRequest({ size, correlationId, payload })
   }
 }
 
@@ -339,6 +332,7 @@ export class BrokerConnection {
   }
 }
 
+const CORRELATION_BYTES = 4
 /** Api key, version, correlation id, and no client id. */
 const HEADER_BYTES = 10
 

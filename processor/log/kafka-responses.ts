@@ -1,3 +1,5 @@
+import type { OnReadOpts } from 'node:net'
+
 /** The size of a response comes before it, and counts itself not. */
 export const SIZE_BYTES = 4
 /** A longer response is none: what is fetched at once is bounded far below, and a batch by the brokers' message.max.bytes. */
@@ -56,5 +58,21 @@ export class Responses {
     }
     shared.copyWithin(0, from, end)
     this.#held = end - from
+  }
+}
+
+/** Has a socket give whole responses, and `fail` with a RangeError when the other side speaks something else than Kafka. */
+export function readResponses(give: (response: Buffer) => void, fail: (error: Error) => void): OnReadOpts {
+  const responses = new Responses(give)
+  return {
+    buffer: () => responses.target,
+    callback(bytes) {
+      try {
+        responses.read(bytes)
+      } catch (error) {
+        fail(error as Error)
+      }
+      return true
+    },
   }
 }

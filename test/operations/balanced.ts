@@ -5,6 +5,7 @@ import { type CryptoKey, exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { Cluster } from '../../simulators/cluster.ts'
 import { freePorts } from '../../simulators/ports.ts'
 import { type Exit, endsWithUs, type Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { Composition } from './composition.ts'
 
 const NAMES = ['api-1', 'api-2', 'api-3'] as const
 const DEADLINE_MS = 60_000
@@ -33,9 +34,9 @@ export interface Reply {
 
 /**
  * One processor, one ingest and three API processes, which know nothing of each other, on a Kafka that is there already.
- * HAProxy gives each request to the next API process in turn, and no client to the one that it had before. What a killed process
- * left without an answer it asks the next one, as in compose.yaml: the kernel closes the sockets of a killed process one after
- * another, so a client that tries again at once may be given to the same process, and fail again.
+ * HAProxy gives each request to the next API process in turn, and no client to the one that it had before. The rest of
+ * its backend is that of compose.yaml, which has it ask another process for what a killed one left without an answer: the kernel
+ * closes the sockets of a killed process one after another, so a client that tries again at once may be given to it once more.
  */
 export class Balanced implements AsyncDisposable {
   readonly cluster: Cluster
@@ -135,7 +136,7 @@ export class Balanced implements AsyncDisposable {
     })
     await Promise.all([cluster.processor('one'), cluster.ingest(), ...apis])
     const file = join(this.#folder, 'haproxy.cfg')
-    await writeFile(file, configuration(this.#port, ports))
+    await writeFile(file, configuration(this.#port, ports, await Composition.read()))
     this.#balancer = spawn('haproxy', ['-db', '-f', file], { stdio: 'ignore' })
     endsWithUs(this.#balancer)
     await this.#untilAnswering(NAMES)
@@ -164,7 +165,9 @@ export function servedBy({ headers }: Response): Api | undefined {
   return (headers.get('x-served-by') ?? undefined) as Api | undefined
 }
 
-function configuration(port: number, apis: readonly number[]): string {
+function configuration(port: number, apis: readonly number[], compose: Composition): string {
+  const [backend] = /^backend api\n(?: .+\n)+/m.exec(compose.file('haproxy')) ?? []
+  if (backend === undefined) throw new Error('the balancer of compose.yaml has no backend api')
   return `
 global
   maxconn 500
@@ -172,19 +175,11 @@ defaults
   mode http
   timeout connect 2s
   timeout client 60s
-  timeout server 60s
   timeout check 5s
-  option redispatch 1
-  retry-on conn-failure empty-response
 frontend http
   bind 127.0.0.1:${port}
   default_backend api
-backend api
-  balance roundrobin
-  http-request disable-l7-retry if { method POST PATCH } !{ path /v1/devices/batch-get }
-  option httpchk
-  http-check send meth GET uri /readyz
-  http-check expect status 200
+${backend.replace('balance leastconn', 'balance roundrobin').replace(/^ +server .+\n/gm, '')}\
   http-response set-header x-served-by %s
   default-server check inter ${CHECK_MS}ms fall 1 rise 1
 ${NAMES.map((name, i) => `  server ${name} 127.0.0.1:${apis[i]}`).join('\n')}
