@@ -146,7 +146,7 @@ export class Bridge {
     this.counts.received[acks === undefined ? 0 : 1]++
     const record = this.#telemetry(route, payload)
     if (acks === undefined) {
-      this.#gather.offer('telemetry', record, bytes + RECORD_OVERHEAD_BYTES)
+      if (!this.#gather.offer('telemetry', record, bytes + RECORD_OVERHEAD_BYTES)) return
     } else {
       if (!session.connection.see(bytes)) return
       acks.owe(messageId, bytes)
@@ -184,8 +184,8 @@ export class Bridge {
       this.#put('dead-letters', this.#letter(packet, route.deviceId, route.reason ?? 'payload-too-large'), packet, hold)
       return
     }
-    this.#put('telemetry', this.#telemetry(route, payload), packet, hold)
-    this.#presence.spoke(session, route.deviceId)
+    if (this.#put('telemetry', this.#telemetry(route, payload), packet, hold))
+      this.#presence.spoke(session, route.deviceId)
   }
 
   #telemetry({ deviceId, metric }: DeviceRoute, payload: Buffer): NewRecord {
@@ -193,10 +193,12 @@ export class Bridge {
     return { key: deviceId, value: payload, timestamp: this.#now(), headers }
   }
 
-  #put(topic: Topic, record: NewRecord, packet: PublishPacket, hold: Hold | undefined): void {
+  /** False when it was dropped. */
+  #put(topic: Topic, record: NewRecord, packet: PublishPacket, hold: Hold | undefined): boolean {
     const bytes = bytesOf(packet)
-    if (hold === undefined) this.#gather.offer(topic, record, bytes)
-    else this.#gather.add(topic, record, bytes, hold)
+    if (hold === undefined) return this.#gather.offer(topic, record, bytes)
+    this.#gather.add(topic, record, bytes, hold)
+    return true
   }
 
   #letter(packet: PublishPacket, deviceId: string | undefined, reason: RejectionReason): NewRecord {

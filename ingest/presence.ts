@@ -55,16 +55,23 @@ export class Presence {
 
   /**
    * A message for `deviceId` was added. At a session's first, `online` follows it: the status exists by then, while
-   * connections of devices that never reported leave no trace.
+   * connections of devices that never reported leave no trace. It exists then unless the message could not be used, or
+   * the device is deleted meanwhile, so `online` comes again with the 4th, 16th, 64th… message.
    */
   spoke(session: Session, deviceId: string): void {
-    if (session.devices.has(deviceId) || session.ended) return
+    const messages = (session.devices.get(deviceId) ?? 0) + 1
+    if (messages > 1) {
+      session.devices.set(deviceId, messages)
+      if (isPowerOfFour(messages)) this.#online(session, deviceId)
+      return
+    }
+    if (session.ended) return
     if (session.devices.size >= this.#limits.maxDevicesPerConnection) {
       this.#counts.boundHits.add('devices of a connection')
       return
     }
     if (session.ownDevice !== deviceId && !this.#track()) return
-    session.devices.add(deviceId)
+    session.devices.set(deviceId, 1)
     this.#online(session, deviceId)
   }
 
@@ -72,9 +79,10 @@ export class Presence {
   end(session: Session, state: ConnectivityState, reason: ConnectivityReason): void {
     if (session.ended) return
     session.ended = true
-    if (session.ownDevice !== undefined) session.devices.add(session.ownDevice)
+    const { ownDevice } = session
+    if (ownDevice !== undefined && !session.devices.has(ownDevice)) session.devices.set(ownDevice, 0)
     if (session.devices.size === 0) return
-    this.#ends.push({ session, devices: session.devices.values(), state, reason, at: this.#now() })
+    this.#ends.push({ session, devices: session.devices.keys(), state, reason, at: this.#now() })
     if (this.#batch.length === 0) this.#next()
   }
 
@@ -141,4 +149,8 @@ export class Presence {
       this.#gather.add('telemetry', connectivityRecord(deviceId, connection, end.at), RECORD_BYTES, hold)
     }
   }
+}
+
+function isPowerOfFour(n: number): boolean {
+  return (n & (n - 1)) === 0 && n % 3 === 1
 }

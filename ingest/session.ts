@@ -9,8 +9,8 @@ export class Session {
   readonly connection: Connection
   /** The device the client id names, known to be connected before it publishes. */
   ownDevice: string | undefined
-  /** Devices published for. */
-  readonly devices = new Set<string>()
+  /** Devices published for, and how many messages. */
+  readonly devices = new Map<string, number>()
   /** Filters subscribed to. */
   readonly filters = new Set<string>()
   /** Bytes of its will. */

@@ -33,6 +33,28 @@ describe('a session', () => {
     expect(log.connections().length).toBe(4)
   })
 
+  it('is told again with the 4th and the 16th message: those before may have made no device', async () => {
+    const { ingest, log } = await openIngest()
+    const client = await RawClient.open(ingest.port)
+    for (let id = 1; id <= 20; id++) client.publish(TOPIC, String(id), 1, id)
+    await vi.waitFor(() => expect(client.ids('puback').length).toBe(20), WAIT)
+    const kinds = log.durable.map(({ record }) => record.headers?.kind ?? String(record.value))
+    const at = kinds.flatMap((kind, i) => (kind === 'connectivity' ? [kinds[i - 1]] : []))
+    expect(at).toEqual(['1', '4', '16'])
+    expect(new Set(log.connections(ID).map(({ session }) => session)).size).toBe(1)
+  })
+
+  it('does not begin with a message that was dropped', async () => {
+    const { ingest, log, metric } = await openIngest({ maxQos0Bytes: 10 })
+    const client = await RawClient.open(ingest.port)
+    client.publish(TOPIC, '1')
+    await pinged(client)
+    expect(await metric('dropped_qos0_total', { reason: 'buffer full' })).toBe(1)
+    client.publish(TOPIC, '2', 1, 1)
+    await told(log, ['online: connected'])
+    expect(log.messages()).toEqual([[ID, '2']])
+  })
+
   it('ends with DISCONNECT', async () => {
     const { ingest, log, metric } = await openIngest()
     const client = await RawClient.open(ingest.port, {
@@ -64,6 +86,13 @@ describe('a session', () => {
     await RawClient.open(ingest.port, { clientId: ID, keepalive: 1 })
     await told(log, ['online: connected', 'offline: keepalive timeout'])
     await vi.waitFor(async () => expect(await metric('closes_total', { reason: 'keepalive timeout' })).toBe(1), WAIT)
+  })
+
+  it('ends when the keepalive runs out in the middle of a message', async () => {
+    const { ingest, log } = await openIngest()
+    const client = await RawClient.open(ingest.port, { clientId: ID, keepalive: 1 })
+    client.write(publication(TOPIC, Buffer.alloc(1_000), 1, 1).subarray(0, 500))
+    await told(log, ['online: connected', 'offline: keepalive timeout'])
   })
 
   it('ends when another takes it over, with its own epoch', async () => {
