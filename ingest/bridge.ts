@@ -159,7 +159,7 @@ export class Bridge {
     const messageId = packet.messageId as number
     const before = this.#receipts.get(client.id, messageId)
     if (before !== undefined) return this.#gather.follow(new RepeatedReceipt(ack, before))
-    if (this.#receipts.full) {
+    if (!this.#receipts.mayBegin()) {
       this.counts.boundHits.add('unreleased')
       const error = session.connection.fail(
         'too many in flight',

@@ -7,6 +7,7 @@ import { Connection } from './connection.ts'
 import type { Counts } from './counts.ts'
 import { FastPath } from './fast-path.ts'
 import type { Gather } from './gather.ts'
+import type { Incomplete } from './incomplete.ts'
 import type { Limits } from './limits.ts'
 import { Persistence } from './persistence.ts'
 import { Presence } from './presence.ts'
@@ -30,7 +31,7 @@ const SERVER_UNAVAILABLE = 3
 const FAREWELL_MS = 1_000
 
 /** How often the keepalive of clients that are held back is set again, ms; the least keepalive is 1.5 s. */
-const KEEPALIVE_SWEEP_MS = 500
+const SWEEP_MS = 500
 
 interface BrokerOptions {
   readonly limits: Limits
@@ -53,6 +54,7 @@ export class Broker {
   readonly #gather: Gather
   readonly #epochs: Epochs
   readonly #logger: Logger
+  readonly #now: () => number
   readonly #clients = new Set<Client>()
   /** The newest session of each client id. */
   readonly #sessions = new Map<string, Session>()
@@ -65,6 +67,7 @@ export class Broker {
     this.#gather = gather
     this.#epochs = epochs
     this.#logger = logger
+    this.#now = now
     this.#pressure = new Pressure(limits, counts)
     this.#persistence = new Persistence(limits, counts)
     this.presence = new Presence(gather, limits, counts, now)
@@ -76,12 +79,20 @@ export class Broker {
     const broker = new Broker(options)
     broker.#hook()
     await broker.#router.listen()
-    broker.#sweep = setInterval(() => broker.#spare(), KEEPALIVE_SWEEP_MS)
+    broker.#sweep = setInterval(() => {
+      broker.#spare()
+      broker.#persistence.expire(broker.#now())
+    }, SWEEP_MS)
     return broker
   }
 
+  /** Bytes of packets that are not complete, of all connections. */
+  get incomplete(): Incomplete {
+    return this.#pressure.incomplete
+  }
+
   /** Serves MQTT on `source`; `first`: what was read of it already. */
-  handle(source: Duplex, first?: Buffer): void {
+  handle(source: Duplex, first?: Buffer): Connection {
     const connection = new Connection(source, this.#pressure)
     const client = this.#router.handle(connection) as unknown as Client
     this.#quicken(client)
@@ -90,6 +101,7 @@ export class Broker {
     this.#counts.opened++
     connection.on('close', () => this.#closed(client))
     if (first !== undefined) connection.receive(first)
+    return connection
   }
 
   /** Stops reading, lets acks leave, says `unknown` for every device, closes; publishes no wills. */
@@ -186,6 +198,7 @@ export class Broker {
       before.connection.closeReason ??= 'taken over'
     }
     this.#sessions.set(client.id, session)
+    if (!client.clean) this.#persistence.came(client.id)
     return undefined
   }
 
@@ -193,7 +206,9 @@ export class Broker {
     const { filters } = client.session as Session
     if (filters.has(topic)) return true
     const full =
-      filters.size >= this.#limits.maxSubscriptions || this.#router.filters >= this.#limits.maxSubscriptionsTotal
+      topic.length > this.#limits.maxFilterLength ||
+      filters.size >= this.#limits.maxSubscriptions ||
+      this.#router.filters >= this.#limits.maxSubscriptionsTotal
     if (full || (!client.clean && !this.#persistence.mayStore(client.id, topic))) {
       this.#counts.boundHits.add('subscriptions')
       return false
@@ -243,7 +258,9 @@ export class Broker {
     if (session === undefined || session.ended || !session.accepted) return
     this.presence.end(session, 'offline', endReason(session))
     this.#willBytes -= session.willBytes
-    if (this.#sessions.get(client.id) === session) this.#sessions.delete(client.id)
+    if (this.#sessions.get(client.id) !== session) return
+    this.#sessions.delete(client.id)
+    if (!client.clean) this.#persistence.went(client.id, this.#now())
   }
 
   #spare(): void {

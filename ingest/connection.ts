@@ -47,10 +47,10 @@ export class Connection extends Duplex {
 
   #backlog: Buffer | undefined
   #offset = 0
-  /** Bytes of the current packet still to come, and its length. */
+  /** Bytes of the current packet still to come, its length, and whether it is owed an ack once it is whole. */
   #body = 0
   #length = 0
-  #incomplete = 0
+  #owing = false
   #packets = 0
   #admitted = false
   #stopped = false
@@ -179,22 +179,25 @@ export class Connection extends Duplex {
   #pass(chunk: Buffer): void {
     const start = this.#offset
     let at = start
+    let begun = false
     while (at < chunk.length) {
-      if (this.#body > 0) {
-        const bytes = Math.min(this.#body, chunk.length - at)
-        this.#body -= bytes
-        at += bytes
-        continue
+      if (this.#body === 0) {
+        if (this.disconnecting || !this.#mayBegin(chunk, at)) break
+        begun = true
+        at += header.bytes
+        this.#body = header.length
+        this.#length = header.length
       }
-      if (this.disconnecting || !this.#mayBegin(chunk, at)) break
-      at += header.bytes
-      this.#body = header.length
-      this.#length = header.length
+      const bytes = Math.min(this.#body, chunk.length - at)
+      this.#body -= bytes
+      at += bytes
+      if (this.#owing && this.#body === 0) this.#owe()
     }
     if (this.destroyed) return
     this.#offset = at
     if (at === chunk.length || this.disconnecting) this.#backlog = undefined
-    this.#countIncomplete()
+    this.#countIncomplete(begun)
+    if (this.destroyed) return
     if (at > start && !this.push(start === 0 && at === chunk.length ? chunk : chunk.subarray(start, at)))
       this.#full = true
   }
@@ -219,10 +222,7 @@ export class Connection extends Duplex {
         this.#blocked = true
         return false
       }
-      this.#unacked++
-      this.#unseen++
-      this.#unseenBytes += header.length
-      this.#pressure.take(header.length)
+      this.#owing = true
     } else if (header.type === DISCONNECT) {
       this.disconnecting = true
     }
@@ -230,14 +230,26 @@ export class Connection extends Duplex {
     return true
   }
 
-  #countIncomplete(): void {
-    const incomplete = this.#body > 0 ? this.#length - this.#body : 0
-    if (incomplete === this.#incomplete) return
-    this.#pressure.incompleteBytes += incomplete - this.#incomplete
-    this.#incomplete = incomplete
-    if (incomplete > 0 && this.#pressure.incompleteBytes > this.#pressure.limits.maxIncompleteBytes) {
-      this.fail('too many incomplete packets')
-    }
+  /** The message is whole: not before, or headers alone would take what all connections share. */
+  #owe(): void {
+    this.#owing = false
+    this.#unacked++
+    this.#unseen++
+    this.#unseenBytes += this.#length
+    this.#pressure.take(this.#length)
+  }
+
+  /** `begun`: what is incomplete now is another packet than before. */
+  #countIncomplete(begun: boolean): void {
+    const { incomplete } = this.#pressure
+    if (begun) incomplete.end(this)
+    if (this.#body > 0) incomplete.hold(this, this.#length - this.#body)
+    else incomplete.end(this)
+  }
+
+  /** Of all incomplete packets, too many bytes, this one's began first. */
+  giveUp(): void {
+    this.fail('too many incomplete packets')
   }
 
   #flow(): void {
@@ -277,8 +289,7 @@ export class Connection extends Duplex {
     this.#unacked -= this.#unseen
     this.#unseen = 0
     this.#unseenBytes = 0
-    this.#pressure.incompleteBytes -= this.#incomplete
-    this.#incomplete = 0
+    this.#pressure.incomplete.end(this)
     this.#backlog = undefined
     this.#source.destroy()
     this.#outgoing.drained()

@@ -10,11 +10,11 @@ export interface Limits {
   readonly maxUnacked: number
   /** QoS 2 messages of one connection without PUBREL; over it the connection is closed: MQTT 3.1.1 cannot slow it. */
   readonly maxUnreleased: number
-  /** QoS 2 packet ids of all sessions without PUBREL; over it the connection that adds one is closed. */
+  /** The same of all sessions; over it those of the session away longest are discarded, or the connection is closed. */
   readonly maxUnreleasedTotal: number
   /** Bytes of unacknowledged QoS 1 and 2 messages of all connections; at it no connection that publishes is read. */
   readonly maxHeldBytes: number
-  /** Bytes of begun but incomplete packets of all connections; over it the connection that adds to them is closed. */
+  /** Bytes of begun but incomplete packets of all connections; over it the one that began first is closed. */
   readonly maxIncompleteBytes: number
   /** Bytes of QoS 0 messages that the log has not taken; over it QoS 0 messages are dropped. */
   readonly maxQos0Bytes: number
@@ -41,11 +41,15 @@ export interface Limits {
   /** Retained messages; over it a message is forwarded but not retained. */
   readonly maxRetained: number
   readonly maxRetainedBytes: number
-  /** Subscriptions of one session, and of all; over it SUBACK says failure (0x80). */
+  /** UTF-16 code units of a filter; over it SUBACK says failure (0x80). */
+  readonly maxFilterLength: number
+  /** Subscriptions of one session, and of all, connected ones and stored ones each; over it SUBACK says failure. */
   readonly maxSubscriptions: number
   readonly maxSubscriptionsTotal: number
-  /** Persistent sessions with subscriptions; over it SUBACK says failure. */
+  /** Persistent sessions with subscriptions; over it the one that is away longest is discarded, or SUBACK says failure. */
   readonly maxStoredSessions: number
+  /** A persistent session whose client is away for so long is discarded, ms. */
+  readonly maxSessionAwayMs: number
   /** Messages queued for one persistent session, and for all; over it a message is delivered only if it is connected. */
   readonly maxQueued: number
   readonly maxQueuedTotal: number
@@ -78,9 +82,11 @@ export const DEFAULT_LIMITS: Limits = {
   maxDevices: 1_000_000,
   maxRetained: 10_000,
   maxRetainedBytes: 16 * MiB,
+  maxFilterLength: 512,
   maxSubscriptions: 1_000,
   maxSubscriptionsTotal: 200_000,
   maxStoredSessions: 10_000,
+  maxSessionAwayMs: 24 * 3_600_000,
   maxQueued: 1_000,
   maxQueuedTotal: 100_000,
   maxQueuedBytes: 64 * MiB,

@@ -1,9 +1,11 @@
 import { Readable } from 'node:stream'
 import type { Client, Subscription } from 'aedes'
 import * as aedesPersistence from 'aedes-persistence'
+import { Away } from './away.ts'
 import type { Counts } from './counts.ts'
 import type { Limits } from './limits.ts'
 import { ReceiptStore } from './receipts.ts'
+import { type RetainedPacket, RetainedStore } from './retained.ts'
 import { mayMatchTelemetry } from './topics.ts'
 
 /** A packet as the broker keeps it (aedes-packet), and the PUBREL that takes its place. */
@@ -27,19 +29,21 @@ type Who = Pick<Client, 'id'> & Partial<Pick<Client, 'clean' | 'closed'>>
  * What the broker keeps for MQTT itself: retained messages, subscriptions and queues of persistent sessions, QoS 2
  * receipts. In memory: a restart of the broker ends all sessions, as MQTT 3.1.1 section 4.1 allows; nothing of the
  * devices' telemetry is here. Everything is bounded (`Limits`), which the memory persistence of aedes is not.
- * Methods are those aedes calls; retained messages and subscriptions are aedes-persistence's.
+ * Methods are those aedes calls; subscriptions are aedes-persistence's.
  */
 export class Persistence {
   readonly receipts: ReceiptStore
   readonly #inner = createMemory()
   readonly #limits: Limits
   readonly #counts: Counts
-  /** Bytes of each retained message, by topic. */
-  readonly #retained = new Map<string, number>()
-  #retainedBytes = 0
+  readonly #retained: RetainedStore<RetainedPacket & StoredPacket>
   /** Filters of each persistent session. */
   readonly #filters = new Map<string, Set<string>>()
+  #stored = 0
   #telemetryFilters = 0
+  /** Sessions of clients that are not connected: those with subscriptions, and those with QoS 2 receipts. */
+  readonly #awaySubscribers = new Away()
+  readonly #awayPublishers = new Away()
   readonly #queues = new Map<string, StoredPacket[]>()
   #queued = 0
   #queuedBytes = 0
@@ -49,7 +53,8 @@ export class Persistence {
   constructor(limits: Limits, counts: Counts) {
     this.#limits = limits
     this.#counts = counts
-    this.receipts = new ReceiptStore(limits.maxUnreleasedTotal)
+    this.receipts = new ReceiptStore(limits.maxUnreleasedTotal, () => this.#discardReceipts())
+    this.#retained = new RetainedStore(limits, counts)
   }
 
   async setup(broker: unknown): Promise<void> {
@@ -61,35 +66,61 @@ export class Persistence {
     return this.#telemetryFilters
   }
 
-  /** A persistent session has this filter, or may store one more. */
+  /** A persistent session has this filter, or may store one more, if need be in the place of one that is away. */
   mayStore(clientId: string, filter: string): boolean {
     const filters = this.#filters.get(clientId)
-    if (filters === undefined) return this.#filters.size < this.#limits.maxStoredSessions
-    return filters.has(filter) || filters.size < this.#limits.maxSubscriptions
+    if (filters?.has(filter) === true) return true
+    if (filters !== undefined && filters.size >= this.#limits.maxSubscriptions) return false
+    while (this.#isFull(filters === undefined)) if (!this.#discardSubscriptions()) return false
+    return true
   }
 
-  async storeRetained(packet: StoredPacket & { topic: string; payload: Buffer }): Promise<void> {
-    const { topic, payload } = packet
-    const before = this.#retained.get(topic)
-    const after = payload.length === 0 ? undefined : payload.length + topic.length
-    const bytes = this.#retainedBytes - (before ?? 0) + (after ?? 0)
-    if (after !== undefined) {
-      const full = before === undefined && this.#retained.size >= this.#limits.maxRetained
-      if (full || bytes > this.#limits.maxRetainedBytes) {
-        this.#counts.boundHits.add('retained')
-        return
-      }
-      this.#retained.set(topic, after)
-    } else {
-      this.#retained.delete(topic)
-    }
-    this.#retainedBytes = bytes
-    // A copy: what is kept must not keep the whole chunk it was read with.
-    await this.#inner.storeRetained({ ...packet, payload: Buffer.from(payload) })
+  #isFull(needsSession: boolean): boolean {
+    const { maxStoredSessions, maxSubscriptionsTotal } = this.#limits
+    return this.#stored >= maxSubscriptionsTotal || (needsSession && this.#filters.size >= maxStoredSessions)
+  }
+
+  /** The client of a session that is not clean is connected. */
+  came(clientId: string): void {
+    this.#awaySubscribers.delete(clientId)
+    this.#awayPublishers.delete(clientId)
+  }
+
+  /** It is not any more. `now`: epoch ms. */
+  went(clientId: string, now: number): void {
+    if (this.#filters.has(clientId)) this.#awaySubscribers.add(clientId, now)
+    if (this.receipts.has(clientId)) this.#awayPublishers.add(clientId, now)
+  }
+
+  /** Discards sessions that are away too long, as MQTT 3.1.1 section 4.1 allows. */
+  expire(now: number): void {
+    const before = now - this.#limits.maxSessionAwayMs
+    while (this.#discardSubscriptions(before));
+    while (this.#discardReceipts(before));
+  }
+
+  #discardSubscriptions(before?: number): boolean {
+    const id = this.#awaySubscribers.take(before)
+    if (id === undefined) return false
+    void this.cleanSubscriptions({ id })
+    this.#counts.boundHits.add('sessions away')
+    return true
+  }
+
+  #discardReceipts(before?: number): boolean {
+    const id = this.#awayPublishers.take(before)
+    if (id === undefined) return false
+    this.receipts.clear(id)
+    this.#counts.boundHits.add('sessions away')
+    return true
+  }
+
+  async storeRetained(packet: RetainedPacket & StoredPacket): Promise<void> {
+    this.#retained.put(packet)
   }
 
   createRetainedStreamCombi(filters: readonly string[]): Readable {
-    return this.#inner.createRetainedStreamCombi(filters)
+    return this.#retained.matching(filters)
   }
 
   async addSubscriptions(client: Who, subscriptions: readonly Subscription[]): Promise<void> {
@@ -103,6 +134,7 @@ export class Persistence {
       if (filters.has(subscription.topic)) continue
       filters.add(subscription.topic)
       this.#filters.set(client.id, filters)
+      this.#stored++
       if (mayMatchTelemetry(subscription.topic)) this.#telemetryFilters++
     }
     if (stored.length > 0) await this.#inner.addSubscriptions(client, stored)
@@ -111,14 +143,19 @@ export class Persistence {
   async removeSubscriptions(client: Who, topics: readonly string[]): Promise<void> {
     const filters = this.#filters.get(client.id)
     for (const topic of topics) {
-      if (filters?.delete(topic) === true && mayMatchTelemetry(topic)) this.#telemetryFilters--
+      if (filters?.delete(topic) !== true) continue
+      this.#stored--
+      if (mayMatchTelemetry(topic)) this.#telemetryFilters--
     }
     if (filters?.size === 0) this.#filters.delete(client.id)
     await this.#inner.removeSubscriptions(client, topics)
   }
 
   async cleanSubscriptions(client: Who): Promise<void> {
-    for (const topic of this.#filters.get(client.id) ?? []) if (mayMatchTelemetry(topic)) this.#telemetryFilters--
+    for (const topic of this.#filters.get(client.id) ?? []) {
+      this.#stored--
+      if (mayMatchTelemetry(topic)) this.#telemetryFilters--
+    }
     this.#filters.delete(client.id)
     for (const packet of this.#queues.get(client.id) ?? []) this.#unqueue(packet)
     this.#queues.delete(client.id)
@@ -238,8 +275,6 @@ function bytesOf(packet: StoredPacket): number {
 /** What is used of the memory persistence of aedes-persistence 11. */
 interface MemoryPersistence {
   setup(broker: unknown): Promise<void>
-  storeRetained(packet: StoredPacket): Promise<void>
-  createRetainedStreamCombi(filters: readonly string[]): Readable
   addSubscriptions(client: Who, subscriptions: readonly Subscription[]): Promise<void>
   removeSubscriptions(client: Who, topics: readonly string[]): Promise<void>
   cleanSubscriptions(client: Who): Promise<void>

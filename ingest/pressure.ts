@@ -1,4 +1,5 @@
 import type { Counts } from './counts.ts'
+import { Incomplete } from './incomplete.ts'
 import type { Limits } from './limits.ts'
 
 /** What is held back can go on when `proceed` is called. */
@@ -16,7 +17,7 @@ const MAX_PER_TURN = 2_000
 export class Pressure {
   readonly limits: Limits
   readonly counts: Counts
-  incompleteBytes = 0
+  readonly incomplete: Incomplete
   outgoingBytes = 0
   #takenThisTurn = 0
   readonly #waiting = new Set<Waiter>()
@@ -24,6 +25,7 @@ export class Pressure {
   constructor(limits: Limits, counts: Counts) {
     this.limits = limits
     this.counts = counts
+    this.incomplete = new Incomplete(limits.maxIncompleteBytes)
   }
 
   /** Nothing more may be taken now: `wait`. */

@@ -14,15 +14,23 @@ export class ReceiptStore {
   /** Client id -> packet id. */
   readonly #sessions = new Map<string, Map<number, Received>>()
   readonly #max: number
+  readonly #makeRoom: () => boolean
   #count = 0
 
-  /** `max`: ids of all sessions. */
-  constructor(max: number) {
+  /** `max`: ids of all sessions; `makeRoom` clears those of one, or says that there is none to clear. */
+  constructor(max: number, makeRoom: () => boolean) {
     this.#max = max
+    this.#makeRoom = makeRoom
   }
 
-  get full(): boolean {
-    return this.#count >= this.#max
+  /** One more id may be kept. */
+  mayBegin(): boolean {
+    while (this.#count >= this.#max) if (!this.#makeRoom()) return false
+    return true
+  }
+
+  has(clientId: string): boolean {
+    return this.#sessions.has(clientId)
   }
 
   get(clientId: string, messageId: number): Received | undefined {

@@ -119,6 +119,43 @@ describe('bounds', () => {
     await vi.waitFor(() => expect(messages.length).toBe(25), WAIT)
   })
 
+  it('a persistent session gives way to another when its client is away', async () => {
+    const { ingest, metric } = await openIngest({ maxStoredSessions: 1 })
+    await subscribed(ingest.port, 'a', (client) => client.send({ cmd: 'disconnect' }))
+    await vi.waitFor(async () => expect(await metric('connections')).toBe(0), WAIT)
+    await subscribed(ingest.port, 'b')
+    expect(await metric('bound_hits_total', { bound: 'sessions away' })).toBe(1)
+    const again = new RawClient(ingest.port)
+    expect(await again.connect({ clientId: 'a', clean: false })).toMatchObject({ sessionPresent: false })
+  })
+
+  it('a persistent session is discarded when its client is away too long, and not while it is connected', async () => {
+    const { ingest, metric } = await openIngest({ maxSessionAwayMs: 0 })
+    await subscribed(ingest.port, 'here')
+    await subscribed(ingest.port, 'away', (client) => client.send({ cmd: 'disconnect' }))
+    await vi.waitFor(async () => expect(await metric('bound_hits_total', { bound: 'sessions away' })).toBe(1), WAIT)
+    for (const [clientId, sessionPresent] of [
+      ['away', false],
+      ['here', true],
+    ] as const) {
+      const client = new RawClient(ingest.port)
+      expect(await client.connect({ clientId, clean: false })).toMatchObject({ sessionPresent })
+    }
+  })
+
+  it('QoS 2 packet ids of a client that is away give way to those of others', async () => {
+    const { ingest, log, metric } = await openIngest({ maxUnreleasedTotal: 3 })
+    const gone = await RawClient.open(ingest.port, { clientId: 'gone', clean: false })
+    for (let id = 1; id <= 3; id++) gone.publish('devices/a/telemetry', '1', 2, id)
+    await vi.waitFor(() => expect(gone.of('pubrec').length).toBe(3), WAIT)
+    gone.send({ cmd: 'disconnect' })
+    await vi.waitFor(async () => expect(await metric('connections')).toBe(0), WAIT)
+    const here = await RawClient.open(ingest.port)
+    here.publish('devices/b/telemetry', '2', 2, 1)
+    await vi.waitFor(() => expect(here.of('pubrec').length).toBe(1), WAIT)
+    expect(log.messages().length).toBe(4)
+  })
+
   it('persistent sessions beyond them cannot subscribe', async () => {
     const { ingest } = await openIngest({ maxStoredSessions: 1 })
     for (const [clientId, granted] of [
@@ -132,3 +169,11 @@ describe('bounds', () => {
     }
   })
 })
+
+/** A client with a persistent session and a subscription, once SUBACK is there. */
+async function subscribed(port: number, clientId: string, then?: (client: RawClient) => void): Promise<void> {
+  const client = await RawClient.open(port, { clientId, clean: false })
+  client.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'home/#', qos: 1 }] })
+  await vi.waitFor(() => expect(client.of('suback')).toMatchObject([{ granted: [1] }]), WAIT)
+  then?.(client)
+}

@@ -193,13 +193,47 @@ describe('connections that are closed', () => {
     client.write(publication('a', Buffer.alloc(60_000), 1, 1).subarray(0, 59_000))
     await pinged(witness)
     const other = await RawClient.open(fixture.ingest.port)
-    other.write(publication('a', Buffer.alloc(60_000), 1, 1).subarray(0, 59_000))
-    await Promise.race([client.end(), other.end()])
-    await vi.waitFor(
-      async () => expect(await fixture.metric('closes_total', { reason: 'too many incomplete packets' })).toBe(1),
-      WAIT,
-    )
+    const whole = publication('a', Buffer.alloc(60_000), 1, 1)
+    other.write(whole.subarray(0, 59_000))
+    await client.end()
+    other.write(whole.subarray(59_000))
+    await vi.waitFor(() => expect(other.ids('puback')).toEqual([1]), WAIT)
+    expect(await fixture.metric('closes_total', { reason: 'too many incomplete packets' })).toBe(1)
     await unharmed(fixture, witness)
+  })
+
+  it('begun WebSocket messages that never end, when all together are too many', async () => {
+    const fixture = await openIngest({ maxIncompleteBytes: 100_000 })
+    const witness = await RawClient.open(fixture.ingest.port)
+    const url = fixture.url.replace('mqtt', 'ws')
+    const first = await opened(url, ['mqtt'])
+    const closed = once(first, 'close')
+    first.send(Buffer.alloc(60_000), { fin: false })
+    await vi.waitFor(async () => expect(await fixture.metric('connections')).toBe(2), WAIT)
+    const second = await opened(url, ['mqtt'])
+    second.send(Buffer.alloc(60_000), { fin: false })
+    await closed
+    expect(second.readyState).toBe(WebSocket.OPEN)
+    await unharmed(fixture, witness)
+  })
+
+  it('nobody, for the begun messages of others that never end', async () => {
+    const fixture = await openIngest({ maxHeldBytes: 100_000 })
+    const witness = await RawClient.open(fixture.ingest.port)
+    for (let i = 0; i < 5; i++) {
+      const client = await RawClient.open(fixture.ingest.port)
+      client.write(publication('a', Buffer.alloc(60_000), 1, 1).subarray(0, 100))
+      await pinged(witness)
+    }
+    await unharmed(fixture, witness)
+  })
+
+  it('a filter beyond the bound, by SUBACK', async () => {
+    const { ingest } = await openIngest({ maxFilterLength: 5 })
+    const client = await RawClient.open(ingest.port)
+    const subscriptions = ['12345', '123456'].map((topic) => ({ topic, qos: 1 as const }))
+    client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+    await vi.waitFor(() => expect(client.of('suback')).toMatchObject([{ granted: [1, 128] }]), WAIT)
   })
 
   it('subscriptions beyond the bound, by SUBACK', async () => {
