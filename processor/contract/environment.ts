@@ -77,6 +77,7 @@ export function readEnvironment(environment: Readonly<Record<string, string | un
   const entries = VARIABLES.map(([name, variable]) => [name, valueOf(name, variable, environment[name])] as const)
   const configuration = Object.fromEntries(entries) as Configuration
   checkSecurity(configuration)
+  checkReplication(configuration)
   return Object.freeze(configuration)
 }
 
@@ -96,6 +97,15 @@ function checkSecurity(configuration: Configuration): void {
   const credentials = [KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD]
   if (credentials.some((part) => part === undefined) && credentials.some((part) => part !== undefined)) {
     throw refused('KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD: set all three, or none')
+  }
+}
+
+function checkReplication({ KAFKA_REPLICATION, KAFKA_MIN_INSYNC_REPLICAS }: Configuration): void {
+  if (KAFKA_REPLICATION === undefined || KAFKA_MIN_INSYNC_REPLICAS === undefined) return
+  if (KAFKA_MIN_INSYNC_REPLICAS > KAFKA_REPLICATION) {
+    throw refused(
+      `KAFKA_MIN_INSYNC_REPLICAS=${KAFKA_MIN_INSYNC_REPLICAS}: must be at most KAFKA_REPLICATION=${KAFKA_REPLICATION}, or no record could be written`,
+    )
   }
 }
 

@@ -47,3 +47,10 @@ test('settings of security that make no whole are refused', () => {
     expect(message).not.toContain('hunter2')
   }
 })
+
+test('more copies to be in sync than there are copies are refused', () => {
+  const given = { KAFKA_REPLICATION: '2', KAFKA_MIN_INSYNC_REPLICAS: '2' }
+  expect(readEnvironment(given)).toMatchObject({ KAFKA_REPLICATION: 2, KAFKA_MIN_INSYNC_REPLICAS: 2 })
+  const message = refusal({ ...given, KAFKA_REPLICATION: '1' })
+  expect(message).toMatch('KAFKA_MIN_INSYNC_REPLICAS=2: must be at most KAFKA_REPLICATION=1')
+})
