@@ -6,8 +6,15 @@ import { inTime, LateError } from './late.ts'
 
 /** Bytes of one answer; a longer one is none of a processor's. */
 const MAX_ANSWER_BYTES = 128 * 1024 * 1024
-/** A request without an answer is given up after so long, ms. */
+/** A request without an answer is given up so long after it was sent, ms. */
 const MAX_ANSWER_MS = 5_000
+/** Requests that wait for a connection to one endpoint; further ones fail as unavailable. */
+const MAX_QUEUED = 1_024
+/**
+ * A request that has waited for a connection for so long, ms, fails as unavailable. A processor keeps what it has scanned
+ * for 5,000 ms: who asks on must be there by then.
+ */
+export const MAX_QUEUED_MS = 4_000
 /** For so long, ms, a processor that is late is called silent; or until a request to it is answered, or breaks. */
 const SILENCE_MS = 5_000
 
@@ -15,7 +22,10 @@ export interface ExchangeOptions {
   /** What the processors ask callers for; undefined when they do not. */
   readonly secret: string | undefined
   readonly logger: Logger
-  /** What has no answer after this, in ms, is late: those who wait are told, and the answer is still read. Default 800. */
+  /**
+   * What has no answer so long after it was sent, in ms, is late: those who wait are told, and the answer is still read.
+   * Default 800.
+   */
   readonly answerWithinMs?: number
 }
 
@@ -27,13 +37,24 @@ export interface UnderWay<T> {
   readonly over: Promise<void>
 }
 
-/** Requests to one endpoint. */
+interface Queued {
+  readonly patient: boolean
+  go(): void
+  fail(error: UnavailableError): void
+}
+
+/**
+ * Requests to one endpoint. No more are under way than the agent has connections; the others wait here, in order, and not in
+ * the agent: there their time would run, which is the endpoint's, and an abort would reach none of them.
+ */
 export class Exchange {
   readonly #endpoint: string
   readonly #agent: Agent
   readonly #headers: Readonly<Record<string, string>>
   readonly #answerWithinMs: number
   readonly #logger: Logger
+  readonly #queue = new Set<Queued>()
+  #underWay = 0
   #silentUntil = Number.NEGATIVE_INFINITY
   #refused = false
 
@@ -64,14 +85,59 @@ export class Exchange {
     decode: (body: Buffer) => T,
     patient: boolean,
   ): UnderWay<T> {
-    const sent = this.#answer(method, path, body, decode)
-    const over = sent.then(nothing, nothing)
-    if (patient) return { answer: sent, over }
-    const late = (): string => {
-      this.#silentUntil = performance.now() + SILENCE_MS
-      return `${this.#endpoint} gave no answer: it took longer than ${this.#answerWithinMs} ms`
+    if (this.#underWay < this.#agent.maxSockets) {
+      this.#underWay++
+      return this.#begin(method, path, body, decode, patient)
     }
-    return { answer: inTime(sent, this.#answerWithinMs, late), over }
+    const begun = this.#turn(patient).then(() => this.#begin(method, path, body, decode, patient))
+    return { answer: begun.then(({ answer }) => answer), over: begun.then(({ over }) => over, nothing) }
+  }
+
+  /** In a place that `#leave` passes on. */
+  #begin<T>(
+    method: string,
+    path: string,
+    body: string | undefined,
+    decode: (body: Buffer) => T,
+    patient: boolean,
+  ): UnderWay<T> {
+    const sent = this.#answer(method, path, body, decode)
+    const over = sent.then(this.#leave, this.#leave)
+    if (patient) return { answer: sent, over }
+    return { answer: inTime(sent, this.#answerWithinMs, this.#noteLate), over }
+  }
+
+  /** Resolves with a place; rejects with UnavailableError. */
+  #turn(patient: boolean): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const full = (reason: string) => new UnavailableError('PARTITION_UNAVAILABLE', `${this.#endpoint}: ${reason}`)
+      if (this.#queue.size >= MAX_QUEUED) return reject(full(`${MAX_QUEUED} requests wait for a connection`))
+      const end = (settle: () => void): void => {
+        clearTimeout(timer)
+        this.#queue.delete(queued)
+        settle()
+      }
+      const queued: Queued = { patient, go: () => end(resolve), fail: (error) => end(() => reject(error)) }
+      const late = () => queued.fail(full(`no connection was free within ${MAX_QUEUED_MS} ms`))
+      const timer = setTimeout(late, MAX_QUEUED_MS)
+      this.#queue.add(queued)
+    })
+  }
+
+  /** The place goes to the next who waits. */
+  readonly #leave = (): void => {
+    const [next] = this.#queue
+    if (next === undefined) this.#underWay--
+    else next.go()
+  }
+
+  readonly #noteLate = (): string => {
+    this.#silentUntil = performance.now() + SILENCE_MS
+    // Those who wait would wait for the same: others are asked now.
+    for (const queued of this.#queue) {
+      if (!queued.patient) queued.fail(new LateError(`${this.#endpoint} has not answered lately`))
+    }
+    return `${this.#endpoint} gave no answer: it took longer than ${this.#answerWithinMs} ms`
   }
 
   async #answer<T>(method: string, path: string, body: string | undefined, decode: (body: Buffer) => T): Promise<T> {

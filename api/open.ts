@@ -6,6 +6,7 @@ import type { Configuration } from '../processor/contract/environment.ts'
 import type { DeviceWriter, OwnerMap, PartitionReader } from '../processor/contract/query.ts'
 import type { Access } from './access.ts'
 import { systemClock } from './clock.ts'
+import { MAX_QUEUED_MS } from './exchange.ts'
 import { trustedProxies } from './proxies.ts'
 import { RoutedReader } from './reader.ts'
 import { RemoteReaders } from './remote.ts'
@@ -50,6 +51,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
     owners,
     connect: (owner, patient) => local(owner.endpoint) ?? remotes?.connect(owner, patient),
     attempts: alone ? 1 : READ_ATTEMPTS,
+    searchQueuedMs: alone ? 0 : MAX_QUEUED_MS,
     logger,
     now: Date.now,
   })

@@ -18,6 +18,8 @@ export interface RoutedReaderOptions {
   readonly ownersMaxAgeMs?: number
   /** When a copy has not answered after this, in ms, the next one is asked; default 1,000. */
   readonly answerWithinMs?: number
+  /** How long a search may wait in this process, in ms, before its member is asked: it has so much longer; default 0. */
+  readonly searchQueuedMs?: number
   /** How long a read waits, in ms, for copies that are late when no other can answer; default 5,000. */
   readonly patienceMs?: number
   /**

@@ -57,12 +57,14 @@ export class RoutedReader implements StatusReader {
   readonly #shown: Shown
   readonly #single = new Gather((deviceIds, settle) => this.#answer({ deviceIds, settle }))
   readonly #answerWithinMs: number
+  readonly #searchWithinMs: number
   readonly #patienceMs: number
   readonly #attempts: number
 
   constructor(options: RoutedReaderOptions) {
     this.#options = options
     this.#answerWithinMs = options.answerWithinMs ?? 1_000
+    this.#searchWithinMs = this.#answerWithinMs + (options.searchQueuedMs ?? 0)
     this.#patienceMs = options.patienceMs ?? 5_000
     this.#attempts = options.attempts ?? 1
     this.#shown = new Shown(options.partitions, options.now)
@@ -162,11 +164,13 @@ export class RoutedReader implements StatusReader {
   }
 
   search(question: SearchQuestion): Promise<SearchSlice> {
-    return this.#ask(question.partition, (reader) => reader.search(question), whole())
+    const ask = (reader: PartitionReader) => reader.search(question)
+    return this.#ask(question.partition, ask, whole(), undefined, this.#searchWithinMs)
   }
 
   summarize(question: SummaryQuestion): Promise<SummarySlice> {
-    return this.#ask(question.partition, (reader) => reader.summarize(question), whole())
+    const ask = (reader: PartitionReader) => reader.summarize(question)
+    return this.#ask(question.partition, ask, whole(), undefined, this.#searchWithinMs)
   }
 
   get partitionCount(): number {
@@ -243,13 +247,14 @@ export class RoutedReader implements StatusReader {
     question: (reader: PartitionReader) => Promise<T>,
     dated: Dated<T>,
     said?: Said<T>,
+    withinMs = this.#answerWithinMs,
   ): Promise<T> {
     const failures: TidemarkError[] = []
     const attempt = async (copies: readonly (Owner | undefined)[]): Promise<Found<T> | undefined> => {
       for (const copy of copies) {
         if (copy === undefined) continue
         try {
-          return { answer: await this.#askMember(copy, question), by: copy }
+          return { answer: await this.#askMember(copy, question, withinMs), by: copy }
         } catch (error) {
           if (!(error instanceof TidemarkError)) throw error
           failures.push(error)
@@ -264,7 +269,7 @@ export class RoutedReader implements StatusReader {
     else found = { answer: said.answer, by: said.by }
     const isLate = (): boolean => failures.some((failure) => failure instanceof LateError)
     const last = async (): Promise<Found<T> | undefined> => {
-      const ask = (copy: Owner) => this.#askMember(copy, question, this.#patienceMs)
+      const ask = (copy: Owner) => this.#askMember(copy, question, this.#patienceMs, true)
       const answered = await lastResort({ partition, owners: this.#owners, ask, failures })
       known = (await this.#owners.current()).get(partition)
       return answered
@@ -289,7 +294,8 @@ export class RoutedReader implements StatusReader {
     // The map may say owner where a standby is by now: the answer is good, the map is not.
     this.#owners.hint()
     const others = byOwner ? (known?.standbys ?? []) : []
-    const answer = await this.#furthest(ofStandby(found.answer, dated), others, question, dated)
+    const ask = (copy: Owner) => this.#askMember(copy, question, withinMs)
+    const answer = await this.#furthest(ofStandby(found.answer, dated), others.map(ask), dated)
     this.#shown.note(partition, dated.of(answer)?.changelog ?? -1)
     return answer
   }
@@ -300,13 +306,8 @@ export class RoutedReader implements StatusReader {
   }
 
   /** An owner that restores may be far behind a standby, or behind the owner that it was before; so may a doubtful one. */
-  async #furthest<T>(
-    first: T,
-    others: readonly Owner[],
-    question: (reader: PartitionReader) => Promise<T>,
-    dated: Dated<T>,
-  ): Promise<T> {
-    const answers = await Promise.allSettled(others.map((other) => this.#askMember(other, question)))
+  async #furthest<T>(first: T, others: readonly Promise<T>[], dated: Dated<T>): Promise<T> {
+    const answers = await Promise.allSettled(others)
     const reached = (answer: T): number => dated.of(answer)?.changelog ?? -1
     let best = first
     for (const answer of answers) {
@@ -321,8 +322,9 @@ export class RoutedReader implements StatusReader {
     member: Owner,
     question: (reader: PartitionReader) => Promise<T>,
     withinMs = this.#answerWithinMs,
+    patient = false,
   ): Promise<T> {
-    const reader = this.#options.connect(member, withinMs > this.#answerWithinMs)
+    const reader = this.#options.connect(member, patient)
     if (reader === undefined) {
       throw new UnavailableError('PARTITION_UNAVAILABLE', `${member.instance} cannot be reached`)
     }

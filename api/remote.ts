@@ -43,23 +43,43 @@ import { Exchange, type ExchangeOptions } from './exchange.ts'
 import type { LateError } from './late.ts'
 import { group } from './shares.ts'
 
-/** Connections to one processor; further requests wait for one. */
-const MAX_SOCKETS = 16
+/**
+ * Connections to one processor for reads; further requests wait for one. What is asked of it at once, beside its copies, are
+ * 8 reads (see MAX_UNDER_WAY) and 8 lists (see `maxSnapshots`).
+ */
+const MAX_READING_SOCKETS = 16
 /** Connections to one processor for questions that it holds; further ones wait for one. */
 const MAX_HOLDING_SOCKETS = 64
+/**
+ * Connections to one processor for slices of searches, which take it up to 400 ms each; further ones wait for one. Of 64
+ * searches (see `maxSearches`) of 8 partitions each comes to its turn within MAX_QUEUED_MS. A processor begins each search
+ * on its event loop, which takes about 6 ms: of more at a time the last would be late (800 ms) on a busy machine.
+ */
+const MAX_SEARCHING_SOCKETS = 48
 /** Idle connections are closed after so long, ms: sooner than a processor closes them. */
 const IDLE_MS = 30_000
-/** Requests for single devices under way to one processor: what is asked meanwhile travels together in the next one. */
+/**
+ * Requests for devices under way to one processor, and as many of those who are patient: what is asked meanwhile travels
+ * together in the next one.
+ */
 const MAX_UNDER_WAY = 4
 /** Ids that wait to be asked of one processor; further questions fail as unavailable. */
 const MAX_WAITING_IDS = 16_384
 /** Processors remembered; the one asked longest ago is forgotten. */
 const MAX_READERS = 1_024
 
+/** The ways to one processor, each with connections, a queue and a silence of its own: no read stands behind what takes long. */
+interface Exchanges {
+  readonly reading: Exchange
+  readonly holding: Exchange
+  readonly searching: Exchange
+}
+
 /** The processors of other processes, each behind connections that are kept. */
 export class RemoteReaders implements Disposable {
-  readonly #agent = new Agent({ keepAlive: true, maxSockets: MAX_SOCKETS, timeout: IDLE_MS })
-  readonly #holding = new Agent({ keepAlive: true, maxSockets: MAX_HOLDING_SOCKETS, timeout: IDLE_MS })
+  readonly #reading = agent(MAX_READING_SOCKETS)
+  readonly #holding = agent(MAX_HOLDING_SOCKETS)
+  readonly #searching = agent(MAX_SEARCHING_SOCKETS)
   readonly #readers = new Map<string, { readonly usual: RemoteReader; readonly patient: RemoteReader }>()
   readonly #options: ExchangeOptions
 
@@ -73,21 +93,26 @@ export class RemoteReaders implements Disposable {
     if (present !== undefined) return patient ? present.patient : present.usual
     const [oldest] = this.#readers.keys()
     if (oldest !== undefined && this.#readers.size >= MAX_READERS) this.#readers.delete(oldest)
-    const exchange = new Exchange(endpoint, this.#agent, this.#options)
-    const holding = new Exchange(endpoint, this.#holding, this.#options)
-    const readers = {
-      usual: new RemoteReader(exchange, holding, false),
-      patient: new RemoteReader(exchange, holding, true),
+    const exchanges = {
+      reading: new Exchange(endpoint, this.#reading, this.#options),
+      holding: new Exchange(endpoint, this.#holding, this.#options),
+      searching: new Exchange(endpoint, this.#searching, this.#options),
     }
+    const readers = { usual: new RemoteReader(exchanges, false), patient: new RemoteReader(exchanges, true) }
     this.#readers.set(endpoint, readers)
     return patient ? readers.patient : readers.usual
   }
 
   /** Ends all connections; questions under way fail. */
   [Symbol.dispose](): void {
-    this.#agent.destroy()
+    this.#reading.destroy()
     this.#holding.destroy()
+    this.#searching.destroy()
   }
+}
+
+function agent(maxSockets: number): Agent {
+  return new Agent({ keepAlive: true, maxSockets, timeout: IDLE_MS })
 }
 
 interface Waiting extends Question {
@@ -97,18 +122,15 @@ interface Waiting extends Question {
 
 /** What one processor can answer. Whatever goes wrong on the way is an UnavailableError: ask another copy. */
 class RemoteReader implements PartitionReader {
-  readonly #exchange: Exchange
-  /** Apart, so that no read stands behind a question that waits. */
-  readonly #holding: Exchange
+  readonly #exchanges: Exchanges
   readonly #patient: boolean
   #waiting: Waiting[] = []
   #waitingIds = 0
   #underWay = 0
   #scheduled = false
 
-  constructor(exchange: Exchange, holding: Exchange, patient: boolean) {
-    this.#exchange = exchange
-    this.#holding = holding
+  constructor(exchanges: Exchanges, patient: boolean) {
+    this.#exchanges = exchanges
     this.#patient = patient
   }
 
@@ -147,39 +169,40 @@ class RemoteReader implements PartitionReader {
 
   async list(partition: number, after: string | undefined, limit: number): Promise<Listing> {
     const question = encodeListQuestion({ partition, after, limit: Math.min(limit, MAX_LISTED) })
-    return this.#post(LIST_PATH, question, decodeListing)
+    return this.#post(this.#exchanges.reading, LIST_PATH, question, decodeListing)
   }
 
   /** Held there for `withinMs`, which must be shorter than an answer may take. */
   async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
     const question = encodePastQuestion({ position, deviceId, withinMs: Math.min(withinMs, MAX_HOLD_MS) })
-    return this.#post(PAST_PATH, question, decodePast, this.#holding)
+    return this.#post(this.#exchanges.holding, PAST_PATH, question, decodePast)
   }
 
   async search(question: SearchQuestion): Promise<SearchSlice> {
-    return this.#post(SEARCH_PATH, encodeSearchQuestion(question), decodeSearchSlice)
+    return this.#post(this.#exchanges.searching, SEARCH_PATH, encodeSearchQuestion(question), decodeSearchSlice)
   }
 
   async summarize(question: SummaryQuestion): Promise<SummarySlice> {
-    return this.#post(SUMMARY_PATH, encodeSummaryQuestion(question), decodeSummarySlice)
+    return this.#post(this.#exchanges.searching, SUMMARY_PATH, encodeSummaryQuestion(question), decodeSummarySlice)
   }
 
-  async #post<T>(path: string, question: string, decode: (body: Buffer) => T, exchange = this.#exchange): Promise<T> {
-    const silence = this.#silence
+  async #post<T>(exchange: Exchange, path: string, question: string, decode: (body: Buffer) => T): Promise<T> {
+    const silence = this.#silence(exchange)
     if (silence !== undefined) throw silence
     return exchange.begin('POST', path, question, decode, this.#patient).answer
   }
 
   async copies(): Promise<Copy[]> {
-    return this.#exchange.ask('GET', COPIES_PATH, undefined, decodeCopies)
+    return this.#exchanges.reading.ask('GET', COPIES_PATH, undefined, decodeCopies)
   }
 
-  get #silence(): LateError | undefined {
-    return this.#patient ? undefined : this.#exchange.silence
+  /** Who answers no reads answers nothing. */
+  #silence(exchange: Exchange): LateError | undefined {
+    return this.#patient ? undefined : (this.#exchanges.reading.silence ?? exchange.silence)
   }
 
   #ask(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
-    const silence = this.#silence
+    const silence = this.#silence(this.#exchanges.reading)
     if (silence !== undefined) return Promise.reject(silence)
     if (this.#waitingIds + deviceIds.length > MAX_WAITING_IDS) {
       return Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'too many reads wait for this processor'))
@@ -218,7 +241,7 @@ class RemoteReader implements PartitionReader {
     this.#underWay++
     const questions = encodeQuestions(batch.map(({ partition, deviceIds }) => ({ partition, deviceIds })))
     const decode = (body: Buffer) => decodeOutcomes(body, batch)
-    const { answer, over } = this.#exchange.begin('POST', READ_PATH, questions, decode, this.#patient)
+    const { answer, over } = this.#exchanges.reading.begin('POST', READ_PATH, questions, decode, this.#patient)
     try {
       const outcomes = await answer
       for (let i = 0; i < batch.length; i++) {

@@ -12,8 +12,8 @@ const { createServer } = process.getBuiltinModule('node:http')
 const REQUEST_TIMEOUT_MS = 10_000
 /** A connection without a request is closed after so long, ms. Readers close theirs sooner, so none meets a closing one. */
 const KEEP_ALIVE_MS = 60_000
-/** Further connections are closed at once. */
-const MAX_CONNECTIONS = 1_024
+/** Further connections are closed at once. A reader has up to 128, so 16 of them fit. */
+const MAX_CONNECTIONS = 2_048
 /** Request line and headers; then 431. */
 const MAX_HEADER_BYTES = 8 * 1024
 /** How long a close waits for requests under way, ms; then their connections are cut. */

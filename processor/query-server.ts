@@ -31,10 +31,10 @@ import {
 } from './contract/search-wire.ts'
 import { Endpoint, type EndpointOptions, type Handler, reply } from './endpoint.ts'
 
-/** Questions of so many requests are answered at once; further requests get 503. */
-const MAX_UNDER_WAY = 512
-/** Questions held until their copy has come far enough; beyond it 503. */
-const MAX_HELD = 512
+/** A read or what is as short, a question held until its copy has come far enough, a slice of a search. */
+type Kind = 'read' | 'held' | 'search'
+/** Requests under way; beyond it 503. Each kind on its own: no read is refused for what takes longer. */
+const MAX_UNDER_WAY: Readonly<Record<Kind, number>> = { read: 512, held: 512, search: 512 }
 /** Bytes of an answer that is sent as text. Node writes a head and a text of 16 KiB together from its stack. */
 const MAX_TEXT_BYTES = 12 * 1024
 
@@ -77,8 +77,7 @@ class Questions {
   reader: PartitionReader | undefined
   readonly #secret: Buffer | undefined
   readonly #logger: Logger
-  #underWay = 0
-  #held = 0
+  readonly #underWay: Record<Kind, number> = { read: 0, held: 0, search: 0 }
 
   constructor(secret: string | undefined, logger: Logger) {
     this.#secret = secret === undefined ? undefined : digest(`Bearer ${secret}`)
@@ -89,9 +88,11 @@ class Questions {
     const method = path === COPIES_PATH ? 'GET' : 'POST'
     if ((path !== COPIES_PATH && !ANSWERS.has(path)) || request.method !== method) return false
     if (!this.#isKnown(request)) refuse(response, 401, 'the caller does not hold the CLUSTER_SECRET of this processor')
-    else if (path === PAST_PATH ? this.#held >= MAX_HELD : this.#underWay >= MAX_UNDER_WAY)
-      fail(response, new UnavailableError('PARTITION_UNAVAILABLE', 'overloaded'))
-    else void this.#answer(request, response, path)
+    else {
+      const kind = KINDS.get(path) ?? 'read'
+      if (this.#underWay[kind] < MAX_UNDER_WAY[kind]) void this.#answer(request, response, path, kind)
+      else fail(response, new UnavailableError('PARTITION_UNAVAILABLE', 'overloaded'))
+    }
     return true
   }
 
@@ -102,10 +103,8 @@ class Questions {
   }
 
   /** Never rejects. */
-  async #answer(request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
-    const held = path === PAST_PATH
-    if (held) this.#held++
-    else this.#underWay++
+  async #answer(request: IncomingMessage, response: ServerResponse, path: string, kind: Kind): Promise<void> {
+    this.#underWay[kind]++
     try {
       const { reader } = this
       if (reader === undefined) throw new UnavailableError('PARTITION_UNAVAILABLE', 'the processor is starting')
@@ -121,11 +120,17 @@ class Questions {
       this.#logger.error({ err: error, path }, 'a question cannot be answered')
       refuse(response, 500, 'an error of this processor; its log has more')
     } finally {
-      if (held) this.#held--
-      else this.#underWay--
+      this.#underWay[kind]--
     }
   }
 }
+
+/** Of the paths that are no reads. */
+const KINDS: ReadonlyMap<string, Kind> = new Map([
+  [PAST_PATH, 'held'],
+  [SEARCH_PATH, 'search'],
+  [SUMMARY_PATH, 'search'],
+])
 
 /** What is asked with a body, by path. */
 const ANSWERS: ReadonlyMap<string, (reader: PartitionReader, body: string) => Promise<readonly Buffer[]>> = new Map([

@@ -2,6 +2,7 @@ import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { CorruptedError, UnavailableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { OwnerMap } from '../../processor/contract/query.ts'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { decodeStatus } from '../../processor/contract/status.ts'
 import { listed, readerContract } from '../contract/reader.ts'
 import { Fleet } from './fleet.ts'
@@ -48,6 +49,30 @@ describe('RoutedReader', () => {
     const { status, freshness } = await routed(fleet, { answerWithinMs: 20 }).get(DEVICE)
     expect(decodeStatus(status as Uint8Array).deviceId).toBe(DEVICE)
     expect(freshness.servedBy).toBe('standby')
+  })
+
+  it('gives a search more time, as much as it may wait for its turn in this process', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    try {
+      const [a, b] = [fleet.member('a'), fleet.member('b')]
+      a.fault = () => new Promise<never>(() => undefined)
+      const reader = routed(fleet, { answerWithinMs: 20, searchQueuedMs: 40 })
+      const query = parseQuery('')
+      const counted = reader.summarize({
+        partition: PARTITION,
+        query,
+        within: undefined,
+        by: [],
+        metrics: [],
+        from: undefined,
+      })
+      await vi.advanceTimersByTimeAsync(59)
+      expect([a.asked, b.asked]).toEqual([1, 0])
+      await vi.advanceTimersByTimeAsync(1)
+      expect((await counted).freshness.servedBy).toBe('standby')
+    } finally {
+      vi.useRealTimers()
+    }
   })
 
   it('has the copy that is furthest answer while the owner restores', async () => {

@@ -9,8 +9,16 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { RoutedReader } from '../../api/reader.ts'
 import { RemoteReaders } from '../../api/remote.ts'
 import { UnavailableError } from '../../processor/contract/errors.ts'
+import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { COPIES_PATH, LIST_PATH, MAX_REQUEST_BYTES, PAST_PATH, READ_PATH } from '../../processor/contract/query-wire.ts'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
+import {
+  encodeSearchQuestion,
+  encodeSummaryQuestion,
+  SEARCH_PATH,
+  SUMMARY_PATH,
+} from '../../processor/contract/search-wire.ts'
 import { QueryServer } from '../../processor/query-server.ts'
 import { Fleet } from '../api/fleet.ts'
 import { readerContract } from '../contract/reader.ts'
@@ -176,6 +184,26 @@ describe('a query endpoint', () => {
     expect(fleet.member('a').asked).toBe(asked)
   })
 
+  test('that is late with searches is still asked for all else', async () => {
+    fleet.assign(0, 'a')
+    fleet.put('truck-1')
+    const { promise: letGo, resolve } = Promise.withResolvers<void>()
+    const summarize = fleet.member('a').summarize.bind(fleet.member('a'))
+    fleet.member('a').summarize = async (question) => {
+      await letGo
+      return summarize(question)
+    }
+    const question = { partition: 0, query: parseQuery('reported.t:>5'), within: undefined, by: [], metrics: [] }
+    const ask = () => remote().summarize({ ...question, from: undefined })
+    await expect(ask()).rejects.toThrow('longer than 300 ms')
+    await expect(ask()).rejects.toThrow('not answered lately')
+    expect(await remote().getMany(0, ['x'])).toHaveLength(1)
+    expect((await remote().list(0, undefined, 5)).freshness.servedBy).toBe('owner')
+    expect(await remote().copies()).not.toEqual([])
+    resolve()
+    await vi.waitFor(async () => expect((await ask()).next).toBeUndefined())
+  })
+
   test('is asked again as soon as it answers, and at any time by whoever is patient', async () => {
     fleet.assign(0, 'a')
     const { promise: letGo, resolve } = Promise.withResolvers<void>()
@@ -225,6 +253,31 @@ describe('a query endpoint', () => {
     resolve()
     expect(new Set((await Promise.all(asked)).map(({ status }) => status))).toEqual(new Set([200]))
     expect(await raw(PAST_PATH, question)).toMatchObject({ status: 200 })
+  })
+
+  test('answers reads while it searches as much as it may', async () => {
+    fleet.assign(0, 'a')
+    const { promise: letGo, resolve } = Promise.withResolvers<void>()
+    const summarize = fleet.member('a').summarize.bind(fleet.member('a'))
+    let held = 0
+    fleet.member('a').summarize = async (question) => {
+      held++
+      await letGo
+      return summarize(question)
+    }
+    const searched = { partition: 0, query: parseQuery(''), within: undefined, from: undefined }
+    const order = parseOrder('deviceId') as Order
+    const search = encodeSearchQuestion({ ...searched, order, after: undefined, limit: 1 })
+    const summary = encodeSummaryQuestion({ ...searched, by: [], metrics: [] })
+    const asked = Array.from({ length: 512 }, () => raw(SUMMARY_PATH, summary))
+    await vi.waitFor(() => expect(held).toBe(512), { timeout: 20_000 })
+    expect(await raw(SUMMARY_PATH, summary)).toMatchObject({ status: 503 })
+    expect(await raw(SEARCH_PATH, search)).toMatchObject({ status: 503 })
+    expect(await remote().getMany(0, ['x'])).toHaveLength(1)
+    expect(await remote().copies()).not.toEqual([])
+    resolve()
+    expect(new Set((await Promise.all(asked)).map(({ status }) => status))).toEqual(new Set([200]))
+    expect(await raw(SEARCH_PATH, search)).toMatchObject({ status: 200 })
   })
 
   test.each([[READ_PATH], [LIST_PATH], [PAST_PATH], [COPIES_PATH]])(

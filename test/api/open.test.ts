@@ -1,0 +1,99 @@
+import { Registry } from 'prom-client'
+import { afterEach, beforeEach, expect, it, vi } from 'vitest'
+import { openApi } from '../../api/open.ts'
+import { readEnvironment } from '../../processor/contract/environment.ts'
+import type { Owner, OwnerMap } from '../../processor/contract/query.ts'
+import { QueryServer } from '../../processor/query-server.ts'
+import { Changelog } from './changelog.ts'
+import { Fleet } from './fleet.ts'
+import { noWriter, silent } from './stage.ts'
+
+const PARTITIONS = 8
+/** Each asks each of two processors about four partitions at once. */
+const COUNTS = 16
+
+let running: AsyncDisposableStack
+beforeEach(() => {
+  running = new AsyncDisposableStack()
+})
+afterEach(() => running.disposeAsync())
+
+/** The API of a process that holds no partition, over the query endpoints of the members. */
+async function apiOver(fleet: Fleet): Promise<string> {
+  const endpoints = new Map<string, string>()
+  for (const [instance, member] of fleet.members) {
+    const registry = new Registry()
+    const options = { host: '127.0.0.1', port: 0, secret: undefined, checks: async () => [], registry, logger: silent }
+    const server = running.use(await QueryServer.open(options))
+    server.serve(member)
+    endpoints.set(instance, server.address)
+  }
+  const at = ({ instance }: Owner): Owner => ({ instance, endpoint: endpoints.get(instance) as string })
+  const owners = async (): Promise<OwnerMap> => {
+    const map = await fleet.owners()
+    return new Map(
+      Array.from(map, ([partition, { active, standbys }]) => [
+        partition,
+        { active: active && at(active), standbys: standbys.map(at) },
+      ]),
+    )
+  }
+  const checks: (() => Promise<readonly string[]>)[] = []
+  return openApi({
+    configuration: readEnvironment({ HTTP_PORT: '0' }),
+    access: { host: '127.0.0.1', tokens: undefined },
+    version: '0.0.0',
+    partitions: fleet.partitions,
+    owners,
+    local: () => undefined,
+    alone: false,
+    writer: noWriter,
+    feed: new Changelog(fleet.partitions).feed(),
+    notice: async () => undefined,
+    logger: silent,
+    registry: new Registry(),
+    running,
+    checks,
+    problems: async () => (await Promise.all(checks.map((check) => check()))).flat(),
+  })
+}
+
+it('reads devices, and stays ready, while counts keep the processors busy', async () => {
+  const fleet = new Fleet(PARTITIONS, ['a', 'b'])
+  const devices = Array.from({ length: 20 }, (_, i) => `truck-${i}`)
+  for (const deviceId of devices) fleet.put(deviceId)
+  const { promise: letGo, resolve } = Promise.withResolvers<void>()
+  const held = new Map<string, number>()
+  for (const [instance, member] of fleet.members) {
+    const summarize = member.summarize.bind(member)
+    member.summarize = async (question) => {
+      held.set(instance, (held.get(instance) ?? 0) + 1)
+      await letGo
+      return summarize(question)
+    }
+  }
+  const url = await apiOver(fleet)
+  const ask = async (path: string, init: RequestInit = {}) => {
+    const response = await fetch(`${url}${path}`, init)
+    return { status: response.status, body: await response.json() }
+  }
+  const counts = Array.from({ length: COUNTS }, () => ask('/v1/devices/count?q=reported.t:>5'))
+  await vi.waitFor(() => {
+    for (const instance of fleet.members.keys()) expect(held.get(instance)).toBeGreaterThanOrEqual(COUNTS)
+  }, 20_000)
+
+  const body = JSON.stringify({ deviceIds: devices })
+  const headers = { 'content-type': 'application/json' }
+  const answers = await Promise.all([
+    ...devices.map((deviceId) => ask(`/v1/devices/${deviceId}`)),
+    ask('/v1/devices/batch-get', { method: 'POST', headers, body }),
+    ask('/readyz'),
+  ])
+  expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200))
+  expect(answers.at(-1)?.body).toEqual({ status: 'ready' })
+
+  resolve()
+  for (const count of await Promise.all(counts)) {
+    expect(count).toMatchObject({ status: 200, body: { count: devices.length, complete: true } })
+  }
+})
