@@ -21,8 +21,10 @@ const MAX_SEARCHED = 1_001
 const MAX_FROM = 1_024
 const MAX_PREFIXES = 256
 
-export function encodeSearchQuestion({ query, order, ...rest }: SearchQuestion): string {
-  return JSON.stringify({ ...rest, query: query.text, order: printOrder(order) })
+export function encodeSearchQuestion({ query, order, after, ...rest }: SearchQuestion): string {
+  // Whoever asks may have more at hand than the place: a whole status would not fit into a question.
+  const place = after && { key: after.key, deviceId: after.deviceId }
+  return JSON.stringify({ ...rest, after: place, query: query.text, order: printOrder(order) })
 }
 
 /** Throws WireFormatError. */

@@ -13,7 +13,9 @@ import { UnavailableError } from '../../processor/contract/errors.ts'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { COPIES_PATH, LIST_PATH, MAX_REQUEST_BYTES, PAST_PATH, READ_PATH } from '../../processor/contract/query-wire.ts'
+import type { Place } from '../../processor/contract/search.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
+import { decodeSearchQuestion, encodeSearchQuestion } from '../../processor/contract/search-wire.ts'
 import { QueryServer } from '../../processor/query-server.ts'
 import { Fleet } from '../api/fleet.ts'
 import { readerContract } from '../contract/reader.ts'
@@ -77,6 +79,27 @@ describe('a fleet behind query endpoints', () => {
     expect(items.map(({ deviceId }) => deviceId)).toEqual(['b7'])
     const { summary } = await summarizeFleet(over.reader, { ...asked, query, by: [], metrics: [] })
     expect(summary.devices).toBe(1)
+  })
+
+  test('goes on with a page after a status of which a question would be too large', async () => {
+    // One partition has all, and is asked for its share of the page first.
+    const fleet = new Fleet(8, ['a'])
+    const ids = Array.from({ length: 200 }, (_, i) => `d${i}`).filter((id) => partitionOf(id, 8) === 0)
+    const expected = ids.toSorted().slice(0, asked.limit)
+    expect(expected).toHaveLength(asked.limit)
+    const large = { value: 'x'.repeat(160 * 1024), at: '2026-11-26T09:00:00.000Z' }
+    for (const deviceId of ids) fleet.put(deviceId, { large })
+    await using over = await served(fleet)
+    const { items } = await searchFleet(over.reader, { ...asked, query: parseQuery('') })
+    expect(items.map(({ deviceId }) => deviceId)).toEqual(expected)
+  })
+
+  test('is asked for what comes after a device by its place alone', () => {
+    const after: Place & { status: Uint8Array } = { key: [0, 7], deviceId: 'd7', status: Buffer.alloc(160 * 1024) }
+    const question = { ...asked, partition: 0, query: parseQuery(''), from: undefined, after }
+    const { after: place } = decodeSearchQuestion(encodeSearchQuestion(question))
+    expect(place).toEqual({ key: [0, 7], deviceId: 'd7' })
+    expect(encodeSearchQuestion(question).length).toBeLessThan(1_024)
   })
 })
 
