@@ -107,6 +107,12 @@ describe('a write', () => {
     const put = await send('PUT', id, odd, { 'if-match': `"none", ${anew}` })
     expect(put.body.attributes).toEqual(odd)
     expect(put.headers.etag).toBe(anew.replace('"1-', '"2-'))
+    for (const rev of [3, 4]) {
+      const then = { owner: { name: rev }, firstSeenAt: '2020-01-01T00:00:00.000Z' }
+      const { etag } = (await attributes(id)).headers as { etag: string }
+      const again = await send('PUT', id, then, { 'if-match': etag })
+      expect([again.status, again.headers.etag]).toEqual([200, anew.replace('"1-', `"${rev}-`)])
+    }
   })
 
   it('of a device that was never heard of is refused, and so is one after its deletion', async () => {
