@@ -13,7 +13,7 @@ import type { Api } from './app.ts'
 import { callerOf, maySee, READS_DEVICES, WRITES_DEVICES } from './caller.ts'
 import { MAX_WAIT_SECONDS } from './conditions.ts'
 import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, type ResponseDoc } from './documentation.ts'
-import { etagOf } from './etag.ts'
+import { etagOf, isNoneMatch } from './etag.ts'
 import type { Gate } from './gate.ts'
 import { AtLeast, readDevice } from './past.ts'
 import { ProblemError } from './problem.ts'
@@ -35,7 +35,10 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
       const members = { freshness: shownFreshness(freshness) }
       throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
     }
-    reply.header('etag', etagOf(openStatus(status))).header('tidemark-freshness', freshnessField(freshness))
+    const etag = etagOf(openStatus(status))
+    reply.header('etag', etag).header('tidemark-freshness', freshnessField(freshness))
+    const known = request.headers['if-none-match']
+    if (known !== undefined && isNoneMatch(known, etag)) return reply.code(304).send(undefined)
     return decodeStatus(status).attributes ?? {}
   })
 
@@ -178,19 +181,24 @@ const CHANGED = {
   ...BODY_PROBLEMS,
 }
 
+const ATTRIBUTES_HEADERS = {
+  ETag: { type: 'string', description: 'Of the device: changes with its `rev`.' },
+  'Tidemark-Freshness': { type: 'string', description: 'How fresh the answer is (RFC 9651, a dictionary).' },
+}
+
 const GET = {
   operationId: 'getAttributes',
   summary: 'What people say of a device',
+  description: 'With `If-None-Match` and the `ETag` of an earlier answer: 304 while the device is the same.',
   params: ONE_DEVICE,
   querystring: Type.Object({ atLeast: AtLeast }, { additionalProperties: false }),
+  headers: Type.Object({ 'if-none-match': Type.Optional(Type.String()) }),
   response: {
     200: {
       ...jsonAnswer('The attributes; empty when nothing is said.', 'Attributes', EXAMPLE),
-      headers: {
-        ETag: { type: 'string', description: 'Of the device: changes with its `rev`.' },
-        'Tidemark-Freshness': { type: 'string', description: 'How fresh the answer is (RFC 9651, a dictionary).' },
-      },
+      headers: ATTRIBUTES_HEADERS,
     },
+    304: Type.Unsafe<undefined>({ type: 'null', description: 'The device is the same, as of now.' }),
     ...problemAnswers('unknown-device', 'partition-unavailable', 'position-not-reached', 'overloaded'),
   },
 }

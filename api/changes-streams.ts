@@ -71,14 +71,13 @@ export class ChangeStreams {
 
   /**
    * Opens a stream into what `connect` gives, which is asked for when nothing can be refused any more; undefined: the
-   * client has gone. Rejects with ProblemError `overloaded` at the limit, with UnavailableError without a changelog.
+   * client has gone. Rejects with ProblemError `overloaded` at the limit and when the process stops, with UnavailableError
+   * without a changelog.
    */
   async open(request: StreamRequest, connect: () => Sink | undefined): Promise<void> {
     const { limits, feed, clock, random } = this.#options
-    if (this.#closing || this.#count >= limits.maxStreams) {
-      const why = this.#closing ? 'this process is shutting down' : `${limits.maxStreams} streams are open here`
-      throw new ProblemError('overloaded', why, {}, { 'retry-after': '1' })
-    }
+    if (this.#closing) throw overloaded(SHUTTING_DOWN)
+    if (this.#count >= limits.maxStreams) throw overloaded(`${limits.maxStreams} streams are open here`)
     this.#count++
     const opening = (this.#following ??= Following.open(this.#options))
     let following: Following
@@ -90,7 +89,11 @@ export class ChangeStreams {
       this.#leave()
       throw error
     }
-    const sink = this.#closing ? undefined : connect()
+    if (this.#closing) {
+      this.#leave()
+      throw overloaded(SHUTTING_DOWN)
+    }
+    const sink = connect()
     if (sink === undefined) return this.#leave()
     const { subject, caller, lastEventId } = request
     const positions = new Positions(streamName(feed, subject, caller), feed.partitions)
@@ -140,6 +143,12 @@ export class ChangeStreams {
     const begun = await following?.catch(() => undefined)
     await begun?.[Symbol.asyncDispose]()
   }
+}
+
+const SHUTTING_DOWN = 'this process is shutting down'
+
+function overloaded(why: string): ProblemError {
+  return new ProblemError('overloaded', why, {}, { 'retry-after': '1' })
 }
 
 /** Equal where one stream may go on where another was: the same log, the same devices, and no others to be seen. */

@@ -1,26 +1,29 @@
+import type { Status } from '../processor/contract/status.ts'
+
 /**
  * The entity tag of a status: its rev, and when the device was first seen, since a device that was deleted and came back
  * counts its revs anew. It is weak (RFC 9110 section 8.8.1): answers of one rev differ in how fresh they are, and in
- * `counters.duplicates`. A write may ask for it by `If-Match`. `text`: the JSON of a status, as `statusText` writes it; its end may be missing.
+ * `counters.duplicates`. A write may ask for it by `If-Match`. `text`: the JSON of a status, as `statusText` writes it,
+ * without its last `}`.
  */
 export function etagOf(text: string): string {
   const rev = text.indexOf(REV) + REV.length
   return `W/"${text.slice(rev, text.indexOf(',', rev))}-${firstSeen(text)}"`
 }
 
-/** What people say comes after it, and may hold a member of that name, but seldom with a time. */
 function firstSeen(text: string): string {
-  for (let at = text.lastIndexOf(FIRST_SEEN); ; at = text.lastIndexOf(FIRST_SEEN, at - 1)) {
-    if (at < 0) throw new Error('a stored status does not say when its device was first seen')
-    const time = text.slice(at + FIRST_SEEN.length, at + FIRST_SEEN.length + TIME_LENGTH)
-    if (TIME.test(time)) return time
-  }
+  const at = text.indexOf(FIRST_SEEN)
+  if (at < 0) throw new Error('a stored status does not say when its device was first seen')
+  const time = at + FIRST_SEEN.length
+  if (text.indexOf(FIRST_SEEN, time) < 0) return text.slice(time, time + TIME_LENGTH)
+  // What devices report comes before it and what people say after it, and either may look like all that surrounds it.
+  return (JSON.parse(`${text}}`) as Status).firstSeenAt
 }
 
 const REV = '","rev":'
-const FIRST_SEEN = '},"firstSeenAt":"'
+/** V8 looks for the first character alone before it compares: one that is rare in statuses makes that several times as fast. */
+const FIRST_SEEN = 'firstSeenAt":"'
 const TIME_LENGTH = '2026-11-24T10:00:00.000Z'.length
-const TIME = /^[\d:.TZ-]+$/
 
 /** RFC 9110 section 8.8.3. */
 const ENTITY_TAG = /(?:W\/)?"([\x21\x23-\x7e\x80-\xff]*)"/g

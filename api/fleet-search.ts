@@ -168,7 +168,8 @@ class Lane {
       this.cut = true
       this.reached = from
     }
-    this.#after = items.at(-1) ?? this.#after
+    const last = items.at(-1)
+    if (last !== undefined) this.#after = { key: last.key, deviceId: last.deviceId }
     this.#items = merge(this.#items.slice(this.#next), items, order.descending)
     this.#next = 0
   }

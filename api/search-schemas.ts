@@ -94,7 +94,7 @@ export const SUMMARIZE_FLEET = {
   operationId: 'summarizeFleet',
   summary: 'Devices counted by the values of fields, with how metrics lie',
   description:
-    'The largest groups first, at most 1,000. A device whose value is a list counts in the group of each element. A device without a field is in the group whose `by` lacks it.',
+    'The largest groups first, at most 1,000. A device whose value is a list counts in the group of each of its first 16 elements; with several lists, in a group of each combination of theirs, 256 at most. A device without a field is in the group whose `by` lacks it.',
   querystring: Type.Object(
     {
       q: Q,
@@ -115,7 +115,10 @@ export const SUMMARIZE_FLEET = {
             metrics: Type.Optional(Type.Record(Type.String(), Type.Union([Distribution, Type.Null()]))),
           }),
         ),
-        notShown: Type.Integer({ minimum: 0, description: 'Devices of groups that found no place in the answer.' }),
+        notShown: Type.Integer({
+          minimum: 0,
+          description: 'Devices of groups that found no place in the answer; where values are lists, at most so many.',
+        }),
         complete: COMPLETE,
         reason: REASON,
         freshness: FRESHNESS,

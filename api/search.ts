@@ -5,7 +5,7 @@ import { type Order, parseOrder } from '../processor/contract/order.ts'
 import type { StatusReader } from '../processor/contract/query.ts'
 import { MAX_SUMMARY_FIELDS, type Place } from '../processor/contract/search.ts'
 import type { Query } from '../processor/contract/search-query.ts'
-import type { Distribution, Summary } from '../processor/contract/summary.ts'
+import { type Distribution, MAX_GROUPS, MAX_GROUPS_OF_DEVICE, type Summary } from '../processor/contract/summary.ts'
 import type { Api } from './app.ts'
 import { callerOf, READS_DEVICES } from './caller.ts'
 import { decodeCursor, encodeCursor } from './cursor.ts'
@@ -173,5 +173,6 @@ function cutShort({ searchMs }: Limits): string {
 }
 
 function devicesNotShown(devices: number): string | undefined {
-  return devices === 0 ? undefined : 'there are more groups than an answer shows'
+  if (devices === 0) return undefined
+  return `there are more groups than an answer shows: ${MAX_GROUPS}, and ${MAX_GROUPS_OF_DEVICE} of one device`
 }

@@ -106,7 +106,10 @@ export class Searcher {
     if ('summarize' in source) return source.summarize(question, reachedBy(store, question))
     const next = await this.#examine(source, (_, status) => {
       const values = fields.read(status)
-      if (matcher.test(values)) summary.add(values.slice(byAt, metricsAt), values.slice(metricsAt))
+      if (!matcher.test(values)) return true
+      const work = summary.add(values.slice(byAt, metricsAt), values.slice(metricsAt))
+      // Whether the turn is over is asked when the status itself is counted.
+      if (work > 0) this.#turns.spend(work)
       return true
     })
     return { summary: summary.toJSON(), next }
@@ -202,7 +205,10 @@ export class Searcher {
         for (const [deviceId, status] of entries) {
           last = deviceId
           if (!look(deviceId, status) || ++examined === source.most) return last
-          if (this.#turns.spend(status.byteLength)) await this.#turn()
+          if (!this.#turns.spend(status.byteLength)) continue
+          await this.#turn()
+          // What is read at once may be the work of many turns.
+          if (this.#now() >= until) return last
         }
         if (this.#now() >= until && last !== undefined) return last
       }

@@ -19,9 +19,9 @@ export class Matcher {
   readonly fields: readonly Field[]
   readonly test: Test
 
-  constructor(query: Query) {
+  constructor({ root }: Pick<Query, 'root'>) {
     const fields: Field[] = []
-    this.test = compile(query.root, fields)
+    this.test = compile(root, fields)
     this.fields = fields
   }
 }

@@ -24,7 +24,7 @@ export function parseQuery(text: string): Query {
   if (text.length > MAX_QUERY_LENGTH) {
     throw new QuerySyntaxError(`must have at most ${MAX_QUERY_LENGTH} characters`, MAX_QUERY_LENGTH)
   }
-  return { root: new Parser(text).query() }
+  return { root: new Parser(text).query(), text }
 }
 
 const SPACE = /\s/

@@ -30,8 +30,10 @@ export type Condition =
       readonly high: Bound | undefined
     }
 
+/** `text`: what it was read of. It crosses as that: the canonical form can be a hundred times as long, beyond the bounds. */
 export interface Query {
   readonly root: QueryNode
+  readonly text: string
 }
 
 /** `position`: of the first character that is wrong, from 0, in UTF-16 code units. */
@@ -54,8 +56,8 @@ export const MAX_QUERY_CLAUSES = 64
 export const MAX_WILDCARDS = 16
 export const MAX_PATTERN_LENGTH = 256
 
-/** The query in its one canonical form, which `parseQuery` reads back to the same. */
-export function printQuery({ root }: Query): string {
+/** The query in its one canonical form. `parseQuery` reads it back to the same, unless it is too long for that. */
+export function printQuery({ root }: Pick<Query, 'root'>): string {
   return root.kind === 'all' ? '' : print(root, 'or')
 }
 

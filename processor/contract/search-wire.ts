@@ -10,9 +10,9 @@ import {
   type SummarySlice,
 } from './search.ts'
 import { parseQuery } from './search-parser.ts'
-import { printQuery, QuerySyntaxError } from './search-query.ts'
+import { QuerySyntaxError } from './search-query.ts'
 
-/** How questions about many devices cross: as `query-wire.ts` has it; queries travel as their text. */
+/** How questions about many devices cross: as `query-wire.ts` has it; queries travel as the text they were read of. */
 export const SEARCH_PATH = '/query/v1/search'
 export const SUMMARY_PATH = '/query/v1/summary'
 
@@ -21,8 +21,10 @@ const MAX_SEARCHED = 1_001
 const MAX_FROM = 1_024
 const MAX_PREFIXES = 256
 
-export function encodeSearchQuestion({ query, order, ...rest }: SearchQuestion): string {
-  return JSON.stringify({ ...rest, query: printQuery(query), order: printOrder(order) })
+export function encodeSearchQuestion({ query, order, after, ...rest }: SearchQuestion): string {
+  // Whoever asks may have more at hand than the place: a whole status would not fit into a question.
+  const place = after && { key: after.key, deviceId: after.deviceId }
+  return JSON.stringify({ ...rest, after: place, query: query.text, order: printOrder(order) })
 }
 
 /** Throws WireFormatError. */
@@ -100,7 +102,7 @@ export function decodeSearchSlice(body: Buffer): SearchSlice {
 }
 
 export function encodeSummaryQuestion({ query, by, metrics, ...rest }: SummaryQuestion): string {
-  return JSON.stringify({ ...rest, query: printQuery(query), by: by.map(nameOf), metrics: metrics.map(nameOf) })
+  return JSON.stringify({ ...rest, query: query.text, by: by.map(nameOf), metrics: metrics.map(nameOf) })
 }
 
 function nameOf({ name }: Field): string {

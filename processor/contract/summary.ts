@@ -1,7 +1,11 @@
 import type { Json } from './json.ts'
 
 /** Groups of one summary; further ones are counted together as not shown. */
-const MAX_GROUPS = 1000
+export const MAX_GROUPS = 1000
+/** Groups of one device, whose lists make one of every combination of their elements; in further ones it is not shown. */
+export const MAX_GROUPS_OF_DEVICE = 256
+/** What each of the groups of such a device takes beside its key, in bytes of JSON handled: about 1.5 us. */
+const GROUP_WORK = 256
 /** Values of one metric in one group that are kept as they are; of more, their number in each bin is. */
 const MAX_EXACT = 512
 /** Values of all groups kept as they are: beyond, groups that come later have bins from the start. */
@@ -45,7 +49,7 @@ export interface SummaryJson {
   /** Devices; each once, whatever groups it is in. */
   readonly devices: number
   readonly groups: readonly GroupJson[]
-  /** Devices in groups that found no place. */
+  /** Devices in groups that found no place; where there are lists, at most so many. */
   readonly notShown: number
 }
 
@@ -65,16 +69,30 @@ export class Summary {
     return this.#devices
   }
 
-  /** Devices in groups over MAX_GROUPS. */
+  /** Devices in groups over the bounds. Parts do not tell which: one in several groups may be told of by several parts. */
   get notShown(): number {
-    return this.#notShown
+    return Math.min(this.#notShown, this.#devices)
   }
 
-  /** A device: its values of the fields grouped by, and of the metrics. One whose value is a list counts for each element. */
-  add(by: readonly (Json | undefined)[], metrics: readonly (Json | undefined)[]): void {
+  /**
+   * A device: its values of the fields grouped by, and of the metrics. One whose value is a list counts for each element.
+   * The work of its groups beyond the reading of the device, in bytes of JSON handled.
+   */
+  add(by: readonly (Json | undefined)[], metrics: readonly (Json | undefined)[]): number {
     this.#devices++
-    if (by.some(Array.isArray)) for (const each of expand(by)) this.#addTo(each, metrics)
-    else this.#addTo(by, metrics)
+    if (!by.some(Array.isArray)) {
+      if (!this.#addTo(keyOf(by), by, metrics)) this.#notShown++
+      return 0
+    }
+    const { groups, whole } = expand(by)
+    let shown = whole
+    let work = 0
+    for (const group of groups) {
+      if (!this.#addTo(group.key, group.by, metrics)) shown = false
+      work += GROUP_WORK + group.key.length
+    }
+    if (!shown) this.#notShown++
+    return work
   }
 
   addDevices(devices: number): void {
@@ -83,19 +101,21 @@ export class Summary {
 
   /** So many devices with these values, of which no metric is asked; `addDevices` counts them. */
   addMany(by: readonly (Json | undefined)[], devices: number): void {
-    const group = this.#group(by, devices)
-    if (group !== undefined) group.count += devices
+    const group = this.#group(keyOf(by), by)
+    if (group === undefined) this.#notShown += devices
+    else group.count += devices
   }
 
   merge(json: SummaryJson): void {
     this.#devices += json.devices
     this.#notShown += json.notShown
     for (const { values, missing, count, metrics } of json.groups) {
-      const group = this.#group(
-        values.map((value, i) => (missing.includes(i) ? undefined : value)),
-        count,
-      )
-      if (group === undefined) continue
+      const by = values.map((value, i) => (missing.includes(i) ? undefined : value))
+      const group = this.#group(keyOf(by), by)
+      if (group === undefined) {
+        this.#notShown += count
+        continue
+      }
       group.count += count
       for (const [i, metric] of metrics.entries())
         this.#exact += (group.metrics[i] as Metric).merge(metric, this.#exact)
@@ -105,7 +125,7 @@ export class Summary {
   toJSON(): SummaryJson {
     return {
       devices: this.#devices,
-      notShown: this.#notShown,
+      notShown: this.notShown,
       groups: Array.from(this.#groups.values(), ({ by, count, metrics }) => ({
         values: by.map((value) => value ?? null),
         missing: by.flatMap((value, i) => (value === undefined ? [i] : [])),
@@ -125,24 +145,22 @@ export class Summary {
     }))
   }
 
-  #addTo(by: readonly (Json | undefined)[], metrics: readonly (Json | undefined)[]): void {
-    const group = this.#group(by, 1)
-    if (group === undefined) return
+  /** False: the group finds no place. */
+  #addTo(key: string, by: readonly (Json | undefined)[], metrics: readonly (Json | undefined)[]): boolean {
+    const group = this.#group(key, by)
+    if (group === undefined) return false
     group.count++
     for (let i = 0; i < metrics.length; i++) {
       const value = metrics[i]
       if (typeof value === 'number') this.#exact += (group.metrics[i] as Metric).add(value, this.#exact)
     }
+    return true
   }
 
-  #group(by: readonly (Json | undefined)[], devices: number): Group | undefined {
-    const key = keyOf(by)
+  #group(key: string, by: readonly (Json | undefined)[]): Group | undefined {
     const known = this.#groups.get(key)
     if (known !== undefined) return known
-    if (this.#groups.size >= MAX_GROUPS) {
-      this.#notShown += devices
-      return undefined
-    }
+    if (this.#groups.size >= MAX_GROUPS) return undefined
     const metrics = Array.from({ length: this.#metrics }, () => new Metric())
     const group: Group = { by, count: 0, metrics }
     this.#groups.set(key, group)
@@ -153,7 +171,12 @@ export class Summary {
 function keyOf(by: readonly (Json | undefined)[]): string {
   if (by.length === 0) return ''
   if (by.length === 1 && typeof by[0] === 'string') return `"${by[0]}`
-  return JSON.stringify(by.map((value) => (value === undefined ? [] : [value])))
+  return JSON.stringify(by.map(partOf))
+}
+
+/** In the key of a group: a field that the device lacks is not one that is null. */
+function partOf(value: Json | undefined): Json {
+  return value === undefined ? [] : [value]
 }
 
 interface Group {
@@ -162,13 +185,30 @@ interface Group {
   readonly metrics: readonly Metric[]
 }
 
-function expand(by: readonly (Json | undefined)[]): (Json | undefined)[][] {
-  let all: (Json | undefined)[][] = [[]]
-  for (const value of by) {
-    const elements = Array.isArray(value) ? distinct(value) : [value]
-    all = all.flatMap((begun) => elements.map((element) => [...begun, element]))
+interface Combination {
+  readonly key: string
+  readonly by: readonly (Json | undefined)[]
+}
+
+/** One element of each list in every way: the first MAX_GROUPS_OF_DEVICE of them. `whole`: there are no others. */
+function expand(by: readonly (Json | undefined)[]): { groups: readonly Combination[]; whole: boolean } {
+  const lists = by.map((value) => (Array.isArray(value) ? distinct(value) : [value]))
+  const [only] = lists
+  if (lists.length === 1) return { groups: (only ?? []).map((of) => ({ key: keyOf([of]), by: [of] })), whole: true }
+  let groups: Combination[] = [{ key: '', by: [] }]
+  for (const elements of lists) {
+    // Each is made into text once, however many groups it is in.
+    const parts = elements.map((element) => JSON.stringify(partOf(element)))
+    const longer: Combination[] = []
+    for (const begun of groups) {
+      const prefix = begun.by.length === 0 ? '' : `${begun.key},`
+      for (let i = 0; i < parts.length && longer.length < MAX_GROUPS_OF_DEVICE; i++)
+        longer.push({ key: prefix + parts[i], by: [...begun.by, elements[i]] })
+    }
+    groups = longer
   }
-  return all
+  const all = lists.reduce((product, { length }) => product * length, 1)
+  return { groups: groups.map((group) => ({ ...group, key: `[${group.key}]` })), whole: all === groups.length }
 }
 
 /** An empty list is a group of its own. */

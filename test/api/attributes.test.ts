@@ -6,7 +6,7 @@ import type { JsonObject } from '../../processor/contract/json.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { DeviceWriter } from '../../processor/contract/query.ts'
 import type { Outcome } from '../../processor/contract/write.ts'
-import { ask } from './conformance.ts'
+import { ask, documentOf } from './conformance.ts'
 import { Live } from './live.ts'
 import { stage } from './stage.ts'
 
@@ -38,6 +38,26 @@ const remove = (id: string, headers: Headers = {}, api = live.api) =>
 const attributes = (id: string, query = '') => ask(live.api, `/v1/devices/${id}/attributes${query}`)
 const POSITION = /^\d-\d+$/
 const WAIT = { prefer: 'wait=10' }
+
+describe('attributes', () => {
+  it('are answered 304 without a body while the device is at the version that is known', async () => {
+    const id = await device()
+    await send('PUT', id, { site: 'k1' }, WAIT)
+    const url = `/v1/devices/${id}/attributes`
+    const { etag } = (await attributes(id)).headers as { etag: string }
+    const known = await ask(live.api, { url, headers: { 'if-none-match': `"x", ${etag}` } })
+    expect([known.status, known.headers.etag, known.text]).toEqual([304, etag, ''])
+    expect(known.headers['tidemark-freshness']).toMatch(/^partition=/)
+    expect(known.headers).not.toHaveProperty('content-type')
+    const { paths } = await documentOf(live.api)
+    const { responses, parameters } = paths['/v1/devices/{deviceId}/attributes']?.get ?? {}
+    expect(responses).toHaveProperty('304')
+    expect(parameters).toContainEqual(expect.objectContaining({ name: 'if-none-match', in: 'header' }))
+    await send('PUT', id, { site: 'k2' }, WAIT)
+    const changed = await ask(live.api, { url, headers: { 'if-none-match': etag } })
+    expect([changed.status, changed.body]).toEqual([200, { site: 'k2' }])
+  })
+})
 
 describe('a write', () => {
   it('is taken by the log, and read from where it is', async () => {
@@ -107,6 +127,12 @@ describe('a write', () => {
     const put = await send('PUT', id, odd, { 'if-match': `"none", ${anew}` })
     expect(put.body.attributes).toEqual(odd)
     expect(put.headers.etag).toBe(anew.replace('"1-', '"2-'))
+    for (const rev of [3, 4]) {
+      const then = { owner: { name: rev }, firstSeenAt: '2020-01-01T00:00:00.000Z' }
+      const { etag } = (await attributes(id)).headers as { etag: string }
+      const again = await send('PUT', id, then, { 'if-match': etag })
+      expect([again.status, again.headers.etag]).toEqual([200, anew.replace('"1-', `"${rev}-`)])
+    }
   })
 
   it('of a device that was never heard of is refused, and so is one after its deletion', async () => {

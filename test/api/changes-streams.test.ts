@@ -293,6 +293,22 @@ describe('when something fails', () => {
     expect(told().slice(-2)).toEqual(['end shutdown', 'enter a 1'])
   })
 
+  it('refuses a stream that would have opened when its process stops', async () => {
+    const feed = log.feed()
+    const { promise: answers, resolve: answer } = Promise.withResolvers<void>()
+    const bounds: typeof feed.bounds = async (of) => answers.then(() => feed.bounds(of))
+    const process = streams({ feed: { ...feed, bounds } })
+    const opening = expect(follow(process, client)).rejects.toMatchObject({
+      kind: 'overloaded',
+      message: 'this process is shutting down',
+    })
+    const closed = process.close()
+    answer()
+    await opening
+    await closed
+    expect(told()).toEqual([])
+  })
+
   it('ends a stream when its token expires', async () => {
     const caller = { ...ANYONE, expiresAt: clock.now() + 10_000 }
     const sink = await follow(streams(), client, { caller })

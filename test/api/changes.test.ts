@@ -1,6 +1,7 @@
 import { EventSource } from 'eventsource'
 import { Registry } from 'prom-client'
 import { afterEach, describe, expect, it, vi } from 'vitest'
+import { ChangeStreams } from '../../api/changes-streams.ts'
 import { systemClock } from '../../api/clock.ts'
 import { ApiServer } from '../../api/server.ts'
 import { Changelog } from './changelog.ts'
@@ -13,11 +14,11 @@ afterEach(async () => {
   for (const close of closing.splice(0).toReversed()) await close()
 })
 
-async function serve(log: Changelog, { port = 0, limits = {} } = {}): Promise<ApiServer> {
+async function serve(log: Changelog, { port = 0, limits = {}, feed = log.feed() } = {}): Promise<ApiServer> {
   const server = await ApiServer.open({
     reader: Object.assign(routed(new Fleet(log.partitions, ['a'])), log.reader),
     writer: noWriter,
-    changes: { feed: log.feed(), clock: systemClock, random: () => 0, limits: { retryMs: 10, ...limits } },
+    changes: { feed, clock: systemClock, random: () => 0, limits: { retryMs: 10, ...limits } },
     checks: async () => [],
     registry: new Registry(),
     logger: silent,
@@ -95,6 +96,24 @@ describe('GET /v1/changes', () => {
     const admitted = await fetch(`${url}/v1/changes`)
     await admitted.body?.cancel()
     expect(admitted.status).toBe(200)
+  })
+
+  it('is refused with 503 when the process stops while it opens', async () => {
+    const log = new Changelog(1)
+    const feed = log.feed()
+    const { promise: answers, resolve: answer } = Promise.withResolvers<void>()
+    const bounds = vi.fn<typeof feed.bounds>((of) => answers.then(() => feed.bounds(of)))
+    const server = await serve(log, { feed: { ...feed, bounds } })
+    const opening = fetch(`${server.url}/v1/changes`)
+    await vi.waitFor(() => expect(bounds).toHaveBeenCalled())
+    using close = vi.spyOn(ChangeStreams.prototype, 'close')
+    const stopped = server[Symbol.asyncDispose]()
+    await vi.waitFor(() => expect(close).toHaveBeenCalled())
+    answer()
+    const refused = await opening
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1'])
+    expect(await refused.json()).toMatchObject({ detail: 'this process is shutting down' })
+    await stopped
   })
 
   it('cuts a client that opens a stream and does not read it, while others are told all', async () => {

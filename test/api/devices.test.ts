@@ -313,12 +313,17 @@ describe('the entity tag', () => {
       sequence: { seen: [[1, 2]], session: 1, at: AT },
       attributes,
     })
-    const decoy = [{ rev: 7, x: {}, firstSeenAt: 'then' }, '","rev":7,', '},"firstSeenAt":"then"']
+    const then = { x: {}, firstSeenAt: '2020-01-01T00:00:00.000Z' }
+    const decoy = [{ rev: 7, x: {}, firstSeenAt: 'then' }, then, '","rev":7,', '},"firstSeenAt":"then"']
+    const whole = { connectivity: { session: 1 }, ...then, lastSeenAt: AT, counters: { messages: 1 } }
     const texts = [
       statusText(
         status({ rev: { value: decoy, at: AT }, '","rev":7': { value: 1, at: AT } }, { rev: 7, firstSeenAt: 'then' }),
       ),
       statusText(status({}, {})),
+      statusText(status({}, { owner: { name: 'x' }, firstSeenAt: '2020-01-01T00:00:00.000Z' })),
+      statusText(status({ a: { value: [then], at: AT } }, { a: then, ...whole })),
+      statusText(status({ a: { value: [whole], at: AT } }, {})),
     ]
     for (const text of texts) expect(etagOf(text.slice(0, -1))).toBe(`W/"42-${AT}"`)
   })

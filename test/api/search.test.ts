@@ -1,8 +1,9 @@
 import * as fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { searchFleet, summarizeFleet } from '../../api/fleet-search.ts'
-import { valueOf } from '../../processor/contract/field.ts'
+import { type Field, parseField, valueOf } from '../../processor/contract/field.ts'
 import { compareInOrder, type Order, parseOrder, sortKey } from '../../processor/contract/order.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { printQuery, type Query } from '../../processor/contract/search-query.ts'
 import type { Status } from '../../processor/contract/status.ts'
@@ -103,7 +104,7 @@ describe('GET /v1/devices?q=', () => {
           else here.fleet.putStatus({ ...other, lastSeenAt: new Date(Date.parse(AT) + step).toISOString() })
         })
         const order = parseOrder(by) as Order
-        const expected = naive(steady, { root: { kind: 'all' } }, order).map(({ deviceId }) => deviceId)
+        const expected = naive(steady, parseQuery(''), order).map(({ deviceId }) => deviceId)
         expect(seen.filter((id) => ids.has(id))).toEqual(expected)
       }),
       { numRuns: 30 },
@@ -290,6 +291,47 @@ describe('GET /v1/fleet/summary', () => {
     for (let i = 0; i < 1010; i++) on.fleet.putStatus(device(`d${i}`, i))
     const { body } = await ask(on.api, '/v1/fleet/summary?by=deviceId')
     expect(body).toMatchObject({ devices: 1010, notShown: 10, complete: false, reason: expect.any(String) })
+  })
+
+  const list = (of: string) => Array.from({ length: 16 }, (_, i) => `${of}${i}`)
+  const LISTS = { a: list('a'), b: list('b'), c: list('c'), d: list('d') }
+
+  it('says so when a device is in more groups than are shown of one', async () => {
+    for (let i = 0; i < 3; i++) on.fleet.putStatus(device(`d${i}`, i, LISTS))
+    const two = await ask(on.api, '/v1/fleet/summary?by=attributes.a,attributes.b')
+    expect(two.body).toMatchObject({ devices: 3, notShown: 0, complete: true })
+    expect((two.body as Body & { groups: unknown[] }).groups).toHaveLength(256)
+    const four = await ask(on.api, '/v1/fleet/summary?by=attributes.a,attributes.b,attributes.c,attributes.d')
+    expect(four.body).toMatchObject({
+      devices: 3,
+      notShown: 3,
+      complete: false,
+      reason: expect.stringContaining('256'),
+    })
+    expect((four.body as Body & { groups: unknown[] }).groups).toHaveLength(256)
+  })
+
+  it('lets others have their turn, and ends a slice in time, however many groups its devices are in', async () => {
+    const ids = Array.from({ length: 400 }, (_, i) => `d${i}`).filter((id) => partitionOf(id, 4) === 0)
+    const devices = ids.slice(0, 60)
+    for (const id of devices) on.fleet.putStatus(device(id, 5, LISTS))
+    const member = on.fleet.member('a')
+    let now = 0
+    member.searchClock = () => (now += 60)
+    let turns = 0
+    const count = () => {
+      turns++
+      immediate = setImmediate(count)
+    }
+    let immediate = setImmediate(count)
+    const by = Object.keys(LISTS).map((name) => parseField(`attributes.${name}`) as Field)
+    const question = { partition: 0, query: parseQuery(''), within: undefined, by, metrics: [] }
+    const { summary, next } = await member.summarize({ ...question, from: undefined })
+    const rest = await member.summarize({ ...question, from: next })
+    clearImmediate(immediate)
+    expect(summary.devices).toBeLessThan(devices.length)
+    expect([summary.devices + rest.summary.devices, rest.next]).toEqual([devices.length, undefined])
+    expect(turns).toBeGreaterThan(5)
   })
 })
 

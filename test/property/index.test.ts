@@ -28,7 +28,7 @@ interface Asked {
   readonly within: string[] | undefined
   readonly by: number[]
 }
-const all = fc.constant<Query>({ root: { kind: 'all' } })
+const all = fc.constant<Query>({ root: { kind: 'all' }, text: '' })
 const INDEXED = ['connectivity.state', 'lastSeenAt', 'attributes.site', 'attributes.tags']
 const indexedField = fc.constantFrom(...INDEXED).map((name) => parseField(name) as Field)
 const state = fc.constant(parseField('connectivity.state') as Field)

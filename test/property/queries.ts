@@ -1,6 +1,12 @@
 import * as fc from 'fast-check'
 import { type Field, parseField } from '../../processor/contract/field.ts'
-import { escapeInner, type Operand, type Query, type QueryNode } from '../../processor/contract/search-query.ts'
+import {
+  escapeInner,
+  type Operand,
+  printQuery,
+  type Query,
+  type QueryNode,
+} from '../../processor/contract/search-query.ts'
 import type { Status } from '../../processor/contract/status.ts'
 
 /** Few names and values, so that queries and statuses meet. */
@@ -72,7 +78,7 @@ export function queryOf(some: fc.Arbitrary<Field>): fc.Arbitrary<Query> {
         ),
     ),
   })).node
-  return node.map((root) => ({ root }))
+  return node.map((root) => ({ root, text: printQuery({ root }) }))
 }
 
 export const query: fc.Arbitrary<Query> = queryOf(field)

@@ -8,7 +8,7 @@ import type { Freshness } from '../../processor/contract/query.ts'
 import type { Place, SearchQuestion } from '../../processor/contract/search.ts'
 import { matches } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
-import type { Query, QueryNode } from '../../processor/contract/search-query.ts'
+import { printQuery, type Query, type QueryNode } from '../../processor/contract/search-query.ts'
 import type { Status } from '../../processor/contract/status.ts'
 import { Searcher } from '../../processor/search.ts'
 import { Exclusive } from '../../processor/store/exclusive.ts'
@@ -56,7 +56,7 @@ const query: fc.Arbitrary<Query> = fc
     fc.tuple(range, range).map((nodes) => ({ kind: 'and', nodes })),
     text.map((of) => ({ kind: 'equals', field, value: { text: of, quoted: false } })),
   )
-  .map((root) => ({ root }))
+  .map((root) => ({ root, text: printQuery({ root }) }))
 
 interface Change {
   readonly deviceId: string

@@ -26,6 +26,12 @@ function keyOf(values: readonly (Json | undefined)[]): string {
   return values.map((value) => (value === undefined ? 'none' : JSON.stringify(value))).join()
 }
 
+/** Of which one device is counted in groups. */
+function elementsOf(value: Json | undefined): (Json | undefined)[] {
+  if (!Array.isArray(value)) return [value]
+  return value.length === 0 ? [value] : [...new Set(value.slice(0, 16))]
+}
+
 describe('a summary put together of parts', () => {
   it('counts what a plain count does', () => {
     fc.assert(
@@ -59,6 +65,42 @@ describe('a summary put together of parts', () => {
         }
       }),
     )
+  })
+
+  it('has of each device the first 256 groups, and tells of the devices that are in others, each at most once', () => {
+    const some = ['a', 'b', 1, null, true, 'c', 'd', 'e', 2]
+    const elements = fc.oneof(fc.array(fc.constantFrom<Json>(...some), { maxLength: 18 }), fc.constant(some))
+    const values = fc.oneof({ weight: 4, arbitrary: elements }, fc.constantFrom<Json | undefined>('a', undefined))
+    // Of so few devices, all groups find a place.
+    const parts = fc.array(fc.array(fc.tuple(values, values, values), { maxLength: 1 }), { maxLength: 3 })
+    fc.assert(
+      fc.property(parts, (fleet) => {
+        const expected = new Map<string, number>()
+        let over = 0
+        for (const [first, second, third] of fleet.flat()) {
+          const all = elementsOf(first).flatMap((a) =>
+            elementsOf(second).flatMap((b) => elementsOf(third).map((c) => keyOf([a, b, c]))),
+          )
+          for (const key of all.slice(0, 256)) expected.set(key, (expected.get(key) ?? 0) + 1)
+          if (all.length > 256) over++
+        }
+        const summary = together(fleet.map((part) => part.map((each) => ({ by: each, metric: 1 }))))
+        expect(new Map(summary.groups().map((group) => [keyOf(group.by), group.count]))).toEqual(expected)
+        expect(summary.notShown).toBe(over)
+      }),
+    )
+  })
+
+  it('tells of no more devices than there are, however many of their groups find no place', () => {
+    const list = (of: string) => Array.from({ length: 16 }, (_, i) => `${of}-${i}`)
+    const parts = Array.from({ length: 3 }, (_, part) =>
+      Array.from({ length: 5 }, (_none, i) => ({ by: [list(`${part}-${i}`), list('x')], metric: 1 })),
+    )
+    const summary = together(parts)
+    expect(summary.groups()).toHaveLength(1000)
+    expect([summary.devices, summary.notShown]).toEqual([15, 15])
+    const [first] = parts
+    expect(together([first ?? []]).notShown).toBe(2)
   })
 
   it('tells percentiles of many values within 1 %', () => {
