@@ -59,4 +59,31 @@ describe('retention', () => {
     await log.append('dead-letters', sized(200, 1, now))
     expect((await dump(log, 'dead-letters')).map((r) => text(r).trim()).at(-1)).toBe('200')
   })
+
+  test('leaves the end of a partition whose last segment is full, and old, where it is when the log is opened again', async () => {
+    const path = await folder()
+    const options = { segmentBytes: 1000, retention: { telemetryMs: 500, deadLettersMs: 500 }, now: () => 1e9 }
+    const log = await openLog(path, options)
+    for (const topic of ['telemetry', 'dead-letters'] as const) {
+      for (let from = 0; from < 30; from += 10) await log.append(topic, sized(from, 10, 0))
+    }
+    const member = new TestMember('m').join(log)
+    await vi.waitFor(() => expect(member.claims.size).toBe(1))
+    await (member.claims.get(0) as Claim).commit({ changelog: [], deadLetters: [], next: 30 })
+    await log.tidy()
+    await member.leave()
+    await log[Symbol.asyncDispose]()
+
+    const again = await openLog(path, options)
+    for (const topic of ['telemetry', 'dead-letters'] as const) {
+      expect(await again.bounds({ topic, index: 0 })).toEqual({ start: 20, end: 30 })
+      await again.append(topic, sized(30, 10, 1e9))
+      const records = await read(again, topic, 0, 30, 40)
+      expect(records.map((r) => text(r).trim())).toEqual(Array.from({ length: 10 }, (_, i) => `${30 + i}`))
+    }
+    // What has a successor goes.
+    await again.append('dead-letters', sized(40, 10, 1e9))
+    await again.tidy()
+    expect(await again.bounds({ topic: 'dead-letters', index: 0 })).toEqual({ start: 30, end: 50 })
+  })
 })
