@@ -142,6 +142,27 @@ describe('compaction', () => {
     expect((await read(log, 'status', 0, 0, rounds * 50)).length).toBe(100)
   })
 
+  test('leaves gaps after large batches that a follower gets over', async () => {
+    const path = await folder()
+    const log = await openLog(path, { compaction: CLEAN_ALL })
+    const { claim } = await claimOf(log)
+    const large = (key: string, bytes: number): NewRecord => ({ key, value: Buffer.alloc(bytes), timestamp: 0 })
+    const commit = (changelog: NewRecord[]) => claim.commit({ changelog, deadLetters: [], next: 0 })
+    // So many that a follower has learnt how large batches are before it comes to the gap.
+    for (let i = 0; i < 12; i++) await commit([large(`key-${i}`, 400_000)])
+    for (let i = 0; i < 3; i++) await commit([large('key', 400_000)])
+    // Alone larger than what is decoded in one go.
+    await commit([large('largest', 1_000_000)])
+    for (let i = 0; i < 2; i++) await commit([large('key', 400_000)])
+    await log.tidy()
+    const offsets = (await dump(log, 'status')).map((r) => r.offset)
+    expect(offsets).toEqual([...Array.from({ length: 12 }, (_, i) => i), 15, 16, 17])
+    for (let from = 0; from < 18; from++) {
+      const left = await read(log, 'status', 0, from, 18)
+      expect(left.map((r) => r.offset)).toEqual(offsets.filter((offset) => offset >= from))
+    }
+  })
+
   test('starts by itself when enough is dirty', async () => {
     const options = { segmentBytes: 10_000, compaction: { minDirtyBytes: 50_000 } }
     const log = await openLog(await folder(), options)
