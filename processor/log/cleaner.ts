@@ -123,7 +123,9 @@ export class Cleaner {
   }
 
   async #lastBatch(): Promise<Offset | undefined> {
-    const range = storageRange('batch', this.#partition.topic, this.#partition.index)
+    const { topic, index, end } = this.#partition
+    // What the database has past the end is a write that has not been answered yet, or that nobody knows the outcome of.
+    const range = { ...storageRange('batch', topic, index), lt: storageKey('batch', topic, index, end) }
     const [last] = await this.#storage.use((db) => db.keys({ ...range, reverse: true, limit: 1 }).all())
     return last === undefined ? undefined : offsetOfKey(last)
   }

@@ -109,7 +109,8 @@ export class EmbeddedFollower {
       const size = Math.min(MAX_ENTRIES, Math.max(1, Math.round(CHUNK_BYTES / this.#bytesPerEntry)))
       // What the database has past the end is a write that has not been answered yet.
       const lt = storageKey('batch', topic, index, end)
-      return await db.iterator({ gte: floor ?? key, lt, limit: size, snapshot }).all()
+      // Where compaction has left a gap, the floor ends before `from`, and what is asked for comes after it.
+      return await db.iterator({ gte: floor ?? key, lt, limit: size + 1, snapshot }).all()
     } finally {
       await snapshot.close()
     }
@@ -123,11 +124,12 @@ export class EmbeddedFollower {
     while (used < this.#entries.length && bytes < CHUNK_BYTES) {
       const [key, value] = this.#entries[used++] as [Buffer, Buffer]
       const reader = new BatchReader(value, offsetOfKey(key))
+      if (reader.end <= from) continue
       while (reader.next()) if (reader.offset >= from) records.push(reader.record())
       bytes += value.length
-      if (reader.end > end) end = reader.end
+      end = reader.end
     }
-    if (end === from && used === this.#entries.length) this.#lost(from)
+    if (end === from) this.#lost(from)
     this.#bytesPerEntry = bytes / used
     this.#entries.splice(0, used)
     this.#decoded = records

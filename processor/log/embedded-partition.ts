@@ -74,15 +74,15 @@ export class EmbeddedPartition {
 
   /**
    * Takes what the database holds as what there is; also after a write whose outcome is not known. What lies before
-   * `cleanedTo` is compacted, and no segment counts it.
+   * `cleanedTo` is compacted, and no segment counts it. Without any batch the partition begins, and ends, at `processed`.
    */
-  async load(db: Database, cleanedTo: Offset): Promise<void> {
+  async load(db: Database, cleanedTo: Offset, processed: Offset): Promise<void> {
     const { topic, index } = this
     const range = storageRange('batch', topic, index)
     const [first] = await db.keys({ ...range, limit: 1 }).all()
     const [last] = await db.iterator({ ...range, reverse: true, limit: 1 }).all()
-    const end = last === undefined ? 0 : new BatchReader(last[1], offsetOfKey(last[0])).end
-    if (topic !== 'status') this.start = first === undefined ? 0 : offsetOfKey(first)
+    const end = last === undefined ? processed : new BatchReader(last[1], offsetOfKey(last[0])).end
+    if (topic !== 'status') this.start = first === undefined ? end : offsetOfKey(first)
     this.segments = []
     for await (const [key, value] of db.iterator(storageRange('segment', topic, index))) {
       const [segmentEnd = 0, bytes = 0, newest = 0] = decodeNumbers(value)

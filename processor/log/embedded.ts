@@ -8,6 +8,7 @@ import { EmbeddedGroup } from './embedded-group.ts'
 import { EmbeddedMetrics } from './embedded-metrics.ts'
 import { Pace } from './embedded-pace.ts'
 import { EmbeddedPartition } from './embedded-partition.ts'
+import { renumber } from './embedded-renumbering.ts'
 import { type Database, decodeNumbers, EmbeddedStorage, storageKey } from './embedded-storage.ts'
 import { EmbeddedUpkeep } from './embedded-upkeep.ts'
 import { EmbeddedWriter, type Position as Standing } from './embedded-writer.ts'
@@ -73,6 +74,7 @@ export class EmbeddedLog implements Log {
   /** Commits made at the same time are one write; what else belongs to them took a third of the process's time at 10 ms. */
   readonly maxGatherMs = 25
   readonly #storage: EmbeddedStorage
+  readonly #logger: Logger
   readonly #partitions: Readonly<Record<Topic, readonly EmbeddedPartition[]>>
   readonly #positions: Standing[] = []
   readonly #cleaners: readonly Cleaner[]
@@ -112,6 +114,7 @@ export class EmbeddedLog implements Log {
     this.identity = identity
     this.deleteRetentionMs = compaction.deleteRetentionMs ?? DELETE_RETENTION_MS
     this.#storage = storage
+    this.#logger = logger
     this.#partitions = { telemetry: all('telemetry'), status: all('status'), 'dead-letters': all('dead-letters') }
     this.#writer = new EmbeddedWriter(storage, {
       partitions: this.#partitions,
@@ -226,14 +229,17 @@ export class EmbeddedLog implements Log {
   async #reload(): Promise<void> {
     await this.#storage.use(async (db) => {
       for (const cleaner of this.#cleaners) await cleaner.load(db)
-      for (const partition of Object.values(this.#partitions).flat()) {
-        const cleaner = partition.topic === 'status' ? this.#cleaners[partition.index] : undefined
-        await partition.load(db, cleaner?.cleanedTo ?? 0)
-      }
       for (let index = 0; index < this.identity.partitions; index++) {
         const stored = await db.get(storageKey('position', 'telemetry', index))
         const [epoch = 0, input = 0, changelogEnd = 0] = stored === undefined ? [] : decodeNumbers(stored)
         this.#positions[index] = { epoch, input, changelogEnd }
+        await renumber(db, index, input, this.#logger)
+      }
+      for (const partition of Object.values(this.#partitions).flat()) {
+        const { topic, index } = partition
+        const cleanedTo = topic === 'status' ? (this.#cleaners[index] as Cleaner).cleanedTo : 0
+        const processed = topic === 'telemetry' ? (this.#positions[index] as Standing).input : 0
+        await partition.load(db, cleanedTo, processed)
       }
     })
   }

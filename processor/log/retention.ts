@@ -10,7 +10,7 @@ export interface RetentionLimits {
   readonly bytes: number
 }
 
-/** Removes the oldest segments of a partition by age and size. The segment that is being written stays. */
+/** Removes the oldest segments of a partition by age and size. The segment that is being written stays, and the last batch. */
 export class Retention {
   readonly #storage: EmbeddedStorage
   readonly #partition: EmbeddedPartition
@@ -37,6 +37,8 @@ export class Retention {
     const operations: Operation[] = []
     const due: boolean[] = []
     for (const segment of partition.segments.slice(0, -1)) {
+      // The end of the partition is read from its last batch when the log is opened.
+      if (segment.end >= partition.end) break
       if (segment.newest >= now - this.#limits.ms && left <= this.#limits.bytes) break
       due.push(segment.end <= processed)
       if (segment.end > processed) break

@@ -1,3 +1,4 @@
+import { RocksLevel } from 'rocksdb-level'
 import { describe, expect, test, vi } from 'vitest'
 import type { EmbeddedLog } from '../../processor/log/embedded.ts'
 import type { Claim, LogRecord, NewRecord } from '../../processor/log/log.ts'
@@ -140,6 +141,55 @@ describe('compaction', () => {
     }
     expect(new Set(seen.values())).toEqual(new Set([rounds - 1]))
     expect((await read(log, 'status', 0, 0, rounds * 50)).length).toBe(100)
+  })
+
+  test('leaves gaps after large batches that a follower gets over', async () => {
+    const path = await folder()
+    const log = await openLog(path, { compaction: CLEAN_ALL })
+    const { claim } = await claimOf(log)
+    const large = (key: string, bytes: number): NewRecord => ({ key, value: Buffer.alloc(bytes), timestamp: 0 })
+    const commit = (changelog: NewRecord[]) => claim.commit({ changelog, deadLetters: [], next: 0 })
+    // So many that a follower has learnt how large batches are before it comes to the gap.
+    for (let i = 0; i < 12; i++) await commit([large(`key-${i}`, 400_000)])
+    for (let i = 0; i < 3; i++) await commit([large('key', 400_000)])
+    // Alone larger than what is decoded in one go.
+    await commit([large('largest', 1_000_000)])
+    for (let i = 0; i < 2; i++) await commit([large('key', 400_000)])
+    await log.tidy()
+    const offsets = (await dump(log, 'status')).map((r) => r.offset)
+    expect(offsets).toEqual([...Array.from({ length: 12 }, (_, i) => i), 15, 16, 17])
+    for (let from = 0; from < 18; from++) {
+      const left = await read(log, 'status', 0, from, 18)
+      expect(left.map((r) => r.offset)).toEqual(offsets.filter((offset) => offset >= from))
+    }
+  })
+
+  test('does not touch what a write has left whose outcome is not known', async () => {
+    let failing = false
+    class Failing extends RocksLevel<Buffer, Buffer> {
+      override async _batch(...of: Parameters<RocksLevel['_batch']>): Promise<void> {
+        await super._batch(...of)
+        if (failing) throw Object.assign(new Error('it is on the disk all the same'), { code: 'LEVEL_NO_SPACE' })
+      }
+    }
+    const database = (path: string) => new Failing(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
+    const path = await folder()
+    // So much never is free: the log does not recover while compaction works.
+    const log = await openLog(path, { compaction: CLEAN_ALL, database, minFreeBytes: Number.MAX_SAFE_INTEGER })
+    const { claim, member } = await claimOf(log)
+    for (const key of ['a', 'b']) await claim.commit({ changelog: [record(key, '1')], deadLetters: [], next: 0 })
+    failing = true
+    // More than one batch takes, so that one of those that are not known is not the last.
+    const changelog = [record('c', '1'), { key: 'd', value: Buffer.alloc(600_000), timestamp: 0 }]
+    await expect(claim.commit({ changelog, deadLetters: [], next: 0 })).rejects.toMatchObject({ code: 'LOG_NO_SPACE' })
+    failing = false
+    await log.tidy()
+    expect(await log.bounds({ topic: 'status', index: 0 })).toEqual({ start: 0, end: 2 })
+    expect((await dump(log, 'status')).map((r) => r.key)).toEqual(['a', 'b'])
+    await member.leave()
+    await log[Symbol.asyncDispose]()
+    const again = await openLog(path, {})
+    expect((await dump(again, 'status')).map((r) => r.key)).toEqual(['a', 'b', 'c', 'd'])
   })
 
   test('starts by itself when enough is dirty', async () => {
