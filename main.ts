@@ -116,10 +116,11 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   flushCompileCache()
   stop.removeEventListener('abort', quit)
   const stopping = async () => (stop.aborted || broken.signal.aborted ? ['the process is shutting down'] : [])
-  const checks: Process['checks'] = [
-    stopping,
-    async () => (log.fault === undefined ? [] : [`the log takes no writes: ${log.fault.message}`]),
-  ]
+  const checks: Process['checks'] = [stopping]
+  // An api process answers reads meanwhile, and refuses the writes by itself.
+  if (role !== 'api') {
+    checks.push(async () => (log.fault === undefined ? [] : [`the log takes no writes: ${log.fault.message}`]))
+  }
   const problems = async () => (await Promise.all(checks.map((check) => check()))).flat()
   const here: Process = { role, flags, configuration, log, logger, registry, running, checks, problems, fail }
   const processors = beginnings === undefined ? undefined : await openProcessors(here, beginnings)

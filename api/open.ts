@@ -53,9 +53,9 @@ export async function openApi(options: ApiOptions): Promise<string> {
     attempts: alone ? 1 : READ_ATTEMPTS,
     searchQueuedMs: alone ? 0 : MAX_QUEUED_MS,
     logger,
-    now: Date.now,
+    now: () => performance.now(),
   })
-  checks.push(() => unanswerable(reader, alone))
+  checks.push(() => (alone ? unserved(reader) : unanswerable(reader)))
   if (tokens !== undefined) checks.push(async () => tokens.problems)
   const api = await ApiServer.open({
     reader,
@@ -77,15 +77,17 @@ export async function openApi(options: ApiOptions): Promise<string> {
   return api.url
 }
 
-/**
- * Of a process that is alone, every partition must have its owner. In a cluster a partition that moves is no reason to
- * take every API process out of service: one that finds nobody to ask is of no use.
- */
-async function unanswerable(reader: RoutedReader, alone: boolean): Promise<string[]> {
-  const partitions = await reader.partitions()
-  const missing = partitions.filter(({ owner }) => owner?.state !== 'running')
-  const dark = missing.filter(({ standbys }) => standbys.every(({ state }) => state !== 'running'))
-  if (!alone) return dark.length < partitions.length ? [] : ['no processor answers for any partition']
+/** Of a process that is alone every partition must have its owner. */
+async function unserved(reader: RoutedReader): Promise<string[]> {
+  const missing = (await reader.partitions()).filter(({ owner }) => owner?.state !== 'running')
   if (missing.length === 0) return []
   return [`partitions not yet served by an owner: ${missing.map((info) => info.partition).join(', ')}`]
+}
+
+/**
+ * In a cluster a partition that moves is no reason to take every API process out of service, nor is a Kafka that is away:
+ * one that finds nobody to ask is of no use.
+ */
+async function unanswerable(reader: RoutedReader): Promise<string[]> {
+  return (await reader.mayAnswer()) ? [] : ['no processor answers for any partition']
 }

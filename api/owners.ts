@@ -4,6 +4,7 @@ import type { OwnerMap } from '../processor/contract/query.ts'
 
 export interface OwnersOptions {
   readonly load: () => Promise<OwnerMap>
+  /** Of a clock that never goes back, ms: if it did, no map would be loaded until it is where it was. */
   readonly now: () => number
   readonly logger: Logger
   /** Least time between two loads, in ms, however many readers ask. */

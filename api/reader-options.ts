@@ -10,7 +10,7 @@ export interface RoutedReaderOptions {
    */
   readonly connect: (owner: Owner, patient: boolean) => PartitionReader | undefined
   readonly logger: Logger
-  /** Epoch ms. */
+  /** Of a clock that never goes back, ms. */
   readonly now: () => number
   /** Least time between two loads of the owner map, in ms; default 100. */
   readonly ownersMinAgeMs?: number

@@ -18,6 +18,7 @@ import {
   sliceOf,
 } from '../processor/contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../processor/contract/search.ts'
+import { copiesOf, partitionsOf } from './copies.ts'
 import { type Dated, EACH, ofStandby, whole } from './dated.ts'
 import { Gather, type Settle } from './gather.ts'
 import { type Found, lastResort } from './last-resort.ts'
@@ -177,23 +178,21 @@ export class RoutedReader implements StatusReader {
     return this.#options.partitions
   }
 
-  /** A member that does not answer leaves its copies out; every partition is there, with or without an owner. */
   async partitions(): Promise<PartitionInfo[]> {
     const map = await this.#owners.renew()
-    const members = new Map<string, Owner>()
-    for (const { active, standbys } of map.values()) {
-      for (const owner of active === undefined ? standbys : [active, ...standbys]) members.set(owner.endpoint, owner)
-    }
-    const copies = (await Promise.all(Array.from(members.values(), (member) => this.#copies(member)))).flat()
-    return Array.from({ length: this.#options.partitions }, (_, partition) => {
-      const here = copies.filter((copy) => copy.partition === partition)
-      const active = map.get(partition)?.active?.instance
-      return {
-        partition,
-        owner: ownerAmong(here, active),
-        standbys: here.filter((copy) => copy.role === 'standby'),
-      }
-    })
+    const copies = await copiesOf(map, this.#copiesAt)
+    return partitionsOf(map, this.#options.partitions, copies.all)
+  }
+
+  /**
+   * Whether a read of any partition could be answered, by the map that reads go by: nobody needs the group for that, which
+   * may be away. A processor that is late may answer yet.
+   */
+  async mayAnswer(): Promise<boolean> {
+    const copies = await copiesOf(await this.#owners.current(), this.#copiesAt)
+    if (copies.late || copies.all.some(({ readable }) => readable)) return true
+    this.#owners.hint()
+    return false
   }
 
   partitionOf(deviceId: string): number {
@@ -226,14 +225,7 @@ export class RoutedReader implements StatusReader {
     }
   }
 
-  async #copies(member: Owner): Promise<Copy[]> {
-    try {
-      return await this.#askMember(member, (reader) => reader.copies())
-    } catch (error) {
-      if (error instanceof TidemarkError) return []
-      throw error
-    }
-  }
+  readonly #copiesAt = (member: Owner): Promise<Copy[]> => this.#askMember(member, (reader) => reader.copies())
 
   /**
    * Asks the owner, unless `said` is what it has said; if it cannot answer, the owner by a new map, then the standbys. When
@@ -338,12 +330,4 @@ export class RoutedReader implements StatusReader {
     const message = `no copy of partition ${partition} can answer now: ${reason}`
     return new UnavailableError('PARTITION_UNAVAILABLE', message, retryAfter, failures.at(-1))
   }
-}
-
-/** Two members may hold themselves for the owner while a partition moves; then the map decides, then who is further. */
-function ownerAmong(copies: readonly Copy[], active: string | undefined): Copy | undefined {
-  const owners = copies.filter((copy) => copy.role === 'owner')
-  return (
-    owners.find((copy) => copy.instance === active) ?? owners.sort((a, b) => b.changelogOffset - a.changelogOffset)[0]
-  )
 }

@@ -14,22 +14,29 @@ export class Shown {
   readonly #changelog: Float64Array
   readonly #at: Float64Array
 
-  /** `now` in ms. */
+  /** `now`: of a clock that never goes back, ms. */
   constructor(partitions: number, now: () => number) {
     this.#now = now
     this.#changelog = new Float64Array(partitions).fill(-1)
     this.#at = new Float64Array(partitions)
   }
 
+  /**
+   * As much shown once more does not count for longer: a standby also counts the marker that ends a transaction, which its
+   * owner has not read, so the owner of a partition that rests would be behind for as long as somebody reads.
+   */
   note(partition: number, changelog: number): void {
-    if (this.exceeds(partition, changelog)) return
+    if (changelog === this.#changelog[partition] ? this.#counts(partition) : this.exceeds(partition, changelog)) return
     this.#changelog[partition] = changelog
     this.#at[partition] = this.#now()
   }
 
   /** More was shown than what a copy holds that has reached `changelog`. */
   exceeds(partition: number, changelog: number): boolean {
-    if (changelog >= (this.#changelog[partition] as number)) return false
+    return changelog < (this.#changelog[partition] as number) && this.#counts(partition)
+  }
+
+  #counts(partition: number): boolean {
     return this.#now() - (this.#at[partition] as number) < COUNTS_MS
   }
 }

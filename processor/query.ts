@@ -129,6 +129,7 @@ export class StoreReader implements PartitionReader {
         instance: this.#instance,
         role: role.kind,
         state: role.state,
+        readable: checkpoint?.whole === true,
         offset: checkpoint?.input ?? 0,
         changelogOffset: checkpoint?.changelog ?? 0,
         lag: role.lag,

@@ -197,7 +197,9 @@ export function encodeCopies(copies: readonly Copy[]): string {
 export function decodeCopies(body: Buffer): Copy[] {
   const copies = parse(body.toString())
   if (!Array.isArray(copies)) throw new WireFormatError('a list of copies is expected')
-  return (copies as Copy[]).map((copy) => ({ ...copy, devices: copy.devices }))
+  // A processor of before `readable` does not tell.
+  const told = copies as (Omit<Copy, 'readable'> & { readonly readable?: boolean })[]
+  return told.map((copy) => ({ ...copy, readable: copy.readable ?? copy.state === 'running', devices: copy.devices }))
 }
 
 export function encodeError(error: TidemarkError): string {

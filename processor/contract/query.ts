@@ -88,6 +88,8 @@ export interface Copy {
   readonly instance: string
   readonly role: 'owner' | 'standby'
   readonly state: 'restoring' | 'running'
+  /** It answers reads: it has been whole, though it may restore what it lacks since. */
+  readonly readable: boolean
   /** Input and changelog position reached, and records not yet reached. A standby's lag counts the changelog. */
   readonly offset: Offset
   readonly changelogOffset: Offset

@@ -97,6 +97,8 @@ export class MemoryMember implements PartitionReader {
   offset = 7
   /** It owns, and does not hold all of the changelog yet. */
   restoring = false
+  /** Its copies answer reads. */
+  readable = true
   readonly outcomes = new Map<number, Outcome>()
   /** For how long it was asked to hold each question, ms. */
   readonly held: number[] = []
@@ -188,7 +190,17 @@ export class MemoryMember implements PartitionReader {
     return Array.from(this.roles, ([partition, role]) => {
       const devices = this.#stored[partition]?.size
       const { instance } = this.address
-      return { partition, instance, role, state: 'running', offset: 7, changelogOffset: 5, lag: 1, devices }
+      return {
+        partition,
+        instance,
+        role,
+        state: 'running',
+        readable: this.readable,
+        offset: 7,
+        changelogOffset: 5,
+        lag: 1,
+        devices,
+      }
     })
   }
 

@@ -338,6 +338,39 @@ describe('RoutedReader', () => {
     expect((await reader.get(DEVICE)).freshness.servedBy).toBe('standby')
   })
 
+  it('may answer while any copy is readable or late, by the owners it knows', async () => {
+    const { owners } = fleet
+    let away = false
+    const load = async (): Promise<OwnerMap> => {
+      if (away) throw new Error('Kafka is away')
+      return owners()
+    }
+    const reader = routed(fleet, { owners: load, answerWithinMs: 20, ownersMinAgeMs: 0 })
+    const members = [...fleet.members.values()]
+    expect(await reader.mayAnswer()).toBe(true)
+    away = true
+    expect(await reader.mayAnswer()).toBe(true)
+    for (const member of members) member.readable = false
+    expect(await reader.mayAnswer()).toBe(false)
+    fleet.member('b').readable = true
+    expect(await reader.mayAnswer()).toBe(true)
+    for (const member of members) member.fault = () => Promise.reject(new UnavailableError('NOT_OWNER', 'gone'))
+    expect(await reader.mayAnswer()).toBe(false)
+    fleet.member('b').fault = () => new Promise<never>(() => undefined)
+    expect(await reader.mayAnswer()).toBe(true)
+  })
+
+  it('gives the owner of a partition that rests the word again, though a standby is at the marker behind its commit', async () => {
+    let now = 0
+    const reader = routed(fleet, { now: () => now })
+    fleet.member('b').offset = 8
+    fleet.member('a').fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'a moment'))
+    expect((await reader.get(DEVICE)).freshness.servedBy).toBe('standby')
+    fleet.member('a').fault = undefined
+    for (; now < 60_000; now += 1_000) expect((await reader.get(DEVICE)).freshness.servedBy).toBe('standby')
+    expect((await reader.get(DEVICE)).freshness.servedBy).toBe('owner')
+  })
+
   it('tells of a partition without an owner, and of the members that answer', async () => {
     fleet.assign(PARTITION, undefined, 'b')
     fleet.member('c').fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'gone'))

@@ -104,6 +104,9 @@ describe.skipIf(!here)('the cluster of compose.yaml, as processes', { timeout: 1
       const refusal: unknown = await up(cluster.port('balancer:1883'), 'early').catch((error: unknown) => error)
       expect(refusal).toMatchObject({ code: 3 })
     }, DEADLINE)
+    // Who reads does not notice.
+    for (let i = 0; i < 20; i++) expect((await device('mover')).deviceId).toBe('mover')
+    for (const name of ['api-1', 'api-2']) expect((await cluster.get(`${name}:8080`, '/readyz')).status).toBe(200)
     await kafka.start()
     await vi.waitFor(() => up(cluster.port('balancer:1883'), 'early').then((it) => it.endAsync()), DEADLINE)
   })

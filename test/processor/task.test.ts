@@ -40,6 +40,7 @@ it('makes one changelog record per device and batch, the last with the input off
       instance: 'one',
       role: 'owner',
       state: 'running',
+      readable: true,
       offset: 3,
       changelogOffset: 2,
       lag: 0,

@@ -26,6 +26,10 @@ function keyOf(values: readonly (Json | undefined)[]): string {
   return values.map((value) => (value === undefined ? 'none' : JSON.stringify(value))).join()
 }
 
+function list(of: string): Json[] {
+  return Array.from({ length: 16 }, (_, i) => `${of}-${i}`)
+}
+
 /** Of which one device is counted in groups. */
 function elementsOf(value: Json | undefined): (Json | undefined)[] {
   if (!Array.isArray(value)) return [value]
@@ -92,7 +96,6 @@ describe('a summary put together of parts', () => {
   })
 
   it('tells of no more devices than there are, however many of their groups find no place', () => {
-    const list = (of: string) => Array.from({ length: 16 }, (_, i) => `${of}-${i}`)
     const parts = Array.from({ length: 3 }, (_, part) =>
       Array.from({ length: 5 }, (_none, i) => ({ by: [list(`${part}-${i}`), list('x')], metric: 1 })),
     )
