@@ -1,4 +1,5 @@
 import type { Headers, NewRecord } from './record.ts'
+import { MAX_TIME_MS } from './time.ts'
 
 /**
  * What a dead letter takes at most, bytes, as `bytesOf` counts them. Logs take records of 1 MiB; what they write around the
@@ -16,11 +17,26 @@ const HEADER_LENGTHS_BYTES = 10
 /** Of a letter that did not fit: what was cut, and the bytes it had, such as `value=3145728`. */
 const HEADER_TRUNCATED = 'truncated'
 
-/** The record with what is `told` of it, cut where it would not fit in a log. */
+/**
+ * What Kafka calls a record without a time. A letter of a time that cannot be has it, and tells the time it had in a
+ * header: brokers may refuse times far from theirs, and a letter of the year 9999 would outlive all retention, as would
+ * what comes after it.
+ */
+const NO_TIME = -1
+const HEADER_TIMESTAMP = 'timestamp'
+
+/** The record with what is `told` of it, such that every log takes it. */
 export function letterOf(original: NewRecord, told: Headers): NewRecord {
-  const { key, value, timestamp, headers } = original
-  const letter = { key, value, timestamp, headers: { ...headers, ...told } }
-  return bytesOf(letter) <= MAX_LETTER_BYTES ? letter : cut(letter, headers ?? {}, told)
+  const { key, value, headers } = original
+  const timed = timestampOf(original.timestamp)
+  const letter = { key, value, timestamp: timed.timestamp, headers: { ...headers, ...told, ...timed.told } }
+  return bytesOf(letter) <= MAX_LETTER_BYTES ? letter : cut(letter, headers ?? {}, { ...told, ...timed.told })
+}
+
+/** 64 bits of another writer need not be a whole number here, nor one that can be written again. */
+function timestampOf(timestamp: number): { readonly timestamp: number; readonly told?: Headers } {
+  if (timestamp >= 0 && timestamp <= MAX_TIME_MS) return { timestamp }
+  return { timestamp: NO_TIME, told: { [HEADER_TIMESTAMP]: String(timestamp) } }
 }
 
 /** The value last: it is what a person looks for, and gets all the room that is left. */

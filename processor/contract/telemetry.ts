@@ -69,7 +69,7 @@ export function connectivityRecord(deviceId: string, connection: Connection, tim
 
 /**
  * The original bytes and headers, with the reason and where they came from (`topic`, or `partition` and `offset`). What no
- * log would take is cut, and the header `truncated` says how large it was.
+ * log would take is cut, and the header `truncated` says how large it was; a time that cannot be stands in `timestamp`.
  */
 export function deadLetter(
   reason: RejectionReason,

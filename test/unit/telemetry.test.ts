@@ -8,6 +8,7 @@ import {
   isDeviceId,
   MAX_PAYLOAD_BYTES,
 } from '../../processor/contract/telemetry.ts'
+import { MAX_TIME_MS } from '../../processor/contract/time.ts'
 import type { Headers, LogRecord } from '../../processor/log/log.ts'
 
 const RECEIVED = Date.UTC(2026, 10, 24, 10)
@@ -232,4 +233,12 @@ describe('deadLetter', () => {
     expect(many.headers?.truncated).toMatch(/^headers=\d+$/)
     expect(Object.keys(many.headers ?? {}).length).toBeLessThan(4_000)
   })
+
+  it.each([-1, -(2 ** 63), 2 ** 63, MAX_TIME_MS + 1, Number.NaN])(
+    'of the time %d tells it, and has none',
+    (timestamp) => {
+      const letter = deadLetter('bad-timestamp', { ...record('1'), timestamp }, { partition: 2, offset: 3 })
+      expect([letter.timestamp, letter.headers?.timestamp]).toEqual([-1, String(timestamp)])
+    },
+  )
 })
