@@ -117,7 +117,7 @@ export class KafkaFetcher {
         if (source !== undefined && this.#settle(source, answer)) transient = true
       }
     } catch (error) {
-      if (isTransient(error)) {
+      if (mayPass(error)) {
         transient = true
         this.#logger.debug({ err: error }, 'a fetch failed')
       } else {
@@ -141,17 +141,34 @@ export class KafkaFetcher {
       source.give(answer)
       return false
     }
-    if (isTransient(error)) return true
-    if (typeOf(error) === 'OFFSET_OUT_OF_RANGE') {
-      const where = `${source.topic} ${source.index}: offset ${source.position}`
+    if (mayPass(error)) {
+      if (typeOf(error) === UNKNOWN && !source.troubled) {
+        const { topic, index, position } = source
+        this.#logger.warn({ err: error, topic, partition: index, offset: position }, 'a broker failed at a fetch')
+        source.troubled = true
+      }
+      return true
+    }
+    const type = typeOf(error)
+    const where = `${source.topic} ${source.index}: offset ${source.position}`
+    if (type === 'OFFSET_OUT_OF_RANGE') {
       source.fail(
         new CorruptedError('OFFSET_OUT_OF_RANGE', `${where} is not in the log; start again from what is kept`),
       )
+    } else if (type === 'CORRUPT_MESSAGE') {
+      source.fail(new CorruptedError('LOG_CORRUPTED', `${where} cannot be read by its leader`, error))
     } else {
       source.fail(asTidemark(error, `${source.topic} ${source.index}`))
     }
     return false
   }
+}
+
+/** What a broker answers for what it has no word for. It may be over with the next fetch, as the Java consumer has it too. */
+const UNKNOWN = 'UNKNOWN'
+
+function mayPass(error: unknown): boolean {
+  return isTransient(error) || typeOf(error) === UNKNOWN
 }
 
 interface Named {
@@ -170,6 +187,8 @@ class Source implements FetchPosition {
   /** Where the next fetch begins. */
   position: Offset
   fetching = false
+  /** Its broker has failed at it, and has not given anything since. */
+  troubled = false
   unread = 0
   #answers: FetchedRecords[] = []
   #end: Offset = 0
@@ -189,6 +208,7 @@ class Source implements FetchPosition {
   }
 
   give({ bytes, aborted, end }: Fetched): void {
+    this.troubled = false
     this.#end = Math.max(this.#end, end)
     if (bytes.length === 0) return
     const answer = new FetchedRecords(`${this.topic} ${this.index}`, bytes, aborted, this.position)

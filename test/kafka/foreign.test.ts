@@ -4,19 +4,18 @@ import { join } from 'node:path'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { describe, expect, test } from 'vitest'
-import { batchCrc, encodeBatch, MAX_TIMESTAMP_AT, sizeBound } from '../../processor/log/kafka-batch.ts'
+import { BASE_TIMESTAMP_AT, encodeBatch, MAX_TIMESTAMP_AT, sizeBound } from '../../processor/log/kafka-batch.ts'
 import { produce } from '../../processor/log/kafka-produce.ts'
 import type { NewRecord } from '../../processor/log/log.ts'
 import { Processor } from '../../processor/processor.ts'
 import { read } from '../contract/log-member.ts'
 import { record } from '../contract/log-records.ts'
+import { sealed } from './batches.ts'
 import { kafkaByHand, LANE, openByHand, type World } from './by-hand.ts'
 import { kafkaMissing } from './kafka.ts'
 
 const LONG_MAX = 2n ** 63n - 1n
 const LONG_MIN = -(2n ** 63n)
-const BASE_TIMESTAMP_AT = 27
-const CRC_AT = 17
 
 /** What the Java client lets another writer put into the telemetry topic, and Tidemark's own appender does not. */
 describe.skipIf(kafkaMissing !== undefined)('records of another writer', { timeout: 60_000 }, () => {
@@ -56,7 +55,7 @@ async function writeForeign({ cluster, names }: World, written: NewRecord, time?
   const bytes = encodeBatch([written], 0, 1, sizeBound(written), { id: -1, epoch: -1 }, -1, false)
   if (time !== undefined) {
     for (const at of [BASE_TIMESTAMP_AT, MAX_TIMESTAMP_AT]) bytes.writeBigInt64BE(time, at)
-    bytes.writeUInt32BE(batchCrc(bytes, 0, bytes.length), CRC_AT)
+    sealed(bytes)
   }
   const leader = await cluster.connection(LANE, await cluster.leader(names.telemetry, 0))
   const [produced] = await produce(leader, null, [{ topic: names.telemetry, partition: 0, bytes }])
