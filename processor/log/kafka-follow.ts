@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
-import { CorruptedError } from '../contract/errors.ts'
+import { CorruptedError, RetryableError } from '../contract/errors.ts'
+import type { BrokerConnection } from './kafka-broker.ts'
 import { asTidemark, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
 import { type Fetched, type FetchLimits, type FetchPosition, fetch } from './kafka-fetch.ts'
 import { FetchedRecords } from './kafka-records.ts'
@@ -112,10 +113,12 @@ export class KafkaFetcher {
       const nodeId = leader ?? (await this.#cluster.leader(first.topic, first.index))
       const connection = await this.#cluster.connection(lane, nodeId)
       const answers = await fetch(connection, sources, limits)
+      const lost: Source[] = []
       for (const answer of answers) {
         const source = sources.find((candidate) => isSame(candidate, answer))
-        if (source !== undefined && this.#settle(source, answer)) transient = true
+        if (source !== undefined && this.#settle(source, answer, lost)) transient = true
       }
+      if (lost.length > 0 && (await this.#judge(lost, connection))) transient = true
     } catch (error) {
       if (mayPass(error)) {
         transient = true
@@ -134,8 +137,8 @@ export class KafkaFetcher {
     if (leader === undefined) this.#wake()
   }
 
-  /** Returns true when the partition is to be asked again elsewhere. */
-  #settle(source: Source, answer: Fetched): boolean {
+  /** Returns true when the partition is to be asked again elsewhere; `lost` gets those whose position is out of range. */
+  #settle(source: Source, answer: Fetched, lost: Source[]): boolean {
     const { error } = answer
     if (error === undefined) {
       source.give(answer)
@@ -152,9 +155,7 @@ export class KafkaFetcher {
     const type = typeOf(error)
     const where = `${source.topic} ${source.index}: offset ${source.position}`
     if (type === 'OFFSET_OUT_OF_RANGE') {
-      source.fail(
-        new CorruptedError('OFFSET_OUT_OF_RANGE', `${where} is not in the log; start again from what is kept`),
-      )
+      lost.push(source)
     } else if (type === 'CORRUPT_MESSAGE') {
       source.fail(new CorruptedError('LOG_CORRUPTED', `${where} cannot be read by its leader`, error))
     } else {
@@ -162,7 +163,25 @@ export class KafkaFetcher {
     }
     return false
   }
+
+  /**
+   * In a topic that was created anew every position of the former one is out of range, and whoever hears so wipes a copy
+   * that may be the last. Nobody knows sooner than the leader. Returns true while it is not decided.
+   */
+  async #judge(lost: readonly Source[], leader: BrokerConnection): Promise<boolean> {
+    const { topics } = await this.#cluster.ask(leader)
+    let undecided = false
+    for (const source of lost) {
+      const doubt = this.#cluster.ids.doubt(source.topic, topics)
+      const where = `${source.topic} ${source.index}: offset ${source.position}`
+      if (doubt instanceof RetryableError) undecided = true
+      else source.fail(doubt ?? new CorruptedError('OFFSET_OUT_OF_RANGE', `${where} is not in the log; ${AGAIN}`))
+    }
+    return undecided
+  }
 }
+
+const AGAIN = 'start again from what is kept'
 
 /** What a broker answers for what it has no word for. It may be over with the next fetch, as the Java consumer has it too. */
 const UNKNOWN = 'UNKNOWN'
