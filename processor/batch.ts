@@ -88,15 +88,18 @@ export async function foldBatch(records: readonly LogRecord[], context: BatchCon
     if (turn.spend(record.value?.byteLength ?? 0)) await turn.next()
   }
   for (let i = 0; i < missing.length; i += READ_KEYS) await load(missing.slice(i, i + READ_KEYS), context)
+  // Of the last record that was accepted: the time of another may be any 64 bits, and the changelog must take it.
+  let timestamp = 0
   for (let i = 0; i < decoded.length; i++) {
     const it = decoded[i] as Decoded
     const device = touched[i]
     if (it.kind === 'rejected' || device === undefined) continue
     begun(device, context)
-    apply(device, it, records[i] as LogRecord)
+    const record = records[i] as LogRecord
+    apply(device, it, record)
+    timestamp = record.timestamp
     if (turn.spend(0)) await turn.next()
   }
-  const timestamp = records.at(-1)?.timestamp ?? 0
   const encoder = new PlainEncoder()
   let left = devices.size
   for (const device of devices.values()) {

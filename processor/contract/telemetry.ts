@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import { letterOf } from './dead-letter.ts'
 import { hasBackslashInName, isObject, type Json } from './json.ts'
 import { Layouts } from './layout.ts'
 import { decodeMessages, decodeMetric, type MessageFault, type Reading } from './message.ts'
@@ -66,15 +67,18 @@ export function connectivityRecord(deviceId: string, connection: Connection, tim
   }
 }
 
-/** The original bytes and headers, with the reason and where they came from (`topic`, or `partition` and `offset`). */
+/**
+ * The original bytes and headers, with the reason and where they came from (`topic`, or `partition` and `offset`). What no
+ * log would take is cut, and the header `truncated` says how large it was; a time that cannot be stands in `timestamp`.
+ */
 export function deadLetter(
   reason: RejectionReason,
   original: NewRecord,
   origin: { readonly topic: string } | { readonly partition: number; readonly offset: number },
 ): NewRecord {
-  const headers: Record<string, string> = { ...original.headers, reason }
-  for (const [name, value] of Object.entries(origin)) headers[name] = String(value)
-  return { key: original.key, value: original.value, timestamp: original.timestamp, headers }
+  const told: Record<string, string> = { reason }
+  for (const [name, value] of Object.entries(origin)) told[name] = String(value)
+  return letterOf(original, told)
 }
 
 /** Of what was decoded lately; it makes decoding faster, and changes nothing else. */

@@ -22,7 +22,10 @@ export interface Ends {
   readonly end: Offset
 }
 
-/** Where partitions begin and end. Rejects with RetryableError when Kafka does not answer. */
+/**
+ * Where partitions begin and end. Rejects with RetryableError when Kafka does not answer, with LOG_MISMATCH when a topic is
+ * not the one that the log was opened with: a copy that is ahead of it would be wiped.
+ */
 export class KafkaBounds {
   readonly #cluster: KafkaCluster
   readonly #names: TopicNames
@@ -54,14 +57,21 @@ export class KafkaBounds {
         const leaders = await Promise.all(names.map((name) => this.#cluster.leader(name, index)))
         const offsets = questions.map(() => new Map<string, Offset>())
         const asked = [...Map.groupBy(names, (_, i) => leaders[i] as number)].map(async ([leader, led]) => {
-          const { requests } = await this.#cluster.connection(laneOf(index), leader)
+          const connection = await this.#cluster.connection(laneOf(index), leader)
+          const { requests } = connection
           // A broker answers the requests of a connection one after the other.
           const answers = questions.map(({ timestamp, isolationLevel }) => {
             const partitions = [{ partition: index, timestamp }]
             const asking = led.map((topic) => ({ topic, partitions }))
             return requests.listOffsets({ replicaId: CONSUMER, isolationLevel, topics: asking })
           })
-          for (const [i, { responses }] of (await Promise.all(answers)).entries()) {
+          const told = await Promise.all(answers)
+          const { topics: known } = await this.#cluster.ask(connection)
+          for (const topic of led) {
+            const doubt = this.#cluster.ids.doubt(topic, known)
+            if (doubt !== undefined) throw doubt
+          }
+          for (const [i, { responses }] of told.entries()) {
             for (const { topic, partitions } of responses) offsets[i]?.set(topic, Number(partitions[0]?.offset))
           }
         })

@@ -198,7 +198,11 @@ export class Network {
       authenticationTimeout: AUTHENTICATION_TIMEOUT_MS,
       allowAutoTopicCreation: false,
     })
-    await broker.connect()
+    await broker.connect().catch((error: Error) => {
+      // kafkajs leaves the socket open, and an interval with it.
+      for (const { socket } of connectionPool.pool as Partial<KafkaConnection>[]) socket?.destroy(error)
+      throw error
+    })
     const [connection] = connectionPool.pool as [KafkaConnection]
     endOnSilence(connection)
     // Left to itself the pool reconnects, twice when asked twice at once. A closed connection is replaced as a whole.

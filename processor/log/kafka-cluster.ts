@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError, TidemarkError } from '../contract/errors.ts'
 import { type BrokerConnection, errorOf, type Network } from './kafka-broker.ts'
+import { TopicIds } from './kafka-topic-ids.ts'
 import { WireReader, WireWriter } from './kafka-wire.ts'
 
 export const GROUP_COORDINATOR = 0
@@ -31,6 +32,7 @@ export interface Metadata {
  * answers one connection's requests one after the other, so that a slow answer holds up only its lane.
  */
 export class KafkaCluster {
+  readonly ids = new TopicIds()
   readonly #seeds: readonly string[]
   readonly #topics: readonly string[]
   readonly #network: Network
@@ -67,8 +69,7 @@ export class KafkaCluster {
     let failure: unknown
     for (const address of new Set([...known, ...this.#seeds])) {
       try {
-        const connection = await this.#connect('metadata', address)
-        const answer = decodeMetadata(await connection.send(METADATA, 'Metadata', METADATA_VERSION, [this.#request()]))
+        const answer = await this.ask(await this.#connect('metadata', address))
         // A broker that is only starting may know nobody yet.
         if (answer.nodes.size === 0) throw errorOf(UNKNOWN_TOPIC)
         this.#metadata = answer
@@ -79,6 +80,14 @@ export class KafkaCluster {
       }
     }
     throw failure
+  }
+
+  /** What one broker knows: one that leads a partition knows its topic no later than others do. */
+  async ask(connection: BrokerConnection): Promise<Metadata> {
+    const answer = decodeMetadata(await connection.send(METADATA, 'Metadata', METADATA_VERSION, [this.#request()]))
+    const fault = this.ids.see(answer.topics, performance.now())
+    if (fault !== undefined) this.#logger.error({ err: fault }, 'a topic is not the one that the log was opened with')
+    return answer
   }
 
   #request(): Buffer {

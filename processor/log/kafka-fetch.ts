@@ -31,6 +31,7 @@ export interface Fetched {
   /** The last stable offset: all before it is decided. */
   readonly end: Offset
   readonly start: Offset
+  /** In the order of their first offsets. */
   readonly aborted: readonly AbortedTransaction[]
   readonly bytes: Buffer
 }
@@ -78,6 +79,8 @@ function decode(body: Buffer): Fetched[] {
       const end = reader.int64()
       const start = reader.int64()
       const aborted = reader.array(() => ({ producerId: reader.int64(), firstOffset: reader.int64() }))
+      // The broker names them by their last offsets.
+      if (aborted.length > 1) aborted.sort((a, b) => a.firstOffset - b.firstOffset)
       reader.int32()
       const bytes = reader.bytesOrNull() ?? Buffer.alloc(0)
       fetched.push({ topic, index, error: error === 0 ? undefined : errorOf(error), end, start, aborted, bytes })

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
-import { CorruptedError } from '../contract/errors.ts'
+import { CorruptedError, RetryableError } from '../contract/errors.ts'
+import type { BrokerConnection } from './kafka-broker.ts'
 import { asTidemark, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
 import { type Fetched, type FetchLimits, type FetchPosition, fetch } from './kafka-fetch.ts'
 import { FetchedRecords } from './kafka-records.ts'
@@ -112,12 +113,14 @@ export class KafkaFetcher {
       const nodeId = leader ?? (await this.#cluster.leader(first.topic, first.index))
       const connection = await this.#cluster.connection(lane, nodeId)
       const answers = await fetch(connection, sources, limits)
+      const lost: Source[] = []
       for (const answer of answers) {
         const source = sources.find((candidate) => isSame(candidate, answer))
-        if (source !== undefined && this.#settle(source, answer)) transient = true
+        if (source !== undefined && this.#settle(source, answer, lost)) transient = true
       }
+      if (lost.length > 0 && (await this.#judge(lost, connection))) transient = true
     } catch (error) {
-      if (isTransient(error)) {
+      if (mayPass(error)) {
         transient = true
         this.#logger.debug({ err: error }, 'a fetch failed')
       } else {
@@ -134,24 +137,57 @@ export class KafkaFetcher {
     if (leader === undefined) this.#wake()
   }
 
-  /** Returns true when the partition is to be asked again elsewhere. */
-  #settle(source: Source, answer: Fetched): boolean {
+  /** Returns true when the partition is to be asked again elsewhere; `lost` gets those whose position is out of range. */
+  #settle(source: Source, answer: Fetched, lost: Source[]): boolean {
     const { error } = answer
     if (error === undefined) {
       source.give(answer)
       return false
     }
-    if (isTransient(error)) return true
-    if (typeOf(error) === 'OFFSET_OUT_OF_RANGE') {
-      const where = `${source.topic} ${source.index}: offset ${source.position}`
-      source.fail(
-        new CorruptedError('OFFSET_OUT_OF_RANGE', `${where} is not in the log; start again from what is kept`),
-      )
+    if (mayPass(error)) {
+      if (typeOf(error) === UNKNOWN && !source.troubled) {
+        const { topic, index, position } = source
+        this.#logger.warn({ err: error, topic, partition: index, offset: position }, 'a broker failed at a fetch')
+        source.troubled = true
+      }
+      return true
+    }
+    const type = typeOf(error)
+    const where = `${source.topic} ${source.index}: offset ${source.position}`
+    if (type === 'OFFSET_OUT_OF_RANGE') {
+      lost.push(source)
+    } else if (type === 'CORRUPT_MESSAGE') {
+      source.fail(new CorruptedError('LOG_CORRUPTED', `${where} cannot be read by its leader`, error))
     } else {
       source.fail(asTidemark(error, `${source.topic} ${source.index}`))
     }
     return false
   }
+
+  /**
+   * In a topic that was created anew every position of the former one is out of range, and whoever hears so wipes a copy
+   * that may be the last. Nobody knows sooner than the leader. Returns true while it is not decided.
+   */
+  async #judge(lost: readonly Source[], leader: BrokerConnection): Promise<boolean> {
+    const { topics } = await this.#cluster.ask(leader)
+    let undecided = false
+    for (const source of lost) {
+      const doubt = this.#cluster.ids.doubt(source.topic, topics)
+      const where = `${source.topic} ${source.index}: offset ${source.position}`
+      if (doubt instanceof RetryableError) undecided = true
+      else source.fail(doubt ?? new CorruptedError('OFFSET_OUT_OF_RANGE', `${where} is not in the log; ${AGAIN}`))
+    }
+    return undecided
+  }
+}
+
+const AGAIN = 'start again from what is kept'
+
+/** What a broker answers for what it has no word for. It may be over with the next fetch, as the Java consumer has it too. */
+const UNKNOWN = 'UNKNOWN'
+
+function mayPass(error: unknown): boolean {
+  return isTransient(error) || typeOf(error) === UNKNOWN
 }
 
 interface Named {
@@ -170,6 +206,8 @@ class Source implements FetchPosition {
   /** Where the next fetch begins. */
   position: Offset
   fetching = false
+  /** Its broker has failed at it, and has not given anything since. */
+  troubled = false
   unread = 0
   #answers: FetchedRecords[] = []
   #end: Offset = 0
@@ -189,6 +227,7 @@ class Source implements FetchPosition {
   }
 
   give({ bytes, aborted, end }: Fetched): void {
+    this.troubled = false
     this.#end = Math.max(this.#end, end)
     if (bytes.length === 0) return
     const answer = new FetchedRecords(`${this.topic} ${this.index}`, bytes, aborted, this.position)

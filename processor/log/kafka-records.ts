@@ -50,7 +50,7 @@ export class FetchedRecords {
   #appendTime: number | undefined
   #batchEnd: Offset = 0
 
-  /** `where`: names the partition in errors. */
+  /** `where`: names the partition in errors. `aborted`: transactions in the order of their first offsets. */
   constructor(where: string, bytes: Buffer, aborted: readonly AbortedTransaction[], from: Offset) {
     this.#where = where
     this.#bytes = bytes
@@ -162,7 +162,6 @@ export class FetchedRecords {
     return false
   }
 
-  /** The broker names the transactions that were aborted, in the order of their first offsets. */
   #beginAborted(before: Offset): void {
     for (;;) {
       const transaction = this.#aborted[this.#nextAborted]

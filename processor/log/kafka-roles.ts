@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { FencedError, RetryableError } from '../contract/errors.ts'
+import { CorruptedError, FencedError, RetryableError } from '../contract/errors.ts'
 import type { KafkaClaim } from './kafka-claim.ts'
 import { pause } from './kafka-cluster.ts'
 import type { Member } from './log.ts'
@@ -9,6 +9,8 @@ import type { Member } from './log.ts'
  * is fenced costs the next owner 100 to 200 ms, for its transaction is aborted, and looked for, and its work is done again.
  */
 const HAND_OVER_MS = 50
+/** How long a claim waits that could not read the changelog, ms: it is damaged until another broker leads it. */
+const DAMAGED_PATIENCE_MS = 5000
 /** How long a new standby waits for claims that cannot be taken, ms. */
 const STANDBY_PATIENCE_MS = 1000
 
@@ -166,11 +168,14 @@ export class KafkaRoles {
     slot.claiming = claiming
     const { signal } = claiming
     if (slot.moving) await pause(HAND_OVER_MS, signal)
+    let damaged = false
     while (!signal.aborted) {
       try {
         if (slot.doubtful) {
           // It may be long until the group answers; what is here is still worth reading.
           if (slot.role === undefined) this.#start(slot, 'standby', undefined)
+          if (damaged) await pause(DAMAGED_PATIENCE_MS, signal)
+          if (signal.aborted) break
           await this.#options.confirmed(signal)
         }
         if (signal.aborted) break
@@ -184,11 +189,13 @@ export class KafkaRoles {
         this.#start(slot, 'active', claim)
         return
       } catch (error) {
-        if (!(error instanceof RetryableError)) {
+        damaged = error instanceof CorruptedError && error.code === 'LOG_CORRUPTED'
+        if (error instanceof RetryableError) {
+          if (error.code === 'LOG_CLOSED') return
+        } else if (!damaged) {
           this.#broken.reject(error)
           return
         }
-        if (error.code === 'LOG_CLOSED') return
         this.#options.logger.warn({ err: error, partition: slot.partition }, 'the partition cannot be claimed yet')
         slot.doubtful = true
       }

@@ -109,7 +109,7 @@ export class KafkaSeat {
     const taking = this.#takePart(stop.signal)
     void this.#leader.run(stop.signal, () => this.nudge())
     try {
-      await Promise.race([taking, this.#roles.broken, this.#refused.promise])
+      await Promise.race([taking, this.#roles.broken, this.#refused.promise, this.#cluster.ids.recreated])
     } finally {
       signal.removeEventListener('abort', end)
       stop.abort()

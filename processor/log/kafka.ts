@@ -87,6 +87,7 @@ export class KafkaLog implements Log {
     const { group, logger } = options
     const metrics = new KafkaMetrics(options.registry)
     this.identity = identity
+    for (const topic of ['telemetry', 'status'] as const) cluster.ids.hold(names[topic], identity[topic])
     this.deleteRetentionMs = deleteRetentionMs
     this.#names = names
     this.#network = network

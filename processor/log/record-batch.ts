@@ -29,11 +29,13 @@ const MAX_SPAN = 0xffffffff
 
 /** The most bytes `record` may take in a batch. */
 export function sizeBound(record: NewRecord): number {
-  // UTF-8 takes at most three bytes per UTF-16 code unit.
+  // UTF-8 takes at most three bytes per UTF-16 code unit. Headers are counted: the topic that a client made up is among them.
   let size = RECORD_HEADER + (record.key === null ? 0 : record.key.length * 3) + (record.value?.byteLength ?? 0)
   if (record.headers !== undefined) {
     size++
-    for (const name in record.headers) size += 6 + (name.length + (record.headers[name] as string).length) * 3
+    for (const name in record.headers) {
+      size += 6 + Buffer.byteLength(name) + Buffer.byteLength(record.headers[name] as string)
+    }
   }
   return size
 }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { CorruptedError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
+import { deadLetter } from '../../processor/contract/telemetry.ts'
 import type { LogRecord, NewRecord, Position } from '../../processor/log/log.ts'
 import type { LogContext } from './log-harness.ts'
 import { read } from './log-member.ts'
@@ -46,6 +47,32 @@ export function appendContract({ start }: LogContext): void {
       await log.append('dead-letters', [keyed])
       const got = await collect(log, 'dead-letters', 2, 2)
       expect(got.map(plain).sort(byText)).toEqual([keyless, keyed].map(plain).sort(byText))
+    })
+
+    test('takes the largest dead letters: of a packet of MQTT whole, of a foreign record cut', async () => {
+      const { log } = await start(1)
+      // A PUBLISH of 1,000,000 bytes: the length of its topic and the packet id take two bytes each.
+      const topic = 'ü'.repeat(30_000)
+      const packet = { key: null, value: Buffer.alloc(1_000_000 - 4 - 60_000, 'p'), timestamp: 1 }
+      const foreign = {
+        key: 'k'.repeat(400_000),
+        value: Buffer.alloc(3_000_000, 'f'),
+        timestamp: 1,
+        headers: { large: 'h'.repeat(200_000), small: 'kept' },
+      }
+      await log.append('dead-letters', [deadLetter('bad-topic', packet, { topic })])
+      await log.append('dead-letters', [deadLetter('bad-device-id', foreign, { partition: 0, offset: 7 })])
+      const [whole, cut] = await collect(log, 'dead-letters', 1, 2)
+      expect(Buffer.compare(Buffer.from(whole?.value ?? []), packet.value)).toBe(0)
+      expect({ ...whole?.headers }).toEqual({ reason: 'bad-topic', topic })
+      expect(cut?.value?.byteLength).toBeGreaterThan(1_000_000)
+      expect({ ...cut?.headers }).toEqual({
+        small: 'kept',
+        reason: 'bad-device-id',
+        partition: '0',
+        offset: '7',
+        truncated: 'key=400000 headers=200014 value=3000000',
+      })
     })
 
     test('is seen by another client once it has resolved', async () => {

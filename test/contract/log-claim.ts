@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { FencedError } from '../../processor/contract/errors.ts'
+import { deadLetter } from '../../processor/contract/telemetry.ts'
 import type { Claim } from '../../processor/log/log.ts'
 import type { LogContext } from './log-harness.ts'
 import { aborted, read } from './log-member.ts'
@@ -31,6 +32,23 @@ export function claimContract({ start, join, until, holds }: LogContext): void {
       const after = await next.commit({ changelog: numbered(5, 1), deadLetters: [], next: 26 })
       const rest = await read(log, 'status', 0, next.start.changelogEnd, after.changelogEnd)
       expect(rest.map(text)).toEqual(['5'])
+    })
+
+    test('commits the dead letters of records that no log would take', async () => {
+      const harness = await start(1)
+      const [member, log] = await join(harness, 'one')
+      await holds(member, 1)
+      const origin = { partition: 0, offset: 0 }
+      const deadLetters = [1024 * 1024 - 100, 1536 * 1024].map((bytes) =>
+        deadLetter('payload-too-large', { key: 'k'.repeat(30), value: Buffer.alloc(bytes, 'x'), timestamp: 1 }, origin),
+      )
+      const claim = member.claims.get(0) as Claim
+      await claim.commit({ changelog: [], deadLetters, next: 2 })
+      const letters = await collect(log, 'dead-letters', 1, 2)
+      expect(letters.map(({ headers }) => headers?.truncated)).toEqual(['value=1048476', 'value=1572864'])
+      expect(
+        (await claim.commit({ changelog: numbered(0, 1), deadLetters: [], next: 3 })).changelogEnd,
+      ).toBeGreaterThan(0)
     })
 
     test('of an older epoch commits nothing, and its holder comes back by itself', async () => {

@@ -1,10 +1,9 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { CorruptedError } from '../../processor/contract/errors.ts'
-import { batchCrc, encodeBatch, sizeBound } from '../../processor/log/kafka-batch.ts'
 import { FetchedRecords } from '../../processor/log/kafka-records.ts'
-import { writeInt64 } from '../../processor/log/kafka-wire.ts'
 import type { LogRecord, NewRecord } from '../../processor/log/log.ts'
+import { batch, sealed } from './batches.ts'
 
 const ALL = { maxRecords: Number.MAX_SAFE_INTEGER, maxBytes: Number.MAX_SAFE_INTEGER }
 const TRANSACTIONAL = 0x10
@@ -18,20 +17,6 @@ const newRecord: fc.Arbitrary<NewRecord> = fc.record({
     nil: undefined,
   }),
 })
-
-function batch(records: readonly NewRecord[], base: number, producer = 7, attributes = 0): Buffer {
-  const bound = records.reduce((sum, next) => sum + sizeBound(next), 0)
-  const bytes = encodeBatch(records, 0, records.length, bound, { id: producer, epoch: 0 }, 0, false)
-  writeInt64(bytes, base, 0)
-  bytes.writeInt16BE(attributes, 21)
-  return sealed(bytes)
-}
-
-/** With the CRC that fits its bytes. */
-function sealed(bytes: Buffer): Buffer {
-  bytes.writeUInt32BE(batchCrc(bytes, 0, bytes.length), 17)
-  return bytes
-}
 
 /** https://kafka.apache.org/documentation/#controlbatch; its key is two numbers. */
 function marker(base: number, producer: number, type: 'abort' | 'commit'): Buffer {

@@ -4,7 +4,7 @@ import { bytesOf } from '../../processor/contract/query.ts'
 import { MAX_STATUS_BYTES } from '../../processor/contract/status.ts'
 import type { StateStore } from '../../processor/store/store.ts'
 import { MemoryLog } from './memory-log.ts'
-import { said, statusOf, Workbench } from './workbench.ts'
+import { RECEIVED, said, statusOf, Workbench } from './workbench.ts'
 
 const counter = async (bench: Workbench, name: string) => (await bench.registry.getSingleMetric(name)?.get())?.values
 
@@ -68,6 +68,22 @@ it('commits bad records as dead letters beside the good ones, and counts them by
   expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).counters.messages).toBe(1)
   const counts = await counter(bench, 'tidemark_dead_letters_total')
   expect(counts?.map(({ labels, value }) => [labels.reason, value])).toContainEqual(['not-json', 1])
+})
+
+it('stamps the changelog with the time of the last record that was accepted', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const times = [RECEIVED + 1, RECEIVED + 2, 2 ** 63]
+  await log.append(
+    'telemetry',
+    times.map((timestamp) => said('a', { x: timestamp }, timestamp)),
+  )
+  await bench.task()
+  await bench.settled()
+  expect(log.records('status').map(({ timestamp }) => timestamp)).toEqual([RECEIVED + 2])
+  expect(log.records('dead-letters').map(({ timestamp, headers }) => [timestamp, headers?.reason])).toEqual([
+    [-1, 'bad-timestamp'],
+  ])
 })
 
 it('writes no changelog record for a device that did not change', async () => {

@@ -8,6 +8,7 @@ import {
   isDeviceId,
   MAX_PAYLOAD_BYTES,
 } from '../../processor/contract/telemetry.ts'
+import { MAX_TIME_MS } from '../../processor/contract/time.ts'
 import type { Headers, LogRecord } from '../../processor/log/log.ts'
 
 const RECEIVED = Date.UTC(2026, 10, 24, 10)
@@ -209,4 +210,35 @@ describe('deadLetter', () => {
       topic: 'a/b',
     })
   })
+
+  it('is whole as long as a log takes it, and else says what was cut', () => {
+    const origin = { partition: 2, offset: 3 }
+    const letter = (bytes: number, key = 'truck-17', headers = {}) => {
+      const original = { key, value: Buffer.alloc(bytes, 'x'), timestamp: RECEIVED, headers }
+      return deadLetter('payload-too-large', original, origin)
+    }
+    expect(letter(1_047_000).value?.byteLength).toBe(1_047_000)
+    expect(letter(1_047_000).headers).not.toHaveProperty('truncated')
+    const large = letter(5_000_000)
+    expect([large.key, large.headers?.truncated]).toEqual(['truck-17', 'value=5000000'])
+    expect(large.value?.byteLength).toBeGreaterThan(1_047_000)
+    const named = letter(10, 'k'.repeat(350_000))
+    expect([named.key?.length, named.headers?.truncated]).toEqual([1024, 'key=350000'])
+    const many = letter(
+      10,
+      'k',
+      Object.fromEntries(Array.from({ length: 50_000 }, (_, i) => [`name-${i}`, 'text text'])),
+    )
+    expect(many.headers).toMatchObject({ 'name-0': 'text text', reason: 'payload-too-large', offset: '3' })
+    expect(many.headers?.truncated).toMatch(/^headers=\d+$/)
+    expect(Object.keys(many.headers ?? {}).length).toBeLessThan(4_000)
+  })
+
+  it.each([-1, -(2 ** 63), 2 ** 63, MAX_TIME_MS + 1, Number.NaN])(
+    'of the time %d tells it, and has none',
+    (timestamp) => {
+      const letter = deadLetter('bad-timestamp', { ...record('1'), timestamp }, { partition: 2, offset: 3 })
+      expect([letter.timestamp, letter.headers?.timestamp]).toEqual([-1, String(timestamp)])
+    },
+  )
 })

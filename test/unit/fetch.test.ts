@@ -1,0 +1,80 @@
+import pino from 'pino'
+import { describe, expect, test, vi } from 'vitest'
+import type { BrokerConnection } from '../../processor/log/kafka-broker.ts'
+import type { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
+import { KafkaFetcher } from '../../processor/log/kafka-follow.ts'
+import { WireWriter } from '../../processor/log/kafka-wire.ts'
+import { LIMITS, record, text } from '../contract/log-records.ts'
+import { batch } from '../kafka/batches.ts'
+
+const UNKNOWN_SERVER_ERROR = -1
+const CORRUPT_MESSAGE = 2
+
+interface Answered {
+  readonly partition: number
+  readonly code: number
+  readonly bytes?: Buffer
+}
+
+/** A fetch response, version 11. */
+function response(answered: readonly Answered[], code = 0): Buffer {
+  const writer = new WireWriter().int32(0).int16(code).int32(0).int32(1).string('t').int32(answered.length)
+  for (const { partition, code: error, bytes = Buffer.alloc(0) } of answered) {
+    writer.int32(partition).int16(error).int64(0).int64(9).int64(0).int32(0)
+    writer.int32(-1).int32(bytes.length).raw(bytes)
+  }
+  return writer.finish()
+}
+
+/** A fetcher of a cluster of one broker, which gives one after the other of `responses`; from then on it says nothing. */
+function fetcher(responses: Buffer[]) {
+  const lines: string[] = []
+  const send = () => {
+    const next = responses.shift()
+    return next === undefined ? new Promise<Buffer>(() => {}) : Promise.resolve(next)
+  }
+  const cluster = {
+    metadata: () => Promise.resolve({ topics: new Map([['t', { leaders: [1, 1] }]]) }),
+    refresh: () => Promise.resolve(),
+    leader: () => Promise.resolve(1),
+    connection: () => Promise.resolve({ send } as unknown as BrokerConnection),
+  }
+  const logger = pino({ level: 'warn' }, { write: (line) => lines.push(line) })
+  return { fetcher: new KafkaFetcher(cluster as unknown as KafkaCluster, logger), lines }
+}
+
+async function first(following: ReturnType<KafkaFetcher['follow']>): Promise<string[]> {
+  const { value } = await following.next()
+  return value?.records.map(text) ?? []
+}
+
+describe('a fetch', () => {
+  const never = new AbortController().signal
+  const given: Answered = { partition: 0, code: 0, bytes: batch([record('a', 'given')], 0) }
+
+  test('at which a broker fails is made again, whether one partition or the request failed', async () => {
+    const failed = response([{ partition: 0, code: UNKNOWN_SERVER_ERROR }])
+    const { fetcher: fetching, lines } = fetcher([
+      failed,
+      failed,
+      response([], UNKNOWN_SERVER_ERROR),
+      response([given]),
+    ])
+    expect(await first(fetching.follow('t', 0, 0, LIMITS, never))).toEqual(['given'])
+    expect(lines).toHaveLength(1)
+    fetching.close()
+  })
+
+  test('of a batch that its leader finds damaged fails that partition alone, as one to be read again', async () => {
+    const { fetcher: fetching } = fetcher([
+      response([]),
+      response([]),
+      response([{ partition: 1, code: CORRUPT_MESSAGE }, given]),
+    ])
+    const whole = first(fetching.follow('t', 0, 0, LIMITS, never))
+    const damaged = first(fetching.follow('t', 1, 0, LIMITS, never))
+    await expect(damaged).rejects.toMatchObject({ name: 'CorruptedError', code: 'LOG_CORRUPTED' })
+    await vi.waitFor(async () => expect(await whole).toEqual(['given']))
+    fetching.close()
+  })
+})
