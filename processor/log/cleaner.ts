@@ -75,15 +75,17 @@ export class Cleaner {
     const limit = await this.#lastBatch()
     if (limit === undefined || limit <= this.cleanedTo) return undefined
     const newest = new Map<string, Offset>()
-    let end = this.cleanedTo
+    // A pass that failed after its last write may have left no batch in between.
+    let end = limit
     for await (const reader of this.#batches(this.cleanedTo, limit)) {
       for (let i = 0; reader.next(); i++) {
         if (i % STEP === 0) await leisure.pause()
         newest.set(reader.key ?? '', reader.offset)
       }
       if (signal.aborted) return undefined
+      if (newest.size < this.#options.maxKeys) continue
       end = reader.end
-      if (newest.size >= this.#options.maxKeys) break
+      break
     }
     return this.#rewrite(newest, end, leisure, signal)
   }

@@ -1,9 +1,10 @@
 import { RocksLevel } from 'rocksdb-level'
 import { describe, expect, test, vi } from 'vitest'
 import type { EmbeddedLog } from '../../processor/log/embedded.ts'
+import { storageKey } from '../../processor/log/embedded-storage.ts'
 import type { Claim, LogRecord, NewRecord } from '../../processor/log/log.ts'
 import { read, TestMember } from '../contract/log-member.ts'
-import { record, text } from '../contract/log-records.ts'
+import { record, sized, text } from '../contract/log-records.ts'
 import { dump, folder, openLog as openWith } from './folder.ts'
 
 // Readers must see what the database holds, not what is in memory.
@@ -34,6 +35,22 @@ function random(seed: number): (below: number) => number {
   return (below) => {
     x = (x * 48_271) % 0x7fffffff
     return x % below
+  }
+}
+
+/** A database whose writes, those that are chosen, fail although they are on the disk. */
+function failing() {
+  let fails: ((keys: readonly Buffer[]) => boolean) | undefined
+  class Failing extends RocksLevel<Buffer, Buffer> {
+    override async _batch(...of: Parameters<RocksLevel['_batch']>): Promise<void> {
+      await super._batch(...of)
+      if (fails?.(of[0].map(({ key }) => key)) !== true) return
+      throw Object.assign(new Error('it is on the disk all the same'), { code: 'LEVEL_NO_SPACE' })
+    }
+  }
+  return {
+    database: (path: string) => new Failing(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' }),
+    failWrites: (which: typeof fails) => void (fails = which),
   }
 }
 
@@ -147,14 +164,13 @@ describe('compaction', () => {
     const path = await folder()
     const log = await openLog(path, { compaction: CLEAN_ALL })
     const { claim } = await claimOf(log)
-    const large = (key: string, bytes: number): NewRecord => ({ key, value: Buffer.alloc(bytes), timestamp: 0 })
     const commit = (changelog: NewRecord[]) => claim.commit({ changelog, deadLetters: [], next: 0 })
     // So many that a follower has learnt how large batches are before it comes to the gap.
-    for (let i = 0; i < 12; i++) await commit([large(`key-${i}`, 400_000)])
-    for (let i = 0; i < 3; i++) await commit([large('key', 400_000)])
+    for (let i = 0; i < 12; i++) await commit([sized(`key-${i}`, 400_000)])
+    for (let i = 0; i < 3; i++) await commit([sized('key', 400_000)])
     // Alone larger than what is decoded in one go.
-    await commit([large('largest', 1_000_000)])
-    for (let i = 0; i < 2; i++) await commit([large('key', 400_000)])
+    await commit([sized('largest', 1_000_000)])
+    for (let i = 0; i < 2; i++) await commit([sized('key', 400_000)])
     await log.tidy()
     const offsets = (await dump(log, 'status')).map((r) => r.offset)
     expect(offsets).toEqual([...Array.from({ length: 12 }, (_, i) => i), 15, 16, 17])
@@ -165,24 +181,17 @@ describe('compaction', () => {
   })
 
   test('does not touch what a write has left whose outcome is not known', async () => {
-    let failing = false
-    class Failing extends RocksLevel<Buffer, Buffer> {
-      override async _batch(...of: Parameters<RocksLevel['_batch']>): Promise<void> {
-        await super._batch(...of)
-        if (failing) throw Object.assign(new Error('it is on the disk all the same'), { code: 'LEVEL_NO_SPACE' })
-      }
-    }
-    const database = (path: string) => new Failing(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
+    const { database, failWrites } = failing()
     const path = await folder()
     // So much never is free: the log does not recover while compaction works.
     const log = await openLog(path, { compaction: CLEAN_ALL, database, minFreeBytes: Number.MAX_SAFE_INTEGER })
     const { claim, member } = await claimOf(log)
     for (const key of ['a', 'b']) await claim.commit({ changelog: [record(key, '1')], deadLetters: [], next: 0 })
-    failing = true
+    failWrites(() => true)
     // More than one batch takes, so that one of those that are not known is not the last.
     const changelog = [record('c', '1'), { key: 'd', value: Buffer.alloc(600_000), timestamp: 0 }]
     await expect(claim.commit({ changelog, deadLetters: [], next: 0 })).rejects.toMatchObject({ code: 'LOG_NO_SPACE' })
-    failing = false
+    failWrites(undefined)
     await log.tidy()
     expect(await log.bounds({ topic: 'status', index: 0 })).toEqual({ start: 0, end: 2 })
     expect((await dump(log, 'status')).map((r) => r.key)).toEqual(['a', 'b'])
@@ -190,6 +199,22 @@ describe('compaction', () => {
     await log[Symbol.asyncDispose]()
     const again = await openLog(path, {})
     expect((await dump(again, 'status')).map((r) => r.key)).toEqual(['a', 'b', 'c', 'd'])
+  })
+
+  test('ends, too, after a pass whose last write failed and is on the disk all the same', async () => {
+    const { database, failWrites } = failing()
+    const log = await openLog(await folder(), { compaction: CLEAN_ALL, database })
+    const { claim } = await claimOf(log)
+    const commit = (key: string) => claim.commit({ changelog: [record(key, '1')], deadLetters: [], next: 0 })
+    for (const key of ['a', 'b', 'c']) await commit(key)
+    await log.tidy()
+    for (const key of ['d', 'e']) await commit(key)
+    const cleaned = storageKey('cleaned', 'status', 0)
+    failWrites((keys) => keys.some((key) => key.equals(cleaned)))
+    await expect(log.tidy()).rejects.toThrow('on the disk all the same')
+    failWrites(undefined)
+    await log.tidy()
+    expect((await dump(log, 'status')).map((r) => r.key)).toEqual(['a', 'b', 'c', 'd', 'e'])
   })
 
   test('starts by itself when enough is dirty', async () => {
