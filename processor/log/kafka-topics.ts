@@ -146,6 +146,10 @@ async function verify(
     if (options.replication !== undefined && replicas !== options.replication) {
       mismatch(name, 'replication factor', String(replicas), String(options.replication))
     }
+    const inSync = Number(config.get('min.insync.replicas'))
+    if (inSync > replicas) {
+      mismatch(name, 'min.insync.replicas', String(inSync), `at most ${replicas}, as many as it has replicas`)
+    }
     if (topic === 'status') deleteRetentionMs = Number(config.get('delete.retention.ms'))
   }
   if (!(deleteRetentionMs >= 0)) mismatch(names.status, 'delete.retention.ms', 'unknown', 'told by the brokers')

@@ -77,6 +77,11 @@ describe.skipIf(kafkaMissing !== undefined)('topics on Kafka', { timeout: PATIEN
       message: expect.stringMatching(/\.status: partitions is 2, must be 3/),
     })
     await expect(open(`factor-${randomUUID()}`, { replication: 3 })).rejects.toMatchObject({ code: 'LOG_MISMATCH' })
+    // Kafka takes the topic, and would then refuse every record.
+    await expect(open(`in-sync-${randomUUID()}`, { minInSyncReplicas: 2 })).rejects.toMatchObject({
+      code: 'LOG_MISMATCH',
+      message: expect.stringMatching(/min\.insync\.replicas is 2, must be at most 1/),
+    })
   })
 
   test.each(['none', 'gzip', 'snappy', 'lz4', 'zstd'])(
