@@ -101,7 +101,7 @@ export class EmbeddedGroup {
     seat.state = dead ? 'dead' : 'evicted'
     this.#schedule()
     // One that owns nothing has nothing to be fenced from.
-    if (!dead && ![...seat.roles].some((role) => role.kind === 'active')) this.#return(seat)
+    if (!dead && !owns(seat)) this.#return(seat)
   }
 
   /** Ends all roles; join() rejects. Waits for them no longer than a revocation would. */
@@ -297,12 +297,18 @@ export class EmbeddedGroup {
     } else if (error !== stopping.signal.reason && !(claim?.over && error instanceof RetryableError)) {
       seat.broken.reject(error)
     }
+    // What it owned was being taken from it before it was evicted, so that nothing fences it.
+    if (seat.state === 'evicted' && !owns(seat)) this.#return(seat)
     this.#settle(slot)
   }
 }
 
 function owner({ seat: { member } }: Role): Owner {
   return { instance: member.instance, endpoint: member.endpoint }
+}
+
+function owns({ roles }: Seat): boolean {
+  return [...roles].some(({ kind }) => kind === 'active')
 }
 
 /** Whether the role hears of what the group decides. */

@@ -1,11 +1,10 @@
-import { RocksLevel } from 'rocksdb-level'
 import { describe, expect, test, vi } from 'vitest'
 import type { EmbeddedLog } from '../../processor/log/embedded.ts'
 import { storageKey } from '../../processor/log/embedded-storage.ts'
 import type { Claim, LogRecord, NewRecord } from '../../processor/log/log.ts'
 import { read, TestMember } from '../contract/log-member.ts'
 import { record, sized, text } from '../contract/log-records.ts'
-import { dump, folder, openLog as openWith } from './folder.ts'
+import { dump, failingDatabase, folder, openLog as openWith } from './folder.ts'
 
 // Readers must see what the database holds, not what is in memory.
 const openLog = (path: string, options: Parameters<typeof openWith>[1]) =>
@@ -35,22 +34,6 @@ function random(seed: number): (below: number) => number {
   return (below) => {
     x = (x * 48_271) % 0x7fffffff
     return x % below
-  }
-}
-
-/** A database whose writes, those that are chosen, fail although they are on the disk. */
-function failing() {
-  let fails: ((keys: readonly Buffer[]) => boolean) | undefined
-  class Failing extends RocksLevel<Buffer, Buffer> {
-    override async _batch(...of: Parameters<RocksLevel['_batch']>): Promise<void> {
-      await super._batch(...of)
-      if (fails?.(of[0].map(({ key }) => key)) !== true) return
-      throw Object.assign(new Error('it is on the disk all the same'), { code: 'LEVEL_NO_SPACE' })
-    }
-  }
-  return {
-    database: (path: string) => new Failing(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' }),
-    failWrites: (which: typeof fails) => void (fails = which),
   }
 }
 
@@ -181,7 +164,7 @@ describe('compaction', () => {
   })
 
   test('does not touch what a write has left whose outcome is not known', async () => {
-    const { database, failWrites } = failing()
+    const { database, failWrites } = failingDatabase()
     const path = await folder()
     // So much never is free: the log does not recover while compaction works.
     const log = await openLog(path, { compaction: CLEAN_ALL, database, minFreeBytes: Number.MAX_SAFE_INTEGER })
@@ -202,7 +185,7 @@ describe('compaction', () => {
   })
 
   test('ends, too, after a pass whose last write failed and is on the disk all the same', async () => {
-    const { database, failWrites } = failing()
+    const { database, failWrites } = failingDatabase()
     const log = await openLog(await folder(), { compaction: CLEAN_ALL, database })
     const { claim } = await claimOf(log)
     const commit = (key: string) => claim.commit({ changelog: [record(key, '1')], deadLetters: [], next: 0 })

@@ -6,7 +6,7 @@ import { FencedError, RetryableError } from '../../processor/contract/errors.ts'
 import type { Claim, NewRecord } from '../../processor/log/log.ts'
 import { aborted, read, TestMember } from '../contract/log-member.ts'
 import { numbered, record, text } from '../contract/log-records.ts'
-import { folder, openLog } from './folder.ts'
+import { failingDatabase, folder, openLog } from './folder.ts'
 
 describe('embedded log', () => {
   test('gives the same from memory and from the database, from any offset and within any limits', async () => {
@@ -109,6 +109,24 @@ describe('embedded log', () => {
     await left
     expect(stuck.outcome).toBe('left')
     await heir.leave()
+  })
+
+  test('takes a member back that was evicted while what it owned was being taken from it', async () => {
+    const { database, failWrites } = failingDatabase()
+    const log = await openLog(await folder(), { standbys: 0, database, minFreeBytes: 0 })
+    const release = Promise.withResolvers<void>()
+    const member = new TestMember('m', { active: (_claim, signal) => aborted(signal).then(() => release.promise) })
+    member.join(log)
+    await vi.waitFor(() => expect(member.claims.size).toBe(1))
+    const before = member.claims.get(0) as Claim
+    failWrites(() => true)
+    await expect(before.commit({ changelog: [], deadLetters: [], next: 0 })).rejects.toThrow(RetryableError)
+    failWrites(undefined)
+    log.evict('m')
+    release.resolve()
+    await vi.waitFor(() => expect(member.claims.get(0)?.epoch).toBeGreaterThan(before.epoch), { timeout: 5000 })
+    await member.leave()
+    expect(member.outcome).toBe('left')
   })
 
   test('takes an instance once', async () => {

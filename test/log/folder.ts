@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
+import { RocksLevel } from 'rocksdb-level'
 import { onTestFinished } from 'vitest'
 import { EmbeddedLog, type EmbeddedLogOptions } from '../../processor/log/embedded.ts'
 import type { LogRecord, Topic } from '../../processor/log/log.ts'
@@ -27,4 +28,20 @@ export async function openLog(path: string, options: Partial<EmbeddedLogOptions>
 export async function dump(log: EmbeddedLog, topic: Topic, index = 0): Promise<LogRecord[]> {
   const { start, end } = await log.bounds({ topic, index })
   return read(log, topic, index, start, end)
+}
+
+/** A database whose writes, those that are chosen, fail although they are on the disk. */
+export function failingDatabase() {
+  let fails: ((keys: readonly Buffer[]) => boolean) | undefined
+  class Failing extends RocksLevel<Buffer, Buffer> {
+    override async _batch(...of: Parameters<RocksLevel['_batch']>): Promise<void> {
+      await super._batch(...of)
+      if (fails?.(of[0].map(({ key }) => key)) !== true) return
+      throw Object.assign(new Error('it is on the disk all the same'), { code: 'LEVEL_NO_SPACE' })
+    }
+  }
+  return {
+    database: (path: string) => new Failing(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' }),
+    failWrites: (which: typeof fails) => void (fails = which),
+  }
 }
