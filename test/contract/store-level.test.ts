@@ -6,7 +6,7 @@ import { RocksLevel } from 'rocksdb-level'
 import { describe, expect, it } from 'vitest'
 import { RetryableError } from '../../processor/contract/errors.ts'
 import type { LogIdentity } from '../../processor/log/log.ts'
-import { LevelStores } from '../../processor/store/level.ts'
+import { type Database, LevelStores } from '../../processor/store/level.ts'
 import { type StoreWorld, storeContract } from './store.ts'
 
 const IDENTITY: LogIdentity = { cluster: 'c', telemetry: 't', status: 's', partitions: 8 }
@@ -14,16 +14,19 @@ const IDENTITY: LogIdentity = { cluster: 'c', telemetry: 't', status: 's', parti
 class RocksWorld implements StoreWorld {
   readonly folder: string
   readonly lines: string[] = []
+  db: Database
   stores: LevelStores
 
-  constructor(folder: string, stores: LevelStores) {
+  constructor(folder: string, db: Database, stores: LevelStores) {
     this.folder = folder
+    this.db = db
     this.stores = stores
   }
 
   static async create(): Promise<RocksWorld> {
     const folder = await mkdtemp(join(tmpdir(), 'tidemark-store-'))
-    return new RocksWorld(folder, await open(folder, IDENTITY, []))
+    const db = databaseIn(folder)
+    return new RocksWorld(folder, db, await open(db, IDENTITY, []))
   }
 
   open(partition: number) {
@@ -32,7 +35,8 @@ class RocksWorld implements StoreWorld {
 
   async restart(identity = IDENTITY) {
     await this.stores[Symbol.asyncDispose]()
-    this.stores = await open(this.folder, identity, this.lines)
+    this.db = databaseIn(this.folder)
+    this.stores = await open(this.db, identity, this.lines)
   }
 
   async [Symbol.asyncDispose]() {
@@ -41,12 +45,12 @@ class RocksWorld implements StoreWorld {
   }
 }
 
-function open(folder: string, identity: LogIdentity, lines: string[]): Promise<LevelStores> {
-  const logger = pino({}, { write: (line) => lines.push(line) })
-  return LevelStores.open(new RocksLevel(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' }), {
-    identity,
-    logger,
-  })
+function databaseIn(folder: string): Database {
+  return new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
+}
+
+function open(db: Database, identity: LogIdentity, lines: string[]): Promise<LevelStores> {
+  return LevelStores.open(db, { identity, logger: pino({}, { write: (line) => lines.push(line) }) })
 }
 
 storeContract('LevelStore over rocksdb-level', () => RocksWorld.create())
@@ -85,6 +89,25 @@ describe('LevelStores', () => {
     for (const partition of [7, 2]) await (await world.open(partition)).commit(new Map(), checkpoint, 0)
     await world.restart()
     expect(await world.stores.partitions()).toEqual([2, 7])
+  })
+
+  it('answers the other reads of a turn when one meets a damaged key', async () => {
+    await using world = await RocksWorld.create()
+    const { db } = world
+    const [healthy, damaged] = [await world.open(0), await world.open(1)]
+    await healthy.commit(new Map([['a', Buffer.from('1')]]), checkpoint, 1)
+    await damaged.commit(new Map([['b', Buffer.from('2')]]), checkpoint, 1)
+    const getMany = db.getMany.bind(db)
+    db.getMany = (keys: string[]) => {
+      if (!keys.includes('d00001:x')) return getMany(keys)
+      return Promise.reject(Object.assign(new Error('block checksum mismatch'), { code: 'LEVEL_CORRUPTION' }))
+    }
+    const reads = [healthy.getMany(['a', 'x']), damaged.getMany(['b', 'x']), damaged.getMany(['b'])]
+    expect(await Promise.allSettled(reads)).toMatchObject([
+      { value: [Buffer.from('1'), undefined] },
+      { reason: { code: 'STORE_CORRUPTED' } },
+      { value: [Buffer.from('2')] },
+    ])
   })
 
   it('rejects what comes after the close so that it can be tried again elsewhere', async () => {
