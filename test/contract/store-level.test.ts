@@ -45,6 +45,10 @@ class RocksWorld implements StoreWorld {
   }
 }
 
+function noSpace(): Promise<never> {
+  return Promise.reject(new Error('no space left'))
+}
+
 function databaseIn(folder: string): Database {
   return new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
 }
@@ -83,6 +87,36 @@ describe('LevelStores', () => {
     await world.restart()
     expect(await (await world.open(0)).range(undefined, 10)).toEqual([])
   })
+
+  it.each(['before it began', 'after the checkpoint went', 'before the index went'])(
+    'makes an end of a wipe that failed %s, before the next write',
+    async (when) => {
+      await using world = await RocksWorld.create()
+      const { db } = world
+      const store = await world.open(0)
+      const online = { connectivity: { state: 'online' }, lastSeenAt: '2026-11-24T10:00:00.000Z', attributes: { a: 1 } }
+      const status = Buffer.from(JSON.stringify(online))
+      await store.commit(new Map([['ghost', status]]), checkpoint, 1)
+      const [del, clear] = [db.del.bind(db), db.clear.bind(db)]
+      if (when === 'before it began') db.del = noSpace
+      db.clear = (options?: object) => {
+        const passes = when === 'before the index went' && JSON.stringify(options).includes('"d00000:')
+        return passes ? clear(options as never) : noSpace()
+      }
+      await expect(store.wipe()).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+      expect([store.checkpoint, store.count]).toEqual([undefined, 0])
+      await expect(store.commit(new Map(), checkpoint, 0)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+      Object.assign(db, { del, clear })
+      await store.commit(new Map([['a', status]]), { ...checkpoint, changelog: 2 }, 1)
+      expect((await store.range(undefined, 10)).map(([key]) => key)).toEqual(['a'])
+      expect([store.count, await store.recount()]).toEqual([1, 1])
+      const index = await db.keys({ gte: 'i', lt: 'j' }).all()
+      expect(index.filter((key) => key.includes('ghost'))).toEqual([])
+      expect(index).not.toEqual([])
+      await world.restart()
+      expect((await world.open(0)).checkpoint).toMatchObject({ changelog: 2 })
+    },
+  )
 
   it('names the partitions it holds', async () => {
     await using world = await RocksWorld.create()
