@@ -1,7 +1,7 @@
 import { CorruptedError } from './contract/errors.ts'
 import { fold } from './contract/fold.ts'
 import { type Indexed, indexedOf, isSamePlace, isSameSlot, type Move } from './contract/index-entries.ts'
-import { advance, PlainEncoder, type PlainStatus, plainOf, statusOf } from './contract/plain.ts'
+import { advance, PlainEncoder, type PlainStatus, plainBound, plainOf, statusOf } from './contract/plain.ts'
 import { decodePlain } from './contract/plain-decoder.ts'
 import { decodeStatus, encodeStatus, MAX_STATUS_BYTES, type Status, statusText } from './contract/status.ts'
 import { type Decoded, deadLetter, decodeRecord, type RejectionReason } from './contract/telemetry.ts'
@@ -96,7 +96,7 @@ export async function foldBatch(records: readonly LogRecord[], context: BatchCon
     if (it.kind === 'rejected' || device === undefined) continue
     begun(device, context)
     const record = records[i] as LogRecord
-    apply(device, it, record)
+    apply(device, it, record, turn)
     timestamp = record.timestamp
     if (turn.spend(0)) await turn.next()
   }
@@ -126,6 +126,7 @@ function noEffects(): Effects {
   return { changelog: [], writes: new Map(), deadLetters: [], rejections: [], decisions: [], moves: [], added: 0 }
 }
 
+/** The work of decoding counts in the turn; whether that is over, what is spent next tells. */
 function touch(id: string, devices: Map<string, Touched>, missing: Touched[], context: BatchContext): Touched {
   const known = devices.get(id)
   if (known !== undefined) return known
@@ -143,9 +144,14 @@ function touch(id: string, devices: Map<string, Touched>, missing: Touched[], co
     rev: 0,
     duplicates: 0,
   }
-  if (entry === undefined) missing.push(device)
-  else if (typeof entry.image === 'string') begin(device, JSON.parse(entry.image) as Status)
-  else beginPlain(device, entry.image)
+  if (entry === undefined) {
+    missing.push(device)
+  } else if (typeof entry.image === 'string') {
+    begin(device, JSON.parse(entry.image) as Status)
+    context.turn.spend(entry.bytes)
+  } else {
+    beginPlain(device, entry.image)
+  }
   devices.set(id, device)
   return device
 }
@@ -200,11 +206,13 @@ function stored(deviceId: string, bytes: Uint8Array): Status {
   }
 }
 
-function apply(device: Touched, it: Exclude<Decoded, { kind: 'rejected' }>, record: LogRecord): void {
+/** Counts as `touch` does. */
+function apply(device: Touched, it: Exclude<Decoded, { kind: 'rejected' }>, record: LogRecord, turn: Turn): void {
   if (device.plain !== undefined) {
     if (advance(device.plain, it)) return
     const { lastSeenAt } = device
     device.status = statusOf(device.plain)
+    turn.spend(plainBound(device.plain))
     device.before = { ...indexedOf(device.status), lastSeenAt }
     device.plain = undefined
   }
@@ -309,7 +317,7 @@ async function refold(
     const it = decoded[i] as Decoded
     if (touched[i] !== device || it.kind === 'rejected') continue
     const record = records[i] as LogRecord
-    apply(device, it, record)
+    apply(device, it, record, context.turn)
     const value = device.status === undefined ? undefined : encodeStatus(device.status)
     if (value === undefined || value.byteLength <= MAX_STATUS_BYTES) {
       kept = value

@@ -4,7 +4,7 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
 import { Arrivals } from './arrivals.ts'
-import { ConfigurationError } from './contract/errors.ts'
+import { ConfigurationError, CorruptedError } from './contract/errors.ts'
 import type { PartitionReader } from './contract/query.ts'
 import { Decisions } from './decisions.ts'
 import { InFlight } from './in-flight.ts'
@@ -19,6 +19,7 @@ import { ScanThreads } from './scan-threads.ts'
 import { Searcher } from './search.ts'
 import { Standby } from './standby.ts'
 import { StatusCache } from './store/cache.ts'
+import { isDamage, isMarkedDamaged, markDamaged } from './store/damage.ts'
 import { databaseFailure } from './store/failure.ts'
 import { type Database, LevelStores } from './store/level.ts'
 import { TextCache } from './store/texts.ts'
@@ -83,17 +84,39 @@ export class Processor implements Member, AsyncDisposable {
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */
   static async open(options: ProcessorOptions): Promise<Processor> {
-    const { folder, database } = options
+    const { folder, database, opening, logger } = options
     try {
-      await using opening = new AsyncDisposableStack()
-      const stores = database === undefined ? openStores(options) : openLevel(database(), options)
-      const processor = opening.use(new Processor(options, await stores))
-      await processor.#openCopies()
-      opening.move()
-      return processor
+      if (database !== undefined) return await Processor.#open(options, database())
+      try {
+        return await Processor.#open(options, opening ?? openDatabase(folder))
+      } catch (error) {
+        if (!isDamage(error)) throw error
+        logger.error(
+          { folder, err: error },
+          'store folder wiped: it is damaged, and will be restored from the changelog',
+        )
+        await rm(folder, { recursive: true })
+        return await Processor.#open(options, openDatabase(folder))
+      }
     } catch (error) {
       throw unusable(folder, error)
     }
+  }
+
+  /** Rejects with the database's own error, or as a store does. */
+  static async #open(options: ProcessorOptions, db: Database): Promise<Processor> {
+    const { folder, database, log, logger, indexed = true } = options
+    await using opening = new AsyncDisposableStack()
+    const stores = opening.use(await LevelStores.open(db, { identity: log.identity, logger, indexed }))
+    if (database === undefined) {
+      // Only who has opened the folder holds its lock, and may judge what is in it.
+      if (await isMarkedDamaged(folder)) throw new CorruptedError('STORE_CORRUPTED', 'it was found damaged before')
+      db.once('corruption', (error: Error) => foundDamaged(folder, error, logger))
+    }
+    const processor = opening.use(new Processor(options, stores))
+    await processor.#openCopies()
+    opening.move()
+    return processor
   }
 
   /** Takes part in the group until `signal` aborts. Rejects as `Log.join` does. */
@@ -192,20 +215,19 @@ export function openDatabase(folder: string): Database {
   return new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer', ...ROCKSDB })
 }
 
-async function openStores(options: ProcessorOptions): Promise<LevelStores> {
-  const { folder, logger, opening } = options
+/**
+ * Wiping a store leaves the damaged block in its file until compaction, which reads it, and then RocksDB refuses every
+ * write to the database: no wipe mends that, and only an empty folder does.
+ */
+function foundDamaged(folder: string, found: Error, logger: Logger): void {
   try {
-    return await openLevel(opening ?? openDatabase(folder), options)
+    markDamaged(folder, found)
+    const then = 'at the next start it is wiped, and restored from the changelog'
+    logger.error({ folder, err: found }, `the store folder is damaged: ${then}`)
   } catch (error) {
-    if (databaseFailure(error).code !== 'LEVEL_CORRUPTION') throw error
-    logger.error({ folder, err: error }, 'store folder wiped: it is damaged, and will be restored from the changelog')
-    await rm(folder, { recursive: true })
-    return openLevel(openDatabase(folder), options)
+    const way = 'remove it before the next start, to have it restored from the changelog'
+    logger.error({ folder, err: found, cause: error }, `the store folder is damaged, and cannot be marked so: ${way}`)
   }
-}
-
-function openLevel(db: Database, { log, logger, indexed = true }: ProcessorOptions): Promise<LevelStores> {
-  return LevelStores.open(db, { identity: log.identity, logger, indexed })
 }
 
 function unusable(folder: string, error: unknown): ConfigurationError {

@@ -1,18 +1,16 @@
 import { AbstractChainedBatch } from 'abstract-level'
-import { toLevelError } from './errors.ts'
+import { failureOf } from './errors.ts'
 import type { RocksLevel } from './index.ts'
 import { bytes, type NativeDb } from './native.ts'
 import { type Operation, write } from './write.ts'
 
 export class RocksChainedBatch<K, V> extends AbstractChainedBatch<RocksLevel<K, V>, K, V> {
   readonly #native: NativeDb
-  readonly #path: string
   #operations: Operation[] = []
 
   constructor(db: RocksLevel<K, V>, native: NativeDb) {
     super(db)
     this.#native = native
-    this.#path = db.location
   }
 
   _put(key: Buffer, value: Buffer): void {
@@ -31,7 +29,7 @@ export class RocksChainedBatch<K, V> extends AbstractChainedBatch<RocksLevel<K, 
     try {
       await write(this.#native, this.#operations)
     } catch (error) {
-      throw toLevelError(error, this.#path)
+      throw failureOf(this.db, error)
     }
   }
 }

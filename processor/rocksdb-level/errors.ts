@@ -1,3 +1,5 @@
+import type { EventEmitter } from 'node:events'
+
 /** What went wrong, in abstract-level's style of codes. */
 export type RocksErrorCode =
   | 'LEVEL_LOCKED'
@@ -37,6 +39,16 @@ export function toLevelError(thrown: unknown, path: string): RocksLevelError {
   const native = error instanceof Error && 'code' in error ? String(error.code) : ''
 
   return new RocksLevelError(codeOf(native, text), `RocksDB at ${path}: ${text}`, error)
+}
+
+/** What `toLevelError` gives. Damage is told to whoever listens to the database, whatever operation met it. */
+export function failureOf(
+  db: { readonly location: string; emit: EventEmitter['emit'] },
+  thrown: unknown,
+): RocksLevelError {
+  const failure = toLevelError(thrown, db.location)
+  if (failure.code === 'LEVEL_CORRUPTION') db.emit('corruption', failure)
+  return failure
 }
 
 function innermost(thrown: unknown): unknown {

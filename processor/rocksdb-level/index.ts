@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { AbstractLevel, type AbstractSnapshot } from 'abstract-level'
 import { RocksChainedBatch } from './chained-batch.ts'
 import { Copies, free, isSmall } from './copies.ts'
-import { RocksLevelError, toLevelError } from './errors.ts'
+import { failureOf, RocksLevelError, toLevelError } from './errors.ts'
 import { holdsDatabase, makeFolder } from './folder.ts'
 import { RocksIterator, type RocksIteratorOptions } from './iterator.ts'
 import { describeHolder, writeOwner } from './lock.ts'
@@ -235,7 +235,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     try {
       return await operation(db)
     } catch (error) {
-      throw toLevelError(error, this.location)
+      throw failureOf(this, error)
     }
   }
 

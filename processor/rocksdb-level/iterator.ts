@@ -1,6 +1,6 @@
 import { AbstractIterator, type AbstractIteratorOptions } from 'abstract-level'
 import { Cursor } from './cursor.ts'
-import { toLevelError } from './errors.ts'
+import { failureOf } from './errors.ts'
 import type { RocksLevel } from './index.ts'
 import type { NativeDb, NativeEntry } from './native.ts'
 import { type RangeBounds, toRange } from './range.ts'
@@ -21,7 +21,6 @@ type Entry<K, V> = [key: K, value: V]
 
 export class RocksIterator<KDefault, VDefault, K, V> extends AbstractIterator<RocksLevel<KDefault, VDefault>, K, V> {
   readonly #cursor: Cursor
-  readonly #path: string
   /** The snapshot, when it is the iterator's own and not one the user gave. */
   readonly #own: NativeDb | null
   readonly #values: boolean
@@ -36,7 +35,6 @@ export class RocksIterator<KDefault, VDefault, K, V> extends AbstractIterator<Ro
     explicit: NativeDb | null,
   ) {
     super(db, options as unknown as AbstractIteratorOptions<K, V>)
-    this.#path = db.location
     this.#values = options.values !== false
     const snapshot = explicit ?? native.session({ snapshot: true })
     this.#own = explicit === null ? snapshot : null
@@ -90,7 +88,7 @@ export class RocksIterator<KDefault, VDefault, K, V> extends AbstractIterator<Ro
     try {
       return await this.#cursor.read(size, this.limit - this.count - taken)
     } catch (error) {
-      throw toLevelError(error, this.#path)
+      throw failureOf(this.db, error)
     }
   }
 

@@ -128,6 +128,8 @@ export class LevelStore implements StateStore {
   #count: number | undefined
   /** A write failed, perhaps after it was made, and no commit since: what is stored may not be what a caller takes it for. */
   #doubtful = false
+  /** It is empty to its callers, and something may be stored still: what a wipe that failed has left. */
+  #wiping = false
 
   constructor(
     db: Database,
@@ -189,6 +191,8 @@ export class LevelStore implements StateStore {
     moves?: readonly Move[],
   ): Promise<void> {
     return this.#writing.run(async () => {
+      // The next role on the partition takes the store for a fresh one: what is left would be devices for good.
+      if (this.#wiping) await this.#empty()
       if (!reached.whole) this.#index.giveUp()
       await this.#index.settle()
       const known = moves === undefined || this.#doubtful ? await this.#movesOf(writes) : moves
@@ -283,15 +287,19 @@ export class LevelStore implements StateStore {
   }
 
   wipe(): Promise<void> {
-    return this.#writing.run(async () => {
-      const { meta, first, last } = this.#keys
-      // The checkpoint goes first: after a crash between the two, a store without one is emptied again.
-      await guarded(() => this.#db.del(meta))
-      this.#checkpoint = undefined
-      await guarded(() => this.#db.clear({ gte: first, lt: last }))
-      await this.#index.wipe()
-      this.#count = 0
-    })
+    return this.#writing.run(() => this.#empty())
+  }
+
+  async #empty(): Promise<void> {
+    const { meta, first, last } = this.#keys
+    this.#wiping = true
+    this.#checkpoint = undefined
+    this.#count = 0
+    // The checkpoint goes first: after a crash between the two, a store without one is emptied again.
+    await guarded(() => this.#db.del(meta))
+    await guarded(() => this.#db.clear({ gte: first, lt: last }))
+    await this.#index.wipe()
+    this.#wiping = false
   }
 
   /** The database belongs to LevelStores, and what was committed is on disk: nothing is left to do. */

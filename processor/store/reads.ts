@@ -55,7 +55,9 @@ export class Reads {
       let from = 0
       for (const read of group) read.resolve(values.slice(from, (from += read.keys.length)))
     } catch (error) {
-      for (const read of group) read.reject(error as Error)
+      if (group.length === 1) return first.reject(error as Error)
+      // One damaged key fails all that travel with it, of whatever partition: each is to have an answer of its own.
+      for (const read of group) await this.#readGroup([read])
     }
   }
 }

@@ -75,6 +75,6 @@ export interface StateStore extends AsyncDisposable {
   /** Counts the keys by a scan, in slices that leave the event loop free. Not while a commit is under way. */
   recount(): Promise<number>
 
-  /** Back to empty, without a checkpoint. */
+  /** Back to empty, without a checkpoint. When it rejects, the next commit makes an end of it first. */
   wipe(): Promise<void>
 }

@@ -6,7 +6,7 @@ import { RocksLevel } from 'rocksdb-level'
 import { describe, expect, it } from 'vitest'
 import { RetryableError } from '../../processor/contract/errors.ts'
 import type { LogIdentity } from '../../processor/log/log.ts'
-import { LevelStores } from '../../processor/store/level.ts'
+import { type Database, LevelStores } from '../../processor/store/level.ts'
 import { type StoreWorld, storeContract } from './store.ts'
 
 const IDENTITY: LogIdentity = { cluster: 'c', telemetry: 't', status: 's', partitions: 8 }
@@ -14,16 +14,19 @@ const IDENTITY: LogIdentity = { cluster: 'c', telemetry: 't', status: 's', parti
 class RocksWorld implements StoreWorld {
   readonly folder: string
   readonly lines: string[] = []
+  db: Database
   stores: LevelStores
 
-  constructor(folder: string, stores: LevelStores) {
+  constructor(folder: string, db: Database, stores: LevelStores) {
     this.folder = folder
+    this.db = db
     this.stores = stores
   }
 
   static async create(): Promise<RocksWorld> {
     const folder = await mkdtemp(join(tmpdir(), 'tidemark-store-'))
-    return new RocksWorld(folder, await open(folder, IDENTITY, []))
+    const db = databaseIn(folder)
+    return new RocksWorld(folder, db, await open(db, IDENTITY, []))
   }
 
   open(partition: number) {
@@ -32,7 +35,8 @@ class RocksWorld implements StoreWorld {
 
   async restart(identity = IDENTITY) {
     await this.stores[Symbol.asyncDispose]()
-    this.stores = await open(this.folder, identity, this.lines)
+    this.db = databaseIn(this.folder)
+    this.stores = await open(this.db, identity, this.lines)
   }
 
   async [Symbol.asyncDispose]() {
@@ -41,12 +45,16 @@ class RocksWorld implements StoreWorld {
   }
 }
 
-function open(folder: string, identity: LogIdentity, lines: string[]): Promise<LevelStores> {
-  const logger = pino({}, { write: (line) => lines.push(line) })
-  return LevelStores.open(new RocksLevel(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' }), {
-    identity,
-    logger,
-  })
+function noSpace(): Promise<never> {
+  return Promise.reject(new Error('no space left'))
+}
+
+function databaseIn(folder: string): Database {
+  return new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
+}
+
+function open(db: Database, identity: LogIdentity, lines: string[]): Promise<LevelStores> {
+  return LevelStores.open(db, { identity, logger: pino({}, { write: (line) => lines.push(line) }) })
 }
 
 storeContract('LevelStore over rocksdb-level', () => RocksWorld.create())
@@ -80,11 +88,60 @@ describe('LevelStores', () => {
     expect(await (await world.open(0)).range(undefined, 10)).toEqual([])
   })
 
+  it.each(['before it began', 'after the checkpoint went', 'before the index went'])(
+    'makes an end of a wipe that failed %s, before the next write',
+    async (when) => {
+      await using world = await RocksWorld.create()
+      const { db } = world
+      const store = await world.open(0)
+      const online = { connectivity: { state: 'online' }, lastSeenAt: '2026-11-24T10:00:00.000Z', attributes: { a: 1 } }
+      const status = Buffer.from(JSON.stringify(online))
+      await store.commit(new Map([['ghost', status]]), checkpoint, 1)
+      const [del, clear] = [db.del.bind(db), db.clear.bind(db)]
+      if (when === 'before it began') db.del = noSpace
+      db.clear = (options?: object) => {
+        const passes = when === 'before the index went' && JSON.stringify(options).includes('"d00000:')
+        return passes ? clear(options as never) : noSpace()
+      }
+      await expect(store.wipe()).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+      expect([store.checkpoint, store.count]).toEqual([undefined, 0])
+      await expect(store.commit(new Map(), checkpoint, 0)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+      Object.assign(db, { del, clear })
+      await store.commit(new Map([['a', status]]), { ...checkpoint, changelog: 2 }, 1)
+      expect((await store.range(undefined, 10)).map(([key]) => key)).toEqual(['a'])
+      expect([store.count, await store.recount()]).toEqual([1, 1])
+      const index = await db.keys({ gte: 'i', lt: 'j' }).all()
+      expect(index.filter((key) => key.includes('ghost'))).toEqual([])
+      expect(index).not.toEqual([])
+      await world.restart()
+      expect((await world.open(0)).checkpoint).toMatchObject({ changelog: 2 })
+    },
+  )
+
   it('names the partitions it holds', async () => {
     await using world = await RocksWorld.create()
     for (const partition of [7, 2]) await (await world.open(partition)).commit(new Map(), checkpoint, 0)
     await world.restart()
     expect(await world.stores.partitions()).toEqual([2, 7])
+  })
+
+  it('answers the other reads of a turn when one meets a damaged key', async () => {
+    await using world = await RocksWorld.create()
+    const { db } = world
+    const [healthy, damaged] = [await world.open(0), await world.open(1)]
+    await healthy.commit(new Map([['a', Buffer.from('1')]]), checkpoint, 1)
+    await damaged.commit(new Map([['b', Buffer.from('2')]]), checkpoint, 1)
+    const getMany = db.getMany.bind(db)
+    db.getMany = (keys: string[]) => {
+      if (!keys.includes('d00001:x')) return getMany(keys)
+      return Promise.reject(Object.assign(new Error('block checksum mismatch'), { code: 'LEVEL_CORRUPTION' }))
+    }
+    const reads = [healthy.getMany(['a', 'x']), damaged.getMany(['b', 'x']), damaged.getMany(['b'])]
+    expect(await Promise.allSettled(reads)).toMatchObject([
+      { value: [Buffer.from('1'), undefined] },
+      { reason: { code: 'STORE_CORRUPTED' } },
+      { value: [Buffer.from('2')] },
+    ])
   })
 
   it('rejects what comes after the close so that it can be tried again elsewhere', async () => {

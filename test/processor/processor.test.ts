@@ -1,13 +1,15 @@
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pino from 'pino'
 import { Registry } from 'prom-client'
+import { RocksLevel } from 'rocksdb-level'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { EmbeddedLog } from '../../processor/log/embedded.ts'
-import { Processor } from '../../processor/processor.ts'
+import { openDatabase, Processor } from '../../processor/processor.ts'
+import type { Database } from '../../processor/store/level.ts'
 import { said, statusOf } from './workbench.ts'
 
 const PARTITIONS = 4
@@ -38,15 +40,15 @@ function openLog(folder = 'log'): Promise<EmbeddedLog> {
   })
 }
 
-function open(instance: string): Promise<Processor> {
+function open(instance: string, opening?: Database): Promise<Processor> {
   const folder = join(root, instance)
   const registry = new Registry()
   const limits = { batchRecords: 50, minCommitIntervalMs: 1 }
-  return Processor.open({ log, instance, endpoint: instance, folder, logger, registry, now: Date.now, limits })
+  return Processor.open({ log, instance, endpoint: instance, folder, opening, logger, registry, now: Date.now, limits })
 }
 
-async function start(instance: string): Promise<Running> {
-  const processor = await open(instance)
+async function start(instance: string, opening?: Database): Promise<Running> {
+  const processor = await open(instance, opening)
   const stopping = new AbortController()
   const done = processor.run(stopping.signal)
   const running = { processor, stopping, done }
@@ -60,6 +62,31 @@ async function stop(instance: string): Promise<void> {
   stopping.abort()
   await done
   await processor[Symbol.asyncDispose]()
+}
+
+/** Flips a byte of what the tables of the stores hold: in a text that stands in them as it is. */
+async function damage(instance: string, text: string): Promise<void> {
+  const folder = join(root, instance)
+  for (const name of await readdir(folder)) {
+    if (!name.endsWith('.sst')) continue
+    const bytes = await readFile(join(folder, name))
+    const at = bytes.lastIndexOf(text)
+    if (at < 0) continue
+    bytes[at] = (bytes[at] as number) ^ 0xff
+    await writeFile(join(folder, name), bytes)
+    return
+  }
+  throw new Error(`no table holds ${text}`)
+}
+
+/** Reads all there is. Rejects where a table is damaged. */
+async function compacted(instance: string): Promise<void> {
+  const db = new RocksLevel(join(root, instance))
+  try {
+    await db.compactRange()
+  } finally {
+    await db.close()
+  }
 }
 
 /** Says something for every device, and waits until the log has it. */
@@ -265,4 +292,65 @@ it('starts anew on a folder whose database is damaged', async () => {
   await say()
   await everythingCounted()
   expect(lines.join()).toContain('store folder wiped')
+})
+
+it('starts anew on a folder whose checkpoints are damaged', async () => {
+  await start('one')
+  await say()
+  await everythingCounted()
+  await stop('one')
+  await damage('one', '"changelog":')
+  await start('one')
+  await say()
+  await everythingCounted()
+  expect(lines.join()).toContain('store folder wiped')
+})
+
+it('starts anew after damage that had RocksDB refuse all writes, which no wipe of a store mends', async () => {
+  await start('one')
+  await say()
+  await everythingCounted()
+  await stop('one')
+  await damage('one', '"deviceId":"d7"')
+  const opening = openDatabase(join(root, 'one')) as RocksLevel<string, Buffer>
+  const { processor, done } = await start('one', opening)
+  members.delete('one')
+  const ended = expect(done).rejects.toMatchObject({ code: 'STORE_CORRUPTED' })
+  await opening.compactRange().catch(() => {})
+  await say()
+  await ended
+  await processor[Symbol.asyncDispose]()
+  lines = []
+  await start('one')
+  await everythingCounted()
+  await stop('one')
+  expect(lines.filter((line) => line.includes('"plan":"fresh"'))).toHaveLength(4)
+  await compacted('one')
+})
+
+it('starts anew after a read that met damage, once', async () => {
+  await start('one')
+  await say()
+  await everythingCounted()
+  await stop('one')
+  await damage('one', '"deviceId":"d7"')
+  await start('one')
+  const { reader } = (members.get('one') as Running).processor
+  const partition = partitionOf('d7', PARTITIONS)
+  await vi.waitFor(async () => {
+    const read = reader.getMany(partition, ['d7'])
+    await expect(read).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE', cause: { code: 'STORE_CORRUPTED' } })
+  }, WAIT)
+  expect(lines.join()).toContain('the store folder is damaged')
+  await stop('one')
+  lines = []
+  await start('one')
+  await everythingCounted()
+  await stop('one')
+  expect(lines.join()).toContain('store folder wiped')
+  await compacted('one')
+  lines = []
+  await start('one')
+  await everythingCounted()
+  expect(lines.join()).not.toContain('wiped')
 })

@@ -311,7 +311,7 @@ test('what is small shares memory, and nothing that is released takes it away', 
   }
 })
 
-test('a damaged file is reported as corruption', async ({ expect }) => {
+test('a damaged file is reported as corruption, and told of, whatever meets it', async ({ expect }) => {
   const db = await openDb({ blockCache: false })
   await fill(db, 20_000)
   await db.flush()
@@ -322,10 +322,17 @@ test('a damaged file is reported as corruption', async ({ expect }) => {
   await file.close()
 
   await db.open()
-  await expect(db.iterator().all()).rejects.toMatchObject({
-    code: 'LEVEL_CORRUPTION',
-    message: expect.stringContaining(db.location),
-  })
-  await expect(db.get(key(1000))).rejects.toMatchObject({ code: 'LEVEL_CORRUPTION' })
-  await expect(db.getMany([key(19_999), key(1000)])).rejects.toMatchObject({ code: 'LEVEL_CORRUPTION' })
+  const told: unknown[] = []
+  db.on('corruption', (error) => told.push(error))
+  const meets = async (operation: Promise<unknown>) => {
+    const failure = await operation.catch((error: unknown) => error)
+    expect(failure).toMatchObject({ code: 'LEVEL_CORRUPTION', message: expect.stringContaining(db.location) })
+    expect(told).toContain(failure)
+  }
+  await meets(db.iterator().all())
+  await meets(db.get(key(1000)))
+  await meets(db.getMany([key(19_999), key(1000)]))
+  await db.clear()
+  await meets(db.compactRange())
+  await meets(db.batch().put('new', 'x').write())
 })

@@ -1,0 +1,29 @@
+import { writeFileSync } from 'node:fs'
+import { access } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CorruptedError } from '../contract/errors.ts'
+import { databaseFailure } from './failure.ts'
+
+/** RocksDB leaves files alone whose names are not its own. */
+const MARK = 'DAMAGED'
+
+/**
+ * Leaves word in the folder of a database that it is damaged, for the next start. At once, as a process may end with
+ * what the damage leads to. Throws what the file system does.
+ */
+export function markDamaged(folder: string, found: Error): void {
+  writeFileSync(join(folder, MARK), `${found.message}\n`)
+}
+
+export function isMarkedDamaged(folder: string): Promise<boolean> {
+  return access(join(folder, MARK)).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** Whether a database that could not be opened, or read, is damaged. */
+export function isDamage(error: unknown): boolean {
+  if (error instanceof CorruptedError) return error.code === 'STORE_CORRUPTED'
+  return databaseFailure(error).code === 'LEVEL_CORRUPTION'
+}

@@ -1,0 +1,82 @@
+import { afterEach, beforeEach, expect, it, vi } from 'vitest'
+import { foldBatch } from '../../processor/batch.ts'
+import type { LogRecord } from '../../processor/log/log.ts'
+import { StatusCache } from '../../processor/store/cache.ts'
+import type { StateStore } from '../../processor/store/store.ts'
+import { TextCache } from '../../processor/store/texts.ts'
+import { type Turn, Turns } from '../../processor/turns.ts'
+
+const DEVICES = 400
+/** Of one turn: its work, and the status that ends it. */
+const MAX_PARSED_BYTES = 640 * 1024
+
+const parse = JSON.parse
+/** In this turn of the event loop. */
+let parsed: number
+let mostParsed: number
+
+beforeEach(() => {
+  parsed = 0
+  mostParsed = 0
+  vi.spyOn(JSON, 'parse').mockImplementation((text, reviver) => {
+    parsed += text.length
+    mostParsed = Math.max(mostParsed, parsed)
+    return parse(text, reviver)
+  })
+})
+
+afterEach(() => {
+  vi.restoreAllMocks()
+})
+
+/** The turns of one batch, which begins in a turn of its own. */
+function turnOf(turns: Turns): Turn {
+  const turn = turns.take()
+  const next = turn.next.bind(turn)
+  turn.next = async () => {
+    await next()
+    parsed = 0
+  }
+  parsed = 0
+  return turn
+}
+
+/** Folds one message of each device, and then another; gives the bytes of a status between the two. */
+async function fold(first: object, second: object): Promise<number> {
+  const cache = new StatusCache({ maxEntries: DEVICES, maxBytes: 64 * 1024 * 1024 })
+  const texts = new TextCache({ maxEntries: DEVICES, maxBytes: 1024 })
+  const store = { getMany: async (keys: readonly string[]) => keys.map(() => undefined) } as unknown as StateStore
+  const turns = new Turns()
+  const owner = {}
+  let bytes = 0
+  for (const [batch, said] of [first, second].entries()) {
+    const value = Buffer.from(JSON.stringify(said))
+    const records = Array.from({ length: DEVICES }, (_, i): LogRecord => {
+      return { key: `d${i}`, offset: batch * DEVICES + i, timestamp: 1764000000000 + batch, headers: undefined, value }
+    })
+    const turn = turnOf(turns)
+    await turn.next()
+    mostParsed = 0
+    const effects = await foldBatch(records, { partition: 0, store, cache, texts, turn, owner, batch })
+    expect(effects.changelog).toHaveLength(DEVICES)
+    bytes ||= effects.changelog[0]?.value?.byteLength ?? 0
+  }
+  return bytes
+}
+
+const metrics = (count: number, value: unknown) =>
+  Object.fromEntries(Array.from({ length: count }, (_, i) => [`metric-${i}`, value]))
+
+it('parses no more cached statuses in a turn of the event loop than its work allows', async () => {
+  const bytes = await fold(metrics(100, 'x'.repeat(60)), { one: 1 })
+  expect(bytes * DEVICES).toBeGreaterThan(4 * MAX_PARSED_BYTES)
+  expect(mostParsed).toBeGreaterThan(0)
+  expect(mostParsed).toBeLessThan(MAX_PARSED_BYTES)
+})
+
+it('gives no more plain statuses up in a turn of the event loop than its work allows', async () => {
+  const bytes = await fold(metrics(64, 1), { one: 'text' })
+  expect(bytes * DEVICES).toBeGreaterThan(2 * MAX_PARSED_BYTES)
+  expect(mostParsed).toBeGreaterThan(0)
+  expect(mostParsed).toBeLessThan(MAX_PARSED_BYTES)
+})
