@@ -2,8 +2,8 @@ import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { Owner, OwnerMap } from '../contract/query.ts'
 import type { DescribedGroup } from './kafka-broker.ts'
 import type { ClaimContext } from './kafka-claim-context.ts'
-import { GROUP_COORDINATOR, pause, typeOf } from './kafka-cluster.ts'
-import { decodeAssignment, decodeSubscription } from './kafka-membership.ts'
+import { GROUP_COORDINATOR, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
+import { clientIdOf, decodeAssignment, decodeSubscription, ownerOf } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 import { answersAs, isRefused } from './kafka-peers.ts'
 import { KafkaSeat, type SeatOptions, taken } from './kafka-seat.ts'
@@ -18,19 +18,30 @@ export class KafkaGroup {
   readonly #claims: ClaimContext
   readonly #options: SeatOptions
   readonly #metrics: KafkaMetrics
+  readonly #connect: (clientId: string) => KafkaCluster
+  /** By client id, over which its member asks the group. */
+  readonly #clusters = new Map<string, KafkaCluster>()
   readonly #seats = new Set<KafkaSeat>()
   readonly #closing = new AbortController()
   #owners: OwnerMap | undefined
 
-  constructor(claims: ClaimContext, options: SeatOptions, metrics: KafkaMetrics) {
+  /** `connect`: the brokers, to whom the client id is told. */
+  constructor(
+    claims: ClaimContext,
+    options: SeatOptions,
+    metrics: KafkaMetrics,
+    connect: (clientId: string) => KafkaCluster,
+  ) {
     this.#claims = claims
     this.#options = options
     this.#metrics = metrics
+    this.#connect = connect
   }
 
   async join(member: Member, signal: AbortSignal): Promise<void> {
     const stop = AbortSignal.any([signal, this.#closing.signal])
-    const seat = new KafkaSeat(this.#claims, member, this.#options, this.#metrics, (memberId) =>
+    const cluster = this.#clusterOf(clientIdOf(member))
+    const seat = new KafkaSeat(this.#claims, cluster, member, this.#options, this.#metrics, (memberId) =>
       this.#suspect(memberId),
     )
     if (!stop.aborted) {
@@ -44,6 +55,15 @@ export class KafkaGroup {
     } finally {
       this.#seats.delete(seat)
     }
+  }
+
+  #clusterOf(clientId: string): KafkaCluster {
+    let cluster = this.#clusters.get(clientId)
+    if (cluster === undefined) {
+      cluster = this.#connect(clientId)
+      this.#clusters.set(clientId, cluster)
+    }
+    return cluster
   }
 
   async owners(): Promise<OwnerMap> {
@@ -72,21 +92,22 @@ export class KafkaGroup {
 
   /**
    * A process that was killed and is back would wait for the sessions of the dead to end: its former self, and others of
-   * which it was the only peer. A host that refuses connections to an endpoint says that no process is there. Rejects with
+   * which it was the only peer. When others were killed with it and are back too, it finds the group amid a rebalance, which
+   * waits for those sessions. A host that refuses connections to an endpoint says that no process is there. Rejects with
    * ConfigurationError when another process has the name of `member`, and is alive.
    */
   async #evictDead({ instance, endpoint }: Member): Promise<void> {
     try {
       const { members } = await this.#describe()
       const gone = members.map(async ({ memberId, memberMetadata }) => {
-        const subscription = decodeSubscription(memberMetadata)
-        if (subscription === undefined) return
-        if (subscription.instance !== instance) {
-          if (!(await isRefused(subscription.endpoint))) return
-        } else if (subscription.endpoint !== endpoint && (await answersAs(subscription.endpoint, instance))) {
-          throw taken(instance, subscription.endpoint)
+        const listed = ownerOf(memberId) ?? decodeSubscription(memberMetadata)
+        if (listed === undefined) return
+        if (listed.instance !== instance) {
+          if (!(await isRefused(listed.endpoint))) return
+        } else if (listed.endpoint !== endpoint && (await answersAs(listed.endpoint, instance))) {
+          throw taken(instance, listed.endpoint)
         }
-        this.#options.logger.warn({ instance: subscription.instance, memberId }, 'the group still had a dead member')
+        this.#options.logger.warn({ instance: listed.instance, memberId }, 'the group still had a dead member')
         await this.evict(memberId)
       })
       await Promise.all(gone)

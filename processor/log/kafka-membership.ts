@@ -1,3 +1,4 @@
+import type { Owner } from '../contract/query.ts'
 import type { TopicNames } from './kafka-topics.ts'
 import { WireReader, WireWriter } from './kafka-wire.ts'
 
@@ -36,6 +37,21 @@ export interface Peer {
 }
 
 const VERSION = 0
+const MEMBER_ID = /^tidemark-(.+)@(.+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+
+/**
+ * Of the connection over which a member joins: Kafka begins the member's id with it, and gives ids in every state of the
+ * group, but user data only in the one in which nobody joins or leaves.
+ */
+export function clientIdOf({ instance, endpoint }: Owner): string {
+  return `tidemark-${instance}@${endpoint}`
+}
+
+/** Who has the member id; undefined when another than `clientIdOf` named the client. */
+export function ownerOf(memberId: string): Owner | undefined {
+  const [, instance, endpoint] = MEMBER_ID.exec(memberId) ?? []
+  return instance === undefined || endpoint === undefined ? undefined : { instance, endpoint }
+}
 
 export function encodeSubscription(names: TopicNames, subscription: Subscription): Buffer {
   const userData = Buffer.from(JSON.stringify(subscription))

@@ -34,6 +34,7 @@ export interface SeatOptions {
 
 /** One member's place in the group. */
 export class KafkaSeat {
+  /** The brokers, who know this client by its member. */
   readonly #cluster: KafkaCluster
   readonly #claims: ClaimContext
   readonly #member: Member
@@ -58,13 +59,14 @@ export class KafkaSeat {
 
   constructor(
     claims: ClaimContext,
+    cluster: KafkaCluster,
     member: Member,
     options: SeatOptions,
     metrics: KafkaMetrics,
     suspect: (memberId: string) => void,
   ) {
     const { logger, standbys, balanceMs } = options
-    this.#cluster = claims.cluster
+    this.#cluster = cluster
     this.#claims = claims
     this.#member = member
     this.#options = options
@@ -269,13 +271,13 @@ export class KafkaSeat {
 
   /** Best effort: a member that cannot say so is missed when its session ends. */
   async #leave(): Promise<void> {
-    const { group } = this.#claims
+    const { cluster, group } = this.#claims
     const { memberId } = this
     if (memberId === '') return
     this.memberId = ''
     try {
-      await this.#cluster.persist(LEAVE_PATIENCE_MS, undefined, async () => {
-        const { requests } = await this.#cluster.coordinator(CONTROL, GROUP_COORDINATOR, group)
+      await cluster.persist(LEAVE_PATIENCE_MS, undefined, async () => {
+        const { requests } = await cluster.coordinator(CONTROL, GROUP_COORDINATOR, group)
         await requests.leaveGroup({ groupId: group, memberId })
       })
     } catch (error) {
