@@ -11,6 +11,8 @@ export interface Subscription {
   readonly instance: string
   readonly endpoint: string
   readonly zone?: string | undefined
+  /** See Peer. */
+  readonly since?: number | null | undefined
   readonly active: readonly number[]
   readonly standby: readonly number[]
   /** Changelog position of each warm copy. */
@@ -34,6 +36,16 @@ export interface Peer {
   readonly memberId: string
   readonly endpoint: string
   readonly instance: string
+  /** First generation of the group that it was in, null in that one itself. Members of an older version do not tell. */
+  readonly since?: number | null | undefined
+}
+
+/** Whether of two live processes with one name `member` is the one to go: the later one, if both tell. */
+export function yields(member: Peer, other: Peer): boolean {
+  if (member.since === undefined || other.since === undefined || member.since === other.since) {
+    return member.memberId > other.memberId
+  }
+  return other.since !== null && (member.since === null || member.since > other.since)
 }
 
 const VERSION = 0

@@ -6,6 +6,8 @@ const PING_INTERVAL_MS = 300
 /** Without any answer for so long a peer is taken for frozen, or cut off. */
 const SILENCE_MS = 1200
 const CONNECT_TIMEOUT_MS = 500
+/** A process that has taken a connection may only be busy: before its name goes to another, it has longer than peers give it. */
+const ANSWER_TIMEOUT_MS = SILENCE_MS + 800
 /** A process that is dying may still take a connection, and drop it: asked again so soon, and so often, it will not. */
 const RECONNECT_MS = 25
 const MAX_RECONNECTS = 10
@@ -41,7 +43,10 @@ export function answersAs(endpoint: string, instance: string): Promise<boolean> 
       resolve(answer.includes(`"instance":${JSON.stringify(instance)}`))
     }
     socket.setTimeout(CONNECT_TIMEOUT_MS, end)
-    socket.once('connect', () => socket.write(LAST_PING))
+    socket.once('connect', () => {
+      socket.setTimeout(ANSWER_TIMEOUT_MS)
+      socket.write(LAST_PING)
+    })
     socket.setEncoding('utf8').on('data', (text: string) => {
       answer += text
       if (answer.length > MAX_ANSWER_CHARACTERS) end()

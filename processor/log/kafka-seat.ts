@@ -5,7 +5,7 @@ import { KafkaClaim } from './kafka-claim.ts'
 import { type ClaimContext, connectLanes } from './kafka-claim-context.ts'
 import { asTidemark, GROUP_COORDINATOR, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
 import { KafkaLeader } from './kafka-leader.ts'
-import { decodeAssignment, encodeSubscription, type Peer, type Subscription } from './kafka-membership.ts'
+import { decodeAssignment, encodeSubscription, type Peer, type Subscription, yields } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 import { answersAs, KafkaPeers } from './kafka-peers.ts'
 import { KafkaRoles } from './kafka-roles.ts'
@@ -52,6 +52,7 @@ export class KafkaSeat {
   /** The group may have news: ask it now. */
   nudge: () => void = () => {}
   #generation = -1
+  #since: number | null = null
   readonly #refused = Promise.withResolvers<never>()
   #answering = true
   /** When what the group last granted was asked for, on the clock of performance.now(). */
@@ -153,6 +154,7 @@ export class KafkaSeat {
     const joined = await joining
     this.memberId = joined.memberId
     this.#generation = joined.generationId
+    this.#since ??= joined.generationId
     if (signal.aborted) return
     const leads = joined.leaderId === joined.memberId
     if (!leads) this.#leader.resign()
@@ -168,18 +170,19 @@ export class KafkaSeat {
     this.#roles.want(active, standby, { moving, heir })
     const others = peers.filter((peer) => peer.memberId !== memberId)
     this.#peers.watch(others)
-    void this.#checkName(others)
+    const self = peers.find((peer) => peer.memberId === memberId)
+    if (self !== undefined) void this.#checkName(self, others)
     this.#confirm(syncing)
   }
 
   /**
-   * Two live processes with one name would evict each other whenever one starts. Of two that got in at once, one must
-   * go. Never rejects.
+   * Two live processes with one name would evict each other whenever one starts. Of two that got in at once one must go;
+   * and the later one, when the other was silent for so long that it lost its name. Never rejects.
    */
-  async #checkName(others: readonly Peer[]): Promise<void> {
-    const { instance, endpoint } = this.#member
+  async #checkName(self: Peer, others: readonly Peer[]): Promise<void> {
+    const { instance, endpoint } = self
     for (const other of others) {
-      if (other.instance !== instance || other.endpoint === endpoint || other.memberId > this.memberId) continue
+      if (other.instance !== instance || other.endpoint === endpoint || !yields(self, other)) continue
       if (await answersAs(other.endpoint, instance)) this.#refused.reject(taken(instance, other.endpoint))
     }
   }
@@ -188,7 +191,15 @@ export class KafkaSeat {
     const { instance, endpoint } = this.#member
     const positions = Object.fromEntries(this.#member.positions())
     const held = { active: this.#roles.held('active'), standby: this.#roles.held('standby') }
-    return { instance, endpoint, zone: this.#options.zone, ...held, positions, whole: this.#roles.whole }
+    return {
+      instance,
+      endpoint,
+      zone: this.#options.zone,
+      since: this.#since,
+      ...held,
+      positions,
+      whole: this.#roles.whole,
+    }
   }
 
   /**
