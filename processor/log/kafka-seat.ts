@@ -19,6 +19,8 @@ const LEAVE_PATIENCE_MS = 2000
  * in which its peers miss a process that is frozen, and five heartbeats.
  */
 const LEASE_MS = 500
+/** A join that takes longer is late, ms: members hear of it by their next heartbeat, and miss a dead one in less. */
+const LATE_MS = 2000
 
 export interface SeatOptions {
   readonly standbys: number
@@ -32,6 +34,13 @@ export interface SeatOptions {
   readonly logger: Logger
 }
 
+export interface SeatEvents {
+  /** A peer seems dead. */
+  readonly suspect: (memberId: string) => void
+  /** The group is late to let this member in, again and again. */
+  readonly onLate: () => void
+}
+
 /** One member's place in the group. */
 export class KafkaSeat {
   /** The brokers, who know this client by its member. */
@@ -40,6 +49,7 @@ export class KafkaSeat {
   readonly #member: Member
   readonly #options: SeatOptions
   readonly #metrics: KafkaMetrics
+  readonly #onLate: () => void
   readonly #roles: KafkaRoles
   readonly #peers: KafkaPeers
   readonly #leader: KafkaLeader
@@ -64,7 +74,7 @@ export class KafkaSeat {
     member: Member,
     options: SeatOptions,
     metrics: KafkaMetrics,
-    suspect: (memberId: string) => void,
+    { suspect, onLate }: SeatEvents,
   ) {
     const { logger, standbys, balanceMs } = options
     this.#cluster = cluster
@@ -72,6 +82,7 @@ export class KafkaSeat {
     this.#member = member
     this.#options = options
     this.#metrics = metrics
+    this.#onLate = onLate
     this.#peers = new KafkaPeers(logger, suspect, () => this.nudge())
     this.#leader = new KafkaLeader(claims, standbys, balanceMs, metrics)
     this.#refused.promise.catch(() => {})
@@ -151,7 +162,8 @@ export class KafkaSeat {
     })
     // Until the others have heard of it there is time for what claims will ask for.
     if (this.#generation < 0) this.#prepare(connectLanes(this.#claims))
-    const joined = await joining
+    const late = setInterval(this.#onLate, LATE_MS)
+    const joined = await joining.finally(() => clearInterval(late))
     this.memberId = joined.memberId
     this.#generation = joined.generationId
     this.#since ??= joined.generationId
