@@ -25,6 +25,7 @@ interface Event {
 class MemberProcess {
   readonly child: ChildProcess
   readonly owned = new Set<number>()
+  losses = 0
   /** Resolves when one with a port of its own listens there: it joins when it is told to. */
   readonly listens: Promise<void>
 
@@ -35,7 +36,10 @@ class MemberProcess {
     this.listens = listening.promise
     this.child.on('message', ({ listens, owns, lost }: Event) => {
       if (listens !== undefined) listening.resolve()
-      if (lost !== undefined) this.owned.delete(lost)
+      if (lost !== undefined) {
+        this.owned.delete(lost)
+        this.losses++
+      }
       if (owns !== undefined) this.owned.add(owns)
     })
   }
@@ -151,9 +155,12 @@ describe.skipIf(kafkaMissing !== undefined)('a member that dies', { timeout: PAT
 
   test('by SIGSTOP is missed; woken, it finds itself out, drops all, and has its share back', async () => {
     const [a, b, prefix] = await pair()
+    const { losses } = a
     a.child.kill('SIGSTOP')
     await b.holds(4)
     a.child.kill('SIGCONT')
+    // Until then it counts as the owner of what it held before.
+    await vi.waitFor(() => expect(a.losses).toBe(losses + 2), { timeout: PATIENCE_MS, interval: 5 })
     await Promise.all([a.holds(2), b.holds(2)])
     await verify(prefix)
   })
