@@ -2,10 +2,10 @@ import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { Owner, OwnerMap } from '../contract/query.ts'
 import type { DescribedGroup } from './kafka-broker.ts'
 import type { ClaimContext } from './kafka-claim-context.ts'
-import { GROUP_COORDINATOR, pause, typeOf } from './kafka-cluster.ts'
-import { decodeAssignment, decodeSubscription } from './kafka-membership.ts'
+import { GROUP_COORDINATOR, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
+import { clientIdOf, decodeAssignment, decodeSubscription, ownerOf, type Peer } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
-import { answersAs, isRefused } from './kafka-peers.ts'
+import { answersAs, hostOf, isLoopback, look } from './kafka-peers.ts'
 import { KafkaSeat, type SeatOptions, taken } from './kafka-seat.ts'
 import type { Member } from './log.ts'
 
@@ -18,21 +18,34 @@ export class KafkaGroup {
   readonly #claims: ClaimContext
   readonly #options: SeatOptions
   readonly #metrics: KafkaMetrics
+  readonly #connect: (clientId: string) => KafkaCluster
+  /** By client id, over which its member asks the group. */
+  readonly #clusters = new Map<string, KafkaCluster>()
   readonly #seats = new Set<KafkaSeat>()
   readonly #closing = new AbortController()
   #owners: OwnerMap | undefined
+  #asking = false
 
-  constructor(claims: ClaimContext, options: SeatOptions, metrics: KafkaMetrics) {
+  /** `connect`: the brokers, to whom the client id is told. */
+  constructor(
+    claims: ClaimContext,
+    options: SeatOptions,
+    metrics: KafkaMetrics,
+    connect: (clientId: string) => KafkaCluster,
+  ) {
     this.#claims = claims
     this.#options = options
     this.#metrics = metrics
+    this.#connect = connect
   }
 
   async join(member: Member, signal: AbortSignal): Promise<void> {
     const stop = AbortSignal.any([signal, this.#closing.signal])
-    const seat = new KafkaSeat(this.#claims, member, this.#options, this.#metrics, (memberId) =>
-      this.#suspect(memberId),
-    )
+    const cluster = this.#clusterOf(clientIdOf(member))
+    const seat = new KafkaSeat(this.#claims, cluster, member, this.#options, this.#metrics, {
+      suspect: (memberId) => this.#suspect(memberId),
+      onLate: () => void this.#evictAwaited(member),
+    })
     if (!stop.aborted) {
       seat.connect()
       await this.#evictDead(member)
@@ -44,6 +57,15 @@ export class KafkaGroup {
     } finally {
       this.#seats.delete(seat)
     }
+  }
+
+  #clusterOf(clientId: string): KafkaCluster {
+    let cluster = this.#clusters.get(clientId)
+    if (cluster === undefined) {
+      cluster = this.#connect(clientId)
+      this.#clusters.set(clientId, cluster)
+    }
+    return cluster
   }
 
   async owners(): Promise<OwnerMap> {
@@ -72,28 +94,82 @@ export class KafkaGroup {
 
   /**
    * A process that was killed and is back would wait for the sessions of the dead to end: its former self, and others of
-   * which it was the only peer. A host that refuses connections to an endpoint says that no process is there. Rejects with
-   * ConfigurationError when another process has the name of `member`, and is alive.
+   * which it was the only peer. When others were killed with it and are back too, it finds the group amid a rebalance, which
+   * waits for those sessions. Rejects with ConfigurationError when another process has the name of `member`, and is alive.
    */
-  async #evictDead({ instance, endpoint }: Member): Promise<void> {
+  async #evictDead(member: Member): Promise<void> {
+    const { instance, endpoint } = member
     try {
-      const { members } = await this.#describe()
-      const gone = members.map(async ({ memberId, memberMetadata }) => {
-        const subscription = decodeSubscription(memberMetadata)
-        if (subscription === undefined) return
-        if (subscription.instance !== instance) {
-          if (!(await isRefused(subscription.endpoint))) return
-        } else if (subscription.endpoint !== endpoint && (await answersAs(subscription.endpoint, instance))) {
-          throw taken(instance, subscription.endpoint)
+      await this.#warnOfLoopback(member)
+      const listed = await this.#listed()
+      const namesakes = listed.filter((other) => other.instance === instance)
+      const freed = namesakes.map(async (namesake) => {
+        if (namesake.endpoint !== endpoint && (await answersAs(namesake.endpoint, instance))) {
+          throw taken(instance, namesake.endpoint)
         }
-        this.#options.logger.warn({ instance: subscription.instance, memberId }, 'the group still had a dead member')
-        await this.evict(memberId)
+        await this.#bury(namesake)
       })
-      await Promise.all(gone)
+      const others = listed.filter((other) => other.instance !== instance)
+      await Promise.all([...freed, this.#evictRefused(others, false)])
     } catch (error) {
       if (error instanceof ConfigurationError) throw error
       this.#options.logger.warn({ err: error, instance }, 'the group could not be asked for dead members')
     }
+  }
+
+  /**
+   * A rebalance that takes so long waits for a member that none of the living watches: those who answer have only just
+   * started too, or none of them has met it. Never rejects.
+   */
+  async #evictAwaited({ instance, endpoint }: Member): Promise<void> {
+    if (this.#asking) return
+    this.#asking = true
+    try {
+      // At the endpoint of `member` there is itself.
+      const others = (await this.#listed()).filter((other) => other.endpoint !== endpoint)
+      await this.#evictRefused(others, true)
+    } catch (error) {
+      // That the group does not answer is told where it is joined.
+      this.#options.logger.debug({ err: error, instance }, 'the group could not be asked whom it waits for')
+    } finally {
+      this.#asking = false
+    }
+  }
+
+  /**
+   * A host that refuses connections to an endpoint says that no process is there, or a firewall between says so, or it is
+   * another host. A member that answers watches the others, from where it stands: while one does, none is judged from
+   * here, but when `awaited`.
+   */
+  async #evictRefused(others: readonly Peer[], awaited: boolean): Promise<void> {
+    const looks = await Promise.all(others.map(({ endpoint, instance }) => look(endpoint, instance)))
+    if (!awaited && looks.includes('answers')) return
+    await Promise.all(others.filter((_, i) => looks[i] === 'refused').map((other) => this.#bury(other)))
+  }
+
+  async #bury({ memberId, instance }: Peer): Promise<void> {
+    this.#options.logger.warn({ instance, memberId }, 'the group still had a dead member')
+    await this.evict(memberId)
+  }
+
+  /** Who is in the group, in whatever state it is; of an older version only in a stable one. */
+  async #listed(): Promise<Peer[]> {
+    const { members } = await this.#describe()
+    return members.flatMap(({ memberId, memberMetadata }) => {
+      const owner = ownerOf(memberId) ?? decodeSubscription(memberMetadata)
+      return owner === undefined ? [] : [{ memberId, instance: owner.instance, endpoint: owner.endpoint }]
+    })
+  }
+
+  async #warnOfLoopback({ instance, endpoint }: Member): Promise<void> {
+    if (!isLoopback(hostOf(endpoint))) return
+    const { nodes } = await this.#claims.cluster.metadata()
+    const away = [...nodes.values()].find(({ host }) => !isLoopback(host))
+    if (away === undefined) return
+    this.#options.logger.warn(
+      { instance, endpoint, broker: away.host },
+      'only processes on this host can reach this processor, but Kafka is on another: if others are too, set HOST to an address that they reach',
+    )
   }
 
   #suspect(memberId: string): void {

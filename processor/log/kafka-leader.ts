@@ -71,10 +71,10 @@ export class KafkaLeader {
     const candidates = members.flatMap(({ memberId, memberMetadata }): (Candidate & { memberId: string })[] => {
       const subscription = decodeSubscription(memberMetadata)
       if (subscription === undefined) return []
-      const { instance, endpoint, zone, active, standby, whole } = subscription
+      const { instance, endpoint, zone, since, active, standby, whole } = subscription
       const positions = new Map(Object.entries(subscription.positions).map(([key, value]) => [Number(key), value]))
       // A process that was killed and is back may meet its old self, which has the same instance.
-      peers.push({ memberId, endpoint, instance })
+      peers.push({ memberId, endpoint, instance, since })
       return [{ memberId, instance: `${instance} ${memberId}`, zone, active, standby, positions, whole }]
     })
     const balanced = this.#balancer.assign(candidates, this.#load.spans)

@@ -1,3 +1,4 @@
+import type { Owner } from '../contract/query.ts'
 import type { TopicNames } from './kafka-topics.ts'
 import { WireReader, WireWriter } from './kafka-wire.ts'
 
@@ -10,6 +11,8 @@ export interface Subscription {
   readonly instance: string
   readonly endpoint: string
   readonly zone?: string | undefined
+  /** See Peer. */
+  readonly since?: number | null | undefined
   readonly active: readonly number[]
   readonly standby: readonly number[]
   /** Changelog position of each warm copy. */
@@ -33,9 +36,34 @@ export interface Peer {
   readonly memberId: string
   readonly endpoint: string
   readonly instance: string
+  /** First generation of the group that it was in, null in that one itself. Members of an older version do not tell. */
+  readonly since?: number | null | undefined
+}
+
+/** Whether of two live processes with one name `member` is the one to go: the later one, if both tell. */
+export function yields(member: Peer, other: Peer): boolean {
+  if (member.since === undefined || other.since === undefined || member.since === other.since) {
+    return member.memberId > other.memberId
+  }
+  return other.since !== null && (member.since === null || member.since > other.since)
 }
 
 const VERSION = 0
+const MEMBER_ID = /^tidemark-(.+)@(.+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+
+/**
+ * Of the connection over which a member joins: Kafka begins the member's id with it, and gives ids in every state of the
+ * group, but user data only in the one in which nobody joins or leaves.
+ */
+export function clientIdOf({ instance, endpoint }: Owner): string {
+  return `tidemark-${instance}@${endpoint}`
+}
+
+/** Who has the member id; undefined when another than `clientIdOf` named the client. */
+export function ownerOf(memberId: string): Owner | undefined {
+  const [, instance, endpoint] = MEMBER_ID.exec(memberId) ?? []
+  return instance === undefined || endpoint === undefined ? undefined : { instance, endpoint }
+}
 
 export function encodeSubscription(names: TopicNames, subscription: Subscription): Buffer {
   const userData = Buffer.from(JSON.stringify(subscription))

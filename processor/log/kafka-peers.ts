@@ -1,4 +1,4 @@
-import { connect, type Socket } from 'node:net'
+import { connect, isIPv4, type Socket } from 'node:net'
 import type { Logger } from 'pino'
 import type { Peer } from './kafka-membership.ts'
 
@@ -6,6 +6,8 @@ const PING_INTERVAL_MS = 300
 /** Without any answer for so long a peer is taken for frozen, or cut off. */
 const SILENCE_MS = 1200
 const CONNECT_TIMEOUT_MS = 500
+/** A process that has taken a connection may only be busy: before its name goes to another, it has longer than peers give it. */
+const ANSWER_TIMEOUT_MS = SILENCE_MS + 800
 /** A process that is dying may still take a connection, and drop it: asked again so soon, and so often, it will not. */
 const RECONNECT_MS = 25
 const MAX_RECONNECTS = 10
@@ -17,43 +19,55 @@ const LAST_PING = PING.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n')
 const MAX_ANSWER_CHARACTERS = 4096
 const SUSPECT_AGAIN_MS = 2000
 
-/** Whether the host of `endpoint` answers that nobody listens there. Silence and unknown names tell nothing. */
-export function isRefused(endpoint: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = open(endpoint)
-    const end = (refused: boolean): void => {
-      socket.destroy()
-      resolve(refused)
-    }
-    socket.setTimeout(CONNECT_TIMEOUT_MS, () => end(false))
-    socket.once('connect', () => end(false))
-    socket.once('error', (error: NodeJS.ErrnoException) => end(error.code === 'ECONNREFUSED'))
-  })
+/**
+ * Whether the host of `endpoint` answers that nobody listens there, or a live process there that it is `instance`. All
+ * else tells nothing: silence, unknown names, another process.
+ */
+export function look(endpoint: string, instance: string): Promise<'refused' | 'answers' | undefined> {
+  return ask(endpoint, instance, CONNECT_TIMEOUT_MS)
 }
 
 /** Whether a live process at `endpoint` says that it is `instance`. One that is frozen does not say so. */
-export function answersAs(endpoint: string, instance: string): Promise<boolean> {
+export async function answersAs(endpoint: string, instance: string): Promise<boolean> {
+  return (await ask(endpoint, instance, ANSWER_TIMEOUT_MS)) === 'answers'
+}
+
+function ask(endpoint: string, instance: string, patienceMs: number): Promise<'refused' | 'answers' | undefined> {
   return new Promise((resolve) => {
     const socket = open(endpoint)
     let answer = ''
     const end = (): void => {
       socket.destroy()
-      resolve(answer.includes(`"instance":${JSON.stringify(instance)}`))
+      resolve(answer.includes(`"instance":${JSON.stringify(instance)}`) ? 'answers' : undefined)
     }
     socket.setTimeout(CONNECT_TIMEOUT_MS, end)
-    socket.once('connect', () => socket.write(LAST_PING))
+    socket.once('connect', () => {
+      socket.setTimeout(patienceMs)
+      socket.write(LAST_PING)
+    })
     socket.setEncoding('utf8').on('data', (text: string) => {
       answer += text
       if (answer.length > MAX_ANSWER_CHARACTERS) end()
     })
-    socket.once('error', end)
+    socket.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ECONNREFUSED') resolve('refused')
+      end()
+    })
     socket.once('close', end)
   })
 }
 
+/** Whether nobody on another host reaches `host`. */
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'))
+}
+
+export function hostOf(endpoint: string): string {
+  return endpoint.slice(0, endpoint.lastIndexOf(':'))
+}
+
 function open(endpoint: string): Socket {
-  const colon = endpoint.lastIndexOf(':')
-  return connect({ host: endpoint.slice(0, colon), port: Number(endpoint.slice(colon + 1)) })
+  return connect({ host: hostOf(endpoint), port: Number(endpoint.slice(endpoint.lastIndexOf(':') + 1)) })
 }
 
 interface Watched {

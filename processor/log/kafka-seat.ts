@@ -5,7 +5,7 @@ import { KafkaClaim } from './kafka-claim.ts'
 import { type ClaimContext, connectLanes } from './kafka-claim-context.ts'
 import { asTidemark, GROUP_COORDINATOR, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
 import { KafkaLeader } from './kafka-leader.ts'
-import { decodeAssignment, encodeSubscription, type Peer, type Subscription } from './kafka-membership.ts'
+import { decodeAssignment, encodeSubscription, type Peer, type Subscription, yields } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 import { answersAs, KafkaPeers } from './kafka-peers.ts'
 import { KafkaRoles } from './kafka-roles.ts'
@@ -19,6 +19,8 @@ const LEAVE_PATIENCE_MS = 2000
  * in which its peers miss a process that is frozen, and five heartbeats.
  */
 const LEASE_MS = 500
+/** A join that takes longer is late, ms: members hear of it by their next heartbeat, and miss a dead one in less. */
+const LATE_MS = 2000
 
 export interface SeatOptions {
   readonly standbys: number
@@ -32,13 +34,22 @@ export interface SeatOptions {
   readonly logger: Logger
 }
 
+export interface SeatEvents {
+  /** A peer seems dead. */
+  readonly suspect: (memberId: string) => void
+  /** The group is late to let this member in, again and again. */
+  readonly onLate: () => void
+}
+
 /** One member's place in the group. */
 export class KafkaSeat {
+  /** The brokers, who know this client by its member. */
   readonly #cluster: KafkaCluster
   readonly #claims: ClaimContext
   readonly #member: Member
   readonly #options: SeatOptions
   readonly #metrics: KafkaMetrics
+  readonly #onLate: () => void
   readonly #roles: KafkaRoles
   readonly #peers: KafkaPeers
   readonly #leader: KafkaLeader
@@ -51,6 +62,7 @@ export class KafkaSeat {
   /** The group may have news: ask it now. */
   nudge: () => void = () => {}
   #generation = -1
+  #since: number | null = null
   readonly #refused = Promise.withResolvers<never>()
   #answering = true
   /** When what the group last granted was asked for, on the clock of performance.now(). */
@@ -58,17 +70,19 @@ export class KafkaSeat {
 
   constructor(
     claims: ClaimContext,
+    cluster: KafkaCluster,
     member: Member,
     options: SeatOptions,
     metrics: KafkaMetrics,
-    suspect: (memberId: string) => void,
+    { suspect, onLate }: SeatEvents,
   ) {
     const { logger, standbys, balanceMs } = options
-    this.#cluster = claims.cluster
+    this.#cluster = cluster
     this.#claims = claims
     this.#member = member
     this.#options = options
     this.#metrics = metrics
+    this.#onLate = onLate
     this.#peers = new KafkaPeers(logger, suspect, () => this.nudge())
     this.#leader = new KafkaLeader(claims, standbys, balanceMs, metrics)
     this.#refused.promise.catch(() => {})
@@ -148,9 +162,11 @@ export class KafkaSeat {
     })
     // Until the others have heard of it there is time for what claims will ask for.
     if (this.#generation < 0) this.#prepare(connectLanes(this.#claims))
-    const joined = await joining
+    const late = setInterval(this.#onLate, LATE_MS)
+    const joined = await joining.finally(() => clearInterval(late))
     this.memberId = joined.memberId
     this.#generation = joined.generationId
+    this.#since ??= joined.generationId
     if (signal.aborted) return
     const leads = joined.leaderId === joined.memberId
     if (!leads) this.#leader.resign()
@@ -166,18 +182,19 @@ export class KafkaSeat {
     this.#roles.want(active, standby, { moving, heir })
     const others = peers.filter((peer) => peer.memberId !== memberId)
     this.#peers.watch(others)
-    void this.#checkName(others)
+    const self = peers.find((peer) => peer.memberId === memberId)
+    if (self !== undefined) void this.#checkName(self, others)
     this.#confirm(syncing)
   }
 
   /**
-   * Two live processes with one name would evict each other whenever one starts. Of two that got in at once, one must
-   * go. Never rejects.
+   * Two live processes with one name would evict each other whenever one starts. Of two that got in at once one must go;
+   * and the later one, when the other was silent for so long that it lost its name. Never rejects.
    */
-  async #checkName(others: readonly Peer[]): Promise<void> {
-    const { instance, endpoint } = this.#member
+  async #checkName(self: Peer, others: readonly Peer[]): Promise<void> {
+    const { instance, endpoint } = self
     for (const other of others) {
-      if (other.instance !== instance || other.endpoint === endpoint || other.memberId > this.memberId) continue
+      if (other.instance !== instance || other.endpoint === endpoint || !yields(self, other)) continue
       if (await answersAs(other.endpoint, instance)) this.#refused.reject(taken(instance, other.endpoint))
     }
   }
@@ -186,7 +203,15 @@ export class KafkaSeat {
     const { instance, endpoint } = this.#member
     const positions = Object.fromEntries(this.#member.positions())
     const held = { active: this.#roles.held('active'), standby: this.#roles.held('standby') }
-    return { instance, endpoint, zone: this.#options.zone, ...held, positions, whole: this.#roles.whole }
+    return {
+      instance,
+      endpoint,
+      zone: this.#options.zone,
+      since: this.#since,
+      ...held,
+      positions,
+      whole: this.#roles.whole,
+    }
   }
 
   /**
@@ -269,13 +294,13 @@ export class KafkaSeat {
 
   /** Best effort: a member that cannot say so is missed when its session ends. */
   async #leave(): Promise<void> {
-    const { group } = this.#claims
+    const { cluster, group } = this.#claims
     const { memberId } = this
     if (memberId === '') return
     this.memberId = ''
     try {
-      await this.#cluster.persist(LEAVE_PATIENCE_MS, undefined, async () => {
-        const { requests } = await this.#cluster.coordinator(CONTROL, GROUP_COORDINATOR, group)
+      await cluster.persist(LEAVE_PATIENCE_MS, undefined, async () => {
+        const { requests } = await cluster.coordinator(CONTROL, GROUP_COORDINATOR, group)
         await requests.leaveGroup({ groupId: group, memberId })
       })
     } catch (error) {

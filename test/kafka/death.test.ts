@@ -1,10 +1,13 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { KafkaLog } from '../../processor/log/kafka.ts'
+import { ForeignKafka } from '../../simulators/drill/foreign.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
+import { freePorts } from '../../simulators/ports.ts'
 import { read } from '../contract/log-member.ts'
 import { text } from '../contract/log-records.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
@@ -14,6 +17,7 @@ const PATIENCE_MS = 30_000
 const PARTITIONS = [0, 1, 2, 3]
 
 interface Event {
+  readonly listens?: string
   readonly owns?: number
   readonly lost?: number
 }
@@ -21,13 +25,27 @@ interface Event {
 class MemberProcess {
   readonly child: ChildProcess
   readonly owned = new Set<number>()
+  losses = 0
+  /** Resolves when one with a port of its own listens there: it joins when it is told to. */
+  readonly listens: Promise<void>
 
-  constructor(broker: string, prefix: string, instance: string) {
-    this.child = fork(new URL('member.ts', import.meta.url), [broker, prefix, instance])
-    this.child.on('message', ({ owns, lost }: Event) => {
-      if (lost !== undefined) this.owned.delete(lost)
+  constructor(broker: string, prefix: string, instance: string, port?: number) {
+    const own = port === undefined ? [] : [String(port)]
+    this.child = fork(new URL('member.ts', import.meta.url), [broker, prefix, instance, ...own])
+    const listening = Promise.withResolvers<void>()
+    this.listens = listening.promise
+    this.child.on('message', ({ listens, owns, lost }: Event) => {
+      if (listens !== undefined) listening.resolve()
+      if (lost !== undefined) {
+        this.owned.delete(lost)
+        this.losses++
+      }
       if (owns !== undefined) this.owned.add(owns)
     })
+  }
+
+  join(): void {
+    this.child.send('join')
   }
 
   holds(count: number): Promise<void> {
@@ -103,11 +121,46 @@ describe.skipIf(kafkaMissing !== undefined)('a member that dies', { timeout: PAT
     await verify(prefix)
   })
 
+  test('by SIGKILL with all the others, and is started again with them at the same endpoints, has its share back', async () => {
+    const prefix = `death-${randomUUID()}`
+    const ports = await freePorts(3)
+    const start = async (): Promise<MemberProcess[]> => {
+      const started = ports.map((port, i) => new MemberProcess(kafka.brokers, prefix, `m${i}`, port))
+      processes.push(...started)
+      await Promise.all(started.map(({ listens }) => listens))
+      return started
+    }
+    const share = (members: readonly MemberProcess[]): Promise<void> => {
+      const shares = () => members.map(({ owned }) => owned.size).sort((x, y) => x - y)
+      return vi.waitFor(() => expect(shares()).toEqual([1, 1, 2]), { timeout: PATIENCE_MS, interval: 5 })
+    }
+    const killed = await start()
+    for (const member of killed) member.join()
+    await share(killed)
+    const ends = killed.map(({ child }) => once(child, 'exit'))
+    for (const { child } of killed) child.kill('SIGKILL')
+    await Promise.all(ends)
+
+    const again = await start()
+    const [first, ...others] = again as [MemberProcess, ...MemberProcess[]]
+    first.join()
+    // It had its former self leave, and waits for the others' former selves: the group tells no user data meanwhile.
+    await using foreign = await ForeignKafka.open({ brokers: [kafka.brokers] })
+    const stable = async () => (await foreign.group(prefix)).stable
+    await vi.waitFor(async () => expect(await stable()).toBe(false), { timeout: PATIENCE_MS, interval: 5 })
+    for (const other of others) other.join()
+    await share(again)
+    await verify(prefix)
+  })
+
   test('by SIGSTOP is missed; woken, it finds itself out, drops all, and has its share back', async () => {
     const [a, b, prefix] = await pair()
+    const { losses } = a
     a.child.kill('SIGSTOP')
     await b.holds(4)
     a.child.kill('SIGCONT')
+    // Until then it counts as the owner of what it held before.
+    await vi.waitFor(() => expect(a.losses).toBe(losses + 2), { timeout: PATIENCE_MS, interval: 5 })
     await Promise.all([a.holds(2), b.holds(2)])
     await verify(prefix)
   })

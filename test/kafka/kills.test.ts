@@ -101,10 +101,12 @@ describe.skipIf(kafkaMissing !== undefined)('kill -9 of processors under load', 
     const [a, b] = await Promise.all([cluster.processor('a'), cluster.processor('b')])
     looking.abort()
     await Promise.all(devices.map((device) => device.finish()))
+    const looked = await looks
+    expect(looked).toBeGreaterThan(0)
     const messages = devices.reduce((sum, { made }) => sum + made, 0)
     const where = STEPS.map((step) => `${step} ${kills.get(step)}`).join(', ')
     process.stdout.write(
-      `${total} kills in ${seconds} s (${where}); ${messages} messages, ${await looks} answers looked at\n`,
+      `${total} kills in ${seconds} s (${where}); ${messages} messages, ${looked} answers looked at\n`,
     )
     await verify(cluster, devices, { a, b })
   })

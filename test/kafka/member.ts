@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import pino from 'pino'
@@ -5,11 +6,14 @@ import { Registry } from 'prom-client'
 import { KafkaLog } from '../../processor/log/kafka.ts'
 import { aborted } from '../contract/log-member.ts'
 
-/** A member in a process of its own: commits for every partition it owns, and tells its parent what begins and ends. */
-const [broker, prefix, instance] = process.argv.slice(2) as [string, string, string]
+/**
+ * A member in a process of its own: commits for every partition it owns, and tells its parent what begins and ends. With a
+ * port of its own it joins when it is told to.
+ */
+const [broker, prefix, instance, port] = process.argv.slice(2) as [string, string, string, string?]
 const say = (event: object): boolean => process.send?.(event) ?? false
-const server = createServer((_, response) => response.end('ok'))
-await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+const server = createServer((_, response) => response.end(JSON.stringify({ instance })))
+await new Promise<void>((resolve) => server.listen(Number(port ?? 0), '127.0.0.1', resolve))
 const log = await KafkaLog.open({
   brokers: [broker],
   prefix,
@@ -20,6 +24,11 @@ const log = await KafkaLog.open({
   logger: pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' }),
   registry: new Registry(),
 })
+if (port !== undefined) {
+  const told = once(process, 'message')
+  say({ listens: port })
+  await told
+}
 const leaving = new AbortController()
 process.once('SIGTERM', () => leaving.abort())
 await log.join(
@@ -48,5 +57,6 @@ await log.join(
   leaving.signal,
 )
 await log[Symbol.asyncDispose]()
+if (port !== undefined) process.disconnect()
 server.close()
 server.closeAllConnections()
