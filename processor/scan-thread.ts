@@ -3,9 +3,8 @@ import { setPriority } from 'node:os'
 import { basename } from 'node:path'
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { RocksLevel } from 'rocksdb-level'
-import type { Offset } from './contract/record.ts'
 import type { ScanAnswer, ScanJob } from './scan-threads.ts'
-import { Searcher } from './search.ts'
+import { type Held, Searcher } from './search.ts'
 import { databaseFailure } from './store/failure.ts'
 import { LevelView } from './store/level-view.ts'
 import { Turns } from './turns.ts'
@@ -38,9 +37,9 @@ class View {
     return new View(db, await LevelView.all(db))
   }
 
-  holds(partition: number, reached: Offset): boolean {
-    const { changelog = -1 } = this.partitions.get(partition)?.checkpoint ?? {}
-    return changelog >= reached
+  holds(partition: number, { generation, reached }: Held): boolean {
+    const part = this.partitions.get(partition)
+    return part?.generation === generation && part.checkpoint.changelog >= reached
   }
 
   close(): Promise<void> {
@@ -59,12 +58,13 @@ class Views {
     this.#folder = folder
   }
 
-  /** In a view that holds the changelog up to `reached`, if the store does. */
-  async use<T>(partition: number, reached: Offset, work: (view: LevelView) => Promise<T>): Promise<T> {
-    const view = await this.#take(partition, reached)
+  /** In a view that holds the changelog up to `held.reached`, if the store does. */
+  async use<T>(partition: number, held: Held, work: (view: LevelView) => Promise<T>): Promise<T> {
+    const view = await this.#take(partition, held)
     try {
       const part = view.partitions.get(partition)
       if (part?.checkpoint.whole !== true) throw new Error(`the copy of partition ${partition} is not whole`)
+      if (part.generation !== held.generation) throw new Error(`the copy of partition ${partition} was wiped`)
       return await work(part)
     } finally {
       view.users--
@@ -72,11 +72,11 @@ class Views {
     }
   }
 
-  async #take(partition: number, reached: Offset): Promise<View> {
+  async #take(partition: number, held: Held): Promise<View> {
     for (let opened = false; ; ) {
       const view = this.#newest
       // A slice may have come from a copy elsewhere that was ahead of this one.
-      if (view !== undefined && (opened || view.holds(partition, reached))) {
+      if (view !== undefined && (opened || view.holds(partition, held))) {
         view.users++
         return view
       }
@@ -112,12 +112,12 @@ function run(port: MessagePort, folder: string): void {
   const views = new Views(folder)
   const searcher = new Searcher(new Turns(), () => performance.now(), { maxRead: MAX_READ })
   const answer = async (job: ScanJob): Promise<ScanAnswer> => {
-    const { reached, search, summary } = job
+    const { search, summary } = job
     try {
       if (search !== undefined) {
-        return { search: await views.use(search.partition, reached, (view) => searcher.search(view, search)) }
+        return { search: await views.use(search.partition, job, (view) => searcher.search(view, search)) }
       }
-      return { summary: await views.use(summary.partition, reached, (view) => searcher.summarize(view, summary)) }
+      return { summary: await views.use(summary.partition, job, (view) => searcher.summarize(view, summary)) }
     } catch (error) {
       return { error: databaseFailure(error).message }
     }

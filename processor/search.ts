@@ -25,7 +25,7 @@ const MAX_READ = 512
 const MAX_SCANNED_HERE = 512
 
 /** What a search needs of a store. */
-type Searched = Pick<StateStore, 'between' | 'getMany' | 'count' | 'index' | 'checkpoint'>
+type Searched = Pick<StateStore, 'between' | 'getMany' | 'count' | 'index' | 'checkpoint' | 'generation'>
 
 export interface SearcherOptions {
   /** Devices read of the store at once. */
@@ -39,10 +39,16 @@ export interface SearcherOptions {
 export type FoundSlice = Omit<SearchSlice, 'freshness'>
 export type SummedSlice = Omit<SummarySlice, 'freshness'>
 
-/** Scans the same stores as they are once they hold the changelog up to `reached`. Rejects as a store does. */
+/** What the store that is scanned holds: all of the changelog before `reached`, and nothing from before its last wipe. */
+export interface Held {
+  readonly generation: number
+  readonly reached: Offset
+}
+
+/** Scans the same stores as they are once they hold so much. Rejects as a store does. */
 export interface Scans {
-  search(question: SearchQuestion, reached: Offset): Promise<FoundSlice>
-  summarize(question: SummaryQuestion, reached: Offset): Promise<SummedSlice>
+  search(question: SearchQuestion, held: Held): Promise<FoundSlice>
+  summarize(question: SummaryQuestion, held: Held): Promise<SummedSlice>
 }
 
 /** Answers questions about many devices from a store, slice by slice, so that the event loop stays free for others. */
@@ -81,7 +87,7 @@ export class Searcher {
     const beginning = await this.#beginning(store, question, ranges)
     if (beginning !== undefined) return beginning
     const source = await this.#source(store, question, ranges, inOrder ? { backwards: descending, limit } : {})
-    if ('search' in source) return source.search(question, reachedBy(store, question))
+    if ('search' in source) return source.search(question, heldBy(store, question))
     return inOrder ? this.#inOrder(question, source) : this.#best(question, source)
   }
 
@@ -103,7 +109,7 @@ export class Searcher {
     const byAt = matcher.fields.length
     const metricsAt = byAt + by.length
     const source = await this.#source(store, question, ranges, {})
-    if ('summarize' in source) return source.summarize(question, reachedBy(store, question))
+    if ('summarize' in source) return source.summarize(question, heldBy(store, question))
     const next = await this.#examine(source, (_, status) => {
       const values = fields.read(status)
       if (!matcher.test(values)) return true
@@ -234,8 +240,8 @@ interface Continued extends Selection {
 }
 
 /** A search does not go back behind what it has seen; and what it begins with is no older than the store. */
-function reachedBy({ checkpoint }: Searched, { reached }: Continued): Offset {
-  return reached ?? checkpoint?.changelog ?? 0
+function heldBy({ checkpoint, generation }: Searched, { reached }: Continued): Held {
+  return { generation, reached: reached ?? checkpoint?.changelog ?? 0 }
 }
 
 interface Found {

@@ -19,9 +19,11 @@ const BUILD_SLICE = 256
 const RECOUNT_SLICE = 2000
 
 /** What stands beside the data of one partition, written with it in the same batch. */
-interface Meta extends Checkpoint {
+export interface Meta extends Checkpoint {
   readonly identity: LogIdentity
   readonly count: number | undefined
+  /** Absent in what an earlier version wrote. */
+  readonly generation?: number
   /** Of the index; absent: there is none, or it is not whole. */
   readonly index?: number | undefined
 }
@@ -126,6 +128,7 @@ export class LevelStore implements StateStore {
   readonly #writing = new Exclusive()
   #checkpoint: Checkpoint | undefined
   #count: number | undefined
+  #generation: number
   /** A write failed, perhaps after it was made, and no commit since: what is stored may not be what a caller takes it for. */
   #doubtful = false
 
@@ -147,6 +150,7 @@ export class LevelStore implements StateStore {
       this.#checkpoint = { input, changelog, whole, since }
     }
     this.#count = meta === undefined ? 0 : meta.count
+    this.#generation = meta?.generation ?? 0
   }
 
   get checkpoint(): Checkpoint | undefined {
@@ -155,6 +159,10 @@ export class LevelStore implements StateStore {
 
   get count(): number | undefined {
     return this.#count
+  }
+
+  get generation(): number {
+    return this.#generation
   }
 
   get index(): StoreIndex | undefined {
@@ -206,7 +214,8 @@ export class LevelStore implements StateStore {
     index = this.#index.version,
   ): Promise<void> {
     const prefix = this.#keys.first
-    const meta: Meta = { identity: this.#identity, input, changelog, whole, since, count, index }
+    const reached = { input, changelog, whole, since, generation: this.#generation }
+    const meta: Meta = { identity: this.#identity, ...reached, count, index }
     try {
       await guarded(async () => {
         const batch = this.#db.batch()
@@ -287,6 +296,7 @@ export class LevelStore implements StateStore {
       const { meta, first, last } = this.#keys
       // The checkpoint goes first: after a crash between the two, a store without one is emptied again.
       await guarded(() => this.#db.del(meta))
+      this.#generation++
       this.#checkpoint = undefined
       await guarded(() => this.#db.clear({ gte: first, lt: last }))
       await this.#index.wipe()

@@ -13,8 +13,9 @@ import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { encodeSearchQuestion, encodeSummaryQuestion } from '../../processor/contract/search-wire.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
 import { ScanThreads } from '../../processor/scan-threads.ts'
-import { type Scans, Searcher } from '../../processor/search.ts'
+import { type Held, type Scans, Searcher } from '../../processor/search.ts'
 import { type LevelStore, LevelStores } from '../../processor/store/level.ts'
+import type { Checkpoint } from '../../processor/store/store.ts'
 import { Turns } from '../../processor/turns.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
@@ -81,6 +82,11 @@ function freshnessOf(partition: number) {
   return { partition, offset: position, changelog: position, lag: 0, servedBy: 'owner' as const }
 }
 
+/** Of partition 0. */
+function held(reached: number): Held {
+  return { generation: (stores[0] as LevelStore).generation, reached }
+}
+
 /** All partitions, asked as the API asks. */
 function fleet(searcher: Searcher) {
   return {
@@ -142,10 +148,10 @@ function late(threads: ScanThreads, ms: number): Scans {
     return answer
   }
   return {
-    search: (search, reached) =>
-      lateOnce(encodeSearchQuestion({ ...search, reached }), threads.search(search, reached)),
-    summarize: (summary, reached) =>
-      lateOnce(encodeSummaryQuestion({ ...summary, reached }), threads.summarize(summary, reached)),
+    search: (search, held) =>
+      lateOnce(encodeSearchQuestion({ ...search, reached: held.reached }), threads.search(search, held)),
+    summarize: (summary, held) =>
+      lateOnce(encodeSummaryQuestion({ ...summary, reached: held.reached }), threads.summarize(summary, held)),
   }
 }
 
@@ -155,10 +161,10 @@ test('slices that are not there in time are asked for again', async () => {
   const impatient = late(threads, patienceMs)
   const searcher = new Searcher(new Turns(), now, { scans: impatient })
   const summary = { ...question, from: idOf(0, 0) }
-  expect(await impatient.summarize(summary, 0)).toMatchObject({ summary: { devices: 0 }, next: summary.from })
+  expect(await impatient.summarize(summary, held(0))).toMatchObject({ summary: { devices: 0 }, next: summary.from })
   const search = { ...summary, order: parseOrder('deviceId') as Order, after: undefined, limit: 1 }
   const nothing = { items: [], settled: false, more: false, next: search.from }
-  expect(await impatient.search(search, 0)).toEqual(nothing)
+  expect(await impatient.search(search, held(0))).toEqual(nothing)
   expect(await count(searcher, 'reported.level:7')).toBe((PARTITIONS * DEVICES) / 100)
   expect(await ids(searcher, 'reported.level:7', '-reported.level')).toHaveLength((PARTITIONS * DEVICES) / 100)
 })
@@ -177,7 +183,7 @@ test('what no copy here has reached is answered from what there is', async () =>
   let devices = 0
   // A thread that gets little of the machine examines few devices in the time of a slice.
   for (let from: string | undefined = question.from; from !== undefined; ) {
-    const slice = await scans.summarize({ ...question, from }, 1_000_000)
+    const slice = await scans.summarize({ ...question, from }, held(1_000_000))
     devices += slice.summary.devices
     from = slice.next
   }
@@ -186,14 +192,24 @@ test('what no copy here has reached is answered from what there is', async () =>
 
 test('a copy that is not whole is not scanned', async () => {
   await commit(0, 2, false)
-  await expect(scans.summarize(question, changelog)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+  await expect(scans.summarize(question, held(changelog))).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+})
+
+test('a view from before a wipe is not scanned, though it held as much', async () => {
+  const searcher = new Searcher(new Turns(), now, { scans })
+  expect(await count(searcher, 'reported.level:*')).toBe(PARTITIONS * DEVICES)
+  const store = stores[0] as LevelStore
+  const reached = store.checkpoint as Checkpoint
+  await store.wipe()
+  await store.commit(new Map([['p0-0007', encodeStatus(statusOf('p0-0007', 1))]]), reached)
+  expect((await scans.summarize(question, held(reached.changelog))).summary.devices).toBe(1)
 })
 
 test('a folder that is gone fails what is asked, and nothing else', async () => {
   const options = { folder: join(folder, 'none'), logger: pino({ enabled: false }), patienceMs: PATIENT_MS }
   await using elsewhere = new ScanThreads(options)
   for (let i = 0; i < 2; i++) {
-    await expect(elsewhere.summarize(question, 0)).rejects.toThrow(
+    await expect(elsewhere.summarize(question, held(0))).rejects.toThrow(
       /^the store cannot be scanned now: .*none does not exist/,
     )
   }
@@ -202,7 +218,7 @@ test('a folder that is gone fails what is asked, and nothing else', async () => 
 test('what is under way when the threads end is not waited for', async () => {
   const starting = once(process, 'worker') as Promise<[Worker]>
   const ended = { code: 'STORE_UNAVAILABLE', message: 'the thread that scanned the store has ended' }
-  const asked = expect(scans.summarize(question, 0)).rejects.toMatchObject(ended)
+  const asked = expect(scans.summarize(question, held(0))).rejects.toMatchObject(ended)
   const [thread] = await starting
   // However fast it is, it is still under way when it ends.
   thread.removeAllListeners('message')

@@ -51,6 +51,7 @@ function searched(store: LevelStore, indexed: boolean) {
   return {
     count: undefined,
     checkpoint: undefined,
+    generation: 0,
     index: indexed ? store.index : undefined,
     between: store.between.bind(store),
     getMany: store.getMany.bind(store),
