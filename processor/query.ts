@@ -13,7 +13,7 @@ import {
 } from './contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from './contract/search.ts'
 import type { Role } from './role.ts'
-import type { Searcher } from './search.ts'
+import type { FoundSlice, Searcher } from './search.ts'
 import type { StateStore } from './store/store.ts'
 import type { TextCache } from './store/texts.ts'
 
@@ -108,15 +108,15 @@ export class StoreReader implements PartitionReader {
   async search(question: SearchQuestion): Promise<SearchSlice> {
     const { partition } = question
     const view = this.#view(partition)
-    const { role, freshness } = view
-    return { ...(await answered(view, this.#searcher.search(role.store, question))), freshness }
+    const { reached, ...slice } = await answered(view, this.#searcher.search(view.role.store, question))
+    return { ...slice, freshness: freshnessAt(view, reached) }
   }
 
   async summarize(question: SummaryQuestion): Promise<SummarySlice> {
     const { partition } = question
     const view = this.#view(partition)
-    const { role, freshness } = view
-    return { ...(await answered(view, this.#searcher.summarize(role.store, question))), freshness }
+    const { reached, ...slice } = await answered(view, this.#searcher.summarize(view.role.store, question))
+    return { ...slice, freshness: freshnessAt(view, reached) }
   }
 
   async copies(): Promise<Copy[]> {
@@ -194,6 +194,14 @@ function freshnessOf(partition: number, role: Role): Freshness {
   // What an owner holds while it restores is no newer than a standby's, and may be older; so may be what one holds that ends.
   const servedBy = role.state === 'running' && !role.doubtful ? role.kind : 'standby'
   return { partition, offset: input, changelog, lag: role.lag, servedBy }
+}
+
+/** Of what was not read of the store as the view found it, but as it was at `reached`. */
+function freshnessAt({ role, freshness }: View, reached: FoundSlice['reached']): Freshness {
+  if (reached === undefined) return freshness
+  const { input, changelog } = reached
+  const behind = role.kind === 'owner' ? freshness.offset - input : freshness.changelog - changelog
+  return { ...freshness, offset: input, changelog, lag: Math.max(0, freshness.lag + behind) }
 }
 
 function notReached(position: Position, { checkpoint }: StateStore): UnavailableError {

@@ -59,13 +59,14 @@ class Views {
   }
 
   /** In a view that holds the changelog up to `held.reached`, if the store does. */
-  async use<T>(partition: number, held: Held, work: (view: LevelView) => Promise<T>): Promise<T> {
+  async use<T>(partition: number, held: Held, work: (view: LevelView) => Promise<T>) {
     const view = await this.#take(partition, held)
     try {
       const part = view.partitions.get(partition)
       if (part?.checkpoint.whole !== true) throw new Error(`the copy of partition ${partition} is not whole`)
       if (part.generation !== held.generation) throw new Error(`the copy of partition ${partition} was wiped`)
-      return await work(part)
+      const { input, changelog } = part.checkpoint
+      return { ...(await work(part)), reached: { input, changelog } }
     } finally {
       view.users--
       this.#release(view)

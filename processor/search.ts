@@ -12,7 +12,7 @@ import { Gathered, IndexScan, Walk } from './index-scan.ts'
 import { tally } from './index-tally.ts'
 import { beyond, type IdRange, intersect, LAST, Scan, type Source } from './scan.ts'
 import { Exclusive } from './store/exclusive.ts'
-import type { StateStore } from './store/store.ts'
+import type { Checkpoint, StateStore } from './store/store.ts'
 import type { Turns } from './turns.ts'
 
 /** How long one slice may take, ms; well under the time after which a copy counts as unavailable. */
@@ -36,8 +36,12 @@ export interface SearcherOptions {
   readonly scans?: Scans | undefined
 }
 
-export type FoundSlice = Omit<SearchSlice, 'freshness'>
-export type SummedSlice = Omit<SummarySlice, 'freshness'>
+/** Undefined: the slice is of the store itself as it was when it was asked, or later. */
+interface ReadElsewhere {
+  readonly reached?: Pick<Checkpoint, 'input' | 'changelog'> | undefined
+}
+export type FoundSlice = Omit<SearchSlice, 'freshness'> & ReadElsewhere
+export type SummedSlice = Omit<SummarySlice, 'freshness'> & ReadElsewhere
 
 /** What the store that is scanned holds: all of the changelog before `reached`, and nothing from before its last wipe. */
 export interface Held {

@@ -7,15 +7,19 @@ import pino from 'pino'
 import { RocksLevel } from 'rocksdb-level'
 import { afterEach, beforeEach, expect, onTestFinished, test, vi } from 'vitest'
 import { searchFleet, summarizeFleet } from '../../api/fleet-search.ts'
+import { type Field, parseField } from '../../processor/contract/field.ts'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import type { Place, SearchQuestion, SummaryQuestion } from '../../processor/contract/search.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { encodeSearchQuestion, encodeSummaryQuestion } from '../../processor/contract/search-wire.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
+import { StoreReader } from '../../processor/query.ts'
+import type { Role } from '../../processor/role.ts'
 import { ScanThreads } from '../../processor/scan-threads.ts'
 import { type Held, type Scans, Searcher } from '../../processor/search.ts'
 import { type LevelStore, LevelStores } from '../../processor/store/level.ts'
 import type { Checkpoint } from '../../processor/store/store.ts'
+import { TextCache } from '../../processor/store/texts.ts'
 import { Turns } from '../../processor/turns.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
@@ -148,10 +152,10 @@ function late(threads: ScanThreads, ms: number): Scans {
     return answer
   }
   return {
-    search: (search, held) =>
-      lateOnce(encodeSearchQuestion({ ...search, reached: held.reached }), threads.search(search, held)),
-    summarize: (summary, held) =>
-      lateOnce(encodeSummaryQuestion({ ...summary, reached: held.reached }), threads.summarize(summary, held)),
+    search: (search, at) =>
+      lateOnce(encodeSearchQuestion({ ...search, reached: at.reached }), threads.search(search, at)),
+    summarize: (summary, at) =>
+      lateOnce(encodeSummaryQuestion({ ...summary, reached: at.reached }), threads.summarize(summary, at)),
   }
 }
 
@@ -193,6 +197,33 @@ test('what no copy here has reached is answered from what there is', async () =>
 test('a copy that is not whole is not scanned', async () => {
   await commit(0, 2, false)
   await expect(scans.summarize(question, held(changelog))).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+})
+
+test('an answer claims no position that the view it was read of does not include', async () => {
+  const searcher = new Searcher(new Turns(), now, { scans })
+  const store = stores[0] as LevelStore
+  const role = { kind: 'owner', state: 'running', doubtful: false, lag: 3, store } as unknown as Role
+  const texts = new TextCache({ maxEntries: 10, maxBytes: 1_000 })
+  const reader = new StoreReader({ instance: 'one', roles: new Map([[0, role]]), texts, searcher })
+  const reached = store.checkpoint?.changelog
+  const asked = { ...question, query: parseQuery('reported.level:*'), reached }
+  const search = { ...asked, order: parseOrder('deviceId') as Order, after: undefined, limit: 1 }
+  const summary = { ...asked, by: [parseField('rev') as Field] }
+  const checkpoints = new Map([[1, store.checkpoint as Checkpoint]])
+  await reader.search(search)
+  await commit(0, 2)
+  checkpoints.set(2, store.checkpoint as Checkpoint)
+  const end = store.checkpoint?.input as number
+  const freshnessAt = (rev: number) => {
+    const at = checkpoints.get(rev) as Checkpoint
+    return { partition: 0, offset: at.input, changelog: at.changelog, lag: 3 + end - at.input, servedBy: 'owner' }
+  }
+  const found = await reader.search(search)
+  const summed = await reader.summarize(summary)
+  // It is the view of the first question, unless the machine stood still meanwhile.
+  const { rev } = JSON.parse(Buffer.from(found.items[0]?.status as Uint8Array).toString())
+  expect(found.freshness).toEqual(freshnessAt(rev))
+  expect(summed.freshness).toEqual(freshnessAt(summed.summary.groups[0]?.values[0] as number))
 })
 
 test('a view from before a wipe is not scanned, though it held as much', async () => {
