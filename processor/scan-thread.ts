@@ -109,6 +109,21 @@ class Views {
   }
 }
 
+/** A message takes all of the memory that one of its parts is in: so these have memory of their own, which goes with them. */
+function packed(answer: ScanAnswer): readonly [ScanAnswer, ArrayBuffer[]] {
+  if (answer.search === undefined) return [answer, []]
+  const { items, ...rest } = answer.search
+  const bytes = new Uint8Array(items.reduce((sum, { status }) => sum + status.byteLength, 0))
+  let end = 0
+  const moved = items.map(({ deviceId, status }) => {
+    const start = end
+    end += status.byteLength
+    bytes.set(status, start)
+    return { deviceId, status: bytes.subarray(start, end) }
+  })
+  return [{ search: { ...rest, items: moved } }, [bytes.buffer]]
+}
+
 function run(port: MessagePort, folder: string): void {
   const views = new Views(folder)
   const searcher = new Searcher(new Turns(), () => performance.now(), { maxRead: MAX_READ })
@@ -123,10 +138,11 @@ function run(port: MessagePort, folder: string): void {
       return { error: databaseFailure(error).message }
     }
   }
-  port.on(
-    'message',
-    ([id, job]: [number, ScanJob]) => void answer(job).then((result) => port.postMessage([id, result])),
-  )
+  const reply = async (id: number, job: ScanJob): Promise<void> => {
+    const [result, memory] = packed(await answer(job))
+    port.postMessage([id, result], memory)
+  }
+  port.on('message', ([id, job]: [number, ScanJob]) => void reply(id, job))
 }
 
 // Elsewhere a thread has no priority of its own.

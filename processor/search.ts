@@ -132,7 +132,7 @@ export class Searcher {
     let bytes = 0
     const next = await this.#examine(source, (deviceId, status) => {
       if (!matcher.test(fields.read(status))) return true
-      items.push({ deviceId, status })
+      items.push({ deviceId, status: own(status) })
       bytes += status.byteLength
       return items.length < limit && bytes < MAX_ANSWER_BYTES
     })
@@ -248,6 +248,11 @@ function heldBy({ checkpoint, generation }: Searched, { reached }: Continued): H
   return { generation, reached: reached ?? checkpoint?.changelog ?? 0 }
 }
 
+/** What is found outlives what was read with it, and may share memory with that: each would hold all of it, 64 KiB. */
+function own(status: Uint8Array): Uint8Array {
+  return status.byteLength < status.buffer.byteLength ? new Uint8Array(status) : status
+}
+
 interface Found {
   readonly key: SortKey
   readonly deviceId: string
@@ -280,7 +285,7 @@ class Best {
       this.more = true
       return
     }
-    this.#found.push(found)
+    this.#found.push({ ...found, status: own(found.status) })
     this.#bytes += found.status.byteLength
     if (this.#found.length >= 2 * this.#limit || this.#bytes >= 2 * MAX_ANSWER_BYTES) this.#cut()
   }

@@ -199,6 +199,19 @@ test('a copy that is not whole is not scanned', async () => {
   await expect(scans.summarize(question, held(changelog))).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
 })
 
+test.each(['deviceId', '-reported.level'])('by %s, no memory is held or sent but of what is found', async (sort) => {
+  const search = { ...question, order: parseOrder(sort) as Order, after: undefined, limit: 1_001 }
+  const searcher = new Searcher(new Turns(), () => 0)
+  const here = await searcher.search(stores[0] as LevelStore, { ...search, query: parseQuery('reported.level:7') })
+  expect(here.items).toHaveLength(DEVICES / 100)
+  for (const { status } of here.items) expect(status.buffer.byteLength).toBe(status.byteLength)
+  const { items } = await scans.search({ ...search, query: parseQuery('reported.level:*') }, held(changelog))
+  const sent = new Set(items.map(({ status }) => status.buffer))
+  const bytes = items.reduce((sum, { status }) => sum + status.byteLength, 0)
+  expect(bytes).toBeGreaterThan(0)
+  expect(Array.from(sent, ({ byteLength }) => byteLength)).toEqual([bytes])
+})
+
 test('an answer claims no position that the view it was read of does not include', async () => {
   const searcher = new Searcher(new Turns(), now, { scans })
   const store = stores[0] as LevelStore
