@@ -34,7 +34,12 @@ class View {
       readOnly: true,
     })
     await db.open()
-    return new View(db, await LevelView.all(db))
+    try {
+      return new View(db, await LevelView.all(db))
+    } catch (error) {
+      await db.close()
+      throw error
+    }
   }
 
   holds(partition: number, { generation, reached }: Held): boolean {

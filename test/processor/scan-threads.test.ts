@@ -21,6 +21,7 @@ import { type LevelStore, LevelStores } from '../../processor/store/level.ts'
 import type { Checkpoint } from '../../processor/store/store.ts'
 import { TextCache } from '../../processor/store/texts.ts'
 import { Turns } from '../../processor/turns.ts'
+import { openFiles } from '../rocksdb-level/folder.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
 const PARTITIONS = 3
@@ -257,6 +258,20 @@ test('a folder that is gone fails what is asked, and nothing else', async () => 
       /^the store cannot be scanned now: .*none does not exist/,
     )
   }
+})
+
+test.runIf(process.platform === 'linux')('a store that cannot be read is not left open by those who try', async () => {
+  await db.put('m00009', Buffer.from('no checkpoint'))
+  await db.flush()
+  for (let i = 0; i < 3; i++) {
+    await expect(scans.summarize(question, held(0))).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+  }
+  // The one that writes has each table open, and a compaction one that it writes once more.
+  await vi.waitFor(async () => {
+    const tables = (await openFiles(folder)).filter((file) => file.endsWith('.sst'))
+    expect(tables).not.toEqual([])
+    expect(tables.toSorted()).toEqual([...new Set(tables)].toSorted())
+  })
 })
 
 test('what is under way when the threads end is not waited for', async () => {
