@@ -209,18 +209,31 @@ export async function summarizeFleet(reader: SummaryReader, options: SummaryOpti
   const summary = new Summary(options.metrics.length)
   let complete = true
   const one = async (partition: number): Promise<Freshness> => {
+    let freshness: Freshness | undefined
     let reached: number | undefined
     for (let from: string | undefined; ; ) {
       const slice = await reader.summarize({ ...question, partition, from, reached })
       summary.merge(slice.summary)
-      if (slice.next === undefined) return slice.freshness
+      freshness = freshness === undefined ? slice.freshness : freshnessOfBoth(freshness, slice.freshness)
+      if (slice.next === undefined) return freshness
       from = slice.next
       reached ??= slice.freshness.changelog
       if (!isOver()) continue
       complete = false
-      return slice.freshness
+      return freshness
     }
   }
   const freshness = await Promise.all(Array.from({ length: reader.partitionCount }, (_, partition) => one(partition)))
   return { summary, complete, freshness }
+}
+
+/** Of two slices put together: what one of them lacks is not in the whole. */
+function freshnessOfBoth(a: Freshness, b: Freshness): Freshness {
+  return {
+    partition: a.partition,
+    offset: Math.min(a.offset, b.offset),
+    changelog: Math.min(a.changelog, b.changelog),
+    lag: Math.max(a.lag, b.lag),
+    servedBy: a.servedBy === 'owner' ? b.servedBy : 'standby',
+  }
 }

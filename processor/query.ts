@@ -13,7 +13,7 @@ import {
 } from './contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from './contract/search.ts'
 import type { Role } from './role.ts'
-import type { Searcher } from './search.ts'
+import type { FoundSlice, Searcher } from './search.ts'
 import type { StateStore } from './store/store.ts'
 import type { TextCache } from './store/texts.ts'
 
@@ -88,9 +88,9 @@ export class StoreReader implements PartitionReader {
   }
 
   async list(partition: number, after: string | undefined, limit: number): Promise<Listing> {
-    const role = this.#role(partition)
-    const freshness = freshnessOf(partition, role)
-    const entries = await answered(partition, role.store.range(after, limit))
+    const view = this.#view(partition)
+    const { freshness } = view
+    const entries = await answered(view, view.role.store.range(after, limit))
     return { items: entries.map(([deviceId, status]) => ({ deviceId, status })), freshness }
   }
 
@@ -107,16 +107,16 @@ export class StoreReader implements PartitionReader {
 
   async search(question: SearchQuestion): Promise<SearchSlice> {
     const { partition } = question
-    const role = this.#role(partition)
-    const freshness = freshnessOf(partition, role)
-    return { ...(await answered(partition, this.#searcher.search(role.store, question))), freshness }
+    const view = this.#view(partition)
+    const { reached, ...slice } = await answered(view, this.#searcher.search(view.role.store, question))
+    return { ...slice, freshness: freshnessAt(view, reached) }
   }
 
   async summarize(question: SummaryQuestion): Promise<SummarySlice> {
     const { partition } = question
-    const role = this.#role(partition)
-    const freshness = freshnessOf(partition, role)
-    return { ...(await answered(partition, this.#searcher.summarize(role.store, question))), freshness }
+    const view = this.#view(partition)
+    const { reached, ...slice } = await answered(view, this.#searcher.summarize(view.role.store, question))
+    return { ...slice, freshness: freshnessAt(view, reached) }
   }
 
   async copies(): Promise<Copy[]> {
@@ -142,7 +142,7 @@ export class StoreReader implements PartitionReader {
 
   #view(partition: number): View {
     const role = this.#role(partition)
-    return { role, freshness: freshnessOf(partition, role) }
+    return { role, freshness: freshnessOf(partition, role), generation: role.store.generation }
   }
 
   #viewOrError(partition: number): View | TidemarkError {
@@ -160,9 +160,7 @@ export class StoreReader implements PartitionReader {
       throw new UnavailableError('NOT_OWNER', `${this.#instance} holds no copy of partition ${partition}: ask another`)
     }
     // A copy that has never been whole would call known devices unknown.
-    if (role.store.checkpoint?.whole !== true) {
-      throw new UnavailableError('PARTITION_UNAVAILABLE', `partition ${partition} is being restored: ask again`)
-    }
+    if (role.store.checkpoint?.whole !== true) throw beingRestored(partition)
     return role
   }
 }
@@ -171,18 +169,20 @@ export class StoreReader implements PartitionReader {
 interface View {
   readonly role: Role
   readonly freshness: Freshness
+  readonly generation: number
 }
 
 /** Reads from the store, into `answers`, what was not at hand. */
 async function readMissing(
-  { role, freshness }: View,
+  view: View,
   deviceIds: readonly string[],
   places: readonly number[],
   answers: (SlicedAnswer | TidemarkError)[],
 ): Promise<void> {
   if (places.length === 0) return
+  const { role, freshness } = view
   const read = role.store.getMany(places.map((i) => deviceIds[i] as string))
-  const values = await answered(freshness.partition, read)
+  const values = await answered(view, read)
   for (let k = 0; k < places.length; k++) {
     const value = values[k]
     answers[places[k] as number] = { status: value && sliceOf(value), freshness }
@@ -196,16 +196,33 @@ function freshnessOf(partition: number, role: Role): Freshness {
   return { partition, offset: input, changelog, lag: role.lag, servedBy }
 }
 
+/** Of what was not read of the store as the view found it, but as it was at `reached`. */
+function freshnessAt({ role, freshness }: View, reached: FoundSlice['reached']): Freshness {
+  if (reached === undefined) return freshness
+  const { input, changelog } = reached
+  const behind = role.kind === 'owner' ? freshness.offset - input : freshness.changelog - changelog
+  return { ...freshness, offset: input, changelog, lag: Math.max(0, freshness.lag + behind) }
+}
+
 function notReached(position: Position, { checkpoint }: StateStore): UnavailableError {
   const reached = `partition ${position.partition} has reached ${checkpoint?.input ?? 0}`
   return new UnavailableError('POSITION_NOT_REACHED', `${reached}, and not applied ${formatPosition(position)} yet`)
 }
 
+function beingRestored(partition: number): UnavailableError {
+  return new UnavailableError('PARTITION_UNAVAILABLE', `partition ${partition} is being restored: ask again`)
+}
+
 /** A store that fails is mended by the role that works on it; a reader asks another copy, or again. */
-async function answered<T>(partition: number, read: Promise<T>): Promise<T> {
+async function answered<T>({ role, freshness, generation }: View, read: Promise<T>): Promise<T> {
+  const { partition } = freshness
+  let answer: T
   try {
-    return await read
+    answer = await read
   } catch (error) {
     throw new UnavailableError('STORE_UNAVAILABLE', `partition ${partition} cannot be read here: ask again`, 1, error)
   }
+  // What a wipe took away meanwhile would pass for what was never there.
+  if (role.store.generation !== generation) throw beingRestored(partition)
+  return answer
 }

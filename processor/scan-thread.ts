@@ -3,9 +3,8 @@ import { setPriority } from 'node:os'
 import { basename } from 'node:path'
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { RocksLevel } from 'rocksdb-level'
-import type { Offset } from './contract/record.ts'
 import type { ScanAnswer, ScanJob } from './scan-threads.ts'
-import { Searcher } from './search.ts'
+import { type Held, Searcher } from './search.ts'
 import { databaseFailure } from './store/failure.ts'
 import { LevelView } from './store/level-view.ts'
 import { Turns } from './turns.ts'
@@ -35,12 +34,17 @@ class View {
       readOnly: true,
     })
     await db.open()
-    return new View(db, await LevelView.all(db))
+    try {
+      return new View(db, await LevelView.all(db))
+    } catch (error) {
+      await db.close()
+      throw error
+    }
   }
 
-  holds(partition: number, reached: Offset): boolean {
-    const { changelog = -1 } = this.partitions.get(partition)?.checkpoint ?? {}
-    return changelog >= reached
+  holds(partition: number, { generation, reached }: Held): boolean {
+    const part = this.partitions.get(partition)
+    return part?.generation === generation && part.checkpoint.changelog >= reached
   }
 
   close(): Promise<void> {
@@ -59,24 +63,26 @@ class Views {
     this.#folder = folder
   }
 
-  /** In a view that holds the changelog up to `reached`, if the store does. */
-  async use<T>(partition: number, reached: Offset, work: (view: LevelView) => Promise<T>): Promise<T> {
-    const view = await this.#take(partition, reached)
+  /** In a view that holds the changelog up to `held.reached`, if the store does. */
+  async use<T>(partition: number, held: Held, work: (view: LevelView) => Promise<T>) {
+    const view = await this.#take(partition, held)
     try {
       const part = view.partitions.get(partition)
       if (part?.checkpoint.whole !== true) throw new Error(`the copy of partition ${partition} is not whole`)
-      return await work(part)
+      if (part.generation !== held.generation) throw new Error(`the copy of partition ${partition} was wiped`)
+      const { input, changelog } = part.checkpoint
+      return { ...(await work(part)), reached: { input, changelog } }
     } finally {
       view.users--
       this.#release(view)
     }
   }
 
-  async #take(partition: number, reached: Offset): Promise<View> {
+  async #take(partition: number, held: Held): Promise<View> {
     for (let opened = false; ; ) {
       const view = this.#newest
       // A slice may have come from a copy elsewhere that was ahead of this one.
-      if (view !== undefined && (opened || view.holds(partition, reached))) {
+      if (view !== undefined && (opened || view.holds(partition, held))) {
         view.users++
         return view
       }
@@ -108,24 +114,40 @@ class Views {
   }
 }
 
+/** A message takes all of the memory that one of its parts is in: so these have memory of their own, which goes with them. */
+function packed(answer: ScanAnswer): readonly [ScanAnswer, ArrayBuffer[]] {
+  if (answer.search === undefined) return [answer, []]
+  const { items, ...rest } = answer.search
+  const bytes = new Uint8Array(items.reduce((sum, { status }) => sum + status.byteLength, 0))
+  let end = 0
+  const moved = items.map(({ deviceId, status }) => {
+    const start = end
+    end += status.byteLength
+    bytes.set(status, start)
+    return { deviceId, status: bytes.subarray(start, end) }
+  })
+  return [{ search: { ...rest, items: moved } }, [bytes.buffer]]
+}
+
 function run(port: MessagePort, folder: string): void {
   const views = new Views(folder)
   const searcher = new Searcher(new Turns(), () => performance.now(), { maxRead: MAX_READ })
   const answer = async (job: ScanJob): Promise<ScanAnswer> => {
-    const { reached, search, summary } = job
+    const { search, summary } = job
     try {
       if (search !== undefined) {
-        return { search: await views.use(search.partition, reached, (view) => searcher.search(view, search)) }
+        return { search: await views.use(search.partition, job, (view) => searcher.search(view, search)) }
       }
-      return { summary: await views.use(summary.partition, reached, (view) => searcher.summarize(view, summary)) }
+      return { summary: await views.use(summary.partition, job, (view) => searcher.summarize(view, summary)) }
     } catch (error) {
       return { error: databaseFailure(error).message }
     }
   }
-  port.on(
-    'message',
-    ([id, job]: [number, ScanJob]) => void answer(job).then((result) => port.postMessage([id, result])),
-  )
+  const reply = async (id: number, job: ScanJob): Promise<void> => {
+    const [result, memory] = packed(await answer(job))
+    port.postMessage([id, result], memory)
+  }
+  port.on('message', ([id, job]: [number, ScanJob]) => void reply(id, job))
 }
 
 // Elsewhere a thread has no priority of its own.

@@ -2,11 +2,10 @@ import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import type { Logger } from 'pino'
 import { RetryableError } from './contract/errors.ts'
-import type { Offset } from './contract/record.ts'
 import type { SearchQuestion, SummaryQuestion } from './contract/search.ts'
 import { encodeSearchQuestion, encodeSummaryQuestion } from './contract/search-wire.ts'
 import { Summary } from './contract/summary.ts'
-import type { FoundSlice, Scans, SummedSlice } from './search.ts'
+import type { FoundSlice, Held, Scans, SummedSlice } from './search.ts'
 import { Unfinished } from './unfinished.ts'
 
 /** Each takes the memory of a JavaScript engine and of what it reads, so there are few. */
@@ -23,10 +22,11 @@ const IDLE_MS = 60_000
 /** Of the JavaScript heap of a thread. */
 const HEAP = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 64 }
 
-export type ScanJob = { readonly reached: Offset } & (
-  | { readonly search: SearchQuestion; readonly summary?: undefined }
-  | { readonly search?: undefined; readonly summary: SummaryQuestion }
-)
+export type ScanJob = Held &
+  (
+    | { readonly search: SearchQuestion; readonly summary?: undefined }
+    | { readonly search?: undefined; readonly summary: SummaryQuestion }
+  )
 
 export interface ScanAnswer {
   readonly search?: FoundSlice
@@ -58,19 +58,20 @@ export class ScanThreads implements Scans, AsyncDisposable {
   }
 
   /** Rejects with RetryableError when it is not known: ask again. */
-  async search(search: SearchQuestion, reached: Offset): Promise<FoundSlice> {
-    const answer = await this.#within(encodeSearchQuestion({ ...search, reached }), { reached, search })
+  async search(search: SearchQuestion, held: Held): Promise<FoundSlice> {
+    const answer = await this.#within(encodeSearchQuestion(search), { ...held, search })
     return answer?.search ?? { items: [], settled: false, more: false, next: search.from }
   }
 
   /** Rejects as `search` does. */
-  async summarize(summary: SummaryQuestion, reached: Offset): Promise<SummedSlice> {
-    const answer = await this.#within(encodeSummaryQuestion({ ...summary, reached }), { reached, summary })
+  async summarize(summary: SummaryQuestion, held: Held): Promise<SummedSlice> {
+    const answer = await this.#within(encodeSummaryQuestion(summary), { ...held, summary })
     return answer?.summary ?? { summary: new Summary(summary.metrics.length).toJSON(), next: summary.from }
   }
 
-  #within(key: string, job: ScanJob): Promise<ScanAnswer | undefined> {
+  #within(question: string, job: ScanJob): Promise<ScanAnswer | undefined> {
     const { partition } = job.search ?? job.summary
+    const key = `${job.generation} ${job.reached} ${question}`
     return this.#unfinished.within(key, () => this.#thread(partition).run(job), this.#patienceMs)
   }
 

@@ -12,7 +12,7 @@ import { Gathered, IndexScan, Walk } from './index-scan.ts'
 import { tally } from './index-tally.ts'
 import { beyond, type IdRange, intersect, LAST, Scan, type Source } from './scan.ts'
 import { Exclusive } from './store/exclusive.ts'
-import type { StateStore } from './store/store.ts'
+import type { Checkpoint, StateStore } from './store/store.ts'
 import type { Turns } from './turns.ts'
 
 /** How long one slice may take, ms; well under the time after which a copy counts as unavailable. */
@@ -25,7 +25,7 @@ const MAX_READ = 512
 const MAX_SCANNED_HERE = 512
 
 /** What a search needs of a store. */
-type Searched = Pick<StateStore, 'between' | 'getMany' | 'count' | 'index' | 'checkpoint'>
+type Searched = Pick<StateStore, 'between' | 'getMany' | 'count' | 'index' | 'checkpoint' | 'generation'>
 
 export interface SearcherOptions {
   /** Devices read of the store at once. */
@@ -36,13 +36,23 @@ export interface SearcherOptions {
   readonly scans?: Scans | undefined
 }
 
-export type FoundSlice = Omit<SearchSlice, 'freshness'>
-export type SummedSlice = Omit<SummarySlice, 'freshness'>
+/** Undefined: the slice is of the store itself as it was when it was asked, or later. */
+interface ReadElsewhere {
+  readonly reached?: Pick<Checkpoint, 'input' | 'changelog'> | undefined
+}
+export type FoundSlice = Omit<SearchSlice, 'freshness'> & ReadElsewhere
+export type SummedSlice = Omit<SummarySlice, 'freshness'> & ReadElsewhere
 
-/** Scans the same stores as they are once they hold the changelog up to `reached`. Rejects as a store does. */
+/** What the store that is scanned holds: all of the changelog before `reached`, and nothing from before its last wipe. */
+export interface Held {
+  readonly generation: number
+  readonly reached: Offset
+}
+
+/** Scans the same stores as they are once they hold so much. Rejects as a store does. */
 export interface Scans {
-  search(question: SearchQuestion, reached: Offset): Promise<FoundSlice>
-  summarize(question: SummaryQuestion, reached: Offset): Promise<SummedSlice>
+  search(question: SearchQuestion, held: Held): Promise<FoundSlice>
+  summarize(question: SummaryQuestion, held: Held): Promise<SummedSlice>
 }
 
 /** Answers questions about many devices from a store, slice by slice, so that the event loop stays free for others. */
@@ -81,7 +91,7 @@ export class Searcher {
     const beginning = await this.#beginning(store, question, ranges)
     if (beginning !== undefined) return beginning
     const source = await this.#source(store, question, ranges, inOrder ? { backwards: descending, limit } : {})
-    if ('search' in source) return source.search(question, reachedBy(store, question))
+    if ('search' in source) return source.search(question, heldBy(store, question))
     return inOrder ? this.#inOrder(question, source) : this.#best(question, source)
   }
 
@@ -103,7 +113,7 @@ export class Searcher {
     const byAt = matcher.fields.length
     const metricsAt = byAt + by.length
     const source = await this.#source(store, question, ranges, {})
-    if ('summarize' in source) return source.summarize(question, reachedBy(store, question))
+    if ('summarize' in source) return source.summarize(question, heldBy(store, question))
     const next = await this.#examine(source, (_, status) => {
       const values = fields.read(status)
       if (!matcher.test(values)) return true
@@ -122,7 +132,7 @@ export class Searcher {
     let bytes = 0
     const next = await this.#examine(source, (deviceId, status) => {
       if (!matcher.test(fields.read(status))) return true
-      items.push({ deviceId, status })
+      items.push({ deviceId, status: own(status) })
       bytes += status.byteLength
       return items.length < limit && bytes < MAX_ANSWER_BYTES
     })
@@ -234,8 +244,13 @@ interface Continued extends Selection {
 }
 
 /** A search does not go back behind what it has seen; and what it begins with is no older than the store. */
-function reachedBy({ checkpoint }: Searched, { reached }: Continued): Offset {
-  return reached ?? checkpoint?.changelog ?? 0
+function heldBy({ checkpoint, generation }: Searched, { reached }: Continued): Held {
+  return { generation, reached: reached ?? checkpoint?.changelog ?? 0 }
+}
+
+/** What is found outlives what was read with it, and may share memory with that: each would hold all of it, 64 KiB. */
+function own(status: Uint8Array): Uint8Array {
+  return status.byteLength < status.buffer.byteLength ? new Uint8Array(status) : status
 }
 
 interface Found {
@@ -270,7 +285,7 @@ class Best {
       this.more = true
       return
     }
-    this.#found.push(found)
+    this.#found.push({ ...found, status: own(found.status) })
     this.#bytes += found.status.byteLength
     if (this.#found.length >= 2 * this.#limit || this.#bytes >= 2 * MAX_ANSWER_BYTES) this.#cut()
   }

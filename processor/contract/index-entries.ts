@@ -2,6 +2,7 @@ import { parseField } from './field.ts'
 import { isObject, type Json, type JsonObject } from './json.ts'
 import type { Status } from './status.ts'
 import { StoredFields } from './stored-fields.ts'
+import { beginningOf } from './text.ts'
 
 /**
  * What the secondary indexes of a partition hold, and what is counted beside them. An entry is a text that stands before
@@ -9,7 +10,7 @@ import { StoredFields } from './stored-fields.ts'
  */
 
 /** Raised whenever other entries or counts come of the same status: a store of another version builds its index anew. */
-export const INDEX_VERSION = 3
+export const INDEX_VERSION = 4
 
 /** What is indexed of a status. A status of another writer may hold anything in its place. */
 export interface Indexed {
@@ -73,7 +74,7 @@ export function attributeEntry(group: string, value: Json, state: string): strin
 }
 
 function beginning(group: string, value: Json): string {
-  return `${group}\0${valueText(value).slice(0, MAX_VALUE)}`
+  return `${group}\0${beginningOf(valueText(value), MAX_VALUE)}`
 }
 
 /** What entries of texts that begin with `text` begin with, as far as it is plain: it may be that of others too. */

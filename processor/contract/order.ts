@@ -1,5 +1,6 @@
 import { type Field, parseField } from './field.ts'
 import type { Json } from './json.ts'
+import { beginningOf } from './text.ts'
 
 /** What a list is ordered by; equals go by device id, ascending. */
 export interface Order {
@@ -43,7 +44,7 @@ export function sortKey(value: Json | undefined): SortKey {
   if (value === null) return [NULL]
   if (typeof value === 'number') return [NUMBER, value]
   if (typeof value === 'boolean') return [value ? TRUE : FALSE]
-  if (typeof value === 'string') return [TEXT, cut(value)]
+  if (typeof value === 'string') return [TEXT, beginningOf(value, MAX_KEY_TEXT)]
   return [OTHER]
 }
 
@@ -52,7 +53,8 @@ export function sortKeyOf(json: unknown): SortKey | undefined {
   if (!Array.isArray(json)) return undefined
   const [rank, value] = json as unknown[]
   if (rank === NUMBER) return json.length === 2 && Number.isFinite(value) ? [NUMBER, value as number] : undefined
-  if (rank === TEXT) return json.length === 2 && typeof value === 'string' ? [TEXT, cut(value)] : undefined
+  if (rank === TEXT)
+    return json.length === 2 && typeof value === 'string' ? [TEXT, beginningOf(value, MAX_KEY_TEXT)] : undefined
   const bare = rank === FALSE || rank === TRUE || rank === NULL || rank === OTHER || rank === MISSING
   return bare && json.length === 1 ? [rank] : undefined
 }
@@ -78,10 +80,4 @@ export function compareText(a: string, b: string): number {
   // The order of UTF-16 differs only where surrogates meet the characters above them.
   if (!SURROGATE.test(a) && !SURROGATE.test(b)) return a < b ? -1 : 1
   return Buffer.compare(Buffer.from(a), Buffer.from(b))
-}
-
-function cut(text: string): string {
-  if (text.length <= MAX_KEY_TEXT) return text
-  const end = (text.charCodeAt(MAX_KEY_TEXT - 1) & 0xfc00) === 0xd800 ? MAX_KEY_TEXT - 1 : MAX_KEY_TEXT
-  return text.slice(0, end)
 }

@@ -31,7 +31,8 @@ interface MetricJson {
   readonly count: number
   readonly min: number
   readonly max: number
-  readonly sum: number
+  /** In units of SUM_UNIT. */
+  readonly scaledSum: number
   readonly exact?: readonly number[]
   /** `[bin, count]`, ascending. */
   readonly bins?: readonly (readonly [number, number])[]
@@ -217,10 +218,17 @@ function distinct(list: readonly Json[]): Json[] {
   return kept.size === 0 ? [[]] : Array.from(kept.values())
 }
 
+/**
+ * So many of the largest values have a sum that is finite. A power of two: a value is the same in this unit, unless it is
+ * nearer to zero than 1e-288.
+ */
+const SUM_UNIT = 2 ** 64
+
 class Metric {
   #count = 0
   #min = Number.POSITIVE_INFINITY
   #max = Number.NEGATIVE_INFINITY
+  /** In units of SUM_UNIT. */
   #sum = 0
   #exact: number[] | undefined = []
   #bins: Map<number, number> | undefined
@@ -228,7 +236,7 @@ class Metric {
   /** `held`: values that all metrics hold. How many more it is now. */
   add(value: number, held: number): number {
     this.#count++
-    this.#sum += value
+    this.#sum += value / SUM_UNIT
     if (value < this.#min) this.#min = value
     if (value > this.#max) this.#max = value
     return this.#keep(value, 1, held)
@@ -236,7 +244,7 @@ class Metric {
 
   merge(json: MetricJson, held: number): number {
     this.#count += json.count
-    this.#sum += json.sum
+    this.#sum += json.scaledSum
     if (json.count > 0 && json.min < this.#min) this.#min = json.min
     if (json.count > 0 && json.max > this.#max) this.#max = json.max
     let change = 0
@@ -275,7 +283,7 @@ class Metric {
       count: this.#count,
       min: this.#count > 0 ? this.#min : 0,
       max: this.#count > 0 ? this.#max : 0,
-      sum: this.#sum,
+      scaledSum: this.#sum,
     }
     return this.#exact === undefined ? { ...head, bins: this.#sortedBins() } : { ...head, exact: this.#exact }
   }
@@ -297,7 +305,8 @@ class Metric {
       count: this.#count,
       min: this.#min,
       max: this.#max,
-      mean: this.#sum / this.#count,
+      // What was rounded may lead past the largest values.
+      mean: Math.min(this.#max, Math.max(this.#min, (this.#sum / this.#count) * SUM_UNIT)),
       exact: exact !== undefined,
       percentiles: { p50: at(0.5), p90: at(0.9), p95: at(0.95), p99: at(0.99) },
     }

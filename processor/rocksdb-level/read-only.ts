@@ -18,7 +18,11 @@ export async function openReadOnly(path: string, options: NativeOptions): Promis
       () => undefined,
       (error: unknown) => toLevelError(error, path),
     )
-    if ((await manifest(path)) === before && before !== undefined) {
+    const after = await manifest(path).catch(async (error: unknown) => {
+      if (failure === undefined) await db.close()
+      throw error
+    })
+    if (after === before && before !== undefined) {
       if (failure !== undefined) throw failure
       return db
     }

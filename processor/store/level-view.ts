@@ -1,20 +1,24 @@
 import { guarded } from './guarded.ts'
-import { type Database, keysOf, metaOf, partitionOfMeta } from './level.ts'
+import { type Database, keysOf, type Meta, metaOf, partitionOfMeta } from './level.ts'
 import { LevelCursor } from './level-cursor.ts'
 import type { Checkpoint, EntryCursor, StateStore, Way } from './store.ts'
 
 /** What a database that is open to be read, and does not change, holds of one partition; without its indexes. */
-export class LevelView implements Pick<StateStore, 'checkpoint' | 'between' | 'getMany' | 'count' | 'index'> {
+export class LevelView
+  implements Pick<StateStore, 'checkpoint' | 'generation' | 'between' | 'getMany' | 'count' | 'index'>
+{
   readonly #db: Database
   readonly #first: string
   readonly checkpoint: Checkpoint
+  readonly generation: number
   readonly count: undefined
   readonly index: undefined
 
-  private constructor(db: Database, partition: number, checkpoint: Checkpoint) {
+  private constructor(db: Database, partition: number, { generation = 0, ...checkpoint }: Meta) {
     this.#db = db
     this.#first = keysOf(partition).first
     this.checkpoint = checkpoint
+    this.generation = generation
   }
 
   /** Of all partitions. Rejects as a store does. */

@@ -19,9 +19,11 @@ const BUILD_SLICE = 256
 const RECOUNT_SLICE = 2000
 
 /** What stands beside the data of one partition, written with it in the same batch. */
-interface Meta extends Checkpoint {
+export interface Meta extends Checkpoint {
   readonly identity: LogIdentity
   readonly count: number | undefined
+  /** Absent in what an earlier version wrote. */
+  readonly generation?: number
   /** Of the index; absent: there is none, or it is not whole. */
   readonly index?: number | undefined
 }
@@ -126,6 +128,7 @@ export class LevelStore implements StateStore {
   readonly #writing = new Exclusive()
   #checkpoint: Checkpoint | undefined
   #count: number | undefined
+  #generation: number
   /** A write failed, perhaps after it was made, and no commit since: what is stored may not be what a caller takes it for. */
   #doubtful = false
   /** It is empty to its callers, and something may be stored still: what a wipe that failed has left. */
@@ -149,6 +152,7 @@ export class LevelStore implements StateStore {
       this.#checkpoint = { input, changelog, whole, since }
     }
     this.#count = meta === undefined ? 0 : meta.count
+    this.#generation = meta?.generation ?? 0
   }
 
   get checkpoint(): Checkpoint | undefined {
@@ -157,6 +161,10 @@ export class LevelStore implements StateStore {
 
   get count(): number | undefined {
     return this.#count
+  }
+
+  get generation(): number {
+    return this.#generation
   }
 
   get index(): StoreIndex | undefined {
@@ -210,7 +218,8 @@ export class LevelStore implements StateStore {
     index = this.#index.version,
   ): Promise<void> {
     const prefix = this.#keys.first
-    const meta: Meta = { identity: this.#identity, input, changelog, whole, since, count, index }
+    const reached = { input, changelog, whole, since, generation: this.#generation }
+    const meta: Meta = { identity: this.#identity, ...reached, count, index }
     try {
       await guarded(async () => {
         const batch = this.#db.batch()
@@ -293,6 +302,7 @@ export class LevelStore implements StateStore {
   async #empty(): Promise<void> {
     const { meta, first, last } = this.#keys
     this.#wiping = true
+    this.#generation++
     this.#checkpoint = undefined
     this.#count = 0
     // The checkpoint goes first: after a crash between the two, a store without one is emptied again.

@@ -44,6 +44,9 @@ export interface StateStore extends AsyncDisposable {
   /** Undefined: empty, never written. */
   readonly checkpoint: Checkpoint | undefined
 
+  /** Raised by each wipe before it takes anything away: what was read while it was raised is of no one state. */
+  readonly generation: number
+
   /** Keys held; undefined after writes whose `added` was not given, until `recount`. */
   readonly count: number | undefined
 

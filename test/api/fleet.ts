@@ -182,7 +182,7 @@ export class MemoryMember implements PartitionReader {
       return { next, close: async () => {} }
     }
     const getMany = async (ids: readonly string[]) => ids.map((id) => stored.get(id))
-    return { between, getMany, count: stored.size, index: undefined, checkpoint: undefined }
+    return { between, getMany, count: stored.size, index: undefined, checkpoint: undefined, generation: 0 }
   }
 
   async copies(): Promise<Copy[]> {

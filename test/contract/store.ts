@@ -119,6 +119,21 @@ export function storeContract(title: string, create: () => Promise<StoreWorld>):
       expect(await again.getMany(['a', 'b'])).toEqual([undefined, bytes('2')])
     })
 
+    it('is of another generation after each wipe, over a restart too', async () => {
+      const store = await world.open(0)
+      const first = store.generation
+      await store.commit(new Map([['a', bytes('1')]]), at(1), 1)
+      expect(store.generation).toBe(first)
+      const wiping = store.wipe()
+      while (store.checkpoint !== undefined) await new Promise((resolve) => setImmediate(resolve))
+      const second = store.generation
+      expect(second).toBeGreaterThan(first)
+      await wiping
+      await store.commit(new Map([['a', bytes('1')]]), at(1), 1)
+      await world.restart()
+      expect((await world.open(0)).generation).toBe(second)
+    })
+
     it('answers many reads of one turn each with its own', async () => {
       const store = await world.open(0)
       const keys = Array.from({ length: 3000 }, (_, i) => `k${i}`)

@@ -7,15 +7,21 @@ import pino from 'pino'
 import { RocksLevel } from 'rocksdb-level'
 import { afterEach, beforeEach, expect, onTestFinished, test, vi } from 'vitest'
 import { searchFleet, summarizeFleet } from '../../api/fleet-search.ts'
+import { type Field, parseField } from '../../processor/contract/field.ts'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import type { Place, SearchQuestion, SummaryQuestion } from '../../processor/contract/search.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { encodeSearchQuestion, encodeSummaryQuestion } from '../../processor/contract/search-wire.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
+import { StoreReader } from '../../processor/query.ts'
+import type { Role } from '../../processor/role.ts'
 import { ScanThreads } from '../../processor/scan-threads.ts'
-import { type Scans, Searcher } from '../../processor/search.ts'
+import { type Held, type Scans, Searcher } from '../../processor/search.ts'
 import { type LevelStore, LevelStores } from '../../processor/store/level.ts'
+import type { Checkpoint } from '../../processor/store/store.ts'
+import { TextCache } from '../../processor/store/texts.ts'
 import { Turns } from '../../processor/turns.ts'
+import { openFiles } from '../rocksdb-level/folder.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
 const PARTITIONS = 3
@@ -81,6 +87,11 @@ function freshnessOf(partition: number) {
   return { partition, offset: position, changelog: position, lag: 0, servedBy: 'owner' as const }
 }
 
+/** Of partition 0. */
+function held(reached: number): Held {
+  return { generation: (stores[0] as LevelStore).generation, reached }
+}
+
 /** All partitions, asked as the API asks. */
 function fleet(searcher: Searcher) {
   return {
@@ -142,10 +153,10 @@ function late(threads: ScanThreads, ms: number): Scans {
     return answer
   }
   return {
-    search: (search, reached) =>
-      lateOnce(encodeSearchQuestion({ ...search, reached }), threads.search(search, reached)),
-    summarize: (summary, reached) =>
-      lateOnce(encodeSummaryQuestion({ ...summary, reached }), threads.summarize(summary, reached)),
+    search: (search, at) =>
+      lateOnce(encodeSearchQuestion({ ...search, reached: at.reached }), threads.search(search, at)),
+    summarize: (summary, at) =>
+      lateOnce(encodeSummaryQuestion({ ...summary, reached: at.reached }), threads.summarize(summary, at)),
   }
 }
 
@@ -155,10 +166,10 @@ test('slices that are not there in time are asked for again', async () => {
   const impatient = late(threads, patienceMs)
   const searcher = new Searcher(new Turns(), now, { scans: impatient })
   const summary = { ...question, from: idOf(0, 0) }
-  expect(await impatient.summarize(summary, 0)).toMatchObject({ summary: { devices: 0 }, next: summary.from })
+  expect(await impatient.summarize(summary, held(0))).toMatchObject({ summary: { devices: 0 }, next: summary.from })
   const search = { ...summary, order: parseOrder('deviceId') as Order, after: undefined, limit: 1 }
   const nothing = { items: [], settled: false, more: false, next: search.from }
-  expect(await impatient.search(search, 0)).toEqual(nothing)
+  expect(await impatient.search(search, held(0))).toEqual(nothing)
   expect(await count(searcher, 'reported.level:7')).toBe((PARTITIONS * DEVICES) / 100)
   expect(await ids(searcher, 'reported.level:7', '-reported.level')).toHaveLength((PARTITIONS * DEVICES) / 100)
 })
@@ -177,7 +188,7 @@ test('what no copy here has reached is answered from what there is', async () =>
   let devices = 0
   // A thread that gets little of the machine examines few devices in the time of a slice.
   for (let from: string | undefined = question.from; from !== undefined; ) {
-    const slice = await scans.summarize({ ...question, from }, 1_000_000)
+    const slice = await scans.summarize({ ...question, from }, held(1_000_000))
     devices += slice.summary.devices
     from = slice.next
   }
@@ -186,23 +197,87 @@ test('what no copy here has reached is answered from what there is', async () =>
 
 test('a copy that is not whole is not scanned', async () => {
   await commit(0, 2, false)
-  await expect(scans.summarize(question, changelog)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+  await expect(scans.summarize(question, held(changelog))).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+})
+
+test.each(['deviceId', '-reported.level'])('by %s, no memory is held or sent but of what is found', async (sort) => {
+  const search = { ...question, order: parseOrder(sort) as Order, after: undefined, limit: 1_001 }
+  const searcher = new Searcher(new Turns(), () => 0)
+  const here = await searcher.search(stores[0] as LevelStore, { ...search, query: parseQuery('reported.level:7') })
+  expect(here.items).toHaveLength(DEVICES / 100)
+  for (const { status } of here.items) expect(status.buffer.byteLength).toBe(status.byteLength)
+  const { items } = await scans.search({ ...search, query: parseQuery('reported.level:*') }, held(changelog))
+  const sent = new Set(items.map(({ status }) => status.buffer))
+  const bytes = items.reduce((sum, { status }) => sum + status.byteLength, 0)
+  expect(bytes).toBeGreaterThan(0)
+  expect(Array.from(sent, ({ byteLength }) => byteLength)).toEqual([bytes])
+})
+
+test('an answer claims no position that the view it was read of does not include', async () => {
+  const searcher = new Searcher(new Turns(), now, { scans })
+  const store = stores[0] as LevelStore
+  const role = { kind: 'owner', state: 'running', doubtful: false, lag: 3, store } as unknown as Role
+  const texts = new TextCache({ maxEntries: 10, maxBytes: 1_000 })
+  const reader = new StoreReader({ instance: 'one', roles: new Map([[0, role]]), texts, searcher })
+  const reached = store.checkpoint?.changelog
+  const asked = { ...question, query: parseQuery('reported.level:*'), reached }
+  const search = { ...asked, order: parseOrder('deviceId') as Order, after: undefined, limit: 1 }
+  const summary = { ...asked, by: [parseField('rev') as Field] }
+  const checkpoints = new Map([[1, store.checkpoint as Checkpoint]])
+  await reader.search(search)
+  await commit(0, 2)
+  checkpoints.set(2, store.checkpoint as Checkpoint)
+  const end = store.checkpoint?.input as number
+  const freshnessAt = (rev: number) => {
+    const at = checkpoints.get(rev) as Checkpoint
+    return { partition: 0, offset: at.input, changelog: at.changelog, lag: 3 + end - at.input, servedBy: 'owner' }
+  }
+  const found = await reader.search(search)
+  const summed = await reader.summarize(summary)
+  // It is the view of the first question, unless the machine stood still meanwhile.
+  const { rev } = JSON.parse(Buffer.from(found.items[0]?.status as Uint8Array).toString())
+  expect(found.freshness).toEqual(freshnessAt(rev))
+  expect(summed.freshness).toEqual(freshnessAt(summed.summary.groups[0]?.values[0] as number))
+})
+
+test('a view from before a wipe is not scanned, though it held as much', async () => {
+  const searcher = new Searcher(new Turns(), now, { scans })
+  expect(await count(searcher, 'reported.level:*')).toBe(PARTITIONS * DEVICES)
+  const store = stores[0] as LevelStore
+  const reached = store.checkpoint as Checkpoint
+  await store.wipe()
+  await store.commit(new Map([['p0-0007', encodeStatus(statusOf('p0-0007', 1))]]), reached)
+  expect((await scans.summarize(question, held(reached.changelog))).summary.devices).toBe(1)
 })
 
 test('a folder that is gone fails what is asked, and nothing else', async () => {
   const options = { folder: join(folder, 'none'), logger: pino({ enabled: false }), patienceMs: PATIENT_MS }
   await using elsewhere = new ScanThreads(options)
   for (let i = 0; i < 2; i++) {
-    await expect(elsewhere.summarize(question, 0)).rejects.toThrow(
+    await expect(elsewhere.summarize(question, held(0))).rejects.toThrow(
       /^the store cannot be scanned now: .*none does not exist/,
     )
   }
 })
 
+test.runIf(process.platform === 'linux')('a store that cannot be read is not left open by those who try', async () => {
+  await db.put('m00009', Buffer.from('no checkpoint'))
+  await db.flush()
+  for (let i = 0; i < 3; i++) {
+    await expect(scans.summarize(question, held(0))).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+  }
+  // The one that writes has each table open, and a compaction one that it writes once more.
+  await vi.waitFor(async () => {
+    const tables = (await openFiles(folder)).filter((file) => file.endsWith('.sst'))
+    expect(tables).not.toEqual([])
+    expect(tables.toSorted()).toEqual([...new Set(tables)].toSorted())
+  })
+})
+
 test('what is under way when the threads end is not waited for', async () => {
   const starting = once(process, 'worker') as Promise<[Worker]>
   const ended = { code: 'STORE_UNAVAILABLE', message: 'the thread that scanned the store has ended' }
-  const asked = expect(scans.summarize(question, 0)).rejects.toMatchObject(ended)
+  const asked = expect(scans.summarize(question, held(0))).rejects.toMatchObject(ended)
   const [thread] = await starting
   // However fast it is, it is still under way when it ends.
   thread.removeAllListeners('message')

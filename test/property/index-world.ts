@@ -6,7 +6,7 @@ import { type Indexed, indexedIn, isSamePlace, type Move } from '../../processor
 import type { Json } from '../../processor/contract/json.ts'
 import { encodeStatus } from '../../processor/contract/status.ts'
 import { type Database, type LevelStore, LevelStores } from '../../processor/store/level.ts'
-import { statusWith } from './queries.ts'
+import { LONG, statusWith } from './queries.ts'
 
 export const IDS = ['a', 'a.b', 'a:b', 'b', 'ba', 'c1', 'c2', 'c3', 'k1', 'k2', 'z', 'zz']
 const id = fc.constantFrom(...IDS)
@@ -29,7 +29,11 @@ const strange: fc.Arbitrary<Buffer> = fc.oneof(
   ),
   statusWith(fc.constant('x')).map((status) => Buffer.from(JSON.stringify(status, undefined, 1))),
 )
-export const stored = fc.oneof({ weight: 9, arbitrary: statusWith(fc.constant('x')).map(encodeStatus) }, strange)
+const alike = fc
+  .tuple(statusWith(fc.constant('x')), fc.subarray(LONG))
+  .map(([status, tags]) => encodeStatus({ ...status, attributes: { ...status.attributes, tags } }))
+const usual = statusWith(fc.constant('x')).map(encodeStatus)
+export const stored = fc.oneof({ weight: 8, arbitrary: usual }, { weight: 2, arbitrary: alike }, strange)
 
 type Step =
   | {

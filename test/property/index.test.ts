@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { type Field, parseField } from '../../processor/contract/field.ts'
 import { parseOrder, sortKey } from '../../processor/contract/order.ts'
 import type { Place } from '../../processor/contract/search.ts'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
 import type { Query } from '../../processor/contract/search-query.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
 import { StoredFields } from '../../processor/contract/stored-fields.ts'
@@ -10,7 +11,7 @@ import { Searcher } from '../../processor/search.ts'
 import type { LevelStore } from '../../processor/store/level.ts'
 import { Turns } from '../../processor/turns.ts'
 import { anyStep, IDS, stored, World } from './index-world.ts'
-import { query, queryOf, statusWith } from './queries.ts'
+import { LONG, query, queryOf, statusWith } from './queries.ts'
 
 /** By a clock that stands still no slice ends early, however busy the machine is. */
 const STILL = () => 0
@@ -51,6 +52,7 @@ function searched(store: LevelStore, indexed: boolean) {
   return {
     count: undefined,
     checkpoint: undefined,
+    generation: 0,
     index: indexed ? store.index : undefined,
     between: store.between.bind(store),
     getMany: store.getMany.bind(store),
@@ -119,6 +121,22 @@ describe('an index', () => {
       { numRuns: 1000 },
     )
   }, 120_000)
+
+  it('finds a device by each of its long values, though it has lost one that is alike', async () => {
+    const [one] = fc.sample(statusWith(fc.constant('x')), 1)
+    const status = (tags: string[]) => encodeStatus({ ...(one as Status), attributes: { tags } })
+    for (const gone of LONG) {
+      for (const left of LONG.filter((other) => other !== gone)) {
+        const world = new World()
+        await world.open()
+        for (const tags of [[left, gone], [left]]) {
+          await world.take({ kind: 'write', writes: [['a', status(tags)]], told: true, fails: [] })
+        }
+        const byTag = { query: parseQuery(`attributes.tags:"${left}"`), order: 0, limit: 1, within: undefined, by: [] }
+        expect((await answers(world.store, byTag, true)).pages).toEqual([['a'], []])
+      }
+    }
+  })
 
   it('that is built again is not taken for whole when that is cut short', async () => {
     const world = new World()

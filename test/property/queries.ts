@@ -27,6 +27,8 @@ const NAMES = [
 
 const AT = ['2026-11-24T10:00:00.000Z', '2026-11-24T10:00:00.500Z', '2026-11-25T00:00:00.000Z']
 const TEXTS = ['', 'k1', 'k2', 'AND', '-x', '5', 'true', 'null', '*', 'a b', 'ä"\\', '😀', '\uffff', ...AT]
+/** Longer than what an entry of an index has of a value, and alike so far: as characters, or as bytes. */
+export const LONG = ['😀', '𐐀', 'nnk1', 'nnk2'].map((end) => 'n'.repeat(62) + end)
 const NUMBERS = [-1.5, 0, 5, 20, 1e21]
 
 export const field: fc.Arbitrary<Field> = fc.constantFrom(...NAMES).map((name) => parseField(name) as Field)
@@ -37,7 +39,7 @@ const word = fc.oneof(
   fc.stringMatching(/^[a-z0-9_.:-]{1,4}$/),
 )
 const operand: fc.Arbitrary<Operand> = fc.oneof(
-  text.map((quoted) => ({ text: quoted, quoted: true })),
+  fc.oneof({ weight: 7, arbitrary: text }, fc.constantFrom(...LONG)).map((quoted) => ({ text: quoted, quoted: true })),
   word.map((plain) => ({ text: plain, quoted: false })),
 )
 const bound = fc.option(

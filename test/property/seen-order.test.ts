@@ -112,6 +112,7 @@ class Fleet {
     const searched = {
       count: undefined,
       checkpoint: undefined,
+      generation: 0,
       index: store.index,
       between: store.between.bind(store),
       getMany: async (ids: readonly string[]) => {
@@ -209,6 +210,7 @@ describe('the devices that have been silent the longest', () => {
       const searched = {
         count: undefined,
         checkpoint: undefined,
+        generation: 0,
         index: store.index,
         between: () => {
           throw new Error('all are looked at')
@@ -247,7 +249,7 @@ describe('the devices that have been silent the longest', () => {
         await world.take({ kind: 'write', writes: moved, told: true, fails: [] })
         return store.getMany(ids)
       }
-      const searched = { count: undefined, checkpoint: undefined, index: store.index, getMany }
+      const searched = { count: undefined, checkpoint: undefined, generation: 0, index: store.index, getMany }
       const searcher = new Searcher(new Turns(), STILL, { candidateCost: 0 })
       const question = { partition: 0, query: parseQuery('*'), within: undefined, order, after: undefined }
       const { items, more } = await searcher.search(

@@ -106,6 +106,30 @@ describe('a summary put together of parts', () => {
     expect(together([first ?? []]).notShown).toBe(2)
   })
 
+  it('has the mean of values of any size, and a plain one of plain values', () => {
+    const { MAX_VALUE } = Number
+    const extreme = fc.constantFrom(MAX_VALUE, -MAX_VALUE, 1e308, -1e308, Number.MIN_VALUE)
+    const number = fc.oneof(fc.double({ noNaN: true, noDefaultInfinity: true }), extreme)
+    const parts = fc.array(fc.array(number, { maxLength: 12 }), { minLength: 1, maxLength: 4 })
+    fc.assert(
+      fc.property(parts, (fleet) => {
+        const numbers = fleet.flat()
+        const summary = together(fleet.map((part) => part.map((of) => ({ by: [], metric: of }))))
+        const distribution = summary.groups()[0]?.metrics[0]
+        if (numbers.length === 0) return
+        const mean = distribution?.mean as number
+        const expected = numbers.reduce((sum, value) => sum + value / numbers.length, 0)
+        const largest = Math.max(...numbers.map(Math.abs))
+        expect(Math.abs(mean / 2 - expected / 2)).toBeLessThanOrEqual(1e-12 * largest + 1e-280)
+        expect(mean).toBeGreaterThanOrEqual(Math.min(...numbers))
+        expect(mean).toBeLessThanOrEqual(Math.max(...numbers))
+      }),
+    )
+    const some = [0.1, 0.2, 0.7, 3]
+    const [group] = together([some.map((of) => ({ by: [], metric: of }))]).groups()
+    expect(group?.metrics[0]?.mean).toBe(some.reduce((sum, value) => sum + value, 0) / 4)
+  })
+
   it('tells percentiles of many values within 1 %', () => {
     const numbers = fc.array(fc.double({ noNaN: true, min: -1e9, max: 1e9 }), { minLength: 1, maxLength: 40 })
     fc.assert(

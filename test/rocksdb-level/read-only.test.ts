@@ -1,7 +1,10 @@
 import { join } from 'node:path'
-import { onTestFinished, test } from 'vitest'
+import { onTestFinished, test, vi } from 'vitest'
+import * as folder from '../../processor/rocksdb-level/folder.ts'
 import { RocksLevel, type RocksLevelOptions } from '../../processor/rocksdb-level/index.ts'
-import { temporaryFolder } from './folder.ts'
+import { openFiles, temporaryFolder } from './folder.ts'
+
+vi.mock(import('../../processor/rocksdb-level/folder.ts'), { spy: true })
 
 async function open(path: string, options: RocksLevelOptions<string, string>): Promise<RocksLevel> {
   const db = new RocksLevel(path, options)
@@ -47,6 +50,22 @@ test('does not make a database', async ({ expect }) => {
   const db = new RocksLevel(join(await temporaryFolder(), 'db'), { readOnly: true })
   await expect(db.open()).rejects.toMatchObject({ cause: { code: 'LEVEL_NOT_FOUND' } })
 })
+
+test.runIf(process.platform === 'linux')(
+  'keeps no file open when it cannot tell what it has opened',
+  async ({ expect }) => {
+    const path = join(await temporaryFolder(), 'db')
+    const writer = await open(path, {})
+    await writer.put('table', '1')
+    await writer.close()
+    vi.mocked(folder.manifestOf)
+      .mockResolvedValueOnce('MANIFEST-000001:1')
+      .mockRejectedValueOnce(Object.assign(new Error('EIO: i/o error'), { code: 'EIO' }))
+    const reader = new RocksLevel(path, { readOnly: true })
+    await expect(reader.open()).rejects.toMatchObject({ cause: { code: 'LEVEL_IO_ERROR' } })
+    expect(await openFiles(path)).toEqual([])
+  },
+)
 
 test('misses nothing, though the writer flushes and compacts while it is opened', async ({ expect }) => {
   const path = join(await temporaryFolder(), 'db')
