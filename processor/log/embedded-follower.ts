@@ -140,6 +140,6 @@ export class EmbeddedFollower {
   #lost(from: Offset): never {
     const { topic, index, end } = this.#partition
     const what = `${topic} ${index} has no records from offset ${from} on, though it ends at ${end}`
-    throw new CorruptedError('STORE_CORRUPTED', `${what}: restore the log's folder`)
+    throw new CorruptedError('LOG_CORRUPTED', `${what}: restore the log's folder`)
   }
 }

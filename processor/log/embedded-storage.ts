@@ -81,7 +81,7 @@ export class EmbeddedStorage {
     this.#db = db
   }
 
-  /** Rejects with ConfigurationError STORE_LOCKED or FOLDER_UNAVAILABLE, or with CorruptedError STORE_CORRUPTED. */
+  /** Rejects with ConfigurationError STORE_LOCKED or FOLDER_UNAVAILABLE, or with CorruptedError LOG_CORRUPTED. */
   static async open(folder: string, database: (path: string) => Database = rocksdb): Promise<EmbeddedStorage> {
     const path = resolve(folder)
     const db = database(path)
@@ -191,5 +191,5 @@ function readError(error: unknown, path: string): Error {
 }
 
 function damaged(path: string, text: string, cause: unknown): CorruptedError {
-  return new CorruptedError('STORE_CORRUPTED', `the log in ${path} is damaged (${text}): restore the folder`, cause)
+  return new CorruptedError('LOG_CORRUPTED', `the log in ${path} is damaged (${text}): restore the folder`, cause)
 }

@@ -88,7 +88,7 @@ export class EmbeddedLog implements Log {
 
   /**
    * Rejects with ConfigurationError: FOLDER_UNAVAILABLE, STORE_LOCKED when another process has it, LOG_MISMATCH when it
-   * was made with another number of partitions; with CorruptedError STORE_CORRUPTED when it cannot be read.
+   * was made with another number of partitions; with CorruptedError LOG_CORRUPTED when it cannot be read.
    */
   static async open(options: EmbeddedLogOptions): Promise<EmbeddedLog> {
     const storage = await EmbeddedStorage.open(options.folder, options.database)

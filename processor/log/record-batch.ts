@@ -235,7 +235,7 @@ export class BatchReader {
   }
 
   #corrupted(why: string): never {
-    throw new CorruptedError('STORE_CORRUPTED', `the log's batch at offset ${this.base} cannot be read: ${why}`)
+    throw new CorruptedError('LOG_CORRUPTED', `the log's batch at offset ${this.base} cannot be read: ${why}`)
   }
 }
 

@@ -1,12 +1,17 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as fc from 'fast-check'
+import { RocksLevel } from 'rocksdb-level'
 import { describe, expect, test, vi } from 'vitest'
 import { FencedError, RetryableError } from '../../processor/contract/errors.ts'
+import { storageKey } from '../../processor/log/embedded-storage.ts'
 import type { Claim, NewRecord } from '../../processor/log/log.ts'
 import { aborted, read, TestMember } from '../contract/log-member.ts'
 import { numbered, record, text } from '../contract/log-records.ts'
 import { failingDatabase, folder, openLog } from './folder.ts'
+
+/** Each batch is a segment of its own. */
+const SEGMENTS = { segmentBytes: 1 }
 
 describe('embedded log', () => {
   test('gives the same from memory and from the database, from any offset and within any limits', async () => {
@@ -48,6 +53,23 @@ describe('embedded log', () => {
       message: expect.stringMatching(/8 partitions, not 12.*PARTITIONS=8/),
     })
     expect((await openLog(path, { partitions: 8 })).identity.partitions).toBe(8)
+  })
+
+  test('tells damage of its own from damage of a store, for which the store would be wiped', async () => {
+    // Batches of closed segments are not read when the log is opened.
+    const path = await folder()
+    const first = await openLog(path, SEGMENTS)
+    for (let from = 0; from < 30; from += 10) await first.append('telemetry', numbered(from, 10))
+    await first[Symbol.asyncDispose]()
+    const db = new RocksLevel<Buffer, Buffer>(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
+    await db.put(storageKey('batch', 'telemetry', 0, 10), Buffer.from('no batch'))
+    await db.close()
+    const log = await openLog(path, SEGMENTS)
+    expect(await read(log, 'telemetry', 0, 20, 30)).toHaveLength(10)
+    await expect(read(log, 'telemetry', 0, 0, 30)).rejects.toMatchObject({
+      name: 'CorruptedError',
+      code: 'LOG_CORRUPTED',
+    })
   })
 
   test('refuses a folder that is held, naming the folder and the holder', async () => {
