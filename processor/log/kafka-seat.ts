@@ -123,7 +123,7 @@ export class KafkaSeat {
     const taking = this.#takePart(stop.signal)
     void this.#leader.run(stop.signal, () => this.nudge())
     try {
-      await Promise.race([taking, this.#roles.broken, this.#refused.promise, this.#cluster.ids.recreated])
+      await Promise.race([taking, this.#roles.broken, this.#refused.promise, this.#claims.cluster.ids.recreated])
     } finally {
       signal.removeEventListener('abort', end)
       stop.abort()
