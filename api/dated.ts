@@ -21,3 +21,9 @@ export function ofStandby<T>(answer: T, dated: Dated<T>): T {
   const freshness = dated.of(answer)
   return freshness?.servedBy === 'owner' ? dated.as(answer, { ...freshness, servedBy: 'standby' }) : answer
 }
+
+/** By the input first: changelog positions of what was aborted tell nothing. */
+export function isFurther(a: Freshness | undefined, b: Freshness | undefined): boolean {
+  if (a === undefined || b === undefined) return b === undefined && a !== undefined
+  return a.offset === b.offset ? a.changelog > b.changelog : a.offset > b.offset
+}

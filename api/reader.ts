@@ -19,7 +19,7 @@ import {
 } from '../processor/contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../processor/contract/search.ts'
 import { copiesOf, partitionsOf } from './copies.ts'
-import { type Dated, EACH, ofStandby, whole } from './dated.ts'
+import { type Dated, EACH, isFurther, ofStandby, whole } from './dated.ts'
 import { Gather, type Settle } from './gather.ts'
 import { type Found, lastResort } from './last-resort.ts'
 import { inTime, LateError } from './late.ts'
@@ -288,23 +288,23 @@ export class RoutedReader implements StatusReader {
     const others = byOwner ? (known?.standbys ?? []) : []
     const ask = (copy: Owner) => this.#askMember(copy, question, withinMs)
     const answer = await this.#furthest(ofStandby(found.answer, dated), others.map(ask), dated)
-    this.#shown.note(partition, dated.of(answer)?.changelog ?? -1)
+    const reached = dated.of(answer)
+    if (reached !== undefined) this.#shown.note(reached)
     return answer
   }
 
   /** Whether an owner's answer is the last word. */
-  #stands({ partition, changelog, servedBy }: Freshness): boolean {
-    return servedBy === 'owner' && !this.#shown.exceeds(partition, changelog)
+  #stands(freshness: Freshness): boolean {
+    return freshness.servedBy === 'owner' && !this.#shown.exceeds(freshness)
   }
 
   /** An owner that restores may be far behind a standby, or behind the owner that it was before; so may a doubtful one. */
   async #furthest<T>(first: T, others: readonly Promise<T>[], dated: Dated<T>): Promise<T> {
     const answers = await Promise.allSettled(others)
-    const reached = (answer: T): number => dated.of(answer)?.changelog ?? -1
     let best = first
     for (const answer of answers) {
       if (answer.status === 'fulfilled') {
-        if (reached(answer.value) > reached(best)) best = ofStandby(answer.value, dated)
+        if (isFurther(dated.of(answer.value), dated.of(best))) best = ofStandby(answer.value, dated)
       } else if (!(answer.reason instanceof TidemarkError)) throw answer.reason
     }
     return best

@@ -95,6 +95,8 @@ export class MemoryMember implements PartitionReader {
   fault: (() => Promise<never> | Promise<void>) | undefined
   /** How far its copies are, and what it knows of writes. */
   offset = 7
+  /** Two fewer than `offset` unless it is set. */
+  changelogOffset: number | undefined
   /** It owns, and does not hold all of the changelog yet. */
   restoring = false
   /** Its copies answer reads. */
@@ -209,7 +211,7 @@ export class MemoryMember implements PartitionReader {
     await this.fault?.()
     const servedBy = this.roles.get(partition)
     if (servedBy === undefined) throw new UnavailableError('NOT_OWNER', `partition ${partition} has no copy here`)
-    const { offset, restoring } = this
-    return { partition, offset, changelog: offset - 2, lag: 1, servedBy: restoring ? 'standby' : servedBy }
+    const { offset, restoring, changelogOffset = offset - 2 } = this
+    return { partition, offset, changelog: changelogOffset, lag: 1, servedBy: restoring ? 'standby' : servedBy }
   }
 }

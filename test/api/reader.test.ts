@@ -371,6 +371,21 @@ describe('RoutedReader', () => {
     expect((await reader.get(DEVICE)).freshness.servedBy).toBe('owner')
   })
 
+  it('lets no owner take back the input that a standby showed, though it has read further in the changelog', async () => {
+    const reader = routed(fleet)
+    const [a, b] = [fleet.member('a'), fleet.member('b')]
+    b.offset = 12
+    a.fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'a moment'))
+    expect((await reader.get(DEVICE)).freshness).toMatchObject({ servedBy: 'standby', offset: 12 })
+    a.fault = undefined
+    // The commit that led there was lost: what it had written was aborted, and is read past.
+    Object.assign(a, { offset: 9, changelogOffset: 30 })
+    Object.assign(b, { offset: 9, changelogOffset: 25 })
+    expect((await reader.get(DEVICE)).freshness).toMatchObject({ servedBy: 'standby', offset: 9 })
+    a.offset = 12
+    expect((await reader.get(DEVICE)).freshness).toMatchObject({ servedBy: 'owner', offset: 12 })
+  })
+
   it('tells of a partition without an owner, and of the members that answer', async () => {
     fleet.assign(PARTITION, undefined, 'b')
     fleet.member('c').fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'gone'))
