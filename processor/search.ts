@@ -217,8 +217,8 @@ export class Searcher {
           if (!look(deviceId, status) || ++examined === source.most) return last
           if (!this.#turns.spend(status.byteLength)) continue
           await this.#turn()
-          // What is read at once may be the work of many turns.
-          if (this.#now() >= until) return last
+          // What is read at once may be the work of many turns. Where it is not, to leave it would be to read it twice.
+          if (this.#now() >= until + SLICE_MS) return last
         }
         if (this.#now() >= until && last !== undefined) return last
       }
