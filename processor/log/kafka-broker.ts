@@ -173,14 +173,14 @@ export class Network {
     this.#kafkaLogger = createLogger({ level: LOG_LEVEL_ERROR, logCreator: () => write })
   }
 
-  async connect(host: string, port: number): Promise<BrokerConnection> {
+  async connect(host: string, port: number, clientId = this.#clientId): Promise<BrokerConnection> {
     const { tls, sasl } = this.#security
     const connectionPool = new ConnectionPool({
       host,
       port,
       ...(tls === undefined || tls === false ? {} : { ssl: tls === true ? {} : tls }),
       ...(sasl === undefined ? {} : { sasl }),
-      clientId: this.#clientId,
+      clientId,
       socketFactory: (target: SocketTarget) => this.#open(target),
       connectionTimeout: CONNECTION_TIMEOUT_MS,
       requestTimeout: REQUEST_TIMEOUT_MS,

@@ -39,6 +39,8 @@ export class KafkaCluster {
   readonly #logger: Logger
   readonly #connections = new Map<string, Promise<BrokerConnection>>()
   readonly #coordinators = new Map<string, number>()
+  /** Of lanes whose connections have another client id than the network's. */
+  readonly #clientIds = new Map<string, string>()
   #metadata: Metadata | undefined
   #refreshing: Promise<Metadata> | undefined
 
@@ -47,6 +49,11 @@ export class KafkaCluster {
     this.#topics = topics
     this.#network = network
     this.#logger = logger
+  }
+
+  /** Brokers know the connections of `lane` that are made from now on by `clientId`. */
+  introduce(lane: string, clientId: string): void {
+    this.#clientIds.set(lane, clientId)
   }
 
   metadata(): Promise<Metadata> {
@@ -162,7 +169,8 @@ export class KafkaCluster {
     let opening = this.#connections.get(name)
     if (opening === undefined) {
       const colon = address.lastIndexOf(':')
-      opening = this.#network.connect(address.slice(0, colon), Number(address.slice(colon + 1)))
+      const [host, port] = [address.slice(0, colon), Number(address.slice(colon + 1))]
+      opening = this.#network.connect(host, port, this.#clientIds.get(lane))
       this.#connections.set(name, opening)
       opening.catch(() => this.#connections.delete(name))
     }

@@ -2,8 +2,8 @@ import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { Owner, OwnerMap } from '../contract/query.ts'
 import type { DescribedGroup } from './kafka-broker.ts'
 import type { ClaimContext } from './kafka-claim-context.ts'
-import { GROUP_COORDINATOR, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
-import { clientIdOf, decodeAssignment, decodeSubscription, ownerOf, type Peer } from './kafka-membership.ts'
+import { GROUP_COORDINATOR, pause, typeOf } from './kafka-cluster.ts'
+import { decodeAssignment, decodeSubscription, ownerOf, type Peer } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 import { answersAs, hostOf, isLoopback, look } from './kafka-peers.ts'
 import { KafkaSeat, type SeatOptions, taken } from './kafka-seat.ts'
@@ -18,31 +18,20 @@ export class KafkaGroup {
   readonly #claims: ClaimContext
   readonly #options: SeatOptions
   readonly #metrics: KafkaMetrics
-  readonly #connect: (clientId: string) => KafkaCluster
-  /** By client id, over which its member asks the group. */
-  readonly #clusters = new Map<string, KafkaCluster>()
   readonly #seats = new Set<KafkaSeat>()
   readonly #closing = new AbortController()
   #owners: OwnerMap | undefined
   #asking = false
 
-  /** `connect`: the brokers, to whom the client id is told. */
-  constructor(
-    claims: ClaimContext,
-    options: SeatOptions,
-    metrics: KafkaMetrics,
-    connect: (clientId: string) => KafkaCluster,
-  ) {
+  constructor(claims: ClaimContext, options: SeatOptions, metrics: KafkaMetrics) {
     this.#claims = claims
     this.#options = options
     this.#metrics = metrics
-    this.#connect = connect
   }
 
   async join(member: Member, signal: AbortSignal): Promise<void> {
     const stop = AbortSignal.any([signal, this.#closing.signal])
-    const cluster = this.#clusterOf(clientIdOf(member))
-    const seat = new KafkaSeat(this.#claims, cluster, member, this.#options, this.#metrics, {
+    const seat = new KafkaSeat(this.#claims, member, this.#options, this.#metrics, {
       suspect: (memberId) => this.#suspect(memberId),
       onLate: () => void this.#evictAwaited(member),
     })
@@ -57,15 +46,6 @@ export class KafkaGroup {
     } finally {
       this.#seats.delete(seat)
     }
-  }
-
-  #clusterOf(clientId: string): KafkaCluster {
-    let cluster = this.#clusters.get(clientId)
-    if (cluster === undefined) {
-      cluster = this.#connect(clientId)
-      this.#clusters.set(clientId, cluster)
-    }
-    return cluster
   }
 
   async owners(): Promise<OwnerMap> {

@@ -3,9 +3,16 @@ import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { BrokerRequests } from './kafka-broker.ts'
 import { KafkaClaim } from './kafka-claim.ts'
 import { type ClaimContext, connectLanes } from './kafka-claim-context.ts'
-import { asTidemark, GROUP_COORDINATOR, isTransient, type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
+import { asTidemark, GROUP_COORDINATOR, isTransient, pause, typeOf } from './kafka-cluster.ts'
 import { KafkaLeader } from './kafka-leader.ts'
-import { decodeAssignment, encodeSubscription, type Peer, type Subscription, yields } from './kafka-membership.ts'
+import {
+  clientIdOf,
+  decodeAssignment,
+  encodeSubscription,
+  type Peer,
+  type Subscription,
+  yields,
+} from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 import { answersAs, KafkaPeers } from './kafka-peers.ts'
 import { KafkaRoles } from './kafka-roles.ts'
@@ -43,8 +50,6 @@ export interface SeatEvents {
 
 /** One member's place in the group. */
 export class KafkaSeat {
-  /** The brokers, who know this client by its member. */
-  readonly #cluster: KafkaCluster
   readonly #claims: ClaimContext
   readonly #member: Member
   readonly #options: SeatOptions
@@ -70,14 +75,12 @@ export class KafkaSeat {
 
   constructor(
     claims: ClaimContext,
-    cluster: KafkaCluster,
     member: Member,
     options: SeatOptions,
     metrics: KafkaMetrics,
     { suspect, onLate }: SeatEvents,
   ) {
     const { logger, standbys, balanceMs } = options
-    this.#cluster = cluster
     this.#claims = claims
     this.#member = member
     this.#options = options
@@ -87,6 +90,7 @@ export class KafkaSeat {
     this.#leader = new KafkaLeader(claims, standbys, balanceMs, metrics)
     this.#refused.promise.catch(() => {})
     this.#lane = `group ${member.instance}`
+    claims.cluster.introduce(this.#lane, clientIdOf(member))
     this.#roles = new KafkaRoles(member, claims.identity.partitions, {
       logger,
       take: (partition, signal) => KafkaClaim.take(claims, partition, () => this.#leased, signal),
@@ -105,7 +109,7 @@ export class KafkaSeat {
 
   /** Makes the connection to the group's coordinator, which `run` will ask for. */
   connect(): void {
-    this.#prepare(this.#cluster.coordinator(this.#lane, GROUP_COORDINATOR, this.#claims.group))
+    this.#prepare(this.#claims.cluster.coordinator(this.#lane, GROUP_COORDINATOR, this.#claims.group))
   }
 
   #prepare(connecting: Promise<unknown>): void {
@@ -152,7 +156,7 @@ export class KafkaSeat {
     const { group, names } = this.#claims
     const { sessionTimeoutMs, logger } = this.#options
     const started = performance.now()
-    const { requests } = await this.#cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
+    const { requests } = await this.#claims.cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
     const joining = requests.joinGroup({
       groupId: group,
       sessionTimeout: sessionTimeoutMs,
@@ -249,8 +253,8 @@ export class KafkaSeat {
    */
   #heartbeat(request: Parameters<BrokerRequests['heartbeat']>[0], signal: AbortSignal): Promise<number> {
     const { group } = this.#claims
-    return this.#cluster.persist(this.#options.sessionTimeoutMs, signal, async () => {
-      const { requests } = await this.#cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
+    return this.#claims.cluster.persist(this.#options.sessionTimeoutMs, signal, async () => {
+      const { requests } = await this.#claims.cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
       const sent = performance.now()
       await requests.heartbeat(request)
       return sent
@@ -272,7 +276,7 @@ export class KafkaSeat {
     if (!isTransient(error)) throw problem instanceof RetryableError ? beyondUse(problem) : problem
     if (this.#answering) logger.warn({ err: error, instance }, 'the group does not answer')
     this.#answering = false
-    await this.#cluster.forget()
+    await this.#claims.cluster.forget()
     await pause(heartbeatMs, signal)
   }
 

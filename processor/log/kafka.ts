@@ -49,7 +49,7 @@ export class KafkaLog implements Log {
   /** A commit is a transaction of five requests. */
   readonly maxGatherMs = 100
   readonly #names: TopicNames
-  readonly #networks: Network[]
+  readonly #network: Network
   readonly #health: KafkaHealth
   readonly #appender: KafkaAppender
   readonly #fetcher: KafkaFetcher
@@ -90,7 +90,7 @@ export class KafkaLog implements Log {
     for (const topic of ['telemetry', 'status'] as const) cluster.ids.hold(names[topic], identity[topic])
     this.deleteRetentionMs = deleteRetentionMs
     this.#names = names
-    this.#networks = [network]
+    this.#network = network
     this.#health = new KafkaHealth(logger, metrics.fault)
     this.#appender = new KafkaAppender(cluster, this.#health, {
       maxQueuedBytes: options.maxQueuedBytes ?? 64 * 1024 * 1024,
@@ -112,11 +112,7 @@ export class KafkaLog implements Log {
     }
     const { standbys = 1, zone, heartbeatMs = 100, sessionTimeoutMs = 10_000, balanceMs = 30_000 } = options
     const seat = { standbys, zone, heartbeatMs, sessionTimeoutMs, balanceMs, logger }
-    this.#group = new KafkaGroup(claims, seat, metrics, (clientId) => {
-      const named = new Network(clientId, options.security ?? {}, logger)
-      this.#networks.push(named)
-      return new KafkaCluster(options.brokers, [], named, logger)
-    })
+    this.#group = new KafkaGroup(claims, seat, metrics)
     this.#probing = this.#health.run(cluster, () => this.#appender.stuck, this.#closing.signal)
   }
 
@@ -173,7 +169,7 @@ export class KafkaLog implements Log {
 
   /** What the brokers see when the process is killed: every connection ends, and nothing is said. For drills. */
   sever(): void {
-    for (const network of this.#networks) network.close()
+    this.#network.close()
   }
 
   /** Ends the roles, leaves the group, and lets go of all connections. Appends that are under way reject. */
@@ -188,7 +184,7 @@ export class KafkaLog implements Log {
     this.#closing.abort()
     this.#appender.close()
     this.#fetcher.close()
-    for (const network of this.#networks) network.close()
+    this.#network.close()
     await this.#probing
   }
 
