@@ -24,6 +24,6 @@ export function ofStandby<T>(answer: T, dated: Dated<T>): T {
 
 /** By the input first: changelog positions of what was aborted tell nothing. */
 export function isFurther(a: Freshness | undefined, b: Freshness | undefined): boolean {
-  if (a === undefined || b === undefined) return b === undefined && a !== undefined
+  if (a === undefined || b === undefined) return a !== undefined
   return a.offset === b.offset ? a.changelog > b.changelog : a.offset > b.offset
 }

@@ -30,7 +30,7 @@ const SERVER_UNAVAILABLE = 3
 /** How long a stop waits for clients to close their end, ms; until then they can read their last acks. */
 const FAREWELL_MS = 1_000
 
-/** How often the keepalive of clients that are held back is set again, ms; the least keepalive is 1.5 s. */
+/** How often the keepalive of clients that are held back is set again, and sessions expire, ms; the least keepalive is 1.5 s. */
 const SWEEP_MS = 500
 
 interface BrokerOptions {

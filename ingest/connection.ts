@@ -242,9 +242,8 @@ export class Connection extends Duplex {
   /** `begun`: what is incomplete now is another packet than before. */
   #countIncomplete(begun: boolean): void {
     const { incomplete } = this.#pressure
-    if (begun) incomplete.end(this)
+    if (begun || this.#body === 0) incomplete.end(this)
     if (this.#body > 0) incomplete.hold(this, this.#length - this.#body)
-    else incomplete.end(this)
   }
 
   /** Of all incomplete packets, too many bytes, this one's began first. */

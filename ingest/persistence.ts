@@ -100,17 +100,17 @@ export class Persistence {
   }
 
   #discardSubscriptions(before?: number): boolean {
-    const id = this.#awaySubscribers.take(before)
-    if (id === undefined) return false
-    void this.cleanSubscriptions({ id })
-    this.#counts.boundHits.add('sessions away')
-    return true
+    return this.#discard(this.#awaySubscribers, before, (id) => void this.cleanSubscriptions({ id }))
   }
 
   #discardReceipts(before?: number): boolean {
-    const id = this.#awayPublishers.take(before)
+    return this.#discard(this.#awayPublishers, before, (id) => this.receipts.clear(id))
+  }
+
+  #discard(away: Away, before: number | undefined, discard: (clientId: string) => void): boolean {
+    const id = away.take(before)
     if (id === undefined) return false
-    this.receipts.clear(id)
+    discard(id)
     this.#counts.boundHits.add('sessions away')
     return true
   }
@@ -143,19 +143,19 @@ export class Persistence {
   async removeSubscriptions(client: Who, topics: readonly string[]): Promise<void> {
     const filters = this.#filters.get(client.id)
     for (const topic of topics) {
-      if (filters?.delete(topic) !== true) continue
-      this.#stored--
-      if (mayMatchTelemetry(topic)) this.#telemetryFilters--
+      if (filters?.delete(topic) === true) this.#forgot(topic)
     }
     if (filters?.size === 0) this.#filters.delete(client.id)
     await this.#inner.removeSubscriptions(client, topics)
   }
 
+  #forgot(filter: string): void {
+    this.#stored--
+    if (mayMatchTelemetry(filter)) this.#telemetryFilters--
+  }
+
   async cleanSubscriptions(client: Who): Promise<void> {
-    for (const topic of this.#filters.get(client.id) ?? []) {
-      this.#stored--
-      if (mayMatchTelemetry(topic)) this.#telemetryFilters--
-    }
+    for (const topic of this.#filters.get(client.id) ?? []) this.#forgot(topic)
     this.#filters.delete(client.id)
     for (const packet of this.#queues.get(client.id) ?? []) this.#unqueue(packet)
     this.#queues.delete(client.id)

@@ -110,7 +110,7 @@ export class Processor implements Member, AsyncDisposable {
     const stores = opening.use(await LevelStores.open(db, { identity: log.identity, logger, indexed }))
     if (database === undefined) {
       // Only who has opened the folder holds its lock, and may judge what is in it.
-      if (await isMarkedDamaged(folder)) throw new CorruptedError('STORE_CORRUPTED', 'it was found damaged before')
+      if (isMarkedDamaged(folder)) throw new CorruptedError('STORE_CORRUPTED', 'it was found damaged before')
       db.once('corruption', (error: Error) => foundDamaged(folder, error, logger))
     }
     const processor = opening.use(new Processor(options, stores))

@@ -85,12 +85,12 @@ class Questions {
   }
 
   readonly handle: Handler = (request, response, path) => {
-    const method = path === COPIES_PATH ? 'GET' : 'POST'
-    if ((path !== COPIES_PATH && !ANSWERS.has(path)) || request.method !== method) return false
+    const question = QUESTIONS.get(path)
+    if (question === undefined || request.method !== (question.answer === undefined ? 'GET' : 'POST')) return false
     if (!this.#isKnown(request)) refuse(response, 401, 'the caller does not hold the CLUSTER_SECRET of this processor')
     else {
-      const kind = KINDS.get(path) ?? 'read'
-      if (this.#underWay[kind] < MAX_UNDER_WAY[kind]) void this.#answer(request, response, path, kind)
+      const { kind } = question
+      if (this.#underWay[kind] < MAX_UNDER_WAY[kind]) void this.#answer(request, response, path, question)
       else fail(response, new UnavailableError('PARTITION_UNAVAILABLE', 'overloaded'))
     }
     return true
@@ -103,12 +103,16 @@ class Questions {
   }
 
   /** Never rejects. */
-  async #answer(request: IncomingMessage, response: ServerResponse, path: string, kind: Kind): Promise<void> {
+  async #answer(
+    request: IncomingMessage,
+    response: ServerResponse,
+    path: string,
+    { kind, answer }: AnswerOf,
+  ): Promise<void> {
     this.#underWay[kind]++
     try {
       const { reader } = this
       if (reader === undefined) throw new UnavailableError('PARTITION_UNAVAILABLE', 'the processor is starting')
-      const answer = ANSWERS.get(path)
       if (answer === undefined) return reply(response, 200, encodeCopies(await reader.copies()))
       const body = await bodyOf(request)
       if (body === undefined) return refuse(response, 413, `more than ${MAX_REQUEST_BYTES} bytes`)
@@ -125,32 +129,52 @@ class Questions {
   }
 }
 
-/** Of the paths that are no reads. */
-const KINDS: ReadonlyMap<string, Kind> = new Map([
-  [PAST_PATH, 'held'],
-  [SEARCH_PATH, 'search'],
-  [SUMMARY_PATH, 'search'],
-])
+interface AnswerOf {
+  readonly kind: Kind
+  /** To what is asked with a body; undefined for the copies. */
+  readonly answer: ((reader: PartitionReader, body: string) => Promise<readonly Buffer[]>) | undefined
+}
 
-/** What is asked with a body, by path. */
-const ANSWERS: ReadonlyMap<string, (reader: PartitionReader, body: string) => Promise<readonly Buffer[]>> = new Map([
-  [READ_PATH, async (reader, body) => encodeOutcomes(await readAll(reader, decodeQuestions(body)))],
+const QUESTIONS: ReadonlyMap<string, AnswerOf> = new Map<string, AnswerOf>([
+  [COPIES_PATH, { kind: 'read', answer: undefined }],
+  [
+    READ_PATH,
+    { kind: 'read', answer: async (reader, body) => encodeOutcomes(await readAll(reader, decodeQuestions(body))) },
+  ],
   [
     LIST_PATH,
-    async (reader, body) => {
-      const { partition, after, limit } = decodeListQuestion(body)
-      return encodeListing(await reader.list(partition, after, limit))
+    {
+      kind: 'read',
+      answer: async (reader, body) => {
+        const { partition, after, limit } = decodeListQuestion(body)
+        return encodeListing(await reader.list(partition, after, limit))
+      },
     },
   ],
   [
     PAST_PATH,
-    async (reader, body) => {
-      const { position, deviceId, withinMs } = decodePastQuestion(body)
-      return encodePast(await reader.getPast(position, deviceId, withinMs))
+    {
+      kind: 'held',
+      answer: async (reader, body) => {
+        const { position, deviceId, withinMs } = decodePastQuestion(body)
+        return encodePast(await reader.getPast(position, deviceId, withinMs))
+      },
     },
   ],
-  [SEARCH_PATH, async (reader, body) => encodeSearchSlice(await reader.search(decodeSearchQuestion(body)))],
-  [SUMMARY_PATH, async (reader, body) => encodeSummarySlice(await reader.summarize(decodeSummaryQuestion(body)))],
+  [
+    SEARCH_PATH,
+    {
+      kind: 'search',
+      answer: async (reader, body) => encodeSearchSlice(await reader.search(decodeSearchQuestion(body))),
+    },
+  ],
+  [
+    SUMMARY_PATH,
+    {
+      kind: 'search',
+      answer: async (reader, body) => encodeSummarySlice(await reader.summarize(decodeSummaryQuestion(body))),
+    },
+  ],
 ])
 
 /** Each question has an outcome of its own: one partition that is not here takes nothing from the others. */

@@ -12,7 +12,7 @@ import { Gathered, IndexScan, Walk } from './index-scan.ts'
 import { tally } from './index-tally.ts'
 import { beyond, type IdRange, intersect, LAST, Scan, type Source } from './scan.ts'
 import { Exclusive } from './store/exclusive.ts'
-import type { Checkpoint, StateStore } from './store/store.ts'
+import type { Checkpoint, Searched } from './store/store.ts'
 import type { Turns } from './turns.ts'
 
 /** How long one slice may take, ms; well under the time after which a copy counts as unavailable. */
@@ -23,9 +23,6 @@ const MAX_READ = 512
 
 /** Devices that a scan examines on the event loop, about 3 ms, before it goes on elsewhere: a page is mostly found by then. */
 const MAX_SCANNED_HERE = 512
-
-/** What a search needs of a store. */
-type Searched = Pick<StateStore, 'between' | 'getMany' | 'count' | 'index' | 'checkpoint' | 'generation'>
 
 export interface SearcherOptions {
   /** Devices read of the store at once. */

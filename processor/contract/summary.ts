@@ -194,8 +194,6 @@ interface Combination {
 /** One element of each list in every way: the first MAX_GROUPS_OF_DEVICE of them. `whole`: there are no others. */
 function expand(by: readonly (Json | undefined)[]): { groups: readonly Combination[]; whole: boolean } {
   const lists = by.map((value) => (Array.isArray(value) ? distinct(value) : [value]))
-  const [only] = lists
-  if (lists.length === 1) return { groups: (only ?? []).map((of) => ({ key: keyOf([of]), by: [of] })), whole: true }
   let groups: Combination[] = [{ key: '', by: [] }]
   for (const elements of lists) {
     // Each is made into text once, however many groups it is in.

@@ -65,8 +65,7 @@ export class KafkaBounds {
             const asking = led.map((topic) => ({ topic, partitions }))
             return requests.listOffsets({ replicaId: CONSUMER, isolationLevel, topics: asking })
           })
-          const told = await Promise.all(answers)
-          const { topics: known } = await this.#cluster.ask(connection)
+          const [told, { topics: known }] = await Promise.all([Promise.all(answers), this.#cluster.ask(connection)])
           for (const topic of led) {
             const doubt = this.#cluster.ids.doubt(topic, known)
             if (doubt !== undefined) throw doubt

@@ -1,5 +1,4 @@
-import { writeFileSync } from 'node:fs'
-import { access } from 'node:fs/promises'
+import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { CorruptedError } from '../contract/errors.ts'
 import { databaseFailure } from './failure.ts'
@@ -15,11 +14,8 @@ export function markDamaged(folder: string, found: Error): void {
   writeFileSync(join(folder, MARK), `${found.message}\n`)
 }
 
-export function isMarkedDamaged(folder: string): Promise<boolean> {
-  return access(join(folder, MARK)).then(
-    () => true,
-    () => false,
-  )
+export function isMarkedDamaged(folder: string): boolean {
+  return existsSync(join(folder, MARK))
 }
 
 /** Whether a database that could not be opened, or read, is damaged. */

@@ -1,12 +1,10 @@
 import { guarded } from './guarded.ts'
 import { type Database, keysOf, type Meta, metaOf, partitionOfMeta } from './level.ts'
 import { LevelCursor } from './level-cursor.ts'
-import type { Checkpoint, EntryCursor, StateStore, Way } from './store.ts'
+import type { Checkpoint, EntryCursor, Searched, Way } from './store.ts'
 
 /** What a database that is open to be read, and does not change, holds of one partition; without its indexes. */
-export class LevelView
-  implements Pick<StateStore, 'checkpoint' | 'generation' | 'between' | 'getMany' | 'count' | 'index'>
-{
+export class LevelView implements Searched {
   readonly #db: Database
   readonly #first: string
   readonly checkpoint: Checkpoint

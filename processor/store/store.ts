@@ -81,3 +81,6 @@ export interface StateStore extends AsyncDisposable {
   /** Back to empty, without a checkpoint. When it rejects, the next commit makes an end of it first. */
   wipe(): Promise<void>
 }
+
+/** What a search needs of a store. */
+export type Searched = Pick<StateStore, 'checkpoint' | 'generation' | 'between' | 'getMany' | 'count' | 'index'>
