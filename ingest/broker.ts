@@ -172,7 +172,7 @@ export class Broker {
     if (packet.password !== undefined && packet.username === undefined) {
       return conn.fail('malformed packet', 'password without user name') // [MQTT-3.1.2-22]
     }
-    const session = new Session(this.#epochs.next(), packet.clientId, conn)
+    const session = new Session(this.#epochs.next(), packet.clientId, conn, this.#counts)
     session.willBytes = will === undefined ? 0 : will.topic.length + (will.payload?.length ?? 0)
     client.session = session
     return undefined
@@ -184,7 +184,7 @@ export class Broker {
     // [MQTT-3.1.3-8]: aedes has given the client an id by now.
     if (session.clientId === '' && !client.clean)
       return refusal(IDENTIFIER_REJECTED, 'a persistent session needs a client id')
-    const fault = this.#gather.fault
+    const fault = this.#gather.faultFor(session.clientId)
     if (fault !== undefined) return refusal(SERVER_UNAVAILABLE, fault.message)
     if (this.#willBytes + session.willBytes > this.#limits.maxWillBytes) {
       this.#counts.boundHits.add('will bytes')

@@ -1,5 +1,4 @@
 import { MAX_PAYLOAD_BYTES } from '../processor/contract/telemetry.ts'
-import { Acks } from './acks.ts'
 import type { Bridge } from './bridge.ts'
 import type { Connection } from './connection.ts'
 import { type Header, PUBLISH, readHeader } from './framing.ts'
@@ -28,7 +27,6 @@ export class FastPath {
   readonly #client: Client
   readonly #bridge: Bridge
   readonly #router: Router
-  readonly #acks: Acks
   readonly #parse: (chunk: Buffer) => number
   /** Bytes the parser has yet to get of the packet it is at. */
   #missing = 0
@@ -37,7 +35,6 @@ export class FastPath {
     this.#client = client
     this.#bridge = bridge
     this.#router = router
-    this.#acks = new Acks(client.conn, bridge.counts)
     this.#parse = client._parser.parse.bind(client._parser)
   }
 
@@ -75,10 +72,9 @@ export class FastPath {
     const route = routeOf(chunk.toString('utf8', topic, topicEnd))
     if (route.reason !== undefined || !isPlain(route.metric)) return false
     const payload = topicEnd + (qos > 0 ? 2 : 0)
-    const messageId = qos > 0 ? word(chunk, topicEnd) : 0
-    if (end - payload > MAX_PAYLOAD_BYTES || (qos > 0 && messageId === 0)) return false
-    const acks = qos > 0 ? this.#acks : undefined
-    this.#bridge.take(session, route, chunk.subarray(payload, end), length, acks, messageId)
+    const messageId = qos > 0 ? word(chunk, topicEnd) : undefined
+    if (end - payload > MAX_PAYLOAD_BYTES || messageId === 0) return false
+    this.#bridge.take(session, route, chunk.subarray(payload, end), length, messageId)
     return true
   }
 }

@@ -1,15 +1,14 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import type { Log } from '../processor/log/log.ts'
 import { Broker } from './broker.ts'
 import { Counts } from './counts.ts'
-import { Gather } from './gather.ts'
+import { Gather, type Sink } from './gather.ts'
 import { DEFAULT_LIMITS, type Limits } from './limits.ts'
 import { Listener } from './listener.ts'
 import { Epochs } from './session.ts'
 
 export interface IngestOptions {
-  readonly log: Pick<Log, 'append' | 'fault'>
+  readonly log: Sink
   readonly host: string
   /** 0: any free one. */
   readonly port: number

@@ -33,7 +33,7 @@ export interface Limits {
   /** Records and bytes of one append; a full batch does not linger. */
   readonly maxBatchRecords: number
   readonly maxBatchBytes: number
-  /** Appends under way; at it batches wait. */
+  /** Appends of one partition under way; at it its batches wait. */
   readonly maxAppends: number
   /** Devices one connection, and all, speak for; over it a device's connectivity is not tracked. */
   readonly maxDevicesPerConnection: number

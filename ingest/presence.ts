@@ -1,21 +1,23 @@
 import type { ConnectivityReason, ConnectivityState } from '../processor/contract/status.ts'
 import { connectivityRecord, isDeviceId } from '../processor/contract/telemetry.ts'
+import type { Batcher, Hold } from './batcher.ts'
 import type { Counts } from './counts.ts'
-import type { Gather, Hold } from './gather.ts'
+import type { Gather } from './gather.ts'
 import type { Limits } from './limits.ts'
 import type { Session } from './session.ts'
 
-/** End records of one batch: a gateway's ten thousand devices must not fill an append. */
-const END_BATCH_RECORDS = 500
+/** End records under way: a gateway's ten thousand devices must not fill an append. */
+const MAX_ENDS = 500
 /** Pause before end records are offered again to a log that did not take them, ms. */
 const RETRY_MS = 1_000
 
 /** About what a connectivity record occupies. */
 const RECORD_BYTES = 256
 
+/** The end of a session for one of its devices. */
 interface End {
+  readonly deviceId: string
   readonly session: Session
-  readonly devices: IterableIterator<string>
   readonly state: ConnectivityState
   readonly reason: ConnectivityReason
   /** When it was seen, epoch ms. */
@@ -23,19 +25,22 @@ interface End {
 }
 
 /**
- * Turns sessions into connectivity records. Ends are queued and appended in bounded batches, again and again until the
- * log has them: a device that vanished while the log was down must not stay online for good. What is queued is bounded
- * by the devices tracked, which are counted until their end is in the log.
+ * Turns sessions into connectivity records. Ends are queued and appended, so many at a time, again and again until the log
+ * has them: a device that vanished while the log was down must not stay online for good. Those of a partition that cannot
+ * be written wait by themselves. What is queued is bounded by the devices tracked, which are counted until their end is
+ * in the log.
  */
 export class Presence {
   readonly #gather: Gather
   readonly #limits: Limits
   readonly #counts: Counts
   readonly #now: () => number
-  readonly #ends: End[] = []
-  /** Of the end under way: what is being appended, and the pause before it is tried again. */
-  #batch: { readonly deviceId: string; readonly end: End }[] = []
+  readonly #queue: Iterator<End>[] = []
+  #underWay = 0
+  /** What the log does not take now, by partition, and the pause before it is offered again. */
+  readonly #postponed = new Map<Batcher, End[]>()
   #retry: NodeJS.Timeout | undefined
+  #resting = false
   #stopped = false
   readonly #idle: (() => void)[] = []
 
@@ -82,22 +87,28 @@ export class Presence {
     const { ownDevice } = session
     if (ownDevice !== undefined && !session.devices.has(ownDevice)) session.devices.set(ownDevice, 0)
     if (session.devices.size === 0) return
-    this.#ends.push({ session, devices: session.devices.keys(), state, reason, at: this.#now() })
-    if (this.#batch.length === 0) this.#next()
+    const at = this.#now()
+    this.#queue.push(session.devices.keys().map((deviceId) => ({ deviceId, session, state, reason, at })))
+    this.#proceed()
   }
 
   /** Resolves when every end is in the log. */
   async settled(): Promise<void> {
-    if (this.#batch.length > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
+    if (this.#busy) await new Promise<void>((resolve) => this.#idle.push(resolve))
   }
 
   /** Gives up what the log has not taken, and says how many devices' ends that are. */
   stop(): number {
     this.#stopped = true
     clearTimeout(this.#retry)
-    let left = this.#batch.length
-    for (const end of this.#ends) left += [...end.devices].length
+    let left = this.#underWay
+    for (const ends of this.#postponed.values()) left += ends.length
+    for (const ends of this.#queue) while (!ends.next().done) left++
     return left
+  }
+
+  get #busy(): boolean {
+    return this.#underWay > 0 || this.#queue.length > 0 || this.#postponed.size > 0
   }
 
   #track(): boolean {
@@ -114,40 +125,66 @@ export class Presence {
     const record = connectivityRecord(deviceId, connection, this.#now())
     // A record that is lost comes again with the next session, so this one ends.
     const hold: Hold = { settle: (error) => error && session.connection.fail('append failed', error.message) }
-    this.#gather.add('telemetry', record, RECORD_BYTES, hold)
+    this.#gather.of(deviceId).add(record, RECORD_BYTES, hold, 0)
   }
 
-  #next(): void {
-    while (this.#batch.length < END_BATCH_RECORDS && this.#ends.length > 0) {
-      const end = this.#ends[0] as End
-      const { value, done } = end.devices.next()
-      if (done) this.#ends.shift()
-      else this.#batch.push({ deviceId: value, end })
+  #proceed(): void {
+    if (this.#resting || this.#stopped) return
+    for (let postponed = 0; this.#underWay < MAX_ENDS; ) {
+      const head = this.#queue[0]
+      if (head === undefined) break
+      const next = head.next()
+      if (next.done) {
+        this.#queue.shift()
+      } else if (this.#gather.faultOf(next.value.deviceId) === undefined) {
+        this.#append(next.value)
+      } else {
+        this.#postpone(next.value)
+        if (++postponed === MAX_ENDS) return this.#rest()
+      }
     }
-    if (this.#batch.length === 0) for (const resolve of this.#idle.splice(0)) resolve()
-    else this.#append()
+    if (!this.#busy) for (const resolve of this.#idle.splice(0)) resolve()
   }
 
-  #append(): void {
-    let waiting = this.#batch.length
-    let failed: Error | undefined
-    const hold: Hold = {
-      settle: (error) => {
-        failed ??= error ?? undefined
-        if (--waiting > 0) return
-        if (failed !== undefined) {
-          if (!this.#stopped) this.#retry = setTimeout(() => this.#append(), RETRY_MS)
-          return
-        }
-        this.#counts.trackedDevices -= this.#batch.length
-        this.#batch = []
-        this.#next()
-      },
+  /** Lets the event loop turn. */
+  #rest(): void {
+    this.#resting = true
+    setImmediate(() => {
+      this.#resting = false
+      this.#proceed()
+    })
+  }
+
+  #append(end: End): void {
+    const { deviceId, session, state, reason, at } = end
+    this.#underWay++
+    const settle = (error: Error | null): void => {
+      this.#underWay--
+      if (error === null) this.#counts.trackedDevices--
+      else this.#postpone(end)
+      this.#proceed()
     }
-    for (const { deviceId, end } of this.#batch) {
-      const connection = { state: end.state, reason: end.reason, session: end.session.epoch }
-      this.#gather.add('telemetry', connectivityRecord(deviceId, connection, end.at), RECORD_BYTES, hold)
+    const record = connectivityRecord(deviceId, { state, reason, session: session.epoch }, at)
+    this.#gather.of(deviceId).add(record, RECORD_BYTES, { settle }, 0)
+  }
+
+  #postpone(end: End): void {
+    const batcher = this.#gather.of(end.deviceId)
+    const ends = this.#postponed.get(batcher)
+    if (ends === undefined) this.#postponed.set(batcher, [end])
+    else ends.push(end)
+    if (!this.#stopped) this.#retry ??= setTimeout(() => this.#offerAgain(), RETRY_MS)
+  }
+
+  #offerAgain(): void {
+    this.#retry = undefined
+    for (const [batcher, ends] of this.#postponed) {
+      if (this.#gather.faultOf((ends[0] as End).deviceId) !== undefined) continue
+      this.#postponed.delete(batcher)
+      this.#queue.push(ends.values())
     }
+    if (this.#postponed.size > 0) this.#retry = setTimeout(() => this.#offerAgain(), RETRY_MS)
+    this.#proceed()
   }
 }
 

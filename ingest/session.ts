@@ -1,4 +1,6 @@
+import { Acks } from './acks.ts'
 import type { Connection } from './connection.ts'
+import type { Counts } from './counts.ts'
 
 /** One MQTT connection from its CONNECT to its end, as the devices it speaks for see it. */
 export class Session {
@@ -7,6 +9,7 @@ export class Session {
   /** As CONNECT gave it: empty when the broker chose one. */
   readonly clientId: string
   readonly connection: Connection
+  readonly acks: Acks
   /** The device the client id names, known to be connected before it publishes. */
   ownDevice: string | undefined
   /** Devices published for, and how many messages. */
@@ -21,10 +24,11 @@ export class Session {
   takenOver = false
   ended = false
 
-  constructor(epoch: number, clientId: string, connection: Connection) {
+  constructor(epoch: number, clientId: string, connection: Connection, counts: Counts) {
     this.epoch = epoch
     this.clientId = clientId
     this.connection = connection
+    this.acks = new Acks(connection, counts)
   }
 }
 

@@ -3,16 +3,22 @@ import { isDeviceId, type RejectionReason } from '../processor/contract/telemetr
 const TREE = 'devices/'
 const LEVEL = 'telemetry'
 
+/** To the telemetry of a device. */
 export interface DeviceRoute {
   readonly deviceId: string
   readonly metric: string | undefined
   readonly reason: undefined
 }
 
+/** Among the dead letters; of a device, where the topic names one. */
+export interface LetterRoute {
+  readonly deviceId: string | undefined
+  readonly metric: string | undefined
+  readonly reason: RejectionReason
+}
+
 /** Where a publish belongs. `metric`: the single-value form, which names its metric in the topic. */
-export type Route =
-  | DeviceRoute
-  | { readonly deviceId: undefined; readonly metric: undefined; readonly reason: RejectionReason }
+export type Route = DeviceRoute | LetterRoute
 
 const BAD_TOPIC: Route = { deviceId: undefined, metric: undefined, reason: 'bad-topic' }
 const BAD_DEVICE_ID: Route = { deviceId: undefined, metric: undefined, reason: 'bad-device-id' }

@@ -162,6 +162,11 @@ export class EmbeddedLog implements Log {
     return this.#writer.fault
   }
 
+  /** All partitions are on one volume. */
+  faultAt(): Error | undefined {
+    return this.fault
+  }
+
   async append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {
     await this.#writer.append(topic, records)
     if (topic === 'telemetry') await this.#pace.hold()

@@ -46,7 +46,9 @@ export class KafkaAppender {
   readonly #lanes = new Map<string, Lane[]>()
   readonly #busy = new Set<number>()
   readonly #closing = new AbortController()
-  #producer: Promise<Producer> | undefined
+  /** For lanes that have none. */
+  #producer: Producer | undefined
+  #renewing = false
   #queuedBytes = 0
   #woken = false
   #sweeper: NodeJS.Timeout | undefined
@@ -103,31 +105,25 @@ export class KafkaAppender {
     })
   }
 
-  /** Whether a batch has failed for too long, and is still tried. */
-  get stuck(): boolean {
-    return this.#oldest() < performance.now() - FAULT_AFTER_MS
-  }
-
-  #oldest(): number {
-    let oldest = Number.POSITIVE_INFINITY
-    for (const lanes of this.#lanes.values()) {
-      for (const { batch } of lanes) if (batch !== undefined && batch.since < oldest) oldest = batch.since
-    }
-    return oldest
+  /** Whether something waits for the partition. */
+  waits(topic: string, partition: number): boolean {
+    const lane = this.#lanes.get(topic)?.[partition]
+    return lane !== undefined && waits(lane)
   }
 
   /** Gives up what has waited for too long: a broker that hangs would keep it for as long as its connection lives. */
   #sweep(): void {
     const now = performance.now()
-    if (this.#oldest() < now - SILENT_AFTER_MS) this.#health.fail(silence(SILENT_AFTER_MS))
     const { timeoutMs, logger } = this.#options
     let waiting = false
     for (const lanes of this.#lanes.values()) {
       for (const lane of lanes) {
         if (!waits(lane)) continue
         waiting = true
-        if (now - (lane.batch ?? lane).since <= timeoutMs) continue
+        const waited = now - (lane.batch ?? lane).since
         const { topic, partition } = lane
+        if (waited > SILENT_AFTER_MS) this.#health.failAt(topic, partition, silence(SILENT_AFTER_MS))
+        if (waited <= timeoutMs) continue
         logger.warn({ topic, partition, timeoutMs }, 'an append was given up')
         this.#fail(lane, silence(timeoutMs))
       }
@@ -168,7 +164,7 @@ export class KafkaAppender {
 
   async #dispatch(): Promise<void> {
     const { topics } = await this.#cluster.metadata()
-    const producer = await this.#initialized()
+    const producer = this.#producer
     const ready = new Map<number, Lane[]>()
     for (const [topic, lanes] of this.#lanes) {
       const leaders = topics.get(topic)?.leaders ?? []
@@ -177,6 +173,10 @@ export class KafkaAppender {
         const leader = leaders[lane.partition] ?? -1
         if (this.#busy.has(leader)) continue
         lane.producer ??= producer
+        if (lane.producer === undefined) {
+          void this.#renew()
+          continue
+        }
         const forLeader = ready.get(leader)
         if (forLeader === undefined) ready.set(leader, [lane])
         else forLeader.push(lane)
@@ -185,23 +185,26 @@ export class KafkaAppender {
     for (const [leader, lanes] of ready) void this.#send(leader, lanes)
   }
 
-  #initialized(): Promise<Producer> {
-    this.#producer ??= this.#newProducer()
-    return this.#producer
+  /** Lanes that have a producer go on meanwhile. */
+  async #renew(): Promise<void> {
+    if (this.#renewing) return
+    this.#renewing = true
+    try {
+      this.#producer = await this.#newProducer()
+    } catch (error) {
+      this.#failAll(error, (lane) => lane.producer === undefined)
+    } finally {
+      this.#renewing = false
+      this.#wake()
+    }
   }
 
-  async #newProducer(): Promise<Producer> {
-    const { timeoutMs } = this.#options
-    try {
-      return await this.#cluster.persist(timeoutMs, this.#closing.signal, async () => {
-        const { requests } = await this.#cluster.anyConnection(LANE)
-        const init = await requests.initProducerId({ transactionTimeout: TRANSACTION_TIMEOUT_MS })
-        return { id: Number(init.producerId), epoch: init.producerEpoch }
-      })
-    } catch (error) {
-      this.#producer = undefined
-      throw error
-    }
+  #newProducer(): Promise<Producer> {
+    return this.#cluster.persist(this.#options.timeoutMs, this.#closing.signal, async () => {
+      const { requests } = await this.#cluster.anyConnection(LANE)
+      const init = await requests.initProducerId({ transactionTimeout: TRANSACTION_TIMEOUT_MS })
+      return { id: Number(init.producerId), epoch: init.producerEpoch }
+    })
   }
 
   /** Never rejects: what goes wrong is told to the appends. */
@@ -248,18 +251,19 @@ export class KafkaAppender {
       lane.sequence = (lane.sequence + batch.count) % (MAX_SEQUENCE + 1)
       this.#queuedBytes -= batch.size
       this.#options.records.inc({ topic: lane.topic }, batch.count)
-      if (this.#health.fault !== undefined && !this.stuck) this.#health.succeed()
+      this.#health.succeedAt(lane.topic, lane.partition)
       complete(batch.appends, undefined)
       return false
     }
     const waited = performance.now() - batch.since
     if (isTransient(error) && waited < this.#options.timeoutMs && !this.#closing.signal.aborted) {
-      if (waited > FAULT_AFTER_MS) this.#health.fail(error)
+      if (waited > FAULT_AFTER_MS) this.#health.failAt(lane.topic, lane.partition, error)
       return true
     }
-    if (isTransient(error)) this.#health.fail(error)
-    this.#options.logger.warn({ err: error, topic: lane.topic, partition: lane.partition }, 'an append failed')
-    this.#fail(lane, asTidemark(error, `${lane.topic} ${lane.partition}`))
+    const { topic, partition } = lane
+    if (isTransient(error) && !this.#closing.signal.aborted) this.#health.failAt(topic, partition, error)
+    this.#options.logger.warn({ err: error, topic, partition }, 'an append failed')
+    this.#fail(lane, asTidemark(error, `${topic} ${partition}`))
     return false
   }
 
@@ -279,11 +283,11 @@ export class KafkaAppender {
     complete(appends, error)
   }
 
-  #failAll(error: unknown): void {
+  #failAll(error: unknown, which: (lane: Lane) => boolean = () => true): void {
     if (!this.#closing.signal.aborted) this.#health.fail(error)
     for (const lanes of this.#lanes.values()) {
       for (const lane of lanes) {
-        if (waits(lane) && !lane.sending) this.#fail(lane, asTidemark(error, lane.topic))
+        if (waits(lane) && !lane.sending && which(lane)) this.#fail(lane, asTidemark(error, lane.topic))
       }
     }
   }

@@ -42,6 +42,8 @@ export class KafkaCluster {
   /** Of lanes whose connections have another client id than the network's. */
   readonly #clientIds = new Map<string, string>()
   #metadata: Metadata | undefined
+  /** Address of the broker that gave it. */
+  #answering = ''
   #refreshing: Promise<Metadata> | undefined
 
   constructor(seeds: readonly string[], topics: readonly string[], network: Network, logger: Logger) {
@@ -80,6 +82,7 @@ export class KafkaCluster {
         // A broker that is only starting may know nobody yet.
         if (answer.nodes.size === 0) throw errorOf(UNKNOWN_TOPIC)
         this.#metadata = answer
+        this.#answering = address
         return answer
       } catch (error) {
         this.#disconnect('metadata', address)
@@ -115,9 +118,10 @@ export class KafkaCluster {
     return this.#connect(lane, `${node.host}:${node.port}`)
   }
 
+  /** To the broker that answered last: one that is dead is among the live ones until the controller knows, 9 s by default. */
   async anyConnection(lane: string): Promise<BrokerConnection> {
-    const [nodeId] = (await this.metadata()).nodes.keys()
-    return this.connection(lane, nodeId as number)
+    await this.metadata()
+    return this.#connect(lane, this.#answering)
   }
 
   async coordinator(lane: string, type: number, key: string): Promise<BrokerConnection> {

@@ -1,55 +1,106 @@
 import type { Logger } from 'pino'
-import type { Gauge } from 'prom-client'
 import { RetryableError } from '../contract/errors.ts'
 import { type KafkaCluster, pause } from './kafka-cluster.ts'
+import type { KafkaMetrics } from './kafka-metrics.ts'
 
 const PROBE_INTERVAL_MS = 500
 /** A cluster that has not answered for so long cannot be written to, whatever its connections say. */
 const PROBE_PATIENCE_MS = 2500
 
-/** Whether Kafka can be written to, as far as the last attempts tell. */
+/** Whether Kafka, and each partition, can be written to, as far as the last attempts tell. */
 export class KafkaHealth {
+  readonly #needed: { readonly topic: string; readonly partitions: number }
   readonly #logger: Logger
-  readonly #gauge: Gauge
+  readonly #metrics: Pick<KafkaMetrics, 'fault' | 'faults'>
+  readonly #faults = new Map<string, Map<number, RetryableError>>()
   fault: RetryableError | undefined
 
-  constructor(logger: Logger, gauge: Gauge) {
+  /** `needed`: when no partition of it can be written to, nothing can. */
+  constructor(
+    needed: { topic: string; partitions: number },
+    logger: Logger,
+    metrics: Pick<KafkaMetrics, 'fault' | 'faults'>,
+  ) {
+    this.#needed = needed
     this.#logger = logger
-    this.#gauge = gauge
+    this.#metrics = metrics
+  }
+
+  faultAt(topic: string, partition: number): RetryableError | undefined {
+    return this.#faults.get(topic)?.get(partition)
   }
 
   /** Something that took Kafka's answer had it. */
   succeed(): void {
     if (this.fault === undefined) return
     this.fault = undefined
-    this.#gauge.set(0)
+    this.#metrics.fault.set(0)
     this.#logger.info('Kafka answers again')
   }
 
   fail(cause: unknown): void {
     if (this.fault !== undefined) return
-    const reason = cause instanceof Error ? cause.message : String(cause)
-    this.fault = new RetryableError('LOG_UNAVAILABLE', `Kafka cannot be written to: ${reason}`, cause)
-    this.#gauge.set(1)
+    this.fault = unwritable('Kafka', cause)
+    this.#metrics.fault.set(1)
     this.#logger.error({ err: cause }, 'Kafka cannot be written to')
+  }
+
+  /** The partition has taken a batch, or can be tried again. */
+  succeedAt(topic: string, partition: number): void {
+    const faults = this.#faults.get(topic)
+    if (faults?.delete(partition)) {
+      this.#metrics.faults.set({ topic }, faults.size)
+      this.#logger.info({ topic, partition }, 'a partition can be written to again')
+    }
+    if (!this.#allFail) this.succeed()
+  }
+
+  failAt(topic: string, partition: number, cause: unknown): void {
+    const faults = this.#faults.get(topic) ?? new Map<number, RetryableError>()
+    if (faults.has(partition)) return
+    this.#faults.set(topic, faults)
+    faults.set(partition, unwritable(`${topic} ${partition}`, cause))
+    this.#metrics.faults.set({ topic }, faults.size)
+    this.#logger.error({ err: cause, topic, partition }, 'a partition cannot be written to')
+    if (this.#allFail) this.fail(cause)
   }
 
   /**
    * Asks the cluster now and then: without it a process that has nothing to write would not notice that Kafka is away,
-   * and one that refuses writes because of the fault would never notice that it is back. `stuck`: whether a write waits
-   * for longer than it should.
+   * and one that refuses writes because of the fault would never notice that it is back. So a partition that has a leader
+   * may be tried again once nothing waits for it, which `waits` tells.
    */
-  async run(cluster: KafkaCluster, stuck: () => boolean, signal: AbortSignal): Promise<void> {
+  async run(
+    cluster: KafkaCluster,
+    waits: (topic: string, partition: number) => boolean,
+    signal: AbortSignal,
+  ): Promise<void> {
     while (!signal.aborted) {
       try {
-        await answered(cluster.refresh())
-        if (!stuck()) this.succeed()
+        const { topics } = await answered(cluster.refresh())
+        for (const [topic, faults] of this.#faults) {
+          const leaders = topics.get(topic)?.leaders ?? []
+          for (const index of faults.keys()) {
+            if ((leaders[index] ?? -1) >= 0 && !waits(topic, index)) this.succeedAt(topic, index)
+          }
+        }
+        if (!this.#allFail) this.succeed()
       } catch (error) {
         if (!signal.aborted) this.fail(error)
       }
       await pause(PROBE_INTERVAL_MS, signal)
     }
   }
+
+  get #allFail(): boolean {
+    const { topic, partitions } = this.#needed
+    return (this.#faults.get(topic)?.size ?? 0) >= partitions
+  }
+}
+
+function unwritable(what: string, cause: unknown): RetryableError {
+  const reason = cause instanceof Error ? cause.message : String(cause)
+  return new RetryableError('LOG_UNAVAILABLE', `${what} cannot be written to: ${reason}`, cause)
 }
 
 async function answered<T>(answer: Promise<T>): Promise<T> {

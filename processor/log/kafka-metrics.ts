@@ -6,6 +6,7 @@ const REBALANCE_SECONDS = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30]
 export class KafkaMetrics {
   readonly records: Counter<'topic'>
   readonly fault: Gauge
+  readonly faults: Gauge<'topic'>
   readonly rebalances: Histogram
   readonly evictions: Counter
   readonly moves: Counter
@@ -16,6 +17,12 @@ export class KafkaMetrics {
       new Counter({ name, help, labelNames, registers })
     this.records = counter('tidemark_log_records_total', 'Records appended to the log', ['topic'])
     this.fault = new Gauge({ name: 'tidemark_log_fault', help: '1 while the log cannot be written', registers })
+    this.faults = new Gauge({
+      name: 'tidemark_log_faulty_partitions',
+      help: 'Partitions that cannot be written, as far as this process knows',
+      labelNames: ['topic'],
+      registers,
+    })
     this.rebalances = new Histogram({
       name: 'tidemark_rebalance_duration_seconds',
       help: 'From asking the group to join until the assignment',

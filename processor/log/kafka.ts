@@ -91,7 +91,7 @@ export class KafkaLog implements Log {
     this.deleteRetentionMs = deleteRetentionMs
     this.#names = names
     this.#network = network
-    this.#health = new KafkaHealth(logger, metrics.fault)
+    this.#health = new KafkaHealth({ topic: names.telemetry, partitions: identity.partitions }, logger, metrics)
     this.#appender = new KafkaAppender(cluster, this.#health, {
       maxQueuedBytes: options.maxQueuedBytes ?? 64 * 1024 * 1024,
       timeoutMs: options.appendTimeoutMs ?? 5000,
@@ -113,11 +113,19 @@ export class KafkaLog implements Log {
     const { standbys = 1, zone, heartbeatMs = 100, sessionTimeoutMs = 10_000, balanceMs = 30_000 } = options
     const seat = { standbys, zone, heartbeatMs, sessionTimeoutMs, balanceMs, logger }
     this.#group = new KafkaGroup(claims, seat, metrics)
-    this.#probing = this.#health.run(cluster, () => this.#appender.stuck, this.#closing.signal)
+    this.#probing = this.#health.run(
+      cluster,
+      (topic, index) => this.#appender.waits(topic, index),
+      this.#closing.signal,
+    )
   }
 
   get fault(): Error | undefined {
     return this.#health.fault
+  }
+
+  faultAt(partition: number): Error | undefined {
+    return this.fault ?? this.#health.faultAt(this.#names.telemetry, partition)
   }
 
   append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {

@@ -48,6 +48,9 @@ export interface Log extends AsyncDisposable {
   /** Why appends fail now (a full disk, no broker); undefined while they work. */
   readonly fault: Error | undefined
 
+  /** Why appends to one partition of telemetry fail now: the fault of the log, or the partition's own. */
+  faultAt(partition: number): Error | undefined
+
   /**
    * Resolves when every record is durable: it survives kill -9 of this process (embedded) or the loss of a broker (Kafka,
    * acks=all). Records of one key keep their order, within a call and over calls made one after the other, awaited or not.

@@ -107,15 +107,16 @@ describe('acknowledgement', () => {
 
   it('closes without an ack when the log does not answer in time, and refuses sessions until it does', async () => {
     const { ingest, log } = await openIngest({ appendDeadlineMs: 50 })
+    const device = { clientId: 'truck-17' }
     const client = await RawClient.open(ingest.port)
     log.hold = true
     client.publish(TOPIC, '1', 1, 1)
     await client.end()
     expect(client.of('puback')).toEqual([])
-    expect((await new RawClient(ingest.port).connect()).returnCode).toBe(3)
+    expect((await new RawClient(ingest.port).connect(device)).returnCode).toBe(3)
     log.release()
     await turns()
-    expect((await new RawClient(ingest.port).connect()).returnCode).toBe(0)
+    expect((await new RawClient(ingest.port).connect(device)).returnCode).toBe(0)
   })
 
   it('refuses CONNECT with "server unavailable" while the log has a fault', async () => {

@@ -6,6 +6,7 @@ import { Registry } from 'prom-client'
 import { onTestFinished, vi } from 'vitest'
 import { Ingest } from '../../ingest/ingest.ts'
 import type { Limits } from '../../ingest/limits.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
 import type { NewRecord } from '../../processor/contract/record.ts'
 import { HEADER_KIND } from '../../processor/contract/record.ts'
 import type { Connection } from '../../processor/contract/telemetry.ts'
@@ -20,13 +21,26 @@ interface Append {
 
 /** The `append` of a log, answered by the test when `hold` is set. */
 export class HeldLog {
+  readonly identity = { partitions: 4 }
   fault: Error | undefined
+  /** Of one partition alone. */
+  readonly faults = new Map<number, Error>()
   hold = false
+  /** Partitions of telemetry that answer nothing. */
+  readonly stuck = new Set<number>()
   /** Rejects every append. */
   failing: Error | undefined
   /** Not answered yet. */
   readonly appends: Append[] = []
   readonly durable: { readonly topic: string; readonly record: NewRecord }[] = []
+
+  partition(deviceId: string): number {
+    return partitionOf(deviceId, this.identity.partitions)
+  }
+
+  faultAt(partition: number): Error | undefined {
+    return this.fault ?? this.faults.get(partition)
+  }
 
   append(topic: string, records: readonly NewRecord[]): Promise<void> {
     if (this.failing !== undefined) return Promise.reject(this.failing)
@@ -35,7 +49,8 @@ export class HeldLog {
       for (const record of records) this.durable.push({ topic, record })
       resolve()
     }
-    if (this.hold) this.appends.push({ topic, records, resolve: made, reject })
+    const stuck = topic === 'telemetry' && records.some(({ key }) => this.stuck.has(this.partition(String(key))))
+    if (this.hold || stuck) this.appends.push({ topic, records, resolve: made, reject })
     else made()
     return promise
   }

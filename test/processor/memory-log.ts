@@ -71,6 +71,10 @@ export class MemoryLog implements Log {
     )
   }
 
+  faultAt(): undefined {
+    return this.fault
+  }
+
   async append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {
     for (const record of records) {
       this.#push(topic, record.key === null ? 0 : partitionOf(record.key, this.identity.partitions), record)

@@ -192,6 +192,7 @@ export class World {
       deleteRetentionMs: 24 * 3600_000,
       maxGatherMs: log.maxGatherMs,
       fault: undefined,
+      faultAt: () => undefined,
       append: () => Promise.reject(new Error('processors do not append')),
       write: () => Promise.reject(new Error('processors do not append')),
       bounds: (of) => ask(() => log.bounds(of)),
