@@ -1,5 +1,6 @@
 import { defineConfig } from 'vitest/config'
 import CountReporter from './count-reporter.ts'
+import LongFirst from './sequencer.ts'
 
 export default defineConfig({
   test: {
@@ -9,6 +10,7 @@ export default defineConfig({
     pool: 'forks',
     // Two cores: more workers only make timeouts out of contention.
     maxWorkers: 2,
+    sequence: { sequencer: LongFirst },
     testTimeout: 30_000,
     hookTimeout: 30_000,
   },

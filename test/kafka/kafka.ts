@@ -2,6 +2,8 @@ import { spawnSync } from 'node:child_process'
 import { Kafka, type KafkaOptions } from '../../simulators/kafka.ts'
 
 const HEAP_MEBIBYTES = 384
+/** A broker that lives for a minute gains nothing from code compiled well, and two cores have better to do. */
+const BRIEF = ['-XX:TieredStopAtLevel=1', '-XX:+UseSerialGC']
 
 /** Where these are set, a missing Kafka is a failure: a test that never runs shows nothing. */
 const required = process.env.CI === 'true' || process.env.TIDEMARK_REQUIRE_KAFKA !== undefined
@@ -15,5 +17,5 @@ function missing(program: string, argument: string): string | undefined {
 
 /** A Kafka on a free port with its data in a temporary folder. */
 export function startKafka(options: KafkaOptions = {}): Promise<Kafka> {
-  return Kafka.open({ heapMebibytes: HEAP_MEBIBYTES, ...options })
+  return Kafka.open({ heapMebibytes: HEAP_MEBIBYTES, jvm: BRIEF, ...options })
 }

@@ -1,10 +1,18 @@
 import { spawn } from 'node:child_process'
-import { kafkaClasspath } from '../../simulators/kafka/artifacts.ts'
+import { kafkaClasses } from '../../simulators/kafka/artifacts.ts'
 
 /** Runs one of Kafka's own tools, which knows nothing of Tidemark. Resolves with what it printed. */
 export async function kafkaTool(brokers: string, name: string, args: readonly string[], input = ''): Promise<string> {
-  const classpath = await kafkaClasspath()
-  const child = spawn('java', ['-Xmx128m', '-cp', classpath, name, '--bootstrap-server', brokers, ...args])
+  const java = await kafkaClasses()
+  const child = spawn('java', [
+    '-Xmx128m',
+    '-XX:TieredStopAtLevel=1',
+    ...java,
+    name,
+    '--bootstrap-server',
+    brokers,
+    ...args,
+  ])
   let output = ''
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => (output += text))

@@ -1,20 +1,16 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { connectAsync } from 'mqtt'
 import { expect, it } from 'vitest'
 import { Program } from '../../simulators/program.ts'
+import { install, TOOL, VENV } from '../fuzz/tool.ts'
 import { Stack } from './stack.ts'
 
 const REPOSITORY = new URL('../..', import.meta.url).pathname
 const CONFIG = join(REPOSITORY, 'test/fuzz/schemathesis.toml')
-const REQUIREMENTS = join(REPOSITORY, 'test/fuzz/requirements.txt')
-/** Kept between runs; not part of the repository. */
-const VENV = join(REPOSITORY, 'node_modules/.cache/schemathesis')
-const TOOL = join(VENV, 'bin/schemathesis')
-/** For making the environment, and for the run, which takes some ten seconds on two free cores. */
+/** For the run, which takes some ten seconds on two free cores. */
 const WITHIN_MS = 300_000
 /** Requests made up for each operation, beside the examples of the document and every edge of its parameters. */
 const EXAMPLES = '50'
@@ -30,17 +26,6 @@ async function hasPython(): Promise<boolean> {
   } catch {
     return false
   }
-}
-
-async function install(): Promise<void> {
-  if (!existsSync(TOOL)) await run('python3', ['-m', 'venv', '--clear', VENV], { timeout: WITHIN_MS })
-  await run(
-    join(VENV, 'bin/pip'),
-    ['install', '--quiet', '--disable-pip-version-check', '--requirement', REQUIREMENTS],
-    {
-      timeout: WITHIN_MS,
-    },
-  )
 }
 
 async function issueToken(env: Record<string, string>): Promise<string> {
