@@ -44,10 +44,6 @@ export class Gather implements Shared {
     return this.#log.faultAt(index) ?? this.#partitions[index]?.fault
   }
 
-  get faultOfLetters(): Error | undefined {
-    return this.#log.fault ?? this.letters.fault
-  }
-
   /** The same for a client: one that is no device may speak for devices of any partition. */
   faultFor(clientId: string): Error | undefined {
     if (isDeviceId(clientId)) return this.faultOf(clientId)
@@ -55,6 +51,10 @@ export class Gather implements Shared {
     if (fault !== undefined) return fault
     const faults = this.#partitions.map((batcher) => batcher.fault)
     return faults.includes(undefined) ? undefined : faults[0]
+  }
+
+  get faultOfLetters(): Error | undefined {
+    return this.#log.fault ?? this.letters.fault
   }
 
   /** The batcher of a device's records. */
@@ -75,7 +75,7 @@ export class Gather implements Shared {
   ended(error: Error | null): void {
     if (error !== null && !this.#failing) {
       this.#failing = true
-      this.#logger.error({ err: error }, 'the log does not take messages: those are acknowledged when it does')
+      this.#logger.error({ err: error }, 'the log does not take messages: they are not acknowledged until it does')
     } else if (error === null && this.#failing && !this.#faulty) {
       this.#failing = false
       this.#logger.info('the log takes messages again')
