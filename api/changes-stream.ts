@@ -175,9 +175,8 @@ export class ChangesStream implements Follower {
       let least = Number.POSITIVE_INFINITY
       for await (const { devices, reached } of pages) {
         least = Math.min(least, reached)
-        this.#outlet.enter(devices)
+        await this.#outlet.enter(devices)
         count += devices.length
-        await this.#outlet.room()
         if (this.#stop.signal.aborted) return
       }
       if (least < Number.POSITIVE_INFINITY) this.#next[partition] = least
@@ -203,6 +202,7 @@ export class ChangesStream implements Follower {
       for (const change of read.changes) {
         const turn = this.#take(change)
         if (turn !== undefined) await turn
+        if (this.#stop.signal.aborted) return
       }
       this.#next[partition] = read.next
       if (read.next < recent.next) continue
@@ -228,6 +228,7 @@ export class ChangesStream implements Follower {
       for (const record of batch.records) {
         const turn = this.#take(following.change(partition, record))
         if (turn !== undefined) await turn
+        if (signal.aborted) return
       }
       this.#next[partition] = batch.next
       if (reached() || !this.#outlet.hasRoom) return
