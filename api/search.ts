@@ -13,7 +13,7 @@ import { type FoundDevice, type FoundPage, searchFleet, summarizeFleet } from '.
 import type { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
 import { ProblemError } from './problem.ts'
-import { type Projection, projectionOf } from './projection.ts'
+import { namesOf, type Projection, projectionOf } from './projection.ts'
 import { queryOf } from './query.ts'
 import { COUNT_DEVICES, DEFAULT_LIMIT, LIST_DEVICES, SUMMARIZE_FLEET } from './search-schemas.ts'
 import { freshnessMember, JSON_TYPE, shownFreshness } from './splice.ts'
@@ -138,9 +138,9 @@ function placeOf(cursor: string | undefined, query: Query, order: Order): Place 
 
 function fieldsOf(parameter: string, text: string | undefined): Field[] {
   if (text === undefined) return []
-  const names = text.split(',')
+  const names = namesOf(text)
   if (names.length > MAX_SUMMARY_FIELDS || new Set(names).size < names.length) {
-    const message = `must be up to ${MAX_SUMMARY_FIELDS} fields, each once, with commas between them`
+    const message = `must be up to ${MAX_SUMMARY_FIELDS} fields, each once, with commas between them, and \\, for one in a name`
     throw ProblemError.invalid([{ field: parameter, message }])
   }
   return names.map((name) => {

@@ -34,6 +34,10 @@ async function open(options: Partial<ServerOptions> = {}): Promise<ApiServer> {
   return server
 }
 
+function requestOf(path: string): string {
+  return `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`
+}
+
 /** What the server answers to these bytes, until it closes the connection. */
 async function raw(port: number, bytes: string): Promise<{ head: string; body: string }> {
   const socket = connect(port, '127.0.0.1')
@@ -84,8 +88,7 @@ describe('a request that is not HTTP', () => {
     const reader = { get: () => (asked.resolve(), answer.promise) } as unknown as StatusReader
     const socket = connect((await open({ reader })).port, '127.0.0.1')
     const answered = text(socket)
-    const request = (path: string) => `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`
-    socket.write(`${request('/v1/devices/a')}${request('/livez')}garbage\r\n\r\n`)
+    socket.write(`${requestOf('/v1/devices/a')}${requestOf('/livez')}garbage\r\n\r\n`)
     await asked.promise
     socket.write('more garbage\r\n\r\n')
     answer.resolve({ status: undefined, freshness: FRESH })
@@ -99,7 +102,7 @@ describe('a request that is not HTTP', () => {
     const socket = connect(port, '127.0.0.1')
     let seen = ''
     socket.on('data', (bytes) => (seen += bytes.toString()))
-    socket.write('GET /v1/changes HTTP/1.1\r\nHost: x\r\n\r\n')
+    socket.write(requestOf('/v1/changes'))
     await vi.waitFor(() => expect(seen).toContain('event: reset'), 10_000)
     socket.write('garbage\r\n\r\n')
     log.put('a', 1)
