@@ -31,6 +31,7 @@ import { COMPONENTS } from './schemas.ts'
 import { searchRoutes } from './search.ts'
 import { JSON_TYPE } from './splice.ts'
 import type { Tokens } from './tokens.ts'
+import { UntakenAnswers } from './untaken.ts'
 import { compileValidator } from './validation.ts'
 import { answerBrokenRequest, answerOddities } from './wire.ts'
 
@@ -90,7 +91,8 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   const many = new Gate('reads of many devices', limits.maxManyReads)
   const writes = new Gate('writes', limits.maxWrites)
   const searches = new Gate('questions about the fleet', limits.maxSearches)
-  measureReads(registry, { single, many, search: searches })
+  const untaken = new UntakenAnswers(limits.maxUntakenBytes)
+  measureReads(registry, { single, many, search: searches }, untaken)
   const durations = new RequestDurations(registry)
 
   if (options.tokens === undefined) letAnyoneDoAll(api)
@@ -113,8 +115,8 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     requireScopes(routes)
     if (options.ratePerMinute !== undefined) await limitRates(routes, options.ratePerMinute)
     documentScopes(routes, options.tokens !== undefined)
-    searchRoutes(routes, { reader, searches, limits, now: options.now ?? (() => performance.now()) })
-    deviceRoutes(routes, { reader, single, many, limits })
+    searchRoutes(routes, { reader, searches, untaken, limits, now: options.now ?? (() => performance.now()) })
+    deviceRoutes(routes, { reader, single, many, untaken, limits })
     attributeRoutes(routes, { reader, writer, writes }, single)
     if (options.changes !== undefined) {
       const changesLimits = { ...DEFAULT_CHANGES_LIMITS, ...options.changes.limits }

@@ -42,9 +42,12 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
     return decodeStatus(status).attributes ?? {}
   })
 
-  api.delete('/v1/devices/:deviceId', { schema: DELETE, config: WRITES_DEVICES }, (request, reply) => {
-    visible(request)
-    return answerWrite(writing, { kind: 'deletion' }, request, reply)
+  void api.register(async (scope: Api) => {
+    parseNothing(scope)
+    scope.delete('/v1/devices/:deviceId', { schema: DELETE, config: WRITES_DEVICES }, (request, reply) => {
+      visible(request)
+      return answerWrite(writing, { kind: 'deletion' }, request, reply)
+    })
   })
 
   void api.register(async (scope: Api) => {
@@ -84,10 +87,25 @@ function parseExactly(api: Api, ...types: string[]): void {
   api.removeAllContentTypeParsers()
   api.addContentTypeParser<Buffer>(types, { parseAs: 'buffer' }, parseJson)
   const message = `must be ${types.join(' or ')}`
-  api.addContentTypeParser('*', (_request, _body, done) => {
-    const errors = [{ field: 'content-type', message }]
-    done(new ProblemError('unsupported-media-type', `the content type ${message}`, { errors }))
+  api.addContentTypeParser('*', (_request, _body, done) => done(unsupported(message)))
+}
+
+/** Clients give the type of a body also where there is none: an empty one is none, whatever its type. */
+function parseNothing(api: Api): void {
+  api.removeAllContentTypeParsers()
+  api.addContentTypeParser<Buffer>(JSON_TYPE, { parseAs: 'buffer' }, (request, body, done) => {
+    if (body.byteLength === 0) done(null)
+    else parseJson(request, body, done)
   })
+  api.addContentTypeParser<Buffer>('*', { parseAs: 'buffer' }, (_request, body, done) => {
+    if (body.byteLength === 0) done(null)
+    else done(unsupported(`must be ${JSON_TYPE}`))
+  })
+}
+
+function unsupported(message: string): ProblemError {
+  const errors = [{ field: 'content-type', message }]
+  return new ProblemError('unsupported-media-type', `the content type ${message}`, { errors })
 }
 
 function parseJson(_request: FastifyRequest, body: Buffer, done: (error: Error | null, body?: unknown) => void): void {
@@ -130,6 +148,12 @@ const CONDITIONS = Type.Object({
       description:
         'ETags of the device, or its `rev` alone: the write is applied only while the device is at one of them. The owner of the partition decides, in the order of the log, and the answer says what it decided.',
       examples: ['W/"42-2026-11-20T07:00:00.000Z"', '"42"'],
+    }),
+  ),
+  'If-None-Match': Type.Optional(
+    Type.String({
+      description:
+        '`*` alone, ETags are refused: 412 where there is the device, 404 where there is none, since only telemetry makes one.',
     }),
   ),
   Prefer: Type.Optional(

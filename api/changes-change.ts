@@ -1,4 +1,5 @@
 import type { LogRecord, Offset } from '../processor/contract/record.ts'
+import type { Matcher } from '../processor/contract/search-match.ts'
 import type { Status } from '../processor/contract/status.ts'
 
 /** One record of the changelog, decoded once however many streams it concerns. */
@@ -11,6 +12,7 @@ export class Change {
   /** JSON of the status; undefined: the device was deleted. */
   readonly text: string | undefined
   #status: Status | undefined
+  #work = 0
 
   constructor(partition: number, { offset, key, value }: LogRecord, numbers: DeviceNumbers) {
     this.partition = partition
@@ -26,17 +28,25 @@ export class Change {
     return this.text?.length ?? 0
   }
 
-  /** Whether it is there, and satisfies `matches`; undefined: whatever it is. */
-  matches(matches: ((status: Status) => boolean) | undefined): boolean {
+  /** Whether it is there, and satisfies `matcher`; undefined: whatever it is. */
+  matches(matcher: Matcher | undefined): boolean {
     if (this.text === undefined) return false
-    if (matches === undefined) return true
-    this.#status ??= JSON.parse(this.text) as Status
-    return matches(this.#status)
+    if (matcher === undefined) return true
+    if (this.#status === undefined) {
+      this.#status = JSON.parse(this.text) as Status
+      this.#work += this.bytes
+    }
+    const matched = matcher.matches(this.#status)
+    this.#work += matcher.takeWork()
+    return matched
   }
 
-  /** Lets go of the decoded status: the text is what is kept. */
-  forget(): void {
+  /** Lets go of the decoded status: the text is what is kept. Returns what the matching took, as bytes of JSON handled. */
+  forget(): number {
+    const work = this.#work
+    this.#work = 0
     this.#status = undefined
+    return work
   }
 }
 

@@ -1,9 +1,9 @@
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { ChangeFeed } from '../processor/contract/changes.ts'
 import { CorruptedError, UnavailableError } from '../processor/contract/errors.ts'
 import type { LogRecord, Offset } from '../processor/contract/record.ts'
-import type { Status } from '../processor/contract/status.ts'
+import type { Matcher } from '../processor/contract/search-match.ts'
 import { Change, DeviceNumbers } from './changes-change.ts'
 import type { ChangesLimits } from './changes-limits.ts'
 import { RecentChanges } from './changes-recent.ts'
@@ -16,6 +16,8 @@ const HEAD_START = 2_000
 const RETRY_MS = 500
 /** Queries asked of statuses, or events taken, before the event loop gets its turn: about 5 ms. */
 const SLICE = 20_000
+/** Bytes of JSON handled that take as long as one of those. */
+const BYTES_OF_ONE = 40
 
 /** What a stream is about: one device, or those that satisfy a query. */
 export type Subject =
@@ -24,7 +26,7 @@ export type Subject =
       /** Streams with the same text share the answer for each status. */
       readonly text: string
       /** Undefined: every status. */
-      readonly matches: ((status: Status) => boolean) | undefined
+      readonly matcher: Matcher | undefined
     }
 
 /** Who is told of changes. Called within a turn of the event loop; it does no more than note them. */
@@ -37,7 +39,7 @@ export interface Follower {
 }
 
 interface Group {
-  readonly matches: ((status: Status) => boolean) | undefined
+  readonly matcher: Matcher | undefined
   readonly followers: Set<Follower>
 }
 
@@ -109,6 +111,12 @@ export class Following {
     return new Change(partition, record, this.numbers)
   }
 
+  /** Counts work that a stream does for itself, as bytes of JSON handled; what is to be awaited when the turn is over. */
+  spend(bytes: number): Promise<void> | undefined {
+    this.#work += 1 + bytes / BYTES_OF_ONE
+    return this.#rest()
+  }
+
   add(follower: Follower): void {
     this.#followers(follower.subject).add(follower)
   }
@@ -135,7 +143,7 @@ export class Following {
     }
     let group = this.#groups.get(subject.text)
     if (group === undefined) {
-      group = { matches: subject.matches, followers: new Set() }
+      group = { matcher: subject.matcher, followers: new Set() }
       this.#groups.set(subject.text, group)
     }
     return group.followers
@@ -160,7 +168,8 @@ export class Following {
           failing = false
           for (const record of batch.records) {
             this.#deliver(this.change(partition, record))
-            if (this.#work >= SLICE) await this.#rest()
+            const turn = this.#rest()
+            if (turn !== undefined) await turn
           }
           this.recent(partition).pass(batch.next)
         }
@@ -174,9 +183,10 @@ export class Following {
     }
   }
 
-  async #rest(): Promise<void> {
+  #rest(): Promise<void> | undefined {
+    if (this.#work < SLICE) return undefined
     this.#work = 0
-    await turn()
+    return setImmediate()
   }
 
   #deliver(change: Change): void {
@@ -187,12 +197,12 @@ export class Following {
       for (const follower of watching) follower.offer(change, change.text !== undefined)
       this.#work += watching.size
     }
-    for (const { matches, followers } of this.#groups.values()) {
-      const matched = change.matches(matches)
+    for (const { matcher, followers } of this.#groups.values()) {
+      const matched = change.matches(matcher)
       for (const follower of followers) follower.offer(change, matched)
       this.#work += followers.size
     }
-    change.forget()
+    this.#work += change.forget() / BYTES_OF_ONE
   }
 
   /** The log is not the one that was followed, or lost a part: what came between is not known. */

@@ -10,12 +10,14 @@ export interface ChangesLimits {
   readonly heartbeatMs: number
   /** What clients are told to wait before they connect again, ms: this and up to as much again. */
   readonly retryMs: number
-  /** Changes that wait in a stream, bytes of statuses; then it is cut as a slow reader. */
+  /** Changes that wait in a stream, bytes of statuses; then it is cut as a slow reader. A page of a snapshot is beside that. */
   readonly maxWaitingBytes: number
-  /** The same of all streams; then the one that would add more is cut. */
+  /** The same of all streams, pages of snapshots included; then the one that would add more is cut. */
   readonly maxWaitingBytesInAll: number
-  /** One write to a connection; the next waits until the client has taken it. */
+  /** One write to a connection, and what is a status too much for that; the next waits until the client has taken it. */
   readonly writeBytes: number
+  /** A client that does not take what was written for so long, ms, is cut as a slow reader; looked at each `heartbeatMs`. */
+  readonly maxBlockedMs: number
   /** What a cut stream's client has to take the reason, ms; then the connection is destroyed. */
   readonly lastWordMs: number
   /** Recent changes kept for streams that come back, per partition: records, and bytes of all partitions together. */
@@ -27,7 +29,7 @@ export interface ChangesLimits {
   readonly maxCatchUps: number
   /** Snapshots being read at a time; others wait. */
   readonly maxSnapshots: number
-  /** Devices in one read of a snapshot. */
+  /** Devices in one read of a snapshot; of many bytes, fewer. */
   readonly snapshotPage: number
   /** How long a snapshot waits for a partition that nobody answers for, ms; then the stream ends. */
   readonly snapshotPatienceMs: number
@@ -44,6 +46,7 @@ export const DEFAULT_CHANGES_LIMITS: ChangesLimits = {
   maxWaitingBytes: 2 * 1024 * 1024,
   maxWaitingBytesInAll: 256 * 1024 * 1024,
   writeBytes: 64 * 1024,
+  maxBlockedMs: 30_000,
   lastWordMs: 5_000,
   recentRecords: 8_192,
   recentBytes: 64 * 1024 * 1024,

@@ -15,6 +15,12 @@ export interface OutletOptions {
   readonly full: (whose: 'slow-reader' | 'overloaded') => void
 }
 
+/** A status that a client is to have. */
+interface Entering {
+  readonly number: number | undefined
+  readonly text: string
+}
+
 /** Writes to one client what it is to be told, at a pace that both keep. */
 export class Outlet {
   readonly #options: OutletOptions
@@ -23,7 +29,7 @@ export class Outlet {
   readonly #coalescer: Coalescer
   #membership = new Membership('out')
   #closed = false
-  #lastWrite = Number.NEGATIVE_INFINITY
+  #lastWrite: number
   #flushing: (() => void) | undefined
   #flushAt = 0
   #beating: (() => void) | undefined
@@ -33,7 +39,9 @@ export class Outlet {
     this.#options = options
     this.#following = options.following
     this.#sink = options.sink
-    this.#coalescer = new Coalescer(options.following.limits.perDeviceMs)
+    const { clock, limits } = options.following
+    this.#lastWrite = clock.now() - limits.writeMs
+    this.#coalescer = new Coalescer(limits.perDeviceMs)
     options.sink.onDrain = () => this.#flush()
     this.#beat()
   }
@@ -61,19 +69,33 @@ export class Outlet {
 
   /** `matched`: the client is to have the device. */
   take(change: Change, matched: boolean): void {
+    // What is counted now nobody would ever take back.
+    if (this.#closed) return
     const { deviceId, number } = change
     const coalescer = this.#coalescer
     const before = coalescer.bytes
     if (matched || this.#membership.get(number) !== 'out') coalescer.put(change, matched)
     else coalescer.drop(deviceId)
     if (coalescer.bytes !== before) this.#count(coalescer.bytes - before)
-    if (!this.#closed && coalescer.has(deviceId)) this.#schedule(coalescer.dueOf(deviceId))
+    if (coalescer.has(deviceId)) this.#schedule(coalescer.dueOf(deviceId))
   }
 
-  /** Statuses of devices that the client has not, whatever waits. */
-  enter(devices: readonly { readonly number: number | undefined; readonly text: string }[]): void {
-    this.#write(devices.map(({ text }) => ({ name: 'enter', data: text })))
-    for (const { number } of devices) this.#membership.set(number, 'in')
+  /** Statuses of devices that the client has not, whatever waits: piece by piece, as it takes them. */
+  async enter(devices: readonly Entering[]): Promise<void> {
+    let left = bytesOf(devices)
+    this.#count(left)
+    for (let from = 0; from < devices.length; ) {
+      await this.room()
+      if (this.#closed) break
+      const piece = pieceOf(devices, from, this.#following.limits.writeBytes)
+      from += piece.length
+      this.#write(piece.map(({ text }) => ({ name: 'enter', data: text })))
+      for (const { number } of piece) this.#membership.set(number, 'in')
+      const written = bytesOf(piece)
+      left -= written
+      this.#count(-written)
+    }
+    this.#count(-left)
   }
 
   /** One event, whatever waits. */
@@ -170,8 +192,14 @@ export class Outlet {
   #beat(): void {
     const { clock, limits } = this.#following
     this.#beating = clock.after(limits.heartbeatMs, () => {
-      const quiet = clock.now() - this.#lastWrite >= limits.heartbeatMs / 2
-      if (quiet && !this.#sink.blocked) this.#sink.write(heartbeatText(this.#options.position()))
+      const quietMs = clock.now() - this.#lastWrite
+      if (this.#sink.blocked) {
+        // However little waits for it, it would for as long as the connection holds.
+        if (quietMs >= limits.maxBlockedMs) return this.#options.full('slow-reader')
+      } else if (quietMs >= limits.heartbeatMs / 2) {
+        this.#lastWrite = clock.now()
+        this.#sink.write(heartbeatText(this.#options.position()))
+      }
       this.#beat()
     })
   }
@@ -181,4 +209,16 @@ export class Outlet {
     this.#waiting = []
     for (const resolve of waiting) resolve()
   }
+}
+
+function bytesOf(devices: readonly Entering[]): number {
+  return devices.reduce((sum, { text }) => sum + text.length, 0)
+}
+
+/** From `from` on, what has about `maxBytes`; one device at least. */
+function pieceOf(devices: readonly Entering[], from: number, maxBytes: number): readonly Entering[] {
+  let bytes = 0
+  let end = from
+  while (end < devices.length && bytes < maxBytes) bytes += (devices[end++] as Entering).text.length
+  return devices.slice(from, end)
 }

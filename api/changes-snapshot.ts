@@ -41,18 +41,23 @@ export async function* readSnapshot(options: SnapshotOptions): AsyncGenerator<Sn
     const from = visibleAfter(caller, after)
     if (from === null) return
     const page = await ask(following, () => reader.listPartition(partition, from, following.limits.snapshotPage))
-    const devices = matching(page).map(({ deviceId, status }) => device(deviceId, status))
+    const devices = await matching(page)
     yield { devices, reached: page.freshness.changelog }
     const last = page.items.at(-1)
     if (last === undefined) return
     after = last.deviceId
   }
 
-  function matching({ items }: Listing): Listing['items'] {
-    const { matches } = subject as Exclude<Subject, { deviceId: string }>
-    return items.filter(({ deviceId, status }) => {
-      return maySee(caller, deviceId) && (matches === undefined || matches(decodeStatus(status)))
-    })
+  async function matching({ items }: Listing): Promise<SnapshotPage['devices']> {
+    const { matcher } = subject as Exclude<Subject, { deviceId: string }>
+    const devices: SnapshotPage['devices'][number][] = []
+    for (const { deviceId, status } of items) {
+      if (!maySee(caller, deviceId)) continue
+      if (matcher === undefined || matcher.matches(decodeStatus(status))) devices.push(device(deviceId, status))
+      const turn = following.spend(status.byteLength + (matcher?.takeWork() ?? 0))
+      if (turn !== undefined) await turn
+    }
+    return devices
   }
 
   function device(deviceId: string, status: Uint8Array): SnapshotPage['devices'][number] {

@@ -175,9 +175,8 @@ export class ChangesStream implements Follower {
       let least = Number.POSITIVE_INFINITY
       for await (const { devices, reached } of pages) {
         least = Math.min(least, reached)
-        this.#outlet.enter(devices)
+        await this.#outlet.enter(devices)
         count += devices.length
-        await this.#outlet.room()
         if (this.#stop.signal.aborted) return
       }
       if (least < Number.POSITIVE_INFINITY) this.#next[partition] = least
@@ -200,7 +199,11 @@ export class ChangesStream implements Follower {
         await following.catchUps.run(() => this.#readOlder(partition))
         continue
       }
-      for (const change of read.changes) this.#take(change)
+      for (const change of read.changes) {
+        const turn = this.#take(change)
+        if (turn !== undefined) await turn
+        if (this.#stop.signal.aborted) return
+      }
       this.#next[partition] = read.next
       if (read.next < recent.next) continue
       this.#toldFrom[partition] = read.next
@@ -222,7 +225,11 @@ export class ChangesStream implements Follower {
     const reached = () => (this.#next[partition] as Offset) >= following.recent(partition).start
     if (signal.aborted || reached()) return
     for await (const batch of following.feed.follow(partition, this.#next[partition] as Offset, signal)) {
-      for (const record of batch.records) this.#take(following.change(partition, record))
+      for (const record of batch.records) {
+        const turn = this.#take(following.change(partition, record))
+        if (turn !== undefined) await turn
+        if (signal.aborted) return
+      }
       this.#next[partition] = batch.next
       if (reached() || !this.#outlet.hasRoom) return
     }
@@ -235,7 +242,7 @@ export class ChangesStream implements Follower {
       const offset = freshness.changelog - 1
       if (offset < (this.#next[partition] as Offset)) return
       const record = { offset, key: deviceId, value: status ?? null, timestamp: 0 }
-      this.#take(this.#following.change(partition, record))
+      void this.#take(this.#following.change(partition, record))
       this.#next[partition] = freshness.changelog
     } catch (error) {
       // Then its changes are read one by one.
@@ -243,15 +250,14 @@ export class ChangesStream implements Follower {
     }
   }
 
-  /** A change that the stream read by itself. */
-  #take(change: Change): void {
+  /** A change that the stream read by itself; what is to be awaited when the turn is over. */
+  #take(change: Change): Promise<void> | undefined {
     const { subject } = this
-    if ('deviceId' in subject ? change.deviceId !== subject.deviceId : !maySee(this.#options.caller, change.deviceId)) {
-      return
+    if ('deviceId' in subject ? change.deviceId === subject.deviceId : maySee(this.#options.caller, change.deviceId)) {
+      const matched = change.matches('deviceId' in subject ? undefined : subject.matcher)
+      this.#outlet.take(change, matched)
     }
-    const matched = change.matches('deviceId' in subject ? undefined : subject.matches)
-    this.#outlet.take(change, matched)
-    change.forget()
+    return this.#following.spend(change.forget())
   }
 
   #position(): string | undefined {

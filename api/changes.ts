@@ -1,8 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
-import { matches } from '../processor/contract/search-match.ts'
+import { Matcher } from '../processor/contract/search-match.ts'
 import { printQuery } from '../processor/contract/search-query.ts'
-import type { Status } from '../processor/contract/status.ts'
 import type { Api } from './app.ts'
 import { callerOf, maySee, READS_DEVICES } from './caller.ts'
 import { EVENT_STREAM } from './changes-documentation.ts'
@@ -41,8 +40,7 @@ export function changesRoutes(api: Api, streams: ChangeStreams): void {
 /** Throws ProblemError with the place of what is wrong in the query. */
 function subjectOf(q: string | undefined): StreamRequest['subject'] {
   const query = queryOf(q)
-  const matching = query.root.kind === 'all' ? undefined : (status: Status): boolean => matches(query, status)
-  return { text: printQuery(query), matches: matching }
+  return { text: printQuery(query), matcher: query.root.kind === 'all' ? undefined : new Matcher(query) }
 }
 
 interface Asked {

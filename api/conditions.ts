@@ -29,6 +29,17 @@ export function ifMatchOf(header: string | undefined): readonly string[] | 'any'
   return versions
 }
 
+/**
+ * Whether a write is to be performed only where there is no device (`If-None-Match: *`). By ETags it could not be told
+ * before its turn in the log: such a condition is refused, as it may not be ignored (RFC 9110 section 13.1.2).
+ */
+export function ifNoneMatchOf(header: string | undefined): boolean {
+  if (header === undefined) return false
+  if (header.trim() === '*') return true
+  const message = 'must be * for a write; If-Match takes ETags'
+  throw ProblemError.invalid([{ field: 'if-none-match', message }])
+}
+
 /** Longest wait for a write to be applied, s; a longer one that a client prefers is cut to it. */
 export const MAX_WAIT_SECONDS = 10
 const WAIT = /(?:^|,)[\t ]*wait[\t ]*=[\t ]*"?(\d{1,9})"?[\t ]*(?=[;,]|$)/i

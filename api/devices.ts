@@ -13,11 +13,13 @@ import { type Projection, projectionOf } from './projection.ts'
 import { DeviceId, Fields } from './schemas.ts'
 import { freshnessMember, JSON_TYPE, openStatus, SplicedBytes, shownFreshness } from './splice.ts'
 import { TextTurns } from './text-turns.ts'
+import { SMALL_ANSWER_BYTES, type UntakenAnswers } from './untaken.ts'
 
 export interface DeviceRoutes {
   readonly reader: StatusReader
   readonly single: Gate
   readonly many: Gate
+  readonly untaken: UntakenAnswers
   readonly limits: Limits
 }
 
@@ -26,7 +28,7 @@ const WITH_FIELDS = Type.Object({ fields: Type.Optional(Fields) }, { additionalP
 /** Most devices asked of the reader at once: the bound on `maxAnswerBytes` is kept between the slices. */
 const SLICE = 200
 
-export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceRoutes): void {
+export function deviceRoutes(api: Api, { reader, single, many, untaken, limits }: DeviceRoutes): void {
   api.get(
     '/v1/devices/:deviceId',
     { schema: GET_DEVICE, config: READS_DEVICES, compress: false },
@@ -46,6 +48,7 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
       reply.header('etag', etag)
       const known = request.headers['if-none-match']
       if (known !== undefined && isNoneMatch(known, etag)) return reply.code(304).send(undefined)
+      if (text.length >= SMALL_ANSWER_BYTES) untaken.hold(text.length, reply.raw)
       reply.header('content-type', JSON_TYPE)
       return `${fields === undefined ? text : projection(status)},${freshnessMember(freshness)}}`
     },
@@ -59,9 +62,11 @@ export function deviceRoutes(api: Api, { reader, single, many, limits }: DeviceR
       const { deviceIds } = request.body
       const { fields } = request.query
       const projection = fields === undefined ? undefined : projectionOf(fields)
+      untaken.admit()
       const results = await many.run(() =>
         readBatch({ reader, caller: callerOf(request), projection, maxBytes: limits.maxAnswerBytes }, deviceIds),
       )
+      untaken.hold(results.bytes, reply.raw)
       reply.header('content-type', JSON_TYPE)
       return results.toBuffer((length) => bodies.take(length, reply.raw))
     },
@@ -123,6 +128,10 @@ class BatchResults {
   constructor(projection: Projection | undefined) {
     this.#projection = projection
     this.#text.add(RESULTS)
+  }
+
+  get bytes(): number {
+    return this.#text.length
   }
 
   add(deviceId: string, { status, freshness }: SlicedAnswer): void {

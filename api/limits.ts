@@ -24,6 +24,8 @@ export interface Limits {
   readonly searchMs: number
   /** Statuses in one answer: a page ends early and has a `nextCursor`; the rest of a batch gets an error in place. */
   readonly maxAnswerBytes: number
+  /** Bytes of answers that clients have not taken; then 503 with Retry-After for what would be one more. */
+  readonly maxUntakenBytes: number
 }
 
 export const DEFAULT_LIMITS: Limits = {
@@ -39,4 +41,5 @@ export const DEFAULT_LIMITS: Limits = {
   maxSearches: 64,
   searchMs: 10_000,
   maxAnswerBytes: 16 * 1024 * 1024,
+  maxUntakenBytes: 256 * 1024 * 1024,
 }

@@ -2,6 +2,7 @@ import type { onResponseHookHandler } from 'fastify'
 import { Gauge, Histogram, type Registry } from 'prom-client'
 import type { Api } from './app.ts'
 import type { Gate } from './gate.ts'
+import type { UntakenAnswers } from './untaken.ts'
 
 const BUCKETS_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]
 
@@ -34,8 +35,8 @@ export class RequestDurations {
   }
 }
 
-/** The reads under way, by kind. */
-export function measureReads(registry: Registry, gates: Readonly<Record<string, Gate>>): void {
+/** The reads under way, by kind, and what of their answers waits. */
+export function measureReads(registry: Registry, gates: Readonly<Record<string, Gate>>, untaken: UntakenAnswers): void {
   const reads = new Gauge({
     name: 'tidemark_http_reads_in_flight',
     help: 'Reads of statuses under way.',
@@ -46,4 +47,13 @@ export function measureReads(registry: Registry, gates: Readonly<Record<string, 
     },
   })
   registry.registerMetric(reads)
+  const bytes = new Gauge({
+    name: 'tidemark_http_untaken_bytes',
+    help: 'Bytes of answers that their clients have not taken.',
+    registers: [],
+    collect() {
+      this.set(untaken.bytes)
+    },
+  })
+  registry.registerMetric(bytes)
 }

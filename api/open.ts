@@ -7,6 +7,7 @@ import type { DeviceWriter, OwnerMap, PartitionReader } from '../processor/contr
 import type { Access } from './access.ts'
 import { systemClock } from './clock.ts'
 import { MAX_QUEUED_MS } from './exchange.ts'
+import { LocalReaders, PATIENCE_MS } from './local.ts'
 import { trustedProxies } from './proxies.ts'
 import { RoutedReader } from './reader.ts'
 import { RemoteReaders } from './remote.ts'
@@ -46,12 +47,18 @@ export async function openApi(options: ApiOptions): Promise<string> {
   const { tokens: settings, host } = access
   const tokens = settings === undefined ? undefined : await Tokens.open({ ...settings, logger, now: Date.now })
   const remotes = alone ? undefined : running.use(new RemoteReaders({ secret: configuration.CLUSTER_SECRET, logger }))
+  const locals = new LocalReaders({ alone })
+  const here = (endpoint: string) => {
+    const held = local(endpoint)
+    return held && locals.of(held)
+  }
   const reader = new RoutedReader({
     partitions,
     owners,
-    connect: (owner, patient) => local(owner.endpoint) ?? remotes?.connect(owner, patient),
+    connect: (owner, patient) => here(owner.endpoint) ?? remotes?.connect(owner, patient),
     attempts: alone ? 1 : READ_ATTEMPTS,
-    searchQueuedMs: alone ? 0 : MAX_QUEUED_MS,
+    // Alone, a search that is late is not asked again of the only copy: the reader of that tells when it takes too long.
+    searchQueuedMs: alone ? MAX_QUEUED_MS + PATIENCE_MS : MAX_QUEUED_MS,
     logger,
     now: () => performance.now(),
   })

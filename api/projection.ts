@@ -17,7 +17,7 @@ export type Projection = (status: Uint8Array) => string
  */
 export function projectionOf(fields: string | undefined): Projection {
   if (fields === undefined) return openStatus
-  const names = fields.split(/(?<!\\),/).map((name) => name.replaceAll('\\,', ','))
+  const names = namesOf(fields)
   if (names.length > MAX_FIELDS) throw invalid(`may name up to ${MAX_FIELDS} fields`)
   const parsed = names.map(fieldOf)
   return (stored) => {
@@ -27,6 +27,11 @@ export function projectionOf(fields: string | undefined): Projection {
     for (const field of parsed) show(field, status, shown)
     return JSON.stringify(shown).slice(0, -1)
   }
+}
+
+/** With commas between them; `\,` is a comma in a name. */
+export function namesOf(fields: string): string[] {
+  return fields.split(/(?<!\\),/).map((name) => name.replaceAll('\\,', ','))
 }
 
 function fieldOf(name: string): Field {

@@ -98,8 +98,11 @@ export const SUMMARIZE_FLEET = {
   querystring: Type.Object(
     {
       q: Q,
-      by: FieldNames('Up to 4 fields to group by, with commas between them.', 'connectivity.state,attributes.type'),
-      metric: FieldNames('Up to 4 fields whose numbers are told of in each group.', 'reported.temperature'),
+      by: FieldNames(
+        'Up to 4 fields to group by, with commas between them, `\\,` for a comma in a name.',
+        'connectivity.state,attributes.type',
+      ),
+      metric: FieldNames('Up to 4 fields whose numbers are told of in each group; as in `by`.', 'reported.temperature'),
     },
     { additionalProperties: false },
   ),

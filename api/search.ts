@@ -13,15 +13,17 @@ import { type FoundDevice, type FoundPage, searchFleet, summarizeFleet } from '.
 import type { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
 import { ProblemError } from './problem.ts'
-import { type Projection, projectionOf } from './projection.ts'
+import { namesOf, type Projection, projectionOf } from './projection.ts'
 import { queryOf } from './query.ts'
 import { COUNT_DEVICES, DEFAULT_LIMIT, LIST_DEVICES, SUMMARIZE_FLEET } from './search-schemas.ts'
 import { freshnessMember, JSON_TYPE, shownFreshness } from './splice.ts'
 import { TextTurns } from './text-turns.ts'
+import type { UntakenAnswers } from './untaken.ts'
 
 export interface SearchRoutes {
   readonly reader: StatusReader
   readonly searches: Gate
+  readonly untaken: UntakenAnswers
   readonly limits: Limits
   /** ms. */
   readonly now: () => number
@@ -30,7 +32,7 @@ export interface SearchRoutes {
 const DEVICE_ID = parseOrder('deviceId') as Order
 
 /** Questions about the whole fleet: lists, counts, summaries. */
-export function searchRoutes(api: Api, { reader, searches, limits, now }: SearchRoutes): void {
+export function searchRoutes(api: Api, { reader, searches, untaken, limits, now }: SearchRoutes): void {
   /** The time is over, or nobody waits any more. */
   const overAfter = (reply: FastifyReply): (() => boolean) => {
     const until = now() + limits.searchMs
@@ -45,6 +47,7 @@ export function searchRoutes(api: Api, { reader, searches, limits, now }: Search
     const after = placeOf(cursor, query, order)
     const within = callerOf(request).prefixes
     const isOver = overAfter(reply)
+    untaken.admit()
     const page = await searches.run(() => searchFleet(reader, { query, within, order, after, limit, isOver }))
     const { items, next, complete } = bounded(page, limits.maxAnswerBytes)
     const nextCursor = next === undefined ? undefined : encodeCursor(next, query, order)
@@ -53,7 +56,9 @@ export function searchRoutes(api: Api, { reader, searches, limits, now }: Search
     const members = [`"items":[${(await deviceTexts(items, projection)).join(',')}]`]
     if (nextCursor !== undefined) members.push(`"nextCursor":"${nextCursor}"`)
     if (!complete) members.push(`"complete":false,"reason":${JSON.stringify(cutShort(limits))}`)
-    return `{${members.join(',')}}`
+    const text = `{${members.join(',')}}`
+    untaken.hold(text.length, reply.raw)
+    return text
   })
 
   api.get('/v1/devices/count', { schema: COUNT_DEVICES, config: READS_DEVICES }, async (request, reply) => {
@@ -133,9 +138,9 @@ function placeOf(cursor: string | undefined, query: Query, order: Order): Place 
 
 function fieldsOf(parameter: string, text: string | undefined): Field[] {
   if (text === undefined) return []
-  const names = text.split(',')
+  const names = namesOf(text)
   if (names.length > MAX_SUMMARY_FIELDS || new Set(names).size < names.length) {
-    const message = `must be up to ${MAX_SUMMARY_FIELDS} fields, each once, with commas between them`
+    const message = `must be up to ${MAX_SUMMARY_FIELDS} fields, each once, with commas between them, and \\, for one in a name`
     throw ProblemError.invalid([{ field: parameter, message }])
   }
   return names.map((name) => {

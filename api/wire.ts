@@ -2,13 +2,41 @@ import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } 
 import type { Duplex } from 'node:stream'
 import { PROBLEM_TYPE, ProblemError } from './problem.ts'
 
+/** The connections on which a request is broken, while those before it are answered. */
+const broken = new WeakSet<Duplex>()
+
 /** A request that the HTTP parser refused, or that took too long: there is no response object, only the socket. */
 export function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy()
     return
   }
-  refuse(socket, brokenRequest(error.code))
+  // What still comes cannot be read any more, and is told of again and again.
+  if (broken.has(socket)) return
+  const problem = brokenRequest(error.code)
+  const response = responseOn(socket)
+  if (response?.req.complete !== true) return endWith(problem, socket)
+  broken.add(socket)
+  response.once('close', () => answerAfter(problem, socket))
+}
+
+/** Answers in the order of the requests (RFC 9112 section 9.3.2): bytes within another answer would be taken for part of it. */
+function answerAfter(problem: ProblemError, socket: Duplex): void {
+  if (!socket.writable) return
+  const response = responseOn(socket)
+  if (response?.req.complete === true) response.once('close', () => answerAfter(problem, socket))
+  else endWith(problem, socket)
+}
+
+/** It is the request that is broken that may be answered already, before all of it has come. */
+function endWith(problem: ProblemError, socket: Duplex): void {
+  if (responseOn(socket)?.headersSent === true) socket.destroy()
+  else refuse(socket, problem)
+}
+
+/** Node has no public name for it; its own handler of such errors looks there, too. */
+function responseOn(socket: Duplex): ServerResponse | undefined {
+  return (socket as { _httpMessage?: ServerResponse | null })._httpMessage ?? undefined
 }
 
 function brokenRequest(code: string | undefined): ProblemError {

@@ -6,7 +6,7 @@ import type { DeviceWriter, PastAnswer, StatusReader } from '../processor/contra
 import { MAX_STATUS_BYTES } from '../processor/contract/status.ts'
 import type { Outcome, Write } from '../processor/contract/write.ts'
 import { callerOf } from './caller.ts'
-import { ifMatchOf, preferredWait } from './conditions.ts'
+import { ifMatchOf, ifNoneMatchOf, preferredWait } from './conditions.ts'
 import { etagOf } from './etag.ts'
 import type { Gate } from './gate.ts'
 import { ProblemError } from './problem.ts'
@@ -36,8 +36,10 @@ export function answerWrite(
 ): Promise<string> {
   const { deviceId } = request.params as { deviceId: string }
   const condition = ifMatchOf(request.headers['if-match'])
+  const onlyAnew = ifNoneMatchOf(request.headers['if-none-match'])
   const waitSeconds = preferredWait(joined(request.headers.prefer))
   return writes.run(async () => {
+    if (onlyAnew) throw await refusalAnew(reader, deviceId)
     // Whether there is such a device is decided with the write. One that is known need not wait for that.
     const heedless = condition === undefined && waitSeconds === undefined
     const known = heedless && (await reader.get(deviceId)).status !== undefined
@@ -96,6 +98,19 @@ function undecided(position: Position): ProblemError {
   return new ProblemError('outcome-unknown', detail, { position: at })
 }
 
+/** No write makes a device: where there is one the condition is false, and where there is none the write has no effect. */
+async function refusalAnew(reader: StatusReader, deviceId: string): Promise<ProblemError> {
+  const { status, freshness } = await reader.get(deviceId)
+  const members = { freshness: shownFreshness(freshness) }
+  if (status === undefined) return unknownDevice(deviceId, members)
+  const etag = etagOf(openStatus(status))
+  return new ProblemError('precondition-failed', `device ${deviceId} is there, at ${etag}`, members, { etag })
+}
+
+function unknownDevice(deviceId: string, members: ProblemError['members']): ProblemError {
+  return new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
+}
+
 function refusal(
   outcome: Exclude<Outcome, 'applied'>,
   deviceId: string,
@@ -103,9 +118,7 @@ function refusal(
   { status, freshness }: PastAnswer,
 ): ProblemError {
   const members = { position: formatPosition(position), freshness: shownFreshness(freshness) }
-  if (outcome === 'unknown-device') {
-    return new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
-  }
+  if (outcome === 'unknown-device') return unknownDevice(deviceId, members)
   if (outcome === 'stale') {
     const now = status === undefined ? 'is deleted by now' : `is at ${etagOf(openStatus(status))} by now`
     const detail = `device ${deviceId} was at another version than If-Match asks for, and ${now}`

@@ -17,6 +17,9 @@ import type { FoundSlice, Searcher } from './search.ts'
 import type { StateStore } from './store/store.ts'
 import type { TextCache } from './store/texts.ts'
 
+/** Statuses of one listing: who asks for many devices holds them all, and may be one of many. */
+const MAX_LISTED_BYTES = 1024 * 1024
+
 export interface StoreReaderOptions {
   readonly instance: string
   readonly roles: ReadonlyMap<number, Role>
@@ -90,7 +93,7 @@ export class StoreReader implements PartitionReader {
   async list(partition: number, after: string | undefined, limit: number): Promise<Listing> {
     const view = this.#view(partition)
     const { freshness } = view
-    const entries = await answered(view, view.role.store.range(after, limit))
+    const entries = await answered(view, view.role.store.range(after, limit, MAX_LISTED_BYTES))
     return { items: entries.map(([deviceId, status]) => ({ deviceId, status })), freshness }
   }
 

@@ -2,7 +2,8 @@ import { compareInOrder, type SortKey, sortKey } from './contract/order.ts'
 import { MAX_ANSWER_BYTES } from './contract/query-wire.ts'
 import type { Offset } from './contract/record.ts'
 import type { Place, SearchQuestion, SearchSlice, Selection, SummaryQuestion, SummarySlice } from './contract/search.ts'
-import { literalPrefix, Matcher } from './contract/search-match.ts'
+import { Matcher } from './contract/search-match.ts'
+import { literalPrefix } from './contract/search-pattern.ts'
 import type { Query, QueryNode } from './contract/search-query.ts'
 import { StoredFields } from './contract/stored-fields.ts'
 import { Summary } from './contract/summary.ts'
@@ -111,7 +112,7 @@ export class Searcher {
     const metricsAt = byAt + by.length
     const source = await this.#source(store, question, ranges, {})
     if ('summarize' in source) return source.summarize(question, heldBy(store, question))
-    const next = await this.#examine(source, (_, status) => {
+    const next = await this.#examine(source, matcher, (_, status) => {
       const values = fields.read(status)
       if (!matcher.test(values)) return true
       const work = summary.add(values.slice(byAt, metricsAt), values.slice(metricsAt))
@@ -127,7 +128,7 @@ export class Searcher {
     const fields = new StoredFields(matcher.fields)
     const items: { deviceId: string; status: Uint8Array }[] = []
     let bytes = 0
-    const next = await this.#examine(source, (deviceId, status) => {
+    const next = await this.#examine(source, matcher, (deviceId, status) => {
       if (!matcher.test(fields.read(status))) return true
       items.push({ deviceId, status: own(status) })
       bytes += status.byteLength
@@ -163,7 +164,7 @@ export class Searcher {
     const fields = new StoredFields([...matcher.fields, order.field])
     const keyAt = matcher.fields.length
     const best = new Best(limit, order.descending, after, upTo)
-    const next = await this.#examine(source, (deviceId, status) => {
+    const next = await this.#examine(source, matcher, (deviceId, status) => {
       const values = fields.read(status)
       if (matcher.test(values)) best.add({ key: sortKey(values[keyAt]), deviceId, status })
       return true
@@ -199,7 +200,7 @@ export class Searcher {
   }
 
   /** Until `look` says false, or enough are examined here, or the slice's time is over: then the id to go on after. Undefined at the end. */
-  async #examine(source: Source, look: (deviceId: string, status: Uint8Array) => boolean): Promise<string | undefined> {
+  async #examine(source: Source, matcher: Matcher, look: Look): Promise<string | undefined> {
     const until = this.#now() + SLICE_MS
     let last: string | undefined
     let examined = 0
@@ -212,7 +213,7 @@ export class Searcher {
         for (const [deviceId, status] of entries) {
           last = deviceId
           if (!look(deviceId, status) || ++examined === source.most) return last
-          if (!this.#turns.spend(status.byteLength)) continue
+          if (!this.#turns.spend(status.byteLength + matcher.takeWork())) continue
           await this.#turn()
           // What is read at once may be the work of many turns. Where it is not, to leave it would be to read it twice.
           if (this.#now() >= until + SLICE_MS) return last
@@ -233,6 +234,9 @@ export class Searcher {
     resolve()
   }
 }
+
+/** Whether the next is to be looked at, too. */
+type Look = (deviceId: string, status: Uint8Array) => boolean
 
 /** A question that may be a later slice of its search. */
 interface Continued extends Selection {

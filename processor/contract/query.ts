@@ -51,7 +51,7 @@ export interface PartitionReader {
    */
   getEach(deviceIds: readonly string[], partitions: readonly number[]): Promise<(SlicedAnswer | TidemarkError)[]>
 
-  /** Up to `limit` devices of the partition with id > `after`, ascending. */
+  /** Up to `limit` devices of the partition with id > `after`, ascending; of many bytes, fewer: only an empty answer is the end. */
   list(partition: number, after: string | undefined, limit: number): Promise<Listing>
 
   /**

@@ -1,6 +1,7 @@
 import { type Field, valueOf } from './field.ts'
 import type { Json } from './json.ts'
 import { compareText } from './order.ts'
+import { Pattern, type Work } from './search-pattern.ts'
 import type { Bound, Condition, Operand, Query, QueryNode } from './search-query.ts'
 import type { Status } from './status.ts'
 import { isoTime, MAX_TIME_MS } from './time.ts'
@@ -18,40 +19,40 @@ export class Matcher {
   /** What `test` must be given the values of. */
   readonly fields: readonly Field[]
   readonly test: Test
+  readonly #work: Work = { steps: 0 }
 
   constructor({ root }: Pick<Query, 'root'>) {
     const fields: Field[] = []
-    this.test = compile(root, fields)
+    this.test = compile(root, fields, this.#work)
     this.fields = fields
   }
-}
 
-const matchers = new WeakMap<Query, Matcher>()
-
-/** Whether the status satisfies the query. */
-export function matches(query: Query, status: Status): boolean {
-  let matcher = matchers.get(query)
-  if (matcher === undefined) {
-    matcher = new Matcher(query)
-    matchers.set(query, matcher)
+  matches(status: Status): boolean {
+    return this.test(this.fields.map((field) => valueOf(field, status)))
   }
-  return matcher.test(matcher.fields.map((field) => valueOf(field, status)))
+
+  /** What comparing patterns has taken since it was last asked for, as bytes of JSON handled: beside that all else is little. */
+  takeWork(): number {
+    const { steps } = this.#work
+    this.#work.steps = 0
+    return steps
+  }
 }
 
-function compile(node: QueryNode, fields: Field[]): Test {
+function compile(node: QueryNode, fields: Field[], work: Work): Test {
   switch (node.kind) {
     case 'all':
       return () => true
     case 'not': {
-      const test = compile(node.node, fields)
+      const test = compile(node.node, fields, work)
       return (values) => !test(values)
     }
     case 'and': {
-      const tests = node.nodes.map((part) => compile(part, fields))
+      const tests = node.nodes.map((part) => compile(part, fields, work))
       return (values) => tests.every((test) => test(values))
     }
     case 'or': {
-      const tests = node.nodes.map((part) => compile(part, fields))
+      const tests = node.nodes.map((part) => compile(part, fields, work))
       return (values) => tests.some((test) => test(values))
     }
     case 'exists':
@@ -60,7 +61,7 @@ function compile(node: QueryNode, fields: Field[]): Test {
     case 'range':
       break
   }
-  return condition(node, placeOf(node.field, fields))
+  return condition(node, placeOf(node.field, fields), work)
 }
 
 function placeOf(field: Field, fields: Field[]): number {
@@ -68,9 +69,9 @@ function placeOf(field: Field, fields: Field[]): number {
   return known >= 0 ? known : fields.push(field) - 1
 }
 
-function condition(node: Condition, place: number): Test {
+function condition(node: Condition, place: number, work: Work): Test {
   if (node.kind === 'exists') return (values) => values[place] !== undefined
-  const holds = scalarTest(node)
+  const holds = scalarTest(node, work)
   return (values) => {
     const value = values[place]
     if (value === undefined) return false
@@ -78,11 +79,11 @@ function condition(node: Condition, place: number): Test {
   }
 }
 
-function scalarTest(node: Exclude<Condition, { kind: 'exists' }>): (value: Json) => boolean {
+function scalarTest(node: Exclude<Condition, { kind: 'exists' }>, work: Work): (value: Json) => boolean {
   if (node.kind === 'equals') return equalTo(node.field, node.value)
   if (node.kind === 'range') return between(node.field, node.low, node.high)
-  const pattern = readPattern(node.pattern)
-  return (value) => typeof value === 'string' && value.length <= MAX_LIKE_LENGTH && fits(value, pattern)
+  const pattern = new Pattern(node.pattern)
+  return (value) => typeof value === 'string' && value.length <= MAX_LIKE_LENGTH && pattern.fits(value, work)
 }
 
 function between(field: Field, from: Bound | undefined, to: Bound | undefined): (value: Json) => boolean {
@@ -137,56 +138,3 @@ export function textFor(field: Field, { text }: Operand): string {
   const ms = Date.parse(text)
   return ms >= 0 && ms <= MAX_TIME_MS ? isoTime(ms) : text
 }
-
-/** One piece per character, `*` and `?` being objects: so they differ from the characters. */
-type Piece = string | typeof ANY | typeof ONE
-const ANY = { any: true } as const
-const ONE = { one: true } as const
-
-function readPattern(pattern: string): Piece[] {
-  const pieces: Piece[] = []
-  let escaped = false
-  for (const character of pattern) {
-    if (!escaped && character === '\\') escaped = true
-    else {
-      const piece = escaped ? character : character === '*' ? ANY : character === '?' ? ONE : character
-      if (piece !== ANY || pieces.at(-1) !== ANY) pieces.push(piece)
-      escaped = false
-    }
-  }
-  return pieces
-}
-
-/** What stands before the first wildcard of a pattern. */
-export function literalPrefix(pattern: string): string {
-  const [literal] = /^(?:\\.|[^\\*?])*/s.exec(pattern) ?? ['']
-  return literal.replace(/\\(.)/gs, '$1')
-}
-
-/** At most length of the text × length of the pattern steps: only the last `*` met is ever widened. */
-function fits(text: string, pattern: readonly Piece[]): boolean {
-  const characters = SURROGATES.test(text) ? Array.from(text) : text
-  let at = 0
-  let piece = 0
-  let anyPiece = -1
-  let anyAt = 0
-  while (at < characters.length) {
-    const wanted = pattern[piece]
-    if (wanted === ANY) {
-      anyPiece = piece++
-      anyAt = at
-    } else if (wanted !== undefined && (wanted === ONE || wanted === characters[at])) {
-      piece++
-      at++
-    } else if (anyPiece >= 0) {
-      piece = anyPiece + 1
-      at = ++anyAt
-    } else {
-      return false
-    }
-  }
-  while (pattern[piece] === ANY) piece++
-  return piece === pattern.length
-}
-
-const SURROGATES = /[\ud800-\udfff]/

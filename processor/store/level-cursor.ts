@@ -24,3 +24,27 @@ export class LevelCursor implements EntryCursor {
     return this.#iterator.close()
   }
 }
+
+/** Entries read at once where their bytes are bounded: what is too much is read with them. */
+const SMALL_READ = 16
+
+/** Up to the entry with which the values have `maxBytes`; closes the iterator. */
+export async function readUpTo(
+  iterator: AbstractIterator<Database, string, Buffer>,
+  maxBytes: number,
+): Promise<[key: string, value: Buffer][]> {
+  const entries: [key: string, value: Buffer][] = []
+  try {
+    for (let bytes = 0; ; ) {
+      const read = await iterator.nextv(SMALL_READ)
+      if (read.length === 0) return entries
+      for (const entry of read) {
+        entries.push(entry)
+        bytes += entry[1].byteLength
+        if (bytes >= maxBytes) return entries
+      }
+    }
+  } finally {
+    await iterator.close()
+  }
+}

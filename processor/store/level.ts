@@ -4,7 +4,7 @@ import { INDEX_VERSION, type Indexed, indexedIn, isSamePlace, type Move } from '
 import type { LogIdentity } from '../log/log.ts'
 import { Exclusive } from './exclusive.ts'
 import { guarded } from './guarded.ts'
-import { LevelCursor } from './level-cursor.ts'
+import { LevelCursor, readUpTo } from './level-cursor.ts'
 import { type IndexWrite, NOTHING, PartitionIndex } from './partition-index.ts'
 import { MAX_READ_KEYS, Reads } from './reads.ts'
 import type { Checkpoint, EntryCursor, StateStore, StoreIndex, Way } from './store.ts'
@@ -181,9 +181,12 @@ export class LevelStore implements StateStore {
     return this.#reads.get(keys.map((key) => prefix + key))
   }
 
-  async range(after: string | undefined, limit: number): Promise<[key: string, value: Buffer][]> {
+  async range(after: string | undefined, limit: number, maxBytes?: number): Promise<[key: string, value: Buffer][]> {
     const { first, last } = this.#keys
-    const entries = await guarded(() => this.#db.iterator({ gt: first + (after ?? ''), lt: last, limit }).all())
+    const entries = await guarded(() => {
+      const iterator = this.#db.iterator({ gt: first + (after ?? ''), lt: last, limit })
+      return maxBytes === undefined ? iterator.all() : readUpTo(iterator, maxBytes)
+    })
     for (const entry of entries) entry[0] = entry[0].slice(first.length)
     return entries
   }

@@ -53,8 +53,11 @@ export interface StateStore extends AsyncDisposable {
   /** One batched read; the values in the order of the keys, undefined where absent. */
   getMany(keys: readonly string[]): Promise<(Uint8Array | undefined)[]>
 
-  /** Up to `limit` entries with key > `after` (all when undefined), in the byte order of the keys. */
-  range(after: string | undefined, limit: number): Promise<[key: string, value: Uint8Array][]>
+  /**
+   * Up to `limit` entries with key > `after` (all when undefined), in the byte order of the keys. The one with which the
+   * values have `maxBytes` or more is the last.
+   */
+  range(after: string | undefined, limit: number, maxBytes?: number): Promise<[key: string, value: Uint8Array][]>
 
   /** Entries with `from` <= key < `to` as they are now, in the byte order of the keys, or backwards. */
   between(from: string, to: string, way: Way): EntryCursor

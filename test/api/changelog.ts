@@ -127,7 +127,7 @@ export function reportOf(status: Status): number {
   return status.reported.x?.value as number
 }
 
-function statusOf(deviceId: string, x: number, padding: number): Status {
+export function statusOf(deviceId: string, x: number, padding: number): Status {
   return {
     deviceId,
     rev: 1,

@@ -110,6 +110,11 @@ export class FakeSink implements Sink {
     if (!this.stalled) this.#deliver()
   }
 
+  /** Characters that the client has not taken. */
+  get waiting(): number {
+    return this.#wire.length
+  }
+
   end(text: string): void {
     this.write(text)
     this.ended = true

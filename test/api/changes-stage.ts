@@ -7,7 +7,7 @@ import type { Changelog } from './changelog.ts'
 import type { Client, FakeClock, FakeSink } from './changes-client.ts'
 import { silent } from './stage.ts'
 
-export const EVERYTHING: Subject = { text: '', matches: undefined }
+export const EVERYTHING: Subject = { text: '', matcher: undefined }
 export const ANYONE: Caller = { subject: undefined, scopes: new Set(), prefixes: undefined, expiresAt: undefined }
 
 /** The streams of one api process over a changelog in memory. */

@@ -2,12 +2,14 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Positions } from '../../api/changes-position.ts'
 import type { ChangeStreams } from '../../api/changes-streams.ts'
 import { UnavailableError } from '../../processor/contract/errors.ts'
+import { Matcher } from '../../processor/contract/search-match.ts'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
 import type { Status } from '../../processor/contract/status.ts'
 import { Changelog, reportOf } from './changelog.ts'
 import { Client, FakeClock, settled } from './changes-client.ts'
 import { ANYONE, EVERYTHING, follow, streamsOver } from './changes-stage.ts'
 
-const OVER_FIVE = { text: 'x:>5', matches: (status: Status) => reportOf(status) > 5 }
+const OVER_FIVE = { text: 'x:>5', matcher: new Matcher(parseQuery('reported.x:>5')) }
 
 let log: Changelog
 let clock: FakeClock

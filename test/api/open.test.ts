@@ -1,6 +1,7 @@
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { openApi } from '../../api/open.ts'
+import { MAX_LOCAL_SEARCHES } from '../../api/local.ts'
+import { type ApiOptions, openApi } from '../../api/open.ts'
 import { readEnvironment } from '../../processor/contract/environment.ts'
 import type { Owner, OwnerMap } from '../../processor/contract/query.ts'
 import { QueryServer } from '../../processor/query-server.ts'
@@ -38,15 +39,17 @@ async function apiOver(fleet: Fleet): Promise<string> {
       ]),
     )
   }
+  return serve(fleet, { owners, local: () => undefined, alone: false })
+}
+
+function serve(fleet: Fleet, options: Pick<ApiOptions, 'owners' | 'local' | 'alone'>): Promise<string> {
   const checks: (() => Promise<readonly string[]>)[] = []
   return openApi({
     configuration: readEnvironment({ HTTP_PORT: '0' }),
     access: { host: '127.0.0.1', tokens: undefined },
     version: '0.0.0',
     partitions: fleet.partitions,
-    owners,
-    local: () => undefined,
-    alone: false,
+    ...options,
     writer: noWriter,
     feed: new Changelog(fleet.partitions).feed(),
     notice: async () => undefined,
@@ -96,4 +99,33 @@ it('reads devices, and stays ready, while counts keep the processors busy', asyn
   for (const count of await Promise.all(counts)) {
     expect(count).toMatchObject({ status: 200, body: { count: devices.length, complete: true } })
   }
+})
+
+it('answers more counts of its own partitions than may be under way at once', async () => {
+  const fleet = new Fleet(PARTITIONS, ['a'])
+  const member = fleet.member('a')
+  fleet.put('truck-1')
+  const { promise: letGo, resolve } = Promise.withResolvers<void>()
+  let underWay = 0
+  let most = 0
+  const summarize = member.summarize.bind(member)
+  member.summarize = async (question) => {
+    most = Math.max(most, ++underWay)
+    await letGo
+    underWay--
+    return summarize(question)
+  }
+  const url = await serve(fleet, {
+    owners: fleet.owners,
+    local: (endpoint) => fleet.members.get(endpoint),
+    alone: true,
+  })
+  const counts = Array.from({ length: COUNTS }, () => fetch(`${url}/v1/devices/count?q=reported.t:>5`))
+  await vi.waitFor(() => expect(underWay).toBe(MAX_LOCAL_SEARCHES), 20_000)
+  resolve()
+  for (const count of await Promise.all(counts)) {
+    expect(count.status).toBe(200)
+    expect(await count.json()).toMatchObject({ count: 1, complete: true })
+  }
+  expect([most, member.asked]).toEqual([MAX_LOCAL_SEARCHES, COUNTS * PARTITIONS])
 })

@@ -3,12 +3,16 @@ import { Agent, get } from 'node:http'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { Registry } from 'prom-client'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { systemClock } from '../../api/clock.ts'
 import { ApiServer, type ServerOptions } from '../../api/server.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
-import type { Answer, StatusReader } from '../../processor/contract/query.ts'
+import type { Answer, Freshness, StatusReader } from '../../processor/contract/query.ts'
+import { Changelog } from './changelog.ts'
 import { Fleet } from './fleet.ts'
 import { noWriter, routed, silent } from './stage.ts'
+
+const FRESH: Freshness = { partition: 0, offset: 0, changelog: 0, lag: 0, servedBy: 'owner' }
 
 const servers: ApiServer[] = []
 afterEach(async () => {
@@ -30,6 +34,10 @@ async function open(options: Partial<ServerOptions> = {}): Promise<ApiServer> {
   return server
 }
 
+function requestOf(path: string): string {
+  return `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`
+}
+
 /** What the server answers to these bytes, until it closes the connection. */
 async function raw(port: number, bytes: string): Promise<{ head: string; body: string }> {
   const socket = connect(port, '127.0.0.1')
@@ -47,6 +55,11 @@ describe('a request that is not HTTP', () => {
     [
       'a length and chunks',
       'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+      400,
+    ],
+    [
+      'a chunk without a length',
+      'POST /v1/devices/batch-get HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n',
       400,
     ],
     ['long headers', `GET /livez HTTP/1.1\r\nHost: x\r\nX: ${'a'.repeat(20_000)}\r\n\r\n`, 431],
@@ -67,6 +80,37 @@ describe('a request that is not HTTP', () => {
     )
     expect(head).toMatch(/^HTTP\/1\.1 408 /)
     expect(JSON.parse(body).type).toBe('urn:tidemark:problem:request-timeout')
+  })
+
+  it('is answered after those before it, which have their own answers', async () => {
+    const asked = Promise.withResolvers<void>()
+    const answer = Promise.withResolvers<Answer>()
+    const reader = { get: () => (asked.resolve(), answer.promise) } as unknown as StatusReader
+    const socket = connect((await open({ reader })).port, '127.0.0.1')
+    const answered = text(socket)
+    socket.write(`${requestOf('/v1/devices/a')}${requestOf('/livez')}garbage\r\n\r\n`)
+    await asked.promise
+    socket.write('more garbage\r\n\r\n')
+    answer.resolve({ status: undefined, freshness: FRESH })
+    const statuses = [...(await answered).matchAll(/HTTP\/1\.1 (\d+) /g)].map(([, status]) => status)
+    expect(statuses).toEqual(['404', '200', '400'])
+  })
+
+  it('does not end up within a stream', async () => {
+    const log = new Changelog(1)
+    const { port } = await open({ changes: { feed: log.feed(), clock: systemClock, random: () => 0 } })
+    const socket = connect(port, '127.0.0.1')
+    let seen = ''
+    socket.on('data', (bytes) => (seen += bytes.toString()))
+    socket.write(requestOf('/v1/changes'))
+    await vi.waitFor(() => expect(seen).toContain('event: reset'), 10_000)
+    socket.write('garbage\r\n\r\n')
+    log.put('a', 1)
+    await vi.waitFor(() => expect(seen).toContain('event: enter'), 10_000)
+    log.put('b', 1)
+    await vi.waitFor(() => expect(seen.match(/event: enter/g)).toHaveLength(2), 10_000)
+    expect(seen.match(/HTTP\/1\.1/g)).toHaveLength(1)
+    socket.destroy()
   })
 
   it('disturbs no other connection', async () => {
@@ -120,10 +164,7 @@ describe('ApiServer', () => {
     const response = fetch(`${server.url}/v1/devices/a`)
     await asked.promise
     const closed = server[Symbol.asyncDispose]()
-    answer.resolve({
-      status: undefined,
-      freshness: { partition: 0, offset: 0, changelog: 0, lag: 0, servedBy: 'owner' },
-    })
+    answer.resolve({ status: undefined, freshness: FRESH })
     expect((await response).status).toBe(404)
     await closed
   })

@@ -97,6 +97,19 @@ export function storeContract(title: string, create: () => Promise<StoreWorld>):
       expect(await store.range('~', 5)).toEqual([])
     })
 
+    it('ranges up to the entry with which it has so many bytes', async () => {
+      const store = await world.open(0)
+      const keys = Array.from({ length: 50 }, (_, i) => `key-${i + 10}`)
+      await store.commit(new Map(keys.map((key) => [key, bytes('-'.repeat(100))])), at(1), keys.length)
+      const read = async (...asked: Parameters<typeof store.range>) => (await store.range(...asked)).map(([key]) => key)
+      expect(await read(undefined, 50, 250)).toEqual(keys.slice(0, 3))
+      expect(await read('key-12', 50, 3000)).toEqual(keys.slice(3, 33))
+      expect(await read('key-12', 20, 3000)).toEqual(keys.slice(3, 23))
+      expect(await read('key-57', 50, 1)).toEqual(keys.slice(48, 49))
+      expect(await read('key-12', 50, 10_000)).toEqual(keys.slice(3))
+      expect(await read('key-59', 50, 250)).toEqual([])
+    })
+
     it('loses the count when a commit does not say, and counts again', async () => {
       const store = await world.open(0)
       await store.commit(new Map([['a', bytes('1')]]), at(1))

@@ -4,6 +4,7 @@ import { Registry } from 'prom-client'
 import { expect, test } from 'vitest'
 import { Gate } from '../../api/gate.ts'
 import { measureReads, RequestDurations } from '../../api/measures.ts'
+import { UntakenAnswers } from '../../api/untaken.ts'
 import { Counts } from '../../ingest/counts.ts'
 import { EmbeddedMetrics } from '../../processor/log/embedded-metrics.ts'
 import { KafkaMetrics } from '../../processor/log/kafka-metrics.ts'
@@ -22,7 +23,7 @@ async function metrics(): Promise<{ all: Metric[]; texts: string[] }> {
   const registries = [new Registry(), new Registry()] as const
   const [kafka, embedded] = registries
   for (const Metrics of [KafkaMetrics, ProcessorMetrics, Counts, RequestDurations]) Reflect.construct(Metrics, [kafka])
-  measureReads(kafka, { one: new Gate('reads', 1) })
+  measureReads(kafka, { one: new Gate('reads', 1) }, new UntakenAnswers(1))
   Reflect.construct(EmbeddedMetrics, [embedded])
   const found = new Map<string, Metric>()
   for (const registry of registries) {

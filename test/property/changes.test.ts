@@ -4,16 +4,17 @@ import { Registry } from 'prom-client'
 import { expect, it } from 'vitest'
 import { DEFAULT_CHANGES_LIMITS } from '../../api/changes-limits.ts'
 import { ChangeStreams } from '../../api/changes-streams.ts'
-import type { Status } from '../../processor/contract/status.ts'
-import { Changelog, reportOf } from '../api/changelog.ts'
+import { Matcher } from '../../processor/contract/search-match.ts'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
+import { Changelog } from '../api/changelog.ts'
 import { Client, FakeClock, type FakeSink, settled } from '../api/changes-client.ts'
 
 const PARTITIONS = 2
 const DEVICES = ['a', 'b', 'c', 'd', 'e']
 const CALLER = { subject: undefined, scopes: new Set<never>(), prefixes: undefined, expiresAt: undefined }
 const SUBJECTS = [
-  { text: '', matches: undefined },
-  { text: 'x:>4', matches: (status: Status) => reportOf(status) > 4 },
+  { text: '', matcher: undefined },
+  { text: 'x:>4', matcher: new Matcher(parseQuery('reported.x:>4')) },
   { deviceId: 'c' },
 ] as const
 
@@ -99,7 +100,7 @@ it('brings a client to hold what matches, whatever changes, breaks, stalls, lags
         await clock.pass(2_000)
       }
       const wanted = [...log.devices()].filter(([deviceId, x]) =>
-        'deviceId' in subject ? deviceId === subject.deviceId : subject.matches === undefined || x > 4,
+        'deviceId' in subject ? deviceId === subject.deviceId : subject.matcher === undefined || x > 4,
       )
       expect(client.devices).toEqual(new Map(wanted))
       await Promise.all(processes.map((each) => each.close()))

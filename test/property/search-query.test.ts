@@ -1,7 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
-import { matches } from '../../processor/contract/search-match.ts'
+import { Matcher } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import {
   MAX_PATTERN_LENGTH,
@@ -51,7 +51,7 @@ describe('any query', () => {
         query,
         fc.array(statusWith(fc.constantFrom('k1', 'k2', 'a:b')), { minLength: 1, maxLength: 5 }),
         (asked, fleet) => {
-          for (const one of fleet) expect(matches(asked, one)).toBe(naiveMatches(asked.root, one))
+          for (const one of fleet) expect(new Matcher(asked).matches(one)).toBe(naiveMatches(asked.root, one))
         },
       ),
       { numRuns: 3000 },

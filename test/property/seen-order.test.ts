@@ -6,7 +6,7 @@ import type { Json } from '../../processor/contract/json.ts'
 import { compareInOrder, type Order, parseOrder, sortKey } from '../../processor/contract/order.ts'
 import type { Freshness } from '../../processor/contract/query.ts'
 import type { Place, SearchQuestion } from '../../processor/contract/search.ts'
-import { matches } from '../../processor/contract/search-match.ts'
+import { Matcher } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { printQuery, type Query, type QueryNode } from '../../processor/contract/search-query.ts'
 import type { Status } from '../../processor/contract/status.ts'
@@ -148,10 +148,11 @@ describe('a list in the order of the times seen last', () => {
           const devices = new Map(times.map((time, i) => [IDS[i] as string, time]))
           const fleet = new Fleet(partitions, plan, slow)
           await fleet.open(devices)
+          const matcher = new Matcher(of)
           const changing = new Set(plan.flat().map(({ deviceId }) => deviceId))
           const compare = (a: Place, b: Place) => compareInOrder(order.descending, a.key, a.deviceId, b.key, b.deviceId)
           const steady = Array.from(devices, ([deviceId, time]) => ({ deviceId, key: sortKey(time), time }))
-            .filter(({ deviceId, time }) => matches(of, { deviceId, lastSeenAt: time } as unknown as Status))
+            .filter(({ deviceId, time }) => matcher.matches({ deviceId, lastSeenAt: time } as unknown as Status))
             .filter(({ deviceId }) => !changing.has(deviceId) && (within === undefined || deviceId.startsWith('a')))
             .sort(compare)
           for (let after: Place | undefined; ; ) {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { matches } from '../../processor/contract/search-match.ts'
+import { Matcher } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { printQuery, QuerySyntaxError } from '../../processor/contract/search-query.ts'
 import type { Status } from '../../processor/contract/status.ts'
@@ -29,7 +29,7 @@ function truck(changes: Partial<Status> = {}): Status {
   }
 }
 
-const holds = (query: string, status: Status = truck()) => matches(parseQuery(query), status)
+const holds = (query: string, status: Status = truck()) => new Matcher(parseQuery(query)).matches(status)
 
 describe('a query', () => {
   it.each([
@@ -108,7 +108,7 @@ describe('a query', () => {
 
   it('looks at a status without attributes', () => {
     const { attributes: _, ...bare } = truck()
-    expect(matches(parseQuery('attributes.site:*'), bare)).toBe(false)
+    expect(holds('attributes.site:*', bare)).toBe(false)
   })
 
   it('takes no longer for a pattern that a backtracking matcher would take for ever over', () => {

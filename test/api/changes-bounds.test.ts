@@ -1,0 +1,113 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { Following } from '../../api/changes-following.ts'
+import type { ChangesLimits } from '../../api/changes-limits.ts'
+import type { ChangeStreams } from '../../api/changes-streams.ts'
+import { Changelog } from './changelog.ts'
+import { Client, FakeClock, type FakeSink, settled } from './changes-client.ts'
+import { follow, streamsOver } from './changes-stage.ts'
+
+const DEVICES = 40
+const STATUS_BYTES = 10_000
+
+let log: Changelog
+let clock: FakeClock
+const open: ChangeStreams[] = []
+/** Of the streams that were opened last. */
+let following: Following
+
+beforeEach(() => {
+  log = new Changelog(1)
+  log.padding = STATUS_BYTES
+  clock = new FakeClock()
+  const opening = Following.open.bind(Following)
+  vi.spyOn(Following, 'open').mockImplementation(async (options) => (following = await opening(options)))
+})
+
+afterEach(async () => {
+  vi.restoreAllMocks()
+  for (const each of open.splice(0)) await each.close()
+})
+
+function streams(limits: Partial<ChangesLimits> = {}): ChangeStreams {
+  const made = streamsOver(log, clock, { limits })
+  open.push(made)
+  return made
+}
+
+function fill(): void {
+  for (let i = 0; i < DEVICES; i++) log.put(`device-${i}`, i)
+}
+
+describe('a snapshot', () => {
+  beforeEach(fill)
+
+  it('is written in pieces, each when the client has taken those before', async () => {
+    const client = new Client(clock)
+    const sink = await follow(streams({ writeBytes: 25_000 }), client, { stalled: true })
+    for (let took = 0; client.named('snapshot-end').length === 0; took++) {
+      await settled()
+      // A piece, and what is a status too much for it.
+      expect(sink.waiting).toBeLessThan(25_000 + 2 * STATUS_BYTES)
+      expect(took).toBeLessThan(2 * DEVICES)
+      sink.read()
+    }
+    expect(client.devices.size).toBe(DEVICES)
+    expect(following.waitingBytes).toBe(0)
+  })
+
+  it('counts among what waits, and takes that back when its stream ends', async () => {
+    const process = streams({ maxWaitingBytesInAll: 2.5 * DEVICES * STATUS_BYTES })
+    const clients = Array.from({ length: 3 }, () => new Client(clock))
+    const sinks: FakeSink[] = []
+    for (const client of clients) {
+      sinks.push(await follow(process, client, { stalled: true }))
+      await settled()
+    }
+    expect(sinks.map(({ ended }) => ended)).toEqual([false, false, true])
+    expect(following.waitingBytes).toBeGreaterThan(DEVICES * STATUS_BYTES)
+    sinks[2]?.resume()
+    expect(clients[2]?.events.at(-1)?.data).toBe('{"reason":"overloaded"}')
+    sinks[0]?.cut()
+    await settled()
+    expect(following.waitingBytes).toBeLessThan(1.1 * DEVICES * STATUS_BYTES)
+    sinks[1]?.resume()
+    await settled()
+    expect(clients[1]?.devices.size).toBe(DEVICES)
+    expect(following.waitingBytes).toBe(0)
+  })
+
+  it('of a client that does not read is cut, and one of a client that reads slowly is not', async () => {
+    const process = streams({ writeBytes: 1 })
+    const client = new Client(clock)
+    const slow = await follow(process, client, { stalled: true })
+    const stuck = new Client(clock)
+    const sink = await follow(process, stuck, { stalled: true })
+    for (let i = 0; i < 2 * DEVICES; i++) {
+      await clock.pass(10_000)
+      slow.read()
+    }
+    expect(client.devices.size).toBe(DEVICES)
+    expect(slow.ended).toBe(false)
+    expect([sink.ended, sink.destroyed]).toEqual([true, true])
+    sink.resume()
+    expect(stuck.events.at(-1)?.data).toBe('{"reason":"slow-reader"}')
+  })
+})
+
+describe('what waits', () => {
+  it.each(['at hand', 'in the log'])('is taken back when a stream ends within changes that are %s', async (where) => {
+    const client = new Client(clock)
+    const process = streams({ maxWaitingBytes: STATUS_BYTES / 2, ...(where === 'in the log' && { recentRecords: 1 }) })
+    const first = await follow(process, client)
+    await settled()
+    first.cut()
+    await follow(process, new Client(clock), { subject: { deviceId: 'another' } })
+    fill()
+    await clock.pass(1_000)
+    const again = await follow(process, client)
+    await clock.pass(1_000)
+    expect(client.events.at(-1)?.data).toBe('{"reason":"slow-reader"}')
+    expect(again.ended).toBe(true)
+    expect(following.waitingBytes).toBe(0)
+  })
+})
