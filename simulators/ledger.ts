@@ -44,11 +44,6 @@ export class Ledger implements LoadLedger {
     return this.last.length
   }
 
-  /** Messages the device sent, each counted once. */
-  sentBy(device: number): number {
-    return this.#sent[device] as number
-  }
-
   /** Messages acknowledged to the device. */
   acknowledgedTo(device: number): number {
     const last = this.last[device] as number

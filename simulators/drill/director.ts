@@ -208,11 +208,12 @@ export class Director implements Vocabulary {
   async #do(verb: string, target: string, action: () => Promise<void>): Promise<void> {
     const { recorder, signal, onMark } = this.#parts
     signal.throwIfAborted()
-    const mark = { at: recorder.elapsed, verb, target }
+    const mark: Mark = { at: recorder.elapsed, verb, target }
     recorder.add(recorder.marks, mark)
     onMark(mark)
     try {
       await action()
+      mark.doneAt = recorder.elapsed
     } catch (error) {
       signal.throwIfAborted()
       throw new Undone(`${verb} ${target} failed`, error)

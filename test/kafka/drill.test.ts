@@ -62,6 +62,12 @@ describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_00
     expect(said).toMatch(new RegExp(`${name}: all \\d+ invariants held`))
   })
 
+  test('kill, of the only processor: reads that nobody could answer are no finding', async () => {
+    const { code, said } = await drill('kill', ...ALONE, '--failed-reads', '0')
+    expect(code, said).toBe(0)
+    expect(said).toMatch(/held {4}reads went on +[1-9].*allowed: nobody could stand in/)
+  })
+
   test('cut: every invariant holds, on a Kafka of its own that one processor reaches by another way', async () => {
     const { code, said } = await run(['cut', ...SMALL, ...READS], {}, {})
     expect(code, said).toBe(0)

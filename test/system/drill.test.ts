@@ -103,6 +103,32 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
     await Promise.all([rm(folder, { recursive: true }), rm(report, { recursive: true })])
   })
 
+  test.each<[string, string, RegExp[]]>([
+    [
+      'shuts all devices out for good',
+      'shuts-out.ts',
+      [/BROKEN {2}devices could send/, /^ +60 of 60 connections were not back at the end$/m],
+    ],
+    [
+      'acknowledges what nobody sent',
+      'acknowledges-wrongly.ts',
+      [/BROKEN {2}each acknowledgement is of what was sent, in order/, /^ +connection .* where PUBACK \d+ was due$/m],
+    ],
+    [
+      'keeps less than the drill sends',
+      'keeps-little.ts',
+      [
+        /UNSEEN {2}each log record is counted once +retention removed 0 to \d+ of/,
+        /0 of \d+ invariants BROKEN, 4 UNSEEN/,
+      ],
+    ],
+  ])('a product that %s is found out', async (_, file, told) => {
+    const argv = [...SMALL, '--seconds', '4', '--patience', '5', ...entry(file, import.meta.url)]
+    const { code, stdout, stderr } = await drill(['watch', '--embedded', ...argv])
+    expect(code, stdout + stderr).toBe(1)
+    for (const what of told) expect(stdout).toMatch(what)
+  })
+
   test('Ctrl-C ends all that was started, and says so', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'tidemark-'))
     const program = Program.main(['drill', 'watch', '--embedded', ...SMALL, '--seconds', '60'], { TMPDIR: folder })

@@ -45,7 +45,11 @@ describe('what a broker may not answer is told, and nothing counts as acknowledg
   test.each<[string, (packetId: number) => readonly number[], RegExp]>([
     ['a packet id that is not under way', (id) => puback(id + 7), /it sent 40020008 where PUBACK 1 was due/],
     ['an acknowledgement twice', (id) => [...puback(id), ...puback(id)], /it sent 40020001 where /],
-    ['one of a message that was not sent', (id) => [1, 2, 3, 4, 5].flatMap((n) => puback(id - 1 + n)), / where nothing/],
+    [
+      'one of a message that was not sent',
+      (id) => [1, 2, 3, 4, 5].flatMap((n) => puback(id - 1 + n)),
+      / where nothing/,
+    ],
     ['another packet', () => [0xd0, 0, 0x40, 2], /it sent d0004002 where PUBACK 1 was due/],
   ])('%s', async (_, wrong, told) => {
     const port = await brokerThat((packet, connection) => {
