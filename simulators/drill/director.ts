@@ -200,7 +200,10 @@ export class Director implements Vocabulary {
       if (owner === undefined) return `nobody owns partition ${partition}`
       if (owner.copy?.state !== 'running') return `partition ${partition} is not running on ${owner.instance}`
       const running = observer.standbys(partition).filter(({ state }) => state === 'running').length
-      if (running < standbys) return `partition ${partition} has ${running} of ${standbys} standbys`
+      if (running < standbys) {
+        const way = attached ? ` (STANDBYS=${stage.standbys}: set it as the cluster's processors have it)` : ''
+        return `partition ${partition} has ${running} of ${standbys} standbys${way}`
+      }
     }
     return undefined
   }

@@ -16,12 +16,12 @@ Server.prototype.emit = function (this: Server, name: string, ...rest: unknown[]
 
 function spoil(socket: Socket): void {
   const write = socket.write.bind(socket) as (...args: unknown[]) => boolean
-  socket.write = ((chunk: unknown, ...rest: unknown[]) => {
+  socket.write = (chunk: unknown, ...rest: unknown[]) => {
     if (!Buffer.isBuffer(chunk) || chunk[0] !== PUBACK || ++acknowledgements % EVERY !== 0) return write(chunk, ...rest)
     const wrong = Buffer.from(chunk)
     wrong.writeUInt16BE(wrong.readUInt16BE(2) + 7, 2)
     return write(wrong, ...rest)
-  }) as Socket['write']
+  }
 }
 
 await import('../../main.ts')

@@ -46,6 +46,12 @@ describe('a wrong call is told in one line, with what to do, and exit code 2', (
       { KAFKA_BROKERS: '127.0.0.1:1' },
       /no Kafka answers at 127.0.0.1:1: start it/,
     ],
+    [
+      'a secret that is not there',
+      ['kill'],
+      { CLUSTER_SECRET_FILE: '/nowhere' },
+      /CLUSTER_SECRET_FILE=\/nowhere cannot be read/,
+    ],
     ['a broken environment', ['kill'], { PARTITIONS: 'many' }, /PARTITIONS="many"/],
   ])('%s', async (_, argv, environment, line) => {
     const { code, stdout, stderr } = await drill(argv, environment)
