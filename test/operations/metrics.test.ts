@@ -1,10 +1,11 @@
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Registry } from 'prom-client'
 import { expect, test } from 'vitest'
 import { Gate } from '../../api/gate.ts'
 import { measureReads, RequestDurations } from '../../api/measures.ts'
 import { Counts } from '../../ingest/counts.ts'
+import { REJECTION_REASONS } from '../../processor/contract/telemetry.ts'
 import { EmbeddedMetrics } from '../../processor/log/embedded-metrics.ts'
 import { KafkaMetrics } from '../../processor/log/kafka-metrics.ts'
 import { ProcessorMetrics } from '../../processor/metrics.ts'
@@ -55,6 +56,27 @@ test('README explains every metric, by its type, and no other', async () => {
   // `openLog` adds it to what the log counts.
   const names = [...all.map(({ name, type }) => `${name} ${type}`), 'tidemark_log_partitions gauge']
   expect(rows.sort()).toEqual(names.sort())
+})
+
+test('what counts by reason begins at 0: the first of a kind is an increase', async () => {
+  const registry = new Registry()
+  Reflect.construct(Counts, [registry])
+  new ProcessorMetrics(registry).begin('one')
+  const text = await registry.metrics()
+  for (const reason of REJECTION_REASONS) {
+    expect(text).toContain(`tidemark_dead_letters_total{processor="one",reason="${reason}"} 0`)
+  }
+  expect(text).toContain('tidemark_decided_writes_total{processor="one",outcome="stale"} 0')
+  const ingest = join(import.meta.dirname, '../../ingest')
+  const sources = (await readdir(ingest)).map((file) => readFile(join(ingest, file), 'utf8'))
+  const code = (await Promise.all(sources)).join('\n')
+  const labels = [
+    ...Array.from(code.matchAll(/(?:boundHits|droppedQos0|refusals)\.add\(\s*'([^']+)'/g)),
+    ...Array.from(code.matchAll(/closeReason \?\?= '([^']+)'/g)),
+    ...Array.from(code.matchAll(/(?:reason: |: |\?\? )'((?:bad|payload)-[a-z-]+)'/g)),
+  ]
+  expect(labels.length).toBeGreaterThan(20)
+  for (const [found, label] of labels) expect(text, found).toMatch(new RegExp(`="${label}"} 0$`, 'm'))
 })
 
 test.skipIf(!isThere('promtool'))('promtool has nothing to say against them', async () => {
