@@ -178,6 +178,18 @@ describe('compose.yaml', () => {
   })
 })
 
+test('the image gets nothing that git ignores: keys and settings of a developer, data, reports', async () => {
+  const [git, docker] = await Promise.all(
+    ['.gitignore', '.dockerignore'].map(async (file) => (await readFile(join(REPOSITORY, file), 'utf8')).split('\n')),
+  )
+  const ignored = (git as string[]).filter((line) => line !== '')
+  expect(ignored).toEqual(expect.arrayContaining(['.env*', '*.jwk', '/out/']))
+  for (const line of ignored) {
+    const name = line.replace(/\/$/, '')
+    expect(docker).toContain(name.startsWith('/') ? name.slice(1) : `**/${name}`)
+  }
+})
+
 test.skipIf(!isThere('haproxy'))('HAProxy takes the configuration', async () => {
   const file = join(folder, 'haproxy.cfg')
   await writeFile(file, compose.file('haproxy'))
