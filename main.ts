@@ -266,7 +266,7 @@ function banner({ role, configuration, flags, log }: Process, { query, http, mqt
 Try:
   mosquitto_pub -h ${HOST} -p ${mqtt} -q 1 -t devices/truck-17/telemetry -m '${message}'
   ${curl} ${http}/v1/devices/truck-17
-  ${curl} ${http}/v1/${demo ? 'devices?limit=3' : 'partitions'}
+  ${curl} ${demo ? `'${http}/v1/devices?limit=3'` : `${http}/v1/partitions`}
 
 Ctrl-C stops it; what was acknowledged stays in ${KAFKA_BROKERS === undefined ? DATA_DIR : 'Kafka'}.
 `

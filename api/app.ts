@@ -126,8 +126,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     healthRoutes(routes, checks, registry)
     indexRoutes(routes)
   })
-  // Added after the routes, it serves only requests that have none: their paths are the client's to choose.
-  api.addHook('onResponse', durations.hook('any', 'none'))
+  durations.observeOthers(api)
   await api.ready()
   return api
 }

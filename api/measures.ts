@@ -23,11 +23,21 @@ export class RequestDurations {
   /** A hook for each route, as asking Fastify for the route of a request costs more than the rest of the hook. */
   observeRoutes(api: Api): void {
     api.addHook('onRoute', (route) => {
-      route.onResponse = this.hook(String(route.method), route.url)
+      route.onResponse = this.#hook(String(route.method), route.url)
     })
   }
 
-  hook(method: string, route: string): onResponseHookHandler {
+  /** Requests that no route answers, as one: their paths are the client's to choose. */
+  observeOthers(api: Api): void {
+    const observe = this.#hook('any', 'none')
+    api.addHook('onResponse', function (request, reply, done) {
+      // Routes have this hook, too, wherever it is added.
+      if (request.is404) observe.call(this, request, reply, done)
+      else done()
+    })
+  }
+
+  #hook(method: string, route: string): onResponseHookHandler {
     return (_request, reply, done) => {
       this.#histogram.observe({ method, route, status: reply.statusCode }, reply.elapsedTime / 1000)
       done()

@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { exportJWK, generateKeyPair, importJWK, type JWK, SignJWT } from 'jose'
@@ -12,7 +12,8 @@ const USAGE = `usage: tidemark token --subject NAME --scope "devices:read device
   --expires 1h       how long it is good: a number and s, m, h or d; default 1h
   --key FILE         signs with this private JWK; else with AUTH_SECRET
        tidemark token --new-key FOLDER [--algorithm ES256]
-  makes a key pair: private.jwk, to sign with, and jwks.json, for AUTH_JWKS; one that is there gets the key too
+  makes a key pair in FOLDER, which is made when it is not there: private.jwk, to sign with, and jwks.json, for
+  AUTH_JWKS; one that is there gets the key too
 The token has the issuer AUTH_ISSUER and the audience AUTH_AUDIENCE.`
 
 const UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 }
@@ -93,6 +94,7 @@ async function makeKeys(folder: string, alg: string): Promise<string> {
   try {
     const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true })
     const named = { alg, kid: crypto.randomUUID(), use: 'sig' }
+    await mkdir(folder, { recursive: true, mode: 0o700 })
     const { keys } = JSON.parse(await readFile(publicFile, 'utf8').catch(noKeys)) as { keys: JWK[] }
     await writeFile(privateFile, `${JSON.stringify({ ...(await exportJWK(privateKey)), ...named })}\n`, {
       mode: 0o600,

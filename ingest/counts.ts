@@ -1,8 +1,48 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import type { RejectionReason } from '../processor/contract/telemetry.ts'
+import type { CloseReason } from './connection.ts'
+
+/** Of the dead letters that ingest makes. */
+const LETTERS: readonly RejectionReason[] = ['bad-topic', 'bad-device-id', 'payload-too-large']
+const CLOSES: Readonly<Record<CloseReason, 0>> = {
+  'client disconnect': 0,
+  'keepalive timeout': 0,
+  'connection lost': 0,
+  'taken over': 0,
+  'server shutdown': 0,
+  'malformed packet': 0,
+  'oversized packet': 0,
+  'reserved topic': 0,
+  'too many in flight': 0,
+  'too many incomplete packets': 0,
+  'slow reader': 0,
+  'append failed': 0,
+  'no connect': 0,
+  refused: 0,
+}
+const REFUSALS = ['server unavailable', 'too many connections', 'return code 1', 'return code 2']
+const DROPS = ['buffer full', 'append failed']
+const BOUNDS = [
+  'retained',
+  'unreleased',
+  'will of a failed append',
+  'will bytes',
+  'subscriptions',
+  'held bytes',
+  'devices of a connection',
+  'tracked devices',
+  'sessions away',
+  'session queue',
+]
 
 /** Label values and counts. A prom-client counter costs more than the rest of a message's way: it is filled when read. */
 class Tally {
-  readonly #counts = new Map<string, number>()
+  readonly #counts: Map<string, number>
+
+  /** `known` are there from the start: Prometheus sees no increase in a series that begins with one. */
+  constructor(known: readonly string[]) {
+    this.#counts = new Map(known.map((label) => [label, 0]))
+  }
 
   add(label: string, by = 1): void {
     this.#counts.set(label, (this.#counts.get(label) ?? 0) + by)
@@ -26,12 +66,13 @@ export class Counts {
   heldBytes = 0
   appendsUnderWay = 0
   trackedDevices = 0
-  readonly droppedQos0 = new Tally()
-  readonly deadLetters = new Tally()
-  readonly closes = new Tally()
-  readonly refusals = new Tally()
-  readonly boundHits = new Tally()
-  readonly failedAppends = new Tally()
+  readonly droppedQos0 = new Tally(DROPS)
+  readonly deadLetters = new Tally(LETTERS)
+  readonly closes = new Tally(Object.keys(CLOSES))
+  readonly refusals = new Tally(REFUSALS)
+  readonly boundHits = new Tally(BOUNDS)
+  /** Their reasons are names of errors, of which there is no list. */
+  readonly failedAppends = new Tally([])
   readonly appendSeconds: Histogram
   readonly batchRecords: Histogram
 

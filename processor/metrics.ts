@@ -1,4 +1,6 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import { REJECTION_REASONS } from './contract/telemetry.ts'
+import { OUTCOMES } from './contract/write.ts'
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 const LONG_SECONDS = [0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900]
@@ -62,6 +64,13 @@ export class ProcessorMetrics {
     this.standbyLag = gauge('tidemark_standby_lag_records', 'Changelog records that a standby does not have yet', EACH)
     this.devices = gauge('tidemark_devices', 'Devices in the copy of a partition', each)
     this.fenced = counter('tidemark_fenced_claims_total', 'Claims lost to a newer epoch', ['processor'])
+  }
+
+  /** What counts by reason is there from the start: Prometheus sees no increase in a series that begins with one. */
+  begin(processor: string): void {
+    for (const reason of REJECTION_REASONS) this.deadLetters.inc({ processor, reason }, 0)
+    for (const outcome of OUTCOMES) this.decisions.inc({ processor, outcome }, 0)
+    this.fenced.inc({ processor }, 0)
   }
 
   /** A copy goes from one state to the next; `from` is undefined when it comes to be. */

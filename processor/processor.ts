@@ -76,6 +76,7 @@ export class Processor implements Member, AsyncDisposable {
     this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher })
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
+    metrics.begin(instance)
     const precedence = new Precedence(sleep)
     this.#builder = new IndexBuilder({ precedence, turns, logger, now, sleep, retryMs: limits.retryMaxMs })
     const inFlight = new InFlight(limits.inFlightRecords, sleep)

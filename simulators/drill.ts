@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises'
 import { type Configuration, readEnvironment } from '../processor/contract/environment.ts'
 import { ConfigurationError } from '../processor/contract/errors.ts'
+import { withSecretFiles } from '../processor/secret-files.ts'
 import { DRILLS, type Drill } from './drill/drills.ts'
 import { EmbeddedEngine } from './drill/embedded-engine.ts'
 import type { Engine } from './drill/engine.ts'
@@ -43,7 +44,7 @@ export async function runDrillCommand(argv: readonly string[], io: DrillIo): Pro
       stdout.write(usage())
       return 0
     }
-    const configuration = readEnvironment(io.environment)
+    const configuration = readEnvironment(await withSecretFiles(io.environment))
     if (options.report !== undefined) await usable(options.report)
     stdout.write(`${commandOf(options)}\n`)
     engine = await open(options, configuration, io)

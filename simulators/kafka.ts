@@ -6,9 +6,8 @@ import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { ConfigurationError } from '../processor/contract/errors.ts'
-import { archiveClasses, kafkaClasses, run } from './kafka/artifacts.ts'
+import { kafkaClasses, run } from './kafka/artifacts.ts'
 import { freePorts } from './ports.ts'
 import { endsWithUs } from './program.ts'
 
@@ -16,7 +15,6 @@ const HOST = '127.0.0.1'
 /** A broker that was killed reads its logs first: over a minute was seen on a disk that others kept busy. */
 const READY_TIMEOUT_MS = 180_000
 const STOP_TIMEOUT_MS = 10_000
-const ARCHIVE_TIMEOUT_MS = 60_000
 const POLL_MS = 50
 const ANSWER_TIMEOUT_MS = 1000
 // Metadata request, version 1, no topics: size, api key 3, version, correlation id, null client id, 0 topics.
@@ -39,6 +37,8 @@ export interface KafkaOptions {
   readonly detour?: { readonly port: number; readonly advertised: number } | undefined
   /** Further arguments of `kafka-storage format`, such as --add-scram. */
   readonly formatArguments?: readonly string[]
+  /** Told of a node that ended once it was ready, without being stopped or killed by these hands: where it says why. */
+  readonly onFall?: (log: string) => void
 }
 
 interface Node {
@@ -56,6 +56,7 @@ export class Kafka implements AsyncDisposable {
   readonly #options: KafkaOptions
   readonly #temporary: string | undefined
   readonly #processes = new Map<number, ChildProcess>()
+  readonly #dismissed = new WeakSet<ChildProcess>()
 
   private constructor(
     nodes: readonly Node[],
@@ -107,7 +108,8 @@ export class Kafka implements AsyncDisposable {
   async start(id = 1): Promise<void> {
     if (this.#processes.has(id)) return
     const node = this.#node(id)
-    const output = await open(join(node.folder, 'java.log'), 'w')
+    const log = join(node.folder, 'java.log')
+    const output = await open(log, 'w')
     const child = spawn('java', this.#arguments(node), { stdio: ['ignore', output.fd, output.fd] })
     this.#processes.set(id, child)
     endsWithUs(child)
@@ -119,16 +121,20 @@ export class Kafka implements AsyncDisposable {
     child.once('exit', () => this.#processes.delete(id))
     await output.close()
     const deadline = Date.now() + READY_TIMEOUT_MS
-    while (!(await this.#answers(node.port))) {
-      const log = join(node.folder, 'java.log')
+    for (;;) {
+      const answers = await this.#answers(node.port)
       if (unspawned !== undefined) throw new Error(`Kafka node ${id} cannot be started: ${unspawned.message}`)
       if (!this.#processes.has(id)) {
         throw new Error(`Kafka node ${id} ended while it started; see ${node.folder}: ${await tail(log)}`)
       }
+      if (answers) break
       if (Date.now() > deadline)
         throw new Error(`Kafka node ${id} is not ready after ${READY_TIMEOUT_MS / 1000} s: ${await tail(log)}`)
       await pause(POLL_MS)
     }
+    child.once('exit', () => {
+      if (!this.#dismissed.has(child)) this.#options.onFall?.(log)
+    })
   }
 
   /** Stops a node in order, and kills it when that takes too long; its data stays. */
@@ -171,6 +177,7 @@ export class Kafka implements AsyncDisposable {
   }
 
   async #end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+    this.#dismissed.add(child)
     const exited = new Promise((resolve) => child.once('exit', resolve))
     child.kill(signal)
     await exited
@@ -291,50 +298,4 @@ async function tail(file: string): Promise<string> {
 
 function pause(milliseconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds))
-}
-
-/** Fetches Kafka, and has later starts take half the time. */
-async function prepare(): Promise<void> {
-  await archiveClasses(async (jvm) => {
-    await using kafka = await Kafka.open({ jvm })
-    await kafka.stop(1, ARCHIVE_TIMEOUT_MS)
-  })
-}
-
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      port: { type: 'string', default: '9092' },
-      nodes: { type: 'string', default: '1' },
-      data: { type: 'string', default: join(process.env.DATA_DIR ?? './data', 'kafka') },
-      prepare: { type: 'boolean', default: false },
-    },
-  })
-  if (values.prepare) return prepare()
-  if (values.nodes !== '1' && values.nodes !== '3') {
-    throw new ConfigurationError('INVALID_CONFIGURATION', `--nodes ${values.nodes}: must be 1 or 3`)
-  }
-  if (!/^\d{1,5}$/.test(values.port) || Number(values.port) > 65_535) {
-    throw new ConfigurationError('INVALID_CONFIGURATION', `--port ${values.port}: must be a port, 0 for any free one`)
-  }
-  const ended = new Promise((resolve) => {
-    process.once('SIGTERM', resolve)
-    process.once('SIGINT', resolve)
-  })
-  await using kafka = await Kafka.open({
-    port: Number(values.port),
-    nodes: values.nodes === '3' ? 3 : 1,
-    data: values.data,
-  })
-  process.stdout.write(`kafka ready on ${kafka.brokers}\n`)
-  await ended
-}
-
-if (import.meta.main) {
-  try {
-    await main()
-  } catch (error) {
-    process.stderr.write(`kafka: ${error instanceof Error ? error.message : String(error)}\n`)
-    process.exitCode = 2
-  }
 }

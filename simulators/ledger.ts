@@ -4,6 +4,8 @@ import { SEQ_LAST, SEQ_START } from './load-packet.ts'
 
 /** Longest latency told apart, one minute. */
 const MAX_LATENCY_US = 60_000_000
+/** Violations kept in words. */
+const MAX_TOLD = 5
 
 /**
  * What every device sent and what was acknowledged to it. Devices count their messages from SEQ_START, and brokers
@@ -24,6 +26,11 @@ export class Ledger implements LoadLedger {
   /** Messages sent again on a new connection, and connections that were lost or refused. */
   again = 0
   disconnects = 0
+  /** Of these: CONNECTs answered with a return code that is not 0. */
+  refusals = 0
+  /** Answers that MQTT does not allow, and the first few in words. */
+  violations = 0
+  readonly violation: string[] = []
   /** Epoch ms. */
   lastAt = 0
 
@@ -35,11 +42,6 @@ export class Ledger implements LoadLedger {
 
   get devices(): number {
     return this.last.length
-  }
-
-  /** Messages the device sent, each counted once. */
-  sentBy(device: number): number {
-    return this.#sent[device] as number
   }
 
   /** Messages acknowledged to the device. */
@@ -74,6 +76,15 @@ export class Ledger implements LoadLedger {
 
   disconnected(): void {
     this.disconnects++
+  }
+
+  refused(): void {
+    this.refusals++
+  }
+
+  violated(what: string): void {
+    this.violations++
+    if (this.violation.length < MAX_TOLD) this.violation.push(what)
   }
 
   failed(error: Error): void {

@@ -12,6 +12,10 @@ export interface LoadLedger {
   latency(ms: number): void
   /** A connection that is made anew was lost, or could not be made. */
   disconnected(): void
+  /** The broker answered CONNECT with a return code that is not 0, as it may (MQTT 3.1.1, 3.2.2.3). */
+  refused(): void
+  /** The broker answered as MQTT does not let it. */
+  violated(what: string): void
   /** So many messages are sent again on a new connection. */
   resent(messages: number): void
   /** The connection is lost, and with it the load. */
@@ -40,6 +44,7 @@ export interface LoadConnectionOptions {
 const BACK_OFF_MIN_MS = 50
 const BACK_OFF_MAX_MS = 2_000
 const CONNECT_TIMEOUT_MS = 10_000
+const CONNACK = 0x20
 const PUBACK = 0x40
 const NOTHING: Buffer = Buffer.alloc(0)
 const CONNACK_BYTES = 4
@@ -64,6 +69,7 @@ export class LoadConnection {
   readonly #step: number
   #carry: Buffer = NOTHING
   #connacked = false
+  #absentSince = performance.now()
   #attempts = 0
   #retry: NodeJS.Timeout | undefined
   #ended = false
@@ -108,6 +114,7 @@ export class LoadConnection {
   }
 
   #closed(): void {
+    if (this.#connacked) this.#absentSince = performance.now()
     this.#connacked = false
     const { reconnect } = this.#options
     if (this.#ended) return
@@ -146,6 +153,11 @@ export class LoadConnection {
 
   get connected(): boolean {
     return this.#connacked
+  }
+
+  /** Since when (`performance.now()`) it has no session with the broker; undefined: it has one. */
+  get absentSince(): number | undefined {
+    return this.#connacked ? undefined : this.#absentSince
   }
 
   /** Cuts the connection, which is then made anew at once. */
@@ -220,7 +232,11 @@ export class LoadConnection {
         this.#carry = bytes
         return
       }
-      if (bytes[0] !== 0x20 || bytes[3] !== 0) return this.#fail(`it refused CONNECT (return code ${bytes[3]})`)
+      if (bytes[0] !== CONNACK) return this.#violated(`it sent ${bytes.toString('hex', 0, 4)} where CONNACK was due`)
+      if (bytes[3] !== 0) {
+        this.#ledger.refused()
+        return this.#fail(`it refused CONNECT (return code ${bytes[3]})`)
+      }
       this.#connacked = true
       this.#attempts = 0
       this.#socket.setTimeout(0)
@@ -239,8 +255,10 @@ export class LoadConnection {
     let slot = this.#tail
     for (let at = 0; at < length; at += 4) {
       const packetId = ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number)
-      if (bytes[at] !== PUBACK || packetId !== slot + 1) {
-        return this.#fail(`it sent ${bytes.toString('hex', at, at + 4)} where PUBACK ${slot + 1} was due`)
+      if (bytes[at] !== PUBACK || packetId !== slot + 1 || at / 4 >= this.#underWay) {
+        const due = at / 4 < this.#underWay ? `PUBACK ${slot + 1}` : 'nothing'
+        this.#underWay -= at / 4
+        return this.#violated(`it sent ${bytes.toString('hex', at, at + 4)} where ${due} was due`)
       }
       this.#ledger.acknowledged(this.#devices[slot] as number, this.#seqs[slot] as number)
       if (at + 4 === length) this.#ledger.latency(performance.now() - (this.#sentAt[slot] as number))
@@ -248,6 +266,11 @@ export class LoadConnection {
     }
     this.#underWay -= length / 4
     if (this.#saturate) this.send(window)
+  }
+
+  #violated(what: string): void {
+    this.#ledger.violated(`connection ${this.#options.clientId}: ${what}`)
+    this.#fail(what)
   }
 
   #fail(what: string): void {

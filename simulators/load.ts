@@ -134,7 +134,9 @@ export async function publish(
     const now = performance.now()
     if (now >= end) return
     if (ratePerSecond !== undefined) {
-      owed = Math.min(owed + ((now - last) / 1000) * ratePerSecond, ratePerSecond * MAX_OWED_SECONDS)
+      // At least one, or what is slower than that would send none.
+      const most = Math.max(1, ratePerSecond * MAX_OWED_SECONDS)
+      owed = Math.min(owed + ((now - last) / 1000) * ratePerSecond, most)
       // One message a connection and turn: a rate is meant to be spread.
       for (let full = 0; owed >= 1 && full < connections.length; next = (next + 1) % connections.length) {
         const sent = (connections[next] as LoadConnection).send(1)

@@ -40,6 +40,34 @@ export type RejectionReason =
   | WriteFault
   | Exclude<Outcome, 'applied' | 'stale'>
 
+const REASONS: Readonly<Record<RejectionReason, true>> = {
+  'bad-topic': true,
+  'bad-device-id': true,
+  'bad-timestamp': true,
+  'payload-too-large': true,
+  'not-utf8': true,
+  'not-json': true,
+  'bad-connectivity': true,
+  'bad-kind': true,
+  'not-an-object': true,
+  'too-deep': true,
+  'too-many-metrics': true,
+  'metric-name-too-long': true,
+  'bad-metric-name': true,
+  'bad-number': true,
+  'bad-seq': true,
+  'empty-array': true,
+  'too-many-messages': true,
+  'bad-attribute-name': true,
+  'attributes-too-large': true,
+  'bad-operation': true,
+  'bad-condition': true,
+  'bad-deletion': true,
+  'unknown-device': true,
+  'status-too-large': true,
+}
+export const REJECTION_REASONS = Object.keys(REASONS) as readonly RejectionReason[]
+
 /** One end of a session: what `connectivity` becomes. */
 export interface Connection {
   readonly state: ConnectivityState

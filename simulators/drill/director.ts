@@ -200,7 +200,10 @@ export class Director implements Vocabulary {
       if (owner === undefined) return `nobody owns partition ${partition}`
       if (owner.copy?.state !== 'running') return `partition ${partition} is not running on ${owner.instance}`
       const running = observer.standbys(partition).filter(({ state }) => state === 'running').length
-      if (running < standbys) return `partition ${partition} has ${running} of ${standbys} standbys`
+      if (running < standbys) {
+        const way = attached ? ` (STANDBYS=${stage.standbys}: set it as the cluster's processors have it)` : ''
+        return `partition ${partition} has ${running} of ${standbys} standbys${way}`
+      }
     }
     return undefined
   }
@@ -208,11 +211,12 @@ export class Director implements Vocabulary {
   async #do(verb: string, target: string, action: () => Promise<void>): Promise<void> {
     const { recorder, signal, onMark } = this.#parts
     signal.throwIfAborted()
-    const mark = { at: recorder.elapsed, verb, target }
+    const mark: Mark = { at: recorder.elapsed, verb, target }
     recorder.add(recorder.marks, mark)
     onMark(mark)
     try {
       await action()
+      mark.doneAt = recorder.elapsed
     } catch (error) {
       signal.throwIfAborted()
       throw new Undone(`${verb} ${target} failed`, error)

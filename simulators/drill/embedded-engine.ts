@@ -11,7 +11,7 @@ import { type CopyReading, type Expected, readApi, readCopy, storePages } from '
 import { EmbeddedStage, type EmbeddedStageOptions } from './embedded-stage.ts'
 import type { Engine, Gathered, GatherOptions, LogReading } from './engine.ts'
 import type { Committed } from './foreign.ts'
-import { InputCount } from './input-count.ts'
+import { InputCount, removedSince } from './input-count.ts'
 import { deadLettersOf } from './kafka-engine.ts'
 import { Looks } from './looks.ts'
 import { ApiSight } from './sight.ts'
@@ -76,9 +76,13 @@ export class EmbeddedEngine implements Engine {
       changelogEnds.push(await readAll(log, 'status', partition, (record) => changelog.take(partition, record)))
     }
     changelog.finish()
+    const starts: number[] = []
+    for (let index = 0; index < partitions; index++)
+      starts.push((await log.bounds({ topic: 'telemetry', index })).start)
+    const removed = removedSince([], starts)
     const copies = await this.#copies(log, { prefix, partitions, statuses: input.statuses })
     const deadLetters = await deadLettersOf(log, prefix)
-    return { log: { input, changelog, committed, changelogEnds, deadLetters }, copies }
+    return { log: { input, removed, changelog, committed, changelogEnds, deadLetters }, copies }
   }
 
   /** Of every store that has been whole. */

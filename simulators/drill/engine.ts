@@ -9,6 +9,8 @@ import type { Stage } from './stage.ts'
 /** What the log holds after a run. */
 export interface LogReading {
   readonly input: Pick<InputCount, 'devices' | 'records' | 'statuses'>
+  /** Of the telemetry since the drill began: what retention removed before it was read, in words; empty: nothing. */
+  readonly removed: readonly string[]
   readonly changelog: ChangelogCheck
   /** By partition: what was committed at the end, and the changelog's last record. */
   readonly committed: readonly Committed[]

@@ -93,6 +93,13 @@ export class ForeignKafka implements AsyncDisposable {
     return ends
   }
 
+  /** Offsets of the first records of a topic that are still there, by partition. */
+  async starts(topic: string): Promise<number[]> {
+    const starts: number[] = []
+    for (const { partition, low } of await this.#admin.fetchTopicOffsets(topic)) starts[partition] = Number(low)
+    return starts
+  }
+
   /**
    * Every committed record from the start of the topic up to `ends`, those of one partition in order; with `beyond` also
    * what is there after the ends. Resolves with the offset after the last record of each partition: less than its end when

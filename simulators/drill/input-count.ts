@@ -5,6 +5,14 @@ import { decodeRecord } from '../../processor/contract/telemetry.ts'
 import type { ForeignRecord } from './foreign.ts'
 import { Ranges } from './ranges.ts'
 
+/** What retention removed of the telemetry since it `began`, in words; both are offsets by partition. */
+export function removedSince(began: readonly number[], starts: readonly number[]): string[] {
+  return starts.flatMap((start, partition) => {
+    const from = began[partition] ?? 0
+    return start > from ? [`retention removed ${from} to ${start - 1} of partition ${partition}`] : []
+  })
+}
+
 /** What the telemetry topic holds of one device, by this file's own reading of keys and payloads. */
 export interface DeviceCount {
   /** Records that carry a message, and the numbers in them. */

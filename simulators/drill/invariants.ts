@@ -1,10 +1,12 @@
 import type { Ledger } from '../ledger.ts'
 import { SEQ_START } from '../load-packet.ts'
 import { difference, statusIn } from './copies.ts'
-import type { Gathered } from './engine.ts'
+import type { Gathered, LogReading } from './engine.ts'
 import type { Failure } from './journal.ts'
 import type { ReadersReport } from './readers.ts'
+import { MAX_ABSENCE_MS, type SendingReport } from './sending.ts'
 import type { Fall } from './stage.ts'
+import type { Connections } from './traffic.ts'
 
 export interface Invariant {
   readonly name: string
@@ -20,11 +22,19 @@ export interface Invariant {
 /** All that a run left behind. */
 export interface Evidence extends Gathered {
   readonly ids: readonly string[]
-  readonly ledger: Pick<Ledger, 'sentBy' | 'acknowledgedTo' | 'published' | 'count' | 'again'>
+  readonly ledger: Pick<
+    Ledger,
+    'acknowledgedTo' | 'published' | 'count' | 'again' | 'refusals' | 'violations' | 'violation'
+  >
   /** What ended the disturbances early. */
   readonly failure: Failure | undefined
   /** Why quiet was not reached; undefined: it was. */
   readonly unquiet: string | undefined
+  /** Of the devices, when all was at rest. */
+  readonly connections: Connections
+  readonly sending: SendingReport
+  /** Messages a second that were to be sent. */
+  readonly rate: number
   readonly reads: ReadersReport
   /** How many reads may fail; Infinity: partitions, or all of it, were gone with nobody to stand in. */
   readonly failedReads: number
@@ -42,6 +52,8 @@ export function judge(evidence: Evidence): Invariant[] {
   return [
     ...(evidence.failure === undefined ? [] : [disturbed(evidence.failure)]),
     quiet(evidence),
+    devicesSent(evidence),
+    acknowledgedInOrder(evidence),
     ...(evidence.missing.length === 0 ? [] : [all(evidence)]),
     nothingLost(evidence),
     countedOnce(evidence),
@@ -73,8 +85,14 @@ class Findings {
   }
 }
 
-function unseen(name: string): Invariant {
-  return new Findings().invariant(name, 'it could not be looked at', true)
+function unseen(name: string, why = 'it could not be looked at'): Invariant {
+  return new Findings().invariant(name, why, true)
+}
+
+/** Why the input cannot be judged; undefined: it can. */
+function incomplete({ removed }: LogReading): string | undefined {
+  const more = removed.length > 1 ? `, and of ${removed.length - 1} more` : ''
+  return removed.length === 0 ? undefined : `${removed[0]}${more}`
 }
 
 function disturbed({ what, why }: Failure): Invariant {
@@ -98,10 +116,44 @@ function quiet({ unquiet, ledger }: Evidence): Invariant {
   return findings.invariant('it came to rest', `${sent}, ${number(ledger.again)} sent again on new connections`)
 }
 
+function devicesSent({ ledger, connections, sending, rate }: Evidence): Invariant {
+  const findings = new Findings()
+  const { all: devices, open } = connections
+  const due = Math.round((rate * sending.ms) / 1000)
+  if (ledger.published === 0) findings.add('nothing was sent')
+  if (open < devices) findings.add(`${devices - open} of ${devices} connections were not back at the end`)
+  if (sending.locked > 0) {
+    const long = `${sending.locked} of ${devices} connections had no session for longer than ${MAX_ABSENCE_MS / 1000} s`
+    findings.add(`${long}, one for ${seconds(sending.longestMs)}, while nothing kept them from it`)
+  }
+  if (sending.ms >= MIN_SENDING_MS && sending.sent < due * MIN_SHARE) findings.add('that is less than a tenth')
+  const sent = `${number(sending.sent)} of ${number(due)} messages while nothing kept them from it`
+  return findings.invariant('devices could send', `${sent}, longest without a session ${seconds(sending.longestMs)}`)
+}
+
+/** Of the messages that the rate asks for. A machine may be too slow for the rate; one that is shut out sends nothing. */
+const MIN_SHARE = 0.1
+/** Of less time nothing is said, ms. */
+const MIN_SENDING_MS = 1_000
+
+function acknowledgedInOrder({ ledger }: Evidence): Invariant {
+  const findings = new Findings()
+  for (const what of ledger.violation) findings.add(what)
+  findings.count = ledger.violations
+  const excess = ledger.count - ledger.published
+  if (excess > 0) findings.add(`${excess} more messages were acknowledged than sent`)
+  const refused = `${number(ledger.refusals)} connections refused`
+  return findings.invariant(
+    'each acknowledgement is of what was sent, in order',
+    `${number(ledger.count)} acknowledgements, ${number(ledger.violations)} that were not due; ${refused}`,
+  )
+}
+
 function nothingLost({ ids, ledger, log, answers }: Evidence): Invariant {
   const name = 'nothing acknowledged is lost'
   // What only the answers lack may wait to be applied.
   if (log === undefined) return unseen(name)
+  const gone = incomplete(log)
   const findings = new Findings()
   let messages = 0
   ids.forEach((id, device) => {
@@ -110,23 +162,25 @@ function nothingLost({ ids, ledger, log, answers }: Evidence): Invariant {
     if (acknowledged === 0) return
     const last = SEQ_START + acknowledged - 1
     const inLog = log.input.devices.get(id)?.seqs.missing(SEQ_START, last) ?? acknowledged
-    if (inLog > 0) findings.add(`${id}: ${inLog} of ${acknowledged} acknowledged messages are not in the log`)
+    if (inLog > 0 && gone === undefined)
+      findings.add(`${id}: ${inLog} of ${acknowledged} acknowledged messages are not in the log`)
     if (answers === undefined) return
     const seen = answers.get(id)?.sequence?.seen ?? []
     const covered = seen.some(([low, high]) => low <= SEQ_START && high >= last)
     if (!covered) findings.add(`${id}: acknowledged up to ${last}, the API shows ${JSON.stringify(seen)}`)
   })
-  const where = answers === undefined ? 'the log' : 'the log and in the answers'
-  return findings.invariant(
-    name,
-    `${number(messages)} acknowledged messages of ${number(ids.length)} devices looked for in ${where}`,
-    answers === undefined,
-  )
+  const places = [...(gone === undefined ? ['the log'] : []), ...(answers === undefined ? [] : ['the answers'])]
+  const where = places.length === 0 ? 'nothing' : places.join(' and in ')
+  const what = `${number(messages)} acknowledged messages of ${number(ids.length)} devices looked for in ${where}`
+  const missing = answers === undefined || gone !== undefined
+  return findings.invariant(name, gone === undefined ? what : `${what}; ${gone}`, missing)
 }
 
 function countedOnce({ log, answers }: Evidence): Invariant {
   const name = 'each log record is counted once'
   if (log === undefined || answers === undefined) return unseen(name)
+  const gone = incomplete(log)
+  if (gone !== undefined) return unseen(name, gone)
   const findings = new Findings()
   let messages = 0
   let duplicates = 0
@@ -200,9 +254,10 @@ function offsetFits({ log }: Evidence): Invariant {
   )
 }
 
-function copiesFit({ copies }: Evidence): Invariant {
+function copiesFit({ copies, log }: Evidence): Invariant {
   const name = 'every store equals the fold of the input'
-  if (copies === undefined) return unseen(name)
+  const gone = log && incomplete(log)
+  if (copies === undefined || gone !== undefined) return unseen(name, gone)
   const findings = new Findings()
   for (const { instance, partition, role, differing, example } of copies) {
     if (differing > 0) findings.add(`${instance}, ${role} of ${partition}: ${differing} devices differ; ${example}`)
@@ -222,6 +277,8 @@ function copiesFit({ copies }: Evidence): Invariant {
 function foreignReader({ log, answers }: Evidence): Invariant {
   const name = 'a reader of the changelog sees what the API answers'
   if (log === undefined || answers === undefined) return unseen(name)
+  const gone = incomplete(log)
+  if (gone !== undefined) return unseen(name, gone)
   const { changelog } = log
   const { statuses } = log.input
   const findings = new Findings()
@@ -266,6 +323,10 @@ function nobodyFell({ falls }: Evidence): Invariant {
   const findings = new Findings()
   for (const { target, exit, said } of falls) findings.add(`${target} ended with ${JSON.stringify(exit)}: ${said}`)
   return findings.invariant('no process ended by itself', `${falls.length} did`)
+}
+
+function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`
 }
 
 function number(value: number): string {

@@ -7,6 +7,8 @@ export interface Mark {
   readonly verb: string
   /** The process it was done to. */
   readonly target: string
+  /** When it was done: a start takes its time. Undefined before that, and when it failed. */
+  doneAt?: number
 }
 
 /** What ended the disturbances before their time. */

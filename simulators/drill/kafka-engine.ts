@@ -13,7 +13,7 @@ import { ChangelogCheck } from './changelog-check.ts'
 import { type CopyReading, copyPages, type Expected, readApi, readCopy } from './copies.ts'
 import type { Engine, Gathered, GatherOptions, LogReading } from './engine.ts'
 import { type Committed, ForeignKafka, type ForeignOptions } from './foreign.ts'
-import { InputCount } from './input-count.ts'
+import { InputCount, removedSince } from './input-count.ts'
 import { KafkaStage, type KafkaStageOptions } from './kafka-stage.ts'
 import { Looks } from './looks.ts'
 import { KafkaSight } from './sight.ts'
@@ -30,6 +30,7 @@ export class KafkaEngine implements Engine {
   readonly #log: Log
   readonly #names: TopicNames
   readonly #group: string
+  readonly #began: readonly number[]
   readonly #held: AsyncDisposableStack
 
   private constructor(stage: Stage, parts: Parts) {
@@ -38,6 +39,7 @@ export class KafkaEngine implements Engine {
     this.#log = parts.log
     this.#names = topicNames(parts.prefix)
     this.#group = parts.group
+    this.#began = parts.began
     this.sight = new KafkaSight(parts.foreign, parts.group, this.#names, parts.secret)
     this.#held = parts.held
   }
@@ -50,7 +52,7 @@ export class KafkaEngine implements Engine {
     const log = held.use(await stage.cluster.log())
     const foreign = held.use(await ForeignKafka.open({ brokers: stage.brokers.split(',') }))
     const { prefix, secret } = stage.cluster
-    return new KafkaEngine(stage, { foreign, log, prefix, group: prefix, secret, held: held.move() })
+    return new KafkaEngine(stage, { foreign, log, prefix, group: prefix, secret, began: [], held: held.move() })
   }
 
   /** Looks at a cluster that runs. Rejects with ConfigurationError when Kafka or the API does not answer. */
@@ -72,7 +74,8 @@ export class KafkaEngine implements Engine {
     const headers: ApiAddress['headers'] = token === undefined ? {} : { authorization: `Bearer ${token}` }
     const address = { url: api, headers }
     const stage = await AttachedStage.open({ api: address, mqtt, partitions: log.identity.partitions, standbys })
-    return new KafkaEngine(stage, { foreign, log, prefix, group, secret, held: held.move() })
+    const began = await foreign.ends(topicNames(prefix).telemetry)
+    return new KafkaEngine(stage, { foreign, log, prefix, group, secret, began, held: held.move() })
   }
 
   ends(): Promise<readonly number[]> {
@@ -102,6 +105,7 @@ export class KafkaEngine implements Engine {
       committed.map((of) => of.input),
     )
     await this.#foreign.read(this.#names.telemetry, await this.ends(), (record) => input.take(record.partition, record))
+    const removed = removedSince(this.#began, await this.#foreign.starts(this.#names.telemetry))
     const changelog = new ChangelogCheck(prefix, samples)
     const changelogEnds = await this.#foreign.read(
       this.#names.status,
@@ -111,7 +115,7 @@ export class KafkaEngine implements Engine {
     )
     changelog.finish()
     const deadLetters = await deadLettersOf(this.#log, prefix)
-    return { input, changelog, committed, changelogEnds, deadLetters }
+    return { input, removed, changelog, committed, changelogEnds, deadLetters }
   }
 
   /** Of every copy that a member of the group holds now. */
@@ -141,6 +145,8 @@ interface Parts {
   readonly prefix: string
   readonly group: string
   readonly secret: string | undefined
+  /** Ends of the telemetry partitions when the drill began; a topic made for it began at 0. */
+  readonly began: readonly number[]
   readonly held: AsyncDisposableStack
 }
 

@@ -61,8 +61,8 @@ flags:
   --patience 60     s that the cluster may take to come to rest, or to take partitions from a member
   --embedded        the in-process engine instead of Kafka
   --attach          load, readers and checks on a running cluster (KAFKA_BROKERS, --api URL, --mqtt HOST:PORT, and TOPIC_PREFIX,
-                    GROUP and CLUSTER_SECRET as its roles have them; AUTH_TOKEN, of devices:read and ops:read, where it
-                    asks for tokens); it starts and ends nothing there
+                    GROUP, STANDBYS and CLUSTER_SECRET as its roles have them; AUTH_TOKEN, of devices:read and ops:read,
+                    where it asks for tokens); it starts and ends nothing there
 Kafka is started for the drill unless KAFKA_BROKERS names one.
 `
 }

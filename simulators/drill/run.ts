@@ -10,6 +10,8 @@ import type { DrillOptions } from './options.ts'
 import { Poison } from './poison.ts'
 import { Readers, type ReadersReport } from './readers.ts'
 import { Sampler } from './sampler.ts'
+import { Sending } from './sending.ts'
+import type { Stage } from './stage.ts'
 import { type Times, timesOf } from './times.ts'
 import { Traffic } from './traffic.ts'
 
@@ -66,7 +68,8 @@ export async function runDrill(
   await using poison = drill.poison === undefined ? undefined : await Poison.open(stage.mqtt, ids)
   const recorder = new Recorder(Date.now())
   const observer = new Observer(engine.sight, stage.partitions, recorder)
-  const sampler = new Sampler({ engine, observer, recorder, traffic, readers, seconds: options.seconds })
+  const sending = new Sending()
+  const sampler = new Sampler({ engine, observer, recorder, traffic, readers, sending, seconds: options.seconds })
   const director = new Director({ options, stage, observer, recorder, traffic, onMark: hooks.onMark, signal })
 
   const ending = new AbortController()
@@ -88,6 +91,7 @@ export async function runDrill(
   }
   const { failure, unquiet, loadEndedAt, quietAt } = course
   const sent = loadOf(traffic)
+  const { connections } = traffic
   hooks.onStage('reading the log, the changelog and the stores')
   const gathered = await engine.gather({ prefix, ids, samples: sampler.committed })
   signal.throwIfAborted()
@@ -100,8 +104,11 @@ export async function runDrill(
     ledger,
     failure,
     unquiet,
+    connections,
+    sending: sending.report,
+    rate,
     reads: readers.report,
-    failedReads: options.engine === 'embedded' && marks.some(endsTheProcess) ? Infinity : options.failedReads,
+    failedReads: nobodyStoodIn(marks, options.engine, stage) ? Infinity : options.failedReads,
     falls: stage.falls,
     zombies: director.zombies,
     poison,
@@ -152,7 +159,7 @@ async function run(parts: RunParts, stopOthers: () => Promise<void>): Promise<Co
     loadEndedAt = recorder.elapsed
     hooks.onStage('waiting for quiet')
     await stopOthers()
-    await rest(traffic, director, engine, options.patience * 1000)
+    await rest(traffic, director, engine, { patienceMs: options.patience * 1000, signal })
     quietAt = recorder.elapsed
   } catch (error) {
     if (!(error instanceof Unrest)) throw error
@@ -162,21 +169,43 @@ async function run(parts: RunParts, stopOthers: () => Promise<void>): Promise<Co
 }
 
 /** Until all that was sent is acknowledged, and applied everywhere. Rejects with Unrest when it does not come to that. */
-async function rest(traffic: Traffic, director: Director, engine: Engine, patienceMs: number): Promise<void> {
+async function rest(
+  traffic: Traffic,
+  director: Director,
+  engine: Engine,
+  { patienceMs, signal }: { readonly patienceMs: number; readonly signal: AbortSignal },
+): Promise<void> {
+  // Devices with nothing under way would not be missed otherwise.
+  const whole = traffic.whole(patienceMs, signal)
+  try {
+    await stopped(traffic, patienceMs)
+    const ends = await director.ends(engine)
+    if (ends === undefined) await director.applied(engine.stage.api)
+    await director.quiet(ends)
+  } finally {
+    await whole
+  }
+}
+
+async function stopped(traffic: Traffic, patienceMs: number): Promise<void> {
   try {
     await traffic.stop(patienceMs)
   } catch (error) {
     throw new Unrest(oneLine(error), { cause: error })
   }
-  const ends = await director.ends(engine)
-  if (ends === undefined) await director.applied(engine.stage.api)
-  await director.quiet(ends)
 }
 
-/** The one process answers nothing while it is away. */
-function endsTheProcess({ verb }: Mark): boolean {
-  return verb === 'kill' || verb === 'stop' || verb === 'freeze'
+/** A processor was away that had no standby: on the embedded engine all are one process. */
+function nobodyStoodIn(
+  marks: readonly Mark[],
+  engine: DrillOptions['engine'],
+  { standbys, processors }: Pick<Stage, 'standbys' | 'processors'>,
+): boolean {
+  if (engine !== 'embedded' && standbys > 0) return false
+  return marks.some(({ verb, target }) => AWAY.has(verb) && processors.includes(target))
 }
+
+const AWAY: ReadonlySet<string> = new Set(['kill', 'stop', 'freeze', 'cut'])
 
 function disturbsProcesses(drill: Drill): boolean {
   return drill.hot === undefined && drill.poison === undefined && drill !== DRILLS.storm

@@ -4,6 +4,7 @@ import type { Committed } from './foreign.ts'
 import type { Recorder } from './journal.ts'
 import type { Observer } from './observer.ts'
 import type { Readers } from './readers.ts'
+import type { Sending } from './sending.ts'
 import type { Traffic } from './traffic.ts'
 
 /** Samples of one run, at most; a longer run is sampled less often. */
@@ -18,6 +19,7 @@ export interface SamplerParts {
   readonly recorder: Recorder
   readonly traffic: Traffic
   readonly readers: Readers
+  readonly sending: Sending
   readonly seconds: number
 }
 
@@ -53,9 +55,16 @@ export class Sampler {
         lag: after.lag,
         ...this.#parts.readers.sample(),
       })
+      this.#look(now)
       before = after
       at = now
     }
+  }
+
+  #look(now: number): void {
+    const { traffic, sending, recorder } = this.#parts
+    const { publishing, ledger, absences } = traffic
+    sending.look({ now, publishing, sent: ledger.published, absences }, recorder.marks)
   }
 
   #counts(): { sent: number; acknowledged: number; applied: number; lag: number } {

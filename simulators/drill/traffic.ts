@@ -24,6 +24,13 @@ const MAX_CONNECTIONS = 100
 /** Messages under way per connection. */
 const WINDOW = 64
 const FIRST_CONNECT_MS = 10_000
+const LOOK_MS = 20
+
+export interface Connections {
+  readonly all: number
+  /** Of these: how many have a session with the broker. */
+  readonly open: number
+}
 
 /** The fleet of a drill: gateways that each carry their share of the devices, and lose and resend as gateways do. */
 export class Traffic implements AsyncDisposable {
@@ -32,6 +39,7 @@ export class Traffic implements AsyncDisposable {
   readonly #connections: readonly LoadConnection[]
   readonly #options: TrafficOptions
   readonly #ending = new AbortController()
+  #started = false
   #publishing: Promise<void> = Promise.resolve()
 
   private constructor(options: TrafficOptions) {
@@ -64,12 +72,35 @@ export class Traffic implements AsyncDisposable {
 
   /** Publishes from now on, until `stop`. */
   start(): void {
+    this.#started = true
     const signal = AbortSignal.any([this.#ending.signal, this.ledger.failure.signal])
     this.#publishing = publish({ ratePerSecond: this.#options.rate, seconds: Infinity }, this.#connections, signal)
   }
 
   storm(): void {
     for (const connection of this.#connections) connection.drop()
+  }
+
+  /** The load is on. */
+  get publishing(): boolean {
+    return this.#started && !this.#ending.signal.aborted
+  }
+
+  /** Of each connection, how long it has had no session with the broker, ms; 0: it has one. */
+  get absences(): number[] {
+    const now = performance.now()
+    return this.#connections.map(({ absentSince = now }) => now - absentSince)
+  }
+
+  get connections(): Connections {
+    return { all: this.#connections.length, open: this.#connections.filter(({ connected }) => connected).length }
+  }
+
+  /** Resolves when every connection has a session, the time is over, or `signal` aborts. */
+  async whole(withinMs: number, signal: AbortSignal): Promise<void> {
+    const deadline = performance.now() + withinMs
+    const isWhole = (): boolean => this.#connections.every(({ connected }) => connected)
+    while (!isWhole() && performance.now() < deadline && !signal.aborted) await pause(LOOK_MS, signal)
   }
 
   get underWay(): number {

@@ -1,6 +1,6 @@
 import { createHmac, generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -416,16 +416,18 @@ describe('node main.ts token', () => {
   })
 
   it('makes key pairs, adds to a set, and signs with them', async () => {
-    const made = await runToken(['--new-key', folder.path], env(), START)
-    const file = join(folder.path, 'private.jwk')
+    const keys = join(folder.path, 'new', 'keys')
+    const made = await runToken(['--new-key', keys], env(), START)
+    expect((await stat(keys)).mode & 0o777).toBe(0o700)
+    const file = join(keys, 'private.jwk')
     expect(made).toContain('AUTH_JWKS=')
     const flags = ['--subject', 'ops', '--scope', 'devices:read', '--key', file]
-    const on = await guarded({ keys: { jwks: join(folder.path, 'jwks.json') }, algorithms: ['ES256', 'EdDSA'] })
+    const on = await guarded({ keys: { jwks: join(keys, 'jwks.json') }, algorithms: ['ES256', 'EdDSA'] })
     const first = await runToken(flags, env(), START)
     expect((await get(on, first)).status).toBe(404)
-    await expect(runToken(['--new-key', folder.path], env(), START)).rejects.toThrow('EEXIST')
+    await expect(runToken(['--new-key', keys], env(), START)).rejects.toThrow('EEXIST')
     await rm(file)
-    await runToken(['--new-key', folder.path, '--algorithm', 'EdDSA'], env(), START)
+    await runToken(['--new-key', keys, '--algorithm', 'EdDSA'], env(), START)
     now += 1_000
     expect((await get(on, await runToken(flags, env(), START))).status).toBe(404)
     expect((await get(on, first)).status).toBe(404)
@@ -440,7 +442,7 @@ describe('node main.ts token', () => {
     [['--subject', 'a', '--scope', 'ops:read', '--expires', '0s'], '--expires'],
     [['--subject', 'a', '--scope', 'ops:read', '--expires', 'soon'], '--expires'],
     [['--subject', 'a', '--scope', 'ops:read', '--key', '/nowhere'], '/nowhere'],
-    [['--new-key', '/nowhere'], '/nowhere'],
+    [['--new-key', '/dev/null/keys'], '/dev/null/keys'],
     [['--new-key', '.', '--algorithm', 'none'], 'none'],
     [['--what'], '--what'],
   ])('refuses %j', async (flags, named) => {

@@ -28,5 +28,5 @@ it('takes a bounded number of messages in one turn of the event loop, and connec
   expect(counts.held).toBe(6 * perTurn)
   // In the order of waiting: the first waited first, having used up the first turn.
   expect(took).toEqual(['a', 'a', 'b', 'c', 'a', 'b'])
-  expect([...counts.boundHits.entries()]).toEqual([])
+  expect([...counts.boundHits.entries()].filter(([, times]) => times > 0)).toEqual([])
 })

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,7 +11,7 @@ import { KafkaLog } from '../../processor/log/kafka.ts'
 import { numbered } from '../contract/log-records.ts'
 import { kafkaMissing } from './kafka.ts'
 
-const PROGRAM = join(import.meta.dirname, '../../simulators/kafka.ts')
+const PROGRAM = join(import.meta.dirname, '../../simulators/kafka-command.ts')
 
 describe.skipIf(kafkaMissing !== undefined)('npm run kafka', { timeout: 180_000 }, () => {
   let folder: string
@@ -60,6 +60,24 @@ describe.skipIf(kafkaMissing !== undefined)('npm run kafka', { timeout: 180_000 
       await once(server, 'listening')
       server.close()
     }
+  })
+
+  test('says that its JVM ended, where to look, and fails', async () => {
+    const [child] = await run(['--port', '0'])
+    let said = ''
+    child.stderr?.on('data', (chunk: Buffer) => (said += chunk.toString()))
+    const [java] = (await readFile(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8')).split(' ')
+    process.kill(Number(java), 'SIGKILL')
+    expect(await once(child, 'close')).toEqual([1, null])
+    expect(said).toBe(`kafka: Kafka ended; see ${join(folder, 'node-1', 'java.log')}\n`)
+  })
+
+  test('--help names its flags, and another is refused in one line', async () => {
+    const [, usage] = await run(['--help'])
+    for (const flag of ['--port', '--nodes', '--data']) expect(usage).toContain(flag)
+    const [child, refusal] = await run(['--ports', '1'])
+    expect(refusal).toMatch(/^kafka: .*'--ports'.*--help lists the flags\n$/)
+    expect(child.exitCode).toBe(2)
   })
 
   test('refuses a port in use, and a machine without Java, in one line', async () => {

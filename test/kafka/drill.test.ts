@@ -62,16 +62,22 @@ describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_00
     expect(said).toMatch(new RegExp(`${name}: all \\d+ invariants held`))
   })
 
+  test('kill, of the only processor: reads that nobody could answer are no finding', async () => {
+    const { code, said } = await drill('kill', ...ALONE, '--failed-reads', '0')
+    expect(code, said).toBe(0)
+    expect(said).toMatch(/held {4}reads went on +[1-9].*allowed: nobody could stand in/)
+  })
+
   test('cut: every invariant holds, on a Kafka of its own that one processor reaches by another way', async () => {
     const { code, said } = await run(['cut', ...SMALL, ...READS], {}, {})
     expect(code, said).toBe(0)
     expect(said).toMatch(/held {4}the zombie committed nothing/)
   })
 
-  test('watch: looks at a cluster that asks for a token, and says so without one', async () => {
+  test('watch: looks at a cluster that asks for a token, and says what it lacks: the token, the number of standbys', async () => {
     const auth = { AUTH: 'jwt', AUTH_SECRET: randomBytes(32).toString('hex') }
-    await using cluster = await Cluster.open(kafka.brokers, 4, { ...auth, HTTP_DRAIN_SECONDS: '0' })
-    await Promise.all([cluster.processor('a'), cluster.ingest(), cluster.api()])
+    await using cluster = await Cluster.open(kafka.brokers, 4, { ...auth, HTTP_DRAIN_SECONDS: '0', STANDBYS: '0' })
+    await Promise.all([cluster.processor('a'), cluster.processor('b'), cluster.ingest(), cluster.api()])
     const scope = ['--subject', 'drill', '--scope', 'devices:read ops:read']
     const token = Program.main(['token', ...scope], auth)
     expect(await token.exited, token.stderr).toEqual({ code: 0, signal: null })
@@ -79,10 +85,14 @@ describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_00
     const environment = { KAFKA_BROKERS: kafka.brokers, TOPIC_PREFIX, GROUP, CLUSTER_SECRET, STANDBYS: '0' }
     const at = ['--api', `http://127.0.0.1:${cluster.httpPort}`, '--mqtt', `127.0.0.1:${cluster.mqttPort}`]
     const argv = ['watch', '--attach', ...at, '--devices', '20', '--rate', '100', '--seconds', '3', ...READS]
-    const bearing = await run(argv, { ...environment, AUTH_TOKEN: token.stdout.trimEnd() })
+    const bearer = { ...environment, AUTH_TOKEN: token.stdout.trimEnd() }
+    const bearing = await run(argv, bearer)
     expect(bearing.code, bearing.said).toBe(0)
     expect(bearing.said).toMatch(/watch: all \d+ invariants held/)
     expect(bearing.said).toMatch(/reads went on +0 of [1-9]/)
+    const more = await run([...argv, '--patience', '1'], { ...bearer, STANDBYS: '1' })
+    expect(more.said).toMatch(/BROKEN {2}it came to rest/)
+    expect(more.said).toMatch(/partition 0 has 0 of 1 standbys \(STANDBYS=1: set it as/)
     const bare = await run(argv, environment)
     expect(bare.code).toBe(2)
     expect(bare.said).toMatch(/^drill: the API at \S+ asks for a token.*AUTH_TOKEN/m)

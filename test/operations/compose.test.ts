@@ -178,6 +178,18 @@ describe('compose.yaml', () => {
   })
 })
 
+test('the image gets nothing that git ignores: keys and settings of a developer, data, reports', async () => {
+  const [git, docker] = await Promise.all(
+    ['.gitignore', '.dockerignore'].map(async (file) => (await readFile(join(REPOSITORY, file), 'utf8')).split('\n')),
+  )
+  const ignored = (git as string[]).filter((line) => line !== '')
+  expect(ignored).toEqual(expect.arrayContaining(['.env*', '*.jwk', '/out/']))
+  for (const line of ignored) {
+    const name = line.replace(/\/$/, '')
+    expect(docker).toContain(name.startsWith('/') ? name.slice(1) : `**/${name}`)
+  }
+})
+
 test.skipIf(!isThere('haproxy'))('HAProxy takes the configuration', async () => {
   const file = join(folder, 'haproxy.cfg')
   await writeFile(file, compose.file('haproxy'))
@@ -205,7 +217,7 @@ describe.skipIf(!isThere('promtool'))('Prometheus', () => {
     for (const name of asked) expect(readme).toContain(`\`${name.replace(/_(bucket|count|sum)$/, '')}\``)
   })
 
-  test('alerts when a partition has no owner, when one falls back, and when the log takes no writes', async () => {
+  test('alerts when a partition has no owner, when one falls back, at the first dead letters, and when the log takes no writes', async () => {
     const file = join(folder, 'alerts.test.yml')
     await writeFile(join(folder, 'alerts.yml'), compose.file('alerts'))
     await writeFile(file, ALERTS_TEST)
@@ -228,6 +240,9 @@ tests:
       - {series: 'tidemark_consumer_lag_records{partition="3"}', values: '0+1000x80'}
       - {series: 'tidemark_consumer_lag_records{partition="4"}', values: '20000-100x80'}
       - {series: 'tidemark_log_fault{instance="ingest-1:8081"}', values: '0x40 1x40'}
+      - {series: 'tidemark_dead_letters_total{processor="a",reason="not-json"}', values: '0x40 3x40'}
+      - {series: 'tidemark_dead_letters_total{processor="a",reason="bad-seq"}', values: '0x80'}
+      - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="bad-topic"}', values: '0x40 1x40'}
     alert_rule_test:
       - {eval_time: 9m, alertname: PartitionWithoutOwner}
       - eval_time: 15m
@@ -238,6 +253,14 @@ tests:
         exp_alerts:
           - exp_labels: {partition: "3"}
             exp_annotations: {summary: "partition 3 is 60000 records behind, and falls back"}
+      - {eval_time: 9m, alertname: DeadLetters}
+      - eval_time: 15m
+        alertname: DeadLetters
+        exp_alerts:
+          - exp_labels: {reason: "bad-topic"}
+            exp_annotations: {summary: "devices send what cannot be used: bad-topic"}
+          - exp_labels: {reason: "not-json"}
+            exp_annotations: {summary: "devices send what cannot be used: not-json"}
       - {eval_time: 9m, alertname: LogFault}
       - eval_time: 15m
         alertname: LogFault

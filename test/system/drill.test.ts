@@ -46,6 +46,12 @@ describe('a wrong call is told in one line, with what to do, and exit code 2', (
       { KAFKA_BROKERS: '127.0.0.1:1' },
       /no Kafka answers at 127.0.0.1:1: start it/,
     ],
+    [
+      'a secret that is not there',
+      ['kill'],
+      { CLUSTER_SECRET_FILE: '/nowhere' },
+      /CLUSTER_SECRET_FILE=\/nowhere cannot be read/,
+    ],
     ['a broken environment', ['kill'], { PARTITIONS: 'many' }, /PARTITIONS="many"/],
   ])('%s', async (_, argv, environment, line) => {
     const { code, stdout, stderr } = await drill(argv, environment)
@@ -101,6 +107,32 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
     // Nothing of the processes is left.
     expect(await readdir(folder)).toEqual([])
     await Promise.all([rm(folder, { recursive: true }), rm(report, { recursive: true })])
+  })
+
+  test.each<[string, string, RegExp[]]>([
+    [
+      'shuts all devices out for good',
+      'shuts-out.ts',
+      [/BROKEN {2}devices could send/, /^ +60 of 60 connections were not back at the end$/m],
+    ],
+    [
+      'acknowledges what nobody sent',
+      'acknowledges-wrongly.ts',
+      [/BROKEN {2}each acknowledgement is of what was sent, in order/, /^ +connection .* where PUBACK \d+ was due$/m],
+    ],
+    [
+      'keeps less than the drill sends',
+      'keeps-little.ts',
+      [
+        /UNSEEN {2}each log record is counted once +retention removed 0 to \d+ of/,
+        /0 of \d+ invariants BROKEN, 4 UNSEEN/,
+      ],
+    ],
+  ])('a product that %s is found out', async (_, file, told) => {
+    const argv = [...SMALL, '--seconds', '4', '--patience', '5', ...entry(file, import.meta.url)]
+    const { code, stdout, stderr } = await drill(['watch', '--embedded', ...argv])
+    expect(code, stdout + stderr).toBe(1)
+    for (const what of told) expect(stdout).toMatch(what)
   })
 
   test('Ctrl-C ends all that was started, and says so', async () => {

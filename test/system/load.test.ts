@@ -47,6 +47,13 @@ test('a rate is kept to until the signal', async () => {
   expect(report.published).toBe(report.acknowledged)
 })
 
+test('a rate may be less than a message in each look', async () => {
+  await using broker = await RecordingBroker.open()
+  const options = { ...OPTIONS, port: broker.port, messages: 1, connections: 1, ratePerSecond: 1 }
+  const { report } = await generateLoad(options, new AbortController().signal)
+  expect(report.acknowledged).toBe(1)
+})
+
 test('a lost connection is an error', async () => {
   await using broker = await RecordingBroker.open()
   const options = { ...OPTIONS, port: broker.port, messages: Infinity }

@@ -1,8 +1,12 @@
 import { execFile } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { connectAsync } from 'mqtt'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { partitionOf } from '../../processor/contract/partition.ts'
+import { freePorts } from '../../simulators/ports.ts'
+import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { device } from './answers.ts'
 import { Stack } from './stack.ts'
 
@@ -30,6 +34,26 @@ const mosquitto = await run('mosquitto_pub', ['--help']).then(
   () => true,
   (error: NodeJS.ErrnoException) => error.code !== 'ENOENT',
 )
+
+test('a start says what README shows', async () => {
+  const [mqttPort, httpPort] = await freePorts(2)
+  const environment = { MQTT_PORT: String(mqttPort), HTTP_PORT: String(httpPort), LOG_LEVEL: 'warn' }
+  const folder = await temporaryFolder()
+  const demo = Program.main(['up', '--demo'], { ...environment, DATA_DIR: folder })
+  await vi.waitFor(() => expect(demo.stdout).toContain('Ctrl-C'), { ...DEADLINE, timeout: 30_000 })
+  await demo.stop()
+  await removeFolder(folder)
+  const said = demo.stdout
+    .replaceAll(`:${mqttPort}`, ':1883')
+    .replaceAll(`-p ${mqttPort}`, '-p 1883')
+    .replaceAll(`:${httpPort}`, ':8080')
+    .replaceAll(folder, './data')
+  const readme = await readFile(join(import.meta.dirname, '../../README.md'), 'utf8')
+  const [shown = ''] = /^Tidemark is ready[^`]+/m.exec(readme) ?? []
+  expect(said.slice(0, shown.length)).toBe(shown)
+  // Shells read ? and & as something else.
+  for (const [, url] of said.matchAll(/curl (\S+)/g)) if (url?.includes('?')) expect(url).toMatch(/^'.*'$/)
+})
 
 test('what a device published is its status', async () => {
   await publish('truck-17', '{"temperature":21.5,"pos":{"lat":52.1,"lon":4.3}}')

@@ -3,6 +3,7 @@ import { ChangelogCheck } from '../../simulators/drill/changelog-check.ts'
 import type { CopyReading } from '../../simulators/drill/copies.ts'
 import type { LogReading } from '../../simulators/drill/engine.ts'
 import type { ForeignRecord } from '../../simulators/drill/foreign.ts'
+import { removedSince } from '../../simulators/drill/input-count.ts'
 import { type Evidence, judge } from '../../simulators/drill/invariants.ts'
 import type { Journal } from '../../simulators/drill/journal.ts'
 import { Ranges } from '../../simulators/drill/ranges.ts'
@@ -58,6 +59,18 @@ const COPY: CopyReading = {
   digest: 'a',
 }
 
+const LEDGER: Evidence['ledger'] = {
+  acknowledgedTo: () => 2,
+  published: 2,
+  count: 2,
+  again: 0,
+  refusals: 1,
+  violations: 0,
+  violation: [],
+}
+
+const SENDING: Evidence['sending'] = { ms: 1_000, sent: 2, locked: 0, longestMs: 15_000 }
+
 /** A run in which all is as it should be: two messages and a duplicate of one device, in one commit. */
 function sound(
   changes: Partial<Evidence & LogReading> = {},
@@ -72,6 +85,7 @@ function sound(
   const text = JSON.stringify(status())
   const log: LogReading = {
     input: { devices: new Map([[ID, { messages: 3, seqs }]]), records: 3, statuses: new Map([[ID, text]]) },
+    removed: [],
     changelog,
     committed: [{ input: 3, changelogEnd: 1 }],
     changelogEnds: [1],
@@ -79,7 +93,10 @@ function sound(
   }
   return {
     ids: [ID],
-    ledger: { sentBy: () => 2, acknowledgedTo: () => 2, published: 2, count: 2, again: 0 },
+    ledger: LEDGER,
+    connections: { all: 1, open: 1 },
+    sending: SENDING,
+    rate: 2,
     failure: undefined,
     unquiet: undefined,
     answers: new Map([[ID, answer(status())]]),
@@ -103,6 +120,8 @@ function broken(evidence: Evidence): string[] {
   return judge(evidence).flatMap(({ name, held }) => (held ? [] : [name]))
 }
 
+const COULD_SEND = 'devices could send'
+const IN_ORDER = 'each acknowledgement is of what was sent, in order'
 const LOST = 'nothing acknowledged is lost'
 const ONCE = 'each log record is counted once'
 const BACK = 'rev, event times and sessions never go back'
@@ -187,6 +206,16 @@ describe('the invariants of a drill', () => {
       ['no process ended by itself'],
     ],
     ['no rest', sound({ unquiet: 'x' }), ['it came to rest']],
+    ['a connection that did not come back', sound({ connections: { all: 2, open: 1 } }), [COULD_SEND]],
+    ['a connection that was locked out', sound({ sending: { ...SENDING, locked: 1 } }), [COULD_SEND]],
+    ['next to no messages', sound({ sending: { ...SENDING, sent: 19, ms: 100_000 } }), [COULD_SEND]],
+    [
+      'no messages at all',
+      sound({ ledger: { ...LEDGER, acknowledgedTo: () => 0, published: 0, count: 0 } }),
+      [COULD_SEND],
+    ],
+    ['an answer that was not due', sound({ ledger: { ...LEDGER, violations: 1, violation: ['x'] } }), [IN_ORDER]],
+    ['more acknowledged than sent', sound({ ledger: { ...LEDGER, count: 3 } }), [IN_ORDER]],
     [
       'a disturbance that could not be made',
       sound({ failure: { at: 1, what: 'start p1 failed', why: 'x' } }),
@@ -208,6 +237,20 @@ describe('the invariants of a drill', () => {
     expect(invariants.flatMap(({ name, unseen }) => (unseen ? [name] : []))).toEqual(names)
     expect(invariants.flatMap(({ name, held, unseen }) => (held || unseen ? [] : [name]))).toEqual([SEEN])
   })
+})
+
+test('where retention removed input that is not what is lost', () => {
+  const removed = removedSince([5, 0, 7], [5, 3, 9])
+  expect(removed).toEqual(['retention removed 0 to 2 of partition 1', 'retention removed 7 to 8 of partition 2'])
+  const input = { devices: new Map(), records: 0, statuses: new Map() }
+  const invariants = judge(sound({ removed, input, copies: [{ ...COPY, differing: 1, example: 'x' }] }))
+  const unseen = invariants.filter((invariant) => invariant.unseen)
+  expect(unseen.map(({ name }) => name)).toEqual([LOST, ONCE, STORE, FOREIGN])
+  for (const { evidence } of unseen) expect(evidence).toContain(`${removed[0]}, and of 1 more`)
+  expect(invariants.every((invariant) => invariant.held || invariant.unseen)).toBe(true)
+  // What is not in the answers is lost all the same.
+  expect(broken(sound({ removed, answers: new Map() }))).toContain(LOST)
+  expect(judge(sound({ removed, answers: new Map() })).find(({ name }) => name === LOST)?.unseen).toBe(false)
 })
 
 const span = (ms: number) => ({ count: 1, p50: ms, p95: ms, worst: ms })
