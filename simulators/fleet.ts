@@ -20,6 +20,8 @@ export interface FleetOptions {
   readonly qos?: QoS
   /** All well-behaved when not given. */
   readonly behaviour?: Behaviour
+  /** Messages a device keeps while it cannot send, beyond which it drops; 64 when not given. */
+  readonly maxPending?: number
 }
 
 export interface FleetCounts {
@@ -47,16 +49,21 @@ const CONNECTS_PER_SECOND = 500
 const FIRST_CONNECT_MS = 5_000
 /** How long acknowledgements are awaited after the last message. */
 const DRAIN_MS = 5_000
-/** Messages a device keeps while it cannot send. */
-const MAX_PENDING = 64
-/** And a gateway for each of its devices, beyond that. */
+/** What a gateway keeps for each of its devices, beyond that. */
 const MAX_PENDING_BEHIND_GATEWAY = 16
 /** Connections from one address: it has about 28,000 ports towards one broker. */
 const CONNECTIONS_PER_ADDRESS = 20_000
 /** Longest latency told apart, one minute. */
 const MAX_LATENCY_US = 60_000_000
 
-const DEFAULTS = { ratePerSecond: 1, seconds: Infinity, seed: 1, qos: 1, behaviour: WELL_BEHAVED } as const
+const DEFAULTS = {
+  ratePerSecond: 1,
+  seconds: Infinity,
+  seed: 1,
+  qos: 1,
+  behaviour: WELL_BEHAVED,
+  maxPending: 64,
+} as const
 
 /** What one device said, in messages: without repeats, and without what no one can read. */
 export interface Delivered {
@@ -103,7 +110,7 @@ export class Fleet implements AsyncDisposable, SessionObserver {
   }
 
   #session(at: number): Session {
-    const { host, port, seed, qos, behaviour } = this.#options
+    const { host, port, seed, qos, behaviour, maxPending } = this.#options
     const { gateway } = behaviour
     const device = this.#devices[at * gateway] as Device
     const { random, manners, topic } = device
@@ -116,7 +123,7 @@ export class Fleet implements AsyncDisposable, SessionObserver {
         id: gateway === 1 ? device.id : `gateway-${seed}-${String(at + 1).padStart(5, '0')}`,
         localAddress: first ? undefined : `127.0.0.${1 + Math.floor(at / CONNECTIONS_PER_ADDRESS)}`,
         will: manners.hasWill ? { topic: `${topic}/lastWill`, payload: '"connection lost"' } : undefined,
-        maxPending: MAX_PENDING + (gateway - 1) * MAX_PENDING_BEHIND_GATEWAY,
+        maxPending: maxPending + (gateway - 1) * MAX_PENDING_BEHIND_GATEWAY,
         random,
         now: () => performance.now(),
       },
