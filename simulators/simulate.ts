@@ -91,7 +91,7 @@ export async function runSimulate(argv: readonly string[], io: SimulateIo): Prom
 }
 
 /** Undefined when only the usage was asked for. Throws ConfigurationError INVALID_CONFIGURATION. */
-function parseOptions(argv: readonly string[]): Required<FleetOptions> | undefined {
+function parseOptions(argv: readonly string[]): Required<Omit<FleetOptions, 'maxPending'>> | undefined {
   const values = parseFlags(argv)
   if (values.help) return undefined
   const host = values.host
@@ -158,7 +158,7 @@ function help(): string {
 
 /** Runs a fleet until its time is over, and tells its progress and its summary. Rejects with ConfigurationError when no broker answers. */
 async function simulate(
-  options: Required<FleetOptions>,
+  options: Required<Omit<FleetOptions, 'maxPending'>>,
   io: Pick<SimulateIo, 'stdout' | 'now' | 'signal'>,
 ): Promise<Summary> {
   const { stdout, now, signal } = io
@@ -181,7 +181,7 @@ async function simulate(
 }
 
 function progress(
-  options: Required<FleetOptions>,
+  options: Required<Omit<FleetOptions, 'maxPending'>>,
   counts: FleetCounts,
   elapsed: number,
   tty: boolean | undefined,
@@ -196,7 +196,7 @@ function progress(
   )
 }
 
-function summarize(options: Required<FleetOptions>, fleet: Fleet, seconds: number): Summary {
+function summarize(options: Required<Omit<FleetOptions, 'maxPending'>>, fleet: Fleet, seconds: number): Summary {
   const { published, acknowledged, resent, mistakes, disconnects, lastError } = fleet.counts
   const { latency } = fleet
   const ms = (percentile: number): number => Math.round(latency.percentile(percentile) / 10) / 100
