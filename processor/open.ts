@@ -116,7 +116,10 @@ export async function openProcessors(options: ProcessorsOptions): Promise<Readon
       return ['a processor is not in the group yet']
     const copies = (await Promise.all([...processors.values()].map(({ reader }) => reader.copies()))).flat()
     const restoring = copies.filter((copy) => copy.role === 'owner' && copy.state !== 'running')
-    return restoring.map(({ partition }) => `partition ${partition} is being restored`)
+    return [
+      ...restoring.map(({ partition }) => `partition ${partition} is being restored`),
+      ...[...processors.values()].flatMap((processor) => processor.problems),
+    ]
   })
   return processors
 }

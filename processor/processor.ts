@@ -23,6 +23,7 @@ import { isDamage, isMarkedDamaged, markDamaged } from './store/damage.ts'
 import { databaseFailure } from './store/failure.ts'
 import { type Database, LevelStores } from './store/level.ts'
 import { TextCache } from './store/texts.ts'
+import { StoreFaults } from './store-faults.ts'
 import { Task } from './task.ts'
 import { Turns } from './turns.ts'
 
@@ -76,10 +77,13 @@ export class Processor implements Member, AsyncDisposable {
     this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher })
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
+    const reopen = () => stores.reopen().catch((error: unknown) => Promise.reject(unusable(folder, error)))
+    const faults = new StoreFaults({ instance, metrics, logger, now, reopen })
     const precedence = new Precedence(sleep)
     this.#builder = new IndexBuilder({ precedence, turns, logger, now, sleep, retryMs: limits.retryMaxMs })
     const inFlight = new InFlight(limits.inFlightRecords, sleep)
-    this.#context = { instance, log, cache, texts, turns, precedence, inFlight, limits, metrics, logger, now, sleep }
+    const shared = { cache, texts, turns, precedence, inFlight, faults }
+    this.#context = { instance, log, ...shared, limits, metrics, logger, now, sleep }
   }
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */
@@ -144,6 +148,11 @@ export class Processor implements Member, AsyncDisposable {
       }
       if (signal.aborted) return
     }
+  }
+
+  /** What keeps it from its work; a line each. */
+  get problems(): readonly string[] {
+    return this.#context.faults.problems
   }
 
   positions(): ReadonlyMap<number, Offset> {

@@ -205,7 +205,7 @@ describe.skipIf(!isThere('promtool'))('Prometheus', () => {
     for (const name of asked) expect(readme).toContain(`\`${name.replace(/_(bucket|count|sum)$/, '')}\``)
   })
 
-  test('alerts when a partition has no owner, when one falls back, and when the log takes no writes', async () => {
+  test('alerts when a partition has no owner, when one falls back, and when log or stores take no writes', async () => {
     const file = join(folder, 'alerts.test.yml')
     await writeFile(join(folder, 'alerts.yml'), compose.file('alerts'))
     await writeFile(file, ALERTS_TEST)
@@ -228,6 +228,7 @@ tests:
       - {series: 'tidemark_consumer_lag_records{partition="3"}', values: '0+1000x80'}
       - {series: 'tidemark_consumer_lag_records{partition="4"}', values: '20000-100x80'}
       - {series: 'tidemark_log_fault{instance="ingest-1:8081"}', values: '0x40 1x40'}
+      - {series: 'tidemark_unwritable_stores{processor="one"}', values: '0x40 2x40'}
     alert_rule_test:
       - {eval_time: 9m, alertname: PartitionWithoutOwner}
       - eval_time: 15m
@@ -244,4 +245,10 @@ tests:
         exp_alerts:
           - exp_labels: {instance: "ingest-1:8081"}
             exp_annotations: {summary: "ingest-1:8081 cannot write to the log: acknowledgements wait"}
+      - {eval_time: 9m, alertname: StoreUnwritable}
+      - eval_time: 15m
+        alertname: StoreUnwritable
+        exp_alerts:
+          - exp_labels: {processor: one}
+            exp_annotations: {summary: "one cannot write 2 of its copies: what the log has waits"}
 `
