@@ -245,7 +245,10 @@ function unusable(folder: string, error: unknown): ConfigurationError {
     const way = 'stop that process, or give this one another DATA_DIR or INSTANCE_ID'
     return new ConfigurationError('STORE_LOCKED', `the store folder ${folder} is in use: ${message}; ${way}`, error)
   }
-  const way = 'make it a folder this user can write, with free space, or set another DATA_DIR'
+  const way =
+    code === 'LEVEL_NO_SPACE'
+      ? 'free space on its volume, which a start needs, too'
+      : 'make it a folder this user can write, or set another DATA_DIR'
   return new ConfigurationError(
     'FOLDER_UNAVAILABLE',
     `the store folder ${folder} cannot be used: ${message}; ${way}`,
