@@ -82,9 +82,11 @@ export class KafkaClaim implements Claim {
         return { id: Number(producerId), epoch: producerEpoch }
       })
       // After the fence: the former holder can change nothing more.
+      const settling = settle(context, partition, producer, signal)
+      // Asked for beside it, and awaited when it is done.
       const kept = context.bounds({ topic: 'telemetry', index: partition })
       kept.catch(() => {})
-      const sight = await settle(context, partition, producer, signal)
+      const sight = await settling
       const start = await startOf(context, partition, sight, kept, signal)
       return new KafkaClaim(context, partition, producer, start, inGroup)
     } catch (error) {
