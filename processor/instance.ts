@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { link, mkdir, open, readFile, rm } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { INSTANCE_FILE, INSTANCE_NAME } from './contract/environment.ts'
 import { ConfigurationError } from './contract/errors.ts'
 
 /**
@@ -10,14 +11,27 @@ import { ConfigurationError } from './contract/errors.ts'
  * ConfigurationError FOLDER_UNAVAILABLE.
  */
 export async function instanceOf(dataDir: string): Promise<string> {
-  const file = join(dataDir, 'instance-id')
+  const file = join(dataDir, INSTANCE_FILE)
   try {
-    return (await readIfThere(file)) ?? (await make(dataDir, file))
+    return checked((await readIfThere(file)) ?? (await make(dataDir, file)), file)
   } catch (error) {
+    if (error instanceof ConfigurationError) throw error
     const reason = error instanceof Error ? error.message : String(error)
-    const way = 'make DATA_DIR a folder that this user can write, or set INSTANCE_ID'
+    const way = 'make DATA_DIR a folder that this user can write, with free space, or set INSTANCE_ID'
     throw new ConfigurationError('FOLDER_UNAVAILABLE', `${file} cannot be made: ${reason}; ${way}`, error)
   }
+}
+
+/** A new name instead of one that is lost would leave the stores behind, and nobody would remove them. */
+function checked(name: string, file: string): string {
+  if (INSTANCE_NAME.test(name)) return name
+  const way =
+    'write the name of the folder beside it that holds the stores into it, or set INSTANCE_ID to that; ' +
+    'without such a folder remove the file, and a new name is made'
+  throw new ConfigurationError(
+    'FOLDER_UNAVAILABLE',
+    `${file} holds ${JSON.stringify(name.slice(0, 100))}, which is no name of a processor: ${way}`,
+  )
 }
 
 async function make(dataDir: string, file: string): Promise<string> {
@@ -25,13 +39,20 @@ async function make(dataDir: string, file: string): Promise<string> {
   const host = hostname().replace(/[^A-Za-z0-9.-]/g, '-')
   const name = `${host.slice(0, 64)}-${randomBytes(4).toString('hex')}`
   const draft = `${file}-${name}`
-  await writeFile(draft, `${name}\n`)
+  await writeThrough(draft, `${name}\n`)
   // Of two processes that start at once on the folder one makes the name, and nobody reads half a name.
   await link(draft, file).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EEXIST') throw error
   })
   await rm(draft)
   return (await readFile(file, 'utf8')).trim()
+}
+
+/** What is in the file is on the disk before its name is: an empty file after a loss of power would name no stores. */
+async function writeThrough(file: string, text: string): Promise<void> {
+  await using handle = await open(file, 'w')
+  await handle.writeFile(text)
+  await handle.sync()
 }
 
 async function readIfThere(file: string): Promise<string | undefined> {

@@ -19,6 +19,7 @@ export class ProcessorMetrics {
   readonly batchRecords: Histogram
   readonly commitSeconds: Histogram
   readonly storeSeconds: Histogram
+  readonly unwritable: Gauge
   readonly endToEndSeconds: Histogram
   readonly deadLetters: Counter
   readonly decisions: Counter
@@ -49,6 +50,8 @@ export class ProcessorMetrics {
     this.commitSeconds = histogram('tidemark_commit_duration_seconds', commit, ['processor'], SECONDS)
     const write = 'Time of one batch written to the store, retries included'
     this.storeSeconds = histogram('tidemark_store_commit_duration_seconds', write, ['processor'], SECONDS)
+    const refused = 'Copies of partitions whose store cannot be written now'
+    this.unwritable = gauge('tidemark_unwritable_stores', refused, ['processor'])
     const age = 'From the receipt of the first record of a batch until its effect can be read; one sample a batch'
     this.endToEndSeconds = histogram('tidemark_end_to_end_latency_seconds', age, ['processor'], LONG_SECONDS)
     const letters = 'Telemetry records without effect, by reason'

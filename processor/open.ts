@@ -2,12 +2,15 @@ import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { Configuration } from './contract/environment.ts'
+import { ConfigurationError } from './contract/errors.ts'
 import { instanceOf } from './instance.ts'
 import type { EmbeddedLog } from './log/embedded.ts'
 import type { KafkaLog } from './log/kafka.ts'
 import { openDatabase, Processor } from './processor.ts'
 import { QueryServer } from './query-server.ts'
 import type { Database } from './store/level.ts'
+
+const MAX_PORT = 65_535
 
 /** Of one processor. */
 export interface Beginning {
@@ -22,10 +25,11 @@ export interface Beginning {
  * `running`. Rejects with ConfigurationError when there is no place for them.
  */
 export async function beginProcessors(
-  { DATA_DIR, INSTANCE_ID, KAFKA_BROKERS }: Configuration,
+  { DATA_DIR, INSTANCE_ID, KAFKA_BROKERS, QUERY_PORT }: Configuration,
   count: number,
   running: AsyncDisposableStack,
 ): Promise<readonly Beginning[]> {
+  if (KAFKA_BROKERS !== undefined) checkPorts(QUERY_PORT, count)
   const name = INSTANCE_ID ?? (KAFKA_BROKERS === undefined ? 'tidemark-1' : await instanceOf(DATA_DIR))
   return Array.from({ length: count }, (_, i) => {
     const instance = i === 0 ? name : `${name}-${i + 1}`
@@ -34,6 +38,20 @@ export async function beginProcessors(
     running.defer(() => database.close())
     return { instance, folder, database }
   })
+}
+
+/** Further processors of one process take the ports after the first's. */
+function portOf(first: number, i: number): number {
+  return first === 0 ? 0 : first + i
+}
+
+function checkPorts(first: number, count: number): void {
+  if (portOf(first, count - 1) <= MAX_PORT) return
+  const way = `set QUERY_PORT to ${MAX_PORT - count + 1} or less, or to 0 for any free ports`
+  throw new ConfigurationError(
+    'INVALID_CONFIGURATION',
+    `QUERY_PORT=${first}: ${count} processors take as many ports from it on, and ports end at ${MAX_PORT}; ${way}`,
+  )
 }
 
 export interface ProcessorsOptions {
@@ -61,8 +79,7 @@ export async function openProcessors(options: ProcessorsOptions): Promise<Readon
   const processors = new Map<string, Processor>()
   const servers: QueryServer[] = []
   for (const [i, { instance, folder, database: opening }] of beginnings.entries()) {
-    // Further processors of one process take the ports after the first's.
-    const port = QUERY_PORT === 0 ? 0 : QUERY_PORT + i
+    const port = portOf(QUERY_PORT, i)
     const server =
       kafka === undefined
         ? undefined
@@ -99,7 +116,10 @@ export async function openProcessors(options: ProcessorsOptions): Promise<Readon
       return ['a processor is not in the group yet']
     const copies = (await Promise.all([...processors.values()].map(({ reader }) => reader.copies()))).flat()
     const restoring = copies.filter((copy) => copy.role === 'owner' && copy.state !== 'running')
-    return restoring.map(({ partition }) => `partition ${partition} is being restored`)
+    return [
+      ...restoring.map(({ partition }) => `partition ${partition} is being restored`),
+      ...[...processors.values()].flatMap((processor) => processor.problems),
+    ]
   })
   return processors
 }

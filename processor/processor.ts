@@ -23,6 +23,7 @@ import { isDamage, isMarkedDamaged, markDamaged } from './store/damage.ts'
 import { databaseFailure } from './store/failure.ts'
 import { type Database, LevelStores } from './store/level.ts'
 import { TextCache } from './store/texts.ts'
+import { StoreFaults } from './store-faults.ts'
 import { Task } from './task.ts'
 import { Turns } from './turns.ts'
 
@@ -77,10 +78,13 @@ export class Processor implements Member, AsyncDisposable {
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
     metrics.begin(instance)
+    const reopen = () => stores.reopen().catch((error: unknown) => Promise.reject(unusable(folder, error)))
+    const faults = new StoreFaults({ instance, metrics, logger, now, reopen })
     const precedence = new Precedence(sleep)
     this.#builder = new IndexBuilder({ precedence, turns, logger, now, sleep, retryMs: limits.retryMaxMs })
     const inFlight = new InFlight(limits.inFlightRecords, sleep)
-    this.#context = { instance, log, cache, texts, turns, precedence, inFlight, limits, metrics, logger, now, sleep }
+    const shared = { cache, texts, turns, precedence, inFlight, faults }
+    this.#context = { instance, log, ...shared, limits, metrics, logger, now, sleep }
   }
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */
@@ -145,6 +149,11 @@ export class Processor implements Member, AsyncDisposable {
       }
       if (signal.aborted) return
     }
+  }
+
+  /** What keeps it from its work; a line each. */
+  get problems(): readonly string[] {
+    return this.#context.faults.problems
   }
 
   positions(): ReadonlyMap<number, Offset> {
@@ -237,7 +246,10 @@ function unusable(folder: string, error: unknown): ConfigurationError {
     const way = 'stop that process, or give this one another DATA_DIR or INSTANCE_ID'
     return new ConfigurationError('STORE_LOCKED', `the store folder ${folder} is in use: ${message}; ${way}`, error)
   }
-  const way = 'make it a folder this user can write, with free space, or set another DATA_DIR'
+  const way =
+    code === 'LEVEL_NO_SPACE'
+      ? 'free space on its volume, which a start needs, too'
+      : 'make it a folder this user can write, or set another DATA_DIR'
   return new ConfigurationError(
     'FOLDER_UNAVAILABLE',
     `the store folder ${folder} cannot be used: ${message}; ${way}`,

@@ -12,6 +12,7 @@ import type { Progress } from './progress.ts'
 import type { StatusCache } from './store/cache.ts'
 import type { StateStore } from './store/store.ts'
 import type { TextCache } from './store/texts.ts'
+import type { StoreFaults } from './store-faults.ts'
 import type { Turns } from './turns.ts'
 
 /** What the roles of one process share. */
@@ -23,6 +24,7 @@ export interface RoleContext {
   readonly turns: Turns
   readonly precedence: Precedence
   readonly inFlight: InFlight
+  readonly faults: StoreFaults
   readonly limits: ProcessorLimits
   readonly metrics: ProcessorMetrics
   readonly logger: Logger
@@ -63,7 +65,8 @@ export interface Role {
 
 /**
  * Writes to the store until it succeeds: what is committed to the log must not be skipped. Between the tries it waits,
- * longer each time, up to a bound. False when `signal` aborted first. Rejects with CorruptedError.
+ * longer each time, up to a bound. False when `signal` aborted first. Rejects with CorruptedError, or as
+ * `StoreFaults.refused` does.
  */
 export async function persist(
   context: RoleContext,
@@ -73,18 +76,24 @@ export async function persist(
 ): Promise<boolean> {
   const began = context.now()
   let wait = context.limits.retryMinMs
-  for (let failures = 0; ; failures++) {
-    try {
-      await write()
-      if (failures > 0) context.logger.info({ partition, failures }, 'store writes again')
-      context.metrics.storeSeconds.observe({ processor: context.instance }, (context.now() - began) / 1000)
-      return true
-    } catch (error) {
-      if (error instanceof CorruptedError) throw error
-      if (failures === 0) context.logger.error({ partition, err: error }, 'store cannot be written: trying again')
+  let waited = 0
+  try {
+    for (let failures = 0; ; failures++) {
+      try {
+        await write()
+        if (failures > 0) context.logger.info({ partition, failures }, 'store writes again')
+        context.metrics.storeSeconds.observe({ processor: context.instance }, (context.now() - began) / 1000)
+        return true
+      } catch (error) {
+        if (error instanceof CorruptedError) throw error
+        await context.faults.refused(partition, error, waited)
+      }
+      await context.sleep(wait, signal)
+      if (signal.aborted) return false
+      waited = wait
+      wait = Math.min(wait * 2, context.limits.retryMaxMs)
     }
-    await context.sleep(wait, signal)
-    if (signal.aborted) return false
-    wait = Math.min(wait * 2, context.limits.retryMaxMs)
+  } finally {
+    context.faults.over(partition)
   }
 }

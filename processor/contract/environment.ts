@@ -9,6 +9,16 @@ const ALGORITHM = '(HS256|HS384|HS512|RS256|RS384|RS512|PS256|PS384|PS512|ES256|
 
 const NAME = /^[A-Za-z0-9._-]{1,100}$/
 
+/** What else is in DATA_DIR: the embedded log, and the name that was made for a processor. */
+export const LOG_FOLDER = 'log'
+export const INSTANCE_FILE = 'instance-id'
+
+/**
+ * Of a processor: its stores are in the folder of this name within DATA_DIR, which is wiped when they are damaged. Some
+ * file systems take capitals for the same.
+ */
+export const INSTANCE_NAME = new RegExp(`^(?!\\.+$)(?!(${LOG_FOLDER}|${INSTANCE_FILE})$)${NAME.source.slice(1)}`, 'i')
+
 /** Every environment variable that Tidemark reads. */
 const ENVIRONMENT = {
   MQTT_PORT: port(1883, 'MQTT over TCP and over WebSocket'),
@@ -41,7 +51,7 @@ const ENVIRONMENT = {
   PARTITIONS: integer(1, 1024, { default: 8, description: 'partitions, when the log is created' }),
   STANDBYS: integer(0, 8, { default: 1, description: 'warm copies of each partition' }),
   INSTANCE_ID: text({
-    pattern: NAME,
+    pattern: INSTANCE_NAME,
     description: 'name of this processor, stable over restarts; unset on Kafka: one made once, and kept in DATA_DIR',
   }),
   ZONE: text({ pattern: NAME, description: 'host or rack: standbys go to another one' }),

@@ -93,12 +93,19 @@ export class EmbeddedStorage {
     return new EmbeddedStorage(path, db)
   }
 
-  /** The identity stored in the folder; in a new one, an identity of its own with `partitions`. */
+  /**
+   * The identity stored in the folder; in a new one, an identity of its own with `partitions`. Rejects with
+   * ConfigurationError LOG_MISMATCH or FOLDER_UNAVAILABLE.
+   */
   async identity(partitions: number): Promise<LogIdentity> {
     const stored = await this.#db.get(META_KEY)
     if (stored === undefined) {
       const identity = { cluster: randomUUID(), telemetry: randomUUID(), status: randomUUID(), partitions }
-      await this.#db.put(META_KEY, Buffer.from(JSON.stringify({ format: FORMAT, ...identity })))
+      try {
+        await this.#db.put(META_KEY, Buffer.from(JSON.stringify({ format: FORMAT, ...identity })))
+      } catch (error) {
+        throw openError(error, this.folder)
+      }
       return identity
     }
     const { format, ...identity } = JSON.parse(stored.toString()) as LogIdentity & { format: number }
@@ -179,7 +186,10 @@ function openError(error: unknown, path: string): TidemarkError {
     return new ConfigurationError('STORE_LOCKED', `${text}: stop that process, or set another DATA_DIR`, cause)
   }
   if (code === 'LEVEL_CORRUPTION') return damaged(path, text, cause)
-  const out = 'make the folder writable, or set another DATA_DIR'
+  const out =
+    code === 'LEVEL_NO_SPACE'
+      ? 'free space on its volume, which a start needs, too'
+      : 'make the folder writable, or set another DATA_DIR'
   return new ConfigurationError('FOLDER_UNAVAILABLE', `the log cannot be opened in ${path} (${text}): ${out}`, cause)
 }
 

@@ -62,8 +62,8 @@ export class KafkaClaim implements Claim {
   }
 
   /**
-   * `inGroup`: the group has said of late that the member is in it. Throws RetryableError when Kafka does not answer,
-   * ConfigurationError when offsets and changelog do not fit.
+   * `inGroup`: the group has said of late that the member is in it. Throws RetryableError when Kafka does not answer, and
+   * for what holds up this partition alone; ConfigurationError when offsets and changelog do not fit.
    */
   static async take(
     context: ClaimContext,
@@ -82,8 +82,13 @@ export class KafkaClaim implements Claim {
         return { id: Number(producerId), epoch: producerEpoch }
       })
       // After the fence: the former holder can change nothing more.
-      const sight = await settle(context, partition, producer, signal)
-      return new KafkaClaim(context, partition, producer, await startOf(context, partition, sight, signal), inGroup)
+      const settling = settle(context, partition, producer, signal)
+      // Asked for beside it, and awaited when it is done.
+      const kept = context.bounds({ topic: 'telemetry', index: partition })
+      kept.catch(() => {})
+      const sight = await settling
+      const start = await startOf(context, partition, sight, kept, signal)
+      return new KafkaClaim(context, partition, producer, start, inGroup)
     } catch (error) {
       throw asTidemark(error, `partition ${partition} cannot be claimed`)
     }

@@ -6,18 +6,35 @@ import { holdsMore, lastCommit } from './kafka-tail.ts'
 import type { Claim, Offset } from './log.ts'
 
 /**
- * Where a claim starts: at the committed offset and its metadata, or, where the changelog tells of a later commit, after
- * that one; for a coordinator that loads its offsets while leaders change may answer with old ones, or with none. `sight`:
- * of the partition since the former holder is fenced, without an open transaction.
+ * Where a claim starts. `sight`: of the partition since the former holder is fenced, without an open transaction; `kept`:
+ * of its telemetry. Rejects with RetryableError for what holds up this partition alone.
  */
 export async function startOf(
   context: ClaimContext,
   partition: number,
+  sight: Pick<Sight, 'committed' | 'stable'>,
+  kept: Promise<{ readonly start: Offset }>,
+  signal: AbortSignal,
+): Promise<Claim['start']> {
+  const start = await committedStart(context, partition, sight, kept, signal)
+  const { start: oldest } = await kept
+  if (start.input < oldest) throw overtaken(context, partition, start.input, oldest)
+  return start
+}
+
+/**
+ * At the committed offset and its metadata, or, where the changelog tells of a later commit, after that one; for a
+ * coordinator that loads its offsets while leaders change may answer with old ones, or with none.
+ */
+async function committedStart(
+  context: ClaimContext,
+  partition: number,
   { committed: found, stable }: Pick<Sight, 'committed' | 'stable'>,
+  kept: Promise<{ readonly start: Offset }>,
   signal: AbortSignal,
 ): Promise<Claim['start']> {
   const { group, identity, names } = context
-  if (found === undefined) return uncommitted(context, partition, signal)
+  if (found === undefined) return uncommitted(context, partition, kept, signal)
   const position = decodePosition(found.metadata)
   // Somebody set the offset with another tool.
   if (position === undefined) return { input: found.offset, changelogEnd: stable }
@@ -29,7 +46,8 @@ export async function startOf(
     throw new RetryableError(
       'LOG_UNAVAILABLE',
       `${names.status} ${partition} ends at ${stable}, before the ${changelogEnd} that group ${group} committed: a broker ` +
-        'has lost acknowledged records or has not caught up; see that its leader is a replica that was in sync',
+        'has lost acknowledged records or has not caught up; see that its leader is a replica that was in sync. To go on ' +
+        `without what is lost, ${reset(context, partition, '--to-current')}`,
     )
   }
   const start = { input: found.offset, changelogEnd }
@@ -39,7 +57,12 @@ export async function startOf(
 }
 
 /** This is the first claim ever, or the group's offset is gone. */
-async function uncommitted(context: ClaimContext, partition: number, signal: AbortSignal): Promise<Claim['start']> {
+async function uncommitted(
+  context: ClaimContext,
+  partition: number,
+  kept: Promise<{ readonly start: Offset }>,
+  signal: AbortSignal,
+): Promise<Claim['start']> {
   const { group, names } = context
   const told = await later(context, partition, 0, signal)
   if (told !== undefined) return told
@@ -50,9 +73,8 @@ async function uncommitted(context: ClaimContext, partition: number, signal: Abo
         'records: counting from the start would count twice; set the offset, or delete the changelog topic',
     )
   }
-  const telemetry = await context.bounds({ topic: 'telemetry', index: partition })
   const { end } = await context.bounds({ topic: 'status', index: partition })
-  return { input: telemetry.start, changelogEnd: end }
+  return { input: (await kept).start, changelogEnd: end }
 }
 
 /** The position after the last commit that the changelog tells of at `from` or after it. */
@@ -67,6 +89,21 @@ async function later(
   const { input, changelogEnd } = told
   context.logger.warn({ partition, from, input, changelogEnd }, 'the group forgot a commit; the changelog tells of it')
   return { input, changelogEnd }
+}
+
+function overtaken(context: ClaimContext, partition: number, input: Offset, oldest: Offset): RetryableError {
+  const { group, names } = context
+  return new RetryableError(
+    'OFFSET_OUT_OF_RANGE',
+    `${names.telemetry} ${partition}: retention removed the offsets ${input} to ${oldest - 1} before group ${group} had ` +
+      `processed them. To go on with what is kept, ${reset(context, partition, '--to-earliest')}`,
+  )
+}
+
+/** An offset that is set so has no position with it, and is obeyed. Kafka sets none while the group has members. */
+function reset({ group, names }: ClaimContext, partition: number, to: string): string {
+  const topic = `${names.telemetry}:${partition}`
+  return `stop all processors, run kafka-consumer-groups --group ${group} --topic ${topic} --reset-offsets ${to} --execute, and start them again`
 }
 
 function recreated(group: string, topic: string, partition: number): ConfigurationError {

@@ -1,16 +1,22 @@
 import type { Logger } from 'pino'
-import { CorruptedError, FencedError, RetryableError } from '../contract/errors.ts'
+import { CorruptedError, FencedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
 import type { KafkaClaim } from './kafka-claim.ts'
 import { pause } from './kafka-cluster.ts'
-import type { Member } from './log.ts'
+import type { Member, Offset } from './log.ts'
 
 /**
  * How long a claim waits for who works on the partition and has been told by the same assignment to end, ms: a batch that
  * is fenced costs the next owner 100 to 200 ms, for its transaction is aborted, and looked for, and its work is done again.
  */
 const HAND_OVER_MS = 50
-/** How long a claim waits that could not read the changelog, ms: it is damaged until another broker leads it. */
-const DAMAGED_PATIENCE_MS = 5000
+/**
+ * How long a claim that cannot be taken is left alone, ms: at first, and at most, where it doubles each time. A changelog
+ * that cannot be read is damaged until another broker leads it. What the group has to say ends the wait.
+ */
+const MIN_REST_MS = 100
+const MAX_REST_MS = 5000
+/** The log tells again of a claim that cannot be taken, ms. */
+const REMIND_MS = 60_000
 /** How long a new standby waits for claims that cannot be taken, ms. */
 const STANDBY_PATIENCE_MS = 1000
 
@@ -32,6 +38,8 @@ interface Slot {
   role: Role | undefined
   /** Aborts a claim that is being taken, or waited for, when it is no longer wanted. */
   claiming: AbortController | undefined
+  /** Aborts the wait between two tries of a claim. */
+  resting: AbortController | undefined
   /** Aborts the wait of a standby for the claims, when something else is wanted. */
   waiting: AbortController | undefined
   /** Another member of the group is about to end its work on it. */
@@ -40,6 +48,8 @@ interface Slot {
   heir: boolean
   /** The last claim was lost: somebody else may hold the partition by right. */
   doubtful: boolean
+  /** Where the last claim started whose reader went out of the log. */
+  strayed: Offset | undefined
   settled: Promise<void>
 }
 
@@ -69,10 +79,12 @@ export class KafkaRoles {
         wanted: undefined,
         role: undefined,
         claiming: undefined,
+        resting: undefined,
         waiting: undefined,
         moving: false,
         heir: false,
         doubtful: false,
+        strayed: undefined,
       }
       return { partition, ...nothing, settled: Promise.resolve() }
     })
@@ -111,6 +123,7 @@ export class KafkaRoles {
   ): void {
     for (const slot of this.#slots) {
       const { partition } = slot
+      slot.resting?.abort()
       slot.heir = heir.includes(partition)
       const wanted = active.includes(partition) ? 'active' : standby.includes(partition) ? 'standby' : undefined
       if (wanted === slot.wanted) continue
@@ -168,13 +181,14 @@ export class KafkaRoles {
     slot.claiming = claiming
     const { signal } = claiming
     if (slot.moving) await pause(HAND_OVER_MS, signal)
-    let damaged = false
+    let restMs = 0
+    const told = new Told()
     while (!signal.aborted) {
       try {
         if (slot.doubtful) {
           // It may be long until the group answers; what is here is still worth reading.
           if (slot.role === undefined) this.#start(slot, 'standby', undefined)
-          if (damaged) await pause(DAMAGED_PATIENCE_MS, signal)
+          if (restMs > 0 && (await rest(slot, restMs, signal))) restMs = 0
           if (signal.aborted) break
           await this.#options.confirmed(signal)
         }
@@ -189,14 +203,17 @@ export class KafkaRoles {
         this.#start(slot, 'active', claim)
         return
       } catch (error) {
-        damaged = error instanceof CorruptedError && error.code === 'LOG_CORRUPTED'
+        const damaged = error instanceof CorruptedError && error.code === 'LOG_CORRUPTED'
         if (error instanceof RetryableError) {
           if (error.code === 'LOG_CLOSED') return
         } else if (!damaged) {
           this.#broken.reject(error)
           return
         }
-        this.#options.logger.warn({ err: error, partition: slot.partition }, 'the partition cannot be claimed yet')
+        restMs = damaged ? MAX_REST_MS : Math.min(Math.max(restMs * 2, MIN_REST_MS), MAX_REST_MS)
+        if (told.isNews(error)) {
+          this.#options.logger.warn({ err: error, partition: slot.partition }, 'the partition cannot be claimed yet')
+        }
         slot.doubtful = true
       }
     }
@@ -242,6 +259,11 @@ export class KafkaRoles {
     if (error === undefined) {
       const early = new Error(`the ${kind} role of partition ${partition} ended before it was told to`)
       if (!stopping.signal.aborted) this.#broken.reject(early)
+    } else if (claim !== undefined && strays(error) && slot.strayed !== claim.start.input) {
+      // Retention may have overtaken it: the next claim finds out. One that starts there all the same would end so again.
+      slot.strayed = claim.start.input
+      slot.doubtful = true
+      this.#settle(slot)
     } else if (!endsRoleOnly(error, claim) && error !== stopping.signal.reason) {
       this.#broken.reject(error)
     }
@@ -251,4 +273,31 @@ export class KafkaRoles {
 /** The claim was lost, or is over: that ends the role, and not the member. */
 function endsRoleOnly(error: unknown, claim: KafkaClaim | undefined): boolean {
   return error instanceof FencedError || (claim?.over === true && error instanceof RetryableError)
+}
+
+function strays(error: unknown): boolean {
+  return error instanceof CorruptedError && error.code === 'OFFSET_OUT_OF_RANGE'
+}
+
+/** True when there was news before `ms` were over. */
+async function rest(slot: Slot, ms: number, signal: AbortSignal): Promise<boolean> {
+  const resting = new AbortController()
+  slot.resting = resting
+  await pause(ms, AbortSignal.any([signal, resting.signal]))
+  return resting.signal.aborted
+}
+
+/** What the log has been told of the tries of one claim. */
+class Told {
+  #message: string | undefined
+  #at = 0
+
+  /** Whether it has not been told of `error` yet, or not for long. */
+  isNews(error: TidemarkError): boolean {
+    const now = performance.now()
+    if (error.message === this.#message && now - this.#at < REMIND_MS) return false
+    this.#message = error.message
+    this.#at = now
+    return true
+  }
 }

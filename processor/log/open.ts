@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
-import type { Configuration } from '../contract/environment.ts'
+import { type Configuration, LOG_FOLDER } from '../contract/environment.ts'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { EmbeddedLog } from './embedded.ts'
 import type { KafkaLog } from './kafka.ts'
@@ -27,7 +27,7 @@ async function open(configuration: Configuration, logger: Logger, registry: Regi
   const { DATA_DIR, KAFKA_BROKERS, PARTITIONS: partitions, STANDBYS: standbys } = configuration
   if (KAFKA_BROKERS === undefined) {
     const { EmbeddedLog } = await import('./embedded.ts')
-    const folder = join(DATA_DIR, 'log')
+    const folder = join(DATA_DIR, LOG_FOLDER)
     return EmbeddedLog.open({ folder, partitions, standbys, logger, registry, now: Date.now })
   }
   const { KafkaLog } = await import('./kafka.ts')

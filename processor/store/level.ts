@@ -86,6 +86,15 @@ export class LevelStores implements AsyncDisposable {
     }
   }
 
+  /**
+   * Opens the database anew. What uses it meanwhile rejects with RetryableError; a write that had failed may turn out to
+   * have been made. Rejects with the database's own error.
+   */
+  async reopen(): Promise<void> {
+    await this.#db.close()
+    await this.#db.open()
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#db.close()
   }

@@ -45,6 +45,14 @@ describe.skipIf(kafkaMissing !== undefined)('the offset that a claim starts at',
     await groups(['--group', world.prefix, ...to])
     expect((await next(world)).start).toEqual({ input: 0, changelogEnd: 4 })
   })
+
+  test('goes without the position that was committed with it once a person set it anew', async () => {
+    const world = await openByHand(kafka())
+    await withClaim(world.log, commit('b', 2))
+    const to = ['--reset-offsets', '--to-current', '--topic', `${world.names.telemetry}:0`, '--execute']
+    await groups(['--group', world.prefix, ...to])
+    expect((await next(world)).start).toEqual({ input: 2, changelogEnd: 4 })
+  })
 })
 
 /** Where the next claim starts, and what the changelog holds after one more commit. */

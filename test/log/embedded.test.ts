@@ -55,6 +55,22 @@ describe('embedded log', () => {
     expect((await openLog(path, { partitions: 8 })).identity.partitions).toBe(8)
   })
 
+  test.each(['_open', '_put'] as const)(
+    'says that it is space that a start on a full volume lacks, at %s',
+    async (step) => {
+      class Full extends RocksLevel<Buffer, Buffer> {}
+      Full.prototype[step] = () => {
+        throw Object.assign(new Error('No space left on device'), { code: 'LEVEL_NO_SPACE' })
+      }
+      const database = (path: string) => new Full(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
+      const path = await folder()
+      await expect(openLog(path, { database })).rejects.toMatchObject({
+        code: 'FOLDER_UNAVAILABLE',
+        message: expect.stringMatching(`${path} .*No space left on device.*: free space on its volume`),
+      })
+    },
+  )
+
   test('tells damage of its own from damage of a store, for which the store would be wiped', async () => {
     // Batches of closed segments are not read when the log is opened.
     const path = await folder()

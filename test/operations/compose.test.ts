@@ -217,7 +217,7 @@ describe.skipIf(!isThere('promtool'))('Prometheus', () => {
     for (const name of asked) expect(readme).toContain(`\`${name.replace(/_(bucket|count|sum)$/, '')}\``)
   })
 
-  test('alerts when a partition has no owner, when one falls back, at the first dead letters, and when the log takes no writes', async () => {
+  test('alerts when a partition has no owner, when one falls back, at the first dead letters, and when log or stores take no writes', async () => {
     const file = join(folder, 'alerts.test.yml')
     await writeFile(join(folder, 'alerts.yml'), compose.file('alerts'))
     await writeFile(file, ALERTS_TEST)
@@ -243,6 +243,7 @@ tests:
       - {series: 'tidemark_dead_letters_total{processor="a",reason="not-json"}', values: '0x40 3x40'}
       - {series: 'tidemark_dead_letters_total{processor="a",reason="bad-seq"}', values: '0x80'}
       - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="bad-topic"}', values: '0x40 1x40'}
+      - {series: 'tidemark_unwritable_stores{processor="one"}', values: '0x40 2x40'}
     alert_rule_test:
       - {eval_time: 9m, alertname: PartitionWithoutOwner}
       - eval_time: 15m
@@ -267,4 +268,10 @@ tests:
         exp_alerts:
           - exp_labels: {instance: "ingest-1:8081"}
             exp_annotations: {summary: "ingest-1:8081 cannot write to the log: acknowledgements wait"}
+      - {eval_time: 9m, alertname: StoreUnwritable}
+      - eval_time: 15m
+        alertname: StoreUnwritable
+        exp_alerts:
+          - exp_labels: {processor: one}
+            exp_annotations: {summary: "one cannot write 2 of its copies: what the log has waits"}
 `

@@ -21,6 +21,7 @@ import { StatusCache } from '../../processor/store/cache.ts'
 import { LevelStores } from '../../processor/store/level.ts'
 import type { StateStore } from '../../processor/store/store.ts'
 import { TextCache } from '../../processor/store/texts.ts'
+import { StoreFaults } from '../../processor/store-faults.ts'
 import { Task } from '../../processor/task.ts'
 import { Turns } from '../../processor/turns.ts'
 import type { MemoryLog } from './memory-log.ts'
@@ -68,6 +69,9 @@ export class Workbench implements AsyncDisposable {
     this.texts = new TextCache({ maxEntries: cache.maxEntries, maxBytes: limits.textBytes ?? 4 * 1024 * 1024 })
     const searcher = new Searcher(new Turns(), () => this.now)
     this.reader = new StoreReader({ instance: 'one', roles: this.roles, texts: this.texts, searcher })
+    const metrics = new ProcessorMetrics(this.registry)
+    const { logger } = this
+    const now = () => this.now
     this.context = {
       instance: 'one',
       log,
@@ -77,9 +81,10 @@ export class Workbench implements AsyncDisposable {
       precedence: new Precedence(immediately),
       inFlight: new InFlight(DEFAULT_LIMITS.inFlightRecords, immediately),
       limits: { ...DEFAULT_LIMITS, minCommitIntervalMs: 0, retryMinMs: 0, ...limits },
-      metrics: new ProcessorMetrics(this.registry),
-      logger: this.logger,
-      now: () => this.now,
+      faults: new StoreFaults({ instance: 'one', metrics, logger, now, reopen: () => this.#stores.reopen() }),
+      metrics,
+      logger,
+      now,
       sleep: immediately,
     }
   }

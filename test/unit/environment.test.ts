@@ -37,6 +37,15 @@ test('numbers are numbers within their bounds, names stay text, and a choice is 
   expect(refusal({ INSTANCE_ID: 'a b' })).toMatch('INSTANCE_ID="a b"')
 })
 
+test('a name whose folder would be DATA_DIR itself, one above it, or what else is in it is refused', () => {
+  for (const INSTANCE_ID of ['.', '..', '...', 'log', 'LOG', 'instance-id', 'a/b']) {
+    expect(refusal({ INSTANCE_ID })).toMatch(`INSTANCE_ID="${INSTANCE_ID}"`)
+  }
+  for (const INSTANCE_ID of ['.a', 'a.b', 'log-2', 'x'.repeat(100)]) {
+    expect(readEnvironment({ INSTANCE_ID })).toMatchObject({ INSTANCE_ID })
+  }
+})
+
 test('settings of security that make no whole are refused', () => {
   expect(readEnvironment({ ...SASL, KAFKA_SSL: 'true', KAFKA_CA: '/ca.pem' })).toMatchObject(SASL)
   expect(refusal({ KAFKA_CA: '/ca.pem' })).toMatch('KAFKA_SSL')

@@ -23,13 +23,18 @@ test('what another member of the group works on is known to move; what is its ow
 const closed = new RetryableError('LOG_CLOSED', 'enough is known')
 
 /** Roles whose claims are taken by `take`. */
-function rolesOf(partitions: number, take: (partition: number) => Promise<KafkaClaim>, member?: Partial<Member>) {
+function rolesOf(
+  partitions: number,
+  take: (partition: number) => Promise<KafkaClaim>,
+  member?: Partial<Member>,
+  write: (line: string) => void = () => {},
+) {
   const nobody = { active: () => Promise.reject(closed), standby: () => Promise.reject(closed) }
   return new KafkaRoles(
     { instance: 'one', endpoint: '', positions: () => new Map<number, number>(), ...nobody, ...member },
     partitions,
     {
-      logger: pino({ enabled: false }),
+      logger: pino({ level: 'warn' }, { write }),
       take,
       confirmed: () => Promise.resolve(),
       onLost: () => {},
@@ -74,4 +79,49 @@ test('a claim that cannot read the changelog is tried again, and its copy is rea
   } finally {
     vi.useRealTimers()
   }
+})
+
+test('a claim that cannot be taken is left alone longer and longer, and told of once; what the group has to say ends that', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+  try {
+    let tries = 0
+    const lines: string[] = []
+    const unclean = new RetryableError('LOG_UNAVAILABLE', 'a broker has lost records')
+    const take = () => (tries++, Promise.reject(unclean))
+    const copy = { standby: (_: number, signal: AbortSignal) => aborted(signal) }
+    const roles = rolesOf(1, take, copy, (line) => lines.push(line))
+    roles.want([0], [])
+    await vi.advanceTimersByTimeAsync(40_000)
+    // At 0, 0.1, 0.3, 0.7, 1.5, 3.1 and 6.3 s, then each 5 s.
+    expect(tries).toBe(13)
+    expect(lines).toHaveLength(1)
+    await vi.advanceTimersByTimeAsync(40_000)
+    // A person may look at the log only now.
+    expect(lines).toHaveLength(2)
+    const before = tries
+    roles.want([0], [])
+    await vi.advanceTimersByTimeAsync(0)
+    expect(tries).toBe(before + 1)
+    await vi.advanceTimersByTimeAsync(100)
+    expect(tries).toBe(before + 2)
+    await roles.stop()
+  } finally {
+    vi.useRealTimers()
+  }
+})
+
+test('a reader that went out of the log ends its role, and the member when the next claim starts there too', async () => {
+  const taken: number[] = []
+  const starts = [7, 9, 9]
+  const take = async () => {
+    const input = starts[taken.length] as number
+    taken.push(input)
+    return { start: { input, changelogEnd: 0 }, over: false } as unknown as KafkaClaim
+  }
+  const strayed = new CorruptedError('OFFSET_OUT_OF_RANGE', 'telemetry 0: offset 7 is not in the log')
+  const roles = rolesOf(1, take, { active: () => Promise.reject(strayed), standby: (_, signal) => aborted(signal) })
+  roles.want([0], [])
+  await expect(roles.broken).rejects.toBe(strayed)
+  expect(taken).toEqual([7, 9, 9])
+  await roles.stop()
 })

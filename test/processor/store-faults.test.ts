@@ -1,0 +1,128 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import { RocksLevel } from 'rocksdb-level'
+import { expect, it, onTestFinished, vi } from 'vitest'
+import { EmbeddedLog } from '../../processor/log/embedded.ts'
+import { Processor } from '../../processor/processor.ts'
+import { said, statusOf } from './workbench.ts'
+
+const WAIT = { timeout: 20_000, interval: 2 }
+
+/** A database that refuses its commits until it is opened anew, or for longer. */
+class Refusing extends RocksLevel<string, Buffer> {
+  refusal: Error | undefined
+  opened = 0
+  heals = true
+
+  override async _open(...of: Parameters<RocksLevel['_open']>): Promise<void> {
+    await super._open(...of)
+    this.opened++
+    if (this.heals) this.refusal = undefined
+  }
+
+  override _chainedBatch(): ReturnType<RocksLevel<string, Buffer>['_chainedBatch']> {
+    const batch = super._chainedBatch()
+    const write = batch._write.bind(batch)
+    batch._write = async (...of) => {
+      if (this.refusal !== undefined) throw this.refusal
+      await write(...of)
+    }
+    return batch
+  }
+}
+
+const EIO = Object.assign(new Error('While appending to file: Input/output error'), { code: 'LEVEL_IO_ERROR' })
+const ENOSPC = Object.assign(new Error('No space left on device'), { code: 'LEVEL_NO_SPACE' })
+
+/** A processor at work on two partitions, that waits for nothing. */
+async function start() {
+  const root = await mkdtemp(join(tmpdir(), 'tidemark-faults-'))
+  onTestFinished(() => rm(root, { recursive: true }))
+  const lines: string[] = []
+  const registry = new Registry()
+  const silent = pino({ enabled: false })
+  const log = await EmbeddedLog.open({ folder: join(root, 'log'), partitions: 2, logger: silent, registry })
+  onTestFinished(() => log[Symbol.asyncDispose]())
+  const folder = join(root, 'one')
+  const database = new Refusing(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
+  const processor = await Processor.open({
+    log,
+    instance: 'one',
+    endpoint: 'one',
+    folder,
+    database: () => database,
+    logger: pino({}, { write: (line) => lines.push(line) }),
+    registry,
+    now: Date.now,
+    sleep: (_, signal) => delay(1, undefined, { signal }).catch(() => {}),
+  })
+  const stopping = new AbortController()
+  const done = processor.run(stopping.signal)
+  done.catch(() => {})
+  onTestFinished(async () => {
+    stopping.abort()
+    await done.catch(() => {})
+    await processor[Symbol.asyncDispose]()
+  })
+  /** Of each partition a device says something. */
+  const say = () => log.append('telemetry', [said('a', { x: 1 }, Date.now()), said('d', { x: 1 }, Date.now())])
+  const counted = (messages: number) =>
+    vi.waitFor(async () => {
+      const answers = [...(await processor.reader.getMany(0, ['a'])), ...(await processor.reader.getMany(1, ['d']))]
+      expect(answers.map((answer) => statusOf(answer).counters.messages)).toEqual([messages, messages])
+    }, WAIT)
+  const unwritable = async () => (await registry.getSingleMetric('tidemark_unwritable_stores')?.get())?.values[0]?.value
+  return { database, processor, done, lines, say, counted, unwritable }
+}
+
+it('a database that refuses all writes after an I/O error is opened anew, and nothing is lost', async () => {
+  const { database, say, counted, lines, unwritable } = await start()
+  await say()
+  await counted(1)
+  database.refusal = EIO
+  await say()
+  await counted(2)
+  // Both partitions met it, and one opening mends both.
+  expect(database.opened).toBe(2)
+  expect(lines.filter((line) => line.includes('it is opened anew'))).toHaveLength(1)
+  await vi.waitFor(async () => expect(await unwritable()).toBe(0), WAIT)
+})
+
+it('where that does not help, the processor ends, and says what to see to', async () => {
+  const { database, say, counted, done } = await start()
+  await say()
+  await counted(1)
+  database.heals = false
+  database.refusal = EIO
+  await say()
+  await expect(done).rejects.toMatchObject({
+    name: 'ConfigurationError',
+    message: expect.stringMatching(/Input\/output error; see to its volume and start again/),
+  })
+  expect(database.opened).toBe(2)
+})
+
+it('a full volume is waited for, told of as long as it is full, and not opened anew', async () => {
+  const { database, processor, say, counted, lines, unwritable } = await start()
+  await say()
+  await counted(1)
+  expect(processor.problems).toEqual([])
+  expect(await unwritable()).toBe(0)
+  database.refusal = ENOSPC
+  await say()
+  const told = () => lines.filter((line) => line.includes('store cannot be written')).length
+  // The log tells of each partition again and again.
+  await vi.waitFor(() => expect(told()).toBeGreaterThan(4), WAIT)
+  expect(processor.problems).toHaveLength(2)
+  expect(processor.problems[0]).toMatch(/^partition \d: .* since \d.*Z: No space left on device: free space/)
+  expect(await unwritable()).toBe(2)
+  database.refusal = undefined
+  await counted(2)
+  expect(database.opened).toBe(1)
+  await vi.waitFor(() => expect(processor.problems).toEqual([]), WAIT)
+  expect(await unwritable()).toBe(0)
+})
