@@ -33,7 +33,10 @@ const DESCRIPTION = `From the changelog (WHATWG HTML section 9.2). A client that
 The id of an event is a position in the changelog: with \`Last-Event-ID\` any instance goes on there and misses nothing. What
 a client holds is not known after a resume, so \`enter\` may then come for a device that it has, and \`leave\` for one that it has
 not. Without \`snapshot=true\` a stream that begins anew tells of devices as they change. Comments keep a quiet connection open;
-blocks of only an id move the position.`
+blocks of only an id move the position.
+
+An \`EventSource\` that is cut off connects again by itself, but gives up for good at any other answer than 200: then make a new one,
+with \`?lastEventId=\` of the last event.`
 
 export const EVENT_STREAM: { readonly description: string; readonly answer: ResponseDoc } = {
   description: DESCRIPTION,

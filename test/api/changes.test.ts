@@ -1,3 +1,6 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { createContext, runInContext } from 'node:vm'
 import { EventSource } from 'eventsource'
 import { Registry } from 'prom-client'
 import { afterEach, describe, expect, it, vi } from 'vitest'
@@ -43,6 +46,22 @@ function listen(url: string): { source: EventSource; seen: string[] } {
   return { source, seen }
 }
 
+type Follow = (url: string, tell: (name: string, body: { deviceId?: string }) => void) => void
+
+/** As README has it, in a world where there is an EventSource. */
+async function clientOfReadme(): Promise<Follow> {
+  const readme = await readFile(join(import.meta.dirname, '../../README.md'), 'utf8')
+  const [, code] = /^```js\n(function follow[\s\S]+?^}\n)/m.exec(readme) ?? []
+  class Closed extends EventSource {
+    constructor(url: string) {
+      super(url)
+      closing.push(() => this.close())
+    }
+  }
+  const context = createContext({ EventSource: Closed, setTimeout })
+  return runInContext(`${code}follow`, context) as Follow
+}
+
 describe('GET /v1/changes', () => {
   it('is followed by an EventSource, from one process to the next', async () => {
     const log = new Changelog(4)
@@ -57,6 +76,29 @@ describe('GET /v1/changes', () => {
     log.put('a', undefined)
     await serve(log, { port: first.port })
     await vi.waitFor(() => expect(seen.slice(4).toSorted()).toEqual(['end shutdown', 'enter b', 'leave a']), 5_000)
+  })
+
+  it('is followed by the client of README through what an EventSource gives up at', async () => {
+    const log = new Changelog(4)
+    log.put('a', 1)
+    const first = await serve(log)
+    const { port } = first
+    const seen: string[] = []
+    const follow = await clientOfReadme()
+    follow(`${first.url}/v1/changes?snapshot=true`, (name, { deviceId = '' }) =>
+      seen.push(`${name} ${deviceId}`.trim()),
+    )
+    await vi.waitFor(() => expect(seen).toEqual(['reset', 'enter a', 'snapshot-end']))
+    await first[Symbol.asyncDispose]()
+    const full = await serve(log, { port, limits: { maxStreams: 0 } })
+    const metrics = async () => (await fetch(`${full.url}/metrics`)).text()
+    const refused = /_count\{[^}]*route="\/v1\/changes"[^}]*status="503"/
+    await vi.waitFor(async () => expect(await metrics()).toMatch(refused), 10_000)
+    log.put('b', 1)
+    log.put('a', undefined)
+    await full[Symbol.asyncDispose]()
+    await serve(log, { port })
+    await vi.waitFor(() => expect(seen.slice(3).toSorted()).toEqual(['end', 'enter b', 'leave a']), 20_000)
   })
 
   it('resumes by a parameter for those who cannot set headers, and by the header where there are both', async () => {
