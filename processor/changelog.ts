@@ -85,13 +85,13 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   if (await following.arrive(signal)) return true
   const batchLimits = { maxRecords: limits.changelogRecords, maxBytes: limits.changelogBytes }
   for await (const batch of context.log.follow(topic, plan.from, batchLimits, signal)) {
-    const began = context.now()
+    const began = context.monotonic()
     if (yields && !following.arrived) await context.precedence.turn(signal)
     if (signal.aborted) return false
     if (!(await following.apply(batch, signal))) return false
     if (following.arrived && until !== undefined) return true
     if (!following.arrived || batch.records.length >= limits.changelogRecords / 2) continue
-    const rest = limits.minCommitIntervalMs - (context.now() - began)
+    const rest = limits.minCommitIntervalMs - (context.monotonic() - began)
     if (rest > 0) await context.sleep(rest, signal)
   }
   if (following.arrived) await following.arrive(signal)

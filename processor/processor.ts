@@ -42,6 +42,8 @@ export interface ProcessorOptions {
   readonly registry: Registry
   /** Epoch ms. */
   readonly now: () => number
+  /** Ms on a clock that nobody sets. */
+  readonly monotonic?: () => number
   readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>
   readonly limits?: Partial<ProcessorLimits>
   /** False: the stores have no indexes, and every search scans. What indexes cost is measured so. */
@@ -63,7 +65,8 @@ export class Processor implements Member, AsyncDisposable {
   readonly #roles = new Map<number, Role>()
 
   private constructor(options: ProcessorOptions, stores: LevelStores) {
-    const { instance, endpoint, log, folder, database, logger, registry, now, sleep = pause } = options
+    const { instance, endpoint, log, folder, database, logger, registry, now } = options
+    const { monotonic = () => performance.now(), sleep = pause } = options
     const limits = { ...DEFAULT_LIMITS, ...options.limits }
     this.instance = instance
     this.endpoint = endpoint
@@ -72,14 +75,15 @@ export class Processor implements Member, AsyncDisposable {
     const texts = new TextCache({ maxEntries: limits.cacheEntries, maxBytes: limits.textBytes })
     // Only a database in a folder can be opened a second time.
     if (database === undefined) this.#scans = new ScanThreads({ folder, logger })
-    const searcher = new Searcher(turns, now, { scans: this.#scans })
+    const searcher = new Searcher(turns, monotonic, { scans: this.#scans })
     this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher })
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
     const precedence = new Precedence(sleep)
-    this.#builder = new IndexBuilder({ precedence, turns, logger, now, sleep, retryMs: limits.retryMaxMs })
+    this.#builder = new IndexBuilder({ precedence, turns, logger, now: monotonic, sleep, retryMs: limits.retryMaxMs })
     const inFlight = new InFlight(limits.inFlightRecords, sleep)
-    this.#context = { instance, log, cache, texts, turns, precedence, inFlight, limits, metrics, logger, now, sleep }
+    const clocks = { now, monotonic, sleep }
+    this.#context = { instance, log, cache, texts, turns, precedence, inFlight, limits, metrics, logger, ...clocks }
   }
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */

@@ -28,6 +28,8 @@ export interface RoleContext {
   readonly logger: Logger
   /** Epoch ms. */
   readonly now: () => number
+  /** Ms on a clock that nobody sets: what a duration is measured by. */
+  readonly monotonic: () => number
   /** Resolves after `ms`, or as soon as `signal` aborts. */
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>
 }
@@ -71,13 +73,13 @@ export async function persist(
   write: () => Promise<void>,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const began = context.now()
+  const began = context.monotonic()
   let wait = context.limits.retryMinMs
   for (let failures = 0; ; failures++) {
     try {
       await write()
       if (failures > 0) context.logger.info({ partition, failures }, 'store writes again')
-      context.metrics.storeSeconds.observe({ processor: context.instance }, (context.now() - began) / 1000)
+      context.metrics.storeSeconds.observe({ processor: context.instance }, (context.monotonic() - began) / 1000)
       return true
     } catch (error) {
       if (error instanceof CorruptedError) throw error

@@ -28,7 +28,7 @@ export class Standby implements Role {
     this.#copying = copying
     this.copy = copy
     this.store = copy.store
-    this.progress = new Progress(context.now)
+    this.progress = new Progress(context.monotonic)
   }
 
   get state(): 'restoring' | 'running' | 'closed' {
@@ -102,9 +102,9 @@ export class Standby implements Role {
   }
 
   async #copy(signal: AbortSignal, whole: () => void): Promise<void> {
-    const { logger, metrics, instance, now } = this.#context
+    const { logger, metrics, instance, monotonic } = this.#context
     const partition = this.#partition
-    const began = now()
+    const began = monotonic()
     this.progress.restart()
     await followChangelog(
       {
@@ -121,7 +121,7 @@ export class Standby implements Role {
           this.#move('running')
           this.#gauge()
           this.#wiped = false
-          metrics.restoreSeconds.observe({ processor: instance, role: 'standby' }, (now() - began) / 1000)
+          metrics.restoreSeconds.observe({ processor: instance, role: 'standby' }, (monotonic() - began) / 1000)
           logger.info({ partition, devices: this.store.count }, 'standby running')
           whole()
           this.#copying.whole()

@@ -42,7 +42,7 @@ export class Task implements Role {
   /** Batches begun, and batches whose effects are in the store. */
   #batch = 0
   #stored = 0
-  /** Since when what the batch comes to is being committed and stored. */
+  /** Since when, on the monotonic clock, what the batch comes to is being committed and stored. */
   #committing: number | undefined
   #wipedAt: Offset | undefined
   #signal: AbortSignal | undefined
@@ -56,7 +56,7 @@ export class Task implements Role {
     this.#claim = claim
     this.store = copy.store
     this.copy = copy
-    this.progress = new Progress(context.now)
+    this.progress = new Progress(context.monotonic)
     this.#labels = { processor: context.instance, partition: claim.partition }
     this.#texts = context.texts.owner()
     this.#input = claim.start.input
@@ -68,9 +68,8 @@ export class Task implements Role {
   }
 
   get doubtful(): boolean {
-    const { now } = this.#context
     if (this.#signal?.aborted === true || !this.#claim.held) return true
-    return this.#committing !== undefined && now() - this.#committing >= DOUBT_MS
+    return this.#committing !== undefined && this.#context.monotonic() - this.#committing >= DOUBT_MS
   }
 
   get lag(): number {
@@ -124,7 +123,7 @@ export class Task implements Role {
   }
 
   async #live(signal: AbortSignal): Promise<void> {
-    const { log, limits, precedence, now, sleep } = this.#context
+    const { log, limits, precedence, monotonic, sleep } = this.#context
     this.#life = {}
     this.#committing = undefined
     this.#texts = this.#context.texts.owner()
@@ -141,9 +140,9 @@ export class Task implements Role {
       for (;;) {
         const { done: over, value: batch } = await ahead.take()
         if (over === true) return
-        const taken = now()
+        const taken = monotonic()
         if (!(await this.#process(batch, signal))) return
-        const done = { records: batch.records.length, tookMs: now() - taken, maxGatherMs: log.maxGatherMs }
+        const done = { records: batch.records.length, tookMs: monotonic() - taken, maxGatherMs: log.maxGatherMs }
         const rest = restAfter(done, limits)
         if (rest > 0) await sleep(rest, signal)
       }
@@ -155,9 +154,9 @@ export class Task implements Role {
 
   /** Restores, and processes the first of what came in meanwhile. False when `signal` aborted. */
   async #catchUp(ahead: ReadAhead<IteratorResult<Batch>>, signal: AbortSignal): Promise<boolean> {
-    const { log, logger, metrics, instance, now } = this.#context
+    const { log, logger, metrics, instance, monotonic } = this.#context
     const { partition } = this.#claim
-    const began = now()
+    const began = monotonic()
     const restoring = this.#restore(signal)
     // Asked for after what the restore asks first, and awaited when it is done.
     const bounds = log.bounds({ topic: 'telemetry', index: partition })
@@ -165,7 +164,7 @@ export class Task implements Role {
     if (!(await restoring)) return false
     this.#inputEnd = Math.max(this.#inputEnd, (await bounds).end)
     this.#move('running')
-    metrics.restoreSeconds.observe({ processor: instance, role: 'owner' }, (now() - began) / 1000)
+    metrics.restoreSeconds.observe({ processor: instance, role: 'owner' }, (monotonic() - began) / 1000)
     if (this.store.count === undefined) await this.store.recount()
     this.#gauge()
     logger.info({ partition, input: this.#input, lag: this.lag, devices: this.store.count }, 'partition running')
@@ -235,17 +234,17 @@ export class Task implements Role {
   async #apply(batch: Batch, signal: AbortSignal): Promise<boolean> {
     if (signal.aborted) return false
     this.#inputEnd = batch.end
-    const { cache, texts, turns, metrics, instance, now } = this.#context
+    const { cache, texts, turns, metrics, instance, now, monotonic } = this.#context
     const { partition } = this.#claim
     const caches = { cache, texts, owner: this.#life, batch: ++this.#batch }
     const effects = await foldBatch(batch.records, { partition, store: this.store, turn: turns.take(), ...caches })
     if (signal.aborted) return false
-    const began = now()
+    const began = monotonic()
     const { changelog, deadLetters } = effects
     this.#label(changelog, batch.next, effects.added)
     this.#committing = began
     const { changelogEnd } = await this.#claim.commit({ changelog, deadLetters, next: batch.next })
-    metrics.commitSeconds.observe({ processor: instance }, (now() - began) / 1000)
+    metrics.commitSeconds.observe({ processor: instance }, (monotonic() - began) / 1000)
     metrics.batchRecords.observe({ processor: instance }, batch.records.length)
     this.#input = batch.next
     this.#changelogEnd = changelogEnd

@@ -59,6 +59,8 @@ export class Workbench implements AsyncDisposable {
   readonly #folder: string
   #stores: LevelStores
   now = RECEIVED
+  /** How far the wall clock has been set, ms. */
+  set = 0
 
   private constructor(log: MemoryLog, folder: string, stores: LevelStores, limits: Partial<ProcessorLimits>) {
     this.log = log
@@ -79,7 +81,8 @@ export class Workbench implements AsyncDisposable {
       limits: { ...DEFAULT_LIMITS, minCommitIntervalMs: 0, retryMinMs: 0, ...limits },
       metrics: new ProcessorMetrics(this.registry),
       logger: this.logger,
-      now: () => this.now,
+      now: () => this.now + this.set,
+      monotonic: () => this.now,
       sleep: immediately,
     }
   }

@@ -69,6 +69,7 @@ export class World {
         logger: LOGGER,
         registry: new Registry(),
         now: () => this.scheduler.now,
+        monotonic: () => this.scheduler.now,
       })
       if (process.alive) this.log = log
     } catch (error) {
@@ -127,6 +128,7 @@ export class World {
         logger: LOGGER,
         registry: REGISTRY,
         now: () => scheduler.now,
+        monotonic: () => scheduler.now,
         sleep: (ms, signal) => scheduler.sleep(ms, signal),
         limits: LIMITS,
       })
