@@ -1,6 +1,6 @@
 import type { Batch, LogRecord, Offset } from './log/log.ts'
 import { type PartitionCopy, persist, type RoleContext } from './role.ts'
-import type { Checkpoint } from './store/store.ts'
+import type { Checkpoint, StateStore } from './store/store.ts'
 
 /**
  * Headers of the last changelog record of each commit: the input offset that was committed with it, and the devices
@@ -40,7 +40,8 @@ export function planRestore(facts: RestoreFacts): RestorePlan {
     return wipe(`its input offset ${checkpoint.input} is past the committed ${input}`)
   }
   const away = facts.now - checkpoint.since
-  if (away > facts.deleteRetentionMs) {
+  // At the end nothing was missed, however long it was away.
+  if (checkpoint.changelog < changelog.end && away > facts.deleteRetentionMs) {
     return wipe(`it was away for ${Math.round(away / 1000)} s: tombstones may be gone since`)
   }
   return { kind: 'resume', from: checkpoint.changelog }
@@ -94,8 +95,19 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
     const rest = limits.minCommitIntervalMs - (context.monotonic() - began)
     if (rest > 0) await context.sleep(rest, signal)
   }
-  if (following.arrived) await following.arrive(signal)
   return false
+}
+
+/** A copy that lacks nothing notes that so many times within the time for which the changelog keeps tombstones. */
+const CONFIRMATIONS = 24
+
+/** However the copy ends after this, it was not away before: also when nothing was written to it for long. */
+export async function confirm({ log, now }: RoleContext, partition: number, store: StateStore): Promise<void> {
+  const at = now()
+  const { checkpoint } = store
+  if (checkpoint === undefined || at - checkpoint.since < log.deleteRetentionMs / CONFIRMATIONS) return
+  const { end } = await log.bounds({ topic: 'status', index: partition })
+  await store.confirm(end, at)
 }
 
 /** The state of one follow. */

@@ -57,7 +57,7 @@ export interface Role {
   /** Records not yet reached: an owner's of the input, a standby's of the changelog. */
   readonly lag: number
   readonly progress: Progress
-  /** Asks the log where the partition ends, so that a copy that does not move shows how far it is behind. */
+  /** Asks the log where the partition ends, so that a copy that does not move shows how far it is behind, or notes that it is not. */
   sight(): Promise<void>
   /** The committed status of a device, when it is at hand without a read. */
   committed(deviceId: string): Slice | undefined

@@ -1,4 +1,4 @@
-import { followChangelog } from './changelog.ts'
+import { confirm, followChangelog } from './changelog.ts'
 import { CorruptedError, RetryableError } from './contract/errors.ts'
 import type { Copying } from './log/log.ts'
 import { Progress } from './progress.ts'
@@ -41,7 +41,9 @@ export class Standby implements Role {
 
   async sight(): Promise<void> {
     this.progress.sighted((await this.#context.log.bounds({ topic: 'status', index: this.#partition })).end)
-    if (this.#state !== 'closed') this.#gauge()
+    if (this.#state === 'closed') return
+    this.#gauge()
+    await confirm(this.#context, this.#partition, this.store)
   }
 
   /** A standby folds nothing, so it has no decoded status. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type Effects, foldBatch } from './batch.ts'
 import { restAfter } from './cadence.ts'
-import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
+import { confirm, followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
 import type { Slice } from './contract/query.ts'
 import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
@@ -79,7 +79,9 @@ export class Task implements Role {
   async sight(): Promise<void> {
     const { end } = await this.#context.log.bounds({ topic: 'telemetry', index: this.#claim.partition })
     this.#inputEnd = Math.max(this.#inputEnd, end)
-    if (this.#state !== 'closed') this.#context.metrics.lag.set(this.#labels, this.lag)
+    if (this.#state === 'closed') return
+    this.#context.metrics.lag.set(this.#labels, this.lag)
+    await confirm(this.#context, this.#claim.partition, this.store)
   }
 
   committed(deviceId: string): Slice | undefined {

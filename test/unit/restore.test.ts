@@ -25,6 +25,11 @@ it.each<[string, Partial<RestoreFacts>, object]>([
   ['goes on just within the retention of tombstones', { checkpoint: since(77) }, { kind: 'resume', from: 20 }],
   ['goes on when the clock went back', { checkpoint: since(500) }, { kind: 'resume', from: 20 }],
   ['wipes what was away for longer', { checkpoint: since(76.9) }, { kind: 'wipe', from: 0 }],
+  [
+    'goes on at the end, however long it was away',
+    { checkpoint: since(0), changelog: { start: 0, end: 20 } },
+    { kind: 'resume', from: 20 },
+  ],
   ['wipes what is past the end', { changelog: { start: 0, end: 19 } }, { kind: 'wipe', from: 0 }],
   [
     'goes on as a standby, past an end that leaves out a commit of its own',
