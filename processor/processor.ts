@@ -142,8 +142,8 @@ export class Processor implements Member, AsyncDisposable {
       for (const [partition, role] of this.#roles) {
         if (signal.aborted) return
         await role.sight().catch((error: unknown) => {
-          // The log's own health says that it is away.
-          logger.debug({ partition, err: error }, 'the end of the partition is not known')
+          // That the log is away its own health says, and that the store is, who works on it.
+          logger.debug({ partition, err: error }, 'the partition cannot be looked at')
         })
       }
       if (signal.aborted) return
@@ -151,9 +151,13 @@ export class Processor implements Member, AsyncDisposable {
   }
 
   positions(): ReadonlyMap<number, Offset> {
+    const { log, now } = this.#context
     const positions = new Map<number, Offset>()
     for (const [partition, { store }] of this.#copies) {
-      if (store.checkpoint !== undefined) positions.set(partition, store.checkpoint.changelog)
+      const { checkpoint } = store
+      if (checkpoint === undefined) continue
+      const isOld = now() - checkpoint.since > log.deleteRetentionMs
+      positions.set(partition, isOld ? 0 : checkpoint.changelog)
     }
     return positions
   }
