@@ -134,11 +134,11 @@ it.each(['task', 'standby'] as const)('keeps the copy of a %s that was idle for 
   await using bench = await Workbench.open(log)
   await log.append('telemetry', [said('a', { x: 1 })])
   if (kind === 'standby') await owner.task()
-  const { role, stop } = await bench[kind]()
+  const running = await bench[kind]()
   await bench.settled()
   bench.now = RECEIVED + 23 * 3600_000
-  await role.sight()
-  await stop()
+  await running.role.sight()
+  await running.stop()
   await log.claim().commit({ changelog: [said('b', '{}')], deadLetters: [], next: 1 })
   bench.now = RECEIVED + 46 * 3600_000
   await bench.standby()
