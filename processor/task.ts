@@ -176,8 +176,8 @@ export class Task implements Role {
   }
 
   /**
-   * What went wrong in the store, or before the first commit, concerns this copy, not the claim: true when the work can
-   * begin again.
+   * What went wrong in the store, or was not a commit, concerns this copy, not the claim: true when the work can begin
+   * again.
    */
   async #mend(error: unknown, signal: AbortSignal): Promise<boolean> {
     const { logger, limits, sleep } = this.#context
@@ -185,7 +185,7 @@ export class Task implements Role {
     if (error instanceof RetryableError && error.code === 'STORE_UNAVAILABLE') {
       logger.error({ partition, err: error }, 'store cannot be read: trying again')
       await sleep(limits.retryMaxMs, signal)
-    } else if (error instanceof RetryableError && error.code === 'LOG_UNAVAILABLE' && this.#state === 'restoring') {
+    } else if (error instanceof RetryableError && error.code === 'LOG_UNAVAILABLE' && this.#committing === undefined) {
       if (signal.aborted) return true
       logger.warn({ partition, err: error }, 'the log cannot be read: trying again')
       await sleep(limits.retryMinMs, signal)
