@@ -4,17 +4,21 @@ import { restAfter } from './cadence.ts'
 import { confirm, followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
 import type { Slice } from './contract/query.ts'
-import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
+import type { Batch, Claim, LogRecord, NewRecord, Offset } from './log/log.ts'
 import { Progress } from './progress.ts'
 import { ReadAhead } from './read-ahead.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
+import { ReadSize } from './touched.ts'
 
 /**
  * A commit that takes longer, ms, may have been made without this owner knowing: its standbys may be ahead of it. Much
  * less than the time after which readers go to a standby because the owner is late, and more than most commits take.
  */
 const DOUBT_MS = 100
+
+/** Devices named in one line of the log. */
+const MAX_NAMED = 10
 
 export type TaskState = 'restoring' | 'running' | 'closed'
 
@@ -48,6 +52,9 @@ export class Task implements Role {
   #signal: AbortSignal | undefined
   /** Holds the cached statuses: those of a life that ended within a batch are not what is committed. */
   #life: object = {}
+  readonly #reads = new ReadSize()
+  /** JSON of the statuses that a record touches, bytes: in the last commit, on average. */
+  #recordBytes = 0
   /** Whose the texts of these statuses are. */
   #texts: number
 
@@ -229,43 +236,72 @@ export class Task implements Role {
   }
 
   /** False when `signal` aborted before the effects of the batch were committed and stored. */
-  #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
-    return this.#context.inFlight.run(batch.records.length, signal, () => this.#apply(batch, signal))
+  async #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
+    let left: readonly LogRecord[] | undefined = batch.records
+    do {
+      const records: readonly LogRecord[] = left
+      left = await this.#context.inFlight.run(this.#weight(records.length), signal, () => {
+        return this.#apply(records, batch, signal)
+      })
+    } while (left !== undefined && left.length > 0)
+    return left !== undefined
   }
 
-  async #apply(batch: Batch, signal: AbortSignal): Promise<boolean> {
-    if (signal.aborted) return false
+  /** What they touch may weigh more than the records: what fills a commit counts as a full batch. */
+  #weight(records: number): number {
+    const { batchRecords, statusBytes } = this.#context.limits
+    const share = Math.min(1, (records * this.#recordBytes) / statusBytes)
+    return Math.max(records, Math.ceil(share * batchRecords))
+  }
+
+  /** Gives those of `records`, the last ones of the batch, that are left for another commit; undefined when `signal` aborted. */
+  async #apply(
+    records: readonly LogRecord[],
+    batch: Batch,
+    signal: AbortSignal,
+  ): Promise<readonly LogRecord[] | undefined> {
+    if (signal.aborted) return undefined
     this.#inputEnd = batch.end
-    const { cache, texts, turns, metrics, instance, now, monotonic } = this.#context
+    const { cache, texts, turns, limits, metrics, logger, instance, now, monotonic } = this.#context
     const { partition } = this.#claim
     const caches = { cache, texts, owner: this.#life, batch: ++this.#batch }
-    const effects = await foldBatch(batch.records, { partition, store: this.store, turn: turns.take(), ...caches })
-    if (signal.aborted) return false
+    const store = { store: this.store, reads: this.#reads, restored: this.#wipedAt === this.#input }
+    const turn = turns.take()
+    const effects = await foldBatch(records, { partition, turn, maxBytes: limits.statusBytes, ...store, ...caches })
+    if (signal.aborted) return undefined
+    const { foreign } = effects
+    if (foreign.length > 0) {
+      const some = { partition, count: foreign.length, devices: foreign.slice(0, MAX_NAMED) }
+      logger.error(some, 'what the changelog holds of devices is no status: they begin anew')
+    }
+    const left = records.slice(effects.records)
+    const next = left[0]?.offset ?? batch.next
+    this.#recordBytes = effects.bytes / Math.max(1, effects.records)
     const began = monotonic()
     const { changelog, deadLetters } = effects
-    this.#label(changelog, batch.next, effects.added)
+    this.#label(changelog, next, effects.added)
     this.#committing = began
-    const { changelogEnd } = await this.#claim.commit({ changelog, deadLetters, next: batch.next })
+    const { changelogEnd } = await this.#claim.commit({ changelog, deadLetters, next })
     metrics.commitSeconds.observe({ processor: instance }, (monotonic() - began) / 1000)
-    metrics.batchRecords.observe({ processor: instance }, batch.records.length)
-    this.#input = batch.next
+    metrics.batchRecords.observe({ processor: instance }, effects.records)
+    this.#input = next
     this.#changelogEnd = changelogEnd
     // Before the store, so that whoever sees the store past a write finds what became of it.
     this.copy.decisions.note(effects.decisions)
-    if (!(await this.#keep(effects, signal))) return false
+    if (!(await this.#keep(effects, signal))) return undefined
     this.#stored = this.#batch
     this.#committing = undefined
     this.copy.arrivals.reached(this.#input)
-    metrics.records.inc(this.#labels, batch.records.length)
+    metrics.records.inc(this.#labels, effects.records)
     for (const reason of effects.rejections) metrics.deadLetters.inc({ processor: instance, reason })
     for (const { outcome } of effects.decisions) metrics.decisions.inc({ processor: instance, outcome })
-    const [first] = batch.records
+    const [first] = records
     // Ingest's clock may be ahead of this one.
     if (first !== undefined) {
       metrics.endToEndSeconds.observe({ processor: instance }, Math.max(0, now() - first.timestamp) / 1000)
     }
     this.#gauge()
-    return true
+    return left
   }
 
   #gauge(): void {

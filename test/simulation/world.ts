@@ -13,8 +13,11 @@ const NAMES = ['a', 'b', 'c'] as const
 export const LOGGER = pino({ enabled: false })
 /** Of all processors there ever were: their making costs more than the rest of a life. */
 const REGISTRY = new Registry()
-/** Small, so that restores, evictions from the cache and bounds of batches happen in a schedule of some hundred steps. */
-const LIMITS = { batchRecords: 3, changelogRecords: 2, cacheEntries: 3, textBytes: 16 * 1024 }
+/**
+ * Small, so that restores, evictions from the cache, bounds of batches and commits of parts of them happen in a schedule of
+ * some hundred steps.
+ */
+const LIMITS = { batchRecords: 3, changelogRecords: 2, statusBytes: 400, cacheEntries: 3, textBytes: 16 * 1024 }
 
 /** A processor, in a process of its own, with a disk that outlives it. */
 interface Seat {
