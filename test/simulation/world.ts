@@ -13,11 +13,10 @@ const NAMES = ['a', 'b', 'c'] as const
 export const LOGGER = pino({ enabled: false })
 /** Of all processors there ever were: their making costs more than the rest of a life. */
 const REGISTRY = new Registry()
-/**
- * Small, so that restores, evictions from the cache, bounds of batches and commits of parts of them happen in a schedule of
- * some hundred steps.
- */
-const LIMITS = { batchRecords: 3, changelogRecords: 2, statusBytes: 400, cacheEntries: 3, textBytes: 16 * 1024 }
+/** Small, so that restores, evictions from the cache and bounds of batches happen in a schedule of some hundred steps. */
+const LIMITS = { batchRecords: 3, changelogRecords: 2, cacheEntries: 3, textBytes: 16 * 1024 }
+/** Of every third life: each status fills a commit. */
+const SMALL_COMMITS = { ...LIMITS, statusBytes: 1 }
 
 /** A processor, in a process of its own, with a disk that outlives it. */
 interface Seat {
@@ -30,6 +29,7 @@ interface Life {
   readonly process: Process
   readonly instance: string
   readonly leaving: AbortController
+  readonly limits: typeof LIMITS
   processor: Processor | undefined
 }
 
@@ -113,6 +113,7 @@ export class World {
       process: scheduler.process(instance),
       instance,
       leaving: new AbortController(),
+      limits: this.#lives % 3 === 0 ? SMALL_COMMITS : LIMITS,
       processor: undefined,
     }
     seat.life = life
@@ -133,7 +134,7 @@ export class World {
         now: () => scheduler.now,
         monotonic: () => scheduler.now,
         sleep: (ms, signal) => scheduler.sleep(ms, signal),
-        limits: LIMITS,
+        limits: life.limits,
       })
       await life.processor.run(life.leaving.signal)
       await life.processor[Symbol.asyncDispose]()
