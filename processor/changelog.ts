@@ -17,31 +17,32 @@ export type RestorePlan =
 export interface RestoreFacts {
   readonly checkpoint: Checkpoint | undefined
   readonly changelog: { readonly start: Offset; readonly end: Offset }
-  /** The claim's committed input; undefined for a standby. */
-  readonly input: Offset | undefined
+  /** The claim's committed input, and the changelog's end committed with it; undefined for a standby. */
+  readonly claimed: { readonly input: Offset; readonly changelogEnd: Offset } | undefined
   readonly now: number
   readonly deleteRetentionMs: number
 }
 
 /** Where the copy must read on from, and whether what it holds can be built upon. Pure. */
 export function planRestore(facts: RestoreFacts): RestorePlan {
-  const { checkpoint, changelog, input } = facts
+  const { checkpoint, changelog, claimed } = facts
   if (checkpoint === undefined) return { kind: 'fresh', from: changelog.start }
   const wipe = (reason: string): RestorePlan => ({ kind: 'wipe', from: changelog.start, reason })
   // The end that a reader sees may be before the marker of the commit that this store has made last. What is past the real
   // end, following refuses.
-  if (input !== undefined && checkpoint.changelog > changelog.end) {
+  if (claimed !== undefined && checkpoint.changelog > changelog.end) {
     return wipe(`its changelog offset ${checkpoint.changelog} is past the changelog's end ${changelog.end}`)
   }
   if (checkpoint.changelog < changelog.start) {
     return wipe(`the changelog starts at ${changelog.start}, after its offset ${checkpoint.changelog}`)
   }
-  if (input !== undefined && checkpoint.input > input) {
-    return wipe(`its input offset ${checkpoint.input} is past the committed ${input}`)
+  if (claimed !== undefined && checkpoint.input > claimed.input) {
+    return wipe(`its input offset ${checkpoint.input} is past the committed ${claimed.input}`)
   }
   const away = facts.now - checkpoint.since
-  // At the end nothing was missed, however long it was away.
-  if (checkpoint.changelog < changelog.end && away > facts.deleteRetentionMs) {
+  // At the end nothing was missed, however long it was away. What follows a claim's is markers.
+  const end = claimed?.changelogEnd ?? changelog.end
+  if (checkpoint.changelog < end && away > facts.deleteRetentionMs) {
     return wipe(`it was away for ${Math.round(away / 1000)} s: tombstones may be gone since`)
   }
   return { kind: 'resume', from: checkpoint.changelog }
@@ -75,7 +76,7 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   const now = context.now()
   const { limits, logger } = context
   const { deleteRetentionMs } = context.log
-  const plan = planRestore({ checkpoint: store.checkpoint, changelog, input: until?.input, now, deleteRetentionMs })
+  const plan = planRestore({ checkpoint: store.checkpoint, changelog, claimed: until, now, deleteRetentionMs })
   if (plan.kind === 'wipe') {
     logger.warn({ partition, reason: plan.reason }, 'store wiped: it cannot be resumed')
     if (!(await persist(context, partition, () => store.wipe(), signal))) return false
@@ -101,12 +102,13 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
 /** A copy that lacks nothing notes that so many times within the time for which the changelog keeps tombstones. */
 const CONFIRMATIONS = 24
 
-/** However the copy ends after this, it was not away before: also when nothing was written to it for long. */
-export async function confirm({ log, now }: RoleContext, partition: number, store: StateStore): Promise<void> {
-  const at = now()
+/**
+ * However the copy ends after this, it was not away before: also when nothing was written to it for long. `end`: of the
+ * changelog, at `at`.
+ */
+export async function confirm({ log }: RoleContext, store: StateStore, end: Offset, at: number): Promise<void> {
   const { checkpoint } = store
   if (checkpoint === undefined || at - checkpoint.since < log.deleteRetentionMs / CONFIRMATIONS) return
-  const { end } = await log.bounds({ topic: 'status', index: partition })
   await store.confirm(end, at)
 }
 

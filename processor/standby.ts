@@ -40,10 +40,12 @@ export class Standby implements Role {
   }
 
   async sight(): Promise<void> {
-    this.progress.sighted((await this.#context.log.bounds({ topic: 'status', index: this.#partition })).end)
+    const at = this.#context.now()
+    const { end } = await this.#context.log.bounds({ topic: 'status', index: this.#partition })
+    this.progress.sighted(end)
     if (this.#state === 'closed') return
     this.#gauge()
-    await confirm(this.#context, this.#partition, this.store)
+    await confirm(this.#context, this.store, end, at)
   }
 
   /** A standby folds nothing, so it has no decoded status. */

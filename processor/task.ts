@@ -88,7 +88,8 @@ export class Task implements Role {
     this.#inputEnd = Math.max(this.#inputEnd, end)
     if (this.#state === 'closed') return
     this.#context.metrics.lag.set(this.#labels, this.lag)
-    await confirm(this.#context, this.#claim.partition, this.store)
+    // As long as the claim is held nobody else commits. What a reader finds at the end may be markers.
+    if (!this.doubtful) await confirm(this.#context, this.store, this.#changelogEnd, this.#context.now())
   }
 
   committed(deviceId: string): Slice | undefined {
