@@ -1,23 +1,22 @@
-import { CorruptedError } from './contract/errors.ts'
 import { fold } from './contract/fold.ts'
-import { type Indexed, indexedOf, isSamePlace, isSameSlot, type Move } from './contract/index-entries.ts'
+import { indexedOf, isSamePlace, isSameSlot, type Move } from './contract/index-entries.ts'
 import { advance, PlainEncoder, type PlainStatus, plainBound, plainOf, statusOf } from './contract/plain.ts'
-import { decodePlain } from './contract/plain-decoder.ts'
-import { decodeStatus, encodeStatus, MAX_STATUS_BYTES, type Status, statusText } from './contract/status.ts'
+import { encodeStatus, MAX_STATUS_BYTES, statusText } from './contract/status.ts'
 import { type Decoded, deadLetter, decodeRecord, type RejectionReason } from './contract/telemetry.ts'
-import { decide, type Outcome, type Write } from './contract/write.ts'
+import { decide } from './contract/write.ts'
 import { type Decision, decidedHeader } from './decisions.ts'
 import type { Headers, LogRecord, NewRecord } from './log/log.ts'
-import type { CachedStatus, StatusCache } from './store/cache.ts'
-import type { StateStore } from './store/store.ts'
-import type { TextCache } from './store/texts.ts'
+import { type BatchContext, type DecidedWrite, stored, type Touched, TouchedDevices } from './touched.ts'
 import type { Turn } from './turns.ts'
-
-/** Statuses read from the store at a time: what is decoded of them at once stays short. */
-const READ_KEYS = 512
 
 /** What one batch of telemetry comes to: to be committed whole, or not at all. */
 export interface Effects {
+  /** So many records of the batch, its first, have been folded. */
+  readonly records: number
+  /** JSON of the statuses that it began with. */
+  readonly bytes: number
+  /** Ids of the devices of which the store held something else than a status. */
+  readonly foreign: readonly string[]
   /** One record per device that changed, or was to be changed by a write; a tombstone for one that is no more. */
   readonly changelog: NewRecord[]
   /** By device id; null: it is no more. */
@@ -31,83 +30,48 @@ export interface Effects {
   added: number
 }
 
-export interface BatchContext {
-  readonly partition: number
-  readonly store: StateStore
-  readonly cache: StatusCache
-  readonly texts: TextCache
-  readonly turn: Turn
-  /** Whose entries of the cache may be used, and the number of this batch among its own, growing. */
-  readonly owner: object
-  readonly batch: number
-}
-
-/** A device that the batch speaks of. */
-interface Touched {
-  readonly deviceId: string
-  entry: CachedStatus | undefined
-  /** What the entry holds, as long as it can do what the batch asks for; then `status` is used. */
-  plain: PlainStatus | undefined
-  status: Status | undefined
-  existed: boolean
-  /** What was indexed before the batch; of a plain status, `lastSeenAt` is all that can change. */
-  before: Indexed | undefined
-  lastSeenAt: string
-  /** It was deleted in the batch, and may have come to be again. */
-  deleted: boolean
-  /** The writes to it in the batch, in order. */
-  writes: DecidedWrite[] | undefined
-  /** `rev` and `counters.duplicates` before the batch: neither grows when nothing changes. */
-  rev: number
-  duplicates: number
-}
-
-interface DecidedWrite {
-  readonly record: LogRecord
-  readonly write: Write
-  outcome: Outcome
-}
-
-/** Folds a batch. The statuses in the cache that it touched carry its number, and must not be shown before it is stored. */
+/**
+ * Folds a batch, or, when the statuses it begins with are too large for one commit, the first records of it. The statuses
+ * in the cache that it touched carry its number, and must not be shown before it is stored.
+ */
 export async function foldBatch(records: readonly LogRecord[], context: BatchContext): Promise<Effects> {
   const { turn } = context
-  const effects = noEffects()
-  const devices = new Map<string, Touched>()
-  const missing: Touched[] = []
+  const devices = new TouchedDevices(context)
   const decoded: Decoded[] = []
   const touched: (Touched | undefined)[] = []
   for (const record of records) {
     const it = decodeRecord(record)
     decoded.push(it)
-    if (it.kind === 'rejected') {
-      touched.push(undefined)
-      reject(effects, it.reason, record, context.partition)
-    } else {
-      touched.push(touch(record.key as string, devices, missing, context))
-    }
+    touched.push(it.kind === 'rejected' ? undefined : devices.add(record.key as string))
     if (turn.spend(record.value?.byteLength ?? 0)) await turn.next()
+    if (devices.full) break
   }
-  for (let i = 0; i < missing.length; i += READ_KEYS) await load(missing.slice(i, i + READ_KEYS), context)
+  const left = await devices.load()
+  if (left !== undefined) touched.length = touched.indexOf(left)
+  const effects = noEffects(touched.length, devices)
   // Of the last record that was accepted: the time of another may be any 64 bits, and the changelog must take it.
   let timestamp = 0
-  for (let i = 0; i < decoded.length; i++) {
+  for (let i = 0; i < touched.length; i++) {
     const it = decoded[i] as Decoded
     const device = touched[i]
-    if (it.kind === 'rejected' || device === undefined) continue
-    begun(device, context)
     const record = records[i] as LogRecord
+    if (it.kind === 'rejected' || device === undefined) {
+      if (it.kind === 'rejected') reject(effects, it.reason, record, context.partition)
+      continue
+    }
+    begun(device, context)
     apply(device, it, record, turn)
     timestamp = record.timestamp
     if (turn.spend(0)) await turn.next()
   }
   const encoder = new PlainEncoder()
-  let left = devices.size
-  for (const device of devices.values()) {
-    left--
+  let after = devices.all.size
+  for (const device of devices.all.values()) {
+    after--
     if (!changed(device)) continue
     let image = imageOf(device)
     let value: Uint8Array | undefined =
-      typeof image === 'object' ? encoder.encode(image, left) : image === undefined ? undefined : Buffer.from(image)
+      typeof image === 'object' ? encoder.encode(image, after) : image === undefined ? undefined : Buffer.from(image)
     if (value !== undefined && value.byteLength > MAX_STATUS_BYTES) {
       value = await refold(device, records, decoded, touched, effects, context)
       if (!changed(device)) continue
@@ -122,38 +86,9 @@ export async function foldBatch(records: readonly LogRecord[], context: BatchCon
   return effects
 }
 
-function noEffects(): Effects {
-  return { changelog: [], writes: new Map(), deadLetters: [], rejections: [], decisions: [], moves: [], added: 0 }
-}
-
-/** The work of decoding counts in the turn; whether that is over, what is spent next tells. */
-function touch(id: string, devices: Map<string, Touched>, missing: Touched[], context: BatchContext): Touched {
-  const known = devices.get(id)
-  if (known !== undefined) return known
-  const entry = context.cache.get(id, context.owner)
-  const device: Touched = {
-    deviceId: id,
-    entry,
-    plain: undefined,
-    status: undefined,
-    existed: false,
-    before: undefined,
-    lastSeenAt: '',
-    deleted: false,
-    writes: undefined,
-    rev: 0,
-    duplicates: 0,
-  }
-  if (entry === undefined) {
-    missing.push(device)
-  } else if (typeof entry.image === 'string') {
-    begin(device, JSON.parse(entry.image) as Status)
-    context.turn.spend(entry.bytes)
-  } else {
-    beginPlain(device, entry.image)
-  }
-  devices.set(id, device)
-  return device
+function noEffects(records: number, { bytes, foreign }: TouchedDevices): Effects {
+  const none = { changelog: [], writes: new Map(), deadLetters: [], rejections: [], decisions: [], moves: [], added: 0 }
+  return { ...none, records, bytes, foreign }
 }
 
 /** From here on the cache does not hold what is committed. */
@@ -163,50 +98,13 @@ function begun({ deviceId, entry }: Touched, { texts, batch }: BatchContext): vo
   texts.forget(deviceId)
 }
 
-function begin(device: Touched, status: Status): void {
-  device.status = status
-  device.existed = true
-  device.before = indexedOf(status)
-  device.rev = status.rev
-  device.duplicates = status.counters.duplicates
-}
-
-function beginPlain(device: Touched, plain: PlainStatus): void {
-  device.plain = plain
-  device.existed = true
-  device.lastSeenAt = plain.lastSeenAt
-  device.rev = plain.rev
-  device.duplicates = plain.duplicates
-}
-
 /** As it is kept in the cache. Undefined: there is no device. */
 function imageOf({ plain, status }: Touched): PlainStatus | string | undefined {
   if (plain !== undefined || status === undefined) return plain
   return plainOf(status) ?? statusText(status)
 }
 
-async function load(devices: readonly Touched[], context: BatchContext): Promise<void> {
-  const values = await context.store.getMany(devices.map((device) => device.deviceId))
-  for (let i = 0; i < devices.length; i++) {
-    const device = devices[i] as Touched
-    const bytes = values[i]
-    if (bytes === undefined) continue
-    const plain = decodePlain(device.deviceId, bytes)
-    if (plain === undefined) begin(device, stored(device.deviceId, bytes))
-    else beginPlain(device, plain)
-    if (context.turn.spend(bytes.byteLength)) await context.turn.next()
-  }
-}
-
-function stored(deviceId: string, bytes: Uint8Array): Status {
-  try {
-    return decodeStatus(bytes)
-  } catch (cause) {
-    throw new CorruptedError('STORE_CORRUPTED', `the stored status of device ${deviceId} is not JSON`, cause)
-  }
-}
-
-/** Counts as `touch` does. */
+/** Counts as `add` does. */
 function apply(device: Touched, it: Exclude<Decoded, { kind: 'rejected' }>, record: LogRecord, turn: Turn): void {
   if (device.plain !== undefined) {
     if (advance(device.plain, it)) return
@@ -310,9 +208,9 @@ async function refold(
   const { deviceId } = device
   context.cache.delete(deviceId)
   const [committed] = await context.store.getMany([deviceId])
-  let kept = committed
+  let kept = committed === undefined || stored(deviceId, committed, context) === undefined ? undefined : committed
   Object.assign(device, { entry: undefined, plain: undefined, deleted: false, writes: undefined })
-  device.status = kept === undefined ? undefined : stored(deviceId, kept)
+  device.status = kept === undefined ? undefined : stored(deviceId, kept, context)
   for (let i = 0; i < records.length; i++) {
     const it = decoded[i] as Decoded
     if (touched[i] !== device || it.kind === 'rejected') continue
@@ -322,7 +220,7 @@ async function refold(
     if (value === undefined || value.byteLength <= MAX_STATUS_BYTES) {
       kept = value
     } else {
-      device.status = kept === undefined ? undefined : stored(deviceId, kept)
+      device.status = kept === undefined ? undefined : stored(deviceId, kept, context)
       const last = device.writes?.at(-1)
       if (last?.record === record) last.outcome = 'status-too-large'
       else reject(effects, 'status-too-large', record, context.partition)

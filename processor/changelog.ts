@@ -1,6 +1,6 @@
 import type { Batch, LogRecord, Offset } from './log/log.ts'
 import { type PartitionCopy, persist, type RoleContext } from './role.ts'
-import type { Checkpoint } from './store/store.ts'
+import type { Checkpoint, StateStore } from './store/store.ts'
 
 /**
  * Headers of the last changelog record of each commit: the input offset that was committed with it, and the devices
@@ -17,30 +17,32 @@ export type RestorePlan =
 export interface RestoreFacts {
   readonly checkpoint: Checkpoint | undefined
   readonly changelog: { readonly start: Offset; readonly end: Offset }
-  /** The claim's committed input; undefined for a standby. */
-  readonly input: Offset | undefined
+  /** The claim's committed input, and the changelog's end committed with it; undefined for a standby. */
+  readonly claimed: { readonly input: Offset; readonly changelogEnd: Offset } | undefined
   readonly now: number
   readonly deleteRetentionMs: number
 }
 
 /** Where the copy must read on from, and whether what it holds can be built upon. Pure. */
 export function planRestore(facts: RestoreFacts): RestorePlan {
-  const { checkpoint, changelog, input } = facts
+  const { checkpoint, changelog, claimed } = facts
   if (checkpoint === undefined) return { kind: 'fresh', from: changelog.start }
   const wipe = (reason: string): RestorePlan => ({ kind: 'wipe', from: changelog.start, reason })
   // The end that a reader sees may be before the marker of the commit that this store has made last. What is past the real
   // end, following refuses.
-  if (input !== undefined && checkpoint.changelog > changelog.end) {
+  if (claimed !== undefined && checkpoint.changelog > changelog.end) {
     return wipe(`its changelog offset ${checkpoint.changelog} is past the changelog's end ${changelog.end}`)
   }
   if (checkpoint.changelog < changelog.start) {
     return wipe(`the changelog starts at ${changelog.start}, after its offset ${checkpoint.changelog}`)
   }
-  if (input !== undefined && checkpoint.input > input) {
-    return wipe(`its input offset ${checkpoint.input} is past the committed ${input}`)
+  if (claimed !== undefined && checkpoint.input > claimed.input) {
+    return wipe(`its input offset ${checkpoint.input} is past the committed ${claimed.input}`)
   }
   const away = facts.now - checkpoint.since
-  if (away > facts.deleteRetentionMs) {
+  // At the end nothing was missed, however long it was away. What follows a claim's is markers.
+  const end = claimed?.changelogEnd ?? changelog.end
+  if (checkpoint.changelog < end && away > facts.deleteRetentionMs) {
     return wipe(`it was away for ${Math.round(away / 1000)} s: tombstones may be gone since`)
   }
   return { kind: 'resume', from: checkpoint.changelog }
@@ -74,7 +76,7 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   const now = context.now()
   const { limits, logger } = context
   const { deleteRetentionMs } = context.log
-  const plan = planRestore({ checkpoint: store.checkpoint, changelog, input: until?.input, now, deleteRetentionMs })
+  const plan = planRestore({ checkpoint: store.checkpoint, changelog, claimed: until, now, deleteRetentionMs })
   if (plan.kind === 'wipe') {
     logger.warn({ partition, reason: plan.reason }, 'store wiped: it cannot be resumed')
     if (!(await persist(context, partition, () => store.wipe(), signal))) return false
@@ -85,17 +87,29 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   if (await following.arrive(signal)) return true
   const batchLimits = { maxRecords: limits.changelogRecords, maxBytes: limits.changelogBytes }
   for await (const batch of context.log.follow(topic, plan.from, batchLimits, signal)) {
-    const began = context.now()
+    const began = context.monotonic()
     if (yields && !following.arrived) await context.precedence.turn(signal)
     if (signal.aborted) return false
     if (!(await following.apply(batch, signal))) return false
     if (following.arrived && until !== undefined) return true
     if (!following.arrived || batch.records.length >= limits.changelogRecords / 2) continue
-    const rest = limits.minCommitIntervalMs - (context.now() - began)
+    const rest = limits.minCommitIntervalMs - (context.monotonic() - began)
     if (rest > 0) await context.sleep(rest, signal)
   }
-  if (following.arrived) await following.arrive(signal)
   return false
+}
+
+/** A copy that lacks nothing notes that so many times within the time for which the changelog keeps tombstones. */
+const CONFIRMATIONS = 24
+
+/**
+ * However the copy ends after this, it was not away before: also when nothing was written to it for long. `end`: of the
+ * changelog, at `at`.
+ */
+export async function confirm({ log }: RoleContext, store: StateStore, end: Offset, at: number): Promise<void> {
+  const { checkpoint } = store
+  if (checkpoint === undefined || at - checkpoint.since < log.deleteRetentionMs / CONFIRMATIONS) return
+  await store.confirm(end, at)
 }
 
 /** The state of one follow. */

@@ -2,64 +2,64 @@
 const MAX_WAIT_MS = 1_000
 
 interface Waiting {
-  readonly records: number
+  readonly weight: number
   readonly released: AbortController
 }
 
 /**
- * Bounds the records that the tasks of a process have under way, from fold to store. What is made of a batch lives that
+ * Bounds the records that the tasks of a process have under way, from fold to store; those of large statuses weigh more. What is made of a batch lives that
  * long: of a full one in each of many partitions it is more than the young generation holds, and the collector copies it
  * twice over. A few batches keep log, store and event loop busy.
  */
 export class InFlight {
-  readonly #maxRecords: number
+  readonly #maxWeight: number
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
-  #records = 0
+  #weight = 0
   /** In the order in which they came; at most one per task. */
   readonly #waiting: Waiting[] = []
 
   /** `sleep` resolves after `ms`, or as soon as its signal aborts. */
-  constructor(maxRecords: number, sleep: (ms: number, signal: AbortSignal) => Promise<void>) {
-    this.#maxRecords = maxRecords
+  constructor(maxWeight: number, sleep: (ms: number, signal: AbortSignal) => Promise<void>) {
+    this.#maxWeight = maxWeight
     this.#sleep = sleep
   }
 
   /**
-   * Does `work` with a batch of `records`: at once where they fit, otherwise when others have ended, after about
+   * Does `work` with a batch of `weight`, in records: at once where it fits, otherwise when others have ended, after about
    * MAX_WAIT_MS, or when `signal` aborted.
    */
-  async run<T>(records: number, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    if (this.#fits(records)) this.#records += records
-    else await this.#wait(records, signal)
+  async run<T>(weight: number, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    if (this.#fits(weight)) this.#weight += weight
+    else await this.#wait(weight, signal)
     try {
       return await work()
     } finally {
-      this.#leave(records)
+      this.#leave(weight)
     }
   }
 
   /** One alone may be larger than the bound. A small one need not wait behind a large one, which others will let in. */
-  #fits(records: number): boolean {
-    return this.#records === 0 || this.#records + records <= this.#maxRecords
+  #fits(weight: number): boolean {
+    return this.#weight === 0 || this.#weight + weight <= this.#maxWeight
   }
 
-  async #wait(records: number, signal: AbortSignal): Promise<void> {
-    const waiting = { records, released: new AbortController() }
+  async #wait(weight: number, signal: AbortSignal): Promise<void> {
+    const waiting = { weight, released: new AbortController() }
     this.#waiting.push(waiting)
     await this.#sleep(MAX_WAIT_MS, AbortSignal.any([signal, waiting.released.signal]))
     // Who released it has counted it.
     if (waiting.released.signal.aborted) return
     this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
-    this.#records += records
+    this.#weight += weight
   }
 
-  #leave(records: number): void {
-    this.#records -= records
+  #leave(weight: number): void {
+    this.#weight -= weight
     for (;;) {
       const [first] = this.#waiting
-      if (first === undefined || !this.#fits(first.records)) return
+      if (first === undefined || !this.#fits(first.weight)) return
       this.#waiting.shift()
-      this.#records += first.records
+      this.#weight += first.weight
       first.released.abort()
     }
   }

@@ -9,7 +9,7 @@ export interface IndexBuilderOptions {
   readonly precedence: Precedence
   readonly turns: Turns
   readonly logger: Logger
-  /** Epoch ms. */
+  /** Ms, of a clock that nobody sets. */
   readonly now: () => number
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>
   /** Between two tries, ms. */

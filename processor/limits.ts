@@ -3,7 +3,9 @@ export interface ProcessorLimits {
   /** One batch of telemetry: records, and bytes of their values. */
   readonly batchRecords: number
   readonly batchBytes: number
-  /** Records of all partitions under way, from fold to store: see `InFlight`. */
+  /** JSON of the statuses that one commit begins with, bytes: a batch with more is committed in parts. */
+  readonly statusBytes: number
+  /** Records of all partitions under way, from fold to store; of large statuses fewer: see `InFlight`. */
   readonly inFlightRecords: number
   /** Least time between two commits of a partition, ms, while its batches are less than half full: see `restAfter`. */
   readonly minCommitIntervalMs: number
@@ -25,6 +27,7 @@ export interface ProcessorLimits {
 export const DEFAULT_LIMITS: ProcessorLimits = {
   batchRecords: 2000,
   batchBytes: 2 * 1024 * 1024,
+  statusBytes: 8 * 1024 * 1024,
   inFlightRecords: 6000,
   minCommitIntervalMs: 10,
   changelogRecords: 4000,

@@ -43,6 +43,8 @@ export interface ProcessorOptions {
   readonly registry: Registry
   /** Epoch ms. */
   readonly now: () => number
+  /** Ms on a clock that nobody sets. */
+  readonly monotonic?: () => number
   readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>
   readonly limits?: Partial<ProcessorLimits>
   /** False: the stores have no indexes, and every search scans. What indexes cost is measured so. */
@@ -64,7 +66,8 @@ export class Processor implements Member, AsyncDisposable {
   readonly #roles = new Map<number, Role>()
 
   private constructor(options: ProcessorOptions, stores: LevelStores) {
-    const { instance, endpoint, log, folder, database, logger, registry, now, sleep = pause } = options
+    const { instance, endpoint, log, folder, database, logger, registry, now } = options
+    const { monotonic = () => performance.now(), sleep = pause } = options
     const limits = { ...DEFAULT_LIMITS, ...options.limits }
     this.instance = instance
     this.endpoint = endpoint
@@ -73,7 +76,7 @@ export class Processor implements Member, AsyncDisposable {
     const texts = new TextCache({ maxEntries: limits.cacheEntries, maxBytes: limits.textBytes })
     // Only a database in a folder can be opened a second time.
     if (database === undefined) this.#scans = new ScanThreads({ folder, logger })
-    const searcher = new Searcher(turns, now, { scans: this.#scans })
+    const searcher = new Searcher(turns, monotonic, { scans: this.#scans })
     this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher })
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
@@ -81,10 +84,11 @@ export class Processor implements Member, AsyncDisposable {
     const reopen = () => stores.reopen().catch((error: unknown) => Promise.reject(unusable(folder, error)))
     const faults = new StoreFaults({ instance, metrics, logger, now, reopen })
     const precedence = new Precedence(sleep)
-    this.#builder = new IndexBuilder({ precedence, turns, logger, now, sleep, retryMs: limits.retryMaxMs })
+    this.#builder = new IndexBuilder({ precedence, turns, logger, now: monotonic, sleep, retryMs: limits.retryMaxMs })
     const inFlight = new InFlight(limits.inFlightRecords, sleep)
     const shared = { cache, texts, turns, precedence, inFlight, faults }
-    this.#context = { instance, log, ...shared, limits, metrics, logger, now, sleep }
+    const clocks = { now, monotonic, sleep }
+    this.#context = { instance, log, ...shared, limits, metrics, logger, ...clocks }
   }
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */
@@ -143,8 +147,8 @@ export class Processor implements Member, AsyncDisposable {
       for (const [partition, role] of this.#roles) {
         if (signal.aborted) return
         await role.sight().catch((error: unknown) => {
-          // The log's own health says that it is away.
-          logger.debug({ partition, err: error }, 'the end of the partition is not known')
+          // That the log is away its own health says, and that the store is, who works on it.
+          logger.debug({ partition, err: error }, 'the partition cannot be looked at')
         })
       }
       if (signal.aborted) return
@@ -157,9 +161,13 @@ export class Processor implements Member, AsyncDisposable {
   }
 
   positions(): ReadonlyMap<number, Offset> {
+    const { log, now } = this.#context
     const positions = new Map<number, Offset>()
     for (const [partition, { store }] of this.#copies) {
-      if (store.checkpoint !== undefined) positions.set(partition, store.checkpoint.changelog)
+      const { checkpoint } = store
+      if (checkpoint === undefined) continue
+      const isOld = now() - checkpoint.since > log.deleteRetentionMs
+      positions.set(partition, isOld ? 0 : checkpoint.changelog)
     }
     return positions
   }

@@ -12,7 +12,7 @@ export class Progress {
   #position: Offset = 0
   #end: Offset = 0
 
-  /** `now`: epoch ms. */
+  /** `now`: ms, of a clock that nobody sets. */
   constructor(now: () => number) {
     this.#now = now
   }

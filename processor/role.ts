@@ -30,6 +30,8 @@ export interface RoleContext {
   readonly logger: Logger
   /** Epoch ms. */
   readonly now: () => number
+  /** Ms on a clock that nobody sets: what a duration is measured by. */
+  readonly monotonic: () => number
   /** Resolves after `ms`, or as soon as `signal` aborts. */
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>
 }
@@ -57,7 +59,7 @@ export interface Role {
   /** Records not yet reached: an owner's of the input, a standby's of the changelog. */
   readonly lag: number
   readonly progress: Progress
-  /** Asks the log where the partition ends, so that a copy that does not move shows how far it is behind. */
+  /** Asks the log where the partition ends, so that a copy that does not move shows how far it is behind, or notes that it is not. */
   sight(): Promise<void>
   /** The committed status of a device, when it is at hand without a read. */
   committed(deviceId: string): Slice | undefined
@@ -74,7 +76,7 @@ export async function persist(
   write: () => Promise<void>,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const began = context.now()
+  const began = context.monotonic()
   let wait = context.limits.retryMinMs
   let waited = 0
   try {
@@ -82,7 +84,7 @@ export async function persist(
       try {
         await write()
         if (failures > 0) context.logger.info({ partition, failures }, 'store writes again')
-        context.metrics.storeSeconds.observe({ processor: context.instance }, (context.now() - began) / 1000)
+        context.metrics.storeSeconds.observe({ processor: context.instance }, (context.monotonic() - began) / 1000)
         return true
       } catch (error) {
         if (error instanceof CorruptedError) throw error

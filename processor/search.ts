@@ -66,7 +66,7 @@ export class Searcher {
   readonly #candidateCost: number
   readonly #scans: Scans | undefined
 
-  /** `now`: ms. */
+  /** `now`: ms, of a clock that nobody sets. */
   constructor(
     turns: Turns,
     now: () => number,

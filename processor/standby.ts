@@ -1,4 +1,4 @@
-import { followChangelog } from './changelog.ts'
+import { confirm, followChangelog } from './changelog.ts'
 import { CorruptedError, RetryableError } from './contract/errors.ts'
 import type { Copying } from './log/log.ts'
 import { Progress } from './progress.ts'
@@ -28,7 +28,7 @@ export class Standby implements Role {
     this.#copying = copying
     this.copy = copy
     this.store = copy.store
-    this.progress = new Progress(context.now)
+    this.progress = new Progress(context.monotonic)
   }
 
   get state(): 'restoring' | 'running' | 'closed' {
@@ -40,8 +40,12 @@ export class Standby implements Role {
   }
 
   async sight(): Promise<void> {
-    this.progress.sighted((await this.#context.log.bounds({ topic: 'status', index: this.#partition })).end)
-    if (this.#state !== 'closed') this.#gauge()
+    const at = this.#context.now()
+    const { end } = await this.#context.log.bounds({ topic: 'status', index: this.#partition })
+    this.progress.sighted(end)
+    if (this.#state === 'closed') return
+    this.#gauge()
+    await confirm(this.#context, this.store, end, at)
   }
 
   /** A standby folds nothing, so it has no decoded status. */
@@ -102,9 +106,9 @@ export class Standby implements Role {
   }
 
   async #copy(signal: AbortSignal, whole: () => void): Promise<void> {
-    const { logger, metrics, instance, now } = this.#context
+    const { logger, metrics, instance, monotonic } = this.#context
     const partition = this.#partition
-    const began = now()
+    const began = monotonic()
     this.progress.restart()
     await followChangelog(
       {
@@ -121,7 +125,7 @@ export class Standby implements Role {
           this.#move('running')
           this.#gauge()
           this.#wiped = false
-          metrics.restoreSeconds.observe({ processor: instance, role: 'standby' }, (now() - began) / 1000)
+          metrics.restoreSeconds.observe({ processor: instance, role: 'standby' }, (monotonic() - began) / 1000)
           logger.info({ partition, devices: this.store.count }, 'standby running')
           whole()
           this.#copying.whole()

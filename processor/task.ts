@@ -1,20 +1,24 @@
 import assert from 'node:assert/strict'
 import { type Effects, foldBatch } from './batch.ts'
 import { restAfter } from './cadence.ts'
-import { followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
+import { confirm, followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
 import type { Slice } from './contract/query.ts'
-import type { Batch, Claim, NewRecord, Offset } from './log/log.ts'
+import type { Batch, Claim, LogRecord, NewRecord, Offset } from './log/log.ts'
 import { Progress } from './progress.ts'
 import { ReadAhead } from './read-ahead.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
+import { ReadSize } from './touched.ts'
 
 /**
  * A commit that takes longer, ms, may have been made without this owner knowing: its standbys may be ahead of it. Much
  * less than the time after which readers go to a standby because the owner is late, and more than most commits take.
  */
 const DOUBT_MS = 100
+
+/** Devices named in one line of the log. */
+const MAX_NAMED = 10
 
 export type TaskState = 'restoring' | 'running' | 'closed'
 
@@ -42,12 +46,15 @@ export class Task implements Role {
   /** Batches begun, and batches whose effects are in the store. */
   #batch = 0
   #stored = 0
-  /** Since when what the batch comes to is being committed and stored. */
+  /** Since when, on the monotonic clock, what the batch comes to is being committed and stored. */
   #committing: number | undefined
   #wipedAt: Offset | undefined
   #signal: AbortSignal | undefined
   /** Holds the cached statuses: those of a life that ended within a batch are not what is committed. */
   #life: object = {}
+  readonly #reads = new ReadSize()
+  /** JSON of the statuses that a record touches, bytes: in the last commit, on average. */
+  #recordBytes = 0
   /** Whose the texts of these statuses are. */
   #texts: number
 
@@ -56,7 +63,7 @@ export class Task implements Role {
     this.#claim = claim
     this.store = copy.store
     this.copy = copy
-    this.progress = new Progress(context.now)
+    this.progress = new Progress(context.monotonic)
     this.#labels = { processor: context.instance, partition: claim.partition }
     this.#texts = context.texts.owner()
     this.#input = claim.start.input
@@ -68,9 +75,8 @@ export class Task implements Role {
   }
 
   get doubtful(): boolean {
-    const { now } = this.#context
     if (this.#signal?.aborted === true || !this.#claim.held) return true
-    return this.#committing !== undefined && now() - this.#committing >= DOUBT_MS
+    return this.#committing !== undefined && this.#context.monotonic() - this.#committing >= DOUBT_MS
   }
 
   get lag(): number {
@@ -80,7 +86,10 @@ export class Task implements Role {
   async sight(): Promise<void> {
     const { end } = await this.#context.log.bounds({ topic: 'telemetry', index: this.#claim.partition })
     this.#inputEnd = Math.max(this.#inputEnd, end)
-    if (this.#state !== 'closed') this.#context.metrics.lag.set(this.#labels, this.lag)
+    if (this.#state === 'closed') return
+    this.#context.metrics.lag.set(this.#labels, this.lag)
+    // As long as the claim is held nobody else commits. What a reader finds at the end may be markers.
+    if (!this.doubtful) await confirm(this.#context, this.store, this.#changelogEnd, this.#context.now())
   }
 
   committed(deviceId: string): Slice | undefined {
@@ -124,7 +133,7 @@ export class Task implements Role {
   }
 
   async #live(signal: AbortSignal): Promise<void> {
-    const { log, limits, precedence, now, sleep } = this.#context
+    const { log, limits, precedence, monotonic, sleep } = this.#context
     this.#life = {}
     this.#committing = undefined
     this.#texts = this.#context.texts.owner()
@@ -141,9 +150,9 @@ export class Task implements Role {
       for (;;) {
         const { done: over, value: batch } = await ahead.take()
         if (over === true) return
-        const taken = now()
+        const taken = monotonic()
         if (!(await this.#process(batch, signal))) return
-        const done = { records: batch.records.length, tookMs: now() - taken, maxGatherMs: log.maxGatherMs }
+        const done = { records: batch.records.length, tookMs: monotonic() - taken, maxGatherMs: log.maxGatherMs }
         const rest = restAfter(done, limits)
         if (rest > 0) await sleep(rest, signal)
       }
@@ -155,9 +164,9 @@ export class Task implements Role {
 
   /** Restores, and processes the first of what came in meanwhile. False when `signal` aborted. */
   async #catchUp(ahead: ReadAhead<IteratorResult<Batch>>, signal: AbortSignal): Promise<boolean> {
-    const { log, logger, metrics, instance, now } = this.#context
+    const { log, logger, metrics, instance, monotonic } = this.#context
     const { partition } = this.#claim
-    const began = now()
+    const began = monotonic()
     const restoring = this.#restore(signal)
     // Asked for after what the restore asks first, and awaited when it is done.
     const bounds = log.bounds({ topic: 'telemetry', index: partition })
@@ -165,7 +174,7 @@ export class Task implements Role {
     if (!(await restoring)) return false
     this.#inputEnd = Math.max(this.#inputEnd, (await bounds).end)
     this.#move('running')
-    metrics.restoreSeconds.observe({ processor: instance, role: 'owner' }, (now() - began) / 1000)
+    metrics.restoreSeconds.observe({ processor: instance, role: 'owner' }, (monotonic() - began) / 1000)
     if (this.store.count === undefined) await this.store.recount()
     this.#gauge()
     logger.info({ partition, input: this.#input, lag: this.lag, devices: this.store.count }, 'partition running')
@@ -175,8 +184,8 @@ export class Task implements Role {
   }
 
   /**
-   * What went wrong in the store, or before the first commit, concerns this copy, not the claim: true when the work can
-   * begin again.
+   * What went wrong in the store, or was not a commit, concerns this copy, not the claim: true when the work can begin
+   * again.
    */
   async #mend(error: unknown, signal: AbortSignal): Promise<boolean> {
     const { logger, limits, sleep } = this.#context
@@ -184,7 +193,7 @@ export class Task implements Role {
     if (error instanceof RetryableError && error.code === 'STORE_UNAVAILABLE') {
       logger.error({ partition, err: error }, 'store cannot be read: trying again')
       await sleep(limits.retryMaxMs, signal)
-    } else if (error instanceof RetryableError && error.code === 'LOG_UNAVAILABLE' && this.#state === 'restoring') {
+    } else if (error instanceof RetryableError && error.code === 'LOG_UNAVAILABLE' && this.#committing === undefined) {
       if (signal.aborted) return true
       logger.warn({ partition, err: error }, 'the log cannot be read: trying again')
       await sleep(limits.retryMinMs, signal)
@@ -228,43 +237,72 @@ export class Task implements Role {
   }
 
   /** False when `signal` aborted before the effects of the batch were committed and stored. */
-  #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
-    return this.#context.inFlight.run(batch.records.length, signal, () => this.#apply(batch, signal))
+  async #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
+    let left: readonly LogRecord[] | undefined = batch.records
+    do {
+      const records: readonly LogRecord[] = left
+      left = await this.#context.inFlight.run(this.#weight(records.length), signal, () => {
+        return this.#apply(records, batch, signal)
+      })
+    } while (left !== undefined && left.length > 0)
+    return left !== undefined
   }
 
-  async #apply(batch: Batch, signal: AbortSignal): Promise<boolean> {
-    if (signal.aborted) return false
+  /** What they touch may weigh more than the records: what fills a commit counts as a full batch. */
+  #weight(records: number): number {
+    const { batchRecords, statusBytes } = this.#context.limits
+    const share = Math.min(1, (records * this.#recordBytes) / statusBytes)
+    return Math.max(records, Math.ceil(share * batchRecords))
+  }
+
+  /** Gives those of `records`, the last ones of the batch, that are left for another commit; undefined when `signal` aborted. */
+  async #apply(
+    records: readonly LogRecord[],
+    batch: Batch,
+    signal: AbortSignal,
+  ): Promise<readonly LogRecord[] | undefined> {
+    if (signal.aborted) return undefined
     this.#inputEnd = batch.end
-    const { cache, texts, turns, metrics, instance, now } = this.#context
+    const { cache, texts, turns, limits, metrics, logger, instance, now, monotonic } = this.#context
     const { partition } = this.#claim
     const caches = { cache, texts, owner: this.#life, batch: ++this.#batch }
-    const effects = await foldBatch(batch.records, { partition, store: this.store, turn: turns.take(), ...caches })
-    if (signal.aborted) return false
-    const began = now()
+    const store = { store: this.store, reads: this.#reads, restored: this.#wipedAt === this.#input }
+    const turn = turns.take()
+    const effects = await foldBatch(records, { partition, turn, maxBytes: limits.statusBytes, ...store, ...caches })
+    if (signal.aborted) return undefined
+    const { foreign } = effects
+    if (foreign.length > 0) {
+      const some = { partition, count: foreign.length, devices: foreign.slice(0, MAX_NAMED) }
+      logger.error(some, 'what the changelog holds of devices is no status: they begin anew')
+    }
+    const left = records.slice(effects.records)
+    const next = left[0]?.offset ?? batch.next
+    this.#recordBytes = effects.bytes / Math.max(1, effects.records)
+    const began = monotonic()
     const { changelog, deadLetters } = effects
-    this.#label(changelog, batch.next, effects.added)
+    this.#label(changelog, next, effects.added)
     this.#committing = began
-    const { changelogEnd } = await this.#claim.commit({ changelog, deadLetters, next: batch.next })
-    metrics.commitSeconds.observe({ processor: instance }, (now() - began) / 1000)
-    metrics.batchRecords.observe({ processor: instance }, batch.records.length)
-    this.#input = batch.next
+    const { changelogEnd } = await this.#claim.commit({ changelog, deadLetters, next })
+    metrics.commitSeconds.observe({ processor: instance }, (monotonic() - began) / 1000)
+    metrics.batchRecords.observe({ processor: instance }, effects.records)
+    this.#input = next
     this.#changelogEnd = changelogEnd
     // Before the store, so that whoever sees the store past a write finds what became of it.
     this.copy.decisions.note(effects.decisions)
-    if (!(await this.#keep(effects, signal))) return false
+    if (!(await this.#keep(effects, signal))) return undefined
     this.#stored = this.#batch
     this.#committing = undefined
     this.copy.arrivals.reached(this.#input)
-    metrics.records.inc(this.#labels, batch.records.length)
+    metrics.records.inc(this.#labels, effects.records)
     for (const reason of effects.rejections) metrics.deadLetters.inc({ processor: instance, reason })
     for (const { outcome } of effects.decisions) metrics.decisions.inc({ processor: instance, outcome })
-    const [first] = batch.records
+    const [first] = records
     // Ingest's clock may be ahead of this one.
     if (first !== undefined) {
       metrics.endToEndSeconds.observe({ processor: instance }, Math.max(0, now() - first.timestamp) / 1000)
     }
     this.#gauge()
-    return true
+    return left
   }
 
   #gauge(): void {

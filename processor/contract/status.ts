@@ -1,4 +1,4 @@
-import type { Json, JsonObject } from './json.ts'
+import { isObject, type Json, type JsonObject } from './json.ts'
 
 /** One metric: its newest value and the event time (ISO 8601, ms, UTC) at which it held. */
 interface Metric {
@@ -126,6 +126,33 @@ function isPlain(value: Json): value is number | boolean | null {
   return typeof value === 'number' || typeof value === 'boolean' || value === null
 }
 
+/** Throws SyntaxError. What another program wrote may be any JSON: see `isStatus`. */
 export function decodeStatus(bytes: Uint8Array): Status {
   return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString()) as Status
+}
+
+/** Whether what was decoded has what a fold relies on. */
+export function isStatus(decoded: Status, deviceId: string): boolean {
+  const json = decoded as unknown as Json
+  if (!isObject(json) || json.deviceId !== deviceId || !Number.isSafeInteger(json.rev)) return false
+  const { reported, connectivity, counters, sequence, attributes } = json
+  if (!isObject(reported) || !isObject(connectivity) || !isObject(counters)) return false
+  for (const name in reported) {
+    const metric = reported[name]
+    if (!isObject(metric) || typeof metric.at !== 'string' || metric.value === undefined) return false
+  }
+  for (const name of COUNTERS) if (!Number.isSafeInteger(counters[name])) return false
+  if (!Number.isSafeInteger(connectivity.session)) return false
+  const texts = [connectivity.state, connectivity.since, connectivity.reason, json.firstSeenAt, json.lastSeenAt]
+  if (!texts.every((text) => typeof text === 'string')) return false
+  if (attributes !== undefined && !isObject(attributes)) return false
+  return sequence === undefined || isSequence(sequence)
+}
+
+const COUNTERS = ['messages', 'late', 'duplicates', 'skewed'] as const
+
+function isSequence(json: Json): boolean {
+  if (!isObject(json) || !Array.isArray(json.seen) || !Number.isSafeInteger(json.session)) return false
+  if (json.at !== undefined && typeof json.at !== 'string') return false
+  return json.seen.every((range) => Array.isArray(range) && range.length === 2 && range.every(Number.isSafeInteger))
 }

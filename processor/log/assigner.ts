@@ -31,6 +31,12 @@ interface Slot {
   readonly member: Candidate
   readonly active: Set<number>
   readonly standby: Set<number>
+  /** By partition, how far the copy here is; -1 without one. */
+  readonly places: Float64Array
+  /** Of what is active here. */
+  cost: number
+  /** So many of a slot's active partitions are standbys here. */
+  readonly shares: Map<Slot, number>
 }
 
 /**
@@ -45,7 +51,7 @@ interface Slot {
 export function assign(input: AssignmentInput): ReadonlyMap<string, Assigned> {
   const slots = [...input.members]
     .sort((a, b) => (a.instance < b.instance ? -1 : 1))
-    .map((member): Slot => ({ member, active: new Set(), standby: new Set() }))
+    .map((member) => slotOf(member, input.partitions))
   if (slots.length > 0) {
     assignActive(slots, input)
     assignStandbys(slots, input)
@@ -58,6 +64,14 @@ export function assign(input: AssignmentInput): ReadonlyMap<string, Assigned> {
   )
 }
 
+function slotOf(member: Candidate, partitions: number): Slot {
+  const places = new Float64Array(partitions).fill(-1)
+  for (const partition of [...member.active, ...member.standby]) places[partition] = 0
+  for (const [partition, position] of member.positions ?? []) places[partition] = position
+  return { member, active: new Set(), standby: new Set(), places, cost: 0, shares: new Map() }
+}
+
+/** Of 1,024 partitions and 32 members: the leader must not hold its event loop so long that its peers take it for dead. */
 function assignActive(slots: readonly Slot[], { partitions, load }: AssignmentInput): void {
   const free = new Set(Array.from({ length: partitions }, (_, i) => i))
   for (const slot of slots) {
@@ -76,52 +90,64 @@ function assignActive(slots: readonly Slot[], { partitions, load }: AssignmentIn
       free.add(partition)
     }
   }
+  const costOf = (partition: number) => (load === undefined ? 1 : (load[partition] ?? 0))
+  for (const slot of slots) for (const partition of slot.active) slot.cost += costOf(partition)
   const hasRoom = (slot: Slot) => slot.active.size < floor || (slot.active.size === floor && extra > 0)
+  let open = slots.filter(hasRoom)
+  // Those with the fewest warm places left choose first, lest others take the only one; those with none choose last.
+  const warm = new Uint32Array(partitions)
+  for (const slot of open) countPlaces(slot, warm, 1)
   while (free.size > 0) {
-    const open = slots.filter(hasRoom)
-    // Those with the fewest warm places left choose first, lest others take the only one; those with none choose last.
-    const places = (p: number) => open.filter((slot) => position(slot, p) >= 0).length || Number.MAX_SAFE_INTEGER
-    const choices = [...free].map((p) => [p, places(p)] as const)
-    const [partition] = best(choices, (a, b) => a[1] - b[1] || a[0] - b[0]) as readonly [number, number]
-    const owner = best(open, (a, b) => {
-      return position(b, partition) - position(a, partition) || cost(a, load) - cost(b, load)
-    }) as Slot
+    const partition = fewest(free, warm) as number
+    const owner = best(open, (a, b) => at(b, partition) - at(a, partition) || a.cost - b.cost) as Slot
     if (owner.active.size === floor) extra--
     owner.active.add(partition)
+    owner.cost += costOf(partition)
     free.delete(partition)
+    for (const slot of open) if (!hasRoom(slot)) countPlaces(slot, warm, -1)
+    open = open.filter(hasRoom)
   }
+}
+
+function countPlaces({ places }: Slot, warm: Uint32Array, by: number): void {
+  for (let p = 0; p < places.length; p++) if ((places[p] as number) >= 0) warm[p] = (warm[p] as number) + by
+}
+
+/** The first of those with the fewest warm places, of which none is most. */
+function fewest(partitions: Iterable<number>, warm: Uint32Array): number | undefined {
+  let found: number | undefined
+  let least = Number.POSITIVE_INFINITY
+  for (const p of partitions) {
+    const places = warm[p] || Number.MAX_SAFE_INTEGER
+    if (found !== undefined && (places > least || (places === least && p > found))) continue
+    found = p
+    least = places
+  }
+  return found
 }
 
 /** What a member with too much gives away first: what is warm elsewhere with room. */
 function leastMissed(slot: Slot, slots: readonly Slot[], floor: number): number[] {
   const others = slots.filter((other) => other !== slot && other.active.size < floor)
-  const elsewhere = (partition: number) => Math.max(-1, ...others.map((other) => position(other, partition)))
-  return [...slot.active].sort((a, b) => Number(elsewhere(b) >= 0) - Number(elsewhere(a) >= 0) || b - a)
+  const elsewhere = new Set([...slot.active].filter((p) => others.some((other) => at(other, p) >= 0)))
+  return [...slot.active].sort((a, b) => Number(elsewhere.has(b)) - Number(elsewhere.has(a)) || b - a)
 }
 
-/** How far the copy here is; -1 without one. */
-function position({ member }: Slot, partition: number): number {
-  const warm = member.positions?.get(partition)
-  if (warm !== undefined) return warm
-  return member.standby.includes(partition) || member.active.includes(partition) ? 0 : -1
-}
-
-function cost({ active }: Slot, load: readonly number[] | undefined): number {
-  if (load === undefined) return active.size
-  let sum = 0
-  for (const partition of active) sum += load[partition] ?? 0
-  return sum
+function at({ places }: Slot, partition: number): number {
+  return places[partition] as number
 }
 
 function assignStandbys(slots: readonly Slot[], { partitions, standbys }: AssignmentInput): void {
   const copies = Math.min(standbys, slots.length - 1)
   const quota = Math.ceil((partitions * copies) / slots.length)
+  const owners: Slot[] = []
+  for (const slot of slots) for (const partition of slot.active) owners[partition] = slot
+  const held = new Map(slots.map((slot) => [slot, new Set(slot.member.standby)]))
   for (let copy = 0; copy < copies; copy++) {
-    for (let partition = 0; partition < partitions; partition++) {
-      const owner = slots.find((slot) => slot.active.has(partition)) as Slot
+    for (const [partition, owner] of owners.entries()) {
       const apart = (slot: Slot) => Number(apartFrom(slot, owner))
-      const stays = (slot: Slot) => Number(slot.member.standby.includes(partition) && slot.standby.size < quota)
-      const warm = (slot: Slot) => (slot.standby.size < quota ? position(slot, partition) : -1)
+      const stays = (slot: Slot) => Number(held.get(slot)?.has(partition) === true && slot.standby.size < quota)
+      const warm = (slot: Slot) => (slot.standby.size < quota ? at(slot, partition) : -1)
       const holder = best(
         slots.filter((slot) => canHold(slot, partition)),
         (a, b) => {
@@ -130,9 +156,10 @@ function assignStandbys(slots: readonly Slot[], { partitions, standbys }: Assign
         },
       )
       holder?.standby.add(partition)
+      holder?.shares.set(owner, shared(holder, owner) + 1)
     }
   }
-  while (evenOut(slots)) continue
+  while (evenOut(slots, owners)) continue
 }
 
 function apartFrom(slot: Slot, owner: Slot): boolean {
@@ -140,10 +167,8 @@ function apartFrom(slot: Slot, owner: Slot): boolean {
 }
 
 /** The fewer of one owner's partitions are here, the more members share them when it dies. */
-function shared(slot: Slot, owner: Slot): number {
-  let count = 0
-  for (const partition of slot.standby) if (owner.active.has(partition)) count++
-  return count
+function shared({ shares }: Slot, owner: Slot): number {
+  return shares.get(owner) ?? 0
 }
 
 function canHold(slot: Slot, partition: number): boolean {
@@ -151,7 +176,7 @@ function canHold(slot: Slot, partition: number): boolean {
 }
 
 /** Moves one standby from a member with most to one with two fewer, over others where it cannot go at once. */
-function evenOut(slots: readonly Slot[]): boolean {
+function evenOut(slots: readonly Slot[], owners: readonly Slot[]): boolean {
   const most = best(slots, (a, b) => b.standby.size - a.standby.size) as Slot
   const reached = new Map<Slot, { from: Slot; partition: number } | undefined>([[most, undefined]])
   for (const [slot] of reached) {
@@ -162,9 +187,10 @@ function evenOut(slots: readonly Slot[]): boolean {
       }
       return true
     }
+    const standby = [...slot.standby].sort(ascending)
     for (const next of slots) {
       if (reached.has(next)) continue
-      const partition = [...slot.standby].sort(ascending).find((p) => canMove(slots, slot, next, p))
+      const partition = standby.find((p) => canMove(owners[p] as Slot, slot, next, p))
       if (partition !== undefined) reached.set(next, { from: slot, partition })
     }
   }
@@ -172,9 +198,8 @@ function evenOut(slots: readonly Slot[]): boolean {
 }
 
 /** Zones come before balance. */
-function canMove(slots: readonly Slot[], from: Slot, to: Slot, partition: number): boolean {
+function canMove(owner: Slot, from: Slot, to: Slot, partition: number): boolean {
   if (!canHold(to, partition)) return false
-  const owner = slots.find((slot) => slot.active.has(partition)) as Slot
   return apartFrom(to, owner) || !apartFrom(from, owner)
 }
 

@@ -16,12 +16,13 @@ export class Pace {
   readonly #positions: readonly Position[]
   readonly #maxBacklog: number
   readonly #now: () => number
-  /** Epoch ms of the last commit of each partition. */
+  /** When, on the clock of `now`, each partition was committed last. */
   readonly #committedAt: number[]
   /** First come, first served: appends resolve in the order of their calls. Bounded by the appends under way. */
   #held: { readonly since: number; readonly resolve: () => void }[] = []
   #timer: NodeJS.Timeout | undefined
 
+  /** `now`: ms, of a clock that nobody sets. */
   constructor(
     partitions: readonly Pick<EmbeddedPartition, 'end'>[],
     positions: readonly Position[],

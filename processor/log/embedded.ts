@@ -60,6 +60,8 @@ export interface EmbeddedLogOptions {
   readonly registry: Registry
   /** Epoch ms. */
   readonly now?: () => number
+  /** Ms on a clock that nobody sets. */
+  readonly monotonic?: () => number
 }
 
 /**
@@ -104,7 +106,7 @@ export class EmbeddedLog implements Log {
   }
 
   private constructor(storage: EmbeddedStorage, identity: LogIdentity, options: EmbeddedLogOptions) {
-    const { logger, now = Date.now, retention = {}, compaction = {} } = options
+    const { logger, now = Date.now, monotonic = () => performance.now(), retention = {}, compaction = {} } = options
     const { segmentBytes = 4 * MIB, tailRecords = 8192, tailBytes = 2 * MIB } = options
     const bounds = { segmentBytes, tailRecords, tailBytes }
     const all = (topic: Topic) => {
@@ -129,7 +131,7 @@ export class EmbeddedLog implements Log {
     })
     // Well within the tails, so that what is processed is in memory, and still young.
     const maxBacklog = (tailRecords / 8) * identity.partitions
-    this.#pace = new Pace(this.#partitions.telemetry, this.#positions, maxBacklog, now)
+    this.#pace = new Pace(this.#partitions.telemetry, this.#positions, maxBacklog, monotonic)
     this.#group = new EmbeddedGroup(this.#writer, {
       partitions: identity.partitions,
       standbys: options.standbys ?? 1,

@@ -90,7 +90,10 @@ export interface Member {
   /** Where readers reach this member: host:port, or any unique text in one process. */
   readonly endpoint: string
 
-  /** Changelog position of each warm copy held here, so that partitions go where least is to restore. */
+  /**
+   * Changelog position of each warm copy held here, so that partitions go where least is to restore; 0 of one that was away
+   * for so long that it can be built upon only if it lacks nothing.
+   */
   positions(): ReadonlyMap<number, Offset>
 
   /**

@@ -1,7 +1,7 @@
 import type { AbstractLevel } from 'abstract-level'
 import type { Logger } from 'pino'
 import { INDEX_VERSION, type Indexed, indexedIn, isSamePlace, type Move } from '../contract/index-entries.ts'
-import type { LogIdentity } from '../log/log.ts'
+import type { LogIdentity, Offset } from '../log/log.ts'
 import { Exclusive } from './exclusive.ts'
 import { guarded } from './guarded.ts'
 import { LevelCursor, readUpTo } from './level-cursor.ts'
@@ -219,6 +219,14 @@ export class LevelStore implements StateStore {
       const count = added === undefined || this.#count === undefined ? undefined : this.#count + added
       await this.#write(writes, reached, count, this.#index.changes(known))
       this.#doubtful = false
+    })
+  }
+
+  confirm(end: Offset, at: number): Promise<void> {
+    return this.#writing.run(async () => {
+      const { checkpoint } = this
+      if (checkpoint?.whole !== true || checkpoint.changelog < end || this.#doubtful) return
+      await this.#write(NO_WRITES, { ...checkpoint, since: at }, this.#count, NOTHING)
     })
   }
 

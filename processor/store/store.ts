@@ -78,6 +78,9 @@ export interface StateStore extends AsyncDisposable {
     moves?: readonly Move[],
   ): Promise<void>
 
+  /** The changelog ended at `end` at `at`, epoch ms: a copy that is whole and there held all of it then. */
+  confirm(end: Offset, at: number): Promise<void>
+
   /** Counts the keys by a scan, in slices that leave the event loop free. Not while a commit is under way. */
   recount(): Promise<number>
 

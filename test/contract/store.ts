@@ -71,6 +71,23 @@ export function storeContract(title: string, create: () => Promise<StoreWorld>):
       expect(await again.getMany(['a', 'b'])).toEqual([undefined, bytes('2')])
     })
 
+    it('notes when it last held all of a changelog that it is at the end of, and only then', async () => {
+      const store = await world.open(0)
+      await store.confirm(0, 2000)
+      expect(store.checkpoint).toBeUndefined()
+      await store.commit(new Map([['a', bytes('1')]]), at(5, false), 1)
+      await store.confirm(5, 2000)
+      expect(store.checkpoint).toEqual(at(5, false))
+      await store.commit(new Map([['b', bytes('1')]]), at(7), 1)
+      await store.confirm(8, 2000)
+      expect(store.checkpoint).toEqual(at(7))
+      await store.confirm(7, 3000)
+      await world.restart()
+      const again = await world.open(0)
+      expect(again.checkpoint).toEqual({ ...at(7), since: 3000 })
+      expect(again.count).toBe(2)
+    })
+
     it('commits a checkpoint without writes', async () => {
       const store = await world.open(0)
       await store.commit(new Map(), at(5), 0)

@@ -167,6 +167,19 @@ describe('embedded log', () => {
     expect(member.outcome).toBe('left')
   })
 
+  test('lets go of the appends it holds for a backlog in time, also when the clock was set back meanwhile', async () => {
+    let now = Date.now()
+    const log = await openLog(await folder(), { standbys: 0, tailRecords: 8, now: () => now })
+    const member = new TestMember('m').join(log)
+    await vi.waitFor(() => expect(member.claims.size).toBe(1))
+    await member.claims.get(0)?.commit({ changelog: [], deadLetters: [], next: 0 })
+    const held = log.append('telemetry', numbered(0, 10))
+    await vi.waitFor(async () => expect((await log.bounds({ topic: 'telemetry', index: 0 })).end).toBe(10))
+    now -= 3600_000
+    await held
+    await member.leave()
+  })
+
   test('takes an instance once', async () => {
     const log = await openLog(await folder())
     const first = new TestMember('same').join(log)

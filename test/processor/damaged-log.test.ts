@@ -1,12 +1,12 @@
 import { expect, it } from 'vitest'
-import { CorruptedError } from '../../processor/contract/errors.ts'
+import { CorruptedError, RetryableError } from '../../processor/contract/errors.ts'
 import type { Topic } from '../../processor/log/log.ts'
 import { MemoryLog } from './memory-log.ts'
 import { said, statusOf, Workbench } from './workbench.ts'
 
 /** A log of which one topic cannot be read so many times, from the offset on. */
 class DamagedLog extends MemoryLog {
-  damaged: { topic: Topic; from: number; times: number } | undefined
+  damaged: { topic: Topic; from: number; times: number; error?: Error } | undefined
 
   override async *follow(
     ...[of, from, limits, signal]: Parameters<MemoryLog['follow']>
@@ -14,7 +14,7 @@ class DamagedLog extends MemoryLog {
     for await (const batch of super.follow(of, from, limits, signal)) {
       const { damaged } = this
       if (damaged?.topic === of.topic && batch.next > damaged.from && damaged.times-- > 0) {
-        throw new CorruptedError('LOG_CORRUPTED', `${of.topic} ${of.index}: the CRC does not fit`)
+        throw damaged.error ?? new CorruptedError('LOG_CORRUPTED', `${of.topic} ${of.index}: the CRC does not fit`)
       }
       yield batch
     }
@@ -37,6 +37,22 @@ it('an owner reads a damaged batch of the input again, and keeps its store', asy
   const lines = bench.lines.join()
   expect(lines).toContain('the log is damaged: trying again')
   expect(lines).not.toContain('store wiped')
+})
+
+it('an owner reads the input again when it could not be read, and keeps its claim', async () => {
+  const log = new DamagedLog()
+  await using bench = await Workbench.open(log)
+  await log.append('telemetry', [said('a', { x: 1 })])
+  const { role } = await bench.task()
+  await bench.settled()
+  const error = new RetryableError('LOG_UNAVAILABLE', 'too many open files')
+  log.damaged = { topic: 'telemetry', from: 1, times: 3, error }
+  await log.append('telemetry', [said('a', { x: 2 })])
+  await bench.settled()
+  expect(bench.roles.get(0)).toBe(role)
+  expect(statusOf((await bench.reader.getMany(0, ['a']))[0]).counters.messages).toBe(2)
+  expect(log.damaged.times).toBeLessThan(1)
+  expect(bench.lines.join()).toContain('the log cannot be read: trying again')
 })
 
 it('an owner and a standby read a damaged changelog again', async () => {

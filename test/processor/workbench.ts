@@ -60,6 +60,8 @@ export class Workbench implements AsyncDisposable {
   readonly #folder: string
   #stores: LevelStores
   now = RECEIVED
+  /** How far the wall clock has been set, ms. */
+  set = 0
 
   private constructor(log: MemoryLog, folder: string, stores: LevelStores, limits: Partial<ProcessorLimits>) {
     this.log = log
@@ -71,7 +73,7 @@ export class Workbench implements AsyncDisposable {
     this.reader = new StoreReader({ instance: 'one', roles: this.roles, texts: this.texts, searcher })
     const metrics = new ProcessorMetrics(this.registry)
     const { logger } = this
-    const now = () => this.now
+    const now = () => this.now + this.set
     this.context = {
       instance: 'one',
       log,
@@ -85,6 +87,7 @@ export class Workbench implements AsyncDisposable {
       metrics,
       logger,
       now,
+      monotonic: () => this.now,
       sleep: immediately,
     }
   }

@@ -17,7 +17,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     find: 'const { changelogEnd } = await this.#claim.commit(',
     replace: `await this.store.commit(
         effects.writes,
-        { input: batch.next, changelog: this.#changelogEnd + changelog.length, whole: true, since: now() },
+        { input: next, changelog: this.#changelogEnd + changelog.length, whole: true, since: now() },
         0,
       )
       const { changelogEnd } = await this.#claim.commit(`,

@@ -15,6 +15,8 @@ export const LOGGER = pino({ enabled: false })
 const REGISTRY = new Registry()
 /** Small, so that restores, evictions from the cache and bounds of batches happen in a schedule of some hundred steps. */
 const LIMITS = { batchRecords: 3, changelogRecords: 2, cacheEntries: 3, textBytes: 16 * 1024 }
+/** Of every third life: each status fills a commit. */
+const SMALL_COMMITS = { ...LIMITS, statusBytes: 1 }
 
 /** A processor, in a process of its own, with a disk that outlives it. */
 interface Seat {
@@ -27,6 +29,7 @@ interface Life {
   readonly process: Process
   readonly instance: string
   readonly leaving: AbortController
+  readonly limits: typeof LIMITS
   processor: Processor | undefined
 }
 
@@ -69,6 +72,7 @@ export class World {
         logger: LOGGER,
         registry: new Registry(),
         now: () => this.scheduler.now,
+        monotonic: () => this.scheduler.now,
       })
       if (process.alive) this.log = log
     } catch (error) {
@@ -109,6 +113,7 @@ export class World {
       process: scheduler.process(instance),
       instance,
       leaving: new AbortController(),
+      limits: this.#lives % 3 === 0 ? SMALL_COMMITS : LIMITS,
       processor: undefined,
     }
     seat.life = life
@@ -127,8 +132,9 @@ export class World {
         logger: LOGGER,
         registry: REGISTRY,
         now: () => scheduler.now,
+        monotonic: () => scheduler.now,
         sleep: (ms, signal) => scheduler.sleep(ms, signal),
-        limits: LIMITS,
+        limits: life.limits,
       })
       await life.processor.run(life.leaving.signal)
       await life.processor[Symbol.asyncDispose]()

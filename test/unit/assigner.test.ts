@@ -188,6 +188,28 @@ describe('assign', () => {
     expect(result.get('b')?.active).toEqual([2, 3, 4])
   })
 
+  test('looks at each copy a few times, however many are free: the leader is not to stand still', () => {
+    let looks = 0
+    class Watched extends Map<number, number> {
+      override get(partition: number): number | undefined {
+        looks++
+        return super.get(partition)
+      }
+      override *[Symbol.iterator](): MapIterator<[number, number]> {
+        for (const entry of super.entries()) {
+          looks++
+          yield entry
+        }
+      }
+    }
+    const partitions = 256
+    const all = Array.from({ length: partitions }, (_, p) => [p, 1000 + p] as const)
+    const copies = Array.from({ length: 16 }, (_, i) => fresh(`m${i}`, { positions: new Watched(all) }))
+    looks = 0
+    assign({ members: copies, partitions, standbys: 2 })
+    expect(looks).toBeLessThanOrEqual(3 * partitions * copies.length)
+  })
+
   test('of nobody is empty', () => {
     expect(assign({ members: [], partitions: 4, standbys: 1 }).size).toBe(0)
   })

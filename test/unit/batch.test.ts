@@ -4,6 +4,7 @@ import type { LogRecord } from '../../processor/log/log.ts'
 import { StatusCache } from '../../processor/store/cache.ts'
 import type { StateStore } from '../../processor/store/store.ts'
 import { TextCache } from '../../processor/store/texts.ts'
+import { ReadSize } from '../../processor/touched.ts'
 import { type Turn, Turns } from '../../processor/turns.ts'
 
 const DEVICES = 400
@@ -48,6 +49,7 @@ async function fold(first: object, second: object): Promise<number> {
   const store = { getMany: async (keys: readonly string[]) => keys.map(() => undefined) } as unknown as StateStore
   const turns = new Turns()
   const owner = {}
+  const reads = { maxBytes: 8 * 1024 * 1024, reads: new ReadSize(), restored: false }
   let bytes = 0
   for (const [batch, said] of [first, second].entries()) {
     const value = Buffer.from(JSON.stringify(said))
@@ -57,7 +59,7 @@ async function fold(first: object, second: object): Promise<number> {
     const turn = turnOf(turns)
     await turn.next()
     mostParsed = 0
-    const effects = await foldBatch(records, { partition: 0, store, cache, texts, turn, owner, batch })
+    const effects = await foldBatch(records, { partition: 0, store, cache, texts, turn, owner, batch, ...reads })
     expect(effects.changelog).toHaveLength(DEVICES)
     bytes ||= effects.changelog[0]?.value?.byteLength ?? 0
   }
