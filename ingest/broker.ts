@@ -9,7 +9,7 @@ import { FastPath } from './fast-path.ts'
 import type { Gather } from './gather.ts'
 import type { Incomplete } from './incomplete.ts'
 import type { Limits } from './limits.ts'
-import { Persistence } from './persistence.ts'
+import { Persistence, RESUMED } from './persistence.ts'
 import { Presence } from './presence.ts'
 import { Pressure } from './pressure.ts'
 import { Router } from './router.ts'
@@ -198,11 +198,13 @@ export class Broker {
       before.connection.closeReason ??= 'taken over'
     }
     this.#sessions.set(client.id, session)
-    if (!client.clean) this.#persistence.came(client.id)
+    this.#persistence.came(client.id)
     return undefined
   }
 
-  #maySubscribe(client: Client, { topic }: Subscription): boolean {
+  #maySubscribe(client: Client, subscription: Subscription): boolean {
+    if (subscription === RESUMED) return false
+    const { topic } = subscription
     const { filters } = client.session as Session
     if (filters.has(topic)) return true
     const full =

@@ -10,7 +10,7 @@ export interface Limits {
   readonly maxUnacked: number
   /** QoS 2 messages of one connection without PUBREL; over it the connection is closed: MQTT 3.1.1 cannot slow it. */
   readonly maxUnreleased: number
-  /** The same of all sessions; over it those of the session away longest are discarded, or the connection is closed. */
+  /** The same of all sessions; over it, of those that have some, the session away longest is discarded, or the connection is closed. */
   readonly maxUnreleasedTotal: number
   /** Bytes of unacknowledged QoS 1 and 2 messages of all connections; at it no connection that publishes is read. */
   readonly maxHeldBytes: number

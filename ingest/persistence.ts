@@ -4,8 +4,9 @@ import * as aedesPersistence from 'aedes-persistence'
 import { Away } from './away.ts'
 import type { Counts } from './counts.ts'
 import type { Limits } from './limits.ts'
-import { ReceiptStore } from './receipts.ts'
+import { type Owner, ReceiptStore } from './receipts.ts'
 import { type RetainedPacket, RetainedStore } from './retained.ts'
+import type { Session } from './session.ts'
 import { mayMatchTelemetry } from './topics.ts'
 
 /** A packet as the broker keeps it (aedes-packet), and the PUBREL that takes its place. */
@@ -23,7 +24,13 @@ export interface StoredPacket {
 // The module is a factory, which its types do not say.
 const createMemory = (aedesPersistence as unknown as { default: () => MemoryPersistence }).default
 
-type Who = Pick<Client, 'id'> & Partial<Pick<Client, 'clean' | 'closed'>>
+type Who = Pick<Client, 'id'> & { readonly clean?: boolean; readonly session?: Session | undefined }
+
+/**
+ * Stands for the subscriptions of a session that has none. aedes takes a session without subscriptions for a new one,
+ * and its client, which is told so, would begin its packet ids anew: those that wait for PUBREL must not be among them.
+ */
+export const RESUMED: Subscription = { topic: 'resumed', qos: 0 }
 
 /**
  * What the broker keeps for MQTT itself: retained messages, subscriptions and queues of persistent sessions, QoS 2
@@ -53,7 +60,7 @@ export class Persistence {
   constructor(limits: Limits, counts: Counts) {
     this.#limits = limits
     this.#counts = counts
-    this.receipts = new ReceiptStore(limits.maxUnreleasedTotal, () => this.#discardReceipts())
+    this.receipts = new ReceiptStore(limits.maxUnreleasedTotal, () => this.#discard(this.#awayPublishers))
     this.#retained = new RetainedStore(limits, counts)
   }
 
@@ -71,7 +78,7 @@ export class Persistence {
     const filters = this.#filters.get(clientId)
     if (filters?.has(filter) === true) return true
     if (filters !== undefined && filters.size >= this.#limits.maxSubscriptions) return false
-    while (this.#isFull(filters === undefined)) if (!this.#discardSubscriptions()) return false
+    while (this.#isFull(filters === undefined)) if (!this.#discard(this.#awaySubscribers)) return false
     return true
   }
 
@@ -80,37 +87,31 @@ export class Persistence {
     return this.#stored >= maxSubscriptionsTotal || (needsSession && this.#filters.size >= maxStoredSessions)
   }
 
-  /** The client of a session that is not clean is connected. */
+  /** The client is connected. */
   came(clientId: string): void {
     this.#awaySubscribers.delete(clientId)
     this.#awayPublishers.delete(clientId)
   }
 
-  /** It is not any more. `now`: epoch ms. */
+  /** It is not any more, and its session not clean. `now`: epoch ms. */
   went(clientId: string, now: number): void {
-    if (this.#filters.has(clientId)) this.#awaySubscribers.add(clientId, now)
+    if (this.#filters.has(clientId) || this.#queues.has(clientId)) this.#awaySubscribers.add(clientId, now)
     if (this.receipts.has(clientId)) this.#awayPublishers.add(clientId, now)
   }
 
   /** Discards sessions that are away too long, as MQTT 3.1.1 section 4.1 allows. */
   expire(now: number): void {
     const before = now - this.#limits.maxSessionAwayMs
-    while (this.#discardSubscriptions(before));
-    while (this.#discardReceipts(before));
+    while (this.#discard(this.#awaySubscribers, before));
+    while (this.#discard(this.#awayPublishers, before));
   }
 
-  #discardSubscriptions(before?: number): boolean {
-    return this.#discard(this.#awaySubscribers, before, (id) => void this.cleanSubscriptions({ id }))
-  }
-
-  #discardReceipts(before?: number): boolean {
-    return this.#discard(this.#awayPublishers, before, (id) => this.receipts.clear(id))
-  }
-
-  #discard(away: Away, before: number | undefined, discard: (clientId: string) => void): boolean {
+  /** All of a session: a client that is told its session is there counts on every part of it. */
+  #discard(away: Away, before?: number): boolean {
     const id = away.take(before)
     if (id === undefined) return false
-    discard(id)
+    this.came(id)
+    void this.cleanSubscriptions({ id })
     this.#counts.boundHits.add('sessions away')
     return true
   }
@@ -154,7 +155,9 @@ export class Persistence {
     if (mayMatchTelemetry(filter)) this.#telemetryFilters--
   }
 
+  /** The persistent session is over, with all it has. */
   async cleanSubscriptions(client: Who): Promise<void> {
+    this.receipts.clear(client.id)
     for (const topic of this.#filters.get(client.id) ?? []) this.#forgot(topic)
     this.#filters.delete(client.id)
     for (const packet of this.#queues.get(client.id) ?? []) this.#unqueue(packet)
@@ -162,8 +165,10 @@ export class Persistence {
     await this.#inner.cleanSubscriptions(client)
   }
 
-  subscriptionsByClient(client: Who): Promise<Subscription[]> {
-    return this.#inner.subscriptionsByClient(client)
+  async subscriptionsByClient(client: Who): Promise<Subscription[]> {
+    const subscriptions = await this.#inner.subscriptionsByClient(client)
+    const present = this.receipts.has(client.id) || this.#queues.has(client.id)
+    return subscriptions.length === 0 && present ? [RESUMED] : subscriptions
   }
 
   subscriptionsByTopic(topic: string): Promise<readonly { clientId: string }[]> {
@@ -237,7 +242,7 @@ export class Persistence {
    */
   async incomingGetPacket(client: Who, packet: StoredPacket): Promise<StoredPacket> {
     const id = packet.messageId as number
-    const received = this.receipts.get(client.id, id)
+    const received = this.receipts.get(ownerOf(client), id)
     if (received?.state === 'stored') {
       await Promise.resolve()
       return packet
@@ -251,11 +256,12 @@ export class Persistence {
   async incomingStorePacket(): Promise<void> {}
 
   async incomingDelPacket(client: Who, packet: StoredPacket): Promise<void> {
-    this.receipts.forget(client.id, packet.messageId as number)
+    this.receipts.forget(ownerOf(client), packet.messageId as number)
   }
 
-  async cleanIncoming(client: Who): Promise<void> {
-    this.receipts.clear(client.id)
+  /** A clean session begins, or ends. */
+  async cleanIncoming({ session }: Who): Promise<void> {
+    if (session !== undefined) this.receipts.clear(session)
   }
 
   // A will lives as long as its connection, which holds it.
@@ -266,6 +272,10 @@ export class Persistence {
   streamWill(): Readable {
     return Readable.from([])
   }
+}
+
+function ownerOf({ id, clean, session }: Who): Owner {
+  return clean === true && session !== undefined ? session : id
 }
 
 function bytesOf(packet: StoredPacket): number {
