@@ -184,6 +184,7 @@ export class Broker {
     // [MQTT-3.1.3-8]: aedes has given the client an id by now.
     if (session.clientId === '' && !client.clean)
       return refusal(IDENTIFIER_REJECTED, 'a persistent session needs a client id')
+    if (this.#bridge.stopping) return refusal(SERVER_UNAVAILABLE, 'the broker stops')
     const fault = this.#gather.faultFor(session.clientId)
     if (fault !== undefined) return refusal(SERVER_UNAVAILABLE, fault.message)
     if (this.#willBytes + session.willBytes > this.#limits.maxWillBytes) {
