@@ -3,6 +3,7 @@ import type { Client, Subscription } from 'aedes'
 import * as aedesPersistence from 'aedes-persistence'
 import { Away } from './away.ts'
 import type { Counts } from './counts.ts'
+import type { QoS } from './filters.ts'
 import type { Limits } from './limits.ts'
 import { type Owner, ReceiptStore } from './receipts.ts'
 import { type RetainedPacket, RetainedStore } from './retained.ts'
@@ -44,8 +45,8 @@ export class Persistence {
   readonly #limits: Limits
   readonly #counts: Counts
   readonly #retained: RetainedStore<RetainedPacket & StoredPacket>
-  /** Filters of each persistent session. */
-  readonly #filters = new Map<string, Set<string>>()
+  /** Filters of each persistent session, and the QoS granted. */
+  readonly #filters = new Map<string, Map<string, QoS>>()
   #stored = 0
   #telemetryFilters = 0
   /** Sessions of clients that are not connected: those with subscriptions, and those with QoS 2 receipts. */
@@ -54,8 +55,6 @@ export class Persistence {
   readonly #queues = new Map<string, StoredPacket[]>()
   #queued = 0
   #queuedBytes = 0
-  /** Lists of filters already stored: aedes hands over the whole list once for each of its filters. */
-  readonly #storedLists = new WeakSet<readonly Subscription[]>()
 
   constructor(limits: Limits, counts: Counts) {
     this.#limits = limits
@@ -73,12 +72,21 @@ export class Persistence {
     return this.#telemetryFilters
   }
 
-  /** A persistent session has this filter, or may store one more, if need be in the place of one that is away. */
-  mayStore(clientId: string, filter: string): boolean {
-    const filters = this.#filters.get(clientId)
-    if (filters?.has(filter) === true) return true
-    if (filters !== undefined && filters.size >= this.#limits.maxSubscriptions) return false
-    while (this.#isFull(filters === undefined)) if (!this.#discard(this.#awaySubscribers)) return false
+  /** Stores a subscription of a persistent session, if need be in the place of one that is away; false when it is full. */
+  store(clientId: string, subscription: Subscription): boolean {
+    const { topic, qos } = subscription
+    const filters = this.#filters.get(clientId) ?? new Map<string, QoS>()
+    const before = filters.get(topic)
+    if (before === qos) return true
+    if (before === undefined) {
+      if (filters.size >= this.#limits.maxSubscriptions) return false
+      while (this.#isFull(filters.size === 0)) if (!this.#discard(this.#awaySubscribers)) return false
+      this.#stored++
+      if (mayMatchTelemetry(topic)) this.#telemetryFilters++
+    }
+    filters.set(topic, qos)
+    this.#filters.set(clientId, filters)
+    void this.#inner.addSubscriptions({ id: clientId }, [subscription])
     return true
   }
 
@@ -124,22 +132,8 @@ export class Persistence {
     return this.#retained.matching(filters)
   }
 
-  async addSubscriptions(client: Who, subscriptions: readonly Subscription[]): Promise<void> {
-    if (this.#storedLists.has(subscriptions)) return
-    this.#storedLists.add(subscriptions)
-    const filters = this.#filters.get(client.id) ?? new Set()
-    const stored: Subscription[] = []
-    for (const subscription of subscriptions) {
-      if (!this.mayStore(client.id, subscription.topic)) continue
-      stored.push(subscription)
-      if (filters.has(subscription.topic)) continue
-      filters.add(subscription.topic)
-      this.#filters.set(client.id, filters)
-      this.#stored++
-      if (mayMatchTelemetry(subscription.topic)) this.#telemetryFilters++
-    }
-    if (stored.length > 0) await this.#inner.addSubscriptions(client, stored)
-  }
+  /** Each was stored when it was granted: aedes hands over the whole list, with what was refused, or is malformed. */
+  async addSubscriptions(): Promise<void> {}
 
   async removeSubscriptions(client: Who, topics: readonly string[]): Promise<void> {
     const filters = this.#filters.get(client.id)
@@ -158,7 +152,7 @@ export class Persistence {
   /** The persistent session is over, with all it has. */
   async cleanSubscriptions(client: Who): Promise<void> {
     this.receipts.clear(client.id)
-    for (const topic of this.#filters.get(client.id) ?? []) this.#forgot(topic)
+    for (const topic of this.#filters.get(client.id)?.keys() ?? []) this.#forgot(topic)
     this.#filters.delete(client.id)
     for (const packet of this.#queues.get(client.id) ?? []) this.#unqueue(packet)
     this.#queues.delete(client.id)
@@ -228,7 +222,11 @@ export class Persistence {
   }
 
   outgoingStream(client: Who): Readable {
-    return Readable.from([...(this.#queues.get(client.id) ?? [])])
+    const queue = this.#queues.get(client.id) ?? []
+    // One with a packet id was sent before [MQTT-3.3.1-1].
+    return Readable.from(
+      queue.map((packet) => (packet.cmd === 'publish' ? { ...packet, dup: packet.messageId !== undefined } : packet)),
+    )
   }
 
   #unqueue(packet: StoredPacket): void {

@@ -2,13 +2,14 @@ import { Aedes, type AedesPublishPacket, type PublishPacket } from 'aedes'
 import type { MqttClient } from './bridge.ts'
 import type { Limits } from './limits.ts'
 import type { Persistence } from './persistence.ts'
-import { inTelemetryTree, mayMatchTelemetry } from './topics.ts'
+import { inTelemetryTree, isTooDeep, mayMatchTelemetry } from './topics.ts'
 
 type Done = (error?: Error | null) => void
 type Deliver = (packet: AedesPublishPacket, done: () => void) => void
 
 /** Methods of aedes 1.2, some of which its types leave out. */
 interface AedesInternals {
+  maxTopicLevels: number
   publish(packet: PublishPacket, client: unknown, done?: Done): void
   subscribe(filter: string, deliver: Deliver, done: () => void): void
   unsubscribe(filter: string, deliver: Deliver, done: () => void): void
@@ -19,8 +20,8 @@ interface AedesInternals {
 const internals = Aedes.prototype as unknown as AedesInternals
 
 /**
- * aedes, with these differences: a message of the telemetry tree is not routed while no subscription can match it; a
- * publisher does not wait for subscribers, who are bounded and cut by themselves; a client that is being replaced
+ * aedes, with these differences: a message of the telemetry tree is not routed while no subscription can match it, and
+ * one of more than a hundred levels never; a publisher does not wait for subscribers, who are bounded and cut by themselves; a client that is being replaced
  * cannot unregister its successor, and of several that replace it only the last stays [MQTT-3.1.4-2].
  */
 export class Router extends Aedes {
@@ -41,6 +42,9 @@ export class Router extends Aedes {
       maxInflightInbound: limits.maxUnreleased,
     })
     this.#persistence = persistence
+    // Above it aedes closes the connection without an ack, and the client would send the message again for ever.
+    const inherited = this as unknown as Pick<AedesInternals, 'maxTopicLevels'>
+    inherited.maxTopicLevels = Number.POSITIVE_INFINITY
   }
 
   /** A message of the telemetry tree may reach somebody. */
@@ -53,8 +57,11 @@ export class Router extends Aedes {
       internals.publish.call(this, packet, client, done)
       return
     }
-    if (packet.retain || this.routesTelemetry || !inTelemetryTree(packet.topic))
+    if ((packet.retain || this.routesTelemetry || !inTelemetryTree(packet.topic)) && !isTooDeep(packet.topic)) {
+      // What the publisher says of its own delivery is not passed on [MQTT-3.3.1-3].
+      packet.dup = false
       internals.publish.call(this, packet, client)
+    }
     done?.(null)
   }
 
