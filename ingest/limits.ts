@@ -43,6 +43,8 @@ export interface Limits {
   readonly maxRetainedBytes: number
   /** UTF-16 code units of a filter; over it SUBACK says failure (0x80). */
   readonly maxFilterLength: number
+  /** Filters in one SUBSCRIBE or UNSUBSCRIBE; over it the connection is closed. */
+  readonly maxFilters: number
   /** Subscriptions of one session, and of all, connected ones and stored ones each; over it SUBACK says failure. */
   readonly maxSubscriptions: number
   readonly maxSubscriptionsTotal: number
@@ -83,6 +85,7 @@ export const DEFAULT_LIMITS: Limits = {
   maxRetained: 10_000,
   maxRetainedBytes: 16 * MiB,
   maxFilterLength: 512,
+  maxFilters: 1_000,
   maxSubscriptions: 1_000,
   maxSubscriptionsTotal: 200_000,
   maxStoredSessions: 10_000,

@@ -81,6 +81,13 @@ function connectWithWill(topic: string, flags: number): Buffer {
   return packet
 }
 
+/** A SUBSCRIBE or UNSUBSCRIBE of so many filters. */
+function listed(cmd: 'subscribe' | 'unsubscribe', count: number): Buffer {
+  const filters = Array.from({ length: count }, (_, i) => `f${i}`)
+  if (cmd === 'unsubscribe') return generate({ cmd, messageId: 1, unsubscriptions: filters })
+  return generate({ cmd, messageId: 1, subscriptions: filters.map((topic) => ({ topic, qos: 0 })) })
+}
+
 describe('connections that are closed', () => {
   const connected: [string, Buffer, string][] = [
     ['a publish to $SYS/ at QoS 0', publication('$SYS/x', '1'), 'reserved topic'],
@@ -99,6 +106,8 @@ describe('connections that are closed', () => {
       generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'a#/b', qos: 0 }] }),
       'malformed packet',
     ],
+    ['over 1,000 filters in a SUBSCRIBE', listed('subscribe', 1_001), 'too many filters'],
+    ['over 1,000 filters in an UNSUBSCRIBE', listed('unsubscribe', 1_001), 'too many filters'],
     ['an announced packet of 256 MB', Buffer.from([0x30, 0xff, 0xff, 0xff, 0x7f, 0, 1]), 'oversized packet'],
     ['a packet one byte too long', publication('a', Buffer.alloc(1_000_001 - 5), 1, 1), 'oversized packet'],
   ]
