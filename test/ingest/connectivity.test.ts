@@ -1,3 +1,4 @@
+import { generate } from 'mqtt-packet'
 import { describe, expect, it, vi } from 'vitest'
 import { type HeldLog, openIngest, pinged, publication, RawClient, turns, WAIT } from './fixture.ts'
 
@@ -114,7 +115,12 @@ describe('a session', () => {
     gateway.write(Buffer.concat(ids.map((id) => publication(`devices/${id}/telemetry`, '1'))))
     await vi.waitFor(() => expect(log.messages().length).toBe(3_000), WAIT)
     expect(await metric('tracked_devices')).toBe(3_000)
+    log.hold = true
     gateway.socket.destroy()
+    await vi.waitFor(() => expect(log.held('telemetry')).toBe(500), WAIT)
+    await turns()
+    expect(log.held('telemetry')).toBe(500)
+    log.release()
     await vi.waitFor(
       () => expect(log.connections().filter(({ reason }) => reason === 'connection lost').length).toBe(3_000),
       WAIT,
@@ -135,10 +141,15 @@ describe('a session', () => {
   })
 
   it('of a refused or unfinished CONNECT leaves no trace', async () => {
-    const { ingest, log } = await openIngest()
+    const { ingest, log, metric } = await openIngest()
     log.fault = new Error('down')
     await (await RawClient.open(ingest.port, { clientId: ID })).end()
     log.fault = undefined
+    const unfinished = new RawClient(ingest.port)
+    unfinished.write(generate({ cmd: 'connect', clientId: ID }).subarray(0, -1))
+    await vi.waitFor(async () => expect(await metric('connections')).toBe(1), WAIT)
+    unfinished.socket.destroy()
+    await vi.waitFor(async () => expect(await metric('connections')).toBe(0), WAIT)
     await turns()
     expect(log.durable).toEqual([])
   })
