@@ -125,7 +125,9 @@ export class Bridge {
 
   #receive(client: MqttClient, session: Session, packet: PublishPacket, { acks, ticket }: Owed): void {
     const messageId = packet.messageId as number
-    const before = this.#receipts.get(client.id, messageId)
+    const owner = client.clean ? session : client.id
+    // By its packet id alone [MQTT-4.3.3-2], whatever DUP says: MQTT.js, for one, sends again without it.
+    const before = this.#receipts.get(owner, messageId)
     if (before !== undefined) {
       // There the first transmission is settled before.
       return this.#batcher(sort(packet.topic, packet.payload as Buffer)).follow(
@@ -141,10 +143,11 @@ export class Bridge {
       )
       return acks.settle(error, ticket)
     }
-    const received = this.#receipts.begin(client.id, messageId)
-    const forget = (): void => this.#receipts.forget(client.id, messageId, received)
+    const received = this.#receipts.begin(owner, messageId)
+    const forget = (): void => this.#receipts.forget(owner, messageId, received)
     this.#record(session, packet, { acks: new Receipt(acks, received, forget), ticket })
   }
+
   #record(session: Session, packet: PublishPacket, owed: { acks: Hold; ticket: number } | undefined): void {
     if (isIllFormed(packet.topic)) {
       const error = session.connection.fail('malformed packet', 'ill-formed topic')

@@ -9,11 +9,12 @@ import { FastPath } from './fast-path.ts'
 import type { Gather } from './gather.ts'
 import type { Incomplete } from './incomplete.ts'
 import type { Limits } from './limits.ts'
-import { Persistence } from './persistence.ts'
+import { Persistence, RESUMED } from './persistence.ts'
 import { Presence } from './presence.ts'
 import { Pressure } from './pressure.ts'
 import { Router } from './router.ts'
 import { type Epochs, Session } from './session.ts'
+import { isTooDeep } from './topics.ts'
 
 /** What aedes 1.2 does not declare, and is used here. */
 interface Client extends Omit<MqttClient, 'session'> {
@@ -142,6 +143,11 @@ export class Broker {
     router.authorizeSubscribe = (client, subscription, callback) => {
       callback(null, this.#maySubscribe(client as unknown as Client, subscription) ? subscription : null)
     }
+    router.authorizeForward = (client, packet) => {
+      // In place: of what aedes sends again after CONNECT it does not look at what is returned here.
+      packet.qos = (client as unknown as Client).session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
+      return packet
+    }
     router.on('unsubscribe', (filters, client) => {
       const session = (client as unknown as Client).session
       for (const filter of filters) session?.filters.delete(filter)
@@ -184,6 +190,7 @@ export class Broker {
     // [MQTT-3.1.3-8]: aedes has given the client an id by now.
     if (session.clientId === '' && !client.clean)
       return refusal(IDENTIFIER_REJECTED, 'a persistent session needs a client id')
+    if (this.#bridge.stopping) return refusal(SERVER_UNAVAILABLE, 'the broker stops')
     const fault = this.#gather.faultFor(session.clientId)
     if (fault !== undefined) return refusal(SERVER_UNAVAILABLE, fault.message)
     if (this.#willBytes + session.willBytes > this.#limits.maxWillBytes) {
@@ -198,22 +205,24 @@ export class Broker {
       before.connection.closeReason ??= 'taken over'
     }
     this.#sessions.set(client.id, session)
-    if (!client.clean) this.#persistence.came(client.id)
+    this.#persistence.came(client.id)
     return undefined
   }
 
-  #maySubscribe(client: Client, { topic }: Subscription): boolean {
+  #maySubscribe(client: Client, subscription: Subscription): boolean {
+    if (subscription === RESUMED) return false
+    const { topic, qos } = subscription
     const { filters } = client.session as Session
-    if (filters.has(topic)) return true
     const full =
       topic.length > this.#limits.maxFilterLength ||
+      isTooDeep(topic) ||
       filters.size >= this.#limits.maxSubscriptions ||
       this.#router.filters >= this.#limits.maxSubscriptionsTotal
-    if (full || (!client.clean && !this.#persistence.mayStore(client.id, topic))) {
+    if ((full && !filters.has(topic)) || (!client.clean && !this.#persistence.store(client.id, subscription))) {
       this.#counts.boundHits.add('subscriptions')
       return false
     }
-    filters.add(topic)
+    filters.set(topic, qos)
     return true
   }
 

@@ -1,5 +1,5 @@
 import { Duplex } from 'node:stream'
-import { DISCONNECT, type Header, readHeader } from './framing.ts'
+import { DISCONNECT, FilterList, type Header, PUBLISH, readHeader, SUBSCRIBE, UNSUBSCRIBE } from './framing.ts'
 import { Outgoing } from './outgoing.ts'
 import type { Pressure } from './pressure.ts'
 
@@ -14,6 +14,7 @@ export type CloseReason =
   | 'oversized packet'
   | 'reserved topic'
   | 'too many in flight'
+  | 'too many filters'
   | 'too many incomplete packets'
   | 'slow reader'
   | 'append failed'
@@ -22,13 +23,16 @@ export type CloseReason =
 
 /** Read ahead for the broker, bytes; at it the socket is not read. */
 const READ_AHEAD_BYTES = 64 * 1024
+/** Work of a packet that aedes parses, and of each filter in it, in messages of the fast path. */
+const PARSED = 8
 
 const header: Header = { type: 0, qos: 0, bytes: 0, length: 0 }
 
 /**
  * A stream between a socket (TCP or WebSocket) and the broker. It looks at the fixed headers of what passes, and so
  * - closes the connection as soon as a header announces too large a packet, before its body is buffered;
- * - hands on no more QoS 1 and 2 messages than may be unacknowledged: the rest stays in the socket;
+ * - hands on no more packets than may be dealt with in one turn of the event loop, and no more QoS 1 and 2 messages
+ *   than may be unacknowledged: the rest stays in the socket;
  * - hands on nothing after CONNECT until CONNACK has left, and nothing after DISCONNECT [MQTT-3.14.4-1];
  * - closes a connection that does not read what it is sent.
  */
@@ -40,6 +44,8 @@ export class Connection extends Duplex {
   closeReason: CloseReason | undefined
   /** DISCONNECT was received. */
   disconnecting = false
+  /** Work of a PUBLISH: of one connection they are much alike. */
+  #publishWork = PARSED
   /** QoS 1 and 2 messages handed on and not acknowledged; of these, what the broker has not looked at yet. */
   #unacked = 0
   #unseen = 0
@@ -51,6 +57,8 @@ export class Connection extends Duplex {
   #body = 0
   #length = 0
   #owing = false
+  /** Of the current packet, if it is one with filters. */
+  #filters: FilterList | undefined
   #packets = 0
   #admitted = false
   #stopped = false
@@ -116,6 +124,11 @@ export class Connection extends Duplex {
   /** What the client sent waits here, or its acks wait for the log: its silence is ours. */
   get heldBack(): boolean {
     return this.#unacked > 0 || this.#blocked
+  }
+
+  /** Of the PUBLISH packets just handed on, the fast path took so many, and aedes parsed the others. */
+  published(taken: number, parsed: number): void {
+    this.#publishWork = Math.ceil((taken + PARSED * parsed) / (taken + parsed))
   }
 
   /** The broker looks at a QoS 1 or 2 message of `bytes`; false when the connection is gone. */
@@ -189,6 +202,7 @@ export class Connection extends Duplex {
         this.#length = header.length
       }
       const bytes = Math.min(this.#body, chunk.length - at)
+      if (this.#filters !== undefined && !this.#mayRead(this.#filters, chunk, at, bytes)) break
       this.#body -= bytes
       at += bytes
       if (this.#owing && this.#body === 0) this.#owe()
@@ -215,18 +229,32 @@ export class Connection extends Duplex {
       this.fail(`${state} packet`)
       return false
     }
-    if (header.qos > 0) {
-      const full = this.#pressure.full
-      if (full) this.#pressure.wait(this)
-      if (full || this.#unacked >= limits.maxUnacked) {
-        this.#blocked = true
-        return false
-      }
-      this.#owing = true
-    } else if (header.type === DISCONNECT) {
-      this.disconnecting = true
+    const { type, qos } = header
+    const full = qos > 0 ? this.#pressure.full : this.#pressure.busy
+    if (full) this.#pressure.wait(this)
+    if (full || (qos > 0 && this.#unacked >= limits.maxUnacked)) {
+      this.#blocked = true
+      return false
     }
+    this.#pressure.spend(type === PUBLISH ? this.#publishWork : PARSED)
+    if (qos > 0) this.#owing = true
+    else if (type === SUBSCRIBE || type === UNSUBSCRIBE) this.#filters = new FilterList(type)
+    else if (type === DISCONNECT) this.disconnecting = true
     this.#packets++
+    return true
+  }
+
+  /** Counts filters in the next `bytes` of the packet; false when they are too many, and the connection was closed. */
+  #mayRead(filters: FilterList, chunk: Buffer, at: number, bytes: number): boolean {
+    filters.read(chunk, at, at + bytes)
+    if (filters.count > this.#pressure.limits.maxFilters) {
+      this.fail('too many filters')
+      return false
+    }
+    if (bytes === this.#body) {
+      this.#pressure.spend(PARSED * filters.count)
+      this.#filters = undefined
+    }
     return true
   }
 

@@ -44,20 +44,23 @@ export class FastPath {
     let at = Math.min(this.#missing, chunk.length)
     if (at > 0) this.#parse(chunk.subarray(0, at))
     this.#missing -= at
-    let taken = false
+    let taken = 0
+    let parsed = 0
     while (at < chunk.length && !client.conn.destroyed) {
       const state = readHeader(chunk, at, Number.MAX_SAFE_INTEGER, header)
       if (state !== 'whole') throw new Error(`${state} fixed header`)
       const end = at + header.bytes + header.length
       if (end <= chunk.length && this.#take(chunk, at, end)) {
-        taken = true
+        taken++
       } else {
+        if (header.type === PUBLISH) parsed++
         this.#parse(chunk.subarray(at, Math.min(end, chunk.length)))
         this.#missing = Math.max(0, end - chunk.length)
       }
       at = end
     }
-    if (taken) client._keepaliveTimer?.refresh()
+    if (taken > 0) client._keepaliveTimer?.refresh()
+    if (taken + parsed > 0) client.conn.published(taken, parsed)
   }
 
   /** Takes the packet at `at` to `end`, whose header was read; false when it is not of the plain kind. */

@@ -1,6 +1,8 @@
 /** MQTT 3.1.1 control packet types (2.2.1) that ingest treats apart. */
 export const PUBLISH = 3
 const CONNECT = 1
+export const SUBSCRIBE = 8
+export const UNSUBSCRIBE = 10
 const PINGREQ = 12
 export const DISCONNECT = 14
 
@@ -11,8 +13,8 @@ const LENGTHS: readonly (readonly [number, number] | undefined)[] = (() => {
   lengths[CONNECT] = [12, any]
   lengths[PUBLISH] = [3, any]
   for (const acknowledgement of [4, 5, 6, 7]) lengths[acknowledgement] = [2, 2]
-  lengths[8] = [6, any]
-  lengths[10] = [5, any]
+  lengths[SUBSCRIBE] = [6, any]
+  lengths[UNSUBSCRIBE] = [5, any]
   lengths[PINGREQ] = [0, 0]
   lengths[DISCONNECT] = [0, 0]
   return lengths
@@ -65,4 +67,37 @@ export function readHeader(chunk: Uint8Array, at: number, maxLength: number, hea
   header.bytes = bytes
   header.length = length
   return 'whole'
+}
+
+/** Counts the filters of a SUBSCRIBE (3.8.3) or UNSUBSCRIBE (3.10.3) whose body comes in pieces. */
+export class FilterList {
+  count = 0
+  /** Bytes after each filter: the QoS wanted, or none. */
+  readonly #trailer: number
+  /** Bytes to come before the next length; at first the packet id. */
+  #skip = 2
+  #high: number | undefined
+
+  constructor(type: typeof SUBSCRIBE | typeof UNSUBSCRIBE) {
+    this.#trailer = type === SUBSCRIBE ? 1 : 0
+  }
+
+  read(chunk: Uint8Array, from: number, to: number): void {
+    for (let at = from; at < to; ) {
+      if (this.#skip > 0) {
+        const bytes = Math.min(this.#skip, to - at)
+        this.#skip -= bytes
+        at += bytes
+        continue
+      }
+      const byte = chunk[at++] as number
+      if (this.#high === undefined) {
+        this.#high = byte
+      } else {
+        this.count++
+        this.#skip = ((this.#high << 8) | byte) + this.#trailer
+        this.#high = undefined
+      }
+    }
+  }
 }

@@ -10,7 +10,7 @@ export interface Limits {
   readonly maxUnacked: number
   /** QoS 2 messages of one connection without PUBREL; over it the connection is closed: MQTT 3.1.1 cannot slow it. */
   readonly maxUnreleased: number
-  /** The same of all sessions; over it those of the session away longest are discarded, or the connection is closed. */
+  /** The same of all sessions; over it, of those that have some, the session away longest is discarded, or the connection is closed. */
   readonly maxUnreleasedTotal: number
   /** Bytes of unacknowledged QoS 1 and 2 messages of all connections; at it no connection that publishes is read. */
   readonly maxHeldBytes: number
@@ -43,6 +43,8 @@ export interface Limits {
   readonly maxRetainedBytes: number
   /** UTF-16 code units of a filter; over it SUBACK says failure (0x80). */
   readonly maxFilterLength: number
+  /** Filters in one SUBSCRIBE or UNSUBSCRIBE; over it the connection is closed. */
+  readonly maxFilters: number
   /** Subscriptions of one session, and of all, connected ones and stored ones each; over it SUBACK says failure. */
   readonly maxSubscriptions: number
   readonly maxSubscriptionsTotal: number
@@ -83,6 +85,7 @@ export const DEFAULT_LIMITS: Limits = {
   maxRetained: 10_000,
   maxRetainedBytes: 16 * MiB,
   maxFilterLength: 512,
+  maxFilters: 1_000,
   maxSubscriptions: 1_000,
   maxSubscriptionsTotal: 200_000,
   maxStoredSessions: 10_000,

@@ -3,9 +3,11 @@ import type { Client, Subscription } from 'aedes'
 import * as aedesPersistence from 'aedes-persistence'
 import { Away } from './away.ts'
 import type { Counts } from './counts.ts'
+import type { QoS } from './filters.ts'
 import type { Limits } from './limits.ts'
-import { ReceiptStore } from './receipts.ts'
+import { type Owner, ReceiptStore } from './receipts.ts'
 import { type RetainedPacket, RetainedStore } from './retained.ts'
+import type { Session } from './session.ts'
 import { mayMatchTelemetry } from './topics.ts'
 
 /** A packet as the broker keeps it (aedes-packet), and the PUBREL that takes its place. */
@@ -23,7 +25,13 @@ export interface StoredPacket {
 // The module is a factory, which its types do not say.
 const createMemory = (aedesPersistence as unknown as { default: () => MemoryPersistence }).default
 
-type Who = Pick<Client, 'id'> & Partial<Pick<Client, 'clean' | 'closed'>>
+type Who = Pick<Client, 'id'> & { readonly clean?: boolean; readonly session?: Session | undefined }
+
+/**
+ * Stands for the subscriptions of a session that has none. aedes takes a session without subscriptions for a new one,
+ * and its client, which is told so, would begin its packet ids anew: those that wait for PUBREL must not be among them.
+ */
+export const RESUMED: Subscription = { topic: 'resumed', qos: 0 }
 
 /**
  * What the broker keeps for MQTT itself: retained messages, subscriptions and queues of persistent sessions, QoS 2
@@ -37,8 +45,8 @@ export class Persistence {
   readonly #limits: Limits
   readonly #counts: Counts
   readonly #retained: RetainedStore<RetainedPacket & StoredPacket>
-  /** Filters of each persistent session. */
-  readonly #filters = new Map<string, Set<string>>()
+  /** Filters of each persistent session, and the QoS granted. */
+  readonly #filters = new Map<string, Map<string, QoS>>()
   #stored = 0
   #telemetryFilters = 0
   /** Sessions of clients that are not connected: those with subscriptions, and those with QoS 2 receipts. */
@@ -47,13 +55,11 @@ export class Persistence {
   readonly #queues = new Map<string, StoredPacket[]>()
   #queued = 0
   #queuedBytes = 0
-  /** Lists of filters already stored: aedes hands over the whole list once for each of its filters. */
-  readonly #storedLists = new WeakSet<readonly Subscription[]>()
 
   constructor(limits: Limits, counts: Counts) {
     this.#limits = limits
     this.#counts = counts
-    this.receipts = new ReceiptStore(limits.maxUnreleasedTotal, () => this.#discardReceipts())
+    this.receipts = new ReceiptStore(limits.maxUnreleasedTotal, () => this.#discard(this.#awayPublishers))
     this.#retained = new RetainedStore(limits, counts)
   }
 
@@ -66,12 +72,21 @@ export class Persistence {
     return this.#telemetryFilters
   }
 
-  /** A persistent session has this filter, or may store one more, if need be in the place of one that is away. */
-  mayStore(clientId: string, filter: string): boolean {
-    const filters = this.#filters.get(clientId)
-    if (filters?.has(filter) === true) return true
-    if (filters !== undefined && filters.size >= this.#limits.maxSubscriptions) return false
-    while (this.#isFull(filters === undefined)) if (!this.#discardSubscriptions()) return false
+  /** Stores a subscription of a persistent session, if need be in the place of one that is away; false when it is full. */
+  store(clientId: string, subscription: Subscription): boolean {
+    const { topic, qos } = subscription
+    const filters = this.#filters.get(clientId) ?? new Map<string, QoS>()
+    const before = filters.get(topic)
+    if (before === qos) return true
+    if (before === undefined) {
+      if (filters.size >= this.#limits.maxSubscriptions) return false
+      while (this.#isFull(filters.size === 0)) if (!this.#discard(this.#awaySubscribers)) return false
+      this.#stored++
+      if (mayMatchTelemetry(topic)) this.#telemetryFilters++
+    }
+    filters.set(topic, qos)
+    this.#filters.set(clientId, filters)
+    void this.#inner.addSubscriptions({ id: clientId }, [subscription])
     return true
   }
 
@@ -80,37 +95,31 @@ export class Persistence {
     return this.#stored >= maxSubscriptionsTotal || (needsSession && this.#filters.size >= maxStoredSessions)
   }
 
-  /** The client of a session that is not clean is connected. */
+  /** The client is connected. */
   came(clientId: string): void {
     this.#awaySubscribers.delete(clientId)
     this.#awayPublishers.delete(clientId)
   }
 
-  /** It is not any more. `now`: epoch ms. */
+  /** It is not any more, and its session not clean. `now`: epoch ms. */
   went(clientId: string, now: number): void {
-    if (this.#filters.has(clientId)) this.#awaySubscribers.add(clientId, now)
+    if (this.#filters.has(clientId) || this.#queues.has(clientId)) this.#awaySubscribers.add(clientId, now)
     if (this.receipts.has(clientId)) this.#awayPublishers.add(clientId, now)
   }
 
   /** Discards sessions that are away too long, as MQTT 3.1.1 section 4.1 allows. */
   expire(now: number): void {
     const before = now - this.#limits.maxSessionAwayMs
-    while (this.#discardSubscriptions(before));
-    while (this.#discardReceipts(before));
+    while (this.#discard(this.#awaySubscribers, before));
+    while (this.#discard(this.#awayPublishers, before));
   }
 
-  #discardSubscriptions(before?: number): boolean {
-    return this.#discard(this.#awaySubscribers, before, (id) => void this.cleanSubscriptions({ id }))
-  }
-
-  #discardReceipts(before?: number): boolean {
-    return this.#discard(this.#awayPublishers, before, (id) => this.receipts.clear(id))
-  }
-
-  #discard(away: Away, before: number | undefined, discard: (clientId: string) => void): boolean {
+  /** All of a session: a client that is told its session is there counts on every part of it. */
+  #discard(away: Away, before?: number): boolean {
     const id = away.take(before)
     if (id === undefined) return false
-    discard(id)
+    this.came(id)
+    void this.cleanSubscriptions({ id })
     this.#counts.boundHits.add('sessions away')
     return true
   }
@@ -123,22 +132,8 @@ export class Persistence {
     return this.#retained.matching(filters)
   }
 
-  async addSubscriptions(client: Who, subscriptions: readonly Subscription[]): Promise<void> {
-    if (this.#storedLists.has(subscriptions)) return
-    this.#storedLists.add(subscriptions)
-    const filters = this.#filters.get(client.id) ?? new Set()
-    const stored: Subscription[] = []
-    for (const subscription of subscriptions) {
-      if (!this.mayStore(client.id, subscription.topic)) continue
-      stored.push(subscription)
-      if (filters.has(subscription.topic)) continue
-      filters.add(subscription.topic)
-      this.#filters.set(client.id, filters)
-      this.#stored++
-      if (mayMatchTelemetry(subscription.topic)) this.#telemetryFilters++
-    }
-    if (stored.length > 0) await this.#inner.addSubscriptions(client, stored)
-  }
+  /** Each was stored when it was granted: aedes hands over the whole list, with what was refused, or is malformed. */
+  async addSubscriptions(): Promise<void> {}
 
   async removeSubscriptions(client: Who, topics: readonly string[]): Promise<void> {
     const filters = this.#filters.get(client.id)
@@ -154,16 +149,20 @@ export class Persistence {
     if (mayMatchTelemetry(filter)) this.#telemetryFilters--
   }
 
+  /** The persistent session is over, with all it has. */
   async cleanSubscriptions(client: Who): Promise<void> {
-    for (const topic of this.#filters.get(client.id) ?? []) this.#forgot(topic)
+    this.receipts.clear(client.id)
+    for (const topic of this.#filters.get(client.id)?.keys() ?? []) this.#forgot(topic)
     this.#filters.delete(client.id)
     for (const packet of this.#queues.get(client.id) ?? []) this.#unqueue(packet)
     this.#queues.delete(client.id)
     await this.#inner.cleanSubscriptions(client)
   }
 
-  subscriptionsByClient(client: Who): Promise<Subscription[]> {
-    return this.#inner.subscriptionsByClient(client)
+  async subscriptionsByClient(client: Who): Promise<Subscription[]> {
+    const subscriptions = await this.#inner.subscriptionsByClient(client)
+    const present = this.receipts.has(client.id) || this.#queues.has(client.id)
+    return subscriptions.length === 0 && present ? [RESUMED] : subscriptions
   }
 
   subscriptionsByTopic(topic: string): Promise<readonly { clientId: string }[]> {
@@ -223,7 +222,11 @@ export class Persistence {
   }
 
   outgoingStream(client: Who): Readable {
-    return Readable.from([...(this.#queues.get(client.id) ?? [])])
+    const queue = this.#queues.get(client.id) ?? []
+    // One with a packet id was sent before [MQTT-3.3.1-1].
+    return Readable.from(
+      queue.map((packet) => (packet.cmd === 'publish' ? { ...packet, dup: packet.messageId !== undefined } : packet)),
+    )
   }
 
   #unqueue(packet: StoredPacket): void {
@@ -237,7 +240,7 @@ export class Persistence {
    */
   async incomingGetPacket(client: Who, packet: StoredPacket): Promise<StoredPacket> {
     const id = packet.messageId as number
-    const received = this.receipts.get(client.id, id)
+    const received = this.receipts.get(ownerOf(client), id)
     if (received?.state === 'stored') {
       await Promise.resolve()
       return packet
@@ -251,11 +254,12 @@ export class Persistence {
   async incomingStorePacket(): Promise<void> {}
 
   async incomingDelPacket(client: Who, packet: StoredPacket): Promise<void> {
-    this.receipts.forget(client.id, packet.messageId as number)
+    this.receipts.forget(ownerOf(client), packet.messageId as number)
   }
 
-  async cleanIncoming(client: Who): Promise<void> {
-    this.receipts.clear(client.id)
+  /** A clean session begins, or ends. */
+  async cleanIncoming({ session }: Who): Promise<void> {
+    if (session !== undefined) this.receipts.clear(session)
   }
 
   // A will lives as long as its connection, which holds it.
@@ -266,6 +270,10 @@ export class Persistence {
   streamWill(): Readable {
     return Readable.from([])
   }
+}
+
+function ownerOf({ id, clean, session }: Who): Owner {
+  return clean === true && session !== undefined ? session : id
 }
 
 function bytesOf(packet: StoredPacket): number {

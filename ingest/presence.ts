@@ -53,7 +53,8 @@ export class Presence {
 
   /** A client id that is a device id speaks for that device from CONNECT on. */
   begin(session: Session): void {
-    if (!isDeviceId(session.clientId) || !this.#track()) return
+    // The broker registers a client only when the one it takes over has gone, and it may have gone itself by then.
+    if (session.ended || !isDeviceId(session.clientId) || !this.#track()) return
     session.ownDevice = session.clientId
     this.#online(session, session.clientId)
   }
@@ -64,13 +65,13 @@ export class Presence {
    * the device is deleted meanwhile, so `online` comes again with the 4th, 16th, 64th… message.
    */
   spoke(session: Session, deviceId: string): void {
+    if (session.ended) return
     const messages = (session.devices.get(deviceId) ?? 0) + 1
     if (messages > 1) {
       session.devices.set(deviceId, messages)
       if (isPowerOfFour(messages)) this.#online(session, deviceId)
       return
     }
-    if (session.ended) return
     if (session.devices.size >= this.#limits.maxDevicesPerConnection) {
       this.#counts.boundHits.add('devices of a connection')
       return

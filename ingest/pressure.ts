@@ -8,19 +8,21 @@ interface Waiter {
 }
 
 /**
- * Messages taken in one turn of the event loop, a few ms of work: sockets alone could keep it for much longer, while
- * those who process the messages wait.
+ * Work of one turn of the event loop, in telemetry messages, a few ms: sockets alone could keep it for much longer, while
+ * those who process the messages, and all other connections, wait.
  */
 const MAX_PER_TURN = 2_000
 
-/** The budgets all connections share: of bytes, and of messages in one turn of the event loop. */
+/** The budgets all connections share: of bytes, and of work in one turn of the event loop. */
 export class Pressure {
   readonly limits: Limits
   readonly counts: Counts
   readonly incomplete: Incomplete
   outgoingBytes = 0
-  #takenThisTurn = 0
+  #spentThisTurn = 0
+  /** Those who wait for the next turn, and those who wait for bytes to be released. */
   readonly #waiting = new Set<Waiter>()
+  readonly #waitingForBytes = new Set<Waiter>()
 
   constructor(limits: Limits, counts: Counts) {
     this.limits = limits
@@ -28,27 +30,42 @@ export class Pressure {
     this.incomplete = new Incomplete(limits.maxIncompleteBytes)
   }
 
-  /** Nothing more may be taken now: `wait`. */
+  /** Nothing more may be done in this turn: `wait`. */
+  get busy(): boolean {
+    return this.#spentThisTurn >= MAX_PER_TURN
+  }
+
+  /** No more messages may be taken now: `wait`. */
   get full(): boolean {
-    return this.#takenThisTurn >= MAX_PER_TURN || this.#held
+    return this.busy || this.#held
   }
 
   get #held(): boolean {
     return this.counts.heldBytes >= this.limits.maxHeldBytes
   }
 
-  /** `waiter` goes on, after those who wait already, once more may be taken. */
+  /** `waiter` goes on, after those who wait already, once more may be done, or taken. */
   wait(waiter: Waiter): void {
-    if (this.#waiting.size === 0 && this.#held) this.counts.boundHits.add('held bytes')
-    this.#waiting.add(waiter)
+    if (this.busy) {
+      this.#waiting.add(waiter)
+    } else {
+      if (this.#waitingForBytes.size === 0) this.counts.boundHits.add('held bytes')
+      this.#waitingForBytes.add(waiter)
+    }
   }
 
   forget(waiter: Waiter): void {
     this.#waiting.delete(waiter)
+    this.#waitingForBytes.delete(waiter)
+  }
+
+  /** `work`: in telemetry messages. */
+  spend(work: number): void {
+    if (this.#spentThisTurn === 0) setImmediate(() => this.#turn())
+    this.#spentThisTurn += work
   }
 
   take(bytes: number): void {
-    if (this.#takenThisTurn++ === 0) setImmediate(() => this.#turn())
     this.counts.held++
     this.counts.heldBytes += bytes
   }
@@ -56,19 +73,25 @@ export class Pressure {
   release(messages: number, bytes: number): void {
     this.counts.held -= messages
     this.counts.heldBytes -= bytes
-    if (this.#waiting.size > 0 && !this.full) this.#wake()
+    if (this.#waitingForBytes.size > 0) this.#wakeForBytes()
   }
 
   #turn(): void {
-    this.#takenThisTurn = 0
-    if (!this.#held) this.#wake()
-  }
-
-  #wake(): void {
+    this.#spentThisTurn = 0
+    // Once awake these wait for turns as all others do.
+    this.#wakeForBytes()
     for (const waiter of this.#waiting) {
+      if (this.busy) break
       this.#waiting.delete(waiter)
       waiter.proceed()
+    }
+  }
+
+  #wakeForBytes(): void {
+    for (const waiter of this.#waitingForBytes) {
       if (this.full) break
+      this.#waitingForBytes.delete(waiter)
+      waiter.proceed()
     }
   }
 }

@@ -2,30 +2,35 @@ import { Aedes, type AedesPublishPacket, type PublishPacket } from 'aedes'
 import type { MqttClient } from './bridge.ts'
 import type { Limits } from './limits.ts'
 import type { Persistence } from './persistence.ts'
-import { inTelemetryTree, mayMatchTelemetry } from './topics.ts'
+import { inTelemetryTree, isTooDeep, mayMatchTelemetry } from './topics.ts'
 
 type Done = (error?: Error | null) => void
 type Deliver = (packet: AedesPublishPacket, done: () => void) => void
 
 /** Methods of aedes 1.2, some of which its types leave out. */
 interface AedesInternals {
+  maxTopicLevels: number
   publish(packet: PublishPacket, client: unknown, done?: Done): void
   subscribe(filter: string, deliver: Deliver, done: () => void): void
   unsubscribe(filter: string, deliver: Deliver, done: () => void): void
+  registerClient(client: MqttClient): void
+  _finishRegisterClient(client: MqttClient): void
   unregisterClient(client: MqttClient): void
 }
 const internals = Aedes.prototype as unknown as AedesInternals
 
 /**
- * aedes, with these differences: a message of the telemetry tree is not routed while no subscription can match it; a
- * publisher does not wait for subscribers, who are bounded and cut by themselves; a client that is being replaced
- * cannot unregister its successor.
+ * aedes, with these differences: a message of the telemetry tree is not routed while no subscription can match it, and
+ * one of more than a hundred levels never; a publisher does not wait for subscribers, who are bounded and cut by themselves; a client that is being replaced
+ * cannot unregister its successor, and of several that replace it only the last stays [MQTT-3.1.4-2].
  */
 export class Router extends Aedes {
   /** Filters of connected clients, all and those that may match telemetry. */
   filters = 0
   #telemetryFilters = 0
   readonly #persistence: Persistence
+  /** Client id -> the client that is registered once the one it takes over has gone. */
+  readonly #successors = new Map<string, MqttClient>()
 
   constructor(limits: Limits, persistence: Persistence) {
     super({
@@ -37,6 +42,9 @@ export class Router extends Aedes {
       maxInflightInbound: limits.maxUnreleased,
     })
     this.#persistence = persistence
+    // Above it aedes closes the connection without an ack, and the client would send the message again for ever.
+    const inherited = this as unknown as Pick<AedesInternals, 'maxTopicLevels'>
+    inherited.maxTopicLevels = Number.POSITIVE_INFINITY
   }
 
   /** A message of the telemetry tree may reach somebody. */
@@ -49,8 +57,11 @@ export class Router extends Aedes {
       internals.publish.call(this, packet, client, done)
       return
     }
-    if (packet.retain || this.routesTelemetry || !inTelemetryTree(packet.topic))
+    if ((packet.retain || this.routesTelemetry || !inTelemetryTree(packet.topic)) && !isTooDeep(packet.topic)) {
+      // What the publisher says of its own delivery is not passed on [MQTT-3.3.1-3].
+      packet.dup = false
       internals.publish.call(this, packet, client)
+    }
     done?.(null)
   }
 
@@ -66,9 +77,33 @@ export class Router extends Aedes {
     internals.unsubscribe.call(this, filter, deliver, done)
   }
 
+  registerClient(client: MqttClient): void {
+    const { id } = client
+    const before = this.#clients[id]
+    const successor = this.#successors.get(id)
+    if (client.closed) return
+    if (before === undefined) {
+      internals._finishRegisterClient.call(this, client)
+      return
+    }
+    this.#successors.set(id, client)
+    if (successor !== undefined) {
+      successor.close()
+      return
+    }
+    before.close(() => {
+      const last = this.#successors.get(id)
+      this.#successors.delete(id)
+      if (last?.closed === false) internals._finishRegisterClient.call(this, last)
+    })
+  }
+
   unregisterClient(client: MqttClient): void {
-    const { clients } = this as unknown as { clients: Record<string, MqttClient> }
-    if (clients[client.id] === client) internals.unregisterClient.call(this, client)
+    if (this.#clients[client.id] === client) internals.unregisterClient.call(this, client)
     else this.emit('clientDisconnect', client)
+  }
+
+  get #clients(): Readonly<Record<string, MqttClient>> {
+    return (this as unknown as { clients: Record<string, MqttClient> }).clients
   }
 }

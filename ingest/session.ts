@@ -1,6 +1,7 @@
 import { Acks } from './acks.ts'
 import type { Connection } from './connection.ts'
 import type { Counts } from './counts.ts'
+import { Filters } from './filters.ts'
 
 /** One MQTT connection from its CONNECT to its end, as the devices it speaks for see it. */
 export class Session {
@@ -14,8 +15,8 @@ export class Session {
   ownDevice: string | undefined
   /** Devices published for, and how many messages. */
   readonly devices = new Map<string, number>()
-  /** Filters subscribed to. */
-  readonly filters = new Set<string>()
+  /** Subscribed to. */
+  readonly filters = new Filters()
   /** Bytes of its will. */
   willBytes = 0
   /** CONNACK accepted it. */

@@ -2,6 +2,8 @@ import { isDeviceId, type RejectionReason } from '../processor/contract/telemetr
 
 const TREE = 'devices/'
 const LEVEL = 'telemetry'
+/** Levels of a topic, and of a filter; qlobber, which aedes routes with, has no more. */
+const MAX_LEVELS = 100
 
 /** To the telemetry of a device. */
 export interface DeviceRoute {
@@ -56,6 +58,34 @@ export function mayMatchTelemetry(filter: string): boolean {
   if (levels[0] !== 'devices' && levels[0] !== '+') return false
   if (levels[1] === '#') return true
   return levels[2] === LEVEL || levels[2] === '+' || levels[2] === '#'
+}
+
+/** Whether a topic matches a well-formed filter, by MQTT 3.1.1 section 4.7. */
+export function matches(filter: string, topic: string): boolean {
+  // [MQTT-4.7.2-1]
+  if (topic.startsWith('$') && !filter.startsWith('$')) return false
+  let at = 0
+  for (let i = 0; i < filter.length; i++) {
+    const sign = filter[i]
+    if (sign === '#') return true
+    if (sign === '+') {
+      const end = topic.indexOf('/', at)
+      at = end === -1 ? topic.length : end
+    } else if (at < topic.length && sign === topic[at]) {
+      at++
+    } else {
+      // `a/#` matches `a` too.
+      return at === topic.length && filter.slice(i) === '/#'
+    }
+  }
+  return at === topic.length
+}
+
+/** Of more levels than the broker can route: it can neither be subscribed to nor forwarded. */
+export function isTooDeep(name: string): boolean {
+  let levels = 1
+  for (let at = name.indexOf('/'); at !== -1 && levels <= MAX_LEVELS; at = name.indexOf('/', at + 1)) levels++
+  return levels > MAX_LEVELS
 }
 
 /**

@@ -199,7 +199,7 @@ describe('QoS 2', () => {
     const first = await RawClient.open(ingest.port, session)
     log.hold = true
     first.publish(TOPIC, '1', 2, 5)
-    await vi.waitFor(() => expect(log.held('telemetry')).toBeGreaterThan(0), WAIT)
+    await vi.waitFor(() => expect(log.heldMessages()).toBe(1), WAIT)
     first.socket.destroy()
     const second = await RawClient.open(ingest.port, session)
     second.publish(TOPIC, '1', 2, 5, { dup: true })
@@ -217,7 +217,7 @@ describe('QoS 2', () => {
     const first = await RawClient.open(ingest.port, session)
     log.hold = true
     first.publish(TOPIC, '1', 2, 5)
-    await vi.waitFor(() => expect(log.held('telemetry')).toBe(2), WAIT)
+    await vi.waitFor(() => expect(log.heldMessages()).toBe(1), WAIT)
     first.socket.destroy()
     const second = await RawClient.open(ingest.port, session)
     second.publish(TOPIC, '1', 2, 5, { dup: true })
@@ -257,6 +257,68 @@ describe('QoS 2', () => {
     await vi.waitFor(() => expect(subscriber.of('publish').length).toBeGreaterThanOrEqual(2), WAIT)
     await pinged(subscriber)
     expect(subscriber.of('publish').map((packet) => 'payload' in packet && String(packet.payload))).toEqual(['1', '2'])
+  })
+
+  it('tells a client that its session is there while one waits for PUBREL: it would begin its ids anew [MQTT-3.2.2-2]', async () => {
+    const { ingest, log } = await openIngest()
+    const session = { clientId: 'truck-17', clean: false }
+    const first = await RawClient.open(ingest.port, session)
+    first.publish(TOPIC, '1', 2, 1)
+    await recorded(first, [1])
+    first.socket.destroy()
+    const second = new RawClient(ingest.port)
+    expect((await second.connect(session)).sessionPresent).toBe(true)
+    // DUP should be set, and is not always.
+    second.publish(TOPIC, '1', 2, 1)
+    await recorded(second, [1])
+    second.send({ cmd: 'pubrel', messageId: 1 })
+    await vi.waitFor(() => expect(second.ids('pubcomp')).toEqual([1]), WAIT)
+    second.socket.destroy()
+    const third = new RawClient(ingest.port)
+    expect((await third.connect(session)).sessionPresent).toBe(false)
+    third.publish(TOPIC, '2', 2, 1)
+    await recorded(third, [1])
+    expect(log.messages().map(([, value]) => value)).toEqual(['1', '2'])
+  })
+
+  it('takes none of a clean session for one of the persistent session that takes it over', async () => {
+    const { ingest, log } = await openIngest()
+    const clean = await RawClient.open(ingest.port, { clientId: 'truck-17' })
+    clean.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'home/#', qos: 0 }] })
+    clean.publish(TOPIC, '1', 2, 1)
+    await recorded(clean, [1])
+    const persistent = new RawClient(ingest.port)
+    // In one piece: the message is there before the connection that is taken over has ended.
+    persistent.socket.cork()
+    const connected = persistent.connect({ clientId: 'truck-17', clean: false })
+    persistent.publish(TOPIC, '2', 2, 1)
+    persistent.socket.uncork()
+    expect((await connected).sessionPresent).toBe(false)
+    await recorded(persistent, [1])
+    await clean.end()
+    persistent.publish(TOPIC, '2', 2, 1, { dup: true })
+    await recorded(persistent, [1, 1])
+    expect(log.messages().map(([, value]) => value)).toEqual(['1', '2'])
+  })
+
+  it('takes none of a clean session for one of the persistent session before it, which is over', async () => {
+    const { ingest, log, metric } = await openIngest({ maxUnreleasedTotal: 2 })
+    const before = await RawClient.open(ingest.port, { clientId: 'truck-17', clean: false })
+    before.publish(TOPIC, '1', 2, 1)
+    await recorded(before, [1])
+    before.socket.destroy()
+    await vi.waitFor(async () => expect(await metric('connections')).toBe(0), WAIT)
+    const clean = await RawClient.open(ingest.port, { clientId: 'truck-17' })
+    clean.publish(TOPIC, '2', 2, 1)
+    await recorded(clean, [1])
+    // There is room for one more, and nobody is away.
+    const other = await RawClient.open(ingest.port)
+    for (const id of [1, 2]) other.publish('devices/other/telemetry', '1', 2, id)
+    await other.end()
+    expect(await metric('bound_hits_total', { bound: 'sessions away' })).toBe(0)
+    clean.publish(TOPIC, '2', 2, 1, { dup: true })
+    await recorded(clean, [1, 1])
+    expect(log.messages().filter(([device]) => device === 'truck-17').length).toBe(2)
   })
 
   it('leaves nothing behind of a clean session', async () => {

@@ -1,3 +1,4 @@
+import { generate } from 'mqtt-packet'
 import { describe, expect, it, vi } from 'vitest'
 import { type HeldLog, openIngest, pinged, publication, RawClient, turns, WAIT } from './fixture.ts'
 
@@ -95,40 +96,6 @@ describe('a session', () => {
     await told(log, ['online: connected', 'offline: keepalive timeout'])
   })
 
-  it('ends when another takes it over, with its own epoch', async () => {
-    const { ingest, log } = await openIngest()
-    const first = await RawClient.open(ingest.port, { clientId: ID })
-    first.publish(TOPIC, '1', 1, 1)
-    await vi.waitFor(() => expect(first.ids('puback')).toEqual([1]), WAIT)
-    const second = await RawClient.open(ingest.port, { clientId: ID })
-    await first.end()
-    await vi.waitFor(() => expect(log.story(ID)).toContain('offline: taken over'), WAIT)
-    second.publish(TOPIC, '2', 1, 1)
-    await vi.waitFor(() => expect(second.ids('puback')).toEqual([1]), WAIT)
-    const connections = log.connections(ID)
-    const ended = connections.find(({ state }) => state === 'offline')
-    const [old, , fresh] = connections.filter(({ state }) => state === 'online')
-    expect(ended?.session).toBe(old?.session)
-    expect(Number(fresh?.session)).toBeGreaterThan(Number(old?.session))
-    await pinged(second)
-  })
-
-  it('that is taken over again and again ends as often', async () => {
-    const { ingest, log } = await openIngest()
-    const clients: RawClient[] = []
-    for (let i = 0; i < 10; i++) clients.push(new RawClient(ingest.port))
-    await Promise.all(clients.map((client) => client.connect({ clientId: ID }).catch(() => undefined)))
-    await vi.waitFor(() => expect(clients.filter(({ closed }) => !closed).length).toBe(1), WAIT)
-    clients.find(({ closed }) => !closed)?.send({ cmd: 'disconnect' })
-    await vi.waitFor(() => expect(log.story(ID)).toContain('offline: client disconnect'), WAIT)
-    const sessions = (state: string) =>
-      log
-        .connections(ID)
-        .filter((c) => c.state === state)
-        .map(({ session }) => session)
-    await vi.waitFor(() => expect(new Set(sessions('offline'))).toEqual(new Set(sessions('online'))), WAIT)
-  })
-
   it('epochs grow over sessions begun in one millisecond', async () => {
     const { ingest, log } = await openIngest()
     for (let i = 0; i < 30; i++) (await RawClient.open(ingest.port, { clientId: `d${i}` })).send({ cmd: 'disconnect' })
@@ -148,7 +115,12 @@ describe('a session', () => {
     gateway.write(Buffer.concat(ids.map((id) => publication(`devices/${id}/telemetry`, '1'))))
     await vi.waitFor(() => expect(log.messages().length).toBe(3_000), WAIT)
     expect(await metric('tracked_devices')).toBe(3_000)
+    log.hold = true
     gateway.socket.destroy()
+    await vi.waitFor(() => expect(log.held('telemetry')).toBe(500), WAIT)
+    await turns()
+    expect(log.held('telemetry')).toBe(500)
+    log.release()
     await vi.waitFor(
       () => expect(log.connections().filter(({ reason }) => reason === 'connection lost').length).toBe(3_000),
       WAIT,
@@ -169,10 +141,15 @@ describe('a session', () => {
   })
 
   it('of a refused or unfinished CONNECT leaves no trace', async () => {
-    const { ingest, log } = await openIngest()
+    const { ingest, log, metric } = await openIngest()
     log.fault = new Error('down')
     await (await RawClient.open(ingest.port, { clientId: ID })).end()
     log.fault = undefined
+    const unfinished = new RawClient(ingest.port)
+    unfinished.write(generate({ cmd: 'connect', clientId: ID }).subarray(0, -1))
+    await vi.waitFor(async () => expect(await metric('connections')).toBe(1), WAIT)
+    unfinished.socket.destroy()
+    await vi.waitFor(async () => expect(await metric('connections')).toBe(0), WAIT)
     await turns()
     expect(log.durable).toEqual([])
   })
@@ -291,6 +268,25 @@ describe('a stop', () => {
     expect(log.story(ID).filter((said) => !said.startsWith('online')).length).toBe(1)
     expect(log.messages().length).toBe(3)
     await expect(new RawClient(ingest.port).end()).resolves.toBeUndefined()
+  })
+
+  it('refuses who comes while it waits for the log', async () => {
+    const { ingest, log, metric } = await openIngest({ stopTimeoutMs: 5_000 })
+    const client = await RawClient.open(ingest.port)
+    const late = new RawClient(ingest.port)
+    // Its connection is accepted by then, and nothing was sent on it.
+    await vi.waitFor(() => expect(late.socket.connecting).toBe(false), WAIT)
+    await pinged(client)
+    log.hold = true
+    client.publish(TOPIC, '1', 1, 1)
+    await vi.waitFor(() => expect(log.held('telemetry')).toBe(2), WAIT)
+    const stopped = ingest[Symbol.asyncDispose]()
+    expect((await late.connect({ clientId: 'late' })).returnCode).toBe(3)
+    await late.end()
+    log.release()
+    await stopped
+    expect(log.story('late')).toEqual([])
+    expect(await metric('refusals_total', { reason: 'server unavailable' })).toBe(1)
   })
 
   it('does not wait for ever for a log that does not answer', async () => {

@@ -30,6 +30,8 @@ export class HeldLog {
   readonly stuck = new Set<number>()
   /** Rejects every append. */
   failing: Error | undefined
+  /** How many were asked for. */
+  begun = 0
   /** Not answered yet. */
   readonly appends: Append[] = []
   readonly durable: { readonly topic: string; readonly record: NewRecord }[] = []
@@ -43,6 +45,7 @@ export class HeldLog {
   }
 
   append(topic: string, records: readonly NewRecord[]): Promise<void> {
+    this.begun++
     if (this.failing !== undefined) return Promise.reject(this.failing)
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const made = (): void => {
@@ -63,6 +66,12 @@ export class HeldLog {
 
   held(topic: string): number {
     return this.appends.filter((append) => append.topic === topic).reduce((sum, { records }) => sum + records.length, 0)
+  }
+
+  /** Messages held, connectivity left out. */
+  heldMessages(): number {
+    return this.appends.flatMap(({ records }) => records).filter(({ headers }) => headers?.[HEADER_KIND] === undefined)
+      .length
   }
 
   /** Telemetry messages as [device, payload], connectivity left out. */
@@ -120,7 +129,8 @@ export async function openIngest(limits: Partial<Limits> = {}, log = new HeldLog
   onTestFinished(() => ingest[Symbol.asyncDispose]())
   const metric = async (name: string, labels: Record<string, string> = {}): Promise<number> => {
     const found = (await registry.getMetricsAsJSON()).find((one) => one.name === `tidemark_ingest_${name}`)
-    const values = found?.values ?? []
+    if (found === undefined) throw new Error(`no metric tidemark_ingest_${name}`)
+    const { values } = found
     const wanted = Object.entries(labels)
     return values.find((value) => wanted.every(([label, text]) => value.labels[label] === text))?.value ?? 0
   }

@@ -1,7 +1,7 @@
 import { assert, property, uint8Array } from 'fast-check'
 import { generate } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
-import { type Header, readHeader } from '../../ingest/framing.ts'
+import { FilterList, type Header, readHeader, SUBSCRIBE, UNSUBSCRIBE } from '../../ingest/framing.ts'
 import { publication } from './fixture.ts'
 
 function read(bytes: number[] | Buffer, max = 1_000_000): string | Header {
@@ -56,4 +56,20 @@ describe('fixed headers', () => {
       }),
     )
   })
+})
+
+it('counts filters in pieces of any size', () => {
+  const filters = ['a', 'b/c', 'x'.repeat(300)]
+  const subscriptions = filters.map((topic) => ({ topic, qos: 1 as const }))
+  for (const [type, packet] of [
+    [SUBSCRIBE, generate({ cmd: 'subscribe', messageId: 1, subscriptions })],
+    [UNSUBSCRIBE, generate({ cmd: 'unsubscribe', messageId: 1, unsubscriptions: filters })],
+  ] as const) {
+    const body = packet.subarray(3)
+    for (const size of [1, 2, 5, body.length]) {
+      const list = new FilterList(type)
+      for (let at = 0; at < body.length; at += size) list.read(body, at, Math.min(at + size, body.length))
+      expect(list.count).toBe(3)
+    }
+  }
 })

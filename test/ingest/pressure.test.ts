@@ -13,6 +13,7 @@ it('takes a bounded number of messages in one turn of the event loop, and connec
     proceed() {
       let messages = 0
       while (!pressure.full) {
+        pressure.spend(1)
         pressure.take(1)
         messages++
       }
@@ -29,4 +30,23 @@ it('takes a bounded number of messages in one turn of the event loop, and connec
   // In the order of waiting: the first waited first, having used up the first turn.
   expect(took).toEqual(['a', 'a', 'b', 'c', 'a', 'b'])
   expect([...counts.boundHits.entries()].filter(([, times]) => times > 0)).toEqual([])
+})
+
+it('lets those who need no bytes go on while others wait for bytes, and these when there are some', async () => {
+  const counts = new Counts(new Registry())
+  const pressure = new Pressure({ ...DEFAULT_LIMITS, maxHeldBytes: 10 }, counts)
+  const went: string[] = []
+  const publisher = { proceed: () => void went.push('publisher') }
+  const pinger = { proceed: () => void went.push('pinger') }
+  pressure.take(10)
+  expect(pressure.full).toBe(true)
+  expect(pressure.busy).toBe(false)
+  pressure.wait(publisher)
+  pressure.spend(2_000)
+  pressure.wait(pinger)
+  while (pressure.busy) await turn()
+  expect(went).toEqual(['pinger'])
+  pressure.release(1, 10)
+  expect(went).toEqual(['pinger', 'publisher'])
+  expect([...counts.boundHits.entries()]).toEqual([['held bytes', 1]])
 })

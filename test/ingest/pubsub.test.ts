@@ -1,6 +1,6 @@
 import { connectAsync, type IClientOptions, type MqttClient } from 'mqtt'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { openIngest, RawClient, WAIT } from './fixture.ts'
+import { openIngest, pinged, RawClient, WAIT } from './fixture.ts'
 
 interface Subscriber {
   readonly client: MqttClient
@@ -82,6 +82,99 @@ describe.each(['mqtt', 'ws'])('publish and subscribe over %s', (scheme) => {
     })
     dying.client.stream.destroy()
     await vi.waitFor(() => expect(subscriber.messages).toEqual([['home/dead', 'x', false]]), WAIT)
+  })
+})
+
+/** What a client was sent: payload, QoS and DUP. */
+function deliveries(client: RawClient): [string, number, boolean][] {
+  return client.received.flatMap((packet) =>
+    packet.cmd === 'publish' ? [[String(packet.payload), packet.qos, packet.dup] as [string, number, boolean]] : [],
+  )
+}
+
+async function subscribe(client: RawClient, filters: Record<string, 0 | 1 | 2>, codes?: number[]): Promise<void> {
+  const subscriptions = Object.entries(filters).map(([topic, qos]) => ({ topic, qos }))
+  client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+  const expected = codes ?? Object.values(filters)
+  await vi.waitFor(() => expect(client.of('suback').at(-1)).toMatchObject({ granted: expected }), WAIT)
+}
+
+describe('a delivery', () => {
+  it('has at most the QoS granted to the filters it matches [MQTT-3.8.4-6]', async () => {
+    const { ingest } = await openIngest()
+    const publisher = await RawClient.open(ingest.port)
+    publisher.publish('home/a', 'kept', 1, 1, { retain: true })
+    await vi.waitFor(() => expect(publisher.ids('puback')).toEqual([1]), WAIT)
+    const cases: [Record<string, 0 | 1 | 2>, number, number][] = [
+      [{ 'home/+': 0 }, 0, 0],
+      [{ 'home/+': 1 }, 1, 1],
+      [{ 'home/+': 2 }, 1, 2],
+      [{ 'home/+': 1, '+/b': 0, 'garden/#': 2 }, 1, 1],
+    ]
+    const subscribers: RawClient[] = []
+    for (const [filters, retained] of cases) {
+      const subscriber = await RawClient.open(ingest.port)
+      await subscribe(subscriber, filters)
+      await vi.waitFor(() => expect(deliveries(subscriber)).toEqual([['kept', retained, false]]), WAIT)
+      subscribers.push(subscriber)
+    }
+    publisher.publish('home/a', 'live', 2, 2)
+    for (const [i, [, , live]] of cases.entries())
+      await vi.waitFor(
+        () => expect(deliveries(subscribers[i] as RawClient).at(-1)).toEqual(['live', live, false]),
+        WAIT,
+      )
+  })
+
+  it('says that it is not the first, and only then [MQTT-3.3.1-1, MQTT-3.3.1-3]', async () => {
+    const { ingest } = await openIngest()
+    const session = { clientId: 'office', clean: false }
+    const first = await RawClient.open(ingest.port, session)
+    await subscribe(first, { 'home/+': 1 })
+    const publisher = await RawClient.open(ingest.port)
+    publisher.publish('home/a', '1', 2, 1, { dup: true })
+    await vi.waitFor(() => expect(deliveries(first)).toEqual([['1', 1, false]]), WAIT)
+    first.socket.destroy()
+    await first.end()
+    publisher.publish('home/a', '2', 1, 2)
+    await vi.waitFor(() => expect(publisher.ids('puback')).toEqual([2]), WAIT)
+    const second = await RawClient.open(ingest.port, session)
+    const again: [string, number, boolean][] = [
+      ['1', 1, true],
+      ['2', 1, false],
+    ]
+    await vi.waitFor(() => expect(deliveries(second)).toEqual(again), WAIT)
+    expect(second.ids('publish')[0]).toBe(first.ids('publish')[0])
+  })
+})
+
+describe('a persistent session', () => {
+  it('stores no filter that was refused', async () => {
+    const { ingest } = await openIngest({ maxFilterLength: 10 })
+    const session = { clientId: 'office', clean: false }
+    const first = await RawClient.open(ingest.port, session)
+    const long = 'x'.repeat(11)
+    await subscribe(first, { a: 1, [long]: 1 }, [1, 128])
+    first.send({ cmd: 'disconnect' })
+    await first.end()
+    const publisher = await RawClient.open(ingest.port)
+    publisher.publish(long, 'refused', 1, 1)
+    publisher.publish('a', 'granted', 1, 2)
+    await vi.waitFor(() => expect(publisher.ids('puback')).toEqual([1, 2]), WAIT)
+    const second = await RawClient.open(ingest.port, session)
+    await vi.waitFor(() => expect(deliveries(second).length).toBeGreaterThan(0), WAIT)
+    await pinged(second)
+    expect(deliveries(second).map(([payload]) => payload)).toEqual(['granted'])
+  })
+
+  it('is not shut out by a malformed filter beside a valid one', async () => {
+    const { ingest } = await openIngest()
+    const session = { clientId: 'office', clean: false }
+    const first = await RawClient.open(ingest.port, session)
+    // `a` and `a/#/b`, both at QoS 1; mqtt-packet will not write them.
+    first.write(Buffer.from([0x82, 14, 0, 1, 0, 1, 0x61, 1, 0, 5, 0x61, 0x2f, 0x23, 0x2f, 0x62, 1]))
+    await first.end()
+    expect((await new RawClient(ingest.port).connect(session)).returnCode).toBe(0)
   })
 })
 

@@ -20,6 +20,7 @@ describe('messages the device cannot mend', () => {
   it.each([
     ['a topic outside the tree', 'elsewhere/truck-17', 'bad-topic', null],
     ['a topic that begins with $', '$share/x', 'bad-topic', null],
+    ['a topic of more levels than can be routed', '/'.repeat(100), 'bad-topic', null],
     ['a device id outside the grammar', 'devices/truck 17/telemetry', 'bad-device-id', null],
   ])('%s: acknowledged, and to the dead letters', async (_name, topic, reason, key) => {
     const fixture = await openIngest()
@@ -80,13 +81,19 @@ function connectWithWill(topic: string, flags: number): Buffer {
   return packet
 }
 
+/** A SUBSCRIBE or UNSUBSCRIBE of so many filters. */
+function listed(cmd: 'subscribe' | 'unsubscribe', count: number): Buffer {
+  const filters = Array.from({ length: count }, (_, i) => `f${i}`)
+  if (cmd === 'unsubscribe') return generate({ cmd, messageId: 1, unsubscriptions: filters })
+  return generate({ cmd, messageId: 1, subscriptions: filters.map((topic) => ({ topic, qos: 0 })) })
+}
+
 describe('connections that are closed', () => {
   const connected: [string, Buffer, string][] = [
     ['a publish to $SYS/ at QoS 0', publication('$SYS/x', '1'), 'reserved topic'],
     ['a publish to $SYS/ at QoS 1', publication('$SYS/x', '1', 1, 1), 'reserved topic'],
     ['a publish to $SYS/ at QoS 2', publication('$SYS/x', '1', 2, 1), 'reserved topic'],
     ['a topic with a wildcard', publication('devices/+/telemetry', '1', 1, 1), 'malformed packet'],
-    ['a topic of 101 levels', publication('/'.repeat(100), '1', 1, 1), 'malformed packet'],
     ['a topic with U+0000', publication('a\u0000b', '1', 1, 1), 'malformed packet'],
     ['a metric with U+0000', publication('devices/d1/telemetry/a\u0000b', '1', 1, 1), 'malformed packet'],
     ['a topic that is no UTF-8', Buffer.from([0x32, 7, 0, 2, 0x61, 0xff, 0, 1, 0x31]), 'malformed packet'],
@@ -99,6 +106,8 @@ describe('connections that are closed', () => {
       generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'a#/b', qos: 0 }] }),
       'malformed packet',
     ],
+    ['over 1,000 filters in a SUBSCRIBE', listed('subscribe', 1_001), 'too many filters'],
+    ['over 1,000 filters in an UNSUBSCRIBE', listed('unsubscribe', 1_001), 'too many filters'],
     ['an announced packet of 256 MB', Buffer.from([0x30, 0xff, 0xff, 0xff, 0x7f, 0, 1]), 'oversized packet'],
     ['a packet one byte too long', publication('a', Buffer.alloc(1_000_001 - 5), 1, 1), 'oversized packet'],
   ]
@@ -234,6 +243,23 @@ describe('connections that are closed', () => {
     const subscriptions = ['12345', '123456'].map((topic) => ({ topic, qos: 1 as const }))
     client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
     await vi.waitFor(() => expect(client.of('suback')).toMatchObject([{ granted: [1, 128] }]), WAIT)
+  })
+
+  it('a filter of more levels than can be routed, by SUBACK; UNSUBSCRIBE of it, and messages to such topics, do no harm', async () => {
+    const fixture = await openIngest()
+    const { ingest } = fixture
+    const witness = await RawClient.open(ingest.port)
+    for (const clean of [true, false]) {
+      const client = await RawClient.open(ingest.port, { clientId: `s-${clean}`, clean })
+      const subscriptions = ['/'.repeat(99), '/'.repeat(100), '#'].map((topic) => ({ topic, qos: 1 as const }))
+      client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+      await vi.waitFor(() => expect(client.of('suback')).toMatchObject([{ granted: [1, 128, 1] }]), WAIT)
+      client.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: ['/'.repeat(100)] })
+      await vi.waitFor(() => expect(client.ids('unsuback')).toEqual([2]), WAIT)
+      client.publish('/'.repeat(100), '1', 1, 1, { retain: true })
+      await vi.waitFor(() => expect(client.ids('puback')).toEqual([1]), WAIT)
+      await unharmed(fixture, witness)
+    }
   })
 
   it('subscriptions beyond the bound, by SUBACK', async () => {

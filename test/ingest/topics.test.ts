@@ -1,5 +1,7 @@
+import { array, assert, constantFrom, property } from 'fast-check'
+import { QlobberTrue } from 'qlobber'
 import { describe, expect, it } from 'vitest'
-import { inTelemetryTree, isIllFormed, mayMatchTelemetry, routeOf } from '../../ingest/topics.ts'
+import { inTelemetryTree, isIllFormed, matches, mayMatchTelemetry, routeOf } from '../../ingest/topics.ts'
 
 describe('topic grammar', () => {
   it.each([
@@ -71,4 +73,22 @@ describe('topic grammar', () => {
     expect(isIllFormed('a\u0000b')).toBe(true)
     expect(isIllFormed('é/日本')).toBe(false)
   })
+})
+
+it('matches filters as the broker routes', () => {
+  const options = { wildcard_one: '+', wildcard_some: '#', separator: '/', match_empty_levels: true }
+  const topics = array(constantFrom('', 'a', 'b', 'ab', '$a'), { minLength: 1, maxLength: 4 })
+  const filters = array(constantFrom('', 'a', 'b', 'ab', '$a', '+', '+'), { minLength: 1, maxLength: 4 })
+  assert(
+    property(topics, filters, constantFrom([], ['#']), (topicLevels, filterLevels, rest) => {
+      const topic = topicLevels.join('/')
+      const filter = [...filterLevels, ...rest].join('/')
+      const matcher = new QlobberTrue(options).add(filter)
+      const hidden = topic.startsWith('$') && /^[+#]/.test(filter)
+      expect(matches(filter, topic), `${filter} ${topic}`).toBe(!hidden && matcher.test(topic))
+    }),
+    { numRuns: 2_000 },
+  )
+  expect(matches('#', 'a/b')).toBe(true)
+  expect(matches('#', '$SYS/b')).toBe(false)
 })

@@ -1,0 +1,49 @@
+import type { Subscription } from 'aedes'
+import { matches } from './topics.ts'
+
+export type QoS = Subscription['qos']
+
+/** The topic filters of a session, and the QoS granted to each. */
+export class Filters {
+  readonly #granted = new Map<string, QoS>()
+  /** How many have each QoS. */
+  readonly #counts: [number, number, number] = [0, 0, 0]
+
+  get size(): number {
+    return this.#granted.size
+  }
+
+  has(filter: string): boolean {
+    return this.#granted.has(filter)
+  }
+
+  set(filter: string, qos: QoS): void {
+    this.delete(filter)
+    this.#granted.set(filter, qos)
+    this.#counts[qos]++
+  }
+
+  delete(filter: string): void {
+    const qos = this.#granted.get(filter)
+    if (qos === undefined) return
+    this.#granted.delete(filter)
+    this.#counts[qos]--
+  }
+
+  /** The QoS at which a message that was published at `qos` is delivered [MQTT-3.8.4-6]. */
+  atMost(qos: QoS, topic: string): QoS {
+    const [zeros, ones, twos] = this.#counts
+    // Nearly always all are alike. A message may be older than the UNSUBSCRIBE of its filter: then none matches.
+    if (qos === 0 || zeros + ones + twos === 0) return qos
+    if (ones + twos === 0) return 0
+    if (zeros + twos === 0) return 1
+    if (zeros + ones === 0) return qos
+    let highest: QoS | undefined
+    for (const [filter, granted] of this.#granted) {
+      if ((highest !== undefined && granted <= highest) || !matches(filter, topic)) continue
+      if (granted >= qos) return qos
+      highest = granted
+    }
+    return highest ?? qos
+  }
+}
