@@ -14,6 +14,7 @@ const CLOSES: Readonly<Record<CloseReason, 0>> = {
   'oversized packet': 0,
   'reserved topic': 0,
   'too many in flight': 0,
+  'too many filters': 0,
   'too many incomplete packets': 0,
   'slow reader': 0,
   'append failed': 0,

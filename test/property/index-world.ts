@@ -5,7 +5,8 @@ import pino from 'pino'
 import { type Indexed, indexedIn, isSamePlace, type Move } from '../../processor/contract/index-entries.ts'
 import type { Json } from '../../processor/contract/json.ts'
 import { encodeStatus } from '../../processor/contract/status.ts'
-import { type Database, type LevelStore, LevelStores } from '../../processor/store/level.ts'
+import type { Database, LevelStore } from '../../processor/store/level.ts'
+import { LevelStores } from '../../processor/store/level-stores.ts'
 import { LONG, statusWith } from './queries.ts'
 
 export const IDS = ['a', 'a.b', 'a:b', 'b', 'ba', 'c1', 'c2', 'c3', 'k1', 'k2', 'z', 'zz']

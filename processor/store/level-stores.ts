@@ -1,0 +1,85 @@
+import type { Logger } from 'pino'
+import type { LogIdentity } from '../log/log.ts'
+import { guarded } from './guarded.ts'
+import { type Database, keysOf, LevelStore, type Meta, metaOf, partitionOfMeta } from './level.ts'
+import { PartitionIndex } from './partition-index.ts'
+import { Reads } from './reads.ts'
+
+export interface StoresOptions {
+  readonly identity: LogIdentity
+  readonly logger: Logger
+  /** False: no indexes are kept, and searches scan. */
+  readonly indexed?: boolean
+}
+
+/** The stores of one process: all partitions in one database, so that they share its memory, its log and its reads. */
+export class LevelStores implements AsyncDisposable {
+  readonly #db: Database
+  readonly #identity: LogIdentity
+  readonly #logger: Logger
+  readonly #indexed: boolean
+  readonly #reads: Reads
+
+  private constructor(db: Database, { identity, logger, indexed = true }: StoresOptions) {
+    this.#db = db
+    this.#identity = identity
+    this.#logger = logger
+    this.#indexed = indexed
+    this.#reads = new Reads(db)
+  }
+
+  /** Opens `db`, and closes it when disposed of. Rejects with the database's own error when it cannot be opened. */
+  static async open(db: Database, options: StoresOptions): Promise<LevelStores> {
+    await db.open()
+    return new LevelStores(db, options)
+  }
+
+  /** Partitions of which something is stored. */
+  async partitions(): Promise<number[]> {
+    const keys = await guarded(() => this.#db.keys({ gte: 'm', lt: 'n' }).all())
+    return keys.map(partitionOfMeta)
+  }
+
+  /** One store object per partition may be in use at a time. A store of another log, or one half wiped, is emptied. */
+  async store(partition: number): Promise<LevelStore> {
+    const keys = keysOf(partition)
+    const meta = await this.#meta(keys.meta)
+    const index = new PartitionIndex(this.#db, keys.prefix, meta?.index, !this.#indexed)
+    const store = new LevelStore(this.#db, keys, this.#identity, this.#reads, index, meta)
+    const reason = meta === undefined ? undefined : difference(meta.identity, this.#identity)
+    if (reason !== undefined) this.#logger.warn({ partition, reason }, 'store wiped: it belongs to another log')
+    if (reason !== undefined || meta === undefined) await store.wipe()
+    else await index.settle()
+    return store
+  }
+
+  async #meta(key: string): Promise<Meta | undefined> {
+    const bytes = await guarded(() => this.#db.get(key))
+    try {
+      return bytes === undefined ? undefined : metaOf(bytes)
+    } catch (cause) {
+      this.#logger.warn({ key, cause }, 'store wiped: its checkpoint is not readable')
+      return undefined
+    }
+  }
+
+  /**
+   * Opens the database anew. What uses it meanwhile rejects with RetryableError; a write that had failed may turn out to
+   * have been made. Rejects with the database's own error.
+   */
+  async reopen(): Promise<void> {
+    await this.#db.close()
+    await this.#db.open()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#db.close()
+  }
+}
+
+function difference(stored: LogIdentity, current: LogIdentity): string | undefined {
+  for (const name of ['cluster', 'telemetry', 'status', 'partitions'] as const) {
+    if (stored[name] !== current[name]) return `${name} was ${stored[name]} and is ${current[name]}`
+  }
+  return undefined
+}
