@@ -130,7 +130,10 @@ describe('flow', () => {
     broker.handle(source)
     client.write(generate({ cmd: 'connect', clientId: 'truck-17' }))
     for (let id = 1; id < 65_536; id++) client.write(publication(TOPIC, '1', 1, id))
-    await vi.waitFor(() => expect([...counts.closes.entries()]).toEqual([['slow reader', 1]]), WAIT)
+    await vi.waitFor(
+      () => expect([...counts.closes.entries()].filter(([, count]) => count > 0)).toEqual([['slow reader', 1]]),
+      WAIT,
+    )
     expect(counts.acknowledged[1]).toBeGreaterThan(1_000)
   })
 

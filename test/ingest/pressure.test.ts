@@ -48,5 +48,5 @@ it('lets those who need no bytes go on while others wait for bytes, and these wh
   expect(went).toEqual(['pinger'])
   pressure.release(1, 10)
   expect(went).toEqual(['pinger', 'publisher'])
-  expect([...counts.boundHits.entries()]).toEqual([['held bytes', 1]])
+  expect([...counts.boundHits.entries()].filter(([, count]) => count > 0)).toEqual([['held bytes', 1]])
 })
