@@ -78,11 +78,18 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   api.setValidatorCompiler(compileValidator)
   // Nothing is to be dropped or converted in an answer, so that the schemas of answers only document.
   api.setSerializerCompiler(() => JSON.stringify)
+  const durations = new RequestDurations(registry)
   const unknown = rememberRoutes(api)
-  api.setNotFoundHandler((request, reply) => answerError(unknown(request), request, reply, logger))
+  const observeOther = durations.others()
+  const answerOther = (request: FastifyRequest, reply: FastifyReply): void => {
+    observeOther(reply)
+    answerError(unknown(request), request, reply, logger)
+  }
+  api.setNotFoundHandler(answerOther)
   api.setErrorHandler((error, request, reply) => {
     // Fastify reads the body before it says that there is no such route: then the body is not what is wrong.
-    answerError(request.is404 ? unknown(request) : error, request, reply, logger)
+    if (request.is404) answerOther(request, reply)
+    else answerError(error, request, reply, logger)
   })
   // Beside JSON, Fastify would take text.
   api.removeContentTypeParser('text/plain')
@@ -93,7 +100,6 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   const searches = new Gate('questions about the fleet', limits.maxSearches)
   const untaken = new UntakenAnswers(limits.maxUntakenBytes)
   measureReads(registry, { single, many, search: searches }, untaken)
-  const durations = new RequestDurations(registry)
 
   if (options.tokens === undefined) letAnyoneDoAll(api)
   else requireTokens(api, options.tokens)
@@ -126,7 +132,6 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     healthRoutes(routes, checks, registry)
     indexRoutes(routes)
   })
-  durations.observeOthers(api)
   await api.ready()
   return api
 }
