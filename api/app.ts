@@ -80,16 +80,10 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   api.setSerializerCompiler(() => JSON.stringify)
   const durations = new RequestDurations(registry)
   const unknown = rememberRoutes(api)
-  const observeOther = durations.others()
-  const answerOther = (request: FastifyRequest, reply: FastifyReply): void => {
-    observeOther(reply)
-    answerError(unknown(request), request, reply, logger)
-  }
-  api.setNotFoundHandler(answerOther)
+  api.setNotFoundHandler((request, reply) => answerError(unknown(request), request, reply, logger))
   api.setErrorHandler((error, request, reply) => {
     // Fastify reads the body before it says that there is no such route: then the body is not what is wrong.
-    if (request.is404) answerOther(request, reply)
-    else answerError(error, request, reply, logger)
+    answerError(request.is404 ? unknown(request) : error, request, reply, logger)
   })
   // Beside JSON, Fastify would take text.
   api.removeContentTypeParser('text/plain')
@@ -132,6 +126,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     healthRoutes(routes, checks, registry)
     indexRoutes(routes)
   })
+  durations.observeOthers(api)
   await api.ready()
   return api
 }

@@ -1,4 +1,4 @@
-import type { FastifyReply, onResponseHookHandler } from 'fastify'
+import type { onResponseHookHandler } from 'fastify'
 import { Gauge, type Metric, type MetricValueWithName, type Registry } from 'prom-client'
 import type { Api } from './app.ts'
 import type { Gate } from './gate.ts'
@@ -75,12 +75,14 @@ export class RequestDurations {
     })
   }
 
-  /** For requests that no route answers, as one: their paths are the client's to choose. Called once for each. */
-  others(): (reply: FastifyReply) => void {
-    const others = this.#route('any', 'none')
-    return (reply) => {
-      reply.raw.once('close', () => others.observe(reply.statusCode, reply.elapsedTime / 1000))
-    }
+  /** Requests that no route answers, as one: their paths are the client's to choose. */
+  observeOthers(api: Api): void {
+    const observe = this.#hook('any', 'none')
+    api.addHook('onResponse', function (request, reply, done) {
+      // Routes have this hook, too, wherever it is added.
+      if (request.is404) observe.call(this, request, reply, done)
+      else done()
+    })
   }
 
   get() {

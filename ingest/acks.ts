@@ -53,7 +53,11 @@ export class Acks implements Hold {
 
   /** The log has the message, or not: then the connection is closed at once. */
   settle(error: Error | null, ticket: number): void {
-    this.#states[ticket & (this.#ids.length - 1)] = error === null ? TAKEN : FAILED
+    const settled = ticket & (this.#ids.length - 1)
+    const bytes = this.#bytes[settled] as number
+    this.#states[settled] = error === null ? TAKEN : FAILED
+    // The log has what an ack still waits for its turn with: it is held no more.
+    this.#connection.settled(bytes)
     if (error !== null) {
       this.#error ??= error
       this.#connection.fail('append failed', error.message)
@@ -68,7 +72,6 @@ export class Acks implements Hold {
 
   #leave(at: number, error: Error | null): void {
     const ticket = this.#head++
-    const bytes = this.#bytes[at] as number
     const owed = this.#answers.size === 0 ? undefined : this.#answers.get(ticket)
     if (error === null) this.#counts.acknowledged[owed?.qos ?? 1]++
     if (owed !== undefined) {
@@ -78,7 +81,7 @@ export class Acks implements Hold {
       this.#connection.acknowledge(this.#ids[at] as number)
     }
     // Last: it may let more messages in, and their acks are not to overtake this one.
-    this.#connection.release(bytes)
+    this.#connection.release()
   }
 
   #grow(): void {

@@ -95,7 +95,10 @@ export class Bridge {
     this.counts.received[qos]++
     if (session === undefined || (qos > 0 && !connection.see(bytes))) return callback(new Error('connection closed'))
     if (topic.startsWith(RESERVED)) {
-      if (qos > 0) connection.release(bytes)
+      if (qos > 0) {
+        connection.settled(bytes)
+        connection.release()
+      }
       return callback(connection.fail('reserved topic', `topic ${topic} is the broker's own`))
     }
     if (qos === 0) {

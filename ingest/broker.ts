@@ -144,8 +144,9 @@ export class Broker {
       callback(null, this.#maySubscribe(client as unknown as Client, subscription) ? subscription : null)
     }
     router.authorizeForward = (client, packet) => {
+      const most = (client as unknown as Client).session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
       // In place: of what aedes sends again after CONNECT it does not look at what is returned here.
-      packet.qos = (client as unknown as Client).session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
+      packet.qos = most === 0 && this.#persistence.isOwed(packet) ? 1 : most
       return packet
     }
     router.on('unsubscribe', (filters, client) => {

@@ -139,10 +139,14 @@ export class Connection extends Duplex {
     return true
   }
 
-  /** The ack of a message the broker has looked at leaves, or never will. */
-  release(bytes: number): void {
-    this.#unacked--
+  /** The log has a message the broker has looked at, or never will. */
+  settled(bytes: number): void {
     this.#pressure.release(1, bytes)
+  }
+
+  /** Its ack leaves, or never will. */
+  release(): void {
+    this.#unacked--
     if (this.#blocked && this.#unacked <= this.#pressure.limits.maxUnacked >> 1) this.proceed()
   }
 

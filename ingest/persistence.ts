@@ -53,6 +53,7 @@ export class Persistence {
   readonly #awaySubscribers = new Away()
   readonly #awayPublishers = new Away()
   readonly #queues = new Map<string, StoredPacket[]>()
+  readonly #owed = new WeakSet<object>()
   #queued = 0
   #queuedBytes = 0
 
@@ -200,6 +201,7 @@ export class Persistence {
       if (packet.brokerId !== undefined && queued.brokerId === packet.brokerId) {
         if (queued.brokerCounter !== packet.brokerCounter) continue
         queued.messageId = packet.messageId
+        this.#owed.add(packet)
         return
       }
       if (queued.messageId === packet.messageId) {
@@ -227,6 +229,11 @@ export class Persistence {
     return Readable.from(
       queue.map((packet) => (packet.cmd === 'publish' ? { ...packet, dup: packet.messageId !== undefined } : packet)),
     )
+  }
+
+  /** It is from a session's queue, where it stays until it is acknowledged: so it is not for QoS 0. */
+  isOwed(packet: object): boolean {
+    return this.#owed.has(packet)
   }
 
   #unqueue(packet: StoredPacket): void {

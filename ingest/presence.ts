@@ -161,8 +161,12 @@ export class Presence {
     this.#underWay++
     const settle = (error: Error | null): void => {
       this.#underWay--
-      if (error === null) this.#counts.trackedDevices--
-      else this.#postpone(end)
+      if (error === null) {
+        this.#counts.trackedDevices--
+        this.#resume(this.#gather.of(end.deviceId))
+      } else {
+        this.#postpone(end)
+      }
       this.#proceed()
     }
     const record = connectivityRecord(deviceId, { state, reason, session: session.epoch }, at)
@@ -177,15 +181,25 @@ export class Presence {
     if (!this.#stopped) this.#retry ??= setTimeout(() => this.#offerAgain(), RETRY_MS)
   }
 
+  /** One of each partition: all at once would keep those of others waiting, were it as before. */
   #offerAgain(): void {
     this.#retry = undefined
     for (const [batcher, ends] of this.#postponed) {
-      if (this.#gather.faultOf((ends[0] as End).deviceId) !== undefined) continue
-      this.#postponed.delete(batcher)
-      this.#queue.push(ends.values())
+      const end = ends.at(-1) as End
+      if (this.#gather.faultOf(end.deviceId) !== undefined) continue
+      ends.pop()
+      if (ends.length === 0) this.#postponed.delete(batcher)
+      this.#append(end)
     }
     if (this.#postponed.size > 0) this.#retry = setTimeout(() => this.#offerAgain(), RETRY_MS)
-    this.#proceed()
+  }
+
+  /** The partition takes records: what was postponed is offered again. */
+  #resume(batcher: Batcher): void {
+    const ends = this.#postponed.get(batcher)
+    if (ends === undefined) return
+    this.#postponed.delete(batcher)
+    this.#queue.push(ends.values())
   }
 }
 

@@ -108,7 +108,10 @@ const CONFIRMATIONS = 24
  */
 export async function confirm({ log }: RoleContext, store: StateStore, end: Offset, at: number): Promise<void> {
   const { checkpoint } = store
-  if (checkpoint === undefined || at - checkpoint.since < log.deleteRetentionMs / CONFIRMATIONS) return
+  if (checkpoint === undefined) return
+  const away = at - checkpoint.since
+  // After too long nobody knows whether it was: a machine may have slept, and all its clocks for leases with it.
+  if (away < log.deleteRetentionMs / CONFIRMATIONS || away > log.deleteRetentionMs) return
   await store.confirm(end, at)
 }
 

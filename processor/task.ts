@@ -266,7 +266,7 @@ export class Task implements Role {
     const { cache, texts, turns, limits, metrics, logger, instance, now, monotonic } = this.#context
     const { partition } = this.#claim
     const caches = { cache, texts, owner: this.#life, batch: ++this.#batch }
-    const store = { store: this.store, reads: this.#reads, restored: this.#wipedAt === this.#input }
+    const store = { store: this.store, reads: this.#reads, restored: this.#wipedAt !== undefined }
     const turn = turns.take()
     const effects = await foldBatch(records, { partition, turn, maxBytes: limits.statusBytes, ...store, ...caches })
     if (signal.aborted) return undefined

@@ -19,6 +19,8 @@ export interface UpkeepOptions {
   readonly logger: Logger
   readonly metrics: EmbeddedMetrics
   readonly now: () => number
+  /** ms. */
+  readonly monotonic: () => number
 }
 
 /** Keeps the log within its bounds: retention and compaction, one partition after the other. */
@@ -83,16 +85,16 @@ export class EmbeddedUpkeep {
 
   /** What is wrong with one partition is not to fill the volume with the others. */
   async #attempt(partition: EmbeddedPartition, work: () => Promise<void>, all: boolean): Promise<void> {
-    const { logger, now } = this.#options
+    const { logger, monotonic } = this.#options
     const { topic, index } = partition
     const until = this.#failing.get(partition)
-    if (until !== undefined && now() < until && !all) return
+    if (until !== undefined && monotonic() < until && !all) return
     try {
       await work()
       if (this.#failing.delete(partition))
         logger.info({ topic, partition: index }, 'upkeep of the partition works again')
     } catch (error) {
-      this.#failing.set(partition, now() + ROUND_MS)
+      this.#failing.set(partition, monotonic() + ROUND_MS)
       const then = 'until it works again the partition grows'
       if (until === undefined) logger.error({ topic, partition: index, err: error }, `upkeep failed: ${then}`)
       throw error

@@ -156,6 +156,7 @@ export class EmbeddedLog implements Log {
       logger,
       metrics,
       now,
+      monotonic,
     })
     this.#upkeepEnded = this.#upkeep.run(this.#closing.signal)
   }

@@ -6,13 +6,21 @@ import type { KafkaMetrics } from './kafka-metrics.ts'
 const PROBE_INTERVAL_MS = 500
 /** A cluster that has not answered for so long cannot be written to, whatever its connections say. */
 const PROBE_PATIENCE_MS = 2500
+/** A partition that may be tried, and has not failed again for so long, is taken for well. */
+const FORGET_MS = 30_000
+
+interface PartitionFault {
+  readonly error: RetryableError
+  /** Since when it may be tried again; whether it can be written to is not known then. */
+  retryAt: number | undefined
+}
 
 /** Whether Kafka, and each partition, can be written to, as far as the last attempts tell. */
 export class KafkaHealth {
   readonly #needed: { readonly topic: string; readonly partitions: number }
   readonly #logger: Logger
   readonly #metrics: Pick<KafkaMetrics, 'fault' | 'faults'>
-  readonly #faults = new Map<string, Map<number, RetryableError>>()
+  readonly #faults = new Map<string, Map<number, PartitionFault>>()
   fault: RetryableError | undefined
 
   /** `needed`: when no partition of it can be written to, nothing can. */
@@ -26,8 +34,10 @@ export class KafkaHealth {
     this.#metrics = metrics
   }
 
+  /** Why the partition is not to be written to now; undefined also when it is time to try it again. */
   faultAt(topic: string, partition: number): RetryableError | undefined {
-    return this.#faults.get(topic)?.get(partition)
+    const fault = this.#faults.get(topic)?.get(partition)
+    return fault?.retryAt === undefined ? fault?.error : undefined
   }
 
   /** Something that took Kafka's answer had it. */
@@ -45,24 +55,30 @@ export class KafkaHealth {
     this.#logger.error({ err: cause }, 'Kafka cannot be written to')
   }
 
-  /** The partition has taken a batch, or can be tried again. */
+  /** The partition has taken a batch. */
   succeedAt(topic: string, partition: number): void {
-    const faults = this.#faults.get(topic)
-    if (faults?.delete(partition)) {
-      this.#metrics.faults.set({ topic }, faults.size)
-      this.#logger.info({ topic, partition }, 'a partition can be written to again')
-    }
-    if (!this.#allFail) this.succeed()
+    this.#clear(topic, partition)
+    if (this.fault !== undefined && !this.#allFail) this.succeed()
   }
 
   failAt(topic: string, partition: number, cause: unknown): void {
-    const faults = this.#faults.get(topic) ?? new Map<number, RetryableError>()
-    if (faults.has(partition)) return
-    this.#faults.set(topic, faults)
-    faults.set(partition, unwritable(`${topic} ${partition}`, cause))
-    this.#metrics.faults.set({ topic }, faults.size)
-    this.#logger.error({ err: cause, topic, partition }, 'a partition cannot be written to')
+    const faults = this.#faults.get(topic) ?? new Map<number, PartitionFault>()
+    const before = faults.get(partition)
+    if (before !== undefined && before.retryAt === undefined) return
+    faults.set(partition, { error: unwritable(`${topic} ${partition}`, cause), retryAt: undefined })
+    if (before === undefined) {
+      this.#faults.set(topic, faults)
+      this.#metrics.faults.set({ topic }, faults.size)
+      this.#logger.error({ err: cause, topic, partition }, 'a partition cannot be written to')
+    }
     if (this.#allFail) this.fail(cause)
+  }
+
+  #clear(topic: string, partition: number): void {
+    const faults = this.#faults.get(topic)
+    if (!faults?.delete(partition)) return
+    this.#metrics.faults.set({ topic }, faults.size)
+    this.#logger.info({ topic, partition }, 'a partition can be written to again')
   }
 
   /**
@@ -80,8 +96,11 @@ export class KafkaHealth {
         const { topics } = await answered(cluster.refresh())
         for (const [topic, faults] of this.#faults) {
           const leaders = topics.get(topic)?.leaders ?? []
-          for (const index of faults.keys()) {
-            if ((leaders[index] ?? -1) >= 0 && !waits(topic, index)) this.succeedAt(topic, index)
+          for (const [index, fault] of faults) {
+            if ((leaders[index] ?? -1) < 0 || waits(topic, index)) continue
+            fault.retryAt ??= performance.now()
+            // Nobody has found it so again.
+            if (performance.now() - fault.retryAt > FORGET_MS) this.#clear(topic, index)
           }
         }
         if (!this.#allFail) this.succeed()
@@ -94,7 +113,8 @@ export class KafkaHealth {
 
   get #allFail(): boolean {
     const { topic, partitions } = this.#needed
-    return (this.#faults.get(topic)?.size ?? 0) >= partitions
+    for (let index = 0; index < partitions; index++) if (this.faultAt(topic, index) === undefined) return false
+    return true
   }
 }
 

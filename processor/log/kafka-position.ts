@@ -1,9 +1,13 @@
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { ClaimContext } from './kafka-claim-context.ts'
+import { pause } from './kafka-cluster.ts'
 import type { Sight } from './kafka-hanging.ts'
 import { decodePosition } from './kafka-offsets.ts'
 import { holdsMore, lastCommit } from './kafka-tail.ts'
 import type { Claim, Offset } from './log.ts'
+
+/** How long a claim waits to hear what telemetry keeps, ms. */
+const KEPT_WITHIN_MS = 500
 
 /**
  * Where a claim starts. `sight`: of the partition since the former holder is fenced, without an open transaction; `kept`:
@@ -17,9 +21,16 @@ export async function startOf(
   signal: AbortSignal,
 ): Promise<Claim['start']> {
   const start = await committedStart(context, partition, sight, kept, signal)
-  const { start: oldest } = await kept
-  if (start.input < oldest) throw overtaken(context, partition, start.input, oldest)
+  const oldest = await soon(kept, signal)
+  if (oldest !== undefined && start.input < oldest.start) throw overtaken(context, partition, start.input, oldest.start)
   return start
+}
+
+/** Undefined when telemetry does not tell by then: a claim does not wait for its leader, and who reads it finds out. */
+function soon<T>(kept: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  const patience = new AbortController()
+  const late = pause(KEPT_WITHIN_MS, AbortSignal.any([signal, patience.signal])).then(() => undefined)
+  return Promise.race([kept, late]).finally(() => patience.abort())
 }
 
 /**

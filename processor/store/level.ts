@@ -153,20 +153,27 @@ export class LevelStore implements StateStore {
     return this.#writing.run(async () => {
       const { checkpoint } = this
       if (checkpoint?.whole !== true || checkpoint.changelog < end || this.#doubtful) return
-      await this.#write(NO_WRITES, { ...checkpoint, since: at }, this.#count, NOTHING)
+      const confirmed = { ...checkpoint, since: at }
+      // Where that fails nothing is in doubt: it was made, or not, and all else is as it was.
+      await guarded(() => this.#db.put(this.#keys.meta, this.#meta(confirmed, this.#count, this.#index.version)))
+      this.#checkpoint = confirmed
     })
+  }
+
+  #meta({ input, changelog, whole, since }: Checkpoint, count: number | undefined, index: number | undefined): Buffer {
+    const reached = { input, changelog, whole, since, generation: this.#generation }
+    const meta: Meta = { identity: this.#identity, ...reached, count, index }
+    return Buffer.from(JSON.stringify(meta))
   }
 
   async #write(
     writes: ReadonlyMap<string, Uint8Array | null>,
-    { input, changelog, whole, since }: Checkpoint,
+    reached: Checkpoint,
     count: number | undefined,
     change: IndexWrite,
     index = this.#index.version,
   ): Promise<void> {
     const prefix = this.#keys.first
-    const reached = { input, changelog, whole, since, generation: this.#generation }
-    const meta: Meta = { identity: this.#identity, ...reached, count, index }
     try {
       await guarded(async () => {
         const batch = this.#db.batch()
@@ -175,7 +182,7 @@ export class LevelStore implements StateStore {
           else batch.put(prefix + key, bufferOf(value))
         }
         this.#index.addTo(batch, change)
-        batch.put(this.#keys.meta, Buffer.from(JSON.stringify(meta)))
+        batch.put(this.#keys.meta, this.#meta(reached, count, index))
         await batch.write()
       })
     } catch (error) {
@@ -184,6 +191,7 @@ export class LevelStore implements StateStore {
       throw error
     }
     this.#index.accept(change)
+    const { input, changelog, whole, since } = reached
     this.#checkpoint = { input, changelog, whole, since }
     this.#count = count
   }

@@ -75,6 +75,11 @@ describe('GET /metrics', () => {
       'method="any",route="none",status="405"': 1,
       'method="any",route="none",status="404"': 2,
     })
+    const sums = Array.from(
+      text.matchAll(/^tidemark_http_request_duration_seconds_sum\{.*\} (\S+)$/gm),
+      ([, sum]) => sum,
+    )
+    for (const sum of sums) expect(Number(sum)).toBeGreaterThan(0)
     expect(text).toContain('tidemark_http_reads_in_flight{kind="single"} 0')
   })
 })

@@ -69,6 +69,23 @@ describe('a partition that cannot be written', () => {
 })
 
 describe('a gateway', () => {
+  it('holds no bytes of what the log has, whatever its acks wait for', async () => {
+    const { ingest, log, metric } = await openIngest()
+    const client = await RawClient.open(ingest.port)
+    const [stuck, well] = [truck(log, 0), truck(log, 0, false)]
+    log.stuck.add(0)
+    const first = publication(topic(stuck), '1', 1, 1)
+    const others = Array.from({ length: 50 }, (_, i) => publication(topic(well), 'x'.repeat(1_000), 1, i + 2))
+    client.write(Buffer.concat([first, ...others]))
+    await vi.waitFor(() => expect(log.messages().length).toBe(50), WAIT)
+    await turns()
+    expect(client.ids('puback')).toEqual([])
+    expect(await metric('held_messages')).toBe(1)
+    expect(await metric('held_bytes')).toBeLessThan(100)
+    log.release()
+    await vi.waitFor(() => expect(client.ids('puback').length).toBe(51), WAIT)
+  })
+
   it('has its acks in the order of receipt, whichever partition is the slow one', async () => {
     const { ingest, log } = await openIngest()
     const client = await RawClient.open(ingest.port)

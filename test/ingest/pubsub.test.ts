@@ -146,6 +146,28 @@ describe('a delivery', () => {
     await vi.waitFor(() => expect(deliveries(second)).toEqual(again), WAIT)
     expect(second.ids('publish')[0]).toBe(first.ids('publish')[0])
   })
+
+  it('stays what is to be acknowledged, though the filter was subscribed to anew at QoS 0 [MQTT-3.3.1-2, MQTT-4.4.0-1]', async () => {
+    const { ingest } = await openIngest()
+    const session = { clientId: 'office', clean: false }
+    const first = await RawClient.open(ingest.port, session)
+    await subscribe(first, { 'home/+': 1 })
+    const publisher = await RawClient.open(ingest.port)
+    publisher.publish('home/a', '1', 1, 1)
+    await vi.waitFor(() => expect(deliveries(first)).toEqual([['1', 1, false]]), WAIT)
+    await subscribe(first, { 'home/+': 0 })
+    first.socket.destroy()
+    await first.end()
+    const second = await RawClient.open(ingest.port, session)
+    await vi.waitFor(() => expect(deliveries(second)).toEqual([['1', 1, true]]), WAIT)
+    second.send({ cmd: 'puback', messageId: second.ids('publish')[0] as number })
+    await pinged(second)
+    second.socket.destroy()
+    await second.end()
+    const third = await RawClient.open(ingest.port, session)
+    await pinged(third)
+    expect(deliveries(third)).toEqual([])
+  })
 })
 
 describe('a persistent session', () => {

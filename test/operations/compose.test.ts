@@ -240,6 +240,8 @@ tests:
       - {series: 'tidemark_consumer_lag_records{partition="3"}', values: '0+1000x80'}
       - {series: 'tidemark_consumer_lag_records{partition="4"}', values: '20000-100x80'}
       - {series: 'tidemark_log_fault{instance="ingest-1:8081"}', values: '0x40 1x40'}
+      - {series: 'tidemark_log_faulty_partitions{instance="ingest-1:8081",topic="tidemark.telemetry"}', values: '0x40 3x40'}
+      - {series: 'tidemark_log_faulty_partitions{instance="ingest-2:8081",topic="tidemark.telemetry"}', values: '0x40 2x40'}
       - {series: 'tidemark_dead_letters_total{processor="a",reason="not-json"}', values: '0x40 3x40'}
       - {series: 'tidemark_dead_letters_total{processor="a",reason="bad-seq"}', values: '0x80'}
       - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="bad-topic"}', values: '0x40 1x40'}
@@ -268,6 +270,12 @@ tests:
         exp_alerts:
           - exp_labels: {instance: "ingest-1:8081"}
             exp_annotations: {summary: "ingest-1:8081 cannot write to the log: acknowledgements wait"}
+      - {eval_time: 9m, alertname: PartitionUnwritable}
+      - eval_time: 15m
+        alertname: PartitionUnwritable
+        exp_alerts:
+          - exp_labels: {topic: "tidemark.telemetry"}
+            exp_annotations: {summary: "3 partitions of tidemark.telemetry cannot be written: their devices are refused"}
       - {eval_time: 9m, alertname: StoreUnwritable}
       - eval_time: 15m
         alertname: StoreUnwritable
