@@ -43,9 +43,9 @@ describe.skipIf(kafkaMissing !== undefined)('one of three brokers, alone with it
 
   afterAll(async () => {
     for (const client of clients.values()) await client.endAsync(true)
-    await ingest[Symbol.asyncDispose]()
-    await log[Symbol.asyncDispose]()
-    await kafka[Symbol.asyncDispose]()
+    await ingest?.[Symbol.asyncDispose]()
+    await log?.[Symbol.asyncDispose]()
+    await kafka?.[Symbol.asyncDispose]()
   })
 
   async function connect(clientId: string): Promise<MqttClient> {
