@@ -16,13 +16,7 @@ beforeAll(async () => {
 })
 afterAll(() => live[Symbol.asyncDispose]())
 
-let devices = 0
-async function device(): Promise<string> {
-  const id = `truck-${++devices}`
-  await live.says(id, { t: 1 })
-  return id
-}
-
+const device = (): Promise<string> => live.device()
 const MERGE_PATCH = 'application/merge-patch+json'
 type Headers = Record<string, string>
 

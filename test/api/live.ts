@@ -17,6 +17,7 @@ export class Live implements AsyncDisposable {
   readonly reader: StatusReader
   readonly api: Api
   readonly #running: AsyncDisposableStack
+  #devices = 0
 
   private constructor(log: EmbeddedLog, reader: StatusReader, api: Api, running: AsyncDisposableStack) {
     this.log = log
@@ -57,6 +58,13 @@ export class Live implements AsyncDisposable {
       { timeout: 20_000, interval: 5 },
     )
     return new Live(log, reader, api, opening.move())
+  }
+
+  /** The id of a device that nobody spoke of before, when it can be read. */
+  async device(): Promise<string> {
+    const id = `truck-${++this.#devices}`
+    await this.says(id, { t: 1 })
+    return id
   }
 
   /** Resolves when the message can be read. */

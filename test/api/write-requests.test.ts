@@ -8,13 +8,7 @@ beforeAll(async () => {
 })
 afterAll(() => live[Symbol.asyncDispose]())
 
-let devices = 0
-async function device(): Promise<string> {
-  const id = `truck-${++devices}`
-  await live.says(id, { t: 1 })
-  return id
-}
-
+const device = (): Promise<string> => live.device()
 const WRITES = ['PUT', 'PATCH', 'DELETE'] as const
 
 function write(method: (typeof WRITES)[number], id: string, headers: Record<string, string>) {
