@@ -49,6 +49,7 @@ const CONNECTS_PER_SECOND = 500
 const FIRST_CONNECT_MS = 5_000
 /** How long acknowledgements are awaited after the last message. */
 const DRAIN_MS = 5_000
+const BACK_OFF_MAX_MS = 15_000
 /** What a gateway keeps for each of its devices, beyond that. */
 const MAX_PENDING_BEHIND_GATEWAY = 16
 /** Connections from one address: it has about 28,000 ports towards one broker. */
@@ -124,6 +125,7 @@ export class Fleet implements AsyncDisposable, SessionObserver {
         localAddress: first ? undefined : `127.0.0.${1 + Math.floor(at / CONNECTIONS_PER_ADDRESS)}`,
         will: manners.hasWill ? { topic: `${topic}/lastWill`, payload: '"connection lost"' } : undefined,
         maxPending: maxPending + (gateway - 1) * MAX_PENDING_BEHIND_GATEWAY,
+        maxBackOffMs: BACK_OFF_MAX_MS,
         random,
         now: () => performance.now(),
       },

@@ -15,6 +15,8 @@ export interface SessionOptions {
   readonly will: { readonly topic: string; readonly payload: string } | undefined
   /** Messages kept while they cannot be sent, those in flight included; at the bound new ones are refused. */
   readonly maxPending: number
+  /** Longest wait before an attempt to connect, without the jitter, ms. */
+  readonly maxBackOffMs: number
   readonly random: Random
   /** A clock in ms, for latencies. */
   readonly now: () => number
@@ -52,7 +54,6 @@ const MAX_IN_FLIGHT = 16
 const CONNECT_TIMEOUT_MS = 10_000
 const KEEPALIVE_SECONDS = 60
 const BACK_OFF_MIN_MS = 250
-const BACK_OFF_MAX_MS = 15_000
 /** How long a clean DISCONNECT may take before the socket is destroyed. */
 const END_MS = 1_000
 
@@ -174,7 +175,7 @@ export class Session {
       return
     }
     this.#observer.disconnected(established, error)
-    const ceiling = Math.min(BACK_OFF_MAX_MS, BACK_OFF_MIN_MS * 2 ** Math.min(this.#attempts++, 10))
+    const ceiling = Math.min(this.#options.maxBackOffMs, BACK_OFF_MIN_MS * 2 ** Math.min(this.#attempts++, 10))
     const delay = BACK_OFF_MIN_MS / 2 + this.#options.random() * ceiling
     this.#retry = setTimeout(() => {
       this.#retry = undefined

@@ -17,6 +17,8 @@ export interface DirectorParts {
   readonly observer: Observer
   readonly recorder: Recorder
   readonly traffic: Traffic
+  /** Of all devices, as the ledger of the traffic counts them. */
+  readonly ids: readonly string[]
   /** Told of each disturbance. */
   readonly onMark: (mark: Mark) => void
   /** Aborts when the drill is stopped. */
@@ -163,7 +165,8 @@ export class Director implements Vocabulary {
 
   /** Until the API shows every message acknowledged. */
   async applied(api: ApiAddress): Promise<void> {
-    const { ids, ledger } = this.#parts.traffic
+    const { ids, traffic } = this.#parts
+    const { ledger } = traffic
     let behind: string | undefined = 'nothing was looked at'
     const looking = new AbortController()
     const look = async (): Promise<void> => {

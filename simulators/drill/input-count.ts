@@ -4,6 +4,7 @@ import { encodeStatus, type Status } from '../../processor/contract/status.ts'
 import { decodeRecord } from '../../processor/contract/telemetry.ts'
 import type { ForeignRecord } from './foreign.ts'
 import { Ranges } from './ranges.ts'
+import { willIn } from './visitors.ts'
 
 /** What retention removed of the telemetry since it `began`, in words; both are offsets by partition. */
 export function removedSince(began: readonly number[], starts: readonly number[]): string[] {
@@ -15,9 +16,11 @@ export function removedSince(began: readonly number[], starts: readonly number[]
 
 /** What the telemetry topic holds of one device, by this file's own reading of keys and payloads. */
 export interface DeviceCount {
-  /** Records that carry a message, and the numbers in them. */
+  /** Records that carry a numbered message, and the numbers in them. */
   messages: number
   readonly seqs: Ranges
+  /** Wills of visitors, which have no number, by the name in them. */
+  readonly wills: Map<string, number>
 }
 
 /**
@@ -43,19 +46,25 @@ export class InputCount {
     const { key } = record
     if (key?.startsWith(this.#prefix) !== true) return
     this.records++
-    const seq = record.headers?.kind === undefined ? seqOf(record.value) : undefined
-    if (seq !== undefined) {
-      let device = this.devices.get(key)
-      if (device === undefined) this.devices.set(key, (device = { messages: 0, seqs: new Ranges() }))
-      device.messages++
-      device.seqs.add(seq)
-    }
+    if (record.headers?.kind === undefined) this.#count(key, payloadOf(record.value))
     if (record.offset < (this.#committed[partition] ?? 0)) this.#fold(key, record)
   }
 
   /** The JSON of each device's status as it should be. */
   get statuses(): Map<string, string> {
     return new Map(Array.from(this.#folded, ([id, status]) => [id, encodeStatus(status).toString()]))
+  }
+
+  #count(key: string, payload: unknown): void {
+    const seq = seqIn(payload)
+    const will = willIn(payload)
+    if (seq === undefined && will === undefined) return
+    let device = this.devices.get(key)
+    if (device === undefined) this.devices.set(key, (device = { messages: 0, seqs: new Ranges(), wills: new Map() }))
+    if (seq !== undefined) {
+      device.messages++
+      device.seqs.add(seq)
+    } else if (will !== undefined) device.wills.set(will, (device.wills.get(will) ?? 0) + 1)
   }
 
   #fold(key: string, record: LogRecord): void {
@@ -67,10 +76,14 @@ export class InputCount {
 }
 
 /** Undefined for what is no message of the drill's devices: poison. */
-function seqOf(value: Uint8Array | null): number | undefined {
+function seqIn(payload: unknown): number | undefined {
+  const { seq } = Object(payload) as { seq?: unknown }
+  return typeof seq === 'number' ? seq : undefined
+}
+
+function payloadOf(value: Uint8Array | null): unknown {
   try {
-    const { seq } = JSON.parse(Buffer.from(value ?? []).toString()) as { seq?: unknown }
-    return typeof seq === 'number' ? seq : undefined
+    return JSON.parse(Buffer.from(value ?? []).toString())
   } catch (error) {
     if (error instanceof SyntaxError) return undefined
     throw error

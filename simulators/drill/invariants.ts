@@ -2,22 +2,13 @@ import type { Ledger } from '../ledger.ts'
 import { SEQ_START } from '../load-packet.ts'
 import { difference, statusIn } from './copies.ts'
 import type { Gathered, LogReading } from './engine.ts'
+import { Findings, type Invariant, number, seconds, unseen } from './findings.ts'
 import type { Failure } from './journal.ts'
 import type { ReadersReport } from './readers.ts'
 import { MAX_ABSENCE_MS, type SendingReport } from './sending.ts'
 import type { Fall } from './stage.ts'
 import type { Connections } from './traffic.ts'
-
-export interface Invariant {
-  readonly name: string
-  readonly held: boolean
-  /** Nothing wrong was found, but not all could be looked at. */
-  readonly unseen: boolean
-  /** What was looked at, and what was found: in numbers. */
-  readonly evidence: string
-  /** The first few things that were wrong. */
-  readonly wrong: readonly string[]
-}
+import { LAST_WILL, unlike, type VisitorReport } from './visitors.ts'
 
 /** All that a run left behind. */
 export interface Evidence extends Gathered {
@@ -42,10 +33,9 @@ export interface Evidence extends Gathered {
   /** Processes that stood still, or were cut off, while others took over. */
   readonly zombies: readonly string[]
   /** Bad payloads; undefined: none were sent. */
+  readonly visitors: readonly VisitorReport[]
   readonly poison: { readonly acknowledged: number; readonly sent: number } | undefined
 }
-
-const MAX_TOLD = 5
 
 /** Judges a run. Pure: everything is in the evidence. */
 export function judge(evidence: Evidence): Invariant[] {
@@ -57,6 +47,7 @@ export function judge(evidence: Evidence): Invariant[] {
     ...(evidence.missing.length === 0 ? [] : [all(evidence)]),
     nothingLost(evidence),
     countedOnce(evidence),
+    farewells(evidence),
     neverBack(evidence),
     oneOwner(evidence),
     ...(evidence.zombies.length === 0 ? [] : [zombie(evidence)]),
@@ -67,26 +58,6 @@ export function judge(evidence: Evidence): Invariant[] {
     ...(evidence.poison === undefined ? [] : [poison(evidence)]),
     nobodyFell(evidence),
   ]
-}
-
-class Findings {
-  count = 0
-  readonly wrong: string[] = []
-
-  add(what: string): void {
-    this.count++
-    if (this.wrong.length < MAX_TOLD) this.wrong.push(what)
-  }
-
-  /** `missing`: part of the evidence was not to be had. */
-  invariant(name: string, evidence: string, missing = false): Invariant {
-    const sound = this.count === 0
-    return { name, held: sound && !missing, unseen: sound && missing, evidence, wrong: this.wrong }
-  }
-}
-
-function unseen(name: string, why = 'it could not be looked at'): Invariant {
-  return new Findings().invariant(name, why, true)
 }
 
 /** Why the input cannot be judged; undefined: it can. */
@@ -184,17 +155,46 @@ function countedOnce({ log, answers }: Evidence): Invariant {
   const findings = new Findings()
   let messages = 0
   let duplicates = 0
-  for (const [id, { messages: inLog, seqs }] of log.input.devices) {
-    messages += seqs.count
+  for (const [id, { messages: inLog, seqs, wills }] of log.input.devices) {
     duplicates += inLog - seqs.count
+    const unnumbered = wills.values().reduce((sum, count) => sum + count, 0)
+    const different = seqs.count + unnumbered
+    messages += different
     const counters = answers.get(id)?.counters
-    if (counters?.messages !== seqs.count || counters.duplicates !== inLog - seqs.count) {
+    if (counters?.messages !== different || counters.duplicates !== inLog - seqs.count) {
       const said = counters && `${counters.messages} messages and ${counters.duplicates} duplicates`
-      findings.add(`${id}: the log has ${seqs.count} messages and ${inLog - seqs.count} duplicates, the API ${said}`)
+      findings.add(`${id}: the log has ${different} messages and ${inLog - seqs.count} duplicates, the API ${said}`)
     }
   }
   const what = `${number(messages)} messages and ${number(duplicates)} duplicates`
   return findings.invariant(name, `${what} in the log, by an own reading of it`)
+}
+
+function farewells({ visitors, log, answers }: Evidence): Invariant {
+  const name = 'connectivity, wills and QoS 2 are as MQTT has them'
+  if (log === undefined || answers === undefined) return unseen(name)
+  const gone = incomplete(log)
+  if (gone !== undefined) return unseen(name, gone)
+  const findings = new Findings()
+  let wills = 0
+  let messages = 0
+  for (const visitor of visitors) {
+    const { id, lost, resent } = visitor
+    const wrong = unlike(visitor, answers.get(id))
+    if (wrong !== undefined) findings.add(`${id}: ${wrong}`)
+    const inLog = log.input.devices.get(id)
+    if (inLog === undefined) continue
+    messages += inLog.messages
+    for (const [will, count] of inLog.wills) {
+      wills += count
+      const due = will === LAST_WILL ? 1 : lost
+      if (count > due) findings.add(`${id}: ${count} wills in the log, of ${due} connections that were lost`)
+    }
+    const twice = inLog.messages - inLog.seqs.count
+    if (twice > resent) findings.add(`${id}: ${twice} QoS 2 messages are in the log again, ${resent} were sent anew`)
+  }
+  const what = `${number(messages)} QoS 2 messages and ${number(wills)} wills in the log`
+  return findings.invariant(name, `${number(visitors.length)} devices that came and went: ${what}`)
 }
 
 function neverBack({ reads, log }: Evidence): Invariant {
@@ -323,12 +323,4 @@ function nobodyFell({ falls }: Evidence): Invariant {
   const findings = new Findings()
   for (const { target, exit, said } of falls) findings.add(`${target} ended with ${JSON.stringify(exit)}: ${said}`)
   return findings.invariant('no process ended by itself', `${falls.length} did`)
-}
-
-function seconds(ms: number): string {
-  return `${(ms / 1000).toFixed(1)} s`
-}
-
-function number(value: number): string {
-  return value.toLocaleString('en-US')
 }

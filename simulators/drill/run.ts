@@ -1,9 +1,11 @@
 import { randomBytes } from 'node:crypto'
+import { Ledger } from '../ledger.ts'
 import { seededRandom } from '../random.ts'
 import { Director, oneLine, Undone, Unrest } from './director.ts'
 import { DRILLS, type Drill } from './drills.ts'
 import type { Engine } from './engine.ts'
-import { type Invariant, judge } from './invariants.ts'
+import type { Invariant } from './findings.ts'
+import { judge } from './invariants.ts'
 import { type Failure, type Journal, type Mark, Recorder } from './journal.ts'
 import { Observer } from './observer.ts'
 import type { DrillOptions } from './options.ts'
@@ -14,6 +16,7 @@ import { Sending } from './sending.ts'
 import type { Stage } from './stage.ts'
 import { type Times, timesOf } from './times.ts'
 import { Traffic } from './traffic.ts'
+import { Visitors, visitorsOf } from './visitors.ts'
 
 export interface Outcome {
   readonly options: DrillOptions
@@ -54,9 +57,12 @@ export async function runDrill(
   const drill: Drill = DRILLS[options.name]
   const prefix = `drill-${randomBytes(3).toString('hex')}`
   const { devices, rate, seed } = options
-  const load = { ...stage.mqtt, prefix, devices, rate, seed, hot: drill.hot, partitions: stage.partitions }
+  const ledger = new Ledger(devices + visitorsOf(devices))
+  const load = { ...stage.mqtt, prefix, devices, ledger, rate, seed, hot: drill.hot, partitions: stage.partitions }
   await using traffic = await Traffic.open(load, signal)
-  const { ids, ledger } = traffic
+  const oneBroker = options.engine !== 'attached'
+  await using visitors = new Visitors({ mqtt: stage.mqtt, prefix, devices, ledger, seed, oneBroker })
+  const ids = [...traffic.ids, ...visitors.ids]
   const readers = new Readers({
     api: stage.api,
     ids,
@@ -65,29 +71,31 @@ export async function runDrill(
     partitions: stage.partitions,
     random: seededRandom(seed, 2),
   })
-  await using poison = drill.poison === undefined ? undefined : await Poison.open(stage.mqtt, ids)
+  await using poison = drill.poison === undefined ? undefined : await Poison.open(stage.mqtt, traffic.ids)
   const recorder = new Recorder(Date.now())
   const observer = new Observer(engine.sight, stage.partitions, recorder)
   const sending = new Sending()
   const sampler = new Sampler({ engine, observer, recorder, traffic, readers, sending, seconds: options.seconds })
-  const director = new Director({ options, stage, observer, recorder, traffic, onMark: hooks.onMark, signal })
+  const director = new Director({ options, stage, observer, recorder, traffic, ids, onMark: hooks.onMark, signal })
 
   const ending = new AbortController()
-  const poisoning = new AbortController()
+  const beside = new AbortController()
   const loops = [observer.run(ending.signal), sampler.run(ending.signal), readers.run(ending.signal)]
-  const poisoned = poison?.run(drill.poison as number, poisoning.signal)
+  const poisoned = poison?.run(drill.poison as number, beside.signal)
+  const visiting = visitors.run(beside.signal)
   const progress = setInterval(() => hooks.onProgress(recorder), 1_000)
   let course: Course
   try {
     course = await run({ drill, options, engine, traffic, director, recorder, hooks, signal }, async () => {
-      poisoning.abort()
-      await poisoned
+      beside.abort()
+      await Promise.all([poisoned, visiting])
+      await visitors.leave(stage.api, options.patience * 1000, signal)
     })
   } finally {
     clearInterval(progress)
-    poisoning.abort()
+    beside.abort()
     ending.abort()
-    await Promise.all(loops)
+    await Promise.all([...loops, visiting])
   }
   const { failure, unquiet, loadEndedAt, quietAt } = course
   const sent = loadOf(traffic)
@@ -112,6 +120,7 @@ export async function runDrill(
     falls: stage.falls,
     zombies: director.zombies,
     poison,
+    visitors: visitors.report,
   })
   return { options, journal, invariants, times: timesOf(journal), reads: readers.report, load: sent }
 }

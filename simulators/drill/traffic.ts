@@ -1,6 +1,6 @@
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import { Ledger } from '../ledger.ts'
+import type { Ledger } from '../ledger.ts'
 import { drain, openConnections, publish } from '../load.ts'
 import type { LoadConnection } from '../load-connection.ts'
 import { loadDeviceId } from '../load-packet.ts'
@@ -12,6 +12,8 @@ export interface TrafficOptions {
   readonly port: number
   readonly prefix: string
   readonly devices: number
+  /** Counts the fleet's devices first. */
+  readonly ledger: Ledger
   /** Messages a second over all devices. */
   readonly rate: number
   readonly seed: number
@@ -47,7 +49,7 @@ export class Traffic implements AsyncDisposable {
     const connections = Math.min(devices, MAX_CONNECTIONS)
     const random = seededRandom(seed, 1)
     this.#options = options
-    this.ledger = new Ledger(devices)
+    this.ledger = options.ledger
     this.ids = Array.from({ length: devices }, (_, device) => loadDeviceId(prefix, device))
     const choose = options.hot === undefined ? undefined : this.#hot(options.hot, connections, random)
     const senders = { host, port, prefix, connections, devices, window: WINDOW, reconnect: random, choose }

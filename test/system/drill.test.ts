@@ -98,7 +98,7 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
     expect(program.stdout).toMatch(/UNSEEN {2}nothing acknowledged is lost .* looked for in the log$/m)
     expect(program.stdout).toMatch(/UNSEEN {2}every store equals the fold of the input/)
     expect(program.stdout).toMatch(/held {4}the committed offset is never ahead of the changelog/)
-    expect(program.stdout).toMatch(/^kill: \d of \d+ invariants BROKEN, 4 UNSEEN, 2 disturbances, then start tidemark/m)
+    expect(program.stdout).toMatch(/^kill: \d of \d+ invariants BROKEN, 5 UNSEEN, 2 disturbances, then start tidemark/m)
     const { held, journal } = JSON.parse(await readFile(join(report, 'report.json'), 'utf8'))
     expect(held).toBe(false)
     expect(journal.failure).toMatchObject({ at: expect.any(Number), what: 'start tidemark failed' })
@@ -121,11 +121,19 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
       [/BROKEN {2}each acknowledgement is of what was sent, in order/, /^ +connection .* where PUBACK \d+ was due$/m],
     ],
     [
+      'does not see that a connection is lost',
+      'misses-the-lost.ts',
+      [
+        /BROKEN {2}connectivity, wills and QoS 2 are as MQTT has them/,
+        /^ +\S+: it is cut off, and is online \(connected\), not offline \(connection lost\)$/m,
+      ],
+    ],
+    [
       'keeps less than the drill sends',
       'keeps-little.ts',
       [
         /UNSEEN {2}each log record is counted once +retention removed 0 to \d+ of/,
-        /0 of \d+ invariants BROKEN, 4 UNSEEN/,
+        /0 of \d+ invariants BROKEN, 5 UNSEEN/,
       ],
     ],
   ])('a product that %s is found out', async (_, file, told) => {

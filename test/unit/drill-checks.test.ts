@@ -9,6 +9,7 @@ import type { Journal } from '../../simulators/drill/journal.ts'
 import { Ranges } from '../../simulators/drill/ranges.ts'
 import type { DeviceAnswer, ReadersReport } from '../../simulators/drill/readers.ts'
 import { timesOf } from '../../simulators/drill/times.ts'
+import type { VisitorReport } from '../../simulators/drill/visitors.ts'
 import { SEQ_START } from '../../simulators/load-packet.ts'
 
 const ID = 'drill-0000000'
@@ -71,6 +72,8 @@ const LEDGER: Evidence['ledger'] = {
 
 const SENDING: Evidence['sending'] = { ms: 1_000, sent: 2, locked: 0, longestMs: 15_000 }
 
+const VISITOR: VisitorReport = { id: ID, farewell: 'stays', left: true, lost: 0, resent: 1 }
+
 /** A run in which all is as it should be: two messages and a duplicate of one device, in one commit. */
 function sound(
   changes: Partial<Evidence & LogReading> = {},
@@ -84,7 +87,11 @@ function sound(
   for (const seq of [SEQ_START, SEQ_START + 1, SEQ_START + 1]) seqs.add(seq)
   const text = JSON.stringify(status())
   const log: LogReading = {
-    input: { devices: new Map([[ID, { messages: 3, seqs }]]), records: 3, statuses: new Map([[ID, text]]) },
+    input: {
+      devices: new Map([[ID, { messages: 3, seqs, wills: new Map() }]]),
+      records: 3,
+      statuses: new Map([[ID, text]]),
+    },
     removed: [],
     changelog,
     committed: [{ input: 3, changelogEnd: 1 }],
@@ -108,12 +115,21 @@ function sound(
     falls: [],
     zombies: ['p1'],
     poison: { sent: 2, acknowledged: 2 },
+    visitors: [VISITOR],
     ...changes,
   }
 }
 
 function answer(of: object): DeviceAnswer {
   return { ...of, freshness: { partition: 0, offset: 3, changelog: 1, lag: 0, servedBy: 'owner' } } as DeviceAnswer
+}
+
+/** Wills of the device are in the log, of which its status knows nothing. */
+function withWills(wills: Record<string, number>, visitor: VisitorReport): Evidence {
+  const evidence = sound({ visitors: [visitor] })
+  const device = evidence.log?.input.devices.get(ID)
+  for (const [will, count] of Object.entries(wills)) device?.wills.set(will, count)
+  return evidence
 }
 
 function broken(evidence: Evidence): string[] {
@@ -124,6 +140,7 @@ const COULD_SEND = 'devices could send'
 const IN_ORDER = 'each acknowledgement is of what was sent, in order'
 const LOST = 'nothing acknowledged is lost'
 const ONCE = 'each log record is counted once'
+const FAREWELLS = 'connectivity, wills and QoS 2 are as MQTT has them'
 const BACK = 'rev, event times and sessions never go back'
 const OWNER = 'no two owners of a partition commit'
 const ZOMBIE = 'the zombie committed nothing'
@@ -161,7 +178,7 @@ describe('the invariants of a drill', () => {
       sound({ answers: new Map([[ID, answer(status({ messages: 1 }))]]) }),
       [LOST, ONCE, FOREIGN],
     ],
-    ['a device nobody knows', sound({ answers: new Map() }), [LOST, ONCE, FOREIGN]],
+    ['a device nobody knows', sound({ answers: new Map() }), [LOST, ONCE, FAREWELLS, FOREIGN]],
     [
       'a rev that went back in the changelog',
       sound({}, [record(0, status({ rev: 3 })), record(1, status(), { input: 3 })]),
@@ -177,6 +194,10 @@ describe('the invariants of a drill', () => {
       sound({}, [record(0, status({ session: 2 })), record(1, status(), { input: 3 })]),
       [BACK],
     ],
+    ['a device that went and is online', sound({ visitors: [{ ...VISITOR, farewell: 'disconnects' }] }), [FAREWELLS]],
+    ['a QoS 2 message twice', sound({ visitors: [{ ...VISITOR, resent: 0 }] }), [FAREWELLS]],
+    ['a will that nobody left', withWills({ earlier: 2 }, { ...VISITOR, lost: 1 }), [ONCE, FAREWELLS]],
+    ['a last will twice', withWills({ last: 2 }, { ...VISITOR, lost: 2 }), [ONCE, FAREWELLS]],
     ['a reader who saw a rev go back', sound({ reads: { ...READS, wentBack: ['x'], wentBackCount: 1 } }), [BACK]],
     [
       'a commit under an overtaken epoch',
@@ -229,8 +250,8 @@ describe('the invariants of a drill', () => {
   const SEEN = 'all could be looked at'
   const POISON = 'bad payloads stop nothing and do not disappear'
   test.each<[string, Partial<Evidence>, string[]]>([
-    ['the answers', { answers: undefined }, [LOST, ONCE, FOREIGN]],
-    ['the log', { log: undefined }, [LOST, ONCE, BACK, OWNER, ZOMBIE, AHEAD, FOREIGN, POISON]],
+    ['the answers', { answers: undefined }, [LOST, ONCE, FAREWELLS, FOREIGN]],
+    ['the log', { log: undefined }, [LOST, ONCE, FAREWELLS, BACK, OWNER, ZOMBIE, AHEAD, FOREIGN, POISON]],
     ['the stores', { copies: undefined }, [STORE]],
   ])('without %s what cannot be judged is not called held', (what, without, names) => {
     const invariants = judge({ ...sound(), ...without, missing: [`${what}: x`] })
@@ -245,7 +266,7 @@ test('where retention removed input that is not what is lost', () => {
   const input = { devices: new Map(), records: 0, statuses: new Map() }
   const invariants = judge(sound({ removed, input, copies: [{ ...COPY, differing: 1, example: 'x' }] }))
   const unseen = invariants.filter((invariant) => invariant.unseen)
-  expect(unseen.map(({ name }) => name)).toEqual([LOST, ONCE, STORE, FOREIGN])
+  expect(unseen.map(({ name }) => name)).toEqual([LOST, ONCE, FAREWELLS, STORE, FOREIGN])
   for (const { evidence } of unseen) expect(evidence).toContain(`${removed[0]}, and of 1 more`)
   expect(invariants.every((invariant) => invariant.held || invariant.unseen)).toBe(true)
   // What is not in the answers is lost all the same.
