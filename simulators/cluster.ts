@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import pino from 'pino'
 import { Registry } from 'prom-client'
+import { readEnvironment } from '../processor/contract/environment.ts'
 import type { Copy } from '../processor/contract/query.ts'
-import { KafkaLog } from '../processor/log/kafka.ts'
+import type { KafkaLog } from '../processor/log/kafka.ts'
+import { openLog } from '../processor/log/open.ts'
 import { freePorts } from './ports.ts'
 import { MAIN, Program, removeFolder, temporaryFolder } from './program.ts'
 
@@ -130,14 +132,7 @@ export class Cluster implements AsyncDisposable {
   }
 
   log(): Promise<KafkaLog> {
-    return KafkaLog.open({
-      brokers: this.brokers.split(','),
-      prefix: this.prefix,
-      group: this.prefix,
-      partitions: this.#partitions,
-      logger: pino({ level: 'silent' }),
-      registry: new Registry(),
-    })
+    return openLog(readEnvironment(this.env), pino({ level: 'silent' }), new Registry()) as Promise<KafkaLog>
   }
 
   /** Prometheus text of an ingest or a processor process. */

@@ -1,4 +1,5 @@
-import { mkdir } from 'node:fs/promises'
+import { mkdir, mkdtemp, rmdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { type Configuration, readEnvironment } from '../processor/contract/environment.ts'
 import { ConfigurationError } from '../processor/contract/errors.ts'
 import { withSecretFiles } from '../processor/secret-files.ts'
@@ -6,7 +7,7 @@ import { DRILLS, type Drill } from './drill/drills.ts'
 import { EmbeddedEngine } from './drill/embedded-engine.ts'
 import type { Engine } from './drill/engine.ts'
 import type { Failure, Mark, Recorder } from './drill/journal.ts'
-import { KafkaEngine } from './drill/kafka-engine.ts'
+import { KafkaEngine, namedKafka } from './drill/kafka-engine.ts'
 import { commandOf, type DrillOptions, parseOptions, usage } from './drill/options.ts'
 import { writeReport } from './drill/report.ts'
 import { runDrill } from './drill/run.ts'
@@ -66,7 +67,8 @@ export async function runDrillCommand(argv: readonly string[], io: DrillIo): Pro
   }
 }
 
-function open(options: DrillOptions, configuration: Configuration, { kafka, signal }: DrillIo): Promise<Engine> {
+async function open(options: DrillOptions, configuration: Configuration, io: DrillIo): Promise<Engine> {
+  const { kafka, signal, stderr } = io
   const { name, engine, processors, partitions, entry } = options
   const drill: Drill = DRILLS[name]
   if (engine === 'embedded') return EmbeddedEngine.start({ processors, partitions, entry })
@@ -82,7 +84,7 @@ function open(options: DrillOptions, configuration: Configuration, { kafka, sign
   const { first = processors, apis = 1 } = drill
   return KafkaEngine.start(
     {
-      brokers,
+      named: brokers === undefined ? undefined : await namedKafka(configuration, (what) => tell(stderr, what)),
       kafka,
       processors,
       first: first < 0 ? processors + first : first,
@@ -93,6 +95,10 @@ function open(options: DrillOptions, configuration: Configuration, { kafka, sign
     },
     signal,
   )
+}
+
+function tell(stderr: Output, what: string): void {
+  stderr.write(`drill: ${what}\n`)
 }
 
 function opened({ engine, processors }: DrillOptions, { stage }: Engine): string {
@@ -131,8 +137,9 @@ function seconds(ms: number): string {
 async function usable(folder: string): Promise<void> {
   try {
     await mkdir(folder, { recursive: true })
+    await rmdir(await mkdtemp(join(folder, 'writable-')))
   } catch (error) {
-    const message = `--report ${folder}: the folder cannot be made (${(error as Error).message}); name another`
+    const message = `--report ${folder}: no file can be made there (${(error as Error).message}); name another folder`
     throw new ConfigurationError('FOLDER_UNAVAILABLE', message, error)
   }
 }

@@ -13,7 +13,7 @@ const USAGE = `usage: npm run kafka -- [flags]
   --nodes 1            or 3
   --data FOLDER        keeps cluster and data over restarts; default: kafka in DATA_DIR, or in ./data
   --prepare            only fetches Kafka, and has later starts take half the time
-Ctrl-C stops it. It ends with 1 when all of its nodes have ended.
+Ctrl-C stops it, and a second one kills it. It ends with 1 when all of its nodes have ended.
 `
 
 /** Resolves with the exit code. */
@@ -34,9 +34,13 @@ async function main(): Promise<number> {
     throw new ConfigurationError('INVALID_CONFIGURATION', `--port ${values.port}: must be a port, 0 for any free one`)
   }
   const { promise: ended, resolve: end } = Promise.withResolvers<number>()
+  let ready = false
   let stopping = false
   for (const signal of ['SIGTERM', 'SIGINT']) {
-    process.once(signal, () => {
+    process.on(signal, () => {
+      // The brokers are killed, then: a start is not waited for, nor, at a second signal, an orderly end.
+      if (stopping) process.exit(1)
+      if (!ready) process.exit(0)
       stopping = true
       end(0)
     })
@@ -51,6 +55,7 @@ async function main(): Promise<number> {
     if (up === 0) end(1)
   }
   await using kafka = await Kafka.open({ port: Number(values.port), nodes, data: values.data, onFall })
+  ready = true
   process.stdout.write(`kafka ready on ${kafka.brokers}\n`)
   return await ended
 }

@@ -2,14 +2,14 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, readFile, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ConfigurationError } from '../processor/contract/errors.ts'
 import { kafkaClasses, run } from './kafka/artifacts.ts'
 import { freePorts } from './ports.ts'
-import { endsWithUs } from './program.ts'
+import { endsWithUs, removeFolder, temporaryFolder } from './program.ts'
 
 const HOST = '127.0.0.1'
 /** A broker that was killed reads its logs first: over a minute was seen on a disk that others kept busy. */
@@ -78,7 +78,7 @@ export class Kafka implements AsyncDisposable {
   static async open(options: KafkaOptions = {}): Promise<Kafka> {
     const java = await kafkaClasses()
     const count = options.nodes ?? 1
-    const data = options.data ?? (await mkdtemp(join(tmpdir(), 'tidemark-kafka-')))
+    const data = options.data ?? (await temporaryFolder(join(tmpdir(), 'tidemark-kafka-')))
     const temporary = options.data === undefined ? data : undefined
     const nodes: Node[] = []
     for (let i = 0; i < count; i++) {
@@ -155,7 +155,7 @@ export class Kafka implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     // Nobody reads a temporary cluster again: there is nothing to stop in order for.
     await Promise.all(this.#nodes.map(({ id }) => (this.#temporary === undefined ? this.stop(id) : this.kill(id))))
-    if (this.#temporary !== undefined) await rm(this.#temporary, { recursive: true, force: true })
+    if (this.#temporary !== undefined) await removeFolder(this.#temporary)
   }
 
   /** Whether the broker at `port` answers and counts all nodes; where it takes no plain text, whether it listens. */

@@ -5,8 +5,9 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
+import { fileURLToPath } from 'node:url'
 
-const REPOSITORY = new URL('..', import.meta.url).pathname
+const REPOSITORY = fileURLToPath(new URL('..', import.meta.url))
 export const MAIN = join(REPOSITORY, 'main.ts')
 /** As in the scripts of package.json: what was compiled once starts with half the work. */
 const COMPILE_CACHE = join(REPOSITORY, 'node_modules/.cache/node')
@@ -16,9 +17,9 @@ const STOP_MS = 15_000
 /** What is kept of a process's output, for the message of a failure. */
 const MAX_OUTPUT_CHARACTERS = 64 * 1024
 
-/** A folder that is gone when this process is, if `removeFolder` did not take it before. */
-export async function temporaryFolder(): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'tidemark-'))
+/** A folder, of a path that begins so, that is gone when this process is, if `removeFolder` did not take it before. */
+export async function temporaryFolder(path = join(tmpdir(), 'tidemark-')): Promise<string> {
+  const folder = await mkdtemp(path)
   temporary.add(folder)
   return folder
 }
@@ -40,7 +41,8 @@ const temporary = new Set<string>()
 // A test or a drill that fails, or Ctrl-C, must leave neither processes nor their data behind.
 process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL')
-  for (const folder of temporary) rmSync(folder, { recursive: true, force: true })
+  // Whoever was killed may write until it is gone.
+  for (const folder of temporary) rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
 })
 
 /** Kills the child when this process ends before it. */

@@ -86,6 +86,7 @@ export type Configuration = {
 export function readEnvironment(environment: Readonly<Record<string, string | undefined>>): Configuration {
   const entries = VARIABLES.map(([name, variable]) => [name, valueOf(name, variable, environment[name])] as const)
   const configuration = Object.fromEntries(entries) as Configuration
+  checkBrokers(configuration)
   checkSecurity(configuration)
   checkReplication(configuration)
   return Object.freeze(configuration)
@@ -99,6 +100,11 @@ function valueOf<T>(name: string, variable: Variable<T>, given: string | undefin
   if ('value' in found) return found.value
   const hint = description === undefined ? '' : ` (${description})`
   throw refused(`${name}=${hidden ? '…' : JSON.stringify(given)}: ${found.rule}${hint}`)
+}
+
+function checkBrokers({ KAFKA_BROKERS = '' }: Configuration): void {
+  const wrong = KAFKA_BROKERS.split(',').find((broker) => Number(broker.slice(broker.lastIndexOf(':') + 1)) > 65_535)
+  if (wrong !== undefined) throw refused(`KAFKA_BROKERS names ${wrong}: a port is at most 65535`)
 }
 
 function checkSecurity(configuration: Configuration): void {

@@ -86,6 +86,15 @@ export class ForeignKafka implements AsyncDisposable {
     return committed
   }
 
+  /** Those whose names begin so. */
+  async topics(prefix: string): Promise<string[]> {
+    return (await this.#admin.listTopics()).filter((topic) => topic.startsWith(prefix))
+  }
+
+  async remove(topics: string[]): Promise<void> {
+    if (topics.length > 0) await this.#admin.deleteTopics({ topics })
+  }
+
   /** Ends of a topic, by partition; with transactions in it, control records count. */
   async ends(topic: string): Promise<number[]> {
     const ends: number[] = []

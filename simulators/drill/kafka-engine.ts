@@ -14,7 +14,7 @@ import { type CopyReading, copyPages, type Expected, readApi, readCopy } from '.
 import type { Engine, Gathered, GatherOptions, LogReading } from './engine.ts'
 import { type Committed, ForeignKafka, type ForeignOptions } from './foreign.ts'
 import { InputCount, removedSince } from './input-count.ts'
-import { KafkaStage, type KafkaStageOptions } from './kafka-stage.ts'
+import { KafkaStage, type KafkaStageOptions, type NamedKafka } from './kafka-stage.ts'
 import { Looks } from './looks.ts'
 import { KafkaSight } from './sight.ts'
 import type { ApiAddress, Stage } from './stage.ts'
@@ -46,11 +46,12 @@ export class KafkaEngine implements Engine {
 
   /** Starts a cluster. Rejects with ConfigurationError when Kafka cannot be had. */
   static async start(options: KafkaStageOptions, signal: AbortSignal): Promise<KafkaEngine> {
-    if (options.brokers !== undefined) await requireKafka(options.brokers)
+    const { named } = options
+    if (named !== undefined) await requireKafka(named.brokers)
     await using held = new AsyncDisposableStack()
     const stage = held.use(await KafkaStage.open(options, signal))
     const log = held.use(await stage.cluster.log())
-    const foreign = held.use(await ForeignKafka.open({ brokers: stage.brokers.split(',') }))
+    const foreign = held.use(await ForeignKafka.open(named ?? { brokers: stage.brokers.split(',') }))
     const { prefix, secret } = stage.cluster
     return new KafkaEngine(stage, { foreign, log, prefix, group: prefix, secret, began: [], held: held.move() })
   }
@@ -65,10 +66,11 @@ export class KafkaEngine implements Engine {
       const way = 'set KAFKA_BROKERS as its roles have it'
       throw new ConfigurationError('INVALID_CONFIGURATION', `--attach looks at a cluster on Kafka: ${way}`)
     }
-    await requireKafka(configuration.KAFKA_BROKERS)
+    const options = await foreignOptions(configuration)
+    await requireKafka(options.brokers)
     await using held = new AsyncDisposableStack()
     const log = held.use((await openLog(configuration, SILENT, new Registry())) as KafkaLog)
-    const foreign = held.use(await ForeignKafka.open(await foreignOptions(configuration)))
+    const foreign = held.use(await ForeignKafka.open(options))
     const { TOPIC_PREFIX: prefix, GROUP: group, CLUSTER_SECRET: secret, STANDBYS: standbys } = configuration
     const { AUTH_TOKEN: token } = configuration
     const headers: ApiAddress['headers'] = token === undefined ? {} : { authorization: `Bearer ${token}` }
@@ -153,11 +155,11 @@ interface Parts {
 const SILENT = pino({ level: 'silent' })
 
 /** Sooner than the roles, which wait for a Kafka that may be starting. */
-async function requireKafka(brokers: string): Promise<void> {
-  const reached = await Promise.all(brokers.split(',').map((broker) => isReached(broker)))
+async function requireKafka(brokers: readonly string[]): Promise<void> {
+  const reached = await Promise.all(brokers.map((broker) => isReached(broker)))
   if (reached.includes(true)) return
   const way = 'start it, correct KAFKA_BROKERS, or unset it to have one started'
-  throw new ConfigurationError('LOG_UNAVAILABLE', `no Kafka answers at ${brokers}: ${way}`)
+  throw new ConfigurationError('LOG_UNAVAILABLE', `no Kafka answers at ${brokers.join(',')}: ${way}`)
 }
 
 function isReached(broker: string): Promise<boolean> {
@@ -189,6 +191,26 @@ export async function deadLettersOf(log: Log, prefix: string): Promise<number> {
   }
   return count
 }
+
+/** The Kafka of KAFKA_BROKERS, as the drill and the roles get at it. */
+export async function namedKafka(configuration: Configuration, onLeft: (what: string) => void): Promise<NamedKafka> {
+  const env: Record<string, string> = {}
+  for (const name of ACCESS) {
+    const value = configuration[name]
+    if (value !== undefined) env[name] = String(value)
+  }
+  return { ...(await foreignOptions(configuration)), env, onLeft }
+}
+
+const ACCESS = [
+  'KAFKA_SSL',
+  'KAFKA_CA',
+  'KAFKA_SASL_MECHANISM',
+  'KAFKA_SASL_USERNAME',
+  'KAFKA_SASL_PASSWORD',
+  'KAFKA_REPLICATION',
+  'KAFKA_MIN_INSYNC_REPLICAS',
+] as const
 
 async function foreignOptions(configuration: Configuration): Promise<ForeignOptions> {
   const { KAFKA_BROKERS = '', KAFKA_SSL, KAFKA_CA, KAFKA_SASL_MECHANISM: named } = configuration

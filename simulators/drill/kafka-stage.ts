@@ -5,14 +5,22 @@ import { freePorts } from '../ports.ts'
 import { Program, removeFolder } from '../program.ts'
 import { Balancer } from './balancer.ts'
 import { Detour } from './detour.ts'
+import { ForeignKafka, type ForeignOptions } from './foreign.ts'
 import { type ApiAddress, Cast, type Stage } from './stage.ts'
 
 const HEAP_MEBIBYTES = 512
 const STANDBYS = 1
 
+export interface NamedKafka extends ForeignOptions {
+  /** How the roles get at it. */
+  readonly env: Readonly<Record<string, string>>
+  /** Told when the drill's topics are still there at its end. */
+  readonly onLeft: (what: string) => void
+}
+
 export interface KafkaStageOptions {
-  /** host:port,… of a Kafka that is there; undefined: one is started. */
-  readonly brokers: string | undefined
+  /** A Kafka that is there; undefined: one is started. */
+  readonly named: NamedKafka | undefined
   /** One to use, and to stop and kill, without ending it with the drill. */
   readonly kafka: Kafka | undefined
   readonly processors: number
@@ -60,13 +68,16 @@ export class KafkaStage implements Stage {
     if (detour !== undefined) held.use(detour.proxy)
     const way = detour && { port: detour.port, advertised: detour.proxy.port }
     const own =
-      options.brokers === undefined && options.kafka === undefined
+      options.named === undefined && options.kafka === undefined
         ? held.use(await Kafka.open({ heapMebibytes: HEAP_MEBIBYTES, detour: way }))
         : undefined
     signal.throwIfAborted()
     const kafka = options.kafka ?? own
-    const brokers = options.brokers ?? (kafka as Kafka).brokers
-    const cluster = held.use(await Cluster.open(brokers, options.partitions, {}, options.entry))
+    const { named } = options
+    const brokers = named?.brokers.join(',') ?? (kafka as Kafka).brokers
+    const cluster = await Cluster.open(brokers, options.partitions, named?.env, options.entry)
+    if (named !== undefined) held.defer(() => removeTopics(named, `${cluster.prefix}.`))
+    held.use(cluster)
     const apiPorts = options.apis === 1 ? [cluster.httpPort] : await freePorts(options.apis)
     const balancer = options.apis === 1 ? undefined : held.use(await Balancer.open(apiPorts))
     const apiPort = balancer?.port ?? cluster.httpPort
@@ -186,6 +197,16 @@ interface Parts {
   readonly apiPort: number
   readonly detour: { readonly port: number; readonly proxy: Detour } | undefined
   readonly held: AsyncDisposableStack
+}
+
+/** A Kafka that is not the drill's own keeps nothing of it. */
+async function removeTopics(named: NamedKafka, prefix: string): Promise<void> {
+  try {
+    await using foreign = await ForeignKafka.open(named)
+    await foreign.remove(await foreign.topics(prefix))
+  } catch (error) {
+    named.onLeft(`the topics ${prefix}* are left on ${named.brokers.join(',')}: ${(error as Error).message}`)
+  }
 }
 
 async function openDetour(): Promise<{ port: number; proxy: Detour }> {

@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, readdir, rename } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
+import { endsWithUs, removeFolder, temporaryFolder } from '../program.ts'
 
 /** As pom.xml has it. */
 export const KAFKA_VERSION = '4.3.1'
@@ -13,14 +14,19 @@ const ARCHIVE = 'classes.jsa'
 /** The folder of Kafka's jars; the first call has Maven fetch them (about 55 MB). */
 function jars(): Promise<string> {
   return cachedFolder(`kafka-${KAFKA_VERSION}`, async (unfinished) => {
-    await run('mvn', [
-      '--batch-mode',
-      '--quiet',
-      '--file',
-      join(import.meta.dirname, 'pom.xml'),
-      'dependency:copy-dependencies',
-      `-DoutputDirectory=${unfinished}`,
-    ])
+    const pom = join(import.meta.dirname, 'pom.xml')
+    const copy = ['dependency:copy-dependencies', `-DoutputDirectory=${unfinished}`]
+    try {
+      await run('mvn', ['--batch-mode', '--quiet', '--file', pom, ...copy])
+    } catch (error) {
+      if (error instanceof ConfigurationError) throw error
+      const way = 'mvn must reach a Maven repository (~/.m2/settings.xml may name one)'
+      throw new ConfigurationError(
+        'INVALID_CONFIGURATION',
+        `Kafka cannot be fetched: ${way}: ${(error as Error).message}`,
+        error,
+      )
+    }
     if ((await readdir(unfinished)).length === 0) throw new Error(`mvn copied no jars to ${unfinished}`)
   })
 }
@@ -34,14 +40,15 @@ export async function cachedFolder(name: string, make: (unfinished: string) => P
   const folder = cachePath(name)
   if (existsSync(folder)) return folder
   await mkdir(dirname(folder), { recursive: true })
-  const unfinished = await mkdtemp(`${folder}-`)
+  const unfinished = await temporaryFolder(`${folder}-`)
   try {
     await make(unfinished)
     await rename(unfinished, folder)
   } catch (error) {
-    await rm(unfinished, { recursive: true, force: true })
     // Another process may have won the race.
     if (!existsSync(folder)) throw error
+  } finally {
+    await removeFolder(unfinished)
   }
   return folder
 }
@@ -86,6 +93,7 @@ export async function requireJava(): Promise<string> {
 export function run(program: string, args: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    endsWithUs(child)
     let said = ''
     child.stdout.on('data', (chunk: Buffer) => (said += chunk.toString()))
     child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()))

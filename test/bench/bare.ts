@@ -1,9 +1,10 @@
+import { fileURLToPath } from 'node:url'
 import { freePorts } from '../../simulators/ports.ts'
 import { Program } from '../../simulators/program.ts'
 import { type HttpLoad, type HttpLoadReport, warmHttpLoad } from './http-load.ts'
 import { untilListening } from './peer.ts'
 
-const BARE_FASTIFY = new URL('bare-fastify.ts', import.meta.url).pathname
+const BARE_FASTIFY = fileURLToPath(new URL('bare-fastify.ts', import.meta.url))
 
 /** Fastify that does nothing but to answer `body`, less than 128 KiB, under the load. */
 export async function bareFastify(body: string, load: Omit<HttpLoad, 'port'>): Promise<HttpLoadReport> {

@@ -1,3 +1,4 @@
+import { fileURLToPath } from 'node:url'
 import { freePorts } from '../../simulators/ports.ts'
 import { Program } from '../../simulators/program.ts'
 import type { Stack } from '../system/stack.ts'
@@ -8,7 +9,7 @@ import { usage } from './machine.ts'
 import { untilListening } from './peer.ts'
 
 export const PREFIX = 'load'
-const BARE_AEDES = new URL('bare-aedes.ts', import.meta.url).pathname
+const BARE_AEDES = fileURLToPath(new URL('bare-aedes.ts', import.meta.url))
 
 export interface IngestSizes {
   readonly messages: number

@@ -1,9 +1,10 @@
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 
-const REPOSITORY = new URL('../..', import.meta.url).pathname
+const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url))
 const REQUIREMENTS = join(REPOSITORY, 'test/fuzz/requirements.txt')
 /** A virtual environment, kept between runs; not part of the repository. */
 export const VENV = join(REPOSITORY, 'node_modules/.cache/schemathesis')

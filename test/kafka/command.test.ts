@@ -1,16 +1,18 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pino from 'pino'
 import { Registry } from 'prom-client'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { KafkaLog } from '../../processor/log/kafka.ts'
 import { numbered } from '../contract/log-records.ts'
 import { kafkaMissing } from './kafka.ts'
 
+const DEADLINE = { timeout: 60_000, interval: 10 }
 const PROGRAM = join(import.meta.dirname, '../../simulators/kafka-command.ts')
 
 describe.skipIf(kafkaMissing !== undefined)('npm run kafka', { timeout: 180_000 }, () => {
@@ -26,9 +28,14 @@ describe.skipIf(kafkaMissing !== undefined)('npm run kafka', { timeout: 180_000 
     await rm(folder, { recursive: true, force: true })
   })
 
-  async function run(args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<[ChildProcess, string]> {
+  function start(args: readonly string[], env: NodeJS.ProcessEnv = process.env) {
     const child = spawn(process.execPath, [PROGRAM, '--data', folder, ...args], { env })
     children.push(child)
+    return child
+  }
+
+  async function run(args: readonly string[], env?: NodeJS.ProcessEnv): Promise<[ChildProcess, string]> {
+    const child = start(args, env)
     let said = ''
     await new Promise<void>((resolve) => {
       child.stdout.on('data', (chunk: Buffer) => {
@@ -66,10 +73,33 @@ describe.skipIf(kafkaMissing !== undefined)('npm run kafka', { timeout: 180_000 
     const [child] = await run(['--port', '0'])
     let said = ''
     child.stderr?.on('data', (chunk: Buffer) => (said += chunk.toString()))
-    const [java] = (await readFile(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8')).split(' ')
-    process.kill(Number(java), 'SIGKILL')
+    const [java] = await javasOf(child)
+    process.kill(java as number, 'SIGKILL')
     expect(await once(child, 'close')).toEqual([1, null])
     expect(said).toBe(`kafka: Kafka ended; see ${join(folder, 'node-1', 'java.log')}\n`)
+  })
+
+  test('a signal while it starts, and a second one while it stops, leave nothing running', async () => {
+    const starting = start(['--port', '0'])
+    const java = await vi.waitFor(async () => {
+      const found = await javasOf(starting)
+      expect(found).not.toEqual([])
+      return found
+    }, DEADLINE)
+    starting.kill('SIGTERM')
+    expect(await once(starting, 'close')).toEqual([0, null])
+    await vi.waitFor(() => expect(java.filter(isAlive)).toEqual([]), DEADLINE)
+
+    const [stopping] = await run(['--port', '0'])
+    const broker = await javasOf(stopping)
+    // It cannot end in order.
+    for (const pid of broker) process.kill(pid, 'SIGSTOP')
+    stopping.kill('SIGTERM')
+    await vi.waitFor(() => {
+      stopping.kill('SIGTERM')
+      expect(stopping.exitCode).toBe(1)
+    }, DEADLINE)
+    await vi.waitFor(() => expect(broker.filter(isAlive)).toEqual([]), DEADLINE)
   })
 
   test('--help names its flags, and another is refused in one line', async () => {
@@ -97,4 +127,15 @@ describe.skipIf(kafkaMissing !== undefined)('npm run kafka', { timeout: 180_000 
 function open(broker: string): Promise<KafkaLog> {
   const options = { brokers: [broker], prefix: 'command', group: 'command', partitions: 1 }
   return KafkaLog.open({ ...options, logger: pino({ level: 'silent' }), registry: new Registry() })
+}
+
+/** Process ids of its children. */
+async function javasOf({ pid }: ChildProcess): Promise<number[]> {
+  const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')
+  return text.split(' ').filter(Boolean).map(Number)
+}
+
+function isAlive(pid: number): boolean {
+  // One that nobody asks for its exit code stays in the table (proc_pid_stat(5)).
+  return existsSync(`/proc/${pid}/stat`) && !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
 }

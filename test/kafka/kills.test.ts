@@ -1,6 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { Cluster } from '../../simulators/cluster.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
@@ -14,7 +15,7 @@ import { STEPS, type Step } from './steps.ts'
 /** At least so many, and every step at least once. The whole run is TIDEMARK_KILLS=100. */
 const KILLS = Number(process.env.TIDEMARK_KILLS ?? 20)
 const SEED = Number(process.env.TIDEMARK_SEED ?? 1)
-const FAULTY = new URL('faulty-processor.ts', import.meta.url).pathname
+const FAULTY = fileURLToPath(new URL('faulty-processor.ts', import.meta.url))
 /** Without what was compiled before, most of the time of a start goes into reading the sources. */
 const COMPILE_CACHE = join(tmpdir(), 'tidemark-compile-cache')
 const PARTITIONS = 4

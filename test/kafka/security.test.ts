@@ -7,12 +7,15 @@ import { Registry } from 'prom-client'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { KafkaLog, type KafkaLogOptions } from '../../processor/log/kafka.ts'
 import { Cluster } from '../../simulators/cluster.ts'
+import { ForeignKafka } from '../../simulators/drill/foreign.ts'
+import { runDrillCommand } from '../../simulators/drill.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
 import { Program } from '../../simulators/program.ts'
 import { read } from '../contract/log-member.ts'
 import { numbered } from '../contract/log-records.ts'
 import type { DeviceAnswer } from '../system/answers.ts'
 import { ResendingDevice } from '../system/resending-device.ts'
+import { SMALL_DRILL } from '../system/small-drill.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 
 const PATIENCE_MS = 120_000
@@ -141,6 +144,20 @@ describe.skipIf(kafkaMissing !== undefined)('a Kafka with TLS and SASL', { timeo
         expect(`${program.stdout}${program.stderr}`).not.toContain(secret)
       }
     }
+  })
+
+  test('carries a drill, which leaves nothing there', async () => {
+    const sasl = { mechanism: 'plain', username: 'tidemark', password: SECRET } as const
+    await using foreign = await ForeignKafka.open({ brokers: [kafka.brokers], ssl: { ca }, sasl })
+    const before = await foreign.topics('cluster-')
+    let said = ''
+    const output = { write: (text: string) => (said += text) }
+    const argv = ['watch', ...SMALL_DRILL, '--processors', '1', '--seconds', '2', '--failed-reads', '1000000']
+    const variables = { ...(await environment(SECRET)), KAFKA_BROKERS: kafka.brokers, KAFKA_REPLICATION: '1' }
+    const io = { stdout: output, stderr: output, environment: variables, signal: new AbortController().signal }
+    expect(await runDrillCommand(argv, io), said).toBe(0)
+    expect(said).not.toContain(SECRET)
+    expect(await foreign.topics('cluster-')).toEqual(before)
   })
 
   test('tells a role without TLS, once it has waited for Kafka, how to ask for it', async () => {

@@ -1,13 +1,14 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
 import { expect, test, vi } from 'vitest'
 import type { Claim } from '../../processor/log/log.ts'
 import { TestMember } from '../contract/log-member.ts'
 import { text } from '../contract/log-records.ts'
 import { dump, folder, openLog } from './folder.ts'
 
-const APPENDER = new URL('appender.ts', import.meta.url).pathname
+const APPENDER = fileURLToPath(new URL('appender.ts', import.meta.url))
 const KEYS = 20
 
 interface Acknowledged {

@@ -68,7 +68,7 @@ describe('a wrong call is told in one line, with what to do, and exit code 2', (
     await rm(folder, { recursive: true })
     expect({ code, stderr }).toEqual({
       code: 2,
-      stderr: expect.stringContaining(`--report ${file}: the folder cannot be made`),
+      stderr: expect.stringContaining(`--report ${file}: no file can be made there`),
     })
   })
 

@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { connectAsync } from 'mqtt'
 import { expect, it } from 'vitest'
@@ -8,7 +9,7 @@ import { Program } from '../../simulators/program.ts'
 import { install, TOOL, VENV } from '../fuzz/tool.ts'
 import { Stack } from './stack.ts'
 
-const REPOSITORY = new URL('../..', import.meta.url).pathname
+const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url))
 const CONFIG = join(REPOSITORY, 'test/fuzz/schemathesis.toml')
 /** For the run, which takes some ten seconds on two free cores. */
 const WITHIN_MS = 300_000

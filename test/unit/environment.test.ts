@@ -20,6 +20,9 @@ test('an empty variable is one that is not set', () => {
 
 test('a wrong value is named, a secret is not shown', () => {
   expect(refusal({ KAFKA_BROKERS: 'localhost' })).toMatch(/^KAFKA_BROKERS="localhost": /)
+  expect(refusal({ KAFKA_BROKERS: 'a:9092,[::1]:65536' })).toBe(
+    'KAFKA_BROKERS names [::1]:65536: a port is at most 65535',
+  )
   const message = refusal({ CLUSTER_SECRET: 'too-short' })
   expect(message).toMatch(/^CLUSTER_SECRET=…: .*16 to 256/)
   expect(message).not.toContain('too-short')
