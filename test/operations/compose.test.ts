@@ -217,7 +217,7 @@ describe.skipIf(!isThere('promtool'))('Prometheus', () => {
     for (const name of asked) expect(readme).toContain(`\`${name.replace(/_(bucket|count|sum)$/, '')}\``)
   })
 
-  test('alerts when a partition has no owner, when one falls back, at the first dead letters, and when log or stores take no writes', async () => {
+  test('alerts when a partition has no owner, when one falls back or stands still, at the first dead letters, and when log or stores take no writes', async () => {
     const file = join(folder, 'alerts.test.yml')
     await writeFile(join(folder, 'alerts.yml'), compose.file('alerts'))
     await writeFile(file, ALERTS_TEST)
@@ -239,6 +239,11 @@ tests:
       - {series: 'tidemark_partitions{instance="b",role="owner",state="running"}', values: '6x40 2x40'}
       - {series: 'tidemark_consumer_lag_records{partition="3"}', values: '0+1000x80'}
       - {series: 'tidemark_consumer_lag_records{partition="4"}', values: '20000-100x80'}
+      - {series: 'tidemark_consumer_lag_records{partition="5"}', values: '3x80'}
+      - {series: 'tidemark_consumer_lag_records{partition="6"}', values: '2x80'}
+      - {series: 'tidemark_processed_records_total{partition="3"}', values: '0+10x80'}
+      - {series: 'tidemark_processed_records_total{partition="4"}', values: '0+10x80'}
+      - {series: 'tidemark_processed_records_total{partition="5"}', values: '0+10x20 200x60'}
       - {series: 'tidemark_log_fault{instance="ingest-1:8081"}', values: '0x40 1x40'}
       - {series: 'tidemark_log_faulty_partitions{instance="ingest-1:8081",topic="tidemark.telemetry"}', values: '0x40 3x40'}
       - {series: 'tidemark_log_faulty_partitions{instance="ingest-2:8081",topic="tidemark.telemetry"}', values: '0x40 2x40'}
@@ -256,6 +261,18 @@ tests:
         exp_alerts:
           - exp_labels: {partition: "3"}
             exp_annotations: {summary: "partition 3 is 60000 records behind, and falls back"}
+      - eval_time: 9m
+        alertname: PartitionStuck
+        exp_alerts:
+          - exp_labels: {partition: "6"}
+            exp_annotations: {summary: "2 records of partition 6 wait, and none is processed"}
+      - eval_time: 17m
+        alertname: PartitionStuck
+        exp_alerts:
+          - exp_labels: {partition: "5"}
+            exp_annotations: {summary: "3 records of partition 5 wait, and none is processed"}
+          - exp_labels: {partition: "6"}
+            exp_annotations: {summary: "2 records of partition 6 wait, and none is processed"}
       - {eval_time: 9m, alertname: DeadLetters}
       - eval_time: 15m
         alertname: DeadLetters
