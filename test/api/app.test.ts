@@ -296,6 +296,12 @@ describe('the limit of requests', () => {
     expect(await from('10.1.2.3', '192.0.2.9, 192.0.2.1')).toBe(429)
     expect(await from('10.2.0.1', '192.0.2.3')).toBe(200)
     expect(await from('10.2.0.1', '192.0.2.4')).toBe(429)
+    // Some proxies tell the port, too, which is another for each connection.
+    for (const address of ['192.0.2.5', '[2001:db8::1]']) {
+      expect(await from('10.1.2.3', `${address}:4711`)).toBe(200)
+      for (const same of [`${address}:4712`, address]) expect(await from('10.1.2.3', same), same).toBe(429)
+    }
+    expect(await from('10.1.2.3', '2001:db8::1')).toBe(429)
     await api.close()
   })
 
@@ -303,6 +309,11 @@ describe('the limit of requests', () => {
     expect((await ask(on.api, '/v1/devices')).headers).not.toHaveProperty('ratelimit-limit')
   })
 })
+
+const fileFor = async (headers: Record<string, string>) => {
+  const answer = await ask(on.api, { url: '/docs/static/swagger-ui.css', headers })
+  return [answer.status, answer.body.type, answer.headers['content-range']]
+}
 
 describe('/docs', () => {
   it('shows the document by what this process alone serves', async () => {
@@ -320,8 +331,19 @@ describe('/docs', () => {
   })
 
   it('has no other files', async () => {
-    for (const url of ['/docs/static/nope.js', '/docs/static/..%2fpackage.json', '/docs/x']) {
+    const outside = ['%2e%2e/x', '..%2fpackage.json', '/etc/passwd', '%00', 'a%5c..%5cb'].map(
+      (to) => `/docs/static/${to}`,
+    )
+    for (const url of ['/docs/static/nope.js', '/docs/x', ...outside]) {
       expect((await ask(on.api, url)).status, url).toBe(404)
     }
+  })
+
+  it('says what of a file cannot be had', async () => {
+    const range = [416, 'urn:tidemark:problem:range-not-satisfiable', expect.stringMatching(/^bytes \*\/\d+$/)]
+    expect(await fileFor({ range: 'bytes=99999999-' })).toEqual(range)
+    const failed = [412, 'urn:tidemark:problem:precondition-failed', undefined]
+    expect(await fileFor({ 'if-match': '"x"' })).toEqual(failed)
+    expect(await fileFor({ 'if-unmodified-since': 'Thu, 01 Jan 1970 00:00:00 GMT' })).toEqual(failed)
   })
 })
