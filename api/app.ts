@@ -200,16 +200,14 @@ function cutOff(error: unknown, { raw }: FastifyRequest): ProblemError | undefin
 
 /** The problem of a request target that no route answers: 405 when another method would do, else 404. */
 function rememberRoutes(api: Api): (request: { url: string; method: string }) => ProblemError {
-  const routes: { path: RegExp; exact: boolean; methods: string[] }[] = []
+  const routes: { path: RegExp; methods: string[] }[] = []
   api.addHook('onRoute', ({ url, method }) => {
     const path = new RegExp(`^${url.replaceAll('.', '\\.').replaceAll('*', '.*').replace(/:\w+/g, '[^/]+')}$`)
-    routes.push({ path, exact: !url.includes(':'), methods: [method].flat() })
+    routes.push({ path, methods: [method].flat() })
   })
   return ({ url, method }) => {
     const path = url.split('?', 1)[0] as string
-    const matching = routes.filter((route) => route.path.test(path))
-    const exact = matching.filter((route) => route.exact)
-    const allowed = new Set((exact.length > 0 ? exact : matching).flatMap((route) => route.methods))
+    const allowed = new Set(routes.filter((route) => route.path.test(path)).flatMap((route) => route.methods))
     // A route that serves files is asked for one that it lacks.
     if (allowed.size === 0 || allowed.has(method)) return ProblemError.unknownRoute()
     const allow = Array.from(allowed).sort().join(', ')
