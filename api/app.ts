@@ -175,7 +175,7 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: (request: 
 }
 
 function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {
-  let problem = problemOf(error)
+  let problem = problemOf(error) ?? cutOff(error, request)
   if (problem === undefined) {
     logger.error(
       { err: error, requestId: request.id, method: request.method, url: request.url },
@@ -192,21 +192,24 @@ function answerError(error: unknown, request: FastifyRequest, reply: FastifyRepl
     .send(Buffer.from(body))
 }
 
+/** Of a client that has gone in the middle of its body: nobody reads the problem, but it is no defect of ours. */
+function cutOff(error: unknown, { raw }: FastifyRequest): ProblemError | undefined {
+  if (raw.complete || (error as NodeJS.ErrnoException).code !== 'ECONNRESET') return undefined
+  return ProblemError.invalid([{ field: 'body', message: 'is not whole' }])
+}
+
 /** The problem of a request target that no route answers: 405 when another method would do, else 404. */
 function rememberRoutes(api: Api): (request: { url: string; method: string }) => ProblemError {
-  const routes: { path: RegExp; exact: boolean; methods: string[] }[] = []
+  const routes: { path: RegExp; methods: string[] }[] = []
   api.addHook('onRoute', ({ url, method }) => {
     const path = new RegExp(`^${url.replaceAll('.', '\\.').replaceAll('*', '.*').replace(/:\w+/g, '[^/]+')}$`)
-    routes.push({ path, exact: !url.includes(':'), methods: [method].flat() })
+    routes.push({ path, methods: [method].flat() })
   })
   return ({ url, method }) => {
     const path = url.split('?', 1)[0] as string
-    const matching = routes.filter((route) => route.path.test(path))
-    const exact = matching.filter((route) => route.exact)
-    const allowed = new Set((exact.length > 0 ? exact : matching).flatMap((route) => route.methods))
+    const allowed = new Set(routes.filter((route) => route.path.test(path)).flatMap((route) => route.methods))
     // A route that serves files is asked for one that it lacks.
-    if (allowed.size === 0 || allowed.has(method))
-      return new ProblemError('unknown-route', 'there is nothing at this path; see /openapi.json')
+    if (allowed.size === 0 || allowed.has(method)) return ProblemError.unknownRoute()
     const allow = Array.from(allowed).sort().join(', ')
     return new ProblemError('method-not-allowed', `this path allows ${allow}`, {}, { allow })
   }

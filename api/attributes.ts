@@ -12,7 +12,7 @@ import { decodeStatus } from '../processor/contract/status.ts'
 import type { Api } from './app.ts'
 import { callerOf, maySee, READS_DEVICES, WRITES_DEVICES } from './caller.ts'
 import { MAX_WAIT_SECONDS } from './conditions.ts'
-import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, type ResponseDoc } from './documentation.ts'
+import { EXAMPLE_DEVICE, emptyAnswer, jsonAnswer, problemAnswers, type ResponseDoc } from './documentation.ts'
 import { etagOf, isNoneMatch } from './etag.ts'
 import type { Gate } from './gate.ts'
 import { AtLeast, readDevice } from './past.ts'
@@ -201,7 +201,7 @@ const CHANGED = {
     headers: { ...POSITION_HEADER, ETag: { type: 'string', description: 'Of the device: changes with its `rev`.' } },
   },
   202: accepted(),
-  204: { description: 'It is applied, and there is nothing to show.', headers: POSITION_HEADER },
+  204: emptyAnswer('It is applied, and there is nothing to show.', POSITION_HEADER),
   ...BODY_PROBLEMS,
 }
 
@@ -222,7 +222,7 @@ const GET = {
       ...jsonAnswer('The attributes; empty when nothing is said.', 'Attributes', EXAMPLE),
       headers: ATTRIBUTES_HEADERS,
     },
-    304: Type.Unsafe<undefined>({ type: 'null', description: 'The device is the same, as of now.' }),
+    304: emptyAnswer('The device is the same, as of now.'),
     ...problemAnswers('unknown-device', 'partition-unavailable', 'position-not-reached', 'overloaded'),
   },
 }
@@ -261,7 +261,7 @@ const DELETE = {
   headers: CONDITIONS,
   response: {
     202: accepted(),
-    204: { description: 'It is deleted.', headers: POSITION_HEADER },
+    204: emptyAnswer('It is deleted.', POSITION_HEADER),
     ...WRITE_PROBLEMS,
   },
 }

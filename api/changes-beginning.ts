@@ -1,12 +1,12 @@
 import type { Offset } from '../processor/contract/record.ts'
 import type { ResetReason } from './changes-event.ts'
-import type { ChangesPosition, Positions } from './changes-position.ts'
+import { type ChangesPosition, NOWHERE, type Positions } from './changes-position.ts'
 
 /** Where a stream begins: at a position, or anew. */
 export type Beginning = { readonly at: ChangesPosition } | { readonly anew: ResetReason }
 
 export interface BeginningFacts {
-  /** Of the client; undefined or empty: it has none. */
+  /** Of the client; undefined, empty or NOWHERE: it has none. */
   readonly lastEventId: string | undefined
   readonly positions: Positions
   /** By partition, as they are known here; a little before is good enough. */
@@ -27,7 +27,7 @@ const SAFE_SHARE = 0.5
 /** Pure. */
 export function planBeginning(facts: BeginningFacts): Beginning {
   const { lastEventId, positions, ends, maxBehind, deleteRetentionMs, now } = facts
-  if (lastEventId === undefined || lastEventId === '') return { anew: 'start' }
+  if (lastEventId === undefined || lastEventId === '' || lastEventId === NOWHERE) return { anew: 'start' }
   const position = positions.decode(lastEventId)
   if (typeof position === 'string') return { anew: position }
   if (now - position.atSeconds * 1000 > deleteRetentionMs * SAFE_SHARE) return { anew: 'position-expired' }

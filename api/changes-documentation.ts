@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import { eventText, retryText } from './changes-event.ts'
-import { Positions } from './changes-position.ts'
+import { NOWHERE, Positions } from './changes-position.ts'
 import { EXAMPLE_DEVICE, type ResponseDoc } from './documentation.ts'
 
 const { freshness: _, ...EXAMPLE_STATUS } = EXAMPLE_DEVICE
@@ -11,7 +11,7 @@ const SECOND = positions.encode({ offsets: [977, 1043], atSeconds: 1_795_514_401
 
 const EXAMPLE = [
   retryText(1_500),
-  eventText('reset', JSON.stringify({ reason: 'start', snapshot: true }), ''),
+  eventText('reset', JSON.stringify({ reason: 'start', snapshot: true }), NOWHERE),
   eventText('enter', STATUS),
   eventText('snapshot-end', JSON.stringify({ count: 1 }), FIRST),
   eventText('change', STATUS),
@@ -32,8 +32,8 @@ const DESCRIPTION = `From the changelog (WHATWG HTML section 9.2). A client that
 
 The id of an event is a position in the changelog: with \`Last-Event-ID\` any instance goes on there and misses nothing. What
 a client holds is not known after a resume, so \`enter\` may then come for a device that it has, and \`leave\` for one that it has
-not. Without \`snapshot=true\` a stream that begins anew tells of devices as they change. Comments keep a quiet connection open;
-blocks of only an id move the position.
+not. While a snapshot is not whole the id is \`${NOWHERE}\`, with which a stream begins anew. Without \`snapshot=true\` a stream that
+begins anew tells of devices as they change. Comments keep a quiet connection open; blocks of only an id move the position.
 
 An \`EventSource\` that is cut off connects again by itself, but gives up for good at any other answer than 200: then make a new one,
 with \`?lastEventId=\` of the last event.`

@@ -16,7 +16,7 @@ export type ResetReason =
 /** Why the server ends a stream. The client may connect again, with the last id. */
 export type EndReason = 'shutdown' | 'slow-reader' | 'overloaded' | 'token-expired' | 'unavailable' | 'error'
 
-/** `data`: one line. `id`: undefined leaves the client's as it is, empty takes it away. */
+/** `data`: one line. `id`: undefined leaves the client's as it is. */
 export function eventText(name: EventName, data: string, id?: string): string {
   return `event: ${name}\ndata: ${data}\n${id === undefined ? '' : `id: ${id}\n`}\n`
 }

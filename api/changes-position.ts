@@ -11,6 +11,12 @@ export interface ChangesPosition {
 /** The longest text of a position, in characters: of 1,024 partitions with offsets of up to 2^40. */
 export const MAX_POSITION = 10_000
 
+/**
+ * What stands for a position where there is nothing to resume. Not an empty id: after that an EventSource sends no header,
+ * and the parameter with which it once began would be taken for the newer one.
+ */
+export const NOWHERE = '-'
+
 const RADIX = 36
 const HASH_LENGTH = 7
 const NUMBER = /^[0-9a-z]{1,11}$/

@@ -8,7 +8,7 @@ import type { Change } from './changes-change.ts'
 import { type EndReason, type EventName, eventText } from './changes-event.ts'
 import { type Follower, type Following, isOutOfRange, type Subject } from './changes-following.ts'
 import { Outlet } from './changes-outlet.ts'
-import type { Positions } from './changes-position.ts'
+import { NOWHERE, type Positions } from './changes-position.ts'
 import type { Sink } from './changes-sink.ts'
 import { readSnapshot, type SnapshotReader } from './changes-snapshot.ts'
 
@@ -161,8 +161,8 @@ export class ChangesStream implements Follower {
     this.#atSeconds = this.#nowSeconds()
     this.#placed = !snapshot
     this.#outlet.reset()
-    // While the snapshot is not whole, there is nothing to resume: an empty id takes the old one away.
-    this.#outlet.tell('reset', { reason: begin.anew, snapshot }, snapshot ? '' : this.#position())
+    // While the snapshot is not whole, there is nothing to resume.
+    this.#outlet.tell('reset', { reason: begin.anew, snapshot }, snapshot ? NOWHERE : this.#position())
     if (snapshot) await this.#tellSnapshot()
   }
 

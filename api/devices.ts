@@ -3,7 +3,7 @@ import { bytesOf, type Freshness, type SlicedAnswer, type StatusReader } from '.
 import type { Api } from './app.ts'
 import { Bodies } from './bodies.ts'
 import { type Caller, callerOf, maySee, READS_DEVICES } from './caller.ts'
-import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers, problemExample } from './documentation.ts'
+import { EXAMPLE_DEVICE, emptyAnswer, jsonAnswer, problemAnswers, problemExample } from './documentation.ts'
 import { etagOf, isNoneMatch } from './etag.ts'
 import type { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
@@ -182,13 +182,14 @@ const ETAG = { ETag: { type: 'string', description: 'Weak: of the status, but no
 const GET_DEVICE = {
   operationId: 'getDevice',
   summary: 'The last status of one device',
-  description: 'With `If-None-Match` and the `ETag` of an earlier answer: 304 while the status is the same.',
+  description:
+    'With `If-None-Match` and the `ETag` of an earlier answer: 304 while the status is the same. Devices called `count`, `.` or `..` are read by `POST /v1/devices/batch-get`: the first is another path, and browsers resolve the others before they ask.',
   params: Type.Object({ deviceId: DeviceId }),
   querystring: Type.Object({ fields: Type.Optional(Fields), atLeast: AtLeast }, { additionalProperties: false }),
   headers: Type.Object({ 'if-none-match': Type.Optional(Type.String()) }),
   response: {
     200: { ...jsonAnswer('The last status.', DEVICE, EXAMPLE_DEVICE), headers: ETAG },
-    304: Type.Unsafe<undefined>({ type: 'null', description: 'The status is the same, as of now.' }),
+    304: emptyAnswer('The status is the same, as of now.'),
     ...problemAnswers('unknown-device', 'partition-unavailable', 'position-not-reached', 'overloaded'),
   },
 }

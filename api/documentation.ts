@@ -4,6 +4,7 @@ import { PROBLEM_TYPE, PROBLEMS, type ProblemKind } from './problem.ts'
 
 /** How answers are written in the OpenAPI document: `schema.response` of a Fastify route. */
 export interface ResponseDoc {
+  readonly type?: 'null'
   readonly description: string
   readonly content?: Record<string, { schema: object; examples?: Record<string, { value: unknown }> }>
   readonly headers?: Record<string, object>
@@ -16,6 +17,11 @@ export function jsonAnswer(description: string, schema: object | string, example
     description,
     content: { 'application/json': { schema: described, examples: { answer: { value: example } } } },
   }
+}
+
+/** An answer without a body; @fastify/swagger gives every other one a type, also where it has no content. */
+export function emptyAnswer(description: string, headers?: Record<string, object>): ResponseDoc {
+  return { type: 'null', description, ...(headers === undefined ? {} : { headers }) }
 }
 
 /** Answers that any request can meet, before its route is known. */

@@ -4,7 +4,7 @@ import type { Logger } from 'pino'
 import { ConfigurationError } from '../processor/contract/errors.ts'
 import { ProblemError } from './problem.ts'
 
-/** A set older than this, ms, is loaded anew beside the next token. */
+/** A set older than this, ms, is loaded anew beside the next token, or the next look at readiness. */
 const MAX_AGE_MS = 5 * 60_000
 /** A set that cannot be loaded anew is used for so long, ms; then tokens are answered with 503. */
 const MAX_STALE_MS = 60 * 60_000
@@ -30,7 +30,7 @@ export interface KeySetOptions {
   /** A file, or an http or https URL. */
   readonly source: string
   readonly logger: Logger
-  /** Epoch ms. */
+  /** Of a clock that never goes back, ms: if it did, no set would be loaded until it is where it was. */
   readonly now: () => number
 }
 
@@ -42,11 +42,11 @@ export class KeySet {
   readonly #options: KeySetOptions
   readonly #cooldownMs: number
   #find: JWTVerifyGetKey | undefined
-  /** Of the last load that was begun, and of the last that went well, epoch ms. */
+  /** Of the last load that was begun, and of the last that went well, ms. */
   #triedAt = Number.NEGATIVE_INFINITY
   #loadedAt = Number.NEGATIVE_INFINITY
   #loading: Promise<void> | undefined
-  #failure: string | undefined
+  #failed = false
 
   private constructor(options: KeySetOptions) {
     this.#options = options
@@ -69,41 +69,50 @@ export class KeySet {
     return set
   }
 
-  /** Why no token can be verified now; undefined when they can. */
-  get problem(): string | undefined {
-    const stale = this.#options.now() - this.#loadedAt > MAX_STALE_MS
-    return stale ? `the keys that tokens are signed with cannot be had: ${this.#failure}` : undefined
+  /**
+   * Why no token can be verified now; undefined when they can. An old set is loaded anew beside it: a process that is not
+   * ready is sent no token that could see to that.
+   */
+  check(): string | undefined {
+    this.refresh()
+    if (!this.#isStale || !this.#failed) return undefined
+    // Texts of the source may have its URL, whose query may be a secret.
+    return 'the keys that tokens are signed with cannot be had; the log of this process has why'
   }
 
-  /** Rejects with a JOSEError when no key fits, with ProblemError `keys-unavailable` while there is no set. */
+  /** Loads an old set anew, if that may be done now, without waiting. */
+  refresh(): void {
+    if (this.#options.now() - this.#loadedAt > MAX_AGE_MS && this.#mayLoad) void this.#load()
+  }
+
+  /**
+   * Rejects with JWKSNoMatchingKey when no key fits, with ProblemError `keys-unavailable` while there is no set, or one that
+   * lacks the key because it cannot be loaded. Never waits for a load.
+   */
   readonly find: JWTVerifyGetKey = async (header, token) => {
-    const { now } = this.#options
-    if (now() - this.#loadedAt > MAX_AGE_MS && this.#mayLoad) {
-      const loaded = this.#load()
-      if (this.problem !== undefined) await loaded
-    }
+    const find = this.#isStale ? undefined : this.#find
+    if (find === undefined) throw this.#unavailable()
     try {
-      return await this.#current()(header, token)
+      return await find(header, token)
     } catch (error) {
-      if (!(error instanceof errors.JWKSNoMatchingKey) || !this.#mayLoad) throw error
-      await this.#load()
-      return await this.#current()(header, token)
+      throw isLack(error) && this.#failed ? this.#unavailable() : error
     }
   }
 
-  #current(): JWTVerifyGetKey {
-    const { problem } = this
-    if (problem === undefined && this.#find !== undefined) return this.#find
+  /** What is to be awaited, after `find` has rejected with `error`, before it may find more; undefined: nothing. */
+  renewal(error: unknown): Promise<void> | undefined {
+    return isLack(error) && this.#mayLoad ? this.#load() : undefined
+  }
+
+  get #isStale(): boolean {
+    return this.#options.now() - this.#loadedAt > MAX_STALE_MS
+  }
+
+  #unavailable(): ProblemError {
     const retryAfter = String(Math.ceil(this.#cooldownMs / 1000))
     // What the source answered is for the log; a client has no use for it.
-    throw new ProblemError(
-      'keys-unavailable',
-      'the keys that tokens are signed with cannot be had now',
-      {},
-      {
-        'retry-after': retryAfter,
-      },
-    )
+    const detail = 'the keys that tokens are signed with cannot be had now'
+    return new ProblemError('keys-unavailable', detail, {}, { 'retry-after': retryAfter })
   }
 
   get #mayLoad(): boolean {
@@ -129,14 +138,20 @@ export class KeySet {
     const { source, logger } = this.#options
     try {
       await this.#read()
-      if (this.#failure !== undefined) logger.info({ source }, 'the keys that tokens are signed with are known again')
-      this.#failure = undefined
+      if (this.#failed) logger.info({ source }, 'the keys that tokens are signed with are known again')
+      this.#failed = false
     } catch (error) {
       const failure = `${source}: ${reason(error)}`
-      if (this.#failure === undefined) logger.warn({ failure }, 'the keys that tokens are signed with cannot be loaded')
-      this.#failure = failure
+      if (!this.#failed) logger.warn({ failure }, 'the keys that tokens are signed with cannot be loaded')
+      this.#failed = true
     }
   }
+}
+
+/** A set that is loaded now may have what is missing. */
+function isLack(error: unknown): boolean {
+  if (error instanceof ProblemError) return error.kind === 'keys-unavailable'
+  return error instanceof errors.JWKSNoMatchingKey
 }
 
 function isUrl(source: string): boolean {
@@ -159,8 +174,8 @@ async function parse(text: string): Promise<JWTVerifyGetKey> {
 
 /** What is not understood is to be left out (RFC 7517 section 5), and RSA keys that are too short to trust. */
 async function isUsable(key: JWK): Promise<boolean> {
-  if (key?.kty === 'RSA' && Buffer.from(key.n ?? '', 'base64url').length * 8 < MIN_RSA_BITS) return false
   try {
+    if (key.kty === 'RSA' && Buffer.from(key.n ?? '', 'base64url').length * 8 < MIN_RSA_BITS) return false
     await importJWK(key, key.alg ?? ALGORITHMS[key.crv ?? String(key.kty)] ?? '')
     return true
   } catch {

@@ -14,6 +14,8 @@ import { RemoteReaders } from './remote.ts'
 import { ApiServer } from './server.ts'
 import { Tokens } from './tokens.ts'
 
+/** A clock that never goes back, ms. */
+const steady = () => performance.now()
 /** How often a read looks for a copy of a partition that moves, 100 ms apart. */
 const READ_ATTEMPTS = 6
 
@@ -45,7 +47,7 @@ export interface ApiOptions {
 export async function openApi(options: ApiOptions): Promise<string> {
   const { configuration, access, partitions, owners, local, alone, logger, registry, running, checks } = options
   const { tokens: settings, host } = access
-  const tokens = settings === undefined ? undefined : await Tokens.open({ ...settings, logger, now: Date.now })
+  const tokens = settings && (await Tokens.open({ ...settings, logger, now: Date.now, steady }))
   const remotes = alone ? undefined : running.use(new RemoteReaders({ secret: configuration.CLUSTER_SECRET, logger }))
   const locals = new LocalReaders({ alone })
   const here = (endpoint: string) => {
@@ -60,10 +62,10 @@ export async function openApi(options: ApiOptions): Promise<string> {
     // Alone, a search that is late is not asked again of the only copy: the reader of that tells when it takes too long.
     searchQueuedMs: alone ? MAX_QUEUED_MS + PATIENCE_MS : MAX_QUEUED_MS,
     logger,
-    now: () => performance.now(),
+    now: steady,
   })
   checks.push(() => (alone ? unserved(reader) : unanswerable(reader)))
-  if (tokens !== undefined) checks.push(async () => tokens.problems)
+  if (tokens !== undefined) checks.push(async () => tokens.check())
   const api = await ApiServer.open({
     reader,
     writer: options.writer,

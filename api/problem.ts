@@ -15,6 +15,7 @@ export const PROBLEMS = {
   'answer-too-large': [413, 'Answer too large'],
   'attributes-too-large': [413, 'Attributes too large'],
   'unsupported-media-type': [415, 'Unsupported media type'],
+  'range-not-satisfiable': [416, 'Range not satisfiable'],
   'too-many-requests': [429, 'Too many requests'],
   'headers-too-large': [431, 'Headers too large'],
   'internal-error': [500, 'Internal error'],
@@ -77,6 +78,10 @@ export class ProblemError extends Error {
     return new ProblemError('forbidden', `the token is not for device ${deviceId}`, {}, { 'www-authenticate': header })
   }
 
+  static unknownRoute(): ProblemError {
+    return new ProblemError('unknown-route', 'there is nothing at this path; see /openapi.json')
+  }
+
   static invalid(errors: readonly FieldError[]): ProblemError {
     const detail = errors.map(({ field, message }) => `${field} ${message}`).join('; ')
     return new ProblemError('invalid-request', detail, { errors })
@@ -93,7 +98,7 @@ export class ProblemError extends Error {
   }
 }
 
-/** The errors of Fastify that a client can cause, by code. */
+/** The errors of Fastify and its plugins that a client can cause, by code. */
 const FASTIFY_PROBLEMS: Readonly<Record<string, (message: string) => ProblemError>> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: () =>
     new ProblemError('unsupported-media-type', 'the body must be application/json', {
@@ -104,6 +109,7 @@ const FASTIFY_PROBLEMS: Readonly<Record<string, (message: string) => ProblemErro
   FST_ERR_CTP_INVALID_JSON_BODY: () => ProblemError.invalid([{ field: 'body', message: 'is not valid JSON' }]),
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: () =>
     ProblemError.invalid([{ field: 'content-length', message: 'is not the length of the body' }]),
+  FST_STATIC_FORBIDDEN_PATH: () => ProblemError.unknownRoute(),
   FST_ERR_BAD_URL: () => ProblemError.invalid([{ field: 'path', message: 'has a malformed percent-encoding' }]),
 }
 
@@ -119,8 +125,22 @@ export function problemOf(error: unknown): ProblemError | undefined {
     const detail = `it is not known whether the log has the write, which may be asked for again: ${error.message}`
     return new ProblemError('log-unavailable', detail, {}, { 'retry-after': '1' })
   }
-  if (!(error instanceof Error) || !('code' in error)) return undefined
-  return FASTIFY_PROBLEMS[String(error.code)]?.(error.message)
+  if (!(error instanceof Error)) return undefined
+  if ('code' in error) return FASTIFY_PROBLEMS[String(error.code)]?.(error.message)
+  return 'statusCode' in error ? fileProblem(error) : undefined
+}
+
+/** What the plugin that serves files says of the conditions and the range of a request. */
+function fileProblem({ statusCode, headers }: { statusCode?: unknown; headers?: unknown }): ProblemError | undefined {
+  if (statusCode === 412) return new ProblemError('precondition-failed', 'the file is another by now')
+  if (statusCode !== 416) return undefined
+  const { 'Content-Range': range } = (headers ?? {}) as Record<string, string>
+  return new ProblemError(
+    'range-not-satisfiable',
+    'the file has no such range',
+    {},
+    range === undefined ? {} : { 'content-range': range },
+  )
 }
 
 /** The longest `instance`, in characters; a longer path is cut. */

@@ -24,10 +24,16 @@ export async function limitRates(api: Api, perMinute: number): Promise<void> {
     // A token's subject and an address are never taken for each other.
     keyGenerator: (request) => {
       const { subject } = callerOf(request)
-      return subject === undefined ? `address ${normalizeIP(request.ip)}` : `subject ${subject}`
+      return subject === undefined ? `address ${addressOf(request.ip)}` : `subject ${subject}`
     },
     enableDraftSpec: true,
     errorResponseBuilder: (_request, { max }) =>
       new ProblemError('too-many-requests', `more than ${max} requests a minute`),
   })
+}
+
+/** `ip`: undefined when the client has gone; with a port when it is a proxy's word, and proxies may write that, too. */
+function addressOf(ip: string | undefined = ''): string {
+  const [, inBrackets, beforePort] = /^(?:\[(.*)\](?::\d+)?|([^:]*):\d+)$/.exec(ip) ?? []
+  return normalizeIP(inBrackets ?? beforePort ?? ip)
 }

@@ -208,11 +208,18 @@ export class RoutedReader implements StatusReader {
       const { active, standbys = [] } = map.get(position.partition) ?? {}
       const holdMs = Math.min(Math.max(0, deadline - now()), this.#answerWithinMs * HOLD_SHARE)
       const failures: TidemarkError[] = []
+      const ask = (copy: Owner) => {
+        const within = copy === active ? holdMs : 0
+        return this.#askMember(copy, (reader) => reader.getPast(position, deviceId, within))
+      }
       for (const copy of [active, ...standbys]) {
         if (copy === undefined) continue
         try {
-          const within = copy === active ? holdMs : 0
-          return await this.#askMember(copy, (reader) => reader.getPast(position, deviceId, within))
+          const given = await ask(copy)
+          if (copy === active && this.#stands(given.freshness)) return given
+          const answer = await this.#besides(given, (copy === active ? standbys : []).map(ask), whole())
+          // What became of a write is no less true of a copy that is behind.
+          return { ...answer, outcome: answer.outcome ?? given.outcome }
         } catch (error) {
           if (!(error instanceof TidemarkError)) throw error
           failures.push(error)
@@ -283,11 +290,16 @@ export class RoutedReader implements StatusReader {
     const byOwner = found.by.endpoint === known?.active?.endpoint
     const freshness = dated.of(found.answer)
     if (freshness === undefined || (byOwner && this.#stands(freshness))) return found.answer
-    // The map may say owner where a standby is by now: the answer is good, the map is not.
-    this.#owners.hint()
     const others = byOwner ? (known?.standbys ?? []) : []
     const ask = (copy: Owner) => this.#askMember(copy, question, withinMs)
-    const answer = await this.#furthest(ofStandby(found.answer, dated), others.map(ask), dated)
+    return this.#besides(found.answer, others.map(ask), dated)
+  }
+
+  /** An answer that is not the last word, or one of the others that is further; none that is less is given after it. */
+  async #besides<T>(first: T, others: readonly Promise<T>[], dated: Dated<T>): Promise<T> {
+    // The map may say owner where a standby is by now: the answer is good, the map is not.
+    this.#owners.hint()
+    const answer = await this.#furthest(ofStandby(first, dated), others, dated)
     const reached = dated.of(answer)
     if (reached !== undefined) this.#shown.note(reached)
     return answer

@@ -1,5 +1,5 @@
 import { createSecretKey, hash, type KeyObject } from 'node:crypto'
-import { errors, type JWTPayload, jwtVerify } from 'jose'
+import { errors, type JWTPayload, type JWTVerifyOptions, jwtVerify } from 'jose'
 import type { Logger } from 'pino'
 import { isDeviceId } from '../processor/contract/telemetry.ts'
 import type { TokenSettings } from './access.ts'
@@ -16,6 +16,8 @@ const BELIEVED_MS = 60_000
 const MAX_REMEMBERED = 10_000
 /** Signatures being verified; one more token is refused with 503. */
 const MAX_VERIFYING = 256
+/** Tokens that wait for a load of the keys; one more is refused with 503. All of them may be verified at once then. */
+const MAX_AWAITING = MAX_VERIFYING
 /** Characters of a token; a longer one is refused with 401. */
 const MAX_TOKEN = 8 * 1024
 /** Prefixes that a token may name. */
@@ -29,11 +31,13 @@ export interface TokensOptions extends TokenSettings {
   readonly logger: Logger
   /** Epoch ms. */
   readonly now: () => number
+  /** Of a clock that never goes back, ms: how old keys are, and what was verified, is not to depend on who sets a clock. */
+  readonly steady: () => number
 }
 
 interface Remembered {
   readonly caller: Caller
-  /** Epoch ms. */
+  /** It is believed until then, by the steady clock, if it does not expire before. */
   readonly until: number
 }
 
@@ -44,6 +48,7 @@ export class Tokens {
   /** By the SHA-256 of the token, in the order of verification. */
   readonly #remembered = new Map<string, Remembered>()
   readonly #verifying = new Gate('signatures of tokens', MAX_VERIFYING)
+  readonly #awaiting = new Gate('waits for the keys of tokens', MAX_AWAITING)
 
   private constructor(options: TokensOptions, keys: KeySet | KeyObject) {
     this.#options = options
@@ -52,14 +57,14 @@ export class Tokens {
 
   /** ConfigurationError when the file of the keys is none. */
   static async open(options: TokensOptions): Promise<Tokens> {
-    const { keys, logger, now } = options
+    const { keys, logger, steady } = options
     if ('secret' in keys) return new Tokens(options, createSecretKey(Buffer.from(keys.secret)))
-    return new Tokens(options, await KeySet.open({ source: keys.jwks, logger, now }))
+    return new Tokens(options, await KeySet.open({ source: keys.jwks, logger, now: steady }))
   }
 
-  /** Why no token can be verified now; empty when they can. */
-  get problems(): readonly string[] {
-    const problem = this.#keys instanceof KeySet ? this.#keys.problem : undefined
+  /** Why no token can be verified now; empty when they can. See KeySet. */
+  check(): readonly string[] {
+    const problem = this.#keys instanceof KeySet ? this.#keys.check() : undefined
     return problem === undefined ? [] : [problem]
   }
 
@@ -68,35 +73,49 @@ export class Tokens {
     const token = bearerToken(authorization)
     const digest = hash('sha256', token, 'base64')
     const known = this.#remembered.get(digest)
-    if (known !== undefined && this.#options.now() < known.until) return known.caller
+    if (known !== undefined && this.#isBelieved(known)) return known.caller
     return this.#verify(token, digest)
   }
 
+  #isBelieved({ caller, until }: Remembered): boolean {
+    const { now, steady } = this.#options
+    return now() < (caller.expiresAt ?? Number.POSITIVE_INFINITY) && steady() < until
+  }
+
   async #verify(token: string, digest: string): Promise<Caller> {
-    const { algorithms, issuer, audience, now } = this.#options
-    const at = now()
-    const options = {
+    const { algorithms, issuer, audience, now, steady } = this.#options
+    const until = steady() + BELIEVED_MS
+    const payload = await this.#payloadOf(token, {
       algorithms: [...algorithms],
       issuer,
       audience,
       clockTolerance: LEEWAY_SECONDS,
       requiredClaims: ['exp'],
-      currentDate: new Date(at),
-    }
-    const payload = await this.#verifying.run(async () => {
-      try {
-        const keys = this.#keys
-        const verified = keys instanceof KeySet ? jwtVerify(token, keys.find, options) : jwtVerify(token, keys, options)
-        return (await verified).payload
-      } catch (error) {
-        if (error instanceof errors.JOSEError) throw invalidToken(reasonOf(error))
-        throw error
-      }
+      currentDate: new Date(now()),
     })
-    const expiresAt = ((payload.exp as number) + LEEWAY_SECONDS) * 1000
-    const caller = callerFrom(payload, expiresAt)
-    this.#remember(digest, { caller, until: Math.min(expiresAt, at + BELIEVED_MS) })
+    const caller = callerFrom(payload, ((payload.exp as number) + LEEWAY_SECONDS) * 1000)
+    this.#remember(digest, { caller, until })
     return caller
+  }
+
+  async #payloadOf(token: string, options: JWTVerifyOptions): Promise<JWTPayload> {
+    const keys = this.#keys
+    try {
+      if (!(keys instanceof KeySet)) return (await this.#verifying.run(() => jwtVerify(token, keys, options))).payload
+      keys.refresh()
+      const verify = () => this.#verifying.run(() => jwtVerify(token, keys.find, options))
+      try {
+        return (await verify()).payload
+      } catch (error) {
+        const renewal = keys.renewal(error)
+        if (renewal === undefined) throw error
+        // Outside the gate of signatures: forged tokens that name keys of their own would shut out all others.
+        await this.#awaiting.run(() => renewal)
+        return (await verify()).payload
+      }
+    } catch (error) {
+      throw error instanceof errors.JOSEError ? invalidToken(reasonOf(error)) : error
+    }
   }
 
   #remember(digest: string, verified: Remembered): void {

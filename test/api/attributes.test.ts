@@ -85,7 +85,11 @@ describe('a write', () => {
     expect(json.body.rev).toBe(4)
     expect(json.body).not.toHaveProperty('attributes')
     expect((await attributes(id)).body).toEqual({})
-    expect((await remove(id, WAIT)).status).toBe(204)
+    const removed = await remove(id, WAIT)
+    expect([removed.status, removed.headers['tidemark-position']]).toEqual([204, expect.stringMatching(POSITION)])
+    const { paths } = await documentOf(live.api)
+    const documented = paths['/v1/devices/{deviceId}']?.delete?.responses['204']
+    expect(documented).toMatchObject({ headers: { 'Tidemark-Position': { schema: { type: 'string' } } } })
     expect((await attributes(id)).status).toBe(404)
   })
 

@@ -189,7 +189,11 @@ describe('a stream that comes back', () => {
     sink.read()
     sink.read()
     expect(told()).toEqual(['reset position-malformed'])
-    expect(client.lastEventId).toBe('')
+    expect(client.lastEventId).toBe('-')
+    sink.cut()
+    await follow(streams(), client)
+    await clock.pass(300)
+    expect(told().slice(1)).toEqual(['reset start', 'enter a 1', 'snapshot-end 1'])
   })
 
   it('reads a device instead of all that happened since', async () => {

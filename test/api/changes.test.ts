@@ -33,8 +33,8 @@ async function serve(log: Changelog, { port = 0, limits = {}, feed = log.feed() 
 }
 
 /** What a client of somebody else's making sees, as `name deviceId`. */
-function listen(url: string): { source: EventSource; seen: string[] } {
-  const source = new EventSource(url)
+function listen(url: string, fetcher = fetch): { source: EventSource; seen: string[] } {
+  const source = new EventSource(url, { fetch: fetcher })
   closing.push(() => source.close())
   const seen: string[] = []
   for (const name of ['reset', 'enter', 'change', 'leave', 'snapshot-end', 'end']) {
@@ -107,6 +107,8 @@ describe('GET /v1/changes', () => {
     for (const [query, headers, reason] of [
       ['?lastEventId=nonsense', {}, 'position-malformed'],
       ['?lastEventId=nonsense', { 'last-event-id': '' }, 'start'],
+      ['?lastEventId=-', {}, 'start'],
+      ['?lastEventId=nonsense', { 'last-event-id': '-' }, 'start'],
       ['', { 'last-event-id': 'é"\u0001' }, 'position-malformed'],
     ] as const) {
       const stop = new AbortController()
@@ -116,6 +118,23 @@ describe('GET /v1/changes', () => {
       expect(await until(response, '"snapshot"')).toContain(`{"reason":"${reason}","snapshot":false}`)
       stop.abort()
     }
+  })
+
+  it('begins anew for an EventSource that was cut within a snapshot, whatever its URL names', async () => {
+    const log = new Changelog(1)
+    const { url } = await serve(log)
+    const opened = await until(await fetch(`${url}/v1/changes`), '.0\n\n')
+    const [, position] = /^id: (.+)$/m.exec(opened) ?? []
+    log.put('a', 1)
+    const query = 'snapshot=true&lastEventId='
+    const { seen } = listen(`${url}/v1/changes?${query}${position}`, async (...asked) => {
+      if (seen.length > 0) return fetch(...asked)
+      const response = await fetch(`${url}/v1/changes?${query}nonsense`)
+      const [reset] = /[^]*?event: reset[^]*?\n\n/.exec(await until(response, '\nevent: enter')) ?? []
+      return new Response(reset, { headers: response.headers })
+    })
+    const told = ['reset position-malformed', 'reset start', 'enter a', 'snapshot-end']
+    await vi.waitFor(() => expect(seen).toEqual(told), 10_000)
   })
 
   it('answers HEAD without a stream', async () => {

@@ -221,36 +221,6 @@ describe('RoutedReader', () => {
     expect(answers[2]).toBeInstanceOf(UnavailableError)
   })
 
-  it('has the owner hold a question, and goes on asking until the time is up', async () => {
-    const position = { partition: PARTITION, offset: 7 }
-    const a = fleet.member('a')
-    a.outcomes.set(7, 'applied')
-    const reader = routed(fleet, { answerWithinMs: 100 })
-    await expect(reader.getPast(position, DEVICE, 0)).rejects.toMatchObject({ code: 'POSITION_NOT_REACHED' })
-    expect(a.held).toEqual([0])
-    const asked = reader.getPast(position, DEVICE, 10_000)
-    await vi.waitFor(() => expect(a.held.length).toBeGreaterThan(1))
-    expect(a.held[1]).toBe(60)
-    a.offset = 8
-    expect(await asked).toMatchObject({ outcome: 'applied', freshness: { offset: 8, servedBy: 'owner' } })
-    expect(fleet.ownersLoaded).toBe(1)
-  })
-
-  it('asks a standby that is far enough, and the next owner, while the owner is gone', async () => {
-    const position = { partition: PARTITION, offset: 7 }
-    const reader = routed(fleet)
-    fleet.member('a').fault = () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'gone'))
-    fleet.member('b').offset = 8
-    expect((await reader.getPast(position, DEVICE, 0)).freshness.servedBy).toBe('standby')
-    expect(fleet.member('b').held).toEqual([0])
-    fleet.member('b').offset = 7
-    await expect(reader.getPast(position, DEVICE, 0)).rejects.toThrow('gone')
-    const asked = reader.getPast(position, DEVICE, 10_000)
-    fleet.assign(PARTITION, 'c', 'b')
-    fleet.member('c').offset = 9
-    expect((await asked).freshness).toMatchObject({ offset: 9, servedBy: 'owner' })
-  })
-
   it('refuses a list with a hole', async () => {
     fleet.assign(PARTITION, undefined)
     await expect(listed(routed(fleet), undefined, 10)).rejects.toThrow(UnavailableError)

@@ -1,18 +1,24 @@
 import { once } from 'node:events'
 import { Agent, get } from 'node:http'
-import { connect } from 'node:net'
+import { type AddressInfo, connect, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
+import { pino } from 'pino'
 import { Registry } from 'prom-client'
-import { afterEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import type { Api } from '../../api/app.ts'
+import { type Caller, SCOPES } from '../../api/caller.ts'
 import { systemClock } from '../../api/clock.ts'
 import { ApiServer, type ServerOptions } from '../../api/server.ts'
+import type { Tokens } from '../../api/tokens.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import type { Answer, Freshness, StatusReader } from '../../processor/contract/query.ts'
 import { Changelog } from './changelog.ts'
 import { Fleet } from './fleet.ts'
-import { noWriter, routed, silent } from './stage.ts'
+import { noWriter, routed, silent, stage } from './stage.ts'
 
 const FRESH: Freshness = { partition: 0, offset: 0, changelog: 0, lag: 0, servedBy: 'owner' }
+
+const ANYONE: Caller = { subject: undefined, scopes: SCOPES, prefixes: undefined, expiresAt: undefined }
 
 const servers: ApiServer[] = []
 afterEach(async () => {
@@ -131,6 +137,57 @@ describe('odd but valid requests', () => {
   ])('are answered: %s', async (_, bytes, status) => {
     const { head } = await raw((await open()).port, bytes)
     expect(head).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
+  })
+})
+
+describe('a client that goes', () => {
+  const lines: string[] = []
+  const logger = pino({ level: 'error' }, { write: (line: string) => lines.push(line) })
+  const BATCH_GET = `POST /v1/devices/batch-get HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{`
+  let asked: PromiseWithResolvers<Caller>
+  const callerOf = vi.fn(() => asked.promise)
+  const read = vi.fn(async () => ({ status: undefined, freshness: FRESH }))
+  let api: Api
+  beforeEach(async () => {
+    lines.length = 0
+    asked = Promise.withResolvers()
+    callerOf.mockClear()
+    read.mockClear()
+    const reader = { get: read } as unknown as StatusReader
+    const tokens = { callerOf } as unknown as Tokens
+    api = (await stage({ reader, tokens, ratePerMinute: 9, logger })).api
+    await api.listen({ host: '127.0.0.1', port: 0 })
+  })
+  afterEach(() => api.close())
+
+  /** Until its caller is asked for; gives both ends of its connection. */
+  async function begin(request: string): Promise<[client: Socket, server: Socket]> {
+    const accepted = once(api.server, 'connection')
+    const client = connect((api.server.address() as AddressInfo).port, '127.0.0.1')
+    client.write(request)
+    const [server] = await accepted
+    await vi.waitFor(() => expect(callerOf).toHaveBeenCalled(), 10_000)
+    return [client, server]
+  }
+
+  it('while it is asked who that is meets no error', async () => {
+    const [client, server] = await begin(requestOf('/v1/devices/a'))
+    client.destroy()
+    await once(server, 'close')
+    asked.resolve(ANYONE)
+    await vi.waitFor(() => expect([...read.mock.calls, ...lines]).toHaveLength(1), 10_000)
+    expect(lines).toEqual([])
+  })
+
+  it('in the middle of a body meets no error', async () => {
+    const [client, server] = await begin(BATCH_GET)
+    asked.resolve(ANYONE)
+    // So that the body is being read.
+    await api.inject('/livez')
+    client.destroy()
+    await once(server, 'close')
+    await api.inject('/livez')
+    expect(lines).toEqual([])
   })
 })
 

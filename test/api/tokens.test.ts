@@ -1,87 +1,11 @@
-import { createHmac, generateKeyPairSync } from 'node:crypto'
-import { once } from 'node:events'
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
+import { rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { exportJWK, generateKeyPair, type JWK, SignJWT } from 'jose'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import type { TokenSettings } from '../../api/access.ts'
-import type { AppOptions } from '../../api/app.ts'
+import { describe, expect, it } from 'vitest'
 import { runToken } from '../../api/token-command.ts'
-import { Tokens } from '../../api/tokens.ts'
 import { readEnvironment } from '../../processor/contract/environment.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import { type Answered, ask, documentOf } from './conformance.ts'
-import { type Stage, silent, stage } from './stage.ts'
-
-const SECRET = 'not-so-secret-but-32-bytes-long!'
-const START = Date.parse('2026-11-24T10:00:00Z')
-const SETTINGS: TokenSettings = {
-  keys: { secret: SECRET },
-  algorithms: ['HS256'],
-  issuer: 'tidemark',
-  audience: 'tidemark',
-}
-const CLAIMS = {
-  sub: 'ops',
-  iss: 'tidemark',
-  aud: 'tidemark',
-  exp: START / 1000 + 3600,
-  scope: 'devices:read devices:write ops:read',
-}
-
-let now: number
-beforeEach(() => {
-  now = START
-})
-
-const folder = { path: '' }
-beforeAll(async () => {
-  folder.path = await mkdtemp(join(tmpdir(), 'tidemark-tokens-'))
-})
-afterAll(() => rm(folder.path, { recursive: true, force: true }))
-
-const stages: Stage[] = []
-afterEach(async () => {
-  for (const each of stages.splice(0)) await each.api.close()
-})
-
-async function guarded(settings: Partial<TokenSettings> = {}, options: Partial<AppOptions> = {}): Promise<Stage> {
-  const tokens = await Tokens.open({ ...SETTINGS, ...settings, logger: silent, now: () => now })
-  const on = await stage({ tokens, ...options })
-  stages.push(on)
-  return on
-}
-
-/** HMAC by hand, so that the token can be anything. */
-function signed(claims: object, header: object = { alg: 'HS256' }, secret: string | Buffer = SECRET): string {
-  const head = [header, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.')
-  return `${head}.${createHmac('sha256', secret).update(head).digest('base64url')}`
-}
-
-function get(on: Stage, token: string | undefined, url = '/v1/devices/a'): Promise<Answered> {
-  return ask(on.api, { url, headers: token === undefined ? {} : { authorization: `Bearer ${token}` } })
-}
-
-async function refused(on: Stage, token: string, reason: RegExp): Promise<void> {
-  const { status, headers, body } = await get(on, token)
-  expect({ status, type: body.type }).toEqual({ status: 401, type: 'urn:tidemark:problem:unauthorized' })
-  expect(body.detail).toMatch(reason)
-  expect(headers['www-authenticate']).toMatch(/^Bearer realm="tidemark", error="invalid_token", error_description="/)
-}
-
-async function keyPair(alg: string, kid?: string) {
-  const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true })
-  const jwk: JWK = { ...(await exportJWK(publicKey)), alg, ...(kid === undefined ? {} : { kid }) }
-  const sign = (exp = CLAIMS.exp) =>
-    new SignJWT({ ...CLAIMS, exp }).setProtectedHeader({ alg, ...(kid === undefined ? {} : { kid }) }).sign(privateKey)
-  return { jwk, sign }
-}
-const published = (file: string, ...keys: JWK[]) => writeFile(join(folder.path, file), JSON.stringify({ keys }))
-const withFile = (file: string) =>
-  guarded({ keys: { jwks: join(folder.path, file) }, algorithms: ['RS256', 'ES256', 'EdDSA'] })
+import { ask, documentOf } from './conformance.ts'
+import { CLAIMS, folder, get, guarded, pass, refused, SECRET, START, signed } from './guarded.ts'
 
 const env = () => readEnvironment({ AUTH_SECRET: SECRET })
 const issue = (...flags: string[]) => runToken(flags, env(), START)
@@ -197,9 +121,9 @@ describe('a token', () => {
     const on = await guarded()
     const short = signed({ ...CLAIMS, exp: START / 1000 + 30 })
     expect((await get(on, short)).status).toBe(404)
-    now += 34_000
+    pass(34_000)
     expect((await get(on, short)).status).toBe(404)
-    now += 1_000
+    pass(1_000)
     await refused(on, short, /expired/)
     // The same claims with another signature are another token.
     await refused(on, signed({ ...CLAIMS, exp: START / 1000 + 30 }, { alg: 'HS256' }, 'y'.repeat(32)), /signature/)
@@ -281,118 +205,6 @@ describe('a token for some devices', () => {
   })
 })
 
-describe('public keys', () => {
-  it.each(['RS256', 'ES256', 'EdDSA'])('verify %s', async (alg) => {
-    const { jwk, sign } = await keyPair(alg)
-    await published(`${alg}.json`, jwk)
-    expect((await get(await withFile(`${alg}.json`), await sign())).status).toBe(404)
-  })
-
-  it('are never taken for the secret of an HMAC', async () => {
-    const { publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
-    await published('confused.json', { ...(publicKey.export({ format: 'jwk' }) as JWK), kid: 'k' })
-    const on = await withFile('confused.json')
-    for (const secret of [
-      publicKey.export({ type: 'spki', format: 'pem' }),
-      publicKey.export({ type: 'spki', format: 'der' }),
-    ]) {
-      await refused(on, signed(CLAIMS, { alg: 'HS256', kid: 'k' }, secret), /algorithm/)
-      await refused(on, signed(CLAIMS, { alg: 'RS256', kid: 'k' }, secret), /signature/)
-    }
-  })
-
-  it('rotate by kid while the process runs', async () => {
-    const [first, second, third] = await Promise.all(['one', 'two', 'three'].map((kid) => keyPair('ES256', kid)))
-    if (first === undefined || second === undefined || third === undefined) throw new Error('no keys')
-    await published('rotating.json', first.jwk)
-    const on = await withFile('rotating.json')
-    expect((await get(on, await first.sign())).status).toBe(404)
-    await published('rotating.json', first.jwk, second.jwk)
-    // Not a load for each token that names an unknown key.
-    await refused(on, await second.sign(), /no key/)
-    now += 1_000
-    expect((await get(on, await second.sign())).status).toBe(404)
-    await published('rotating.json', second.jwk)
-    now += 1_000
-    await refused(on, await third.sign(), /no key/)
-    await refused(on, await first.sign(), /no key/)
-    expect((await get(on, await second.sign())).status).toBe(404)
-  })
-
-  it('that are withdrawn end the tokens that were believed', async () => {
-    const [first, second] = await Promise.all(['one', 'two'].map((kid) => keyPair('ES256', kid)))
-    if (first === undefined || second === undefined) throw new Error('no keys')
-    await published('withdrawn.json', first.jwk, second.jwk)
-    const on = await withFile('withdrawn.json')
-    const token = await first.sign()
-    expect((await get(on, token)).status).toBe(404)
-    await published('withdrawn.json', second.jwk)
-    now += 5 * 60_000 + 1
-    await expect.poll(async () => ((now += 60_001), (await get(on, token)).status)).toBe(401)
-  })
-
-  it('are asked for by kid where there are more that could fit', async () => {
-    const [a, b] = await Promise.all([keyPair('ES256'), keyPair('ES256')])
-    await published('alike.json', a.jwk, b.jwk)
-    await refused(await withFile('alike.json'), await a.sign(), /kid/)
-  })
-
-  it.each([
-    ['is not there', undefined, /ENOENT/],
-    ['is not JSON', '{', /JSON/],
-    ['is no set', '{"kty":"RSA"}', /"keys"/],
-    ['has a secret', JSON.stringify({ keys: [{ kty: 'oct', k: 'AAAA' }] }), /secret/],
-    [
-      'has nothing usable',
-      JSON.stringify({ keys: [{ kty: 'X' }, { kty: 'RSA', n: 'AQAB', e: 'AQAB' }, null] }),
-      /no key/,
-    ],
-  ])('in a file that %s are refused at the start', async (_, text, reason) => {
-    const file = join(folder.path, 'broken.json')
-    if (text !== undefined) await writeFile(file, text)
-    const opened = Tokens.open({ ...SETTINGS, keys: { jwks: file }, logger: silent, now: () => now })
-    await expect(opened).rejects.toMatchObject({
-      code: 'INVALID_CONFIGURATION',
-      message: expect.stringMatching(reason),
-    })
-  })
-
-  it('come from a URL, are awaited with 503 while it fails, and used on when it fails later', async () => {
-    const { jwk, sign } = await keyPair('EdDSA', 'one')
-    let status = 500
-    const issuer = createServer((_request, response) => {
-      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify({ keys: [jwk] }))
-    })
-    await once(issuer.listen(0, '127.0.0.1'), 'listening')
-    const jwks = `http://127.0.0.1:${(issuer.address() as AddressInfo).port}/jwks`
-    const tokens = await Tokens.open({
-      ...SETTINGS,
-      keys: { jwks },
-      algorithms: ['EdDSA'],
-      logger: silent,
-      now: () => now,
-    })
-    const on = await stage({ tokens })
-    stages.push(on)
-    const token = await sign()
-    expect(tokens.problems[0]).toContain('answered 500')
-    const waiting = await get(on, token)
-    expect(waiting).toMatchObject({ status: 503, headers: { 'retry-after': '30' } })
-    expect(waiting.body.type).toBe('urn:tidemark:problem:keys-unavailable')
-    expect(waiting.body.detail).not.toContain(jwks)
-    status = 200
-    now += 30_000
-    expect((await get(on, token)).status).toBe(404)
-    expect(tokens.problems).toEqual([])
-    status = 500
-    now += 50 * 60_000
-    expect((await get(on, await sign(now / 1000 + 600))).status).toBe(404)
-    now += 11 * 60_000
-    expect((await get(on, await sign(now / 1000 + 600))).status).toBe(503)
-    issuer.close()
-  })
-})
-
 describe('node main.ts token', () => {
   it('issues what the API accepts, for these scopes, these devices, this time', async () => {
     const on = await guarded()
@@ -411,7 +223,7 @@ describe('node main.ts token', () => {
     expect((await get(on, token, '/v1/devices/car-1')).status).toBe(200)
     expect((await get(on, token, '/v1/devices/van-1')).status).toBe(403)
     expect((await get(on, token, '/metrics')).status).toBe(403)
-    now += 126_000
+    pass(126_000)
     await refused(on, token, /expired/)
   })
 
@@ -428,7 +240,7 @@ describe('node main.ts token', () => {
     await expect(runToken(['--new-key', keys], env(), START)).rejects.toThrow('EEXIST')
     await rm(file)
     await runToken(['--new-key', keys, '--algorithm', 'EdDSA'], env(), START)
-    now += 1_000
+    pass(1_000)
     expect((await get(on, await runToken(flags, env(), START))).status).toBe(404)
     expect((await get(on, first)).status).toBe(404)
   })
