@@ -119,8 +119,8 @@ interface LogEntry {
   readonly log: { readonly message: string; readonly error?: string; readonly broker?: string }
 }
 
-/** The first whose Metadata is of the version that is asked for; of all requests sent here the newest. */
-const MIN_KAFKA = '3.1'
+/** The first that takes the settings of our topics (message.timestamp.after.max.ms, KIP-937); the requests are older. */
+const MIN_KAFKA = '3.6'
 const LOG_LEVEL_ERROR = 1
 const CONNECTION_TIMEOUT_MS = 3000
 const AUTHENTICATION_TIMEOUT_MS = 10_000

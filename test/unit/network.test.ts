@@ -79,7 +79,7 @@ test('a broker that is too old is refused by name, and not waited for', async ()
     })
     await expect(opening).rejects.toMatchObject({
       code: 'LOG_MISMATCH',
-      message: `the broker at ${address} cannot be used: Metadata 12 is needed, and it has 0 to 11; use Kafka 3.1 or newer`,
+      message: `the broker at ${address} cannot be used: Metadata 12 is needed, and it has 0 to 11; use Kafka 3.6 or newer`,
     })
   } finally {
     server.close()
