@@ -2,8 +2,9 @@ import { createRequire } from 'node:module'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls } from 'node:tls'
 import type { Logger } from 'pino'
-import { RetryableError } from '../contract/errors.ts'
-import { readResponses, SIZE_BYTES } from './kafka-responses.ts'
+import { ConfigurationError, RetryableError } from '../contract/errors.ts'
+import { endOnSilence, type KafkaConnection, mend } from './kafka-connection.ts'
+import { readResponses } from './kafka-responses.ts'
 
 /**
  * The one place that touches kafkajs. What is taken from it is its lower half, which works and no longer changes:
@@ -91,36 +92,14 @@ export interface DescribedGroup {
 }
 
 interface KafkaBroker extends BrokerRequests {
+  /** Of each request by its api key, as the broker tells of itself; null until `connect` has resolved. */
+  readonly versions: Readonly<Record<number, { readonly minVersion: number; readonly maxVersion: number }>> | null
   connect(): Promise<void>
 }
 
 interface KafkaConnectionPool {
   readonly pool: KafkaConnection[]
   getConnection: () => Promise<KafkaConnection>
-}
-
-interface KafkaConnection {
-  readonly socket: Socket
-  /** While it authenticates. */
-  readonly authHandlers: object | null | undefined
-  processData: (data: Buffer) => void
-  isConnected(): boolean
-  isAuthenticated(): boolean
-  authenticate(): Promise<void>
-  nextCorrelationId(): number
-  readonly requestQueue: {
-    readonly pending: readonly unknown[]
-    scheduleCheckPendingRequests: () => void
-    push: (request: QueuedRequest) => void
-    fulfillRequest(response: { size: number; correlationId: number; payload: Buffer }): void
-  }
-}
-
-interface QueuedRequest {
-  readonly entry: { reject: (error: Error) => void; readonly [name: string]: unknown }
-  readonly expectResponse: boolean
-  readonly requestTimeout: number | null
-  sendRequest(): void
 }
 
 interface KafkaLogger {
@@ -140,6 +119,8 @@ interface LogEntry {
   readonly log: { readonly message: string; readonly error?: string; readonly broker?: string }
 }
 
+/** The first that takes the settings of our topics (message.timestamp.after.max.ms, KIP-937); the requests are older. */
+const MIN_KAFKA = '3.6'
 const LOG_LEVEL_ERROR = 1
 const CONNECTION_TIMEOUT_MS = 3000
 const AUTHENTICATION_TIMEOUT_MS = 10_000
@@ -188,10 +169,7 @@ export class Network {
       logger: this.#kafkaLogger,
       instrumentationEmitter: null,
     })
-    for (const one of connectionPool.pool) {
-      quieten(one.requestQueue)
-      takeWhole(one)
-    }
+    for (const one of connectionPool.pool) mend(one)
     const broker = new Broker({
       connectionPool,
       logger: this.#kafkaLogger,
@@ -210,7 +188,7 @@ export class Network {
       if (connection.isConnected()) return Promise.resolve(connection)
       return Promise.reject(new RetryableError('LOG_UNAVAILABLE', `the connection to ${host}:${port} has closed`))
     }
-    return new BrokerConnection(broker, connection)
+    return new BrokerConnection(broker, connection, `${host}:${port}`)
   }
 
   get closed(): boolean {
@@ -248,54 +226,18 @@ interface SocketTarget {
   readonly onConnect: () => void
 }
 
-/**
- * kafkajs starts a timer per response to look at its queue, with a negative time when nothing throttles, which Node 24
- * warns of. Only a queue with something in it needs the look.
- */
-function quieten(queue: KafkaConnection['requestQueue']): void {
-  const schedule = queue.scheduleCheckPendingRequests.bind(queue)
-  queue.scheduleCheckPendingRequests = () => {
-    if (queue.pending.length > 0) schedule()
-  }
-}
-
-/** What its socket gives are whole responses: kafkajs would copy each, to put together what it takes for a part of one. */
-function takeWhole(connection: KafkaConnection): void {
-  const process = connection.processData.bind(connection)
-  connection.processData = (response) => {
-    if (connection.authHandlers) return process(response)
-    const size = response.length - SIZE_BYTES
-    const correlationId = response.readInt32BE(SIZE_BYTES)
-    const payload = response.subarray(SIZE_BYTES + CORRELATION_BYTES)
-    connection.requestQueue.fulfillRequest({ size, correlationId, payload })
-  }
-}
-
-/**
- * kafkajs gives up a request without an answer, and keeps its connection. A host that is gone would be asked over it for
- * the quarter of an hour that TCP takes to notice.
- */
-function endOnSilence({ requestQueue, socket }: KafkaConnection): void {
-  const push = requestQueue.push.bind(requestQueue)
-  requestQueue.push = (request) => {
-    const { entry } = request
-    const { reject } = entry
-    entry.reject = (error) => {
-      reject(error)
-      if (error.name === 'KafkaJSRequestTimeoutError') socket.destroy(error)
-    }
-    push(request)
-  }
-}
-
 /** One connection to one broker. */
 export class BrokerConnection {
   readonly requests: BrokerRequests
+  readonly #versions: NonNullable<KafkaBroker['versions']>
   readonly #connection: KafkaConnection
+  readonly #address: string
 
-  constructor(broker: BrokerRequests, connection: KafkaConnection) {
+  constructor(broker: KafkaBroker, connection: KafkaConnection, address: string) {
     this.requests = broker
+    this.#versions = broker.versions ?? {}
     this.#connection = connection
+    this.#address = address
   }
 
   /** False once the broker or the network has closed it; a new one is to be made then. */
@@ -303,8 +245,12 @@ export class BrokerConnection {
     return this.#connection.isConnected()
   }
 
-  /** Sends a request that kafkajs does not know or encodes slowly. Resolves with the body of the response. */
+  /**
+   * Sends a request that kafkajs does not know or encodes slowly. Resolves with the body of the response. Rejects with
+   * ConfigurationError when the broker does not know that version of it.
+   */
   async send(apiKey: number, apiName: string, apiVersion: number, body: readonly Buffer[]): Promise<Buffer> {
+    this.#check(apiKey, apiName, apiVersion)
     const connection = this.#connection
     if (!connection.isAuthenticated()) await connection.authenticate()
     const correlationId = connection.nextCorrelationId()
@@ -334,9 +280,20 @@ export class BrokerConnection {
     })
     return payload
   }
+
+  /** A broker only closes the connection over which it is asked what it does not know. */
+  #check(apiKey: number, apiName: string, apiVersion: number): void {
+    const { minVersion, maxVersion } = this.#versions[apiKey] ?? { minVersion: 0, maxVersion: -1 }
+    if (apiVersion >= minVersion && apiVersion <= maxVersion) return
+    const known = maxVersion < 0 ? 'does not know it' : `has ${minVersion} to ${maxVersion}`
+    throw new ConfigurationError(
+      'LOG_MISMATCH',
+      `the broker at ${this.#address} cannot be used: ${apiName} ${apiVersion} is needed, and it ${known}; ` +
+        `use Kafka ${MIN_KAFKA} or newer`,
+    )
+  }
 }
 
-const CORRELATION_BYTES = 4
 /** Api key, version, correlation id, and no client id. */
 const HEADER_BYTES = 10
 

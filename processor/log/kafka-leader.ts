@@ -4,9 +4,18 @@ import { type Balanced, Balancer } from './balancer.ts'
 import type { Joined } from './kafka-broker.ts'
 import type { ClaimContext } from './kafka-claim-context.ts'
 import { pause } from './kafka-cluster.ts'
+import { checkGroupRecord, type MemberAssignment } from './kafka-group-record.ts'
 import { KafkaLoad } from './kafka-load.ts'
-import { decodeSubscription, encodeAssignment, type Peer } from './kafka-membership.ts'
+import { decodeSubscription, encodeAssignment, type Peer, yields } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
+import { hostOf } from './kafka-peers.ts'
+import { type Watched, watches } from './watches.ts'
+
+/** Of those to whom a member yields its name so many are told: one that lives will do. */
+const MAX_NAMESAKES = 8
+
+/** A candidate as the group knows it. */
+type Known = Peer & Watched & { readonly readsIds: boolean }
 
 /** Of the partitions assigned to `instance`, those that another of the candidates works on. */
 export function movingTo(instance: string, assigned: readonly number[], candidates: readonly Candidate[]): number[] {
@@ -64,28 +73,35 @@ export class KafkaLeader {
     this.due = false
   }
 
-  assign({ members }: Joined): { memberId: string; memberAssignment: Buffer }[] {
+  /** Rejects with ConfigurationError when Kafka could not keep what is assigned. */
+  async assign(joined: Joined): Promise<MemberAssignment[]> {
     this.#balancer ??= this.#newBalancer()
     this.due = false
-    const peers: Peer[] = []
-    const candidates = members.flatMap(({ memberId, memberMetadata }): (Candidate & { memberId: string })[] => {
+    const known: Known[] = []
+    const candidates = joined.members.flatMap(({ memberId, memberMetadata }): Candidate[] => {
       const subscription = decodeSubscription(memberMetadata)
       if (subscription === undefined) return []
-      const { instance, endpoint, zone, since, active, standby, whole } = subscription
+      const { instance, endpoint, zone, since, active, standby, whole, readsIds = false } = subscription
       const positions = new Map(Object.entries(subscription.positions).map(([key, value]) => [Number(key), value]))
+      known.push({ memberId, endpoint, instance, since, zone, host: hostOf(endpoint), readsIds })
       // A process that was killed and is back may meet its old self, which has the same instance.
-      peers.push({ memberId, endpoint, instance, since })
-      return [{ memberId, instance: `${instance} ${memberId}`, zone, active, standby, positions, whole }]
+      return [{ instance: `${instance} ${memberId}`, zone, active, standby, positions, whole }]
     })
     const balanced = this.#balancer.assign(candidates, this.#load.spans)
     this.#tell(balanced, candidates)
-    return candidates.map(({ memberId, instance }) => {
+    const watched = watches(known)
+    const assignments = known.map((member, i) => {
+      const { instance } = candidates[i] as Candidate
       const { active, standby } = balanced.assigned.get(instance) ?? { active: [], standby: [] }
       const moving = movingTo(instance, active, candidates)
       const heir = balanced.heirs.get(instance) ?? []
+      const peers = peersOf(member, watched.get(member) ?? [], known)
       const assignment = { active, standby, moving, heir, peers }
-      return { memberId, memberAssignment: encodeAssignment(this.#claims.names, assignment) }
+      const memberAssignment = encodeAssignment(this.#claims.names, assignment, member.readsIds)
+      return { memberId: member.memberId, memberAssignment }
     })
+    await checkGroupRecord(this.#claims.cluster, this.#claims.group, joined, assignments)
+    return assignments
   }
 
   #tell({ heirs, moved, warming }: Balanced, candidates: readonly Candidate[]): void {
@@ -104,4 +120,12 @@ export class KafkaLeader {
     const what = moved.length > 0 ? 'partitions move' : 'copies are made where partitions shall move'
     logger.info({ recordsPerSecond, moves: [...moved, ...warming] }, `the load is uneven: ${what}`)
   }
+}
+
+/** Whom `member` is told of. */
+function peersOf(member: Known, watched: readonly Known[], all: readonly Known[]): Peer[] {
+  const namesakes = all.filter((other) => other.instance === member.instance && other !== member)
+  const stay = namesakes.filter((other) => yields(member, other)).slice(0, MAX_NAMESAKES)
+  const told = new Set([...watched, ...stay, ...(member.readsIds ? [] : [member])])
+  return [...told].map(({ memberId, endpoint, instance, since }) => ({ memberId, endpoint, instance, since }))
 }

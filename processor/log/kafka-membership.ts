@@ -19,6 +19,8 @@ export interface Subscription {
   readonly positions: Readonly<Record<string, number>>
   /** Of `standby`, those that hold all that the changelog held when they began. */
   readonly whole: readonly number[]
+  /** Takes of a peer only what its id does not tell, and need not be told of itself. Members of an older version do not. */
+  readonly readsIds?: boolean | undefined
 }
 
 export interface Assignment {
@@ -28,7 +30,7 @@ export interface Assignment {
   readonly moving: readonly number[]
   /** Of `standby`, what the member is to own when its copies are whole: it joins anew then. */
   readonly heir: readonly number[]
-  /** Everyone in the group. */
+  /** Whom the member watches, and who has its name: of a large group not everyone (watches.ts). */
   readonly peers: readonly Peer[]
 }
 
@@ -88,8 +90,10 @@ export function decodeSubscription(bytes: Buffer): Subscription | undefined {
   }
 }
 
-export function encodeAssignment(names: TopicNames, assignment: Assignment): Buffer {
-  const { active, standby, moving, heir, peers } = assignment
+/** For a member that `readsIds`, or for one of an older version. */
+export function encodeAssignment(names: TopicNames, assignment: Assignment, readsIds: boolean): Buffer {
+  const { active, standby, moving, heir } = assignment
+  const peers = readsIds ? assignment.peers.map(shortened) : assignment.peers
   const writer = new WireWriter().int16(VERSION).int32(2)
   writer.string(names.telemetry).int32(active.length)
   for (const partition of active) writer.int32(partition)
@@ -113,7 +117,18 @@ export function decodeAssignment(names: TopicNames, bytes: Buffer): Assignment {
     )
     userData = reader.bytesOrNull()
   }
-  const told: Partial<Omit<Assignment, 'active' | 'standby'>> = userData === null ? {} : JSON.parse(userData.toString())
-  const { peers = [], moving = [], heir = [] } = told
+  const told: Told = userData === null ? {} : JSON.parse(userData.toString())
+  const { moving = [], heir = [] } = told
+  const peers = (told.peers ?? []).map((peer) => ({ ...ownerOf(peer.memberId), ...peer }) as Peer)
   return { active: topics.get(names.telemetry) ?? [], standby: topics.get(names.status) ?? [], moving, heir, peers }
+}
+
+type ShortPeer = Pick<Peer, 'memberId' | 'since'> & Partial<Peer>
+type Told = Partial<Pick<Assignment, 'moving' | 'heir'>> & { readonly peers?: readonly ShortPeer[] }
+
+/** The id has most of the bytes already, and Kafka keeps all that the leader tells in one record. */
+function shortened(peer: Peer): ShortPeer {
+  const { memberId, instance, endpoint, since } = peer
+  const owner = ownerOf(memberId)
+  return owner?.instance === instance && owner.endpoint === endpoint ? { memberId, since } : peer
 }

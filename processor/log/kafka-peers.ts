@@ -82,8 +82,8 @@ interface Watched {
 }
 
 /**
- * Notices dead peers sooner than the group does (its session timeout is seconds): each keeps a connection to every
- * other. One that closes, and is then refused, belongs to a process that is gone; one that is silent, to a process that
+ * Notices dead peers sooner than the group does (its session timeout is seconds), by a connection to each that the
+ * leader told of (watches.ts). One that closes, and is then refused, belongs to a process that is gone; one that is silent, to a process that
  * is frozen or cut off. A wrong suspicion costs a rebalance, never a wrong write: claims are fenced.
  */
 export class KafkaPeers {

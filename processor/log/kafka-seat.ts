@@ -157,12 +157,13 @@ export class KafkaSeat {
     const { sessionTimeoutMs, logger } = this.#options
     const started = performance.now()
     const { requests } = await this.#claims.cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
+    const subscription = this.#subscription()
     const joining = requests.joinGroup({
       groupId: group,
       sessionTimeout: sessionTimeoutMs,
       rebalanceTimeout: sessionTimeoutMs,
       memberId: this.memberId,
-      groupProtocols: [{ name: PROTOCOL, metadata: encodeSubscription(names, this.#subscription()) }],
+      groupProtocols: [{ name: PROTOCOL, metadata: encodeSubscription(names, subscription) }],
     })
     // Until the others have heard of it there is time for what claims will ask for.
     if (this.#generation < 0) this.#prepare(connectLanes(this.#claims))
@@ -174,7 +175,7 @@ export class KafkaSeat {
     if (signal.aborted) return
     const leads = joined.leaderId === joined.memberId
     if (!leads) this.#leader.resign()
-    const groupAssignment = leads ? this.#leader.assign(joined) : []
+    const groupAssignment = leads ? await this.#leader.assign(joined) : []
     const { generationId, memberId } = joined
     const syncing = performance.now()
     const synced = await requests.syncGroup({ groupId: group, generationId, memberId, groupAssignment })
@@ -184,10 +185,10 @@ export class KafkaSeat {
     logger.info({ instance, generation: generationId, active, standby, heir }, 'partitions assigned')
     this.#metrics.rebalances.observe((performance.now() - started) / 1000)
     this.#roles.want(active, standby, { moving, heir })
+    // The leader, of an older version, may tell of everyone.
     const others = peers.filter((peer) => peer.memberId !== memberId)
     this.#peers.watch(others)
-    const self = peers.find((peer) => peer.memberId === memberId)
-    if (self !== undefined) void this.#checkName(self, others)
+    void this.#checkName({ ...subscription, memberId }, others)
     this.#confirm(syncing)
   }
 
@@ -215,6 +216,7 @@ export class KafkaSeat {
       ...held,
       positions,
       whole: this.#roles.whole,
+      readsIds: true,
     }
   }
 

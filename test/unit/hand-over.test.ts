@@ -17,7 +17,7 @@ test('what another member of the group works on is known to move; what is its ow
   expect(movingTo('a', [0], candidates)).toEqual([])
   const assignment = { active: [1, 2, 3, 4], standby: [0], moving: [1, 2], heir: [], peers: [] }
   const names = topicNames('test')
-  expect(decodeAssignment(names, encodeAssignment(names, assignment))).toEqual(assignment)
+  expect(decodeAssignment(names, encodeAssignment(names, assignment, true))).toEqual(assignment)
 })
 
 const closed = new RetryableError('LOG_CLOSED', 'enough is known')
