@@ -150,14 +150,15 @@ export class Broker {
       return packet
     }
     router.on('unsubscribe', (filters, client) => {
-      const session = (client as unknown as Client).session
+      const { conn, session } = client as unknown as Client
       for (const filter of filters) session?.filters.delete(filter)
+      conn.answered()
     })
     router.on('client', (client) => {
       const { session } = client as unknown as Client
       if (session !== undefined) this.presence.begin(session)
     })
-    router.on('connackSent', (_packet, client) => (client as unknown as Client).conn.admit())
+    router.on('connackSent', (_packet, client) => (client as unknown as Client).conn.answered())
     router.on('clientDisconnect', (client) => this.#end(client as unknown as Client))
     router.on('keepaliveTimeout', (client) => {
       ;(client as unknown as Client).conn.closeReason ??= 'keepalive timeout'

@@ -1,6 +1,6 @@
 import { generate } from 'mqtt-packet'
 import { describe, expect, it, vi } from 'vitest'
-import { openIngest, RawClient, WAIT } from './fixture.ts'
+import { openIngest, pinged, RawClient, WAIT } from './fixture.ts'
 
 const TELEMETRY = 'devices/+/telemetry'
 const DISCONNECT = Buffer.from([0xe0, 0])
@@ -40,4 +40,26 @@ describe('a subscription that ends', () => {
       await subscribe(publisher, 'b', 128)
     },
   )
+
+  it.each([true, false])('and is made anew at once is there; clean session: %s', async (clean) => {
+    const { ingest } = await openIngest()
+    const one = await RawClient.open(ingest.port, { clientId: 'one', clean })
+    await subscribe(one, 'home/+')
+    const again = generate({ cmd: 'subscribe', messageId: 3, subscriptions: [{ topic: 'home/+', qos: 1 }] })
+    one.write(Buffer.concat([unsubscribe(2, 'home/+'), again]))
+    await vi.waitFor(() => expect(one.of('suback').length).toBe(2), WAIT)
+    expect(one.received.slice(-2)).toMatchObject([
+      { cmd: 'unsuback', messageId: 2 },
+      { cmd: 'suback', messageId: 3, granted: [1] },
+    ])
+    const publisher = await RawClient.open(ingest.port)
+    publisher.publish('home/a', '1', 1, 1)
+    await vi.waitFor(() => expect(one.of('publish')).toMatchObject([{ qos: 1 }]), WAIT)
+    one.write(unsubscribe(4, 'home/+'))
+    await vi.waitFor(() => expect(one.ids('unsuback')).toEqual([2, 4]), WAIT)
+    publisher.publish('home/a', '2', 1, 2)
+    await pinged(publisher)
+    await pinged(one)
+    expect(one.of('publish').length).toBe(1)
+  })
 })
