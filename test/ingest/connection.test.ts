@@ -52,15 +52,15 @@ describe('one turn of the event loop', () => {
   )
 
   it('deals with one UNSUBSCRIBE, and what follows it when that is answered', async () => {
-    const { connection, passed } = admitted(new Pressure(DEFAULT_LIMITS, new Counts(new Registry())))
+    const one = admitted(new Pressure(DEFAULT_LIMITS, new Counts(new Registry())))
     const packet = generate({ cmd: 'unsubscribe', messageId: 1, unsubscriptions: ['a'] })
-    connection.receive(packet.subarray(0, 3))
-    connection.receive(Buffer.concat([packet.subarray(3), packet, DISCONNECT]))
+    one.connection.receive(packet.subarray(0, 3))
+    one.connection.receive(Buffer.concat([packet.subarray(3), packet, DISCONNECT]))
     for (const bytes of [packet.length, 2 * packet.length, 2 * packet.length + DISCONNECT.length]) {
       await turn()
-      expect(passed()).toBe(bytes)
-      expect(connection.disconnecting).toBe(bytes > 2 * packet.length)
-      connection.answered()
+      expect(one.passed()).toBe(bytes)
+      expect(one.connection.disconnecting).toBe(bytes > 2 * packet.length)
+      one.connection.answered()
     }
   })
 
