@@ -4,7 +4,7 @@ import { generate, type Packet, parser } from 'mqtt-packet'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { WebSocket } from 'ws'
 import { Frames } from '../../ingest/frames.ts'
-import { openIngest, publication, RawClient, WAIT } from './fixture.ts'
+import { openIngest, publication, RawClient, unharmed, WAIT } from './fixture.ts'
 
 const TOPIC = 'devices/truck-17/telemetry'
 const CONNECT = generate({ cmd: 'connect', clientId: '', clean: true })
@@ -23,15 +23,20 @@ function frame(opcode: number, body: Buffer, isLast = true): Buffer {
   return Buffer.concat([header, body])
 }
 
-async function opened(url: string): Promise<{ socket: WebSocket; packets: Packet[]; closed: Promise<unknown> }> {
-  const socket = new WebSocket(url.replace('mqtt', 'ws'), ['mqtt'])
+async function opened(url: string, protocols = ['mqtt']): Promise<WebSocket> {
+  const socket = new WebSocket(url.replace('mqtt', 'ws'), protocols)
   onTestFinished(() => socket.terminate())
+  await once(socket, 'open')
+  return socket
+}
+
+async function connected(url: string): Promise<{ socket: WebSocket; packets: Packet[]; closed: Promise<unknown> }> {
+  const socket = await opened(url)
   const packets: Packet[] = []
   const reader = parser()
   reader.on('packet', (packet) => packets.push(packet))
   socket.on('message', (data) => reader.parse(data as Buffer))
   const closed = once(socket, 'close')
-  await once(socket, 'open')
   socket.send(CONNECT)
   await vi.waitFor(() => expect(packets.length).toBe(1), WAIT)
   return { socket, packets, closed }
@@ -48,15 +53,57 @@ async function upgraded(port: number): Promise<RawClient> {
   return client
 }
 
+describe('WebSocket', () => {
+  it('wants the subprotocol mqtt [MQTT-6.0.0-3]', async () => {
+    const { url } = await openIngest()
+    await expect(opened(url, [])).rejects.toThrow('400')
+    await expect(opened(url, ['amqp'])).rejects.toThrow('400')
+    expect((await opened(`${url}/any/path?x`, ['x', 'mqtt'])).protocol).toBe('mqtt')
+  })
+
+  it('closes at a text frame [MQTT-6.0.0-1], and at a frame too large', async () => {
+    const fixture = await openIngest({ maxPacketBytes: 1_000 })
+    const witness = await RawClient.open(fixture.ingest.port)
+    const text = await opened(fixture.url)
+    text.send('hello')
+    await once(text, 'close')
+    const large = await opened(fixture.url)
+    large.send(Buffer.alloc(5_000))
+    await once(large, 'close')
+    await unharmed(fixture, witness)
+  })
+
+  it('tells a browser what the port is', async () => {
+    const { url } = await openIngest()
+    const response = await fetch(url.replace('mqtt', 'http'))
+    expect(response.status).toBe(426)
+    expect(await response.text()).toContain('MQTT')
+  })
+})
+
 describe('WebSocket messages', () => {
+  it('that never end close the connection whose began first, when all together are too many', async () => {
+    const fixture = await openIngest({ maxIncompleteBytes: 100_000 })
+    const witness = await RawClient.open(fixture.ingest.port)
+    const first = await opened(fixture.url)
+    const closed = once(first, 'close')
+    first.send(Buffer.alloc(60_000), { fin: false })
+    await vi.waitFor(async () => expect(await fixture.metric('connections')).toBe(2), WAIT)
+    const second = await opened(fixture.url)
+    second.send(Buffer.alloc(60_000), { fin: false })
+    await closed
+    expect(second.readyState).toBe(WebSocket.OPEN)
+    await unharmed(fixture, witness)
+  })
+
   it('that wait whole count in what all connections share, until they are handed on', async () => {
     const { url, log, metric } = await openIngest({ maxHeldBytes: 100_000, maxIncompleteBytes: 1_500_000 })
     const message = Buffer.concat([1, 2, 3, 4].map((id) => publication(TOPIC, Buffer.alloc(250_000, 'x'), 1, id)))
     log.hold = true
-    const first = await opened(url)
+    const first = await connected(url)
     first.socket.send(message)
     await vi.waitFor(async () => expect(await metric('held_messages')).toBe(1), WAIT)
-    const second = await opened(url)
+    const second = await connected(url)
     second.socket.send(message)
     await vi.waitFor(
       async () => expect(await metric('closes_total', { reason: 'too many incomplete packets' })).toBe(1),
@@ -68,7 +115,7 @@ describe('WebSocket messages', () => {
       () => expect(second.packets.map(({ messageId }) => messageId)).toEqual([undefined, 1, 2, 3, 4]),
       WAIT,
     )
-    const third = await opened(url)
+    const third = await connected(url)
     third.socket.send(Buffer.alloc(1_400_000), { fin: false })
     third.socket.ping()
     await once(third.socket, 'pong')
@@ -91,7 +138,7 @@ describe('WebSocket messages', () => {
 
   it('count no more once they are dropped', async () => {
     const { ingest, url } = await openIngest({ maxIncompleteBytes: 100_000 })
-    const { socket } = await opened(url)
+    const { socket } = await connected(url)
     socket.send(Buffer.alloc(60_000), { fin: false })
     const broken = await upgraded(ingest.port)
     broken.write(frame(RESERVED, Buffer.alloc(1)))
