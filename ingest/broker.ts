@@ -14,7 +14,7 @@ import { Presence } from './presence.ts'
 import { Pressure } from './pressure.ts'
 import { Router } from './router.ts'
 import { type Epochs, Session } from './session.ts'
-import { isTooDeep } from './topics.ts'
+import { isIllFormed, isTooDeep } from './topics.ts'
 
 /** What aedes 1.2 does not declare, and is used here. */
 interface Client extends Omit<MqttClient, 'session'> {
@@ -141,7 +141,9 @@ export class Broker {
       callback(error ?? null, error === undefined)
     }
     router.authorizeSubscribe = (client, subscription, callback) => {
-      callback(null, this.#maySubscribe(client as unknown as Client, subscription) ? subscription : null)
+      const { conn } = client as unknown as Client
+      if (isIllFormed(subscription.topic)) callback(conn.fail('malformed packet', 'ill-formed filter'))
+      else callback(null, this.#maySubscribe(client as unknown as Client, subscription) ? subscription : null)
     }
     router.authorizeForward = (client, packet) => {
       const most = (client as unknown as Client).session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
@@ -150,14 +152,16 @@ export class Broker {
       return packet
     }
     router.on('unsubscribe', (filters, client) => {
-      const session = (client as unknown as Client).session
+      const { conn, session } = client as unknown as Client
       for (const filter of filters) session?.filters.delete(filter)
+      if (filters.some(isIllFormed)) conn.fail('malformed packet', 'ill-formed filter')
+      conn.answered()
     })
     router.on('client', (client) => {
       const { session } = client as unknown as Client
       if (session !== undefined) this.presence.begin(session)
     })
-    router.on('connackSent', (_packet, client) => (client as unknown as Client).conn.admit())
+    router.on('connackSent', (_packet, client) => (client as unknown as Client).conn.answered())
     router.on('clientDisconnect', (client) => this.#end(client as unknown as Client))
     router.on('keepaliveTimeout', (client) => {
       ;(client as unknown as Client).conn.closeReason ??= 'keepalive timeout'
@@ -178,6 +182,9 @@ export class Broker {
     }
     if (packet.password !== undefined && packet.username === undefined) {
       return conn.fail('malformed packet', 'password without user name') // [MQTT-3.1.2-22]
+    }
+    if ([packet.clientId, packet.username ?? '', will?.topic ?? ''].some(isIllFormed)) {
+      return conn.fail('malformed packet', 'ill-formed text')
     }
     const session = new Session(this.#epochs.next(), packet.clientId, conn, this.#counts)
     session.willBytes = will === undefined ? 0 : will.topic.length + (will.payload?.length ?? 0)

@@ -33,7 +33,8 @@ const header: Header = { type: 0, qos: 0, bytes: 0, length: 0 }
  * - closes the connection as soon as a header announces too large a packet, before its body is buffered;
  * - hands on no more packets than may be dealt with in one turn of the event loop, and no more QoS 1 and 2 messages
  *   than may be unacknowledged: the rest stays in the socket;
- * - hands on nothing after CONNECT until CONNACK has left, and nothing after DISCONNECT [MQTT-3.14.4-1];
+ * - hands on nothing after CONNECT until CONNACK has left, nothing after UNSUBSCRIBE until it is done, as the broker would
+ *   have a SUBSCRIBE overtake it, and nothing after DISCONNECT [MQTT-3.14.4-1];
  * - closes a connection that does not read what it is sent.
  */
 export class Connection extends Duplex {
@@ -59,8 +60,9 @@ export class Connection extends Duplex {
   #owing = false
   /** Of the current packet, if it is one with filters. */
   #filters: FilterList | undefined
-  #packets = 0
-  #admitted = false
+  #begun = false
+  /** CONNECT or UNSUBSCRIBE was handed on last, and the broker has not answered it. */
+  #unanswered = false
   #stopped = false
   #full = false
   #blocked = false
@@ -98,9 +100,9 @@ export class Connection extends Duplex {
     return error
   }
 
-  /** CONNACK has left: what the client sent after CONNECT can pass. */
-  admit(): void {
-    this.#admitted = true
+  /** CONNACK or UNSUBACK has left: what the client sent after CONNECT or UNSUBSCRIBE can pass. */
+  answered(): void {
+    this.#unanswered = false
     this.proceed()
   }
 
@@ -223,7 +225,7 @@ export class Connection extends Duplex {
   /** Reads the header at `at` and takes its packet in; false when it must wait, or the connection was closed. */
   #mayBegin(chunk: Buffer, at: number): boolean {
     const { limits } = this.#pressure
-    if (this.#packets > 0 && !this.#admitted) {
+    if (this.#unanswered) {
       this.#blocked = true
       return false
     }
@@ -244,7 +246,8 @@ export class Connection extends Duplex {
     if (qos > 0) this.#owing = true
     else if (type === SUBSCRIBE || type === UNSUBSCRIBE) this.#filters = new FilterList(type)
     else if (type === DISCONNECT) this.disconnecting = true
-    this.#packets++
+    if (!this.#begun || type === UNSUBSCRIBE) this.#unanswered = true
+    this.#begun = true
     return true
   }
 

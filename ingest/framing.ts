@@ -1,6 +1,7 @@
 /** MQTT 3.1.1 control packet types (2.2.1) that ingest treats apart. */
 export const PUBLISH = 3
 const CONNECT = 1
+const PUBREL = 6
 export const SUBSCRIBE = 8
 export const UNSUBSCRIBE = 10
 const PINGREQ = 12
@@ -19,6 +20,11 @@ const LENGTHS: readonly (readonly [number, number] | undefined)[] = (() => {
   lengths[DISCONNECT] = [0, 0]
   return lengths
 })()
+
+/** Flags of the fixed header, but of PUBLISH [MQTT-2.2.2-1]. */
+const FLAGS: readonly number[] = Array.from({ length: 16 }, (_, type) =>
+  type === PUBREL || type === SUBSCRIBE || type === UNSUBSCRIBE ? 2 : 0,
+)
 
 /** The fixed header of one packet, filled by `readHeader`. */
 export interface Header {
@@ -51,9 +57,15 @@ export function readHeader(chunk: Uint8Array, at: number, maxLength: number, hea
   const allowed = LENGTHS[type]
   if (allowed === undefined || length < allowed[0] || length > allowed[1]) return 'malformed'
   if (length > maxLength) return 'oversized'
-  const qos = type === PUBLISH ? (first >> 1) & 3 : 0
-  // [MQTT-3.3.1-4], [MQTT-3.3.1-2]
-  if (type === PUBLISH && (qos === 3 || (qos === 0 && (first & 8) !== 0))) return 'malformed'
+  let qos = 0
+  if (type === PUBLISH) {
+    qos = (first >> 1) & 3
+    // [MQTT-3.3.1-4], [MQTT-3.3.1-2]
+    if (qos === 3 || (qos === 0 && (first & 8) !== 0)) return 'malformed'
+  } else if ((first & 0x0f) !== FLAGS[type]) {
+    // [MQTT-2.2.2-2]
+    return 'malformed'
+  }
   if (length > 0 && type !== CONNECT) {
     const low = chunk[at + bytes + 1]
     if (low === undefined) return 'incomplete'

@@ -1,12 +1,13 @@
-/** Has begun a packet, or a WebSocket message, that is not complete. */
+/** Has begun a packet that is not complete, or a WebSocket message that has not been handed on. */
 interface Beginner {
   /** Closes it. */
   giveUp(): void
 }
 
 /**
- * Bytes of packets begun and not complete, of all connections. Over the bound the packet that began first is given up:
- * were it the one that adds to them, a few that never end theirs would shut out all others.
+ * Bytes of packets begun and not complete, and of WebSocket messages begun and not handed on, of all connections. Over
+ * the bound the one that began first is given up: were it the one that adds to them, a few that never end theirs would
+ * shut out all others.
  */
 export class Incomplete {
   readonly #maxBytes: number

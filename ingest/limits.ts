@@ -14,7 +14,10 @@ export interface Limits {
   readonly maxUnreleasedTotal: number
   /** Bytes of unacknowledged QoS 1 and 2 messages of all connections; at it no connection that publishes is read. */
   readonly maxHeldBytes: number
-  /** Bytes of begun but incomplete packets of all connections; over it the one that began first is closed. */
+  /**
+   * Bytes of packets begun and not complete, and of WebSocket messages begun and not handed on, of all connections; over
+   * it the one that began first is closed.
+   */
   readonly maxIncompleteBytes: number
   /** Bytes of QoS 0 messages that the log has not taken; over it QoS 0 messages are dropped. */
   readonly maxQos0Bytes: number

@@ -2,13 +2,12 @@ import { once } from 'node:events'
 import { createServer as createHttpServer, type Server as HttpServer } from 'node:http'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws'
+import { WebSocketServer } from 'ws'
 import { portUnavailable } from '../processor/contract/errors.ts'
 import type { Broker } from './broker.ts'
-import type { Connection } from './connection.ts'
 import type { Counts } from './counts.ts'
-import type { Incomplete } from './incomplete.ts'
 import type { Limits } from './limits.ts'
+import { WebSocketStream } from './web-socket.ts'
 
 /** `G` of GET: no MQTT connection begins with it, its first packet being CONNECT (0x10). */
 const HTTP_FIRST_BYTE = 0x47
@@ -18,8 +17,6 @@ const SUBPROTOCOLS = ['mqtt', 'mqttv3.1']
 const PACKETS_PER_MESSAGE = 4
 /** Frames of one WebSocket message; libraries that send in pieces send 4 KiB each. */
 const MAX_FRAMES = 1_024
-/** Of a frame that a client sends with up to 125 bytes (RFC 6455 section 5.2). */
-const FRAME_HEADER_BYTES = 6
 /** Silent peers are probed after so long, ms: a client may have no keepalive of its own. */
 const TCP_KEEPALIVE_MS = 60_000
 const BACKLOG = 4_096
@@ -60,12 +57,8 @@ export class Listener {
       }
       clearTimeout(this.#silent.get(socket))
       this.#webSockets.handleUpgrade(request, socket, head, (webSocket) => {
-        // [MQTT-6.0.0-1]
-        webSocket.on('message', (_data, isBinary) => {
-          if (!isBinary) webSocket.terminate()
-        })
-        const connection = this.#broker.handle(createWebSocketStream(webSocket))
-        countIncomplete(webSocket, socket, this.#broker.incomplete, connection)
+        const stream = new WebSocketStream(webSocket, socket, this.#broker.incomplete, () => connection.giveUp())
+        const connection = this.#broker.handle(stream)
       })
     })
   }
@@ -122,25 +115,4 @@ export class Listener {
     }
     socket.on('readable', peek)
   }
-}
-
-/** Counts what `ws` gathers of a message until it has the end of it; until then `connection` sees nothing. */
-function countIncomplete(webSocket: WebSocket, socket: Duplex, incomplete: Incomplete, connection: Connection): void {
-  const message = { giveUp: () => connection.giveUp() }
-  let bytes = 0
-  // Before `ws`, which has the end of a message say so while it is given the chunk.
-  socket.prependListener('data', (chunk: Buffer) => {
-    bytes += chunk.length
-    incomplete.hold(message, bytes)
-  })
-  const end = (): void => {
-    bytes = 0
-    incomplete.end(message)
-  }
-  const control = (data: Buffer): void => {
-    bytes -= data.length + FRAME_HEADER_BYTES
-    if (bytes > 0) incomplete.hold(message, bytes)
-    else end()
-  }
-  webSocket.on('message', end).on('close', end).on('ping', control).on('pong', control)
 }

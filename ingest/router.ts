@@ -25,9 +25,12 @@ const internals = Aedes.prototype as unknown as AedesInternals
  * cannot unregister its successor, and of several that replace it only the last stays [MQTT-3.1.4-2].
  */
 export class Router extends Aedes {
-  /** Filters of connected clients, all and those that may match telemetry. */
-  filters = 0
-  #telemetryFilters = 0
+  /**
+   * Subscriptions of connected clients, all and those that may match telemetry. Not numbers: aedes may end one again
+   * while its end is under way.
+   */
+  readonly #subscribers = new Set<Deliver>()
+  readonly #telemetrySubscribers = new Set<Deliver>()
   readonly #persistence: Persistence
   /** Client id -> the client that is registered once the one it takes over has gone. */
   readonly #successors = new Map<string, MqttClient>()
@@ -47,9 +50,14 @@ export class Router extends Aedes {
     inherited.maxTopicLevels = Number.POSITIVE_INFINITY
   }
 
+  /** Filters of connected clients. */
+  get filters(): number {
+    return this.#subscribers.size
+  }
+
   /** A message of the telemetry tree may reach somebody. */
   get routesTelemetry(): boolean {
-    return this.#telemetryFilters > 0 || this.#persistence.telemetryFilters > 0
+    return this.#telemetrySubscribers.size > 0 || this.#persistence.telemetryFilters > 0
   }
 
   override publish(packet: PublishPacket, client: unknown, done?: Done): void {
@@ -66,14 +74,14 @@ export class Router extends Aedes {
   }
 
   override subscribe(filter: string, deliver: Deliver, done: () => void): void {
-    this.filters++
-    if (mayMatchTelemetry(filter)) this.#telemetryFilters++
+    this.#subscribers.add(deliver)
+    if (mayMatchTelemetry(filter)) this.#telemetrySubscribers.add(deliver)
     internals.subscribe.call(this, filter, deliver, done)
   }
 
   override unsubscribe(filter: string, deliver: Deliver, done: () => void): void {
-    this.filters--
-    if (mayMatchTelemetry(filter)) this.#telemetryFilters--
+    this.#subscribers.delete(deliver)
+    this.#telemetrySubscribers.delete(deliver)
     internals.unsubscribe.call(this, filter, deliver, done)
   }
 

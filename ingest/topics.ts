@@ -90,8 +90,8 @@ export function isTooDeep(name: string): boolean {
 
 /**
  * Ill-formed UTF-8 was decoded to U+FFFD, and U+0000 must not be there: the receiver must close the connection
- * [MQTT-1.5.3-1, MQTT-1.5.3-2]. A topic that really contains U+FFFD is refused with them.
+ * [MQTT-1.5.3-1, MQTT-1.5.3-2]. A text that really contains U+FFFD is refused with them.
  */
-export function isIllFormed(topic: string): boolean {
-  return topic.includes('\u0000') || topic.includes('\ufffd')
+export function isIllFormed(text: string): boolean {
+  return text.includes('\u0000') || text.includes('\ufffd')
 }

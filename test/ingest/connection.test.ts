@@ -9,11 +9,13 @@ import { DEFAULT_LIMITS } from '../../ingest/limits.ts'
 import { Pressure } from '../../ingest/pressure.ts'
 import { publication } from './fixture.ts'
 
+const DISCONNECT = Buffer.from([0xe0, 0])
+
 /** A connection after CONNACK, and the bytes it has handed on. */
 function admitted(pressure: Pressure): { connection: Connection; passed(): number } {
   const connection = new Connection(new PassThrough(), pressure)
   connection.receive(generate({ cmd: 'connect', clientId: 'x' }))
-  connection.admit()
+  connection.answered()
   connection.read()
   let bytes = 0
   const passed = (): number => {
@@ -29,7 +31,6 @@ describe('one turn of the event loop', () => {
     ['PUBACK', Buffer.from([0x40, 2, 0, 1]), 250],
     ['QoS 0 that aedes parses', publication('a', '1'), 250],
     ['SUBSCRIBE', generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'a', qos: 0 }] }), 125],
-    ['UNSUBSCRIBE', generate({ cmd: 'unsubscribe', messageId: 1, unsubscriptions: ['a'] }), 125],
   ])(
     'deals with a bounded number of packets of one piece, and with others in between: %s',
     async (_name, packet, most) => {
@@ -49,6 +50,19 @@ describe('one turn of the event loop', () => {
       }
     },
   )
+
+  it('deals with one UNSUBSCRIBE, and what follows it when that is answered', async () => {
+    const one = admitted(new Pressure(DEFAULT_LIMITS, new Counts(new Registry())))
+    const packet = generate({ cmd: 'unsubscribe', messageId: 1, unsubscriptions: ['a'] })
+    one.connection.receive(packet.subarray(0, 3))
+    one.connection.receive(Buffer.concat([packet.subarray(3), packet, DISCONNECT]))
+    for (const bytes of [packet.length, 2 * packet.length, 2 * packet.length + DISCONNECT.length]) {
+      await turn()
+      expect(one.passed()).toBe(bytes)
+      expect(one.connection.disconnecting).toBe(bytes > 2 * packet.length)
+      one.connection.answered()
+    }
+  })
 
   it('deals with more of what the fast path takes', async () => {
     const pressure = new Pressure(DEFAULT_LIMITS, new Counts(new Registry()))

@@ -238,6 +238,14 @@ describe('a last will', () => {
     expect(log.messages()).toEqual([[ID, '1']])
   })
 
+  it('is published after a DISCONNECT that is malformed [MQTT-3.14.1-1]', async () => {
+    const { ingest, log } = await openIngest()
+    const client = await RawClient.open(ingest.port, { clientId: ID, will })
+    client.write(Buffer.from([0xe1, 0]))
+    await vi.waitFor(() => expect(log.messages()).toEqual([[ID, '{"state":"dead"}']]), WAIT)
+    await told(log, ['online: connected', 'offline: connection lost'])
+  })
+
   it('refuses CONNECT when too many are stored', async () => {
     const { ingest } = await openIngest({ maxWillBytes: 100 })
     expect((await new RawClient(ingest.port).connect({ will })).returnCode).toBe(0)

@@ -3,7 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { generate, type IConnackPacket, type IConnectPacket, type Packet, parser } from 'mqtt-packet'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
-import { onTestFinished, vi } from 'vitest'
+import { expect, onTestFinished, vi } from 'vitest'
 import { Ingest } from '../../ingest/ingest.ts'
 import type { Limits } from '../../ingest/limits.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
@@ -241,4 +241,13 @@ export async function pinged(client: RawClient): Promise<void> {
   await vi.waitFor(() => {
     if (client.of('pingresp').length === before) throw new Error('no PINGRESP')
   }, WAIT)
+}
+
+/** Others notice nothing: a connection that was open before works as it did. */
+export async function unharmed({ ingest, log }: Fixture, witness: RawClient): Promise<void> {
+  const acks = witness.of('puback').length
+  witness.publish('devices/witness/telemetry', '1', 1, acks + 1)
+  await vi.waitFor(() => expect(witness.of('puback').length).toBe(acks + 1), WAIT)
+  expect(log.messages().filter(([device]) => device === 'witness').length).toBe(acks + 1)
+  expect((await new RawClient(ingest.port).connect()).returnCode).toBe(0)
 }

@@ -1,5 +1,5 @@
 import { assert, property, uint8Array } from 'fast-check'
-import { generate } from 'mqtt-packet'
+import { generate, type Packet } from 'mqtt-packet'
 import { describe, expect, it } from 'vitest'
 import { FilterList, type Header, readHeader, SUBSCRIBE, UNSUBSCRIBE } from '../../ingest/framing.ts'
 import { publication } from './fixture.ts'
@@ -37,10 +37,31 @@ describe('fixed headers', () => {
     ['a PINGREQ with a body', [0xc0, 1, 0]],
     ['a DISCONNECT with a body', [0xe0, 1, 0]],
     ['a CONNACK from a client', [0x20, 2, 0, 0]],
+    ['a DISCONNECT with flags', [0xe1, 0]],
+    ['a PINGREQ with flags', [0xc2, 0]],
+    ['a PUBACK with flags', [0x42, 2, 0, 1]],
+    ['a PUBREL without its flags', [0x60, 2, 0, 1]],
+    ['a SUBSCRIBE with more than its flags', [0x8a, 6, 0, 1, 0, 1, 0x61, 0]],
+    ['an UNSUBSCRIBE without its flags', [0xa0, 5, 0, 1, 0, 1, 0x61]],
     ['packet type 0', [0x00, 0]],
     ['packet type 15', [0xf0, 0]],
   ])('%s is malformed', (_name, bytes) => {
     expect(read(bytes)).toBe('malformed')
+  })
+
+  it('reads what MQTT.js sends', () => {
+    for (const packet of [
+      { cmd: 'connect', clientId: 'x' },
+      { cmd: 'puback', messageId: 1 },
+      { cmd: 'pubrec', messageId: 1 },
+      { cmd: 'pubrel', messageId: 1 },
+      { cmd: 'pubcomp', messageId: 1 },
+      { cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'a', qos: 0 }] },
+      { cmd: 'unsubscribe', messageId: 1, unsubscriptions: ['a'] },
+      { cmd: 'pingreq' },
+      { cmd: 'disconnect' },
+    ] as const)
+      expect(read(generate(packet as unknown as Packet))).not.toBeTypeOf('string')
   })
 
   it('refuses a packet by what its header announces', () => {

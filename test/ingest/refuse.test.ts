@@ -1,20 +1,9 @@
-import { once } from 'node:events'
 import { array, assert, asyncProperty, boolean, constantFrom, nat, oneof, tuple, uint8Array } from 'fast-check'
 import { generate } from 'mqtt-packet'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { WebSocket } from 'ws'
-import { type Fixture, openIngest, pinged, publication, RawClient, WAIT } from './fixture.ts'
+import { describe, expect, it, vi } from 'vitest'
+import { openIngest, pinged, publication, RawClient, unharmed, WAIT } from './fixture.ts'
 
 const TOPIC = 'devices/truck-17/telemetry'
-
-/** Others notice nothing: a connection that was open before works as it did. */
-async function unharmed({ ingest, log }: Fixture, witness: RawClient): Promise<void> {
-  const acks = witness.of('puback').length
-  witness.publish('devices/witness/telemetry', '1', 1, acks + 1)
-  await vi.waitFor(() => expect(witness.of('puback').length).toBe(acks + 1), WAIT)
-  expect(log.messages().filter(([device]) => device === 'witness').length).toBe(acks + 1)
-  expect((await new RawClient(ingest.port).connect()).returnCode).toBe(0)
-}
 
 describe('messages the device cannot mend', () => {
   it.each([
@@ -81,6 +70,15 @@ function connectWithWill(topic: string, flags: number): Buffer {
   return packet
 }
 
+function subscribing(topic: string): Buffer {
+  return generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic, qos: 0 }] })
+}
+
+/** With a byte that is never in UTF-8 for each `~`. */
+function illFormed(packet: Buffer): Buffer {
+  return packet.map((byte) => (byte === 0x7e ? 0xff : byte)) as Buffer
+}
+
 /** A SUBSCRIBE or UNSUBSCRIBE of so many filters. */
 function listed(cmd: 'subscribe' | 'unsubscribe', count: number): Buffer {
   const filters = Array.from({ length: count }, (_, i) => `f${i}`)
@@ -101,11 +99,14 @@ describe('connections that are closed', () => {
     ['a topic longer than its packet', Buffer.from([0x30, 3, 0, 9, 0x61]), 'malformed packet'],
     ['a length without end', Buffer.from([0x30, 0xff, 0xff, 0xff, 0xff]), 'malformed packet'],
     ['a second CONNECT', generate({ cmd: 'connect', clientId: 'x' }), 'malformed packet'],
+    ['a filter with a wildcard inside', subscribing('a#/b'), 'malformed packet'],
+    ['a filter with U+0000', subscribing('a\u0000b'), 'malformed packet'],
     [
-      'a filter with a wildcard inside',
-      generate({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'a#/b', qos: 0 }] }),
+      'a filter with U+0000 in an UNSUBSCRIBE',
+      generate({ cmd: 'unsubscribe', messageId: 1, unsubscriptions: ['a\u0000b'] }),
       'malformed packet',
     ],
+    ['a filter that is no UTF-8', illFormed(subscribing('a~b')), 'malformed packet'],
     ['over 1,000 filters in a SUBSCRIBE', listed('subscribe', 1_001), 'too many filters'],
     ['over 1,000 filters in an UNSUBSCRIBE', listed('unsubscribe', 1_001), 'too many filters'],
     ['an announced packet of 256 MB', Buffer.from([0x30, 0xff, 0xff, 0xff, 0x7f, 0, 1]), 'oversized packet'],
@@ -126,6 +127,10 @@ describe('connections that are closed', () => {
     ['something other than CONNECT', generate({ cmd: 'pingreq' })],
     ['a will of QoS 3', connectWithWill('a', 0x18)],
     ['a will topic with a wildcard', connectWithWill('a/#', 0x08)],
+    ['a will topic with U+0000', connectWithWill('a\u0000b', 0x08)],
+    ['a will topic that is no UTF-8', illFormed(connectWithWill('a~b', 0x08))],
+    ['a client id with U+0000', generate({ cmd: 'connect', clientId: 'a\u0000b' })],
+    ['a user name that is no UTF-8', illFormed(generate({ cmd: 'connect', clientId: 'x', username: 'a~b' }))],
     ['another protocol', Buffer.from('\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03')],
     [
       'a password without a user name',
@@ -208,21 +213,6 @@ describe('connections that are closed', () => {
     other.write(whole.subarray(59_000))
     await vi.waitFor(() => expect(other.ids('puback')).toEqual([1]), WAIT)
     expect(await fixture.metric('closes_total', { reason: 'too many incomplete packets' })).toBe(1)
-    await unharmed(fixture, witness)
-  })
-
-  it('begun WebSocket messages that never end, when all together are too many', async () => {
-    const fixture = await openIngest({ maxIncompleteBytes: 100_000 })
-    const witness = await RawClient.open(fixture.ingest.port)
-    const url = fixture.url.replace('mqtt', 'ws')
-    const first = await opened(url, ['mqtt'])
-    const closed = once(first, 'close')
-    first.send(Buffer.alloc(60_000), { fin: false })
-    await vi.waitFor(async () => expect(await fixture.metric('connections')).toBe(2), WAIT)
-    const second = await opened(url, ['mqtt'])
-    second.send(Buffer.alloc(60_000), { fin: false })
-    await closed
-    expect(second.readyState).toBe(WebSocket.OPEN)
     await unharmed(fixture, witness)
   })
 
@@ -309,40 +299,5 @@ describe('garbage', () => {
       { numRuns: 400 },
     )
     await unharmed(fixture, witness)
-  })
-})
-
-async function opened(url: string, protocols: string[]): Promise<WebSocket> {
-  const socket = new WebSocket(url, protocols)
-  onTestFinished(() => socket.terminate())
-  await once(socket, 'open')
-  return socket
-}
-
-describe('WebSocket', () => {
-  it('wants the subprotocol mqtt [MQTT-6.0.0-3]', async () => {
-    const { url } = await openIngest()
-    await expect(opened(url.replace('mqtt', 'ws'), [])).rejects.toThrow('400')
-    await expect(opened(url.replace('mqtt', 'ws'), ['amqp'])).rejects.toThrow('400')
-    expect((await opened(`${url.replace('mqtt', 'ws')}/any/path?x`, ['x', 'mqtt'])).protocol).toBe('mqtt')
-  })
-
-  it('closes at a text frame [MQTT-6.0.0-1], and at a frame too large', async () => {
-    const fixture = await openIngest({ maxPacketBytes: 1_000 })
-    const witness = await RawClient.open(fixture.ingest.port)
-    const text = await opened(fixture.url.replace('mqtt', 'ws'), ['mqtt'])
-    text.send('hello')
-    await once(text, 'close')
-    const large = await opened(fixture.url.replace('mqtt', 'ws'), ['mqtt'])
-    large.send(Buffer.alloc(5_000))
-    await once(large, 'close')
-    await unharmed(fixture, witness)
-  })
-
-  it('tells a browser what the port is', async () => {
-    const { url } = await openIngest()
-    const response = await fetch(url.replace('mqtt', 'http'))
-    expect(response.status).toBe(426)
-    expect(await response.text()).toContain('MQTT')
   })
 })
