@@ -34,12 +34,16 @@ it.each([
   },
 )
 
+/** The body of a batch, of so many bytes. */
+function bodyOf(bytes: number): string {
+  return JSON.stringify({ deviceIds: ['a'.repeat(bytes - '{"deviceIds":[""]}'.length)] })
+}
+
 it('refuses the body of a batch of more than maxBodyBytes with 413', async () => {
   const { api } = await stage({ limits: { maxBodyBytes: 100 } })
-  const body = (bytes: number) => JSON.stringify({ deviceIds: ['a'.repeat(bytes - '{"deviceIds":[""]}'.length)] })
   const post = (payload: string) =>
     ask(api, { ...BATCH, payload, headers: { 'content-type': 'application/json' } }).then(({ status }) => status)
-  expect([await post(body(100)), await post(body(101))]).toEqual([200, 413])
+  expect([await post(bodyOf(100)), await post(bodyOf(101))]).toEqual([200, 413])
   await api.close()
 })
 

@@ -65,13 +65,13 @@ it('no more streams than maxCatchUps read older changes from the log at a time',
     ...feed,
     async *follow(partition, from, signal) {
       // What all streams are told by is read from the end on.
-      if (from >= 10) return yield* feed.follow(partition, from, signal)
-      most = Math.max(most, ++reading)
+      const isOlder = from < 10
+      if (isOlder) most = Math.max(most, ++reading)
       try {
-        await held.promise
+        if (isOlder) await held.promise
         yield* feed.follow(partition, from, signal)
       } finally {
-        reading--
+        if (isOlder) reading--
       }
     },
   }

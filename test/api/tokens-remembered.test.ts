@@ -23,7 +23,7 @@ it('remembers so many tokens, and forgets the one it verified first for one more
   // Of what is remembered the answer is at once.
   const isKnown = (n: number) => !(verify(n) instanceof Promise)
   for (let n = 0; n < REMEMBERED; n += TOGETHER) {
-    await Promise.all(Array.from({ length: TOGETHER }, (_, i) => verify(n + i)))
+    await Promise.all(Array.from({ length: TOGETHER }, async (_, i) => verify(n + i)))
   }
   expect([isKnown(0), isKnown(REMEMBERED - 1)]).toEqual([true, true])
   await verify(REMEMBERED)

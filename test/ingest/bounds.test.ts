@@ -9,11 +9,12 @@ import { type Fixture, openIngest, pinged, publication, RawClient, WAIT } from '
 
 const TOPIC = 'devices/truck-17/telemetry'
 
+/** Takes one write, and never says that it was passed on. */
+const stuck = () => new Duplex({ read() {}, write() {}, writableHighWaterMark: 10 })
+
 it('of clients that do not read, the one that brings all of them over the bound in all is cut', () => {
   const limits = { ...DEFAULT_LIMITS, maxOutgoingBytes: 1_000, maxOutgoingTotalBytes: 1_500 }
   const pressure = new Pressure(limits, new Counts(new Registry()))
-  // Takes one write, and never says that it was passed on.
-  const stuck = () => new Duplex({ read() {}, write() {}, writableHighWaterMark: 10 })
   const [one, other] = [new Connection(stuck(), pressure), new Connection(stuck(), pressure)]
   other.on('error', () => undefined)
   expect(one.write(Buffer.alloc(900))).toBe(false)
@@ -64,9 +65,10 @@ it.each([
   expect(await hits()).toBe(2)
 })
 
+const filters = (count: number) => Array.from({ length: count }, (_, i) => ({ topic: `home/${i}`, qos: 0 as const }))
+
 it('closes a connection whose packet has more filters than may be', async () => {
   const { ingest, metric } = await openIngest({ maxFilters: 3 })
-  const filters = (count: number) => Array.from({ length: count }, (_, i) => ({ topic: `home/${i}`, qos: 0 as const }))
   const client = await RawClient.open(ingest.port)
   client.send({ cmd: 'subscribe', messageId: 1, subscriptions: filters(3) })
   await vi.waitFor(() => expect(client.of('suback').length).toBe(1), WAIT)
