@@ -12,7 +12,7 @@ test.each([
 ])('one pass of the cleaner ends with the batch that brings its keys to $maxKeys', async ({ maxKeys, passes }) => {
   const log = await openLog(await folder(), { tailRecords: 0, compaction: { minDirtyBytes: 0, maxKeys } })
   const member = new TestMember('m').join(log)
-  await vi.waitFor(() => expect(member.claims.size).toBe(1), { timeout: 20_000 })
+  await vi.waitFor(() => expect(member.claims.size).toBe(1))
   const claim = member.claims.get(0) as Claim
   const clean = vi.spyOn(Cleaner.prototype, 'clean')
   onTestFinished(() => clean.mockRestore())
