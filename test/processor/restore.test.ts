@@ -251,3 +251,32 @@ it('restores what it is to own before its other copies, which wait until it is o
   await vi.waitFor(() => expect(steps).toContain('whole 1'))
   expect(steps.slice(0, 3)).toEqual(['status 0', 'whole 0', 'end 0'])
 })
+
+it('a standby that restores waits at its next batch for an owner that has begun meanwhile', async () => {
+  const log = new MemoryLog(1)
+  await filled(log, 1)
+  await using bench = await Workbench.open(log, { changelogRecords: 10 })
+  const precedence = new Precedence(untilTold)
+  Object.assign(bench.context, { precedence })
+  const turn = vi.spyOn(precedence, 'turn')
+  const begun = Promise.withResolvers<void>()
+  const follow = log.follow.bind(log)
+  log.follow = async function* (...of) {
+    for await (const batch of follow(...of)) {
+      if (batch.next > 10) await begun.promise
+      yield batch
+    }
+  }
+  const { role } = await bench.standby()
+  const reached = () => role.store.checkpoint?.changelog ?? 0
+  await vi.waitFor(() => expect(reached()).toBe(10))
+  const asked = turn.mock.calls.length
+  const owner = Promise.withResolvers<void>()
+  const caughtUp = precedence.first(() => owner.promise)
+  begun.resolve()
+  await vi.waitFor(() => expect(turn.mock.calls.length > asked || reached() > 10).toBe(true))
+  expect(reached()).toBe(10)
+  owner.resolve()
+  await caughtUp
+  await bench.settled()
+})
