@@ -12,6 +12,9 @@ export default defineConfig({
     // Two cores: more workers only make timeouts out of contention.
     maxWorkers: 2,
     sequence: { sequencer: LongFirst },
+    // Their default of 1 s is too little for a slow machine.
+    setupFiles: ['test/patience.ts'],
+    expect: { poll: { timeout: 20_000 } },
     testTimeout: 30_000,
     hookTimeout: 30_000,
   },

@@ -97,8 +97,12 @@ export class MemoryLog implements Log {
     try {
       while (!signal.aborted) {
         const batch: LogRecord[] = []
+        let bytes = 0
         for (const record of records) {
-          if (record.offset >= position && batch.length < limits.maxRecords) batch.push(record)
+          if (record.offset < position || batch.length >= limits.maxRecords) continue
+          bytes += record.value?.byteLength ?? 0
+          if (batch.length > 0 && bytes > limits.maxBytes) break
+          batch.push(record)
         }
         if (batch.length === 0) {
           await new Promise<void>((resolve) => this.#grown.push(resolve))

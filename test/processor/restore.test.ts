@@ -13,6 +13,21 @@ const untilTold = (ms: number, signal: AbortSignal) =>
     else signal.addEventListener('abort', () => resolve(), { once: true })
   })
 
+/**
+ * Gives the bench a Precedence whose waits last until they are told to end. What is returned resolves when the standby of
+ * partition 1 has asked for its turn, or, by `steps`, has not: then it is seen to begin too early.
+ */
+function yielding(bench: Workbench, steps: readonly string[]): () => Promise<void> {
+  const precedence = new Precedence(untilTold)
+  Object.assign(bench.context, { precedence })
+  const turn = vi.spyOn(precedence, 'turn')
+  return async () => {
+    await vi.waitFor(() => expect(turn.mock.calls.length > 0 || steps.includes('status 1')).toBe(true))
+    // Without I/O: enough to begin in for who has asked and does not wait.
+    for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
 async function filled(log: MemoryLog, rounds: number): Promise<void> {
   await using bench = await Workbench.open(log, { batchRecords: 20 })
   for (let x = 0; x < rounds; x++) await log.append('telemetry', fleet(100, x))
@@ -193,20 +208,20 @@ it('asks for what came in while it brings its store there, and lets a standby be
   const device = ['d0', 'd1', 'd2', 'd3'].find((id) => partitionOf(id, 2) === 0) as string
   await log.append('telemetry', [said(device, { x: 9 })])
   await using bench = await Workbench.open(log)
-  Object.assign(bench.context, { precedence: new Precedence(untilTold) })
   const steps: string[] = []
+  const standbyAsked = yielding(bench, steps)
   const follow = log.follow.bind(log)
   log.follow = (of, ...rest) => {
     steps.push(`${of.topic} ${of.index}`)
     return follow(of, ...rest)
   }
-  log.beforeCommit = async () => {
-    // Time for a standby to begin.
-    for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => setImmediate(resolve))
-    steps.push('commit')
-  }
+  const held = log.holdCommits()
   await bench.task()
+  await held.reached
   await bench.standby(1)
+  await standbyAsked()
+  steps.push('commit')
+  held.letGo()
   await vi.waitFor(() => expect(steps).toContain('status 1'))
   expect(steps).toEqual(['telemetry 0', 'status 0', 'commit', 'status 1'])
 })
@@ -215,21 +230,53 @@ it('restores what it is to own before its other copies, which wait until it is o
   const log = new MemoryLog(2)
   await filled(log, 1)
   await using bench = await Workbench.open(log)
-  Object.assign(bench.context, { precedence: new Precedence(untilTold), sleep: untilTold })
   const steps: string[] = []
+  const standbyAsked = yielding(bench, steps)
+  Object.assign(bench.context, { sleep: untilTold })
+  const read = Promise.withResolvers<void>()
   const follow = log.follow.bind(log)
   log.follow = async function* (of, ...rest) {
-    // Time for the other copy to be whole.
-    for (let turn = 0; of.index === 0 && turn < 100; turn++) await new Promise((resolve) => setImmediate(resolve))
+    if (of.index === 0) await read.promise
     steps.push(`status ${of.index}`)
     yield* follow(of, ...rest)
   }
   const heir = await bench.standby(0, { heir: true, whole: () => steps.push('whole 0') })
   await bench.standby(1, { heir: false, whole: () => steps.push('whole 1') })
+  await standbyAsked()
+  read.resolve()
   await vi.waitFor(() => expect(steps).toContain('whole 0'))
   // It is to be the owner now.
   await heir.stop()
   steps.push('end 0')
   await vi.waitFor(() => expect(steps).toContain('whole 1'))
   expect(steps.slice(0, 3)).toEqual(['status 0', 'whole 0', 'end 0'])
+})
+
+it('a standby that restores waits at its next batch for an owner that has begun meanwhile', async () => {
+  const log = new MemoryLog(1)
+  await filled(log, 1)
+  await using bench = await Workbench.open(log, { changelogRecords: 10 })
+  const precedence = new Precedence(untilTold)
+  Object.assign(bench.context, { precedence })
+  const turn = vi.spyOn(precedence, 'turn')
+  const begun = Promise.withResolvers<void>()
+  const follow = log.follow.bind(log)
+  log.follow = async function* (...of) {
+    for await (const batch of follow(...of)) {
+      if (batch.next > 10) await begun.promise
+      yield batch
+    }
+  }
+  const { role } = await bench.standby()
+  const reached = () => role.store.checkpoint?.changelog ?? 0
+  await vi.waitFor(() => expect(reached()).toBe(10))
+  const asked = turn.mock.calls.length
+  const owner = Promise.withResolvers<void>()
+  const caughtUp = precedence.first(() => owner.promise)
+  begun.resolve()
+  await vi.waitFor(() => expect(turn.mock.calls.length > asked || reached() > 10).toBe(true))
+  expect(reached()).toBe(10)
+  owner.resolve()
+  await caughtUp
+  await bench.settled()
 })

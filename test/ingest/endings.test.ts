@@ -1,0 +1,66 @@
+import { Duplex, PassThrough } from 'node:stream'
+import { generate } from 'mqtt-packet'
+import { pino } from 'pino'
+import { Registry } from 'prom-client'
+import { expect, it, onTestFinished, vi } from 'vitest'
+import { Broker } from '../../ingest/broker.ts'
+import { Connection } from '../../ingest/connection.ts'
+import { Counts } from '../../ingest/counts.ts'
+import { Gather } from '../../ingest/gather.ts'
+import { DEFAULT_LIMITS } from '../../ingest/limits.ts'
+import { Pressure } from '../../ingest/pressure.ts'
+import { Epochs } from '../../ingest/session.ts'
+import { HeldLog, openIngest, publication, RawClient, WAIT } from './fixture.ts'
+
+const ID = 'truck-17'
+const TOPIC = `devices/${ID}/telemetry`
+
+it('a connection gives back what it took of messages that the broker has not looked at', () => {
+  const counts = new Counts(new Registry())
+  const connection = new Connection(new PassThrough(), new Pressure(DEFAULT_LIMITS, counts))
+  connection.receive(generate({ cmd: 'connect', clientId: ID }))
+  connection.admit()
+  const messages = Array.from({ length: 10 }, (_, i) => publication(TOPIC, 'x'.repeat(100), 1, i + 1))
+  connection.receive(Buffer.concat(messages))
+  expect(counts.held).toBe(10)
+  expect(counts.heldBytes).toBeGreaterThan(1_000)
+  connection.destroy()
+  expect([counts.held, counts.heldBytes]).toEqual([0, 0])
+})
+
+it.each([1, 2] as const)(
+  'a message of QoS %s that the log did not take does not count as acknowledged',
+  async (qos) => {
+    const { ingest, log, metric } = await openIngest()
+    const client = await RawClient.open(ingest.port)
+    client.publish(TOPIC, '1', qos, 1)
+    await vi.waitFor(() => expect(client.ids(qos === 1 ? 'puback' : 'pubrec')).toEqual([1]), WAIT)
+    log.failing = new Error('disk full')
+    for (let id = 2; id < 5; id++) client.publish(TOPIC, String(id), qos, id)
+    await client.end()
+    await vi.waitFor(async () => expect(await metric('held_messages')).toBe(0), WAIT)
+    expect(await metric('acknowledged_total', { qos: String(qos) })).toBe(1)
+  },
+)
+
+it.each([
+  { last: 'DISCONNECT', sent: generate({ cmd: 'disconnect' }), end: 'client disconnect', wills: 0 },
+  { last: 'PINGREQ', sent: generate({ cmd: 'pingreq' }), end: 'connection lost', wills: 1 },
+])('a connection lost before the broker came to read $last is over as: $end', async (one) => {
+  const log = new HeldLog()
+  const counts = new Counts(new Registry())
+  const logger = pino({ level: 'silent' })
+  const gather = new Gather(log, DEFAULT_LIMITS, counts, logger)
+  const epochs = new Epochs(Date.now, Math.random)
+  const broker = await Broker.open({ limits: DEFAULT_LIMITS, counts, gather, epochs, logger, now: Date.now })
+  onTestFinished(() => broker.stop())
+  const source = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
+  const connection = broker.handle(source)
+  const will = { topic: TOPIC, payload: Buffer.from('"gone"'), qos: 1 as const, retain: false }
+  connection.receive(generate({ cmd: 'connect', clientId: ID, will }))
+  await vi.waitFor(() => expect(log.story(ID)).toEqual(['online: connected']), WAIT)
+  connection.receive(one.sent)
+  connection.destroy()
+  await vi.waitFor(() => expect(log.story(ID)).toEqual(['online: connected', `offline: ${one.end}`]), WAIT)
+  expect(log.messages()).toHaveLength(one.wills)
+})

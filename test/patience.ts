@@ -1,0 +1,9 @@
+import { vi } from 'vitest'
+
+/** How long `vi.waitFor` looks for its condition where a test says nothing else, ms: less than a test has, so that it says what it missed. */
+const PATIENCE_MS = 20_000
+
+const { waitFor } = vi
+vi.waitFor = (condition, options = {}) => {
+  return waitFor(condition, typeof options === 'number' ? options : { timeout: PATIENCE_MS, ...options })
+}
