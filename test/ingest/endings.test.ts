@@ -19,7 +19,7 @@ it('a connection gives back what it took of messages that the broker has not loo
   const counts = new Counts(new Registry())
   const connection = new Connection(new PassThrough(), new Pressure(DEFAULT_LIMITS, counts))
   connection.receive(generate({ cmd: 'connect', clientId: ID }))
-  connection.admit()
+  connection.answered()
   const messages = Array.from({ length: 10 }, (_, i) => publication(TOPIC, 'x'.repeat(100), 1, i + 1))
   connection.receive(Buffer.concat(messages))
   expect(counts.held).toBe(10)
