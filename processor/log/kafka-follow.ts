@@ -118,7 +118,7 @@ export class KafkaFetcher {
         const source = sources.find((candidate) => isSame(candidate, answer))
         if (source !== undefined && this.#settle(source, answer, lost)) transient = true
       }
-      if (lost.length > 0 && (await this.#judge(lost, connection))) transient = true
+      if (lost.length > 0 && (await this.#judge(lost, nodeId, connection))) transient = true
     } catch (error) {
       if (mayPass(error)) {
         transient = true
@@ -168,11 +168,13 @@ export class KafkaFetcher {
    * In a topic that was created anew every position of the former one is out of range, and whoever hears so wipes a copy
    * that may be the last. Nobody knows sooner than the leader. Returns true while it is not decided.
    */
-  async #judge(lost: readonly Source[], leader: BrokerConnection): Promise<boolean> {
-    const { topics } = await this.#cluster.ask(leader)
+  async #judge(lost: readonly Source[], leader: number, connection: BrokerConnection): Promise<boolean> {
+    const topics = [...new Set(lost.map(({ topic }) => topic))]
+    const asked = topics.map((topic) => this.#cluster.doubt(topic, leader, connection))
+    const doubts = new Map((await Promise.all(asked)).map((doubt, i) => [topics[i], doubt]))
     let undecided = false
     for (const source of lost) {
-      const doubt = this.#cluster.ids.doubt(source.topic, topics)
+      const doubt = doubts.get(source.topic)
       const where = `${source.topic} ${source.index}: offset ${source.position}`
       if (doubt instanceof RetryableError) undecided = true
       else source.fail(doubt ?? new CorruptedError('OFFSET_OUT_OF_RANGE', `${where} is not in the log; ${AGAIN}`))

@@ -144,6 +144,13 @@ export class WireReader {
     return values
   }
 
+  /** Steps over a compact array of 32-bit integers. Its length. */
+  skipInt32s(): number {
+    const length = Math.max(0, this.unsignedVarint() - 1)
+    this.at += length * 4
+    return length
+  }
+
   /** A view, not a copy. */
   bytesOrNull(): Buffer | null {
     const length = this.int32()
