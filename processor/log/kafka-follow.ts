@@ -27,6 +27,8 @@ export class KafkaFetcher {
   readonly #logger: Logger
   readonly #sources = new Set<Source>()
   readonly #polling = new Set<number>()
+  /** Of the leaders that wrote what was fetched last, by topic and partition. */
+  readonly #epochs = new Map<string, number>()
   readonly #closing = new AbortController()
 
   constructor(cluster: KafkaCluster, logger: Logger) {
@@ -62,6 +64,11 @@ export class KafkaFetcher {
       this.#sources.delete(source)
       stop.removeEventListener('abort', wake)
     }
+  }
+
+  /** Of the leader that wrote what was fetched last of a partition; undefined when nothing was. */
+  epochOf(topic: string, index: number): number | undefined {
+    return this.#epochs.get(`${topic} ${index}`)
   }
 
   close(): void {
@@ -142,6 +149,7 @@ export class KafkaFetcher {
     const { error } = answer
     if (error === undefined) {
       source.give(answer)
+      if (source.epoch !== undefined) this.#epochs.set(`${source.topic} ${source.index}`, source.epoch)
       return false
     }
     if (mayPass(error)) {
@@ -207,6 +215,8 @@ class Source implements FetchPosition {
   readonly index: number
   /** Where the next fetch begins. */
   position: Offset
+  /** Of the leader that wrote what stands before `position`; undefined until something was fetched. */
+  epoch: number | undefined
   fetching = false
   /** Its broker has failed at it, and has not given anything since. */
   troubled = false
@@ -233,10 +243,11 @@ class Source implements FetchPosition {
     this.#end = Math.max(this.#end, end)
     if (bytes.length === 0) return
     const answer = new FetchedRecords(`${this.topic} ${this.index}`, bytes, aborted, this.position)
-    const position = answer.end
+    const reached = answer.end
     // Bytes of less than one batch bring nothing on.
-    if (position === undefined) return
-    this.position = Math.max(this.position, position)
+    if (reached === undefined) return
+    this.position = Math.max(this.position, reached.offset)
+    this.epoch = reached.epoch
     this.#answers.push(answer)
     this.unread += bytes.length
     this.wake()
