@@ -171,13 +171,23 @@ export class WireReader {
     }
   }
 
-  /** Tagged fields (KIP-482): none is known here, so all are stepped over. */
-  tags(): void {
+  /** A view, not a copy. */
+  compactBytesOrNull(): Buffer | null {
+    const length = this.unsignedVarint() - 1
+    if (length < 0) return null
+    const value = this.bytes.subarray(this.at, this.at + length)
+    this.at += length
+    return value
+  }
+
+  /** Tagged fields (KIP-482). `read` is called at the beginning of each with its tag; whatever it reads, all is stepped over. */
+  tags(read?: (tag: number) => void): void {
     let left = this.unsignedVarint()
     while (left-- > 0) {
-      this.unsignedVarint()
-      const length = this.unsignedVarint()
-      this.at += length
+      const tag = this.unsignedVarint()
+      const next = this.unsignedVarint() + this.at
+      read?.(tag)
+      this.at = next
     }
   }
 

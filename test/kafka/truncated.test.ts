@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { KafkaLog } from '../../processor/log/kafka.ts'
 import { LENGTH_AT } from '../../processor/log/kafka-batch.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
-import { TestMember } from '../contract/log-member.ts'
+import { read, TestMember } from '../contract/log-member.ts'
 import { numbered, text } from '../contract/log-records.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 import { kafkaTool } from './tools.ts'
@@ -80,7 +80,21 @@ describe.skipIf(kafkaMissing !== undefined)('telemetry that lost what was proces
     const before = take()
     await vi.waitFor(() => expect(processed).toHaveLength(GIVEN), PATIENCE)
     await before.leave()
+    const reader = await open()
+    let got = 0
+    const reading = read(reader, 'telemetry', 0, 0, ({ length }) => {
+      got = length
+      return false
+    })
+    const gone = new RegExp(`offset ${GIVEN} was read to, but what stood at ${KEPT} and after it is gone`)
+    const strayed = expect(reading).rejects.toMatchObject({
+      code: 'OFFSET_OUT_OF_RANGE',
+      message: expect.stringMatching(gone),
+    })
+    await vi.waitFor(() => expect(got).toBe(GIVEN), PATIENCE)
     await loseTail()
+    await strayed
+    await reader[Symbol.asyncDispose]()
     expect(await log.bounds({ topic: 'telemetry', index: 0 })).toEqual({ start: 0, end: KEPT })
     await log.append('telemetry', numbered(100, GIVEN))
     const member = take()
