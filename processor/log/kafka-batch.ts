@@ -11,6 +11,7 @@ import type { Headers, NewRecord } from './log.ts'
  */
 export const BATCH_HEADER_BYTES = 61
 export const LENGTH_AT = 8
+export const LEADER_EPOCH_AT = 12
 export const MAGIC_AT = 16
 export const ATTRIBUTES_AT = 21
 export const LAST_OFFSET_DELTA_AT = 23

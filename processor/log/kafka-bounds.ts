@@ -65,11 +65,9 @@ export class KafkaBounds {
             const asking = led.map((topic) => ({ topic, partitions }))
             return requests.listOffsets({ replicaId: CONSUMER, isolationLevel, topics: asking })
           })
-          const [told, { topics: known }] = await Promise.all([Promise.all(answers), this.#cluster.ask(connection)])
-          for (const topic of led) {
-            const doubt = this.#cluster.ids.doubt(topic, known)
-            if (doubt !== undefined) throw doubt
-          }
+          const told = await Promise.all(answers)
+          const doubts = await Promise.all(led.map((topic) => this.#cluster.doubt(topic, leader, connection)))
+          for (const doubt of doubts) if (doubt !== undefined) throw doubt
           for (const [i, { responses }] of told.entries()) {
             for (const { topic, partitions } of responses) offsets[i]?.set(topic, Number(partitions[0]?.offset))
           }

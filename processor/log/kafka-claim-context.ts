@@ -19,6 +19,8 @@ export interface ClaimContext {
   readonly logger: Logger
   readonly bounds: Log['bounds']
   readonly follow: Log['follow']
+  /** Of the leader that wrote what was read last of a partition of telemetry; undefined when nothing was. */
+  readEpoch(partition: number): number | undefined
   /** Of one partition of each of `topics`. */
   ends(topics: readonly Topic[], partition: number): Promise<Ends[]>
 }

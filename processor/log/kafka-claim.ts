@@ -130,7 +130,10 @@ export class KafkaClaim implements Claim {
       this.#produce(batches),
       this.#coordinated((requests) => requests.addOffsetsToTxn({ ...this.#transaction, groupId: group })),
     ])
-    const offset = { partition: this.partition, offset: next, metadata: encodePosition(end, identity) }
+    // Of what was read last, which may stand after `next`: what stands before it was written by no later leader.
+    const epoch = this.#context.readEpoch(this.partition)
+    const metadata = encodePosition({ ...identity, changelogEnd: end, epoch })
+    const offset = { partition: this.partition, offset: next, metadata }
     const inputs = [{ topic: names.telemetry, partitions: [offset] }]
     await this.#step(
       () => cluster.coordinator(this.#lane, GROUP_COORDINATOR, group),

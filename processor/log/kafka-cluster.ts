@@ -1,31 +1,20 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError, TidemarkError } from '../contract/errors.ts'
 import { type BrokerConnection, errorOf, type Network } from './kafka-broker.ts'
+import { decodeMetadata, encodeRequest, METADATA, METADATA_VERSION, type Metadata, newest } from './kafka-metadata.ts'
+import { TopicCheck } from './kafka-topic-check.ts'
 import { TopicIds } from './kafka-topic-ids.ts'
-import { WireReader, WireWriter } from './kafka-wire.ts'
 
 export const GROUP_COORDINATOR = 0
 export const TRANSACTION_COORDINATOR = 1
 
-const METADATA = 3
-const METADATA_VERSION = 12
 const MIN_BACKOFF_MS = 10
 const MAX_BACKOFF_MS = 500
-const NO_ID = Buffer.alloc(16)
 const UNKNOWN_TOPIC = 3
-
-export interface TopicMetadata {
-  readonly id: string
-  /** Node id of each partition's leader; -1 while there is none. */
-  readonly leaders: readonly number[]
-  readonly replicas: number
-}
-
-export interface Metadata {
-  readonly cluster: string
-  readonly nodes: ReadonlyMap<number, { readonly host: string; readonly port: number }>
-  readonly topics: ReadonlyMap<string, TopicMetadata>
-}
+/** A broker that has not told by then is not waited for alone: the next one is asked too. */
+const HEDGE_MS = 500
+/** A broker that failed, or was that slow, is asked after all others for so long. */
+const SILENCE_MS = 5000
 
 /**
  * Where things are: brokers, leaders, coordinators. Requests go over lanes: a lane has its own connections, as a broker
@@ -33,6 +22,7 @@ export interface Metadata {
  */
 export class KafkaCluster {
   readonly ids = new TopicIds()
+  readonly #check = new TopicCheck(this.ids, (connection, topics) => this.#ask(connection, topics))
   readonly #seeds: readonly string[]
   readonly #topics: readonly string[]
   readonly #network: Network
@@ -42,8 +32,10 @@ export class KafkaCluster {
   /** Of lanes whose connections have another client id than the network's. */
   readonly #clientIds = new Map<string, string>()
   #metadata: Metadata | undefined
-  /** Address of the broker that gave it. */
+  /** Address of the broker that answered last. */
   #answering = ''
+  /** Addresses of brokers that said nothing when they were asked for it: until when they are asked last. */
+  readonly #silent = new Map<string, number>()
   #refreshing: Promise<Metadata> | undefined
 
   constructor(seeds: readonly string[], topics: readonly string[], network: Network, logger: Logger) {
@@ -62,7 +54,10 @@ export class KafkaCluster {
     return this.#metadata === undefined ? this.refresh() : Promise.resolve(this.#metadata)
   }
 
-  /** Asks any broker that answers; calls made meanwhile share the answer. */
+  /**
+   * Asks any broker that answers, each time another one: who is cut off from the other brokers answers as well as ever,
+   * with what was before. Calls made meanwhile share the answer.
+   */
   refresh(): Promise<Metadata> {
     this.#refreshing ??= this.#refresh().finally(() => {
       this.#refreshing = undefined
@@ -71,39 +66,52 @@ export class KafkaCluster {
   }
 
   async #refresh(): Promise<Metadata> {
-    const known = [...(this.#metadata?.nodes.values() ?? [])].map(({ host, port }) => `${host}:${port}`)
-    // One that answered the last time comes first: a dead host takes seconds to say nothing.
-    const silent = (address: string): number => (this.#connections.has(`metadata ${address}`) ? 0 : 1)
-    known.sort((a, b) => silent(a) - silent(b))
-    let failure: unknown
-    for (const address of new Set([...known, ...this.#seeds])) {
-      try {
-        const answer = await this.ask(await this.#connect('metadata', address))
-        // A broker that is only starting may know nobody yet.
-        if (answer.nodes.size === 0) throw errorOf(UNKNOWN_TOPIC)
-        this.#metadata = answer
-        this.#answering = address
-        return answer
-      } catch (error) {
-        this.#disconnect('metadata', address)
-        failure = error
-      }
-    }
-    throw failure
+    const told = await firstAnswer(this.#addresses(), (address) => this.#hear(address))
+    this.#metadata = newest(this.#metadata, told)
+    return this.#metadata
   }
 
-  /** What one broker knows: one that leads a partition knows its topic no later than others do. */
-  async ask(connection: BrokerConnection): Promise<Metadata> {
-    const answer = decodeMetadata(await connection.send(METADATA, 'Metadata', METADATA_VERSION, [this.#request()]))
+  /** In the order in which they are to be asked. */
+  #addresses(): Set<string> {
+    const known = [...(this.#metadata?.nodes.values() ?? [])].map(({ host, port }) => `${host}:${port}`)
+    const after = known.indexOf(this.#answering) + 1
+    const now = performance.now()
+    const last = (address: string): number => ((this.#silent.get(address) ?? 0) > now ? 1 : 0)
+    const turn = [...known.slice(after), ...known.slice(0, after)].sort((a, b) => last(a) - last(b))
+    return new Set([...turn, ...this.#seeds])
+  }
+
+  async #hear(address: string): Promise<Metadata> {
+    const silence = (): void => void this.#silent.set(address, performance.now() + SILENCE_MS)
+    const slow = setTimeout(silence, HEDGE_MS)
+    try {
+      const answer = await this.#ask(await this.#connect('metadata', address), this.#topics)
+      // A broker that is only starting may know nobody yet.
+      if (answer.nodes.size === 0) throw errorOf(UNKNOWN_TOPIC)
+      this.#answering = address
+      this.#silent.delete(address)
+      return answer
+    } catch (error) {
+      this.#disconnect('metadata', address)
+      silence()
+      throw error
+    } finally {
+      clearTimeout(slow)
+    }
+  }
+
+  async #ask(connection: BrokerConnection, topics: readonly string[]): Promise<Metadata> {
+    const answer = decodeMetadata(
+      await connection.send(METADATA, 'Metadata', METADATA_VERSION, [encodeRequest(topics)]),
+    )
     const fault = this.ids.see(answer.topics, performance.now())
     if (fault !== undefined) this.#logger.error({ err: fault }, 'a topic is not the one that the log was opened with')
     return answer
   }
 
-  #request(): Buffer {
-    const writer = new WireWriter().unsignedVarint(0).unsignedVarint(this.#topics.length + 1)
-    for (const topic of this.#topics) writer.raw(NO_ID).compactString(topic).unsignedVarint(0)
-    return writer.int8(0).int8(0).unsignedVarint(0).finish()
+  /** Why what the broker `leader` has said of positions in `topic`, all of it before now, is not to be relied on. */
+  doubt(topic: string, leader: number, connection: BrokerConnection): Promise<TidemarkError | undefined> {
+    return this.#check.doubt(topic, leader, connection)
   }
 
   /** Node id of the leader, -1 while there is none. */
@@ -186,41 +194,32 @@ export class KafkaCluster {
   }
 }
 
-function decodeMetadata(body: Buffer): Metadata {
-  const reader = new WireReader(body)
-  reader.tags()
-  reader.int32()
-  const nodes = new Map<number, { host: string; port: number }>()
-  reader.compactArray(() => {
-    nodes.set(reader.int32(), { host: reader.compactString() ?? '', port: reader.int32() })
-    reader.compactString()
-    reader.tags()
-  })
-  const cluster = reader.compactString() ?? ''
-  reader.int32()
-  const topics = new Map<string, TopicMetadata>()
-  reader.compactArray(() => {
-    const error = reader.int16()
-    const name = reader.compactString() ?? ''
-    const id = reader.uuid()
-    reader.int8()
-    const leaders: number[] = []
-    let replicas = 0
-    reader.compactArray(() => {
-      reader.int16()
-      const index = reader.int32()
-      leaders[index] = reader.int32()
-      reader.int32()
-      replicas = reader.compactArray(() => reader.int32()).length
-      reader.compactArray(() => reader.int32())
-      reader.compactArray(() => reader.int32())
-      reader.tags()
-    })
-    reader.int32()
-    reader.tags()
-    if (error === 0) topics.set(name, { id, leaders, replicas })
-  })
-  return { cluster, nodes, topics }
+/** Of whichever answers first: the next one is asked too when one fails, or has not answered in time. Rejects when all fail. */
+function firstAnswer<T>(addresses: Iterable<string>, ask: (address: string) => Promise<T>): Promise<T> {
+  const { promise, resolve, reject } = Promise.withResolvers<T>()
+  const left = [...addresses]
+  let [waiting, timer]: [number, NodeJS.Timeout | undefined] = [0, undefined]
+  const hear = async (address: string): Promise<void> => {
+    try {
+      resolve(await ask(address))
+      left.length = 0
+      clearTimeout(timer)
+    } catch (error) {
+      waiting--
+      if (waiting === 0 && left.length === 0) reject(error)
+      else askNext()
+    }
+  }
+  const askNext = (): void => {
+    clearTimeout(timer)
+    const address = left.shift()
+    if (address === undefined) return
+    waiting++
+    void hear(address)
+    timer = setTimeout(askNext, HEDGE_MS)
+  }
+  askNext()
+  return promise
 }
 
 /** The type of a Kafka protocol error, such as NOT_COORDINATOR; undefined for other errors. */

@@ -27,6 +27,8 @@ export class KafkaFetcher {
   readonly #logger: Logger
   readonly #sources = new Set<Source>()
   readonly #polling = new Set<number>()
+  /** Of the leaders that wrote what was fetched last, by topic and partition. */
+  readonly #epochs = new Map<string, number>()
   readonly #closing = new AbortController()
 
   constructor(cluster: KafkaCluster, logger: Logger) {
@@ -62,6 +64,11 @@ export class KafkaFetcher {
       this.#sources.delete(source)
       stop.removeEventListener('abort', wake)
     }
+  }
+
+  /** Of the leader that wrote what was fetched last of a partition; undefined when nothing was. */
+  epochOf(topic: string, index: number): number | undefined {
+    return this.#epochs.get(`${topic} ${index}`)
   }
 
   close(): void {
@@ -110,15 +117,16 @@ export class KafkaFetcher {
     const [lane, limits] = leader === undefined ? [LOOK_LANE, LOOK] : [POLL_LANE, POLL]
     try {
       const [first] = sources as readonly [Source]
-      const nodeId = leader ?? (await this.#cluster.leader(first.topic, first.index))
+      const { topics } = await this.#cluster.metadata()
+      const nodeId = leader ?? topics.get(first.topic)?.leaders[first.index] ?? -1
       const connection = await this.#cluster.connection(lane, nodeId)
-      const answers = await fetch(connection, sources, limits)
-      const lost: Source[] = []
+      const answers = await fetch(connection, sources, limits, ({ topic, index }) => topics.get(topic)?.epochs[index])
+      const lost = new Map<Source, string>()
       for (const answer of answers) {
         const source = sources.find((candidate) => isSame(candidate, answer))
         if (source !== undefined && this.#settle(source, answer, lost)) transient = true
       }
-      if (lost.length > 0 && (await this.#judge(lost, connection))) transient = true
+      if (lost.size > 0 && (await this.#judge(lost, nodeId, connection))) transient = true
     } catch (error) {
       if (mayPass(error)) {
         transient = true
@@ -137,11 +145,16 @@ export class KafkaFetcher {
     if (leader === undefined) this.#wake()
   }
 
-  /** Returns true when the partition is to be asked again elsewhere; `lost` gets those whose position is out of range. */
-  #settle(source: Source, answer: Fetched, lost: Source[]): boolean {
-    const { error } = answer
+  /** Returns true when the partition is to be asked again elsewhere; `lost` gets those that cannot go on, and why. */
+  #settle(source: Source, answer: Fetched, lost: Map<Source, string>): boolean {
+    const { error, lostFrom } = answer
+    if (lostFrom !== undefined) {
+      lost.set(source, `was read to, but what stood at ${lostFrom} and after it is gone`)
+      return false
+    }
     if (error === undefined) {
       source.give(answer)
+      if (source.epoch !== undefined) this.#epochs.set(`${source.topic} ${source.index}`, source.epoch)
       return false
     }
     if (mayPass(error)) {
@@ -155,7 +168,7 @@ export class KafkaFetcher {
     const type = typeOf(error)
     const where = `${source.topic} ${source.index}: offset ${source.position}`
     if (type === 'OFFSET_OUT_OF_RANGE') {
-      lost.push(source)
+      lost.set(source, 'is not in the log')
     } else if (type === 'CORRUPT_MESSAGE') {
       source.fail(new CorruptedError('LOG_CORRUPTED', `${where} cannot be read by its leader`, error))
     } else {
@@ -168,14 +181,16 @@ export class KafkaFetcher {
    * In a topic that was created anew every position of the former one is out of range, and whoever hears so wipes a copy
    * that may be the last. Nobody knows sooner than the leader. Returns true while it is not decided.
    */
-  async #judge(lost: readonly Source[], leader: BrokerConnection): Promise<boolean> {
-    const { topics } = await this.#cluster.ask(leader)
+  async #judge(lost: ReadonlyMap<Source, string>, leader: number, connection: BrokerConnection): Promise<boolean> {
+    const topics = [...new Set([...lost.keys()].map(({ topic }) => topic))]
+    const asked = topics.map((topic) => this.#cluster.doubt(topic, leader, connection))
+    const doubts = new Map((await Promise.all(asked)).map((doubt, i) => [topics[i], doubt]))
     let undecided = false
-    for (const source of lost) {
-      const doubt = this.#cluster.ids.doubt(source.topic, topics)
+    for (const [source, why] of lost) {
+      const doubt = doubts.get(source.topic)
       const where = `${source.topic} ${source.index}: offset ${source.position}`
       if (doubt instanceof RetryableError) undecided = true
-      else source.fail(doubt ?? new CorruptedError('OFFSET_OUT_OF_RANGE', `${where} is not in the log; ${AGAIN}`))
+      else source.fail(doubt ?? new CorruptedError('OFFSET_OUT_OF_RANGE', `${where} ${why}; ${AGAIN}`))
     }
     return undecided
   }
@@ -205,6 +220,8 @@ class Source implements FetchPosition {
   readonly index: number
   /** Where the next fetch begins. */
   position: Offset
+  /** Of the leader that wrote what stands before `position`; undefined until something was fetched. */
+  epoch: number | undefined
   fetching = false
   /** Its broker has failed at it, and has not given anything since. */
   troubled = false
@@ -231,10 +248,11 @@ class Source implements FetchPosition {
     this.#end = Math.max(this.#end, end)
     if (bytes.length === 0) return
     const answer = new FetchedRecords(`${this.topic} ${this.index}`, bytes, aborted, this.position)
-    const position = answer.end
+    const reached = answer.end
     // Bytes of less than one batch bring nothing on.
-    if (position === undefined) return
-    this.position = Math.max(this.position, position)
+    if (reached === undefined) return
+    this.position = Math.max(this.position, reached.offset)
+    this.epoch = reached.epoch
     this.#answers.push(answer)
     this.unread += bytes.length
     this.wake()

@@ -55,16 +55,21 @@ function check(code: number): void {
   if (code !== 0) throw errorOf(code)
 }
 
-/** What travels with a committed offset: the changelog's end, and of which topics both speak. */
-export function encodePosition(changelogEnd: Offset, { telemetry, status }: LogIdentity): string {
-  return `${changelogEnd} ${telemetry} ${status}`
+/** What travels with a committed offset. */
+export interface CommittedPosition extends Pick<LogIdentity, 'telemetry' | 'status'> {
+  readonly changelogEnd: Offset
+  /** Of the leader that the last records before the offset were written by; undefined when they were not read. */
+  readonly epoch: number | undefined
+}
+
+export function encodePosition({ changelogEnd, telemetry, status, epoch }: CommittedPosition): string {
+  const position = `${changelogEnd} ${telemetry} ${status}`
+  return epoch === undefined ? position : `${position} ${epoch}`
 }
 
 /** Undefined for what somebody else has written. */
-export function decodePosition(
-  metadata: string,
-): { readonly changelogEnd: Offset; readonly telemetry: string; readonly status: string } | undefined {
-  const [end = '', telemetry = '', status = ''] = metadata.split(' ')
+export function decodePosition(metadata: string): CommittedPosition | undefined {
+  const [end = '', telemetry = '', status = '', epoch = ''] = metadata.split(' ')
   if (!/^\d{1,15}$/.test(end) || telemetry === '' || status === '') return undefined
-  return { changelogEnd: Number(end), telemetry, status }
+  return { changelogEnd: Number(end), telemetry, status, epoch: /^\d{1,10}$/.test(epoch) ? Number(epoch) : undefined }
 }

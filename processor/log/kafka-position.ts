@@ -1,13 +1,16 @@
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
-import type { ClaimContext } from './kafka-claim-context.ts'
+import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
 import { pause } from './kafka-cluster.ts'
+import { epochEnd } from './kafka-epochs.ts'
 import type { Sight } from './kafka-hanging.ts'
 import { decodePosition } from './kafka-offsets.ts'
 import { holdsMore, lastCommit } from './kafka-tail.ts'
 import type { Claim, Offset } from './log.ts'
 
-/** How long a claim waits to hear what telemetry keeps, ms. */
+/** How long a claim waits to hear what telemetry keeps, and holds of what was read, ms. */
 const KEPT_WITHIN_MS = 500
+
+type Kept = Promise<{ readonly start: Offset; readonly end: Offset }>
 
 /**
  * Where a claim starts. `sight`: of the partition since the former holder is fenced, without an open transaction; `kept`:
@@ -17,13 +20,33 @@ export async function startOf(
   context: ClaimContext,
   partition: number,
   sight: Pick<Sight, 'committed' | 'stable'>,
-  kept: Promise<{ readonly start: Offset }>,
+  kept: Kept,
   signal: AbortSignal,
 ): Promise<Claim['start']> {
+  const told = soon(Promise.all([kept, lostFrom(context, partition, sight, signal)]), signal)
+  told.catch(() => {})
   const start = await committedStart(context, partition, sight, kept, signal)
-  const oldest = await soon(kept, signal)
-  if (oldest !== undefined && start.input < oldest.start) throw overtaken(context, partition, start.input, oldest.start)
+  const [bounds, lost] = (await told) ?? []
+  if (bounds !== undefined && start.input < bounds.start) throw overtaken(context, partition, start.input, bounds.start)
+  if (lost !== undefined) throw truncated(context, partition, start.input, lost)
+  if (bounds !== undefined && start.input > bounds.end) throw cutOff(context, partition, start.input, bounds.end)
   return start
+}
+
+/** From where on what stood before the committed offset is gone; undefined when nothing is, or nobody can tell. */
+async function lostFrom(
+  { cluster, names }: ClaimContext,
+  partition: number,
+  { committed }: Pick<Sight, 'committed'>,
+  signal: AbortSignal,
+): Promise<Offset | undefined> {
+  const epoch = committed === undefined ? undefined : decodePosition(committed.metadata)?.epoch
+  if (committed === undefined || epoch === undefined) return undefined
+  const end = await cluster.persist(PATIENCE_MS, signal, async () => {
+    const leader = await cluster.leader(names.telemetry, partition)
+    return epochEnd(await cluster.connection(laneOf(partition), leader), names.telemetry, partition, epoch)
+  })
+  return end !== undefined && end < committed.offset ? end : undefined
 }
 
 /** Undefined when telemetry does not tell by then: a claim does not wait for its leader, and who reads it finds out. */
@@ -41,7 +64,7 @@ async function committedStart(
   context: ClaimContext,
   partition: number,
   { committed: found, stable }: Pick<Sight, 'committed' | 'stable'>,
-  kept: Promise<{ readonly start: Offset }>,
+  kept: Kept,
   signal: AbortSignal,
 ): Promise<Claim['start']> {
   const { group, identity, names } = context
@@ -71,7 +94,7 @@ async function committedStart(
 async function uncommitted(
   context: ClaimContext,
   partition: number,
-  kept: Promise<{ readonly start: Offset }>,
+  kept: Kept,
   signal: AbortSignal,
 ): Promise<Claim['start']> {
   const { group, names } = context
@@ -108,6 +131,28 @@ function overtaken(context: ClaimContext, partition: number, input: Offset, olde
     'OFFSET_OUT_OF_RANGE',
     `${names.telemetry} ${partition}: retention removed the offsets ${input} to ${oldest - 1} before group ${group} had ` +
       `processed them. To go on with what is kept, ${reset(context, partition, '--to-earliest')}`,
+  )
+}
+
+const LOST =
+  'a broker has lost acknowledged records or has not caught up; see that its leader is a replica that was in sync. To go on'
+
+/** What stands at `lost` and after it was appended since, and nobody has processed it. */
+function truncated(context: ClaimContext, partition: number, input: Offset, lost: Offset): RetryableError {
+  const { group, names } = context
+  return new RetryableError(
+    'OFFSET_OUT_OF_RANGE',
+    `${names.telemetry} ${partition}: what stands at ${lost} and after it is not what group ${group} has processed before ` +
+      `${input}: ${LOST} with what is there now, ${reset(context, partition, `--to-offset ${lost}`)}`,
+  )
+}
+
+function cutOff(context: ClaimContext, partition: number, input: Offset, end: Offset): RetryableError {
+  const { group, names } = context
+  return new RetryableError(
+    'OFFSET_OUT_OF_RANGE',
+    `${names.telemetry} ${partition} ends at ${end}, before the ${input} up to which group ${group} has processed it: ` +
+      `${LOST} with what comes after that end, ${reset(context, partition, '--to-latest')}`,
   )
 }
 

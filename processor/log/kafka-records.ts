@@ -7,6 +7,7 @@ import {
   COUNT_AT,
   CRC_AT,
   LAST_OFFSET_DELTA_AT,
+  LEADER_EPOCH_AT,
   LENGTH_AT,
   MAGIC_AT,
   MAX_TIMESTAMP_AT,
@@ -58,17 +59,22 @@ export class FetchedRecords {
     this.next = from
   }
 
-  /** Where the next fetch begins: after the last whole batch; undefined when there is none. */
-  get end(): Offset | undefined {
+  /**
+   * Where the next fetch begins: after the last whole batch; undefined when there is none. `epoch`: of the leader that
+   * wrote it.
+   */
+  get end(): { readonly offset: Offset; readonly epoch: number } | undefined {
     const bytes = this.#bytes
-    let end: Offset | undefined
+    let last: number | undefined
     for (let at = 0; at + BATCH_HEADER_BYTES <= bytes.length; ) {
       const next = at + LENGTH_AT + 4 + bytes.readInt32BE(at + LENGTH_AT)
       if (next > bytes.length) break
-      end = readInt64(bytes, at) + bytes.readInt32BE(at + LAST_OFFSET_DELTA_AT) + 1
+      last = at
       at = next
     }
-    return end
+    if (last === undefined) return undefined
+    const offset = readInt64(bytes, last) + bytes.readInt32BE(last + LAST_OFFSET_DELTA_AT) + 1
+    return { offset, epoch: bytes.readInt32BE(last + LEADER_EPOCH_AT) }
   }
 
   get byteLength(): number {

@@ -1,5 +1,4 @@
 import { ConfigurationError, RetryableError, type TidemarkError } from '../contract/errors.ts'
-import type { Metadata } from './kafka-cluster.ts'
 
 /**
  * For so long, ms, brokers must tell another id, and none the known one in between. One that is behind with its metadata
@@ -8,6 +7,8 @@ import type { Metadata } from './kafka-cluster.ts'
 const BELIEVED_AFTER_MS = 2000
 /** What a broker that knows no ids (before 2.8) tells: 16 bytes of zeros. */
 const NO_ID = Buffer.alloc(16).toString('base64url')
+
+type Told = ReadonlyMap<string, { readonly id: string }>
 
 /**
  * Whether topics are still those that the log was opened with. One that is deleted and created anew has the same name,
@@ -34,8 +35,13 @@ export class TopicIds {
     if (id !== NO_ID) this.#known.set(topic, id)
   }
 
+  /** False for a topic whose id is not known: nothing that is told of it can raise doubt. */
+  holds(topic: string): boolean {
+    return this.#known.has(topic)
+  }
+
   /** Takes notice of what a broker told at `now`, ms. The fault when it is believed from then on. */
-  see(topics: Metadata['topics'], now: number): ConfigurationError | undefined {
+  see(topics: Told, now: number): ConfigurationError | undefined {
     if (this.#fault !== undefined) return undefined
     for (const [topic, known] of this.#known) {
       const told = topics.get(topic)?.id
@@ -59,7 +65,7 @@ export class TopicIds {
    * Why what a broker said of positions in `topic` is not to be relied on, when it told `topics` afterwards. Retryable as
    * long as it is not believed.
    */
-  doubt(topic: string, topics: Metadata['topics']): TidemarkError | undefined {
+  doubt(topic: string, topics: Told): TidemarkError | undefined {
     const known = this.#known.get(topic)
     if (known === undefined) return undefined
     if (this.#fault !== undefined) return this.#fault

@@ -1,8 +1,9 @@
 import type { Logger } from 'pino'
-import { ConfigurationError } from '../contract/errors.ts'
+import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import { MAX_BATCH_BYTES, MAX_RECORD_BYTES } from './kafka-append.ts'
 import type { TopicRequest } from './kafka-broker.ts'
-import { type KafkaCluster, type Metadata, pause, type TopicMetadata, typeOf } from './kafka-cluster.ts'
+import { type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
+import type { Metadata, TopicMetadata } from './kafka-metadata.ts'
 import type { Log, Topic } from './log.ts'
 
 const LANE = 'control'
@@ -19,6 +20,8 @@ export interface TopicOptions {
   readonly partitions: number
   /** Copies of each partition. Undefined: what the brokers give. */
   readonly replication?: number | undefined
+  /** How long a topic that is created waits for as many brokers as it is to have copies, ms. Default 30 s. */
+  readonly brokersWithinMs?: number
   /** Copies that must have a record before it counts as written. Undefined: what the brokers say. */
   readonly minInSyncReplicas?: number | undefined
   /** How long telemetry and dead letters are kept, ms. Undefined: what the brokers say. */
@@ -46,7 +49,12 @@ export async function openTopics(
     if (metadata.topics.has(names[topic])) continue
     // The changelog must match a telemetry topic that was there before.
     const partitions = metadata.topics.get(names.telemetry)?.leaders.length ?? options.partitions
-    await create(cluster, request(topic, names, { ...options, partitions }), logger)
+    await create(
+      cluster,
+      request(topic, names, { ...options, partitions }),
+      options.brokersWithinMs ?? PATIENCE_MS,
+      logger,
+    )
     metadata = await ready(cluster, names[topic], metadata)
   }
   for (const name of Object.values(names)) metadata = await ready(cluster, name, metadata)
@@ -79,12 +87,19 @@ function request(topic: Topic, names: TopicNames, options: TopicOptions): TopicR
   }
 }
 
-async function create(cluster: KafkaCluster, topic: TopicRequest, logger: Logger): Promise<void> {
+async function create(cluster: KafkaCluster, topic: TopicRequest, patienceMs: number, logger: Logger): Promise<void> {
+  let waiting = false
   try {
-    await cluster.persist(PATIENCE_MS, undefined, async () => {
+    await cluster.persist(patienceMs, undefined, async () => {
       const { requests } = await cluster.anyConnection(LANE)
-      await requests.createTopics({ topics: [topic], timeout: CREATE_TIMEOUT_MS }).catch((error: unknown) => {
-        throw first(error)
+      await requests.createTopics({ topics: [topic], timeout: CREATE_TIMEOUT_MS }).catch(async (wrapped: unknown) => {
+        const error = first(wrapped)
+        if (typeOf(error) !== 'INVALID_REPLICATION_FACTOR') throw error
+        // The others may be starting still.
+        const scarce = tooFew((await cluster.metadata()).nodes.size, topic, error)
+        if (!waiting) logger.warn({ err: scarce, topic: topic.topic }, 'waiting for more brokers')
+        waiting = true
+        throw scarce
       })
     })
     logger.info({ topic: topic.topic, partitions: topic.numPartitions }, 'topic created')
@@ -94,6 +109,16 @@ async function create(cluster: KafkaCluster, topic: TopicRequest, logger: Logger
     const reason = error instanceof Error ? error.message : String(error)
     throw new ConfigurationError('LOG_MISMATCH', `topic ${topic.topic} cannot be created: ${reason}`, error)
   }
+}
+
+function tooFew(live: number, { replicationFactor }: TopicRequest, cause: unknown): RetryableError {
+  const brokers = live === 1 ? '1 broker is live' : `${live} brokers are live`
+  const wanted =
+    replicationFactor === BROKER_DEFAULT
+      ? 'the copies that default.replication.factor of the brokers asks for'
+      : `the ${replicationFactor} copies that KAFKA_REPLICATION asks for`
+  const message = `${brokers}, too few for ${wanted}; start more brokers, or set KAFKA_REPLICATION to at most ${live}`
+  return new RetryableError('LOG_UNAVAILABLE', message, cause)
 }
 
 /** kafkajs wraps what became of each topic. */

@@ -144,6 +144,13 @@ export class WireReader {
     return values
   }
 
+  /** Steps over a compact array of 32-bit integers. Its length. */
+  skipInt32s(): number {
+    const length = Math.max(0, this.unsignedVarint() - 1)
+    this.at += length * 4
+    return length
+  }
+
   /** A view, not a copy. */
   bytesOrNull(): Buffer | null {
     const length = this.int32()
@@ -164,13 +171,23 @@ export class WireReader {
     }
   }
 
-  /** Tagged fields (KIP-482): none is known here, so all are stepped over. */
-  tags(): void {
+  /** A view, not a copy. */
+  compactBytesOrNull(): Buffer | null {
+    const length = this.unsignedVarint() - 1
+    if (length < 0) return null
+    const value = this.bytes.subarray(this.at, this.at + length)
+    this.at += length
+    return value
+  }
+
+  /** Tagged fields (KIP-482). `read` is called at the beginning of each with its tag; whatever it reads, all is stepped over. */
+  tags(read?: (tag: number) => void): void {
     let left = this.unsignedVarint()
     while (left-- > 0) {
-      this.unsignedVarint()
-      const length = this.unsignedVarint()
-      this.at += length
+      const tag = this.unsignedVarint()
+      const next = this.unsignedVarint() + this.at
+      read?.(tag)
+      this.at = next
     }
   }
 

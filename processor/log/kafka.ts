@@ -108,6 +108,7 @@ export class KafkaLog implements Log {
       logger,
       bounds: (of) => this.bounds(of),
       follow: (of, from, limits, signal) => this.follow(of, from, limits, signal),
+      readEpoch: (index) => this.#fetcher.epochOf(names.telemetry, index),
       ends: (topics, index) => this.#bounds.ends(topics, index),
     }
     const { standbys = 1, zone, heartbeatMs = 100, sessionTimeoutMs = 10_000, balanceMs = 30_000 } = options

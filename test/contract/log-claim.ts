@@ -10,6 +10,7 @@ export function claimContract({ start, join, until, holds }: LogContext): void {
   describe('claim', () => {
     test('commits changelog, dead letters and input offset as one, and the next claim starts there', async () => {
       const harness = await start(1)
+      await harness.log.append('telemetry', numbered(0, 26))
       const [first] = await join(harness, 'first')
       await holds(first, 1)
       const claim = first.claims.get(0) as Claim
@@ -53,6 +54,10 @@ export function claimContract({ start, join, until, holds }: LogContext): void {
 
     test('of an older epoch commits nothing, and its holder comes back by itself', async () => {
       const harness = await start(2)
+      for (const index of [0, 1]) {
+        const given = Array.from({ length: 6 }, () => record(keyIn(index, 2), 'given'))
+        await harness.log.append('telemetry', given)
+      }
       const zombieClaims = new Map<number, Claim>()
       const wake = new AbortController()
       const fenced: unknown[] = []

@@ -76,7 +76,7 @@ describe('record batches', () => {
           }
           const from = Math.min(base + skip, offset)
           const fetched = new FetchedRecords('t 0', Buffer.concat(parts), [], from)
-          expect(fetched.end).toBe(offset)
+          expect(fetched.end?.offset).toBe(offset)
           const got = readAll(fetched, limits)
           expect(got.map(plain)).toEqual(
             batches
@@ -120,7 +120,7 @@ describe('record batches', () => {
     const whole = batch([{ key: 'a', value: null, timestamp: 1 }], 15)
     const cut = batch([{ key: 'b', value: Buffer.alloc(100), timestamp: 1 }], 16).subarray(0, 80)
     const fetched = new FetchedRecords('t 0', Buffer.concat([header, whole, cut]), [], 10)
-    expect(fetched.end).toBe(16)
+    expect(fetched.end?.offset).toBe(16)
     expect(readAll(fetched).map(({ offset }) => offset)).toEqual([15])
     expect(fetched.next).toBe(16)
   })

@@ -12,7 +12,7 @@ import { topicNames } from '../../processor/log/kafka-topics.ts'
 import type { Claim } from '../../processor/log/log.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
 import { aborted, TestMember } from '../contract/log-member.ts'
-import { record } from '../contract/log-records.ts'
+import { numbered, record } from '../contract/log-records.ts'
 import { startKafka } from './kafka.ts'
 
 export const LANE = 'test'
@@ -29,12 +29,13 @@ export function kafkaByHand(): () => Kafka {
   return () => kafka
 }
 
-/** A log whose only partition has one commit (`a`), and the means of its former holder. */
-export async function openByHand(kafka: Kafka) {
+/** A log whose only partition has `given` records and one commit (`a`), and the means of its former holder. */
+export async function openByHand(kafka: Kafka, given = 0) {
   const prefix = `hanging-${randomUUID()}`
   const logger = pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' })
   const options = { brokers: [kafka.brokers], prefix, group: prefix, partitions: 1, standbys: 0, logger }
   const log = await KafkaLog.open({ ...options, registry: new Registry() })
+  await log.append('telemetry', numbered(0, given))
   await withClaim(log, (claim) => claim.commit({ changelog: [record('key', 'a')], deadLetters: [], next: 1 }))
   const names = topicNames(prefix)
   const network = new Network('test', {}, logger)
@@ -75,7 +76,8 @@ export async function offer(
   pending: boolean,
 ) {
   const { requests } = await cluster.coordinator(LANE, GROUP_COORDINATOR, prefix)
-  const partitions = [{ partition: 0, offset: next, metadata: encodePosition(end, log.identity) }]
+  const position = { ...log.identity, changelogEnd: end, epoch: undefined }
+  const partitions = [{ partition: 0, offset: next, metadata: encodePosition(position) }]
   const transaction = { transactionalId: `${prefix}-0`, producerId: holder.id, producerEpoch: holder.epoch }
   await requests.txnOffsetCommit({
     ...transaction,

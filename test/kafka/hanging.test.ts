@@ -13,7 +13,7 @@ describe.skipIf(kafkaMissing !== undefined)('a transaction that a broker left op
   const kafka = kafkaByHand()
 
   test('whole, in the changelog and in the offsets: is committed', async () => {
-    const world = await openByHand(kafka())
+    const world = await openByHand(kafka(), 9)
     const end = await write(world, 'status', 'b')
     await write(world, 'dead-letters', 'x')
     await offer(world, 2, end, true)
@@ -21,27 +21,27 @@ describe.skipIf(kafkaMissing !== undefined)('a transaction that a broker left op
   })
 
   test('only in the changelog, before any offset: is aborted', async () => {
-    const world = await openByHand(kafka())
+    const world = await openByHand(kafka(), 9)
     await write(world, 'status', 'b')
     await write(world, 'dead-letters', 'x')
     expect(await outcome(world)).toEqual({ input: 1, status: 'a next', deadLetters: 'next', again: 9 })
   })
 
   test('only in the changelog, while its offset is committed: is committed', async () => {
-    const world = await openByHand(kafka())
+    const world = await openByHand(kafka(), 9)
     const end = await write(world, 'status', 'b')
     await offer(world, 2, end, false)
     expect(await outcome(world)).toEqual({ input: 2, status: 'a b next', deadLetters: 'next', again: 9 })
   })
 
   test('only in the offsets, with nothing new in the changelog: is aborted', async () => {
-    const world = await openByHand(kafka())
+    const world = await openByHand(kafka(), 9)
     await offer(world, 2, 99, true)
     expect(await outcome(world)).toEqual({ input: 1, status: 'a next', deadLetters: 'next', again: 9 })
   })
 
   test('only in the offsets, while the changelog has what belongs to them: is committed', async () => {
-    const world = await openByHand(kafka())
+    const world = await openByHand(kafka(), 9)
     const { cluster, prefix, holder, names } = world
     const { requests } = await cluster.coordinator(LANE, TRANSACTION_COORDINATOR, `${prefix}-0`)
     const transaction = { transactionalId: `${prefix}-0`, producerId: holder.id, producerEpoch: holder.epoch }
@@ -53,7 +53,7 @@ describe.skipIf(kafkaMissing !== undefined)('a transaction that a broker left op
   })
 
   test('only in the dead letters: is committed', async () => {
-    const world = await openByHand(kafka())
+    const world = await openByHand(kafka(), 9)
     await write(world, 'dead-letters', 'x')
     expect(await outcome(world)).toEqual({ input: 1, status: 'a next', deadLetters: 'x next', again: 9 })
   })

@@ -4,7 +4,8 @@ import type { AddressInfo } from 'node:net'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { KafkaLog } from '../../processor/log/kafka.ts'
-import { aborted } from '../contract/log-member.ts'
+import { aborted, read } from '../contract/log-member.ts'
+import { text } from '../contract/log-records.ts'
 
 /**
  * A member in a process of its own: commits for every partition it owns, and tells its parent what begins and ends. With a
@@ -37,16 +38,16 @@ await log.join(
     endpoint: `127.0.0.1:${(server.address() as AddressInfo).port}`,
     positions: () => new Map(),
     async active(claim, signal) {
-      let next = claim.start.input
+      const { input: next, changelogEnd } = claim.start
+      // The last record of a commit is the one before its end.
+      const [last] = await read(log, 'status', claim.partition, Math.max(0, changelogEnd - 1), changelogEnd)
+      const first = last === undefined ? 1 : Number(text(last)) + 1
+      let count = first
       try {
         do {
-          next++
-          await claim.commit({
-            changelog: [{ key: 'k', value: Buffer.from(`${next}`), timestamp: 1 }],
-            deadLetters: [],
-            next,
-          })
-          if (next === claim.start.input + 1) say({ owns: claim.partition })
+          const value = Buffer.from(`${count}`)
+          await claim.commit({ changelog: [{ key: 'k', value, timestamp: 1 }], deadLetters: [], next })
+          if (count++ === first) say({ owns: claim.partition })
         } while (!signal.aborted)
       } finally {
         say({ lost: claim.partition })

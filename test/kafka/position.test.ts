@@ -14,7 +14,7 @@ describe.skipIf(kafkaMissing !== undefined)('the offset that a claim starts at',
     kafkaTool(kafka().brokers, 'org.apache.kafka.tools.consumer.group.ConsumerGroupCommand', args)
 
   test('is that of the last commit when the coordinator gives an older one', async () => {
-    const world = await openByHand(kafka())
+    const world = await openByHand(kafka(), 9)
     await withClaim(world.log, commit('b', 2))
     await withClaim(world.log, commit('c', 3))
     const holder = await holderOf(world.cluster, world.prefix)
@@ -23,7 +23,7 @@ describe.skipIf(kafkaMissing !== undefined)('the offset that a claim starts at',
   })
 
   test('is that of the last commit when what follows it was aborted', async () => {
-    const world = await openByHand(kafka())
+    const world = await openByHand(kafka(), 9)
     await withClaim(world.log, commit('b', 2))
     const holder = await holderOf(world.cluster, world.prefix)
     await offer({ ...world, holder }, 1, 1, false)
@@ -32,14 +32,14 @@ describe.skipIf(kafkaMissing !== undefined)('the offset that a claim starts at',
   })
 
   test('is that of the last commit when the group has forgotten everything', async () => {
-    const world = await openByHand(kafka())
+    const world = await openByHand(kafka(), 9)
     await withClaim(world.log, commit('b', 2))
     await groups(['--delete', '--group', world.prefix])
     expect(await next(world)).toEqual({ start: { input: 2, changelogEnd: 3 }, again: 9, status: 'a b next' })
   })
 
   test('is that which a person set with a tool', async () => {
-    const world = await openByHand(kafka())
+    const world = await openByHand(kafka(), 9)
     await withClaim(world.log, commit('b', 2))
     const to = ['--reset-offsets', '--to-offset', '0', '--topic', world.names.telemetry, '--execute']
     await groups(['--group', world.prefix, ...to])
@@ -47,7 +47,7 @@ describe.skipIf(kafkaMissing !== undefined)('the offset that a claim starts at',
   })
 
   test('goes without the position that was committed with it once a person set it anew', async () => {
-    const world = await openByHand(kafka())
+    const world = await openByHand(kafka(), 9)
     await withClaim(world.log, commit('b', 2))
     const to = ['--reset-offsets', '--to-current', '--topic', `${world.names.telemetry}:0`, '--execute']
     await groups(['--group', world.prefix, ...to])

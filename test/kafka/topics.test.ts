@@ -76,7 +76,11 @@ describe.skipIf(kafkaMissing !== undefined)('topics on Kafka', { timeout: PATIEN
       code: 'LOG_MISMATCH',
       message: expect.stringMatching(/\.status: partitions is 2, must be 3/),
     })
-    await expect(open(`factor-${randomUUID()}`, { replication: 3 })).rejects.toMatchObject({ code: 'LOG_MISMATCH' })
+    const tooMany = { replication: 3, brokersWithinMs: 100 }
+    await expect(open(`factor-${randomUUID()}`, tooMany)).rejects.toMatchObject({
+      code: 'LOG_MISMATCH',
+      message: expect.stringMatching(/\.telemetry cannot be created: 1 broker is live.*KAFKA_REPLICATION to at most 1/),
+    })
     // Kafka takes the topic, and would then refuse every record.
     await expect(open(`in-sync-${randomUUID()}`, { minInSyncReplicas: 2 })).rejects.toMatchObject({
       code: 'LOG_MISMATCH',

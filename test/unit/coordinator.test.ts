@@ -2,21 +2,9 @@ import pino from 'pino'
 import { expect, test } from 'vitest'
 import type { Network } from '../../processor/log/kafka-broker.ts'
 import { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
-import { WireWriter } from '../../processor/log/kafka-wire.ts'
+import { metadataAnswer } from './metadata-answer.ts'
 
 const HOSTS = ['one', 'two', 'three']
-
-/** Metadata version 12, of three brokers and no topic. */
-function metadata(): Buffer {
-  const writer = new WireWriter()
-    .unsignedVarint(0)
-    .int32(0)
-    .unsignedVarint(HOSTS.length + 1)
-  for (const [id, host] of HOSTS.entries()) {
-    writer.int32(id).compactString(host).int32(9092).unsignedVarint(0).unsignedVarint(0)
-  }
-  return writer.compactString('cluster').int32(0).unsignedVarint(1).unsignedVarint(0).finish()
-}
 
 function refused(host: string): Error {
   return Object.assign(new Error(`ECONNREFUSED ${host}`), { name: 'KafkaJSConnectionError' })
@@ -34,7 +22,7 @@ function brokers(dead: ReadonlySet<string>, coordinator: number): Network {
         },
         async send() {
           if (dead.has(host)) throw refused(host)
-          return metadata()
+          return metadataAnswer(HOSTS)
         },
         requests: {
           async findGroupCoordinator() {

@@ -14,16 +14,26 @@ interface Answered {
   readonly partition: number
   readonly code: number
   readonly bytes?: Buffer
+  readonly lostFrom?: number
 }
 
-/** A fetch response, version 11. */
+/** A fetch response, version 12. */
 function response(answered: readonly Answered[], code = 0): Buffer {
-  const writer = new WireWriter().int32(0).int16(code).int32(0).int32(1).string('t').int32(answered.length)
-  for (const { partition, code: error, bytes = Buffer.alloc(0) } of answered) {
-    writer.int32(partition).int16(error).int64(0).int64(9).int64(0).int32(0)
-    writer.int32(-1).int32(bytes.length).raw(bytes)
+  const writer = new WireWriter().unsignedVarint(0).int32(0).int16(code).int32(0)
+  writer
+    .unsignedVarint(2)
+    .compactString('t')
+    .unsignedVarint(answered.length + 1)
+  for (const { partition, code: error, bytes = Buffer.alloc(0), lostFrom } of answered) {
+    writer.int32(partition).int16(error).int64(0).int64(9).int64(0).unsignedVarint(1)
+    writer
+      .int32(-1)
+      .unsignedVarint(bytes.length + 1)
+      .raw(bytes)
+    if (lostFrom === undefined) writer.unsignedVarint(0)
+    else writer.unsignedVarint(1).unsignedVarint(0).unsignedVarint(13).int32(0).int64(lostFrom).unsignedVarint(0)
   }
-  return writer.finish()
+  return writer.unsignedVarint(0).unsignedVarint(0).finish()
 }
 
 /** A fetcher of a cluster of one broker, which gives one after the other of `responses`; from then on it says nothing. */
@@ -34,9 +44,9 @@ function fetcher(responses: Buffer[]) {
     return next === undefined ? new Promise<Buffer>(() => {}) : Promise.resolve(next)
   }
   const cluster = {
-    metadata: () => Promise.resolve({ topics: new Map([['t', { leaders: [1, 1] }]]) }),
+    metadata: () => Promise.resolve({ topics: new Map([['t', { leaders: [1, 1], epochs: [3, 3] }]]) }),
     refresh: () => Promise.resolve(),
-    leader: () => Promise.resolve(1),
+    doubt: () => Promise.resolve(undefined),
     connection: () => Promise.resolve({ send } as unknown as BrokerConnection),
   }
   const logger = pino({ level: 'warn' }, { write: (line) => lines.push(line) })
@@ -62,6 +72,19 @@ describe('a fetch', () => {
     ])
     expect(await first(fetching.follow('t', 0, 0, LIMITS, never))).toEqual(['given'])
     expect(lines).toHaveLength(1)
+    fetching.close()
+  })
+
+  test('behind records that took the place of those that were fetched before fails', async () => {
+    const gone = { partition: 0, code: 0, lostFrom: 0 }
+    const { fetcher: fetching } = fetcher([response([given]), response([gone])])
+    const following = fetching.follow('t', 0, 0, LIMITS, never)
+    expect(await first(following)).toEqual(['given'])
+    await expect(following.next()).rejects.toMatchObject({
+      name: 'CorruptedError',
+      code: 'OFFSET_OUT_OF_RANGE',
+      message: expect.stringMatching(/^t 0: offset 1 was read to, but what stood at 0 and after it is gone/),
+    })
     fetching.close()
   })
 

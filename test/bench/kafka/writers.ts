@@ -109,7 +109,7 @@ export class Writers implements AsyncDisposable {
     while (!this.#closing.signal.aborted) {
       const leader = await this.#cluster.leader(first.topic, first.index)
       const connection = await this.#cluster.connection(LANE, leader)
-      const answers = await fetch(connection, this.#seen, LIMITS)
+      const answers = await fetch(connection, this.#seen, LIMITS, () => undefined)
       const now = Date.now()
       for (const { index, bytes, error } of answers) {
         if (error !== undefined) throw error

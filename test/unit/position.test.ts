@@ -1,0 +1,78 @@
+import { describe, expect, test } from 'vitest'
+import type { ClaimContext } from '../../processor/log/kafka-claim-context.ts'
+import { encodePosition } from '../../processor/log/kafka-offsets.ts'
+import { startOf } from '../../processor/log/kafka-position.ts'
+import { WireReader, WireWriter } from '../../processor/log/kafka-wire.ts'
+
+const IDS = { telemetry: 'telemetry-id', status: 'status-id' }
+const CHANGELOG_END = 20
+const never = new AbortController().signal
+
+interface World {
+  readonly committed: { readonly offset: number; readonly epoch?: number }
+  /** Of telemetry. */
+  readonly end: number
+  /** Where what each leader epoch has written ends; -1 for what the leader does not know. */
+  readonly epochEnds?: Readonly<Record<number, number>>
+}
+
+function start({ committed, end, epochEnds = {} }: World) {
+  const connection = {
+    send(_key: number, _name: string, _version: number, [request]: [Buffer]): Promise<Buffer> {
+      const epoch = new WireReader(request, request.length - 4).int32()
+      const told = new WireWriter().int32(0).int32(1).string('t').int32(1)
+      return Promise.resolve(
+        told
+          .int16(0)
+          .int32(0)
+          .int32(epoch)
+          .int64(epochEnds[epoch] as number)
+          .finish(),
+      )
+    },
+  }
+  const context = {
+    group: 'g',
+    identity: IDS,
+    names: { telemetry: 't', status: 's' },
+    cluster: {
+      persist: (_patience: number, _signal: AbortSignal, attempt: () => Promise<unknown>) => attempt(),
+      leader: () => Promise.resolve(1),
+      connection: () => Promise.resolve(connection),
+    },
+  } as unknown as ClaimContext
+  const metadata = encodePosition({ ...IDS, changelogEnd: CHANGELOG_END, epoch: committed.epoch })
+  const sight = { committed: { offset: committed.offset, metadata }, stable: CHANGELOG_END }
+  return startOf(context, 0, sight, Promise.resolve({ start: 0, end }), never)
+}
+
+describe('a claim', () => {
+  test.each<[string, World]>([
+    ['at the end', { committed: { offset: 100 }, end: 100 }],
+    ['before records of the same leader', { committed: { offset: 100, epoch: 5 }, end: 120, epochEnds: { 5: 120 } }],
+    ['where the next leader began', { committed: { offset: 100, epoch: 5 }, end: 120, epochEnds: { 5: 100 } }],
+    ['of a leader that nobody knows', { committed: { offset: 100, epoch: 5 }, end: 120, epochEnds: { 5: -1 } }],
+  ])('starts at the committed offset: %s', async (_, world) => {
+    expect(await start(world)).toEqual({ input: 100, changelogEnd: CHANGELOG_END })
+  })
+
+  test('does not start past the end of telemetry, and says how to go on', async () => {
+    await expect(start({ committed: { offset: 100 }, end: 50 })).rejects.toMatchObject({
+      name: 'RetryableError',
+      message: expect.stringMatching(
+        /^t 0 ends at 50, before the 100 .* lost .* --topic t:0 --reset-offsets --to-latest /,
+      ),
+    })
+  })
+
+  test.each([110, 100, 60])(
+    'does not start behind records that took the place of lost ones, up to %i, and says from where on they are new',
+    async (end) => {
+      const world = { committed: { offset: 100, epoch: 5 }, end, epochEnds: { 5: 50 } }
+      await expect(start(world)).rejects.toMatchObject({
+        name: 'RetryableError',
+        message: expect.stringMatching(/^t 0: what stands at 50 and after .* --reset-offsets --to-offset 50 /),
+      })
+    },
+  )
+})

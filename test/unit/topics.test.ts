@@ -1,0 +1,54 @@
+import pino from 'pino'
+import { expect, test } from 'vitest'
+import { ConfigurationError } from '../../processor/contract/errors.ts'
+import { errorOf, type Network, type TopicRequest } from '../../processor/log/kafka-broker.ts'
+import { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
+import { openTopics, topicNames } from '../../processor/log/kafka-topics.ts'
+import { metadataAnswer, type ToldTopic } from './metadata-answer.ts'
+
+const HOSTS = ['one', 'two', 'three']
+const INVALID_REPLICATION_FACTOR = 38
+
+/** A cluster of which one more broker is live each time when a topic cannot be created. */
+function starting() {
+  const live = ['one']
+  const topics: Record<string, ToldTopic> = {}
+  const connection = {
+    alive: true,
+    send: () => Promise.resolve(metadataAnswer(live, topics)),
+    requests: {
+      async createTopics({ topics: [asked] }: { topics: [TopicRequest] }) {
+        if (asked.replicationFactor > live.length) {
+          live.push(HOSTS[live.length] as string)
+          throw Object.assign(new Error('topics'), { errors: [errorOf(INVALID_REPLICATION_FACTOR)] })
+        }
+        topics[asked.topic] = { id: 1, leaders: [{ leader: 0, epoch: 0 }] }
+      },
+      describeConfigs: () => Promise.resolve({ resources: [] }),
+    },
+  }
+  const network = { closed: false, connect: () => Promise.resolve(connection) } as unknown as Network
+  const lines: string[] = []
+  const logger = pino({ level: 'warn' }, { write: (line) => lines.push(line) })
+  const names = topicNames('t')
+  const cluster = new KafkaCluster(['one:9092'], Object.values(names), network, logger)
+  return { cluster, names, logger, lines, topics }
+}
+
+test('topics are created once as many brokers are live as they are to have copies', async () => {
+  const { cluster, names, logger, lines, topics } = starting()
+  // No setting of theirs is told here.
+  const opened = openTopics(cluster, names, { partitions: 1, replication: 3 }, logger)
+  await expect(opened).rejects.toThrow(/cleanup\.policy is unknown/)
+  expect(Object.keys(topics)).toEqual(Object.values(names))
+  expect(lines).toHaveLength(1)
+  expect(lines[0]).toMatch(/1 broker is live, too few for the 3 copies that KAFKA_REPLICATION asks for/)
+})
+
+test('a topic that more copies are asked of than there are brokers is refused, and the setting is named', async () => {
+  const { cluster, names, logger } = starting()
+  const options = { partitions: 1, replication: 9, brokersWithinMs: 0 }
+  const error: unknown = await openTopics(cluster, names, options, logger).catch((reason: unknown) => reason)
+  expect(error).toBeInstanceOf(ConfigurationError)
+  expect(String(error)).toMatch(/t\.telemetry cannot be created: .* set KAFKA_REPLICATION to at most 1/)
+})
