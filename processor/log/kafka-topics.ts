@@ -107,7 +107,9 @@ async function create(cluster: KafkaCluster, topic: TopicRequest, patienceMs: nu
     // Another process came first.
     if (typeOf(error) === 'TOPIC_ALREADY_EXISTS') return
     const reason = error instanceof Error ? error.message : String(error)
-    throw new ConfigurationError('LOG_MISMATCH', `topic ${topic.topic} cannot be created: ${reason}`, error)
+    // `message.timestamp.after.max.ms` came with 3.6 (KIP-937).
+    const old = typeOf(error) === 'INVALID_CONFIG' ? ' (it takes Kafka 3.6 or newer)' : ''
+    throw new ConfigurationError('LOG_MISMATCH', `topic ${topic.topic} cannot be created: ${reason}${old}`, error)
   }
 }
 
