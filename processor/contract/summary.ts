@@ -207,7 +207,9 @@ function expand(by: readonly (Json | undefined)[]): { groups: readonly Combinati
     groups = longer
   }
   const all = lists.reduce((product, { length }) => product * length, 1)
-  return { groups: groups.map((group) => ({ ...group, key: `[${group.key}]` })), whole: all === groups.length }
+  // As `keyOf` has it: of one device the list, of another the text may be what makes the group.
+  const keyed = groups.map((group) => ({ ...group, key: by.length === 1 ? keyOf(group.by) : `[${group.key}]` }))
+  return { groups: keyed, whole: all === groups.length }
 }
 
 /** An empty list is a group of its own. */

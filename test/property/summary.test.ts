@@ -106,6 +106,15 @@ describe('a summary put together of parts', () => {
     expect(together([first ?? []]).notShown).toBe(2)
   })
 
+  it('counts a text and the same one in a list as one group, however many groups there are', () => {
+    const texts = Array.from({ length: 600 }, (_, i) => `t${i}`)
+    const devices = texts.flatMap((text) => [text, [text]]).map((tag) => ({ by: [tag], metric: 1 }))
+    const summary = together([devices])
+    expect(summary.groups()).toHaveLength(600)
+    expect(new Set(summary.groups().map(({ count }) => count))).toEqual(new Set([2]))
+    expect(summary.notShown).toBe(0)
+  })
+
   it('has the mean of values of any size, and a plain one of plain values', () => {
     const { MAX_VALUE } = Number
     const extreme = fc.constantFrom(MAX_VALUE, -MAX_VALUE, 1e308, -1e308, Number.MIN_VALUE)
