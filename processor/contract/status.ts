@@ -69,7 +69,10 @@ export interface Status {
 
 export const MAX_SEQUENCE_RANGES = 16
 
-/** Most bytes the JSON of one status may have: an encoder's pause stays short, and the record well under Kafka's 1 MiB. */
+/**
+ * Most bytes the JSON of one status may have at a commit: an encoder's pause stays short, and the record well under Kafka's
+ * 1 MiB. Within a batch it may have more.
+ */
 export const MAX_STATUS_BYTES = 512 * 1024
 
 /** Metric names kept with what stands around them. A fleet has few; when there are more, all are forgotten. */
