@@ -76,7 +76,10 @@ function pathOf(field: Field, status: Status): readonly string[] | undefined {
     const names = attributePath(status.attributes, field.path)
     return names && ['attributes', ...names]
   }
-  if (Object.hasOwn(status.reported, field.metric)) return ['reported', field.metric, 'value']
+  const reported: Json | undefined = (status as unknown as JsonObject).reported
+  // What another program wrote may lack what the type promises.
+  if (!isObject(reported)) return undefined
+  if (Object.hasOwn(reported, field.metric)) return ['reported', field.metric, 'value']
   return field.timed === undefined ? undefined : ['reported', field.timed, 'at']
 }
 

@@ -7,6 +7,7 @@ import { Arrivals } from './arrivals.ts'
 import { ConfigurationError, CorruptedError } from './contract/errors.ts'
 import type { PartitionReader } from './contract/query.ts'
 import { Decisions } from './decisions.ts'
+import { ForeignStatuses } from './foreign-statuses.ts'
 import { InFlight } from './in-flight.ts'
 import { IndexBuilder } from './index-builder.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from './limits.ts'
@@ -78,7 +79,8 @@ export class Processor implements Member, AsyncDisposable {
     // Only a database in a folder can be opened a second time.
     if (database === undefined) this.#scans = new ScanThreads({ folder, logger })
     const searcher = new Searcher(turns, monotonic, { scans: this.#scans })
-    this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher })
+    const foreign = new ForeignStatuses(logger)
+    this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher, foreign })
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
     metrics.begin(instance)

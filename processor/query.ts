@@ -12,6 +12,7 @@ import {
   sliceOf,
 } from './contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from './contract/search.ts'
+import type { ForeignStatuses } from './foreign-statuses.ts'
 import type { Role } from './role.ts'
 import type { FoundSlice, Searcher } from './search.ts'
 import type { StateStore } from './store/store.ts'
@@ -25,6 +26,7 @@ export interface StoreReaderOptions {
   readonly roles: ReadonlyMap<number, Role>
   readonly texts: TextCache
   readonly searcher: Searcher
+  readonly foreign: ForeignStatuses
 }
 
 /** Answers from the copies of this process. An answer's `offset` is what it holds at least; it may hold more. */
@@ -33,12 +35,14 @@ export class StoreReader implements PartitionReader {
   readonly #roles: ReadonlyMap<number, Role>
   readonly #texts: TextCache
   readonly #searcher: Searcher
+  readonly #foreign: ForeignStatuses
 
-  constructor({ instance, roles, texts, searcher }: StoreReaderOptions) {
+  constructor({ instance, roles, texts, searcher, foreign }: StoreReaderOptions) {
     this.#instance = instance
     this.#roles = roles
     this.#texts = texts
     this.#searcher = searcher
+    this.#foreign = foreign
   }
 
   async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
@@ -50,7 +54,7 @@ export class StoreReader implements PartitionReader {
       answers.push({ status, freshness: view.freshness })
       if (status === undefined) missing.push(i)
     }
-    await readMissing(view, deviceIds, missing, answers)
+    await this.#readMissing(view, deviceIds, missing, answers)
     return answers.map(({ status, freshness }) => ({ status: status && bytesOf(status), freshness }))
   }
 
@@ -80,7 +84,7 @@ export class StoreReader implements PartitionReader {
     if (missing === undefined) return answers
     const read = async (view: View, places: readonly number[]): Promise<void> => {
       try {
-        await readMissing(view, deviceIds, places, answers)
+        await this.#readMissing(view, deviceIds, places, answers)
       } catch (error) {
         if (!(error instanceof TidemarkError)) throw error
         for (const i of places) answers[i] = error
@@ -94,7 +98,11 @@ export class StoreReader implements PartitionReader {
     const view = this.#view(partition)
     const { freshness } = view
     const entries = await answered(view, view.role.store.range(after, limit, MAX_LISTED_BYTES))
-    return { items: entries.map(([deviceId, status]) => ({ deviceId, status })), freshness }
+    const items = entries.map(([deviceId, status]) => ({
+      deviceId,
+      status: this.#foreign.shown(partition, deviceId, status),
+    }))
+    return { items, freshness }
   }
 
   async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
@@ -112,7 +120,11 @@ export class StoreReader implements PartitionReader {
     const { partition } = question
     const view = this.#view(partition)
     const { reached, ...slice } = await answered(view, this.#searcher.search(view.role.store, question))
-    return { ...slice, freshness: freshnessAt(view, reached) }
+    const items = slice.items.map(({ deviceId, status }) => ({
+      deviceId,
+      status: this.#foreign.shown(partition, deviceId, status),
+    }))
+    return { ...slice, items, freshness: freshnessAt(view, reached) }
   }
 
   async summarize(question: SummaryQuestion): Promise<SummarySlice> {
@@ -141,6 +153,24 @@ export class StoreReader implements PartitionReader {
       })
     }
     return copies
+  }
+
+  /** Reads from the store, into `answers`, what was not at hand. */
+  async #readMissing(
+    view: View,
+    deviceIds: readonly string[],
+    places: readonly number[],
+    answers: (SlicedAnswer | TidemarkError)[],
+  ): Promise<void> {
+    if (places.length === 0) return
+    const { role, freshness } = view
+    const ids = places.map((i) => deviceIds[i] as string)
+    const values = await answered(view, role.store.getMany(ids))
+    for (let k = 0; k < places.length; k++) {
+      const value = values[k]
+      const shown = value && this.#foreign.shown(freshness.partition, ids[k] as string, value)
+      answers[places[k] as number] = { status: shown && sliceOf(shown), freshness }
+    }
   }
 
   #view(partition: number): View {
@@ -173,23 +203,6 @@ interface View {
   readonly role: Role
   readonly freshness: Freshness
   readonly generation: number
-}
-
-/** Reads from the store, into `answers`, what was not at hand. */
-async function readMissing(
-  view: View,
-  deviceIds: readonly string[],
-  places: readonly number[],
-  answers: (SlicedAnswer | TidemarkError)[],
-): Promise<void> {
-  if (places.length === 0) return
-  const { role, freshness } = view
-  const read = role.store.getMany(places.map((i) => deviceIds[i] as string))
-  const values = await answered(view, read)
-  for (let k = 0; k < places.length; k++) {
-    const value = values[k]
-    answers[places[k] as number] = { status: value && sliceOf(value), freshness }
-  }
 }
 
 function freshnessOf(partition: number, role: Role): Freshness {

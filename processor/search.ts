@@ -97,7 +97,8 @@ export class Searcher {
     const { query, by, metrics, within, from } = question
     const summary = new Summary(metrics.length)
     const everything = query.root.kind === 'all' && within === undefined && by.length === 0 && metrics.length === 0
-    if (everything && store.count !== undefined) {
+    // The slice before it may be of a copy that could not tell.
+    if (everything && from === undefined && store.count !== undefined) {
       summary.addDevices(store.count)
       summary.addMany([], store.count)
       return { summary: summary.toJSON(), next: undefined }

@@ -52,28 +52,34 @@ export const FIELD_NAMES =
   'deviceId, rev, firstSeenAt, lastSeenAt, connectivity.(state|since|reason|session), ' +
   'counters.(messages|late|duplicates|skewed), reported.<metric>, reported.<metric>.at, attributes.<path>'
 
-/** Undefined when the status has no such field; null is a value. */
+/** Undefined when the status has no such field; null is a value. What another program wrote may be any JSON. */
 export function valueOf(field: Field, status: Status): Json | undefined {
+  const json = status as unknown as Json
+  if (!isObject(json)) return undefined
   if (field.kind === 'reported') {
-    const { reported } = status
-    if (Object.hasOwn(reported, field.metric)) return reported[field.metric]?.value
-    return field.timed !== undefined && Object.hasOwn(reported, field.timed) ? reported[field.timed]?.at : undefined
+    const { reported } = json
+    if (!isObject(reported)) return undefined
+    if (Object.hasOwn(reported, field.metric)) return memberOf(reported[field.metric], 'value')
+    const { timed } = field
+    return timed !== undefined && Object.hasOwn(reported, timed) ? memberOf(reported[timed], 'at') : undefined
   }
   if (field.kind === 'attribute') {
-    const names = attributePath(status.attributes, field.path)
-    return names?.reduce<Json | undefined>((holder, name) => (holder as JsonObject)[name], status.attributes)
+    const names = attributePath(json.attributes, field.path)
+    return names?.reduce<Json | undefined>((holder, name) => (holder as JsonObject)[name], json.attributes)
   }
-  const json = status as unknown as JsonObject
   if (field.kind === 'group') return json[field.group]
-  const holder = field.group === undefined ? json : json[field.group]
-  return isObject(holder) ? holder[field.member] : undefined
+  return memberOf(field.group === undefined ? json : json[field.group], field.member)
+}
+
+function memberOf(holder: Json | undefined, name: string): Json | undefined {
+  return isObject(holder) ? holder[name] : undefined
 }
 
 /**
  * The names that lead to the value at a dotted path; undefined when there is none. Names within may have dots themselves: a
  * member whose name is all that is left of the path comes before one whose name ends at the path's first dot.
  */
-export function attributePath(attributes: JsonObject | undefined, path: string): readonly string[] | undefined {
+export function attributePath(attributes: Json | undefined, path: string): readonly string[] | undefined {
   const names: string[] = []
   let holder: Json | undefined = attributes
   for (let rest = path; isObject(holder); ) {

@@ -124,8 +124,6 @@ export function indexedOf({ connectivity, lastSeenAt, attributes }: Status): Ind
   return { state: (connectivity as { state?: Json } | undefined)?.state, lastSeenAt, attributes }
 }
 
-const UNREADABLE: Indexed = { state: undefined, lastSeenAt: undefined, attributes: undefined }
-
 const STORED = new StoredFields(
   ['connectivity.state', 'lastSeenAt', 'attributes'].map(
     (name) => parseField(name) as NonNullable<ReturnType<typeof parseField>>,
@@ -134,14 +132,8 @@ const STORED = new StoredFields(
 
 /** Of a stored status; of what is none too. */
 export function indexedIn(status: Uint8Array): Indexed {
-  try {
-    const [state, lastSeenAt, attributes] = STORED.read(status)
-    return { state, lastSeenAt, attributes }
-  } catch (error) {
-    // Not JSON, or JSON that is no object.
-    if (error instanceof SyntaxError || error instanceof TypeError) return UNREADABLE
-    throw error
-  }
+  const [state, lastSeenAt, attributes] = STORED.read(status)
+  return { state, lastSeenAt, attributes }
 }
 
 /** Whether nothing changes in the index; what changed in no way that shows here may pass for a change. */

@@ -5,6 +5,20 @@ const POINT = 0x2e
 const ZERO = 0x30
 const SMALL_E = 0x65
 const LOWER_CASE = 0x20
+const SPACE = 0x20
+const BACKSLASH = 0x5c
+const DELETE = 0x7f
+const COMMA = 0x2c
+const COLON = 0x3a
+const OPEN_ARRAY = 0x5b
+const CLOSE_ARRAY = 0x5d
+const OPEN_OBJECT = 0x7b
+const CLOSE_OBJECT = 0x7d
+/** By byte, 1: ASCII that stands for itself in a text. */
+const PLAIN_TEXT = Uint8Array.from({ length: 256 }, (_, byte) =>
+  Number(byte >= SPACE && byte < DELETE && byte !== QUOTE && byte !== BACKSLASH),
+)
+const LITERALS = ['true', 'false', 'null'].map((text) => Buffer.from(text))
 /** Up to 2^53 an integer is exact, and so is its quotient by a power of ten up to 10^22, rounded once. */
 const EXACT_DIGITS = 15
 const POWERS_OF_TEN = Array.from({ length: EXACT_DIGITS + 1 }, (_, power) => 10 ** power)
@@ -58,16 +72,67 @@ export class JsonScanner {
     return true
   }
 
-  skipToQuote(): void {
+  /** Goes past what stands for itself in a text of JSON, ASCII at that. */
+  skipPlainText(): void {
     const bytes = this.#bytes
-    while (this.at < bytes.length && bytes[this.at] !== QUOTE) this.at++
+    let at = this.at
+    while (at < bytes.length && PLAIN_TEXT[bytes[at] as number] === 1) at++
+    this.at = at
   }
 
-  /** The next `length` bytes, of ASCII, or as many as there are. */
-  take(length: number): string {
+  /** The next `length` bytes, when all of them stand for themselves in a text of JSON, ASCII at that. */
+  takePlainText(length: number): string | undefined {
+    const bytes = this.#bytes
     const start = this.at
-    this.at = Math.min(start + length, this.#bytes.length)
-    return this.slice(start, this.at)
+    const end = start + length
+    if (end > bytes.length) return undefined
+    for (let i = start; i < end; i++) if (PLAIN_TEXT[bytes[i] as number] !== 1) return undefined
+    this.at = end
+    return this.slice(start, end)
+  }
+
+  /**
+   * Goes past the object that comes next, as JSON.stringify writes it: false when none does, when it is nested deeper than
+   * `depth`, or when there is an escape in it.
+   */
+  object(depth: number): boolean {
+    return this.#bytes[this.at] === OPEN_OBJECT && this.#members(CLOSE_OBJECT, depth)
+  }
+
+  #members(close: number, depth: number): boolean {
+    const bytes = this.#bytes
+    if (depth === 0) return false
+    if (bytes[++this.at] === close) {
+      this.at++
+      return true
+    }
+    for (;;) {
+      if (close === CLOSE_OBJECT && !(this.#string() && bytes[this.at++] === COLON)) return false
+      if (!this.#value(depth - 1)) return false
+      const next = bytes[this.at++]
+      if (next === close) return true
+      if (next !== COMMA) return false
+    }
+  }
+
+  #value(depth: number): boolean {
+    const first = this.#bytes[this.at]
+    if (first === QUOTE) return this.#string()
+    if (first === OPEN_OBJECT) return this.#members(CLOSE_OBJECT, depth)
+    if (first === OPEN_ARRAY) return this.#members(CLOSE_ARRAY, depth)
+    return !Number.isNaN(this.number()) || LITERALS.some((literal) => this.literal(literal))
+  }
+
+  /** One without an escape. */
+  #string(): boolean {
+    const bytes = this.#bytes
+    if (bytes[this.at] !== QUOTE) return false
+    let at = this.at + 1
+    for (; at < bytes.length && bytes[at] !== QUOTE; at++) {
+      if ((bytes[at] as number) < SPACE || bytes[at] === BACKSLASH) return false
+    }
+    this.at = at + 1
+    return at < bytes.length
   }
 
   /** Of ASCII. */

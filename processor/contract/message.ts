@@ -1,5 +1,5 @@
 import { isObject, type Json, type JsonObject } from './json.ts'
-import { isoTime, MAX_TIME_MS } from './time.ts'
+import { isoTime, MAX_TIME_MS, parseTime } from './time.ts'
 
 const MAX_DEPTH = 16
 export const MAX_METRICS = 256
@@ -114,7 +114,7 @@ function parseIso(text: string): number {
   // A time without a zone is read as UTC: a server's local zone says nothing about the device. Date.parse wants a point
   // before the fraction and a colon in the zone, where ISO 8601 allows other forms.
   const zone = hours === undefined ? 'Z' : `${hours}:${minutes}`
-  return Date.parse(`${time}${fraction.replace(',', '.')}${zone}`)
+  return parseTime(`${time}${fraction.replace(',', '.')}${zone}`)
 }
 
 interface Flat {

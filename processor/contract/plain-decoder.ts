@@ -29,11 +29,15 @@ const COMMA = Buffer.from(',')
 const ATTRIBUTES = Buffer.from(',"attributes":')
 const CONSTANTS = [true, false, null].map((value) => ({ value, text: Buffer.from(String(value)) }))
 
+/** Of attributes: deeper ones are parsed. */
+const MAX_DEPTH = 16
+
 const scanner = new JsonScanner()
 
 /**
  * `plainOf` of the status whose JSON `encodeStatus` gave, without that status in between, which takes three times as
- * long. Undefined when it is not plain, or its metrics are of a kind that no other status had lately.
+ * long. Undefined when it is not plain, or its metrics are of a kind that no other status had lately; also of what another
+ * program wrote and is no status: what is not looked at would be written on for ever.
  */
 export function decodePlain(deviceId: string, bytes: Uint8Array): PlainStatus | undefined {
   scanner.begin(bytes)
@@ -73,17 +77,17 @@ function readRest(deviceId: string, rev: number, shape: Shape, values: Scalar[])
   const middleAt = scanner.at - CONNECTIVITY.length
   const state = STATES.find((one) => scanner.text(one))
   if (state === undefined || !scanner.literal(SINCE)) return undefined
-  scanner.skipToQuote()
+  scanner.skipPlainText()
   if (!scanner.literal(REASON)) return undefined
-  scanner.skipToQuote()
+  scanner.skipPlainText()
   if (!scanner.literal(CONNECTIVITY_SESSION)) return undefined
   const session = scanner.number()
   if (!scanner.literal(FIRST_SEEN)) return undefined
-  const firstSeenAt = scanner.take(TIME_BYTES)
-  if (!scanner.literal(LAST_SEEN)) return undefined
+  const firstSeenAt = scanner.takePlainText(TIME_BYTES)
+  if (firstSeenAt === undefined || !scanner.literal(LAST_SEEN)) return undefined
   const middle = scanner.slice(middleAt, scanner.at)
-  const lastSeenAt = scanner.take(TIME_BYTES)
-  if (!scanner.literal(MESSAGES)) return undefined
+  const lastSeenAt = scanner.takePlainText(TIME_BYTES)
+  if (lastSeenAt === undefined || !scanner.literal(MESSAGES)) return undefined
   const messages = scanner.number()
   if (!scanner.literal(LATE)) return undefined
   const late = scanner.number()
@@ -94,7 +98,7 @@ function readRest(deviceId: string, rev: number, shape: Shape, values: Scalar[])
   let low = 0
   let high: number | undefined
   let sequenceSession = 0
-  let sequenceAt = ''
+  let sequenceAt: string | undefined = ''
   if (scanner.literal(SEQUENCE)) {
     low = scanner.number()
     if (!scanner.literal(COMMA)) return undefined
@@ -102,16 +106,15 @@ function readRest(deviceId: string, rev: number, shape: Shape, values: Scalar[])
     if (!scanner.literal(SESSION)) return undefined
     sequenceSession = scanner.number()
     if (!scanner.literal(AT)) return undefined
-    sequenceAt = scanner.take(TIME_BYTES)
-    if (!scanner.literal(SEQUENCE_END)) return undefined
+    sequenceAt = scanner.takePlainText(TIME_BYTES)
+    if (sequenceAt === undefined || !scanner.literal(SEQUENCE_END)) return undefined
   } else if (!scanner.literal(END)) {
     return undefined
   }
-  if (Number.isNaN(rev + session + messages + late + duplicates + skewed + low + (high ?? 0) + sequenceSession)) {
-    return undefined
-  }
-  const tailAt = scanner.at
-  if (!scanner.literal(ATTRIBUTES) && !(scanner.literal(END) && scanner.ended)) return undefined
+  if (!(isCount(rev) && isCount(session) && isCount(messages) && isCount(late) && isCount(duplicates))) return undefined
+  if (!(isCount(skewed) && isCount(low) && isCount(high ?? 0) && isCount(sequenceSession))) return undefined
+  const tail = readTail()
+  if (tail === undefined) return undefined
   return {
     shape,
     values,
@@ -131,6 +134,17 @@ function readRest(deviceId: string, rev: number, shape: Shape, values: Scalar[])
     session,
     head: `{"deviceId":"${deviceId}","rev":`,
     middle,
-    tail: scanner.ended ? '}' : scanner.rest(tailAt),
+    tail,
   }
+}
+
+function isCount(number: number): boolean {
+  return Number.isSafeInteger(number)
+}
+
+/** Undefined when it does not end the status. */
+function readTail(): string | undefined {
+  const start = scanner.at
+  if (!scanner.literal(ATTRIBUTES)) return scanner.literal(END) && scanner.ended ? '}' : undefined
+  return scanner.object(MAX_DEPTH) && scanner.literal(END) && scanner.ended ? scanner.rest(start) : undefined
 }

@@ -4,7 +4,7 @@ import { compareText } from './order.ts'
 import { Pattern, type Work } from './search-pattern.ts'
 import type { Bound, Condition, Operand, Query, QueryNode } from './search-query.ts'
 import type { Status } from './status.ts'
-import { isoTime, MAX_TIME_MS } from './time.ts'
+import { isoTime, MAX_TIME_MS, parseTime } from './time.ts'
 
 /** A longer text fits no pattern. */
 const MAX_LIKE_LENGTH = 4096
@@ -135,6 +135,6 @@ export function textFor(field: Field, { text }: Operand): string {
   const isTime =
     field.kind === 'member' ? TIME_MEMBERS.has(field.member) : field.kind === 'reported' && field.timed !== undefined
   if (!isTime || !ZONED_TIME.test(text)) return text
-  const ms = Date.parse(text)
+  const ms = parseTime(text)
   return ms >= 0 && ms <= MAX_TIME_MS ? isoTime(ms) : text
 }

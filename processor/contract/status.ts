@@ -1,4 +1,5 @@
 import { isObject, type Json, type JsonObject } from './json.ts'
+import { JsonScanner } from './json-scanner.ts'
 
 /** One metric: its newest value and the event time (ISO 8601, ms, UTC) at which it held. */
 interface Metric {
@@ -68,7 +69,10 @@ export interface Status {
 
 export const MAX_SEQUENCE_RANGES = 16
 
-/** Most bytes the JSON of one status may have: an encoder's pause stays short, and the record well under Kafka's 1 MiB. */
+/**
+ * Most bytes the JSON of one status may have at a commit: an encoder's pause stays short, and the record well under Kafka's
+ * 1 MiB. Within a batch it may have more.
+ */
 export const MAX_STATUS_BYTES = 512 * 1024
 
 /** Metric names kept with what stands around them. A fleet has few; when there are more, all are forgotten. */
@@ -129,6 +133,26 @@ function isPlain(value: Json): value is number | boolean | null {
 /** Throws SyntaxError. What another program wrote may be any JSON: see `isStatus`. */
 export function decodeStatus(bytes: Uint8Array): Status {
   return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString()) as Status
+}
+
+const HEAD = Buffer.from('{"deviceId":"')
+const AFTER_ID = Buffer.from('","rev":')
+const CLOSE_OBJECT = 0x7d
+const scanner = new JsonScanner()
+
+/** Whether it is JSON of an object of the device. What begins and ends as `statusText` does is taken for it, and not parsed. */
+export function isOfDevice(bytes: Uint8Array, deviceId: string): boolean {
+  scanner.begin(bytes)
+  // The last member, whichever it is, is an object.
+  const isEnded = bytes[bytes.length - 1] === CLOSE_OBJECT && bytes[bytes.length - 2] === CLOSE_OBJECT
+  if (isEnded && scanner.literal(HEAD) && scanner.text(deviceId) && scanner.literal(AFTER_ID)) return true
+  try {
+    const json = decodeStatus(bytes) as unknown as Json
+    return isObject(json) && json.deviceId === deviceId
+  } catch (error) {
+    if (error instanceof SyntaxError) return false
+    throw error
+  }
 }
 
 /** Whether what was decoded has what a fold relies on. */

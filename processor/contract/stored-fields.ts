@@ -1,7 +1,7 @@
 import { type Field, valueOf } from './field.ts'
 import type { Json } from './json.ts'
 import { JsonScanner } from './json-scanner.ts'
-import { decodeStatus } from './status.ts'
+import { decodeStatus, type Status } from './status.ts'
 
 /** Members of one object that are wanted. */
 interface Level {
@@ -46,7 +46,7 @@ export class StoredFields {
     this.#places = this.#parseAll ? [] : fields.map((field) => this.#placeOf(field))
   }
 
-  /** The values of the fields, in their order. Throws SyntaxError for what is not JSON. */
+  /** The values of the fields, in their order. What is not JSON, as another program may have written it, has none. */
   read(status: Uint8Array): (Json | undefined)[] {
     if (this.#fields.length === 0) return []
     if (this.#parseAll || status[0] !== OPEN_OBJECT) return this.#parse(status)
@@ -67,8 +67,8 @@ export class StoredFields {
   }
 
   #parse(status: Uint8Array): (Json | undefined)[] {
-    const parsed = decodeStatus(status)
-    return this.#fields.map((field) => valueOf(field, parsed))
+    const parsed = parsedStatus(status)
+    return this.#fields.map((field) => (parsed === undefined ? undefined : valueOf(field, parsed)))
   }
 
   #placeOf(field: Field): { first: number; second: number | undefined } {
@@ -175,6 +175,15 @@ export class StoredFields {
       i++
     }
     throw NOT_CANONICAL
+  }
+}
+
+function parsedStatus(status: Uint8Array): Status | undefined {
+  try {
+    return decodeStatus(status)
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined
+    throw error
   }
 }
 

@@ -207,7 +207,9 @@ function expand(by: readonly (Json | undefined)[]): { groups: readonly Combinati
     groups = longer
   }
   const all = lists.reduce((product, { length }) => product * length, 1)
-  return { groups: groups.map((group) => ({ ...group, key: `[${group.key}]` })), whole: all === groups.length }
+  // As `keyOf` has it: of one device the list, of another the text may be what makes the group.
+  const keyed = groups.map((group) => ({ ...group, key: by.length === 1 ? keyOf(group.by) : `[${group.key}]` }))
+  return { groups: keyed, whole: all === groups.length }
 }
 
 /** An empty list is a group of its own. */
@@ -315,8 +317,11 @@ class Metric {
   }
 }
 
-/** Bins of values nearer to zero than this are one with it. So there are at most 2 × 36,000 bins, and a fleet fills few. */
-const SMALLEST = 1e-9
+/**
+ * Of the numbers that have all their digits, the one nearest to zero: those nearer are told as zero. So there are at most
+ * 2 × 71,000 bins, and a fleet fills few.
+ */
+const SMALLEST = 2 ** -1022
 const OFFSET = Math.ceil(Math.log(SMALLEST) / LOG_GAMMA)
 
 /** Bins are in the order of their values: 0 holds zero, the negative ones what is below. */

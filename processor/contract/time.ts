@@ -1,6 +1,22 @@
 /** Latest time whose ISO 8601 form has a four-digit year, so that such forms compare as text; epoch ms. */
 export const MAX_TIME_MS = Date.UTC(9999, 11, 31, 23, 59, 59, 999)
 
+/** Every month has so many days. */
+const SHORTEST_MONTH = '28'
+
+/**
+ * Date.parse of a text that begins with `YYYY-MM-DD`. NaN for a day that its month does not have, too, which that takes for
+ * one of the next month.
+ */
+export function parseTime(text: string): number {
+  const day = text.slice(8, 10)
+  if (day > SHORTEST_MONTH) {
+    const lastDay = new Date(Date.UTC(Number(text.slice(0, 4)), Number(text.slice(5, 7)), 0)).getUTCDate()
+    if (Number(day) > lastDay) return Number.NaN
+  }
+  return Date.parse(text)
+}
+
 const SECONDS = Array.from({ length: 60 }, (_, second) => `${String(second).padStart(2, '0')}.`)
 const MILLIS = Array.from({ length: 1000 }, (_, ms) => `${String(ms).padStart(3, '0')}Z`)
 

@@ -1,4 +1,5 @@
 import { expect, it } from 'vitest'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { MemoryLog } from './memory-log.ts'
 import { said, Workbench } from './workbench.ts'
 
@@ -20,4 +21,18 @@ it('lists no more at once than about a MiB of statuses', async () => {
     found.push(...items.map(({ deviceId }) => deviceId))
   }
   expect(found).toEqual(ids)
+})
+
+it('counts, in a slice that goes on after a device, those that come after it', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await log.append('telemetry', [said('a', { x: 1 }), said('b', { x: 1 }), said('c', { x: 1 })])
+  await bench.task()
+  await bench.settled()
+  const all = { partition: 0, query: parseQuery(''), within: undefined, by: [], metrics: [] }
+  expect((await bench.reader.summarize({ ...all, from: undefined })).summary.devices).toBe(3)
+  expect((await bench.reader.summarize({ ...all, from: 'a' })).summary).toMatchObject({
+    devices: 2,
+    groups: [{ count: 2 }],
+  })
 })

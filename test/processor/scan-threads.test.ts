@@ -13,6 +13,7 @@ import type { Place, SearchQuestion, SummaryQuestion } from '../../processor/con
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { encodeSearchQuestion, encodeSummaryQuestion } from '../../processor/contract/search-wire.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
+import { ForeignStatuses } from '../../processor/foreign-statuses.ts'
 import { StoreReader } from '../../processor/query.ts'
 import type { Role } from '../../processor/role.ts'
 import { ScanThreads } from '../../processor/scan-threads.ts'
@@ -219,7 +220,8 @@ test('an answer claims no position that the view it was read of does not include
   const store = stores[0] as LevelStore
   const role = { kind: 'owner', state: 'running', doubtful: false, lag: 3, store } as unknown as Role
   const texts = new TextCache({ maxEntries: 10, maxBytes: 1_000 })
-  const reader = new StoreReader({ instance: 'one', roles: new Map([[0, role]]), texts, searcher })
+  const foreign = new ForeignStatuses(pino({ enabled: false }))
+  const reader = new StoreReader({ instance: 'one', roles: new Map([[0, role]]), texts, searcher, foreign })
   const reached = store.checkpoint?.changelog
   const asked = { ...question, query: parseQuery('reported.level:*'), reached }
   const search = { ...asked, order: parseOrder('deviceId') as Order, after: undefined, limit: 1 }

@@ -3,6 +3,7 @@ import pino from 'pino'
 import { beforeEach, expect, test } from 'vitest'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
+import { ForeignStatuses } from '../../processor/foreign-statuses.ts'
 import { StoreReader } from '../../processor/query.ts'
 import type { Role } from '../../processor/role.ts'
 import { Searcher } from '../../processor/search.ts'
@@ -62,6 +63,7 @@ beforeEach(async () => {
     roles: new Map([[0, role as unknown as Role]]),
     texts: new TextCache({ maxEntries: 10, maxBytes: 1_000 }),
     searcher: new Searcher(new Turns(), () => 0),
+    foreign: new ForeignStatuses(pino({ enabled: false })),
   })
 })
 

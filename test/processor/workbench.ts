@@ -8,6 +8,7 @@ import { vi } from 'vitest'
 import { Arrivals } from '../../processor/arrivals.ts'
 import type { Answer } from '../../processor/contract/query.ts'
 import { Decisions } from '../../processor/decisions.ts'
+import { ForeignStatuses } from '../../processor/foreign-statuses.ts'
 import { InFlight } from '../../processor/in-flight.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from '../../processor/limits.ts'
 import type { Claim, Copying, NewRecord } from '../../processor/log/log.ts'
@@ -70,7 +71,8 @@ export class Workbench implements AsyncDisposable {
     const cache = { maxEntries: limits.cacheEntries ?? 1000, maxBytes: limits.cacheBytes ?? 1_000_000 }
     this.texts = new TextCache({ maxEntries: cache.maxEntries, maxBytes: limits.textBytes ?? 4 * 1024 * 1024 })
     const searcher = new Searcher(new Turns(), () => this.now)
-    this.reader = new StoreReader({ instance: 'one', roles: this.roles, texts: this.texts, searcher })
+    const foreign = new ForeignStatuses(this.logger)
+    this.reader = new StoreReader({ instance: 'one', roles: this.roles, texts: this.texts, searcher, foreign })
     const metrics = new ProcessorMetrics(this.registry)
     const { logger } = this
     const now = () => this.now + this.set

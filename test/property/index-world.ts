@@ -12,7 +12,7 @@ import { LONG, statusWith } from './queries.ts'
 export const IDS = ['a', 'a.b', 'a:b', 'b', 'ba', 'c1', 'c2', 'c3', 'k1', 'k2', 'z', 'zz']
 const id = fc.constantFrom(...IDS)
 
-/** Some have more attributes than have entries, some are of other writers. */
+/** Some have more attributes than have entries, some are of other writers, and some of those are no statuses. */
 const strange: fc.Arbitrary<Buffer> = fc.oneof(
   statusWith(fc.constant('x')).map((status) => {
     const many = Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`n${i}`, 'k1']))
@@ -29,6 +29,7 @@ const strange: fc.Arbitrary<Buffer> = fc.oneof(
     Buffer.from(JSON.stringify({ ...status, connectivity: { state: '?' } })),
   ),
   statusWith(fc.constant('x')).map((status) => Buffer.from(JSON.stringify(status, undefined, 1))),
+  fc.constantFrom('', 'x', 'null', '5', '[]', '{}', '{"rev":', '{"reported":null}').map((text) => Buffer.from(text)),
 )
 const alike = fc
   .tuple(statusWith(fc.constant('x')), fc.subarray(LONG))

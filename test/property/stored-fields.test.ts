@@ -64,11 +64,15 @@ describe('fields picked out of a stored status', () => {
     )
   })
 
-  it('are not found in what is no JSON', () => {
-    for (const text of ['', '{', '{"deviceId":"a', '{"deviceId"}', '[]x', '{"reported":{"a":{"value":']) {
-      expect(() => new StoredFields([parseField('reported.a') as Field]).read(Buffer.from(text)), text).toThrow(
-        SyntaxError,
-      )
+  it('are none of what is no JSON, or no object', () => {
+    const broken = ['', '{', '{"deviceId":"a', '{"deviceId"}', '[]x', '{"reported":{"a":{"value":']
+    const others = ['null', '5', '"a"', '[1]', '{}', '{"reported":null}', '{"reported":[]}', '{"reported":{"a":null}}']
+    const wanted = ['reported.a', 'reported.b.at', 'attributes.x.y', 'attributes', 'connectivity.state', 'rev']
+    for (const text of [...broken, ...others]) {
+      for (const name of wanted) {
+        const stored = new StoredFields([parseField(name) as Field])
+        expect(stored.read(Buffer.from(text)), `${name} of ${text}`).toEqual([undefined])
+      }
     }
   })
 })

@@ -5,6 +5,8 @@ import { Summary } from '../../processor/contract/summary.ts'
 
 const scalar = fc.constantFrom<Json | undefined>('a', 'b', '1', 1, true, null, undefined)
 const by = fc.tuple(fc.oneof(scalar, fc.constantFrom<Json>([], ['a', 'b', 'a'], ['a', 1])), scalar)
+/** Of the numbers that have all their digits, the one nearest to zero; those nearer are told as zero. */
+const SMALLEST = 2 ** -1022
 /** JSON does not tell -0 from 0. */
 const reading = fc.double({ noNaN: true, min: -1e6, max: 1e6 }).map((value) => value + 0)
 const metric = fc.oneof(reading, fc.constantFrom<Json | undefined>(0, 'x', undefined))
@@ -106,6 +108,15 @@ describe('a summary put together of parts', () => {
     expect(together([first ?? []]).notShown).toBe(2)
   })
 
+  it('counts a text and the same one in a list as one group, however many groups there are', () => {
+    const texts = Array.from({ length: 600 }, (_, i) => `t${i}`)
+    const devices = texts.flatMap((text) => [text, [text]]).map((tag) => ({ by: [tag], metric: 1 }))
+    const summary = together([devices])
+    expect(summary.groups()).toHaveLength(600)
+    expect(new Set(summary.groups().map(({ count }) => count))).toEqual(new Set([2]))
+    expect(summary.notShown).toBe(0)
+  })
+
   it('has the mean of values of any size, and a plain one of plain values', () => {
     const { MAX_VALUE } = Number
     const extreme = fc.constantFrom(MAX_VALUE, -MAX_VALUE, 1e308, -1e308, Number.MIN_VALUE)
@@ -131,11 +142,13 @@ describe('a summary put together of parts', () => {
     expect(group?.metrics[0]?.mean).toBe(some.reduce((sum, value) => sum + value, 0) / 4)
   })
 
-  it('tells percentiles of many values within 1 %', () => {
-    const numbers = fc.array(fc.double({ noNaN: true, min: -1e9, max: 1e9 }), { minLength: 1, maxLength: 40 })
+  it('tells percentiles of many values within 1 %, however large or small they are', () => {
+    const number = fc.double({ noNaN: true, min: -1e9, max: 1e9 })
+    const numbers = fc.array(number, { minLength: 15, maxLength: 40 })
+    const scale = fc.constantFrom(1, 1e-9, 1e-12, 1e-290, 1e298)
     fc.assert(
-      fc.property(numbers, fc.integer({ min: 20, max: 30 }), (some, times) => {
-        const all = Array.from({ length: times }, (_, i) => some.map((number) => number * (1 + i / 100))).flat()
+      fc.property(numbers, scale, fc.integer({ min: 20, max: 30 }), (some, unit, times) => {
+        const all = Array.from({ length: times }, (_, i) => some.map((of) => of * unit * (1 + i / 100))).flat()
         const parts = [all.slice(0, 20), all.slice(20)].map((part) => part.map((of) => ({ by: [], metric: of })))
         const [group] = together(parts).groups()
         const distribution = group?.metrics[0]
@@ -147,7 +160,7 @@ describe('a summary put together of parts', () => {
         ] as const) {
           const exact = sorted[Math.ceil(share * all.length) - 1] as number
           const told = distribution?.percentiles[name] as number
-          expect(Math.abs(told - exact)).toBeLessThanOrEqual(Math.abs(exact) * 0.0100001 + 1e-9)
+          expect(Math.abs(told - exact)).toBeLessThanOrEqual(Math.abs(exact) * 0.0100001 + SMALLEST)
         }
         expect(distribution?.exact).toBe(all.length <= 512)
       }),

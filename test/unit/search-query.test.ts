@@ -32,6 +32,12 @@ function truck(changes: Partial<Status> = {}): Status {
 const holds = (query: string, status: Status = truck()) => new Matcher(parseQuery(query)).matches(status)
 
 describe('a query', () => {
+  it('takes a day that its month does not have for text, as it takes what is no time', () => {
+    const march = truck({ firstSeenAt: '2026-03-01T12:00:00.000Z' })
+    expect(holds('firstSeenAt:<2026-03-02T00:00:00Z', march)).toBe(true)
+    expect(holds('firstSeenAt:<2026-02-30T00:00:00Z', march)).toBe(false)
+  })
+
   it.each([
     ['', true],
     ['*', true],

@@ -1,0 +1,12 @@
+import { expect, it } from 'vitest'
+import { projectionOf } from '../../api/projection.ts'
+
+it.each([
+  ['{"deviceId":"c"}', '{"deviceId":"c"'],
+  ['{"deviceId":"c","reported":null,"attributes":[]}', '{"deviceId":"c"'],
+  ['{"deviceId":"c","reported":{"a":null},"rev":7}', '{"deviceId":"c","reported":{"a":{}},"rev":7'],
+])('an answer has of %s, which is no status, what there is of the fields', (stored, shown) => {
+  expect(projectionOf('reported.a,reported.b.at,attributes.x.y,connectivity.state,rev')(Buffer.from(stored))).toBe(
+    shown,
+  )
+})
