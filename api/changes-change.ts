@@ -1,6 +1,6 @@
 import type { LogRecord, Offset } from '../processor/contract/record.ts'
 import type { Matcher } from '../processor/contract/search-match.ts'
-import type { Status } from '../processor/contract/status.ts'
+import { bareStatus, isOfDevice, type Status } from '../processor/contract/status.ts'
 
 /** One record of the changelog, decoded once however many streams it concerns. */
 export class Change {
@@ -20,8 +20,7 @@ export class Change {
     this.deviceId = key ?? ''
     this.number = numbers.of(this.deviceId)
     // A copy: the record's value may be a view of a far larger buffer.
-    this.text =
-      value === null ? undefined : Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8')
+    this.text = value === null ? undefined : textOf(this.deviceId, value)
   }
 
   get bytes(): number {
@@ -33,7 +32,7 @@ export class Change {
     if (this.text === undefined) return false
     if (matcher === undefined) return true
     if (this.#status === undefined) {
-      this.#status = JSON.parse(this.text) as Status
+      this.#status = statusOf(this.deviceId, this.text)
       this.#work += this.bytes
     }
     const matched = matcher.matches(this.#status)
@@ -47,6 +46,21 @@ export class Change {
     this.#work = 0
     this.#status = undefined
     return work
+  }
+}
+
+/** Of a record that another program wrote, and that is no status, streams show what reads show. */
+function textOf(deviceId: string, value: Uint8Array): string {
+  if (!isOfDevice(value, deviceId)) return bareStatus(deviceId)
+  return Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8')
+}
+
+function statusOf(deviceId: string, text: string): Status {
+  try {
+    return JSON.parse(text) as Status
+  } catch (error) {
+    if (error instanceof SyntaxError) return JSON.parse(bareStatus(deviceId)) as Status
+    throw error
   }
 }
 

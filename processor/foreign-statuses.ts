@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { isOfDevice } from './contract/status.ts'
+import { bareStatus, isOfDevice } from './contract/status.ts'
 
 /** Devices that are named in the log of this process; of further ones nothing is said. */
 const MAX_NAMED = 100
@@ -21,6 +21,6 @@ export class ForeignStatuses {
       const device = { partition, device: deviceId }
       this.#logger.error(device, 'what the changelog holds of a device is no status: it is shown by its id alone')
     }
-    return Buffer.from(`{"deviceId":"${deviceId}"}`)
+    return Buffer.from(bareStatus(deviceId))
   }
 }

@@ -155,6 +155,11 @@ export function isOfDevice(bytes: Uint8Array, deviceId: string): boolean {
   }
 }
 
+/** What is shown of a device of which the changelog holds no status, as JSON. */
+export function bareStatus(deviceId: string): string {
+  return JSON.stringify({ deviceId })
+}
+
 /** Whether what was decoded has what a fold relies on. */
 export function isStatus(decoded: Status, deviceId: string): boolean {
   const json = decoded as unknown as Json
