@@ -76,13 +76,14 @@ export class Processor implements Member, AsyncDisposable {
     const turns = new Turns()
     const texts = new TextCache({ maxEntries: limits.cacheEntries, maxBytes: limits.textBytes })
     // Only a database in a folder can be opened a second time.
-    if (database === undefined) this.#scans = new ScanThreads({ folder, logger })
+    const look = database === undefined ? () => openDatabase(folder, { readOnly: true }) : undefined
+    if (look !== undefined) this.#scans = new ScanThreads({ folder, logger })
     const searcher = new Searcher(turns, monotonic, { scans: this.#scans })
     this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher })
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
     metrics.begin(instance)
-    const reopen = () => stores.reopen().catch((error: unknown) => Promise.reject(unusable(folder, error)))
+    const reopen = () => stores.reopen(look).catch((error: unknown) => Promise.reject(unusable(folder, error)))
     const faults = new StoreFaults({ instance, metrics, logger, now, reopen })
     const precedence = new Precedence(sleep)
     this.#builder = new IndexBuilder({ precedence, turns, logger, now: monotonic, sleep, retryMs: limits.retryMaxMs })
@@ -230,8 +231,8 @@ const ROCKSDB = { writeBufferSize: 32 * 1024 * 1024, maxWriteBufferNumber: 3 }
  * Begins to open the stores in `folder`: after kill -9 that takes up to a second, as RocksDB reads its write-ahead log.
  * What goes wrong is told by `Processor.open`.
  */
-export function openDatabase(folder: string): Database {
-  return new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer', ...ROCKSDB })
+export function openDatabase(folder: string, { readOnly = false } = {}): Database {
+  return new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer', ...ROCKSDB, readOnly })
 }
 
 /**
@@ -249,16 +250,20 @@ function foundDamaged(folder: string, found: Error, logger: Logger): void {
   }
 }
 
+const PUT_BACK = 'mount it or put it back, and start again; a start without it restores from the changelog'
+
 function unusable(folder: string, error: unknown): ConfigurationError {
   const { code, message } = databaseFailure(error)
   if (code === 'LEVEL_LOCKED') {
     const way = 'stop that process, or give this one another DATA_DIR or INSTANCE_ID'
     return new ConfigurationError('STORE_LOCKED', `the store folder ${folder} is in use: ${message}; ${way}`, error)
   }
-  const way =
-    code === 'LEVEL_NO_SPACE'
-      ? 'free space on its volume, which a start needs, too'
-      : 'make it a folder this user can write, or set another DATA_DIR'
+  const ways: Record<string, string> = {
+    LEVEL_NO_SPACE: 'free space on its volume, which a start needs, too',
+    LEVEL_NOT_FOUND: PUT_BACK,
+    FOLDER_UNAVAILABLE: PUT_BACK,
+  }
+  const way = ways[code ?? ''] ?? 'make it a folder this user can write, or set another DATA_DIR'
   return new ConfigurationError(
     'FOLDER_UNAVAILABLE',
     `the store folder ${folder} cannot be used: ${message}; ${way}`,

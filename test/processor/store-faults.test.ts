@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { access, cp, mkdtemp, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -17,11 +17,17 @@ class Refusing extends RocksLevel<string, Buffer> {
   refusal: Error | undefined
   opened = 0
   heals = true
+  whenClosed = async () => {}
 
   override async _open(...of: Parameters<RocksLevel['_open']>): Promise<void> {
     await super._open(...of)
     this.opened++
     if (this.heals) this.refusal = undefined
+  }
+
+  override async _close(): Promise<void> {
+    await super._close()
+    await this.whenClosed()
   }
 
   override _chainedBatch(): ReturnType<RocksLevel<string, Buffer>['_chainedBatch']> {
@@ -54,7 +60,7 @@ async function start() {
     instance: 'one',
     endpoint: 'one',
     folder,
-    database: () => database,
+    opening: database,
     logger: pino({}, { write: (line) => lines.push(line) }),
     registry,
     now: Date.now,
@@ -76,7 +82,7 @@ async function start() {
       expect(answers.map((answer) => statusOf(answer).counters.messages)).toEqual([messages, messages])
     }, WAIT)
   const unwritable = async () => (await registry.getSingleMetric('tidemark_unwritable_stores')?.get())?.values[0]?.value
-  return { database, processor, done, lines, say, counted, unwritable }
+  return { folder, database, processor, done, lines, say, counted, unwritable }
 }
 
 it('a database that refuses all writes after an I/O error is opened anew, and nothing is lost', async () => {
@@ -104,6 +110,43 @@ it('where that does not help, the processor ends, and says what to see to', asyn
     message: expect.stringMatching(/Input\/output error; see to its volume and start again/),
   })
   expect(database.opened).toBe(2)
+})
+
+it('where their folder is gone, the processor ends, and no empty one takes its place', async () => {
+  const { folder, database, say, counted, done } = await start()
+  await say()
+  await counted(1)
+  await rename(folder, `${folder}-away`)
+  database.refusal = EIO
+  await say()
+  await expect(done).rejects.toMatchObject({
+    name: 'ConfigurationError',
+    code: 'FOLDER_UNAVAILABLE',
+    message: expect.stringMatching(new RegExp(`${folder} cannot be used: .*does not exist.*; mount it or put it back`)),
+  })
+  await expect(access(folder)).rejects.toMatchObject({ code: 'ENOENT' })
+})
+
+it('where an older state of their folder has taken its place, the processor ends, and writes nothing to it', async () => {
+  const { folder, database, say, counted, done } = await start()
+  await say()
+  await counted(1)
+  await cp(folder, `${folder}-older`, { recursive: true })
+  await say()
+  await counted(2)
+  // Not before: RocksDB writes by the path as long as it is open.
+  database.whenClosed = async () => {
+    await rename(folder, `${folder}-away`)
+    await rename(`${folder}-older`, folder)
+    database.whenClosed = async () => {}
+  }
+  database.refusal = EIO
+  await say()
+  await expect(done).rejects.toMatchObject({
+    code: 'FOLDER_UNAVAILABLE',
+    message: expect.stringMatching(/an older state of it.*partition \d differs; mount it or put it back/),
+  })
+  expect(database.opened).toBe(1)
 })
 
 it('a full volume is waited for, told of as long as it is full, and not opened anew', async () => {
