@@ -83,6 +83,7 @@ export class EmbeddedStorage {
   #meta: Buffer | undefined
   /** Pending from the start of a reopening until one has succeeded. */
   #reopened: PromiseWithResolvers<void> | undefined
+  readonly #ending = new AbortController()
   #generation = 0
   #closed = false
 
@@ -144,11 +145,14 @@ export class EmbeddedStorage {
     this.#db.release(value)
   }
 
-  /** Lets `read` have the database; again from the start if the database was closed or reopened under it. */
-  async use<T>(read: (db: Database) => Promise<T>): Promise<T> {
+  /**
+   * Lets `read` have the database; again from the start if the database was closed or reopened under it. Rejects, too,
+   * when `signal` aborts while it waits for the database.
+   */
+  async use<T>(read: (db: Database) => Promise<T>, signal?: AbortSignal): Promise<T> {
     for (;;) {
-      await this.#reopened?.promise
-      if (this.#closed) throw new RetryableError('LOG_CLOSED', `the log in ${this.folder} was closed`)
+      await this.#open(signal)
+      if (this.#closed) throw this.#wasClosed()
       const generation = this.#generation
       try {
         return await read(this.#db)
@@ -156,6 +160,24 @@ export class EmbeddedStorage {
         if (!this.#closed && this.#generation === generation) throw readError(error, this.folder)
       }
     }
+  }
+
+  /** Resolves at once, except while the database is opened anew, or cannot be. */
+  async #open(signal?: AbortSignal): Promise<void> {
+    while (this.#reopened !== undefined) {
+      const over = signal === undefined ? this.#ending.signal : AbortSignal.any([this.#ending.signal, signal])
+      const aborted = Promise.withResolvers<void>()
+      const abort = () => aborted.resolve()
+      over.addEventListener('abort', abort, { once: true })
+      if (!over.aborted) await Promise.race([this.#reopened.promise, aborted.promise])
+      over.removeEventListener('abort', abort)
+      if (this.#ending.signal.aborted) throw this.#wasClosed()
+      if (over.aborted) throw this.#unavailable('is being opened anew, and nobody waits for it any more')
+    }
+  }
+
+  #wasClosed(): RetryableError {
+    return new RetryableError('LOG_CLOSED', `the log in ${this.folder} was closed`)
   }
 
   /**
@@ -204,9 +226,14 @@ export class EmbeddedStorage {
     return bavail * bsize
   }
 
+  /** It will be closed: nobody waits any more for a database that may never be there again. */
+  end(): void {
+    this.#ending.abort()
+  }
+
   async close(): Promise<void> {
     this.#closed = true
-    this.#reopened?.resolve()
+    this.end()
     await this.#db.close()
   }
 }

@@ -223,6 +223,7 @@ export class EmbeddedLog implements Log {
     const written = this.#writer.close()
     this.#pace.close()
     this.#closing.abort()
+    this.#storage.end()
     for (const partition of Object.values(this.#partitions).flat()) partition.wake()
     await Promise.all([written, this.#upkeepEnded])
     await this.#storage.close()

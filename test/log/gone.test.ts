@@ -87,3 +87,24 @@ test('a log in whose place there is an older state of it does not go on without 
   await restore(older)
   await whole(log, 20)
 })
+
+test('while the folder is gone, readers that are told to end do, and the log can be closed', async () => {
+  const { log, fail, replace } = await start()
+  replace(undefined)
+  await fail()
+  await vi.waitFor(() => expect(log.fault?.message).toMatch('is gone'), WAIT)
+  const follow = (signal: AbortSignal) => {
+    const limits = { maxRecords: 10, maxBytes: 1000 }
+    return log.follow({ topic: 'telemetry', index: 0 }, 0, limits, signal)[Symbol.asyncIterator]().next()
+  }
+  const stopping = new AbortController()
+  const stopped = follow(stopping.signal)
+  const waiting = expect(follow(new AbortController().signal)).rejects.toMatchObject({ code: 'LOG_CLOSED' })
+  const tidied = expect(log.tidy()).rejects.toMatchObject({ code: 'LOG_CLOSED' })
+  // All of them wait for the database by then.
+  await new Promise((resolve) => setImmediate(resolve))
+  stopping.abort()
+  expect(await stopped).toEqual({ done: true, value: undefined })
+  await log[Symbol.asyncDispose]()
+  await Promise.all([waiting, tidied])
+})
