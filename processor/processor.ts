@@ -14,7 +14,7 @@ import type { Claim, Copying, Log, Member, Offset } from './log/log.ts'
 import { ProcessorMetrics } from './metrics.ts'
 import { Precedence } from './precedence.ts'
 import { StoreReader } from './query.ts'
-import type { PartitionCopy, Role, RoleContext } from './role.ts'
+import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import { ScanThreads } from './scan-threads.ts'
 import { Searcher } from './search.ts'
 import { Standby } from './standby.ts'
@@ -175,13 +175,13 @@ export class Processor implements Member, AsyncDisposable {
   }
 
   async active(claim: Claim, signal: AbortSignal): Promise<void> {
-    const copy = await this.#copy(claim.partition)
-    await this.#play(claim.partition, new Task(this.#context, claim, copy), signal)
+    const copy = await this.#takeUp(claim.partition, signal)
+    if (copy !== undefined) await this.#play(claim.partition, new Task(this.#context, claim, copy), signal)
   }
 
   async standby(partition: number, signal: AbortSignal, copying: Copying): Promise<void> {
-    const copy = await this.#copy(partition)
-    await this.#play(partition, new Standby(this.#context, partition, copy, copying), signal)
+    const copy = await this.#takeUp(partition, signal)
+    if (copy !== undefined) await this.#play(partition, new Standby(this.#context, partition, copy, copying), signal)
   }
 
   async #play(partition: number, role: Task | Standby, signal: AbortSignal): Promise<void> {
@@ -198,6 +198,17 @@ export class Processor implements Member, AsyncDisposable {
   /** What is here from before is a warm copy too: `positions` tells of it. */
   async #openCopies(): Promise<void> {
     await Promise.all((await this.#stores.partitions()).map((partition) => this.#copy(partition)))
+  }
+
+  /**
+   * A full volume is no reason to leave the group, as all who inherit the partition would do in turn. Undefined when
+   * `signal` aborted first; rejects as `persist` does.
+   */
+  async #takeUp(partition: number, signal: AbortSignal): Promise<PartitionCopy | undefined> {
+    let copy = this.#copies.get(partition)
+    if (copy !== undefined) return copy
+    await persist(this.#context, partition, async () => void (copy = await this.#copy(partition)), signal)
+    return copy
   }
 
   async #copy(partition: number): Promise<PartitionCopy> {

@@ -42,7 +42,10 @@ export class LevelStores implements AsyncDisposable {
     return keys.map(partitionOfMeta)
   }
 
-  /** One store object per partition may be in use at a time. A store of another log, or one half wiped, is emptied. */
+  /**
+   * One store object per partition may be in use at a time. A store of another log, or one half wiped, is emptied. Rejects
+   * as the operations of a store do, and may be asked again.
+   */
   async store(partition: number): Promise<LevelStore> {
     const keys = keysOf(partition)
     const meta = await this.#meta(keys.meta)
