@@ -3,7 +3,7 @@ import { statfs } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { AbstractLevel, AbstractOpenOptions } from 'abstract-level'
 import { RocksLevel } from 'rocksdb-level'
-import { ConfigurationError, CorruptedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
+import { ConfigurationError, CorruptedError, RetryableError } from '../contract/errors.ts'
 import type { LogIdentity, Offset, Topic } from './log.ts'
 
 const MIB = 1024 * 1024
@@ -92,7 +92,7 @@ export class EmbeddedStorage {
     this.#db = db
   }
 
-  /** Rejects with ConfigurationError STORE_LOCKED or FOLDER_UNAVAILABLE, or with CorruptedError LOG_CORRUPTED. */
+  /** Rejects with ConfigurationError STORE_LOCKED, FOLDER_UNAVAILABLE or LOG_CORRUPTED. */
   static async open(folder: string, database: (path: string) => Database = rocksdb): Promise<EmbeddedStorage> {
     const path = resolve(folder)
     const db = database(path)
@@ -109,7 +109,7 @@ export class EmbeddedStorage {
    * ConfigurationError LOG_MISMATCH or FOLDER_UNAVAILABLE.
    */
   async identity(partitions: number): Promise<LogIdentity> {
-    const stored = await this.#db.get(META_KEY)
+    const stored = await this.use((db) => db.get(META_KEY))
     this.#meta = stored
     if (stored === undefined) {
       const identity = { cluster: randomUUID(), telemetry: randomUUID(), status: randomUUID(), partitions }
@@ -251,14 +251,14 @@ function causeOf(error: unknown): unknown {
   return error instanceof Error && error.cause instanceof Error ? error.cause : error
 }
 
-function openError(error: unknown, path: string): TidemarkError {
+function openError(error: unknown, path: string): ConfigurationError {
   const cause = causeOf(error)
   const text = cause instanceof Error ? cause.message : String(cause)
   const code = errorCode(cause)
   if (code === 'LEVEL_LOCKED') {
     return new ConfigurationError('STORE_LOCKED', `${text}: stop that process, or set another DATA_DIR`, cause)
   }
-  if (code === 'LEVEL_CORRUPTION') return damaged(path, text, cause)
+  if (code === 'LEVEL_CORRUPTION') return unopenable(path, damaged(path, text, cause))
   const out =
     code === 'LEVEL_NO_SPACE'
       ? 'free space on its volume, which a start needs, too'
@@ -275,4 +275,9 @@ function readError(error: unknown, path: string): Error {
 
 function damaged(path: string, text: string, cause: unknown): CorruptedError {
   return new CorruptedError('LOG_CORRUPTED', `the log in ${path} is damaged (${text}): restore the folder`, cause)
+}
+
+/** Damage that a start finds is for a person: there is no copy to read on from, and nothing goes on without it. */
+export function unopenable(path: string, damage: CorruptedError): ConfigurationError {
+  return new ConfigurationError('LOG_CORRUPTED', `the log in ${path} cannot be opened: ${damage.message}`, damage)
 }

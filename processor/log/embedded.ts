@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
+import { CorruptedError } from '../contract/errors.ts'
 import type { OwnerMap } from '../contract/query.ts'
 import type { NewRecord, Offset } from '../contract/record.ts'
 import { Cleaner } from './cleaner.ts'
@@ -9,7 +10,7 @@ import { EmbeddedMetrics } from './embedded-metrics.ts'
 import { Pace } from './embedded-pace.ts'
 import { EmbeddedPartition, storedEnd } from './embedded-partition.ts'
 import { renumber } from './embedded-renumbering.ts'
-import { type Database, decodeNumbers, EmbeddedStorage, storageKey } from './embedded-storage.ts'
+import { type Database, decodeNumbers, EmbeddedStorage, storageKey, unopenable } from './embedded-storage.ts'
 import { EmbeddedUpkeep } from './embedded-upkeep.ts'
 import { EmbeddedWriter, type Position as Standing } from './embedded-writer.ts'
 import type { Batch, BatchLimits, Log, LogIdentity, Member, Partition, Position, Topic } from './log.ts'
@@ -90,7 +91,7 @@ export class EmbeddedLog implements Log {
 
   /**
    * Rejects with ConfigurationError: FOLDER_UNAVAILABLE, STORE_LOCKED when another process has it, LOG_MISMATCH when it
-   * was made with another number of partitions; with CorruptedError LOG_CORRUPTED when it cannot be read.
+   * was made with another number of partitions, LOG_CORRUPTED when it is damaged.
    */
   static async open(options: EmbeddedLogOptions): Promise<EmbeddedLog> {
     const storage = await EmbeddedStorage.open(options.folder, options.database)
@@ -101,7 +102,7 @@ export class EmbeddedLog implements Log {
       return log
     } catch (error) {
       await storage.close()
-      throw error
+      throw error instanceof CorruptedError ? unopenable(storage.folder, error) : error
     }
   }
 
