@@ -1,4 +1,3 @@
-import { rm } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
@@ -19,7 +18,7 @@ import { ScanThreads } from './scan-threads.ts'
 import { Searcher } from './search.ts'
 import { Standby } from './standby.ts'
 import { StatusCache } from './store/cache.ts'
-import { isDamage, isMarkedDamaged, markDamaged } from './store/damage.ts'
+import { emptyFolder, isDamage, isMarkedDamaged, markDamaged } from './store/damage.ts'
 import { databaseFailure } from './store/failure.ts'
 import type { Database } from './store/level.ts'
 import { LevelStores } from './store/level-stores.ts'
@@ -106,7 +105,7 @@ export class Processor implements Member, AsyncDisposable {
           { folder, err: error },
           'store folder wiped: it is damaged, and will be restored from the changelog',
         )
-        await rm(folder, { recursive: true })
+        await emptyFolder(folder)
         return await Processor.#open(options, openDatabase(folder))
       }
     } catch (error) {
