@@ -275,11 +275,9 @@ Ctrl-C stops it; what was acknowledged stays in ${KAFKA_BROKERS === undefined ? 
 try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (error) {
-  if (error instanceof ConfigurationError) {
-    process.stderr.write(`tidemark: ${error.message}\n`)
-    process.exitCode = 2
-  } else {
-    process.stderr.write(`tidemark: ${error instanceof Error ? error.stack : String(error)}\n`)
-    process.exitCode = 1
-  }
+  const configuration = error instanceof ConfigurationError
+  const text = configuration ? error.message : error instanceof Error ? error.stack : String(error)
+  process.stderr.write(`tidemark: ${text}\n`)
+  // What was begun beside it is not waited for: a log that is being opened would keep the process alive, for ever once it is.
+  process.exit(configuration ? 2 : 1)
 }

@@ -1,4 +1,3 @@
-import { rm } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
@@ -15,12 +14,12 @@ import type { Claim, Copying, Log, Member, Offset } from './log/log.ts'
 import { ProcessorMetrics } from './metrics.ts'
 import { Precedence } from './precedence.ts'
 import { StoreReader } from './query.ts'
-import type { PartitionCopy, Role, RoleContext } from './role.ts'
+import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import { ScanThreads } from './scan-threads.ts'
 import { Searcher } from './search.ts'
 import { Standby } from './standby.ts'
 import { StatusCache } from './store/cache.ts'
-import { isDamage, isMarkedDamaged, markDamaged } from './store/damage.ts'
+import { emptyFolder, isDamage, isMarkedDamaged, markDamaged } from './store/damage.ts'
 import { databaseFailure } from './store/failure.ts'
 import type { Database } from './store/level.ts'
 import { LevelStores } from './store/level-stores.ts'
@@ -77,14 +76,15 @@ export class Processor implements Member, AsyncDisposable {
     const turns = new Turns()
     const texts = new TextCache({ maxEntries: limits.cacheEntries, maxBytes: limits.textBytes })
     // Only a database in a folder can be opened a second time.
-    if (database === undefined) this.#scans = new ScanThreads({ folder, logger })
+    const look = database === undefined ? () => openDatabase(folder, { readOnly: true }) : undefined
+    if (look !== undefined) this.#scans = new ScanThreads({ folder, logger })
     const searcher = new Searcher(turns, monotonic, { scans: this.#scans })
     const foreign = new ForeignStatuses(logger)
     this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher, foreign })
     const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
     metrics.begin(instance)
-    const reopen = () => stores.reopen().catch((error: unknown) => Promise.reject(unusable(folder, error)))
+    const reopen = () => stores.reopen(look).catch((error: unknown) => Promise.reject(unusable(folder, error)))
     const faults = new StoreFaults({ instance, metrics, logger, now, reopen })
     const precedence = new Precedence(sleep)
     this.#builder = new IndexBuilder({ precedence, turns, logger, now: monotonic, sleep, retryMs: limits.retryMaxMs })
@@ -107,7 +107,7 @@ export class Processor implements Member, AsyncDisposable {
           { folder, err: error },
           'store folder wiped: it is damaged, and will be restored from the changelog',
         )
-        await rm(folder, { recursive: true })
+        await emptyFolder(folder)
         return await Processor.#open(options, openDatabase(folder))
       }
     } catch (error) {
@@ -176,13 +176,13 @@ export class Processor implements Member, AsyncDisposable {
   }
 
   async active(claim: Claim, signal: AbortSignal): Promise<void> {
-    const copy = await this.#copy(claim.partition)
-    await this.#play(claim.partition, new Task(this.#context, claim, copy), signal)
+    const copy = await this.#takeUp(claim.partition, signal)
+    if (copy !== undefined) await this.#play(claim.partition, new Task(this.#context, claim, copy), signal)
   }
 
   async standby(partition: number, signal: AbortSignal, copying: Copying): Promise<void> {
-    const copy = await this.#copy(partition)
-    await this.#play(partition, new Standby(this.#context, partition, copy, copying), signal)
+    const copy = await this.#takeUp(partition, signal)
+    if (copy !== undefined) await this.#play(partition, new Standby(this.#context, partition, copy, copying), signal)
   }
 
   async #play(partition: number, role: Task | Standby, signal: AbortSignal): Promise<void> {
@@ -199,6 +199,17 @@ export class Processor implements Member, AsyncDisposable {
   /** What is here from before is a warm copy too: `positions` tells of it. */
   async #openCopies(): Promise<void> {
     await Promise.all((await this.#stores.partitions()).map((partition) => this.#copy(partition)))
+  }
+
+  /**
+   * A full volume is no reason to leave the group, as all who inherit the partition would do in turn. Undefined when
+   * `signal` aborted first; rejects as `persist` does.
+   */
+  async #takeUp(partition: number, signal: AbortSignal): Promise<PartitionCopy | undefined> {
+    let copy = this.#copies.get(partition)
+    if (copy !== undefined) return copy
+    await persist(this.#context, partition, async () => void (copy = await this.#copy(partition)), signal)
+    return copy
   }
 
   async #copy(partition: number): Promise<PartitionCopy> {
@@ -232,8 +243,8 @@ const ROCKSDB = { writeBufferSize: 32 * 1024 * 1024, maxWriteBufferNumber: 3 }
  * Begins to open the stores in `folder`: after kill -9 that takes up to a second, as RocksDB reads its write-ahead log.
  * What goes wrong is told by `Processor.open`.
  */
-export function openDatabase(folder: string): Database {
-  return new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer', ...ROCKSDB })
+export function openDatabase(folder: string, { readOnly = false } = {}): Database {
+  return new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer', ...ROCKSDB, readOnly })
 }
 
 /**
@@ -251,16 +262,20 @@ function foundDamaged(folder: string, found: Error, logger: Logger): void {
   }
 }
 
+const PUT_BACK = 'mount it or put it back, and start again; a start without it restores from the changelog'
+
 function unusable(folder: string, error: unknown): ConfigurationError {
   const { code, message } = databaseFailure(error)
   if (code === 'LEVEL_LOCKED') {
     const way = 'stop that process, or give this one another DATA_DIR or INSTANCE_ID'
     return new ConfigurationError('STORE_LOCKED', `the store folder ${folder} is in use: ${message}; ${way}`, error)
   }
-  const way =
-    code === 'LEVEL_NO_SPACE'
-      ? 'free space on its volume, which a start needs, too'
-      : 'make it a folder this user can write, or set another DATA_DIR'
+  const ways: Record<string, string> = {
+    LEVEL_NO_SPACE: 'free space on its volume, which a start needs, too',
+    LEVEL_NOT_FOUND: PUT_BACK,
+    FOLDER_UNAVAILABLE: PUT_BACK,
+  }
+  const way = ways[code ?? ''] ?? 'make it a folder this user can write, or set another DATA_DIR'
   return new ConfigurationError(
     'FOLDER_UNAVAILABLE',
     `the store folder ${folder} cannot be used: ${message}; ${way}`,

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { KAFKA_FOLDER } from '../processor/contract/environment.ts'
 import { ConfigurationError } from '../processor/contract/errors.ts'
 import { refused } from './flags.ts'
 import { archiveClasses } from './kafka/artifacts.ts'
@@ -71,7 +72,7 @@ function parse() {
   const options = {
     port: { type: 'string', default: '9092' },
     nodes: { type: 'string', default: '1' },
-    data: { type: 'string', default: join(process.env.DATA_DIR ?? './data', 'kafka') },
+    data: { type: 'string', default: join(process.env.DATA_DIR ?? './data', KAFKA_FOLDER) },
     prepare: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   } as const

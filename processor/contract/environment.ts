@@ -9,15 +9,19 @@ const ALGORITHM = '(HS256|HS384|HS512|RS256|RS384|RS512|PS256|PS384|PS512|ES256|
 
 const NAME = /^[A-Za-z0-9._-]{1,100}$/
 
-/** What else is in DATA_DIR: the embedded log, and the name that was made for a processor. */
+/** What else is in DATA_DIR: the embedded log, the data of `npm run kafka`, and the name that was made for a processor. */
 export const LOG_FOLDER = 'log'
+export const KAFKA_FOLDER = 'kafka'
 export const INSTANCE_FILE = 'instance-id'
 
 /**
  * Of a processor: its stores are in the folder of this name within DATA_DIR, which is wiped when they are damaged. Some
  * file systems take capitals for the same.
  */
-export const INSTANCE_NAME = new RegExp(`^(?!\\.+$)(?!(${LOG_FOLDER}|${INSTANCE_FILE})$)${NAME.source.slice(1)}`, 'i')
+export const INSTANCE_NAME = new RegExp(
+  `^(?!\\.+$)(?!(${LOG_FOLDER}|${KAFKA_FOLDER}|${INSTANCE_FILE})$)${NAME.source.slice(1)}`,
+  'i',
+)
 
 /** Every environment variable that Tidemark reads. */
 const ENVIRONMENT = {

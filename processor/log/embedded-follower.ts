@@ -44,12 +44,14 @@ export class EmbeddedFollower {
           await new Promise<void>((resolve) => partition.onChange(resolve))
           continue
         }
-        const batch = this.#rest(from, limits) ?? this.#tail(from, limits) ?? (await this.#read(from, limits))
+        const batch = this.#rest(from, limits) ?? this.#tail(from, limits) ?? (await this.#read(from, limits, signal))
         if (signal.aborted) return
         from = batch.next
         yield batch
         partition.pass(reader, from)
       }
+    } catch (error) {
+      if (!signal.aborted) throw error
     } finally {
       partition.leave(reader)
       signal.removeEventListener('abort', wake)
@@ -90,8 +92,8 @@ export class EmbeddedFollower {
     return batch
   }
 
-  async #read(from: Offset, limits: BatchLimits): Promise<Batch> {
-    if (this.#entries.length === 0) this.#entries = await this.#storage.use((db) => this.#fetch(db, from))
+  async #read(from: Offset, limits: BatchLimits, signal: AbortSignal): Promise<Batch> {
+    if (this.#entries.length === 0) this.#entries = await this.#storage.use((db) => this.#fetch(db, from), signal)
     // Retention may have passed by meanwhile.
     this.#check(from)
     this.#decode(from)

@@ -46,6 +46,12 @@ export function bytesOf(record: NewRecord): number {
   return (record.key?.length ?? 0) + (record.value?.byteLength ?? 0)
 }
 
+/** Where the last batch that is stored ends; undefined when there is none. */
+export async function storedEnd(db: Database, topic: Topic, index: number): Promise<Offset | undefined> {
+  const [last] = await db.iterator({ ...storageRange('batch', topic, index), reverse: true, limit: 1 }).all()
+  return last && new BatchReader(last[1], offsetOfKey(last[0])).end
+}
+
 /** One partition of one topic: its bounds, its tail, and what is being written to it. Only the writer stages. */
 export class EmbeddedPartition {
   readonly topic: Topic
@@ -80,8 +86,7 @@ export class EmbeddedPartition {
     const { topic, index } = this
     const range = storageRange('batch', topic, index)
     const [first] = await db.keys({ ...range, limit: 1 }).all()
-    const [last] = await db.iterator({ ...range, reverse: true, limit: 1 }).all()
-    const end = last === undefined ? processed : new BatchReader(last[1], offsetOfKey(last[0])).end
+    const end = (await storedEnd(db, topic, index)) ?? processed
     if (topic !== 'status') this.start = first === undefined ? end : offsetOfKey(first)
     this.segments = []
     for await (const [key, value] of db.iterator(storageRange('segment', topic, index))) {

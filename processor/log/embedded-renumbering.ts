@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import type { Offset } from '../contract/record.ts'
+import { storedEnd } from './embedded-partition.ts'
 import { type Database, type Operation, offsetOfKey, storageKey, storageRange } from './embedded-storage.ts'
-import { BatchReader } from './record-batch.ts'
 
 /**
  * Retention of earlier versions could remove the last batch of a partition, which then began at 0 again when the log was
@@ -9,10 +9,8 @@ import { BatchReader } from './record-batch.ts'
  */
 export async function renumber(db: Database, index: number, processed: Offset, logger: Logger): Promise<void> {
   const batches = storageRange('batch', 'telemetry', index)
-  const [last] = await db.iterator({ ...batches, reverse: true, limit: 1 }).all()
-  if (last === undefined) return
-  const { end } = new BatchReader(last[1], offsetOfKey(last[0]))
-  if (end >= processed) return
+  const end = await storedEnd(db, 'telemetry', index)
+  if (end === undefined || end >= processed) return
   // One write, since half a move could not be told from a whole one. It is little: the process ended at each start.
   const operations: Operation[] = []
   for await (const [key, value] of db.iterator(batches)) {

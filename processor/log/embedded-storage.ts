@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { statfs } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import type { AbstractLevel } from 'abstract-level'
+import type { AbstractLevel, AbstractOpenOptions } from 'abstract-level'
 import { RocksLevel } from 'rocksdb-level'
-import { ConfigurationError, CorruptedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
+import { ConfigurationError, CorruptedError, RetryableError } from '../contract/errors.ts'
 import type { LogIdentity, Offset, Topic } from './log.ts'
 
 const MIB = 1024 * 1024
@@ -20,8 +20,14 @@ const ROCKSDB = {
   blockSize: 64 * 1024,
 }
 
+type OpenOptions = AbstractOpenOptions & {
+  /** Nothing can be written, and nothing in the folder changes. */
+  readonly readOnly?: boolean
+}
+
 /** Any ordered database whose batches are atomic, and survive the process once answered. */
 export interface Database extends AbstractLevel<Buffer, Buffer, Buffer> {
+  open(options?: OpenOptions): Promise<void>
   /** Gives back the space of what was cleared in the range. */
   compactRange(start: Buffer, end: Buffer): Promise<void>
   /** Gives back the memory of a value that was read, or has been written, and is not needed any more. */
@@ -34,6 +40,8 @@ type Kind = 'batch' | 'segment' | 'position' | 'cleaned'
 const KINDS: Readonly<Record<Kind, number>> = { batch: 0x62, segment: 0x73, position: 0x70, cleaned: 0x63 }
 const TOPICS: Readonly<Record<Topic, number>> = { telemetry: 0x74, status: 0x73, 'dead-letters': 0x64 }
 const META_KEY = Buffer.from('meta')
+
+const PUT_BACK = 'mount it or put it back, and the log goes on by itself'
 
 /** kind u8 | topic u8 | partition u16 | offset u64, big-endian, so that the order of keys is the order of the log. */
 export function storageKey(kind: Kind, topic: Topic, partition: number, offset: Offset = 0): Buffer {
@@ -71,8 +79,11 @@ export function decodeNumbers(bytes: Buffer): number[] {
 export class EmbeddedStorage {
   readonly folder: string
   readonly #db: Database
+  /** What stands at META_KEY. */
+  #meta: Buffer | undefined
   /** Pending from the start of a reopening until one has succeeded. */
   #reopened: PromiseWithResolvers<void> | undefined
+  readonly #ending = new AbortController()
   #generation = 0
   #closed = false
 
@@ -81,7 +92,7 @@ export class EmbeddedStorage {
     this.#db = db
   }
 
-  /** Rejects with ConfigurationError STORE_LOCKED or FOLDER_UNAVAILABLE, or with CorruptedError LOG_CORRUPTED. */
+  /** Rejects with ConfigurationError STORE_LOCKED, FOLDER_UNAVAILABLE or LOG_CORRUPTED. */
   static async open(folder: string, database: (path: string) => Database = rocksdb): Promise<EmbeddedStorage> {
     const path = resolve(folder)
     const db = database(path)
@@ -98,11 +109,13 @@ export class EmbeddedStorage {
    * ConfigurationError LOG_MISMATCH or FOLDER_UNAVAILABLE.
    */
   async identity(partitions: number): Promise<LogIdentity> {
-    const stored = await this.#db.get(META_KEY)
+    const stored = await this.use((db) => db.get(META_KEY))
+    this.#meta = stored
     if (stored === undefined) {
       const identity = { cluster: randomUUID(), telemetry: randomUUID(), status: randomUUID(), partitions }
+      this.#meta = Buffer.from(JSON.stringify({ format: FORMAT, ...identity }))
       try {
-        await this.#db.put(META_KEY, Buffer.from(JSON.stringify({ format: FORMAT, ...identity })))
+        await this.#db.put(META_KEY, this.#meta)
       } catch (error) {
         throw openError(error, this.folder)
       }
@@ -122,8 +135,9 @@ export class EmbeddedStorage {
   }
 
   /** One atomic write. It is in the write-ahead log, handed to the system, when this resolves: it survives kill -9. */
-  write(operations: Operation[]): Promise<void> {
-    return this.#db.batch(operations)
+  async write(operations: Operation[]): Promise<void> {
+    if (this.#reopened !== undefined) throw this.#unavailable('is being opened anew: write when it is there again')
+    await this.#db.batch(operations)
   }
 
   /** As `Database.release`. */
@@ -131,11 +145,14 @@ export class EmbeddedStorage {
     this.#db.release(value)
   }
 
-  /** Lets `read` have the database; again from the start if the database was closed or reopened under it. */
-  async use<T>(read: (db: Database) => Promise<T>): Promise<T> {
+  /**
+   * Lets `read` have the database; again from the start if the database was closed or reopened under it. Rejects, too,
+   * when `signal` aborts while it waits for the database.
+   */
+  async use<T>(read: (db: Database) => Promise<T>, signal?: AbortSignal): Promise<T> {
     for (;;) {
-      await this.#reopened?.promise
-      if (this.#closed) throw new RetryableError('LOG_CLOSED', `the log in ${this.folder} was closed`)
+      await this.#open(signal)
+      if (this.#closed) throw this.#wasClosed()
       const generation = this.#generation
       try {
         return await read(this.#db)
@@ -145,15 +162,62 @@ export class EmbeddedStorage {
     }
   }
 
-  /** RocksDB refuses all writes after a failed one until it is opened anew. Readers wait until that has succeeded. */
-  async reopen(): Promise<void> {
+  /** Resolves at once, except while the database is opened anew, or cannot be. */
+  async #open(signal?: AbortSignal): Promise<void> {
+    while (this.#reopened !== undefined) {
+      const over = signal === undefined ? this.#ending.signal : AbortSignal.any([this.#ending.signal, signal])
+      const aborted = Promise.withResolvers<void>()
+      const abort = () => aborted.resolve()
+      over.addEventListener('abort', abort, { once: true })
+      if (!over.aborted) await Promise.race([this.#reopened.promise, aborted.promise])
+      over.removeEventListener('abort', abort)
+      if (this.#ending.signal.aborted) throw this.#wasClosed()
+      if (over.aborted) throw this.#unavailable('is being opened anew, and nobody waits for it any more')
+    }
+  }
+
+  #wasClosed(): RetryableError {
+    return new RetryableError('LOG_CLOSED', `the log in ${this.folder} was closed`)
+  }
+
+  /**
+   * RocksDB refuses all writes after a failed one until it is opened anew. Readers wait until that has succeeded: only
+   * for the same database, and not when it lacks something, which `complete` tells. Else rejects with RetryableError, or
+   * with the database's own error.
+   */
+  async reopen(complete: (db: Database) => Promise<boolean>): Promise<void> {
     this.#generation++
     this.#reopened ??= Promise.withResolvers()
     await this.#db.close()
-    await this.#db.open()
+    // To read only, as another log is to stay as it is, and the right one may take its place at any moment.
+    await this.#openAgain({ readOnly: true })
+    const found = (await this.#isMine()) && (await complete(this.#db))
+    await this.#db.close()
+    if (!found) {
+      throw this.#unavailable(`is not there: another log, or an older state of it, has taken its place; ${PUT_BACK}`)
+    }
+    await this.#openAgain({ createIfMissing: false })
     this.#generation++
     this.#reopened.resolve()
     this.#reopened = undefined
+  }
+
+  async #openAgain(options: OpenOptions): Promise<void> {
+    try {
+      await this.#db.open(options)
+    } catch (error) {
+      if (errorCode(causeOf(error)) === 'LEVEL_NOT_FOUND') throw this.#unavailable(`is gone; ${PUT_BACK}`, error)
+      throw error
+    }
+  }
+
+  async #isMine(): Promise<boolean> {
+    const stored = await this.#db.get(META_KEY)
+    return stored !== undefined && this.#meta?.equals(stored) === true
+  }
+
+  #unavailable(what: string, cause?: unknown): RetryableError {
+    return new RetryableError('LOG_UNAVAILABLE', `the log in ${this.folder} ${what}`, cause)
   }
 
   /** Bytes free on the volume. */
@@ -162,9 +226,14 @@ export class EmbeddedStorage {
     return bavail * bsize
   }
 
+  /** It will be closed: nobody waits any more for a database that may never be there again. */
+  end(): void {
+    this.#ending.abort()
+  }
+
   async close(): Promise<void> {
     this.#closed = true
-    this.#reopened?.resolve()
+    this.end()
     await this.#db.close()
   }
 }
@@ -177,15 +246,19 @@ export function errorCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error ? String(error.code) : undefined
 }
 
-function openError(error: unknown, path: string): TidemarkError {
-  // abstract-level wraps what an open failed with.
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
+/** abstract-level wraps what an open failed with. */
+function causeOf(error: unknown): unknown {
+  return error instanceof Error && error.cause instanceof Error ? error.cause : error
+}
+
+function openError(error: unknown, path: string): ConfigurationError {
+  const cause = causeOf(error)
   const text = cause instanceof Error ? cause.message : String(cause)
   const code = errorCode(cause)
   if (code === 'LEVEL_LOCKED') {
     return new ConfigurationError('STORE_LOCKED', `${text}: stop that process, or set another DATA_DIR`, cause)
   }
-  if (code === 'LEVEL_CORRUPTION') return damaged(path, text, cause)
+  if (code === 'LEVEL_CORRUPTION') return unopenable(path, damaged(path, text, cause))
   const out =
     code === 'LEVEL_NO_SPACE'
       ? 'free space on its volume, which a start needs, too'
@@ -202,4 +275,9 @@ function readError(error: unknown, path: string): Error {
 
 function damaged(path: string, text: string, cause: unknown): CorruptedError {
   return new CorruptedError('LOG_CORRUPTED', `the log in ${path} is damaged (${text}): restore the folder`, cause)
+}
+
+/** Damage that a start finds is for a person: there is no copy to read on from, and nothing goes on without it. */
+export function unopenable(path: string, damage: CorruptedError): ConfigurationError {
+  return new ConfigurationError('LOG_CORRUPTED', `the log in ${path} cannot be opened: ${damage.message}`, damage)
 }

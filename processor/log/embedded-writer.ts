@@ -60,8 +60,8 @@ export interface WriterOptions {
   readonly onRoll: () => void
   /** After a commit of the partition. */
   readonly onCommit: (partition: number) => void
-  /** All partitions and positions as the database has them. */
-  readonly reload: () => Promise<void>
+  /** Opens the database anew, and takes all partitions and positions as it has them. */
+  readonly reopen: () => Promise<void>
 }
 
 /**
@@ -298,7 +298,7 @@ export class EmbeddedWriter {
   }
 
   async #recover(noSpace: boolean): Promise<void> {
-    const { minFreeBytes, logger, metrics, reload } = this.#options
+    const { minFreeBytes, logger, metrics, reopen } = this.#options
     const { signal } = this.#closing
     for (let wait = MIN_RETRY_MS; !signal.aborted; wait = Math.min(wait * 2, MAX_RETRY_MS)) {
       await delay(wait, undefined, { signal }).catch(() => undefined)
@@ -306,10 +306,11 @@ export class EmbeddedWriter {
       try {
         // Closing the database would take it from its readers, so it is done only where it can help.
         if (noSpace && (await this.#storage.free()) < minFreeBytes) continue
-        await this.#storage.reopen()
-        await reload()
+        await reopen()
         await this.#storage.write([{ type: 'put', key: Buffer.from('probe'), value: Buffer.alloc(4096) }])
       } catch (error) {
+        // It says what is to be done now, as when the folder has gone since.
+        if (error instanceof RetryableError) this.fault = error
         logger.warn({ err: error, folder: this.#storage.folder }, 'log still cannot be written')
         continue
       }

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
+import { CorruptedError } from '../contract/errors.ts'
 import type { OwnerMap } from '../contract/query.ts'
 import type { NewRecord, Offset } from '../contract/record.ts'
 import { Cleaner } from './cleaner.ts'
@@ -7,9 +8,9 @@ import { EmbeddedFollower } from './embedded-follower.ts'
 import { EmbeddedGroup } from './embedded-group.ts'
 import { EmbeddedMetrics } from './embedded-metrics.ts'
 import { Pace } from './embedded-pace.ts'
-import { EmbeddedPartition } from './embedded-partition.ts'
+import { EmbeddedPartition, storedEnd } from './embedded-partition.ts'
 import { renumber } from './embedded-renumbering.ts'
-import { type Database, decodeNumbers, EmbeddedStorage, storageKey } from './embedded-storage.ts'
+import { type Database, decodeNumbers, EmbeddedStorage, storageKey, unopenable } from './embedded-storage.ts'
 import { EmbeddedUpkeep } from './embedded-upkeep.ts'
 import { EmbeddedWriter, type Position as Standing } from './embedded-writer.ts'
 import type { Batch, BatchLimits, Log, LogIdentity, Member, Partition, Position, Topic } from './log.ts'
@@ -90,7 +91,7 @@ export class EmbeddedLog implements Log {
 
   /**
    * Rejects with ConfigurationError: FOLDER_UNAVAILABLE, STORE_LOCKED when another process has it, LOG_MISMATCH when it
-   * was made with another number of partitions; with CorruptedError LOG_CORRUPTED when it cannot be read.
+   * was made with another number of partitions, LOG_CORRUPTED when it is damaged.
    */
   static async open(options: EmbeddedLogOptions): Promise<EmbeddedLog> {
     const storage = await EmbeddedStorage.open(options.folder, options.database)
@@ -101,7 +102,7 @@ export class EmbeddedLog implements Log {
       return log
     } catch (error) {
       await storage.close()
-      throw error
+      throw error instanceof CorruptedError ? unopenable(storage.folder, error) : error
     }
   }
 
@@ -127,7 +128,7 @@ export class EmbeddedLog implements Log {
       metrics,
       onRoll: () => this.#upkeep.wake(),
       onCommit: (partition) => this.#pace.committed(partition),
-      reload: () => this.#reload(),
+      reopen: () => this.#reopen(),
     })
     // Well within the tails, so that what is processed is in memory, and still young.
     const maxBacklog = (tailRecords / 8) * identity.partitions
@@ -223,6 +224,7 @@ export class EmbeddedLog implements Log {
     const written = this.#writer.close()
     this.#pace.close()
     this.#closing.abort()
+    this.#storage.end()
     for (const partition of Object.values(this.#partitions).flat()) partition.wake()
     await Promise.all([written, this.#upkeepEnded])
     await this.#storage.close()
@@ -234,14 +236,32 @@ export class EmbeddedLog implements Log {
     return partition
   }
 
+  async #reopen(): Promise<void> {
+    await this.#storage.reopen((db) => this.#isComplete(db))
+    await this.#reload()
+  }
+
+  /** Whether the database holds all that was said to be written. */
+  async #isComplete(db: Database): Promise<boolean> {
+    for (const [index, known] of this.#positions.entries()) {
+      const { epoch, input, changelogEnd } = await storedPosition(db, index)
+      if (epoch < known.epoch || input < known.input || changelogEnd < known.changelogEnd) return false
+    }
+    for (const { topic, index, end } of Object.values(this.#partitions).flat()) {
+      // Where there is no batch, a partition begins behind what was processed.
+      const stored = (await storedEnd(db, topic, index)) ?? (await storedPosition(db, index)).input
+      if (stored < end) return false
+    }
+    return true
+  }
+
   async #reload(): Promise<void> {
     await this.#storage.use(async (db) => {
       for (const cleaner of this.#cleaners) await cleaner.load(db)
       for (let index = 0; index < this.identity.partitions; index++) {
-        const stored = await db.get(storageKey('position', 'telemetry', index))
-        const [epoch = 0, input = 0, changelogEnd = 0] = stored === undefined ? [] : decodeNumbers(stored)
-        this.#positions[index] = { epoch, input, changelogEnd }
-        await renumber(db, index, input, this.#logger)
+        const position = await storedPosition(db, index)
+        this.#positions[index] = position
+        await renumber(db, index, position.input, this.#logger)
       }
       for (const partition of Object.values(this.#partitions).flat()) {
         const { topic, index } = partition
@@ -251,4 +271,10 @@ export class EmbeddedLog implements Log {
       }
     })
   }
+}
+
+async function storedPosition(db: Database, index: number): Promise<Standing> {
+  const stored = await db.get(storageKey('position', 'telemetry', index))
+  const [epoch = 0, input = 0, changelogEnd = 0] = stored === undefined ? [] : decodeNumbers(stored)
+  return { epoch, input, changelogEnd }
 }

@@ -65,9 +65,9 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
       const why = native.readOnly ? 'readOnly is true' : 'createIfMissing is false'
       throw new RocksLevelError('LEVEL_NOT_FOUND', `The database ${path} does not exist (${why})`)
     }
+    this.#readOnly = native.readOnly
     if (native.readOnly) {
       this.#native = await openReadOnly(path, native)
-      this.#readOnly = true
       return
     }
     if (!exists) await makeFolder(path)

@@ -1,4 +1,5 @@
 import { existsSync, writeFileSync } from 'node:fs'
+import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CorruptedError } from '../contract/errors.ts'
 import { databaseFailure } from './failure.ts'
@@ -16,6 +17,17 @@ export function markDamaged(folder: string, found: Error): void {
 
 export function isMarkedDamaged(folder: string): boolean {
   return existsSync(join(folder, MARK))
+}
+
+/**
+ * Removes what is in the folder, and not the folder itself, which may be a volume, or a link to one. The mark goes last: a
+ * wipe that does not come to its end is made again.
+ */
+export async function emptyFolder(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (name !== MARK) await rm(join(folder, name), { recursive: true })
+  }
+  await rm(join(folder, MARK), { force: true })
 }
 
 /** Whether a database that could not be opened, or read, is damaged. */

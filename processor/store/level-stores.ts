@@ -1,4 +1,5 @@
 import type { Logger } from 'pino'
+import { ConfigurationError } from '../contract/errors.ts'
 import type { LogIdentity } from '../log/log.ts'
 import { guarded } from './guarded.ts'
 import { type Database, keysOf, LevelStore, type Meta, metaOf, partitionOfMeta } from './level.ts'
@@ -19,6 +20,7 @@ export class LevelStores implements AsyncDisposable {
   readonly #logger: Logger
   readonly #indexed: boolean
   readonly #reads: Reads
+  readonly #stores = new Map<number, LevelStore>()
 
   private constructor(db: Database, { identity, logger, indexed = true }: StoresOptions) {
     this.#db = db
@@ -40,7 +42,10 @@ export class LevelStores implements AsyncDisposable {
     return keys.map(partitionOfMeta)
   }
 
-  /** One store object per partition may be in use at a time. A store of another log, or one half wiped, is emptied. */
+  /**
+   * One store object per partition may be in use at a time. A store of another log, or one half wiped, is emptied. Rejects
+   * as the operations of a store do, and may be asked again.
+   */
   async store(partition: number): Promise<LevelStore> {
     const keys = keysOf(partition)
     const meta = await this.#meta(keys.meta)
@@ -50,6 +55,7 @@ export class LevelStores implements AsyncDisposable {
     if (reason !== undefined) this.#logger.warn({ partition, reason }, 'store wiped: it belongs to another log')
     if (reason !== undefined || meta === undefined) await store.wipe()
     else await index.settle()
+    this.#stores.set(partition, store)
     return store
   }
 
@@ -65,15 +71,45 @@ export class LevelStores implements AsyncDisposable {
 
   /**
    * Opens the database anew. What uses it meanwhile rejects with RetryableError; a write that had failed may turn out to
-   * have been made. Rejects with the database's own error.
+   * have been made. `look` opens the same database to read only. Rejects with the database's own error, and with
+   * ConfigurationError FOLDER_UNAVAILABLE when it is not the database that was closed.
    */
-  async reopen(): Promise<void> {
+  async reopen(look?: () => Database): Promise<void> {
     await this.#db.close()
-    await this.#db.open()
+    // The stores keep their checkpoints: of another database nothing must be read, and nothing written to it.
+    if (look !== undefined) await this.#compare(look())
+    await this.#db.open({ createIfMissing: false })
+  }
+
+  async #compare(db: Database): Promise<void> {
+    try {
+      await db.open()
+      for (const [partition, store] of this.#stores) {
+        if (await isContinued(db, keysOf(partition).meta, store, this.#identity)) continue
+        const found = `another database, or an older state of it, has taken its place: partition ${partition} differs`
+        throw new ConfigurationError('FOLDER_UNAVAILABLE', found)
+      }
+    } finally {
+      await db.close()
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#db.close()
+  }
+}
+
+/** A write that failed may be stored all the same, so the database may be ahead of `store`; it is never behind. */
+async function isContinued(db: Database, key: string, store: LevelStore, identity: LogIdentity): Promise<boolean> {
+  const { checkpoint, generation } = store
+  if (checkpoint === undefined) return true
+  try {
+    const stored = metaOf((await db.get(key)) ?? Buffer.alloc(0))
+    const isSame = difference(stored.identity, identity) === undefined && (stored.generation ?? 0) === generation
+    return isSame && stored.changelog >= checkpoint.changelog
+  } catch (error) {
+    if (error instanceof SyntaxError) return false
+    throw error
   }
 }
 

@@ -141,6 +141,12 @@ describe.skipIf(kafkaMissing !== undefined)('a cluster under load', { timeout: 1
     await settle({ a: strange, b })
   })
 
+  test('keeps no process alive that cannot begin, though its log is there', async () => {
+    const program = Program.main(['up', '--processors', '2'], { ...cluster.env, QUERY_PORT: '65535' })
+    expect(await program.exited, program.stderr).toEqual({ code: 2, signal: null })
+    expect(program.stderr).toContain('tidemark: QUERY_PORT=65535: 2 processors')
+  })
+
   test('lets no second processor have the name of a live one', async () => {
     load('names')
     const a = await processor('a')

@@ -88,6 +88,29 @@ describe('embedded log', () => {
     })
   })
 
+  test.each<[string, (path: string) => Promise<void>]>([
+    ['its database', (path) => writeFile(join(path, 'CURRENT'), 'nonsense\n')],
+    [
+      'its last batch',
+      async (path) => {
+        const db = new RocksLevel<Buffer, Buffer>(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
+        await db.put(storageKey('batch', 'telemetry', 0, 0), Buffer.from('no batch'))
+        await db.close()
+      },
+    ],
+  ])('refuses a folder of which %s is damaged, naming it', async (_, damage) => {
+    const path = await folder()
+    const first = await openLog(path)
+    await first.append('telemetry', numbered(0, 10))
+    await first[Symbol.asyncDispose]()
+    await damage(path)
+    await expect(openLog(path)).rejects.toMatchObject({
+      name: 'ConfigurationError',
+      code: 'LOG_CORRUPTED',
+      message: expect.stringContaining(`the log in ${path} cannot be opened`),
+    })
+  })
+
   test('refuses a folder that is held, naming the folder and the holder', async () => {
     const path = await folder()
     await openLog(path)

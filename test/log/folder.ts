@@ -33,15 +33,32 @@ export async function dump(log: EmbeddedLog, topic: Topic, index = 0): Promise<L
 /** A database whose writes, those that are chosen, fail although they are on the disk. */
 export function failingDatabase() {
   let fails: ((keys: readonly Buffer[]) => boolean) | undefined
+  let failure = 'LEVEL_NO_SPACE'
+  let whenClosed: (() => Promise<void>) | undefined
   class Failing extends RocksLevel<Buffer, Buffer> {
     override async _batch(...of: Parameters<RocksLevel['_batch']>): Promise<void> {
       await super._batch(...of)
       if (fails?.(of[0].map(({ key }) => key)) !== true) return
-      throw Object.assign(new Error('it is on the disk all the same'), { code: 'LEVEL_NO_SPACE' })
+      throw Object.assign(new Error('it is on the disk all the same'), { code: failure })
+    }
+
+    override async _close(): Promise<void> {
+      await super._close()
+      await whenClosed?.()
     }
   }
   return {
     database: (path: string) => new Failing(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' }),
-    failWrites: (which: typeof fails) => void (fails = which),
+    failWrites: (which: typeof fails, code = 'LEVEL_NO_SPACE') => {
+      fails = which
+      failure = code
+    },
+    /** Does so at the next closing of a database. */
+    onceClosed: (act: () => Promise<void>) => {
+      whenClosed = () => {
+        whenClosed = undefined
+        return act()
+      }
+    },
   }
 }

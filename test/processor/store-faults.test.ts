@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { access, cp, mkdtemp, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -12,11 +12,13 @@ import { said, statusOf } from './workbench.ts'
 
 const WAIT = { timeout: 20_000, interval: 2 }
 
-/** A database that refuses its commits until it is opened anew, or for longer. */
+/** A database that refuses its commits, or something else, until it is opened anew, or for longer. */
 class Refusing extends RocksLevel<string, Buffer> {
   refusal: Error | undefined
+  refuses: 'commits' | '_get' | '_del' = 'commits'
   opened = 0
   heals = true
+  whenClosed = async () => {}
 
   override async _open(...of: Parameters<RocksLevel['_open']>): Promise<void> {
     await super._open(...of)
@@ -24,22 +26,41 @@ class Refusing extends RocksLevel<string, Buffer> {
     if (this.heals) this.refusal = undefined
   }
 
+  override async _close(): Promise<void> {
+    await super._close()
+    await this.whenClosed()
+  }
+
   override _chainedBatch(): ReturnType<RocksLevel<string, Buffer>['_chainedBatch']> {
     const batch = super._chainedBatch()
     const write = batch._write.bind(batch)
     batch._write = async (...of) => {
-      if (this.refusal !== undefined) throw this.refusal
+      this.#refuse('commits')
       await write(...of)
     }
     return batch
+  }
+
+  override async _get(...of: Parameters<RocksLevel['_get']>): ReturnType<RocksLevel['_get']> {
+    this.#refuse('_get')
+    return super._get(...of)
+  }
+
+  override async _del(...of: Parameters<RocksLevel['_del']>): Promise<void> {
+    this.#refuse('_del')
+    await super._del(...of)
+  }
+
+  #refuse(what: typeof this.refuses): void {
+    if (this.refusal !== undefined && this.refuses === what) throw this.refusal
   }
 }
 
 const EIO = Object.assign(new Error('While appending to file: Input/output error'), { code: 'LEVEL_IO_ERROR' })
 const ENOSPC = Object.assign(new Error('No space left on device'), { code: 'LEVEL_NO_SPACE' })
 
-/** A processor at work on two partitions, that waits for nothing. */
-async function start() {
+/** A processor at work on two partitions, that waits for nothing. Before it takes them up, `prepare` has its database. */
+async function start(prepare: (database: Refusing) => void = () => {}) {
   const root = await mkdtemp(join(tmpdir(), 'tidemark-faults-'))
   onTestFinished(() => rm(root, { recursive: true }))
   const lines: string[] = []
@@ -54,12 +75,13 @@ async function start() {
     instance: 'one',
     endpoint: 'one',
     folder,
-    database: () => database,
+    opening: database,
     logger: pino({}, { write: (line) => lines.push(line) }),
     registry,
     now: Date.now,
     sleep: (_, signal) => delay(1, undefined, { signal }).catch(() => {}),
   })
+  prepare(database)
   const stopping = new AbortController()
   const done = processor.run(stopping.signal)
   done.catch(() => {})
@@ -76,7 +98,11 @@ async function start() {
       expect(answers.map((answer) => statusOf(answer).counters.messages)).toEqual([messages, messages])
     }, WAIT)
   const unwritable = async () => (await registry.getSingleMetric('tidemark_unwritable_stores')?.get())?.values[0]?.value
-  return { database, processor, done, lines, say, counted, unwritable }
+  const leave = () => {
+    stopping.abort()
+    return done
+  }
+  return { folder, database, processor, done, leave, lines, say, counted, unwritable }
 }
 
 it('a database that refuses all writes after an I/O error is opened anew, and nothing is lost', async () => {
@@ -106,6 +132,43 @@ it('where that does not help, the processor ends, and says what to see to', asyn
   expect(database.opened).toBe(2)
 })
 
+it('where their folder is gone, the processor ends, and no empty one takes its place', async () => {
+  const { folder, database, say, counted, done } = await start()
+  await say()
+  await counted(1)
+  await rename(folder, `${folder}-away`)
+  database.refusal = EIO
+  await say()
+  await expect(done).rejects.toMatchObject({
+    name: 'ConfigurationError',
+    code: 'FOLDER_UNAVAILABLE',
+    message: expect.stringMatching(new RegExp(`${folder} cannot be used: .*does not exist.*; mount it or put it back`)),
+  })
+  await expect(access(folder)).rejects.toMatchObject({ code: 'ENOENT' })
+})
+
+it('where an older state of their folder has taken its place, the processor ends, and writes nothing to it', async () => {
+  const { folder, database, say, counted, done } = await start()
+  await say()
+  await counted(1)
+  await cp(folder, `${folder}-older`, { recursive: true })
+  await say()
+  await counted(2)
+  // Not before: RocksDB writes by the path as long as it is open.
+  database.whenClosed = async () => {
+    await rename(folder, `${folder}-away`)
+    await rename(`${folder}-older`, folder)
+    database.whenClosed = async () => {}
+  }
+  database.refusal = EIO
+  await say()
+  await expect(done).rejects.toMatchObject({
+    code: 'FOLDER_UNAVAILABLE',
+    message: expect.stringMatching(/an older state of it.*partition \d differs; mount it or put it back/),
+  })
+  expect(database.opened).toBe(1)
+})
+
 it('a full volume is waited for, told of as long as it is full, and not opened anew', async () => {
   const { database, processor, say, counted, lines, unwritable } = await start()
   await say()
@@ -125,4 +188,30 @@ it('a full volume is waited for, told of as long as it is full, and not opened a
   expect(database.opened).toBe(1)
   await vi.waitFor(() => expect(processor.problems).toEqual([]), WAIT)
   expect(await unwritable()).toBe(0)
+})
+
+it.each(['_get', '_del'] as const)(
+  'a partition whose store cannot be made yet, at %s, is told of, and taken up when it can',
+  async (step) => {
+    const { database, processor, say, counted } = await start((made) => {
+      made.refuses = step
+      made.refusal = ENOSPC
+    })
+    await say()
+    await vi.waitFor(() => expect(processor.problems).toHaveLength(2), WAIT)
+    expect(processor.problems[0]).toMatch(/No space left on device: free space/)
+    database.refusal = undefined
+    await counted(1)
+    expect(processor.problems).toEqual([])
+  },
+)
+
+it('a processor leaves also while it cannot make a store', async () => {
+  const { processor, leave } = await start((made) => {
+    made.refuses = '_del'
+    made.refusal = ENOSPC
+  })
+  await vi.waitFor(() => expect(processor.problems).toHaveLength(2), WAIT)
+  await leave()
+  expect(processor.problems).toEqual([])
 })

@@ -1,7 +1,8 @@
 import { join } from 'node:path'
 import { onTestFinished, test, vi } from 'vitest'
 import * as folder from '../../processor/rocksdb-level/folder.ts'
-import { RocksLevel, type RocksLevelOptions } from '../../processor/rocksdb-level/index.ts'
+import { RocksLevel, type RocksLevelOptions, type RocksOpenOptions } from '../../processor/rocksdb-level/index.ts'
+import { Native } from '../../processor/rocksdb-level/native.ts'
 import { openFiles, temporaryFolder } from './folder.ts'
 
 vi.mock(import('../../processor/rocksdb-level/folder.ts'), { spy: true })
@@ -44,6 +45,21 @@ test('shows what was written until it was opened, beside the one that writes, an
   }
   await reader.close()
   expect(await writer.get('log')).toBe('2')
+})
+
+test('can be closed, and opened to write', async ({ expect }) => {
+  const path = join(await temporaryFolder(), 'db')
+  const db = await open(path, {})
+  await db.put('a', '1')
+  await db.close()
+  await db.open({ readOnly: true } as RocksOpenOptions)
+  await expect(db.put('a', '2')).rejects.toMatchObject({ code: 'LEVEL_READ_ONLY' })
+  await db.close()
+  await db.open()
+  await db.put('a', '2')
+  const flush = vi.spyOn(Native.prototype, 'flush')
+  await db.close()
+  expect(flush).toHaveBeenCalled()
 })
 
 test('does not make a database', async ({ expect }) => {

@@ -41,10 +41,10 @@ test('numbers are numbers within their bounds, names stay text, and a choice is 
 })
 
 test('a name whose folder would be DATA_DIR itself, one above it, or what else is in it is refused', () => {
-  for (const INSTANCE_ID of ['.', '..', '...', 'log', 'LOG', 'instance-id', 'a/b']) {
+  for (const INSTANCE_ID of ['.', '..', '...', 'log', 'LOG', 'kafka', 'instance-id', 'a/b']) {
     expect(refusal({ INSTANCE_ID })).toMatch(`INSTANCE_ID="${INSTANCE_ID}"`)
   }
-  for (const INSTANCE_ID of ['.a', 'a.b', 'log-2', 'x'.repeat(100)]) {
+  for (const INSTANCE_ID of ['.a', 'a.b', 'log-2', 'kafka-2', 'x'.repeat(100)]) {
     expect(readEnvironment({ INSTANCE_ID })).toMatchObject({ INSTANCE_ID })
   }
 })
