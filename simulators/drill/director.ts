@@ -110,7 +110,7 @@ export class Director implements Vocabulary {
   }
 
   steady(): Promise<void> {
-    return this.#until('every partition has its owner and its standbys', () => this.#unsteady())
+    return this.#until('every partition has its owner and its standbys', () => this.unsteady)
   }
 
   /** The drill's time runs from now on. */
@@ -131,7 +131,7 @@ export class Director implements Vocabulary {
     const changelog: (number | undefined)[] = []
     const since = performance.now()
     return this.#until('all is applied, by owners and standbys', () => {
-      const unsteady = this.#unsteady()
+      const unsteady = this.unsteady
       if (unsteady !== undefined) return unsteady
       for (let partition = 0; partition < stage.partitions; partition++) {
         const copy = observer.owner(partition, since)?.copy
@@ -192,7 +192,8 @@ export class Director implements Vocabulary {
     }
   }
 
-  #unsteady(): string | undefined {
+  /** Why not every partition has its owner and its standbys; undefined: it has. */
+  get unsteady(): string | undefined {
     const { observer, stage } = this.#parts
     if (!observer.assigned.stable) return 'the group rebalances'
     const attached = stage.processors.length === 0

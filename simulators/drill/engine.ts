@@ -1,9 +1,9 @@
 import type { ChangelogCheck } from './changelog-check.ts'
 import type { CopyReading } from './copies.ts'
+import type { DeviceAnswer } from './device-answer.ts'
 import type { Committed } from './foreign.ts'
 import type { InputCount } from './input-count.ts'
 import type { Sight } from './observer.ts'
-import type { DeviceAnswer } from './readers.ts'
 import type { Stage } from './stage.ts'
 
 /** What the log holds after a run. */
@@ -22,10 +22,17 @@ export interface LogReading {
 /** What API, log and stores hold after a run; undefined: it could not be looked at. */
 export interface Gathered {
   readonly answers: ReadonlyMap<string, DeviceAnswer> | undefined
+  readonly alone: Alone | undefined
   readonly log: LogReading | undefined
   readonly copies: readonly CopyReading[] | undefined
   /** What is undefined, and why. */
   readonly missing: readonly string[]
+}
+
+/** Answers for devices that were asked for one by one; those that the API does not know have none. */
+export interface Alone {
+  readonly asked: readonly string[]
+  readonly answers: ReadonlyMap<string, DeviceAnswer>
 }
 
 export interface GatherOptions {

@@ -10,7 +10,7 @@ import type { Log } from '../../processor/log/log.ts'
 import { openLog } from '../../processor/log/open.ts'
 import { AttachedStage } from './attached-stage.ts'
 import { ChangelogCheck } from './changelog-check.ts'
-import { type CopyReading, copyPages, type Expected, readApi, readCopy } from './copies.ts'
+import { type CopyReading, copyPages, type Expected, readAlone, readApi, readCopy } from './copies.ts'
 import type { Engine, Gathered, GatherOptions, LogReading } from './engine.ts'
 import { type Committed, ForeignKafka, type ForeignOptions } from './foreign.ts'
 import { InputCount, removedSince } from './input-count.ts'
@@ -89,11 +89,12 @@ export class KafkaEngine implements Engine {
   async gather({ prefix, ids, samples }: GatherOptions): Promise<Gathered> {
     const looks = new Looks()
     const answers = await looks.at('the answers of the API', () => readApi(this.stage.api, ids))
+    const alone = await looks.at('the answers for single devices', () => readAlone(this.stage.api, ids))
     const log = await looks.at('the log', () => this.#read(prefix, samples))
     const { partitions } = this.stage
     const copies =
       log && (await looks.at('the stores', () => this.#copies({ prefix, partitions, statuses: log.input.statuses })))
-    return { answers, log, copies, missing: looks.missing }
+    return { answers, alone, log, copies, missing: looks.missing }
   }
 
   async #read(prefix: string, samples: GatherOptions['samples']): Promise<LogReading> {

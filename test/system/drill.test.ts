@@ -109,7 +109,18 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
     await Promise.all([rm(folder, { recursive: true }), rm(report, { recursive: true })])
   })
 
-  test.each<[string, string, RegExp[]]>([
+  test.each<[string, string, RegExp[], name?: string]>([
+    [
+      'answers for one device what it first answered',
+      'answers-stale.ts',
+      [/BROKEN {2}a reader of the changelog sees/, /^ +\S+ in the API, asked for alone: .* and should be/m],
+    ],
+    [
+      'answers for no device, also when nothing is disturbed',
+      'fails-one.ts',
+      [/BROKEN {2}reads went on/, /^ +\S+Z \/v1\/devices\/\S+: 500 \{\}$/m, /BROKEN {2}all could be looked at/],
+      'kill',
+    ],
     [
       'shuts all devices out for good',
       'shuts-out.ts',
@@ -136,9 +147,9 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
         /0 of \d+ invariants BROKEN, 5 UNSEEN/,
       ],
     ],
-  ])('a product that %s is found out', async (_, file, told) => {
+  ])('a product that %s is found out', async (_, file, told, name = 'watch') => {
     const argv = [...SMALL, '--seconds', '4', '--patience', '5', ...entry(file, import.meta.url)]
-    const { code, stdout, stderr } = await drill(['watch', '--embedded', ...argv])
+    const { code, stdout, stderr } = await drill([name, '--embedded', ...argv])
     expect(code, stdout + stderr).toBe(1)
     for (const what of told) expect(stdout).toMatch(what)
   })

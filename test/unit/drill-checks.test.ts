@@ -1,13 +1,14 @@
 import { describe, expect, test } from 'vitest'
 import { ChangelogCheck } from '../../simulators/drill/changelog-check.ts'
 import type { CopyReading } from '../../simulators/drill/copies.ts'
+import type { DeviceAnswer } from '../../simulators/drill/device-answer.ts'
 import type { LogReading } from '../../simulators/drill/engine.ts'
 import type { ForeignRecord } from '../../simulators/drill/foreign.ts'
 import { removedSince } from '../../simulators/drill/input-count.ts'
 import { type Evidence, judge } from '../../simulators/drill/invariants.ts'
 import type { Journal } from '../../simulators/drill/journal.ts'
 import { Ranges } from '../../simulators/drill/ranges.ts'
-import type { DeviceAnswer, ReadersReport } from '../../simulators/drill/readers.ts'
+import type { ReadersReport } from '../../simulators/drill/readers.ts'
 import { timesOf } from '../../simulators/drill/times.ts'
 import type { VisitorReport } from '../../simulators/drill/visitors.ts'
 import { SEQ_START } from '../../simulators/load-packet.ts'
@@ -40,7 +41,10 @@ function record(
 const READS: ReadersReport = {
   reads: 10,
   failures: 0,
+  excused: 0,
   failed: [],
+  wrongCount: 0,
+  wrong: [],
   latencyMs: { p50: 1, p99: 1, max: 1 },
   stale: { answers: 0, p99Ms: 0, maxMs: 0 },
   longestGapMs: 5,
@@ -107,6 +111,7 @@ function sound(
     failure: undefined,
     unquiet: undefined,
     answers: new Map([[ID, answer(status())]]),
+    alone: { asked: [ID], answers: new Map([[ID, answer(status())]]) },
     log: { ...log, ...changes },
     copies: [COPY],
     missing: [],
@@ -147,11 +152,21 @@ const ZOMBIE = 'the zombie committed nothing'
 const AHEAD = 'the committed offset is never ahead of the changelog'
 const STORE = 'every store equals the fold of the input'
 const FOREIGN = 'a reader of the changelog sees what the API answers'
+const READING = 'reads went on'
 const first = record(0, status({ rev: 1, messages: 1 }), { input: 2 })
 
 describe('the invariants of a drill', () => {
   test('all hold of a sound run', () => {
     expect(broken(sound())).toEqual([])
+  })
+
+  test('hold when reads failed that nobody could answer, or fewer than may', () => {
+    const failures = { failures: 3, excused: 2, failed: ['503'] }
+    const told = judge(sound({ reads: { ...READS, ...failures }, failedReads: 1 })).find(({ name }) => name === READING)
+    expect(told).toMatchObject({
+      held: true,
+      evidence: expect.stringContaining('3 of 10 failed (2 allowed: nobody could stand in)'),
+    })
   })
 
   test('hold when a coordinator forgot commits for a while, and that is told', () => {
@@ -219,7 +234,15 @@ describe('the invariants of a drill', () => {
       sound({}, [record(0, status({ messages: 1 }), { input: 3 })]),
       [FOREIGN],
     ],
-    ['a read that failed', sound({ reads: { ...READS, failures: 1, failed: ['503'] } }), ['reads went on']],
+    [
+      'an older answer to who asks for the device alone',
+      sound({ alone: { asked: [ID], answers: new Map([[ID, answer(status({ rev: 1, messages: 1 }))]]) } }),
+      [FOREIGN],
+    ],
+    ['a device unknown to who asks for it alone', sound({ alone: { asked: [ID], answers: new Map() } }), [FOREIGN]],
+    ['a read that failed', sound({ reads: { ...READS, failures: 1, failed: ['503'] } }), [READING]],
+    ['one without excuse', sound({ reads: { ...READS, failures: 3, excused: 2, failed: ['503'] } }), [READING]],
+    ['a wrong answer', sound({ reads: { ...READS, wrongCount: 1, wrong: ['x'] }, failedReads: Infinity }), [READING]],
     ['a bad payload that is nowhere', sound({ deadLetters: 1 }), ['bad payloads stop nothing and do not disappear']],
     [
       'a process that ended',
@@ -251,6 +274,7 @@ describe('the invariants of a drill', () => {
   const POISON = 'bad payloads stop nothing and do not disappear'
   test.each<[string, Partial<Evidence>, string[]]>([
     ['the answers', { answers: undefined }, [LOST, ONCE, FAREWELLS, FOREIGN]],
+    ['the answers for single devices', { alone: undefined }, [FOREIGN]],
     ['the log', { log: undefined }, [LOST, ONCE, FAREWELLS, BACK, OWNER, ZOMBIE, AHEAD, FOREIGN, POISON]],
     ['the stores', { copies: undefined }, [STORE]],
   ])('without %s what cannot be judged is not called held', (what, without, names) => {
