@@ -84,6 +84,19 @@ export async function readCopy(
   return { ...of, devices: found.size, differing, example, digest: hash.digest('hex').slice(0, 12) }
 }
 
+/** The first partition with fewer than `due` copies among these, in words; undefined: there is none. */
+export function lackingCopy(
+  copies: readonly Pick<CopyReading, 'partition'>[],
+  partitions: number,
+  due: number,
+): string | undefined {
+  for (let partition = 0; partition < partitions; partition++) {
+    const its = copies.filter((copy) => copy.partition === partition).length
+    if (its < due) return `of partition ${partition} only ${its} of ${due} copies are whole`
+  }
+  return undefined
+}
+
 /** What the API answers for every device, by id; devices it does not know are left out. */
 export async function readApi(api: ApiAddress, ids: readonly string[]): Promise<Map<string, DeviceAnswer>> {
   const answers = new Map<string, DeviceAnswer>()

@@ -6,7 +6,7 @@ import type { Engine } from './engine.ts'
 import type { Mark, Recorder } from './journal.ts'
 import type { Observer } from './observer.ts'
 import type { DrillOptions } from './options.ts'
-import type { ApiAddress, Stage } from './stage.ts'
+import { type ApiAddress, type Stage, standbysDue } from './stage.ts'
 import type { Traffic } from './traffic.ts'
 
 const LOOK_MS = 20
@@ -197,8 +197,7 @@ export class Director implements Vocabulary {
     const { observer, stage } = this.#parts
     if (!observer.assigned.stable) return 'the group rebalances'
     const attached = stage.processors.length === 0
-    const members = attached ? observer.assigned.members.length : stage.up.size
-    const standbys = stage.processors.length === 1 ? stage.standbys : Math.min(stage.standbys, members - 1)
+    const standbys = standbysDue(stage, observer.assigned.members.length)
     for (let partition = 0; partition < stage.partitions; partition++) {
       const owner = observer.owner(partition)
       if (owner === undefined) return `nobody owns partition ${partition}`

@@ -40,6 +40,8 @@ export interface GatherOptions {
   readonly ids: readonly string[]
   /** Committed offsets seen during the run, by partition, in the order of time. */
   readonly samples: readonly (readonly Committed[])[]
+  /** Copies of each partition, its owner's included, that there are when all is well. */
+  readonly copiesDue: number
 }
 
 /** A stage, and how to look behind it: Kafka, the embedded log, or a cluster that runs already. */

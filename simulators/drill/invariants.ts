@@ -1,6 +1,6 @@
 import type { Ledger } from '../ledger.ts'
 import { SEQ_START } from '../load-packet.ts'
-import { difference, statusIn } from './copies.ts'
+import { difference, lackingCopy, statusIn } from './copies.ts'
 import type { DeviceAnswer } from './device-answer.ts'
 import type { Gathered, LogReading } from './engine.ts'
 import { Findings, type Invariant, number, seconds, unseen } from './findings.ts'
@@ -14,6 +14,9 @@ import { LAST_WILL, unlike, type VisitorReport } from './visitors.ts'
 /** All that a run left behind. */
 export interface Evidence extends Gathered {
   readonly ids: readonly string[]
+  readonly partitions: number
+  /** Copies of each partition, its owner's included, that there are when all is well. */
+  readonly copiesDue: number
   readonly ledger: Pick<
     Ledger,
     'acknowledgedTo' | 'published' | 'count' | 'again' | 'refusals' | 'violations' | 'violation'
@@ -255,7 +258,7 @@ function offsetFits({ log }: Evidence): Invariant {
   )
 }
 
-function copiesFit({ copies, log }: Evidence): Invariant {
+function copiesFit({ copies, log, partitions, copiesDue }: Evidence): Invariant {
   const name = 'every store equals the fold of the input'
   const gone = log && incomplete(log)
   if (copies === undefined || gone !== undefined) return unseen(name, gone)
@@ -271,8 +274,9 @@ function copiesFit({ copies, log }: Evidence): Invariant {
   const standbys = copies.filter(({ role }) => role === 'standby').length
   const kinds =
     copies.length > owners + standbys ? `${copies.length} stores` : `${owners} owners and ${standbys} standbys`
-  if (copies.length === 0) findings.add('no copy could be read')
-  return findings.invariant(name, `${kinds} against a fold up to the committed offset`)
+  const lacking = lackingCopy(copies, partitions, copiesDue)
+  const what = `${kinds} against a fold up to the committed offset`
+  return findings.invariant(name, lacking === undefined ? what : `${what}; ${lacking}`, lacking !== undefined)
 }
 
 function foreignReader({ log, answers, alone }: Evidence): Invariant {

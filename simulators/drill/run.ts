@@ -14,6 +14,7 @@ import { Poison } from './poison.ts'
 import { Readers, type ReadersReport } from './readers.ts'
 import { Sampler } from './sampler.ts'
 import { Sending } from './sending.ts'
+import { standbysDue } from './stage.ts'
 import { type Times, timesOf } from './times.ts'
 import { Traffic } from './traffic.ts'
 import { Visitors, visitorsOf } from './visitors.ts'
@@ -99,13 +100,16 @@ export async function runDrill(
   const sent = loadOf(traffic)
   const { connections } = traffic
   hooks.onStage('reading the log, the changelog and the stores')
-  const gathered = await engine.gather({ prefix, ids, samples: sampler.committed })
+  const copiesDue = 1 + standbysDue(stage, observer.assigned.members.length)
+  const gathered = await engine.gather({ prefix, ids, samples: sampler.committed, copiesDue })
   signal.throwIfAborted()
   const { marks, holds, advances, groupStates, samples, startedAt } = recorder
   const journal = { startedAt, partitions, marks, holds, advances, groupStates, samples, failure, loadEndedAt, quietAt }
   const invariants = judge({
     ...gathered,
     ids,
+    partitions,
+    copiesDue,
     ledger,
     failure,
     unquiet,

@@ -6,10 +6,8 @@ import type { LogReading } from '../../simulators/drill/engine.ts'
 import type { ForeignRecord } from '../../simulators/drill/foreign.ts'
 import { removedSince } from '../../simulators/drill/input-count.ts'
 import { type Evidence, judge } from '../../simulators/drill/invariants.ts'
-import type { Journal } from '../../simulators/drill/journal.ts'
 import { Ranges } from '../../simulators/drill/ranges.ts'
 import type { ReadersReport } from '../../simulators/drill/readers.ts'
-import { timesOf } from '../../simulators/drill/times.ts'
 import type { VisitorReport } from '../../simulators/drill/visitors.ts'
 import { SEQ_START } from '../../simulators/load-packet.ts'
 
@@ -104,6 +102,8 @@ function sound(
   }
   return {
     ids: [ID],
+    partitions: 1,
+    copiesDue: 1,
     ledger: LEDGER,
     connections: { all: 1, open: 1 },
     sending: SENDING,
@@ -284,6 +284,15 @@ describe('the invariants of a drill', () => {
   })
 })
 
+test.each([
+  ['a standby', { copiesDue: 2 }, 'of partition 0 only 1 of 2 copies are whole'],
+  ['a partition', { partitions: 2 }, 'of partition 1 only 0 of 1 copies are whole'],
+  ['all', { copies: [] }, 'of partition 0 only 0 of 1 copies are whole'],
+])('stores that lack %s are not called equal to the fold', (_, evidence, told) => {
+  const judged = judge(sound(evidence)).filter(({ held }) => !held)
+  expect(judged).toMatchObject([{ name: STORE, unseen: true, evidence: expect.stringContaining(told) }])
+})
+
 test('where retention removed input that is not what is lost', () => {
   const removed = removedSince([5, 0, 7], [5, 3, 9])
   expect(removed).toEqual(['retention removed 0 to 2 of partition 1', 'retention removed 7 to 8 of partition 2'])
@@ -296,50 +305,4 @@ test('where retention removed input that is not what is lost', () => {
   // What is not in the answers is lost all the same.
   expect(broken(sound({ removed, answers: new Map() }))).toContain(LOST)
   expect(judge(sound({ removed, answers: new Map() })).find(({ name }) => name === LOST)?.unseen).toBe(false)
-})
-
-const span = (ms: number) => ({ count: 1, p50: ms, p95: ms, worst: ms })
-
-test('times are told from the holds, the group and the samples', () => {
-  const sample = { sent: 100, acknowledged: 100, applied: 100, staleMs: 0, reads: 1, failures: 0 }
-  const journal: Journal = {
-    startedAt: AT,
-    partitions: 2,
-    marks: [{ at: 1000, verb: 'kill', target: 'p1' }],
-    holds: [
-      { at: 10, partition: 0, instance: 'p1', phase: 'running' },
-      { at: 10, partition: 1, instance: 'p2', phase: 'running' },
-      { at: 1200, partition: 0, instance: 'p2', phase: 'restoring' },
-      { at: 1300, partition: 0, instance: 'p2', phase: 'running' },
-    ],
-    advances: [{ at: 1350, partition: 0, instance: 'p2' }],
-    groupStates: [
-      { at: 10, stable: true },
-      { at: 1100, stable: false },
-      { at: 1200, stable: true },
-    ],
-    samples: [
-      { ...sample, at: 500, lag: 5 },
-      { ...sample, at: 1250, lag: 90 },
-      { ...sample, at: 1500, lag: 15 },
-    ],
-    failure: undefined,
-    loadEndedAt: 2000,
-    quietAt: 2100,
-  }
-  expect(timesOf(journal)).toEqual({
-    detection: span(100),
-    reassignment: span(200),
-    restore: span(100),
-    firstCommit: span(350),
-    lagNormal: span(500),
-  })
-})
-
-test('ranges know what they miss', () => {
-  const ranges = new Ranges()
-  expect([5, 7, 6, 6, 1].map((n) => ranges.add(n))).toEqual([true, true, true, false, true])
-  expect(ranges.count).toBe(4)
-  expect(ranges.missing(1, 8)).toBe(4)
-  expect(ranges.missing(5, 7)).toBe(0)
 })
