@@ -318,16 +318,22 @@ function readsWentOn({ reads, failedReads }: Evidence): Invariant {
   return findings.invariant('reads went on', `${failed}${wrong}, longest gap of a partition ${reads.longestGapMs} ms`)
 }
 
-function poison({ poison: payloads, log }: Evidence): Invariant {
+function poison({ poison: payloads, log, unquiet }: Evidence): Invariant {
   const name = 'bad payloads stop nothing and do not disappear'
   if (payloads === undefined || log === undefined) return unseen(name)
   const { acknowledged, sent } = payloads
   const { deadLetters } = log
   const findings = new Findings()
+  if (unquiet === undefined && acknowledged < sent) {
+    findings.add(`${sent - acknowledged} of ${sent} bad payloads were never acknowledged`)
+  }
   if (deadLetters < acknowledged || deadLetters > sent) {
     findings.add(`${acknowledged} of ${sent} bad payloads were acknowledged, ${deadLetters} are among the dead letters`)
   }
-  return findings.invariant(name, `${number(acknowledged)} acknowledged, ${number(deadLetters)} dead letters`)
+  return findings.invariant(
+    name,
+    `${number(sent)} sent, ${number(acknowledged)} acknowledged, ${number(deadLetters)} dead letters`,
+  )
 }
 
 function nobodyFell({ falls }: Evidence): Invariant {

@@ -88,7 +88,8 @@ export async function runDrill(
     course = await run({ drill, options, engine, traffic, director, recorder, hooks, signal }, async () => {
       beside.abort()
       await Promise.all([poisoned, visiting])
-      await visitors.leave(stage.api, options.patience * 1000, signal)
+      const patienceMs = options.patience * 1000
+      await Promise.all([poison?.drain(patienceMs, signal), visitors.leave(stage.api, patienceMs, signal)])
     })
   } finally {
     clearInterval(progress)

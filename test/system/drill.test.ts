@@ -140,6 +140,12 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
       ],
     ],
     [
+      'acknowledges no bad payload',
+      'forgets-poison.ts',
+      [/BROKEN {2}bad payloads stop nothing/, /^ +(\d+) of \1 bad payloads were never acknowledged$/m],
+      'poison',
+    ],
+    [
       'keeps less than the drill sends',
       'keeps-little.ts',
       [

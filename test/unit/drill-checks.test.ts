@@ -152,6 +152,7 @@ const ZOMBIE = 'the zombie committed nothing'
 const AHEAD = 'the committed offset is never ahead of the changelog'
 const STORE = 'every store equals the fold of the input'
 const FOREIGN = 'a reader of the changelog sees what the API answers'
+const POISON = 'bad payloads stop nothing and do not disappear'
 const READING = 'reads went on'
 const first = record(0, status({ rev: 1, messages: 1 }), { input: 2 })
 
@@ -243,7 +244,8 @@ describe('the invariants of a drill', () => {
     ['a read that failed', sound({ reads: { ...READS, failures: 1, failed: ['503'] } }), [READING]],
     ['one without excuse', sound({ reads: { ...READS, failures: 3, excused: 2, failed: ['503'] } }), [READING]],
     ['a wrong answer', sound({ reads: { ...READS, wrongCount: 1, wrong: ['x'] }, failedReads: Infinity }), [READING]],
-    ['a bad payload that is nowhere', sound({ deadLetters: 1 }), ['bad payloads stop nothing and do not disappear']],
+    ['a bad payload that is nowhere', sound({ deadLetters: 1 }), [POISON]],
+    ['one that was never acknowledged', sound({ poison: { sent: 2, acknowledged: 1 } }), [POISON]],
     [
       'a process that ended',
       sound({ falls: [{ target: 'p1', exit: { code: 1, signal: null }, said: 'x' }] }),
@@ -271,7 +273,6 @@ describe('the invariants of a drill', () => {
   })
 
   const SEEN = 'all could be looked at'
-  const POISON = 'bad payloads stop nothing and do not disappear'
   test.each<[string, Partial<Evidence>, string[]]>([
     ['the answers', { answers: undefined }, [LOST, ONCE, FAREWELLS, FOREIGN]],
     ['the answers for single devices', { alone: undefined }, [FOREIGN]],
