@@ -16,7 +16,7 @@ test.each([
 ])('%i devices on %i partitions: four fifths of the messages go to one of them', (devices, partitions) => {
   const ids = Array.from({ length: devices }, (_, device) => loadDeviceId('drill-0a1b2c', device))
   const { connections, choose } = hotFleet(ids, partitions, SHARE, 100, seededRandom(1, 1))
-  const counts = new Array<number>(partitions).fill(0)
+  const counts = Array.from({ length: partitions }, () => 0)
   const spoken = new Set<string>()
   for (let i = 0; i < MESSAGES; i++) {
     const connection = i % connections
