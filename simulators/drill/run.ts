@@ -55,6 +55,9 @@ export async function runDrill(
   signal: AbortSignal,
 ): Promise<Outcome> {
   const { stage } = engine
+  /** Of the drill itself: what looks on or sends beside the load. */
+  const fault = new AbortController()
+  const over = AbortSignal.any([signal, fault.signal])
   const drill: Drill = DRILLS[options.name]
   const prefix = `drill-${randomBytes(3).toString('hex')}`
   const { devices, rate, seed } = options
@@ -67,7 +70,8 @@ export async function runDrill(
   await using poison = drill.poison === undefined ? undefined : await Poison.open(stage.mqtt, traffic.ids)
   const recorder = new Recorder(Date.now())
   const observer = new Observer(engine.sight, stage.partitions, recorder)
-  const director = new Director({ options, stage, observer, recorder, traffic, ids, onMark: hooks.onMark, signal })
+  const { onMark } = hooks
+  const director = new Director({ options, stage, observer, recorder, traffic, ids, onMark, signal: over })
   const { processors, partitions } = stage
   // On the embedded engine all processors are one process.
   const alone = options.engine === 'embedded' || stage.standbys === 0
@@ -82,14 +86,15 @@ export async function runDrill(
   const loops = [observer, calm, sampler, readers].map((each) => each.run(ending.signal))
   const poisoned = poison?.run(drill.poison as number, beside.signal)
   const visiting = visitors.run(beside.signal)
+  for (const each of [...loops, poisoned, visiting]) each?.catch((error: unknown) => fault.abort(error))
   const progress = setInterval(() => hooks.onProgress(recorder), 1_000)
   let course: Course
   try {
-    course = await run({ drill, options, engine, traffic, director, recorder, hooks, signal }, async () => {
+    course = await run({ drill, options, engine, traffic, director, recorder, hooks, signal: over }, async () => {
       beside.abort()
       await Promise.all([poisoned, visiting])
       const patienceMs = options.patience * 1000
-      await Promise.all([poison?.drain(patienceMs, signal), visitors.leave(stage.api, patienceMs, signal)])
+      await Promise.all([poison?.drain(patienceMs, over), visitors.leave(stage.api, patienceMs, over)])
     })
   } finally {
     clearInterval(progress)

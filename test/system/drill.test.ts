@@ -2,6 +2,10 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
+import { EmbeddedEngine } from '../../simulators/drill/embedded-engine.ts'
+import type { Engine } from '../../simulators/drill/engine.ts'
+import { type DrillOptions, parseOptions } from '../../simulators/drill/options.ts'
+import { runDrill } from '../../simulators/drill/run.ts'
 import { runDrillCommand } from '../../simulators/drill.ts'
 import { Program } from '../../simulators/program.ts'
 import { entry, SMALL_DRILL } from './small-drill.ts'
@@ -78,6 +82,8 @@ describe('a wrong call is told in one line, with what to do, and exit code 2', (
     expect(program.stderr).toContain('java was not found on PATH')
   })
 })
+
+const nothing = (): void => undefined
 
 describe('on the embedded engine', { timeout: 120_000 }, () => {
   test.each(['kill', 'wipe', 'poison', 'storm', 'hot'])('%s: every invariant holds', async (name) => {
@@ -158,6 +164,33 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
     const { code, stdout, stderr } = await drill([name, '--embedded', ...argv])
     expect(code, stdout + stderr).toBe(1)
     for (const what of told) expect(stdout).toMatch(what)
+  })
+
+  test('a fault of the drill itself ends it, with that fault', async () => {
+    const options = parseOptions(['watch', '--embedded', ...SMALL, '--seconds', '600']) as DrillOptions
+    const { processors, partitions, entry: main } = options
+    await using engine = await EmbeddedEngine.start({ processors, partitions, entry: main })
+    const { stage, sight } = engine
+    const faulty = {
+      // Who reads it fails; those who look at other things go on.
+      get url(): string {
+        throw new Error('there is no URL')
+      },
+      headers: {},
+    }
+    const broken: Engine = {
+      stage: new Proxy(stage, {
+        get: (_, name) => (name === 'api' ? faulty : (Reflect.get(stage, name, stage) as unknown)),
+      }),
+      sight,
+      ends: () => engine.ends(),
+      committed: () => engine.committed(),
+      gather: (of) => engine.gather(of),
+      [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
+    }
+    const hooks = { onMark: nothing, onFailure: nothing, onProgress: nothing, onStage: nothing }
+    const { signal } = new AbortController()
+    await expect(runDrill(options, broken, hooks, signal)).rejects.toThrow('there is no URL')
   })
 
   test('Ctrl-C ends all that was started, and says so', async () => {
