@@ -42,6 +42,8 @@ export interface GatherOptions {
   readonly samples: readonly (readonly Committed[])[]
   /** Copies of each partition, its owner's included, that there are when all is well. */
   readonly copiesDue: number
+  /** How long these may take to be whole, ms; those that are not are missed by who judges. */
+  readonly wholeWithinMs: number
 }
 
 /** A stage, and how to look behind it: Kafka, the embedded log, or a cluster that runs already. */

@@ -22,8 +22,6 @@ import { KafkaSight } from './sight.ts'
 import type { ApiAddress, Stage } from './stage.ts'
 
 const CONNECT_MS = 3_000
-/** How long copies may take to be whole when all is at rest, ms; those that are not are missed by who judges. */
-const WHOLE_MS = 30_000
 const LOOK_MS = 100
 const LIMITS = { maxRecords: 1_000, maxBytes: 4 * 1024 * 1024 }
 
@@ -91,7 +89,8 @@ export class KafkaEngine implements Engine {
     return this.#foreign.committed(this.#group, this.#names.telemetry)
   }
 
-  async gather({ prefix, ids, samples, copiesDue }: GatherOptions): Promise<Gathered> {
+  async gather(options: GatherOptions): Promise<Gathered> {
+    const { prefix, ids, samples } = options
     const looks = new Looks()
     const answers = await looks.at('the answers of the API', () => readApi(this.stage.api, ids))
     const alone = await looks.at('the answers for single devices', () => readAlone(this.stage.api, ids))
@@ -99,9 +98,7 @@ export class KafkaEngine implements Engine {
     const { partitions } = this.stage
     const copies =
       log &&
-      (await looks.at('the stores', () =>
-        this.#copies({ prefix, partitions, statuses: log.input.statuses }, copiesDue),
-      ))
+      (await looks.at('the stores', () => this.#copies({ prefix, partitions, statuses: log.input.statuses }, options)))
     return { answers, alone, log, copies, missing: looks.missing }
   }
 
@@ -127,12 +124,12 @@ export class KafkaEngine implements Engine {
     return { input, removed, changelog, committed, changelogEnds, deadLetters }
   }
 
-  /** Of every copy that a member of the group holds whole, as soon as there are `due` of each partition. */
-  async #copies(expected: Expected, due: number): Promise<CopyReading[]> {
-    const deadline = performance.now() + WHOLE_MS
+  /** Of every copy that a member of the group holds whole, as soon as there are those that are due. */
+  async #copies(expected: Expected, { copiesDue, wholeWithinMs }: GatherOptions): Promise<CopyReading[]> {
+    const deadline = performance.now() + wholeWithinMs
     let copies = await this.#whole()
     // The group may be moving partitions, as it does when all is at rest.
-    while (lackingCopy(copies, expected.partitions, due) !== undefined && performance.now() < deadline) {
+    while (lackingCopy(copies, expected.partitions, copiesDue) !== undefined && performance.now() < deadline) {
       await sleep(LOOK_MS)
       copies = await this.#whole()
     }

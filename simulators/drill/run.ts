@@ -70,8 +70,7 @@ export async function runDrill(
   await using poison = drill.poison === undefined ? undefined : await Poison.open(stage.mqtt, traffic.ids)
   const recorder = new Recorder(Date.now())
   const observer = new Observer(engine.sight, stage.partitions, recorder)
-  const { onMark } = hooks
-  const director = new Director({ options, stage, observer, recorder, traffic, ids, onMark, signal: over })
+  const director = new Director({ ...hooks, options, stage, observer, recorder, traffic, ids, signal: over })
   const { processors, partitions } = stage
   // On the embedded engine all processors are one process.
   const alone = options.engine === 'embedded' || stage.standbys === 0
@@ -107,7 +106,8 @@ export async function runDrill(
   const { connections } = traffic
   hooks.onStage('reading the log, the changelog and the stores')
   const copiesDue = 1 + standbysDue(stage, observer.assigned.members.length)
-  const gathered = await engine.gather({ prefix, ids, samples: sampler.committed, copiesDue })
+  const wholeWithinMs = unquiet === undefined ? options.patience * 1000 : 0
+  const gathered = await engine.gather({ prefix, ids, samples: sampler.committed, copiesDue, wholeWithinMs })
   signal.throwIfAborted()
   const { marks, holds, advances, groupStates, samples, startedAt } = recorder
   const journal = { startedAt, partitions, marks, holds, advances, groupStates, samples, failure, loadEndedAt, quietAt }
