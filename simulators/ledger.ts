@@ -14,7 +14,8 @@ const MAX_TOLD = 5
 export class Ledger implements LoadLedger {
   /** Per device the last `seq` acknowledged; 0: none. */
   readonly last: Uint32Array
-  /** Per device, epoch ms of the last acknowledgement. */
+  /** Per device, epoch ms of the first and of the last acknowledgement; 0: there was none. */
+  readonly firstAckAt: Float64Array
   readonly lastAckAt: Float64Array
   /** Time to acknowledgement, µs. */
   readonly histogram: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
@@ -36,6 +37,7 @@ export class Ledger implements LoadLedger {
 
   constructor(devices: number) {
     this.last = new Uint32Array(devices)
+    this.firstAckAt = new Float64Array(devices)
     this.lastAckAt = new Float64Array(devices)
     this.#sent = new Uint32Array(devices)
   }
@@ -60,9 +62,11 @@ export class Ledger implements LoadLedger {
   }
 
   acknowledged(device: number, seq: number): void {
+    const now = Date.now()
     this.count++
+    if (this.last[device] === 0) this.firstAckAt[device] = now
     this.last[device] = seq
-    this.lastAckAt[device] = Date.now()
+    this.lastAckAt[device] = now
   }
 
   latency(ms: number): void {

@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { PartitionReader } from '../../processor/contract/query.ts'
 import type { StateStore } from '../../processor/store/store.ts'
-import type { DeviceAnswer } from './readers.ts'
+import { answerIn, type DeviceAnswer, isAnswer } from './device-answer.ts'
+import type { Alone } from './engine.ts'
 import type { ApiAddress } from './stage.ts'
 
 /** How one copy of a partition compares with what it should hold. */
@@ -23,6 +24,8 @@ const PAGE = 1_000
 const ANSWER_MS = 30_000
 /** Ids of one batch-get. */
 const IDS = 500
+/** Devices asked for one by one. */
+const MAX_ALONE = 200
 
 type Page = (after: string, limit: number) => Promise<readonly (readonly [id: string, value: Uint8Array])[]>
 
@@ -81,6 +84,19 @@ export async function readCopy(
   return { ...of, devices: found.size, differing, example, digest: hash.digest('hex').slice(0, 12) }
 }
 
+/** The first partition with fewer than `due` copies among these, in words; undefined: there is none. */
+export function lackingCopy(
+  copies: readonly Pick<CopyReading, 'partition'>[],
+  partitions: number,
+  due: number,
+): string | undefined {
+  for (let partition = 0; partition < partitions; partition++) {
+    const its = copies.filter((copy) => copy.partition === partition).length
+    if (its < due) return `of partition ${partition} only ${its} of ${due} copies are whole`
+  }
+  return undefined
+}
+
 /** What the API answers for every device, by id; devices it does not know are left out. */
 export async function readApi(api: ApiAddress, ids: readonly string[]): Promise<Map<string, DeviceAnswer>> {
   const answers = new Map<string, DeviceAnswer>()
@@ -92,10 +108,35 @@ export async function readApi(api: ApiAddress, ids: readonly string[]): Promise<
       signal: AbortSignal.timeout(ANSWER_MS),
     })
     if (!response.ok) throw new Error(`batch-get: ${response.status} ${await response.text()}`)
-    const { results } = (await response.json()) as { results: (DeviceAnswer & { found?: boolean })[] }
-    for (const { found, ...answer } of results) if (found === true) answers.set(answer.deviceId, answer)
+    const { results } = (await response.json()) as { results: { found?: boolean }[] }
+    for (const { found, ...answer } of results) {
+      if (found !== true) continue
+      if (!isAnswer(answer)) throw new Error(`batch-get: no status: ${JSON.stringify(answer)}`)
+      answers.set(answer.deviceId, answer)
+    }
   }
   return answers
+}
+
+/** What the API answers for some of the devices, each by itself. */
+export async function readAlone({ url, headers }: ApiAddress, ids: readonly string[]): Promise<Alone> {
+  const answers = new Map<string, DeviceAnswer>()
+  const asked = sampleOf(ids)
+  for (const id of asked) {
+    const path = `/v1/devices/${id}`
+    const response = await fetch(url + path, { headers, signal: AbortSignal.timeout(ANSWER_MS) })
+    const text = await response.text()
+    if (response.status === 404) continue
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`)
+    answers.set(id, answerIn(text, id))
+  }
+  return { asked, answers }
+}
+
+/** Enough to meet every partition, few enough to be asked for in a moment. */
+function sampleOf(ids: readonly string[]): string[] {
+  const step = Math.max(1, ids.length / MAX_ALONE)
+  return Array.from({ length: Math.min(ids.length, MAX_ALONE) }, (_, i) => ids[Math.floor(i * step)] as string)
 }
 
 /** The status in an answer, as JSON: without what an answer adds to it. */

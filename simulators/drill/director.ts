@@ -6,7 +6,7 @@ import type { Engine } from './engine.ts'
 import type { Mark, Recorder } from './journal.ts'
 import type { Observer } from './observer.ts'
 import type { DrillOptions } from './options.ts'
-import type { ApiAddress, Stage } from './stage.ts'
+import { type ApiAddress, type Stage, standbysDue } from './stage.ts'
 import type { Traffic } from './traffic.ts'
 
 const LOOK_MS = 20
@@ -110,7 +110,7 @@ export class Director implements Vocabulary {
   }
 
   steady(): Promise<void> {
-    return this.#until('every partition has its owner and its standbys', () => this.#unsteady())
+    return this.#until('every partition has its owner and its standbys', () => this.unsteady)
   }
 
   /** The drill's time runs from now on. */
@@ -131,7 +131,7 @@ export class Director implements Vocabulary {
     const changelog: (number | undefined)[] = []
     const since = performance.now()
     return this.#until('all is applied, by owners and standbys', () => {
-      const unsteady = this.#unsteady()
+      const unsteady = this.unsteady
       if (unsteady !== undefined) return unsteady
       for (let partition = 0; partition < stage.partitions; partition++) {
         const copy = observer.owner(partition, since)?.copy
@@ -192,12 +192,12 @@ export class Director implements Vocabulary {
     }
   }
 
-  #unsteady(): string | undefined {
+  /** Why not every partition has its owner and its standbys; undefined: it has. */
+  get unsteady(): string | undefined {
     const { observer, stage } = this.#parts
     if (!observer.assigned.stable) return 'the group rebalances'
     const attached = stage.processors.length === 0
-    const members = attached ? observer.assigned.members.length : stage.up.size
-    const standbys = stage.processors.length === 1 ? stage.standbys : Math.min(stage.standbys, members - 1)
+    const standbys = standbysDue(stage, observer.assigned.members.length)
     for (let partition = 0; partition < stage.partitions; partition++) {
       const owner = observer.owner(partition)
       if (owner === undefined) return `nobody owns partition ${partition}`

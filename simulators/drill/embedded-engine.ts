@@ -7,7 +7,7 @@ import { EmbeddedLog } from '../../processor/log/embedded.ts'
 import type { Log, Topic } from '../../processor/log/log.ts'
 import { LevelStores } from '../../processor/store/level-stores.ts'
 import { ChangelogCheck } from './changelog-check.ts'
-import { type CopyReading, type Expected, readApi, readCopy, storePages } from './copies.ts'
+import { type CopyReading, type Expected, readAlone, readApi, readCopy, storePages } from './copies.ts'
 import { EmbeddedStage, type EmbeddedStageOptions } from './embedded-stage.ts'
 import type { Engine, Gathered, GatherOptions, LogReading } from './engine.ts'
 import type { Committed } from './foreign.ts'
@@ -44,6 +44,7 @@ export class EmbeddedEngine implements Engine {
   async gather({ prefix, ids, samples }: GatherOptions): Promise<Gathered> {
     const looks = new Looks()
     const answers = await looks.at('the answers of the API', () => readApi(this.stage.api, ids))
+    const alone = await looks.at('the answers for single devices', () => readAlone(this.stage.api, ids))
     // A stop in order would tell of every device that it is gone, after the answers were taken.
     const runs = this.stage.left.length > 0
     if (runs) await looks.at('the process, to end it', () => this.stage.kill())
@@ -53,7 +54,7 @@ export class EmbeddedEngine implements Engine {
       if (!runs) throw new Error('the process ended before it came to rest')
       return read?.copies
     })
-    return { answers, log: read?.log, copies, missing: looks.missing }
+    return { answers, alone, log: read?.log, copies, missing: looks.missing }
   }
 
   async #read(prefix: string, samples: GatherOptions['samples']): Promise<{ log: LogReading; copies: CopyReading[] }> {

@@ -1,9 +1,9 @@
 import type { ChangelogCheck } from './changelog-check.ts'
 import type { CopyReading } from './copies.ts'
+import type { DeviceAnswer } from './device-answer.ts'
 import type { Committed } from './foreign.ts'
 import type { InputCount } from './input-count.ts'
 import type { Sight } from './observer.ts'
-import type { DeviceAnswer } from './readers.ts'
 import type { Stage } from './stage.ts'
 
 /** What the log holds after a run. */
@@ -22,10 +22,17 @@ export interface LogReading {
 /** What API, log and stores hold after a run; undefined: it could not be looked at. */
 export interface Gathered {
   readonly answers: ReadonlyMap<string, DeviceAnswer> | undefined
+  readonly alone: Alone | undefined
   readonly log: LogReading | undefined
   readonly copies: readonly CopyReading[] | undefined
   /** What is undefined, and why. */
   readonly missing: readonly string[]
+}
+
+/** Answers for devices that were asked for one by one; those that the API does not know have none. */
+export interface Alone {
+  readonly asked: readonly string[]
+  readonly answers: ReadonlyMap<string, DeviceAnswer>
 }
 
 export interface GatherOptions {
@@ -33,6 +40,10 @@ export interface GatherOptions {
   readonly ids: readonly string[]
   /** Committed offsets seen during the run, by partition, in the order of time. */
   readonly samples: readonly (readonly Committed[])[]
+  /** Copies of each partition, its owner's included, that there are when all is well. */
+  readonly copiesDue: number
+  /** How long these may take to be whole, ms; those that are not are missed by who judges. */
+  readonly wholeWithinMs: number
 }
 
 /** A stage, and how to look behind it: Kafka, the embedded log, or a cluster that runs already. */

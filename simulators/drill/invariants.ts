@@ -1,6 +1,7 @@
 import type { Ledger } from '../ledger.ts'
 import { SEQ_START } from '../load-packet.ts'
-import { difference, statusIn } from './copies.ts'
+import { difference, lackingCopy, statusIn } from './copies.ts'
+import type { DeviceAnswer } from './device-answer.ts'
 import type { Gathered, LogReading } from './engine.ts'
 import { Findings, type Invariant, number, seconds, unseen } from './findings.ts'
 import type { Failure } from './journal.ts'
@@ -13,6 +14,9 @@ import { LAST_WILL, unlike, type VisitorReport } from './visitors.ts'
 /** All that a run left behind. */
 export interface Evidence extends Gathered {
   readonly ids: readonly string[]
+  readonly partitions: number
+  /** Copies of each partition, its owner's included, that there are when all is well. */
+  readonly copiesDue: number
   readonly ledger: Pick<
     Ledger,
     'acknowledgedTo' | 'published' | 'count' | 'again' | 'refusals' | 'violations' | 'violation'
@@ -27,7 +31,7 @@ export interface Evidence extends Gathered {
   /** Messages a second that were to be sent. */
   readonly rate: number
   readonly reads: ReadersReport
-  /** How many reads may fail; Infinity: partitions, or all of it, were gone with nobody to stand in. */
+  /** How many reads may fail that have no excuse. */
   readonly failedReads: number
   readonly falls: readonly Fall[]
   /** Processes that stood still, or were cut off, while others took over. */
@@ -254,7 +258,7 @@ function offsetFits({ log }: Evidence): Invariant {
   )
 }
 
-function copiesFit({ copies, log }: Evidence): Invariant {
+function copiesFit({ copies, log, partitions, copiesDue }: Evidence): Invariant {
   const name = 'every store equals the fold of the input'
   const gone = log && incomplete(log)
   if (copies === undefined || gone !== undefined) return unseen(name, gone)
@@ -270,53 +274,66 @@ function copiesFit({ copies, log }: Evidence): Invariant {
   const standbys = copies.filter(({ role }) => role === 'standby').length
   const kinds =
     copies.length > owners + standbys ? `${copies.length} stores` : `${owners} owners and ${standbys} standbys`
-  if (copies.length === 0) findings.add('no copy could be read')
-  return findings.invariant(name, `${kinds} against a fold up to the committed offset`)
+  const lacking = lackingCopy(copies, partitions, copiesDue)
+  const what = `${kinds} against a fold up to the committed offset`
+  return findings.invariant(name, lacking === undefined ? what : `${what}; ${lacking}`, lacking !== undefined)
 }
 
-function foreignReader({ log, answers }: Evidence): Invariant {
+function foreignReader({ log, answers, alone }: Evidence): Invariant {
   const name = 'a reader of the changelog sees what the API answers'
-  if (log === undefined || answers === undefined) return unseen(name)
+  if (log === undefined || answers === undefined || alone === undefined) return unseen(name)
   const gone = incomplete(log)
   if (gone !== undefined) return unseen(name, gone)
   const { changelog } = log
   const { statuses } = log.input
   const findings = new Findings()
-  for (const [id, text] of statuses) {
-    const last = changelog.values.get(id)
-    const answer = answers.get(id)
-    if (last !== text) findings.add(`${id} in the changelog: ${difference(last, text)}`)
-    else if (answer === undefined) findings.add(`${id}: the API does not know it`)
+  const compare = (id: string, text: string, answer: DeviceAnswer | undefined, how: string): void => {
+    if (answer === undefined) findings.add(`${id}: the API does not know it${how}`)
     else if (statusIn(answer) !== JSON.stringify(JSON.parse(text))) {
-      findings.add(`${id} in the API: ${difference(statusIn(answer), text)}`)
+      findings.add(`${id} in the API${how}: ${difference(statusIn(answer), text)}`)
     }
   }
+  for (const [id, text] of statuses) {
+    const last = changelog.values.get(id)
+    if (last === text) compare(id, text, answers.get(id), '')
+    else findings.add(`${id} in the changelog: ${difference(last, text)}`)
+  }
+  for (const id of alone.asked) {
+    const text = statuses.get(id)
+    if (text !== undefined) compare(id, text, alone.answers.get(id), ', asked for alone')
+  }
   for (const id of changelog.values.keys()) if (!statuses.has(id)) findings.add(`${id} is in the changelog only`)
-  return findings.invariant(name, `${number(statuses.size)} devices: last record per key, fold and answer`)
+  const single = `${number(alone.asked.length)} asked for alone too`
+  return findings.invariant(name, `${number(statuses.size)} devices: last record per key, fold and answer; ${single}`)
 }
 
 function readsWentOn({ reads, failedReads }: Evidence): Invariant {
   const findings = new Findings()
-  if (reads.failures > failedReads) {
-    for (const what of reads.failed) findings.add(what)
-    findings.count = reads.failures
-  }
+  if (reads.failures - reads.excused > failedReads) for (const what of reads.failed) findings.add(what)
+  for (const what of reads.wrong) findings.add(what)
   if (reads.reads === 0) findings.add('nothing was read')
-  const failed = `${number(reads.failures)} of ${number(reads.reads)} failed`
-  const allowed = failedReads === Infinity ? ' (allowed: nobody could stand in)' : ''
-  return findings.invariant('reads went on', `${failed}${allowed}, longest gap of a partition ${reads.longestGapMs} ms`)
+  const excused = reads.excused === 0 ? '' : ` (${number(reads.excused)} allowed: nobody could stand in)`
+  const failed = `${number(reads.failures)} of ${number(reads.reads)} failed${excused}`
+  const wrong = reads.wrongCount === 0 ? '' : `, ${number(reads.wrongCount)} answered wrongly`
+  return findings.invariant('reads went on', `${failed}${wrong}, longest gap of a partition ${reads.longestGapMs} ms`)
 }
 
-function poison({ poison: payloads, log }: Evidence): Invariant {
+function poison({ poison: payloads, log, unquiet }: Evidence): Invariant {
   const name = 'bad payloads stop nothing and do not disappear'
   if (payloads === undefined || log === undefined) return unseen(name)
   const { acknowledged, sent } = payloads
   const { deadLetters } = log
   const findings = new Findings()
+  if (unquiet === undefined && acknowledged < sent) {
+    findings.add(`${sent - acknowledged} of ${sent} bad payloads were never acknowledged`)
+  }
   if (deadLetters < acknowledged || deadLetters > sent) {
     findings.add(`${acknowledged} of ${sent} bad payloads were acknowledged, ${deadLetters} are among the dead letters`)
   }
-  return findings.invariant(name, `${number(acknowledged)} acknowledged, ${number(deadLetters)} dead letters`)
+  return findings.invariant(
+    name,
+    `${number(sent)} sent, ${number(acknowledged)} acknowledged, ${number(deadLetters)} dead letters`,
+  )
 }
 
 function nobodyFell({ falls }: Evidence): Invariant {

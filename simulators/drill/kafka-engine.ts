@@ -1,16 +1,18 @@
 import { readFile } from 'node:fs/promises'
 import { connect } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import type { Configuration } from '../../processor/contract/environment.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
+import type { PartitionReader } from '../../processor/contract/query.ts'
 import type { KafkaLog } from '../../processor/log/kafka.ts'
 import { type TopicNames, topicNames } from '../../processor/log/kafka-topics.ts'
 import type { Log } from '../../processor/log/log.ts'
 import { openLog } from '../../processor/log/open.ts'
 import { AttachedStage } from './attached-stage.ts'
 import { ChangelogCheck } from './changelog-check.ts'
-import { type CopyReading, copyPages, type Expected, readApi, readCopy } from './copies.ts'
+import { type CopyReading, copyPages, type Expected, lackingCopy, readAlone, readApi, readCopy } from './copies.ts'
 import type { Engine, Gathered, GatherOptions, LogReading } from './engine.ts'
 import { type Committed, ForeignKafka, type ForeignOptions } from './foreign.ts'
 import { InputCount, removedSince } from './input-count.ts'
@@ -20,6 +22,7 @@ import { KafkaSight } from './sight.ts'
 import type { ApiAddress, Stage } from './stage.ts'
 
 const CONNECT_MS = 3_000
+const LOOK_MS = 100
 const LIMITS = { maxRecords: 1_000, maxBytes: 4 * 1024 * 1024 }
 
 /** Processes on Kafka, seen from outside. */
@@ -88,14 +91,17 @@ export class KafkaEngine implements Engine {
     return this.#foreign.committed(this.#group, this.#names.telemetry)
   }
 
-  async gather({ prefix, ids, samples }: GatherOptions): Promise<Gathered> {
+  async gather(options: GatherOptions): Promise<Gathered> {
+    const { prefix, ids, samples } = options
     const looks = new Looks()
     const answers = await looks.at('the answers of the API', () => readApi(this.stage.api, ids))
+    const alone = await looks.at('the answers for single devices', () => readAlone(this.stage.api, ids))
     const log = await looks.at('the log', () => this.#read(prefix, samples))
     const { partitions } = this.stage
     const copies =
-      log && (await looks.at('the stores', () => this.#copies({ prefix, partitions, statuses: log.input.statuses })))
-    return { answers, log, copies, missing: looks.missing }
+      log &&
+      (await looks.at('the stores', () => this.#copies({ prefix, partitions, statuses: log.input.statuses }, options)))
+    return { answers, alone, log, copies, missing: looks.missing }
   }
 
   async #read(prefix: string, samples: GatherOptions['samples']): Promise<LogReading> {
@@ -120,19 +126,30 @@ export class KafkaEngine implements Engine {
     return { input, removed, changelog, committed, changelogEnds, deadLetters }
   }
 
-  /** Of every copy that a member of the group holds now. */
-  async #copies(expected: Expected): Promise<CopyReading[]> {
-    const { members } = await this.sight.assigned()
+  /** Of every copy that a member of the group holds whole, as soon as there are those that are due. */
+  async #copies(expected: Expected, { copiesDue, wholeWithinMs }: GatherOptions): Promise<CopyReading[]> {
+    const deadline = performance.now() + wholeWithinMs
+    let copies = await this.#whole()
+    // The group may be moving partitions, as it does when all is at rest.
+    while (lackingCopy(copies, expected.partitions, copiesDue) !== undefined && performance.now() < deadline) {
+      await sleep(LOOK_MS)
+      copies = await this.#whole()
+    }
     const readings: CopyReading[] = []
-    for (const member of members) {
-      const reader = this.sight.pages.connect(member)
-      for (const { partition, role, state } of await reader.copies()) {
-        if (state !== 'running') continue
-        const of = { instance: member.instance, partition, role }
-        readings.push(await readCopy(of, copyPages(reader, partition), expected))
-      }
+    for (const { reader, ...of } of copies) {
+      readings.push(await readCopy(of, copyPages(reader, of.partition), expected))
     }
     return readings
+  }
+
+  async #whole(): Promise<(Pick<CopyReading, 'instance' | 'partition' | 'role'> & { reader: PartitionReader })[]> {
+    const { members } = await this.sight.assigned()
+    const each = members.map(async (member) => {
+      const reader = this.sight.pages.connect(member)
+      const running = (await reader.copies()).filter(({ state }) => state === 'running')
+      return running.map(({ partition, role }) => ({ instance: member.instance, partition, role, reader }))
+    })
+    return (await Promise.all(each)).flat()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

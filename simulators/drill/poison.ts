@@ -10,9 +10,8 @@ const PAYLOADS = [
   '\u00ff\u0000',
   '{"seq":"one","values":{"t":1}}',
 ]
-const CLIENT_ID = 'poisoner'
-/** Longest wait for what is under way at the end, ms. */
-const DRAIN_MS = 30_000
+export const CLIENT_ID = 'poisoner'
+const LOOK_MS = 20
 
 /** Sends bad payloads in the name of the fleet's devices. */
 export class Poison implements AsyncDisposable {
@@ -31,32 +30,27 @@ export class Poison implements AsyncDisposable {
     return new Poison(client, ids)
   }
 
-  /** Until `signal` aborts, and what is under way is acknowledged, or the time for that is over. */
+  /** Sends until `signal` aborts, no more than a second's payloads ahead of their acknowledgements. */
   async run(perSecond: number, signal: AbortSignal): Promise<void> {
-    const under: Promise<unknown>[] = []
-    while (!signal.aborted) {
+    for (; !signal.aborted; await pause(1000 / perSecond, signal)) {
+      if (this.sent - this.acknowledged >= perSecond) continue
       const id = this.#ids[this.sent % this.#ids.length] as string
       const payload = PAYLOADS[this.sent % PAYLOADS.length] as string
       this.sent++
-      under.push(
-        this.#client.publishAsync(`devices/${id}/telemetry`, payload, { qos: 1 }).then(() => this.acknowledged++),
-      )
-      if (under.length >= perSecond) await Promise.race([Promise.all(under.splice(0)), aborted(signal)])
-      await pause(1000 / perSecond, signal)
+      this.#client.publish(`devices/${id}/telemetry`, payload, { qos: 1 }, (error) => {
+        if (error === undefined || error === null) this.acknowledged++
+      })
     }
-    const acknowledged = new AbortController()
-    void Promise.all(under).then(() => acknowledged.abort())
-    await pause(DRAIN_MS, acknowledged.signal)
+  }
+
+  /** Until all is acknowledged, the time is over, or `signal` aborts. */
+  async drain(withinMs: number, signal: AbortSignal): Promise<void> {
+    const deadline = performance.now() + withinMs
+    while (this.acknowledged < this.sent && performance.now() < deadline && !signal.aborted)
+      await pause(LOOK_MS, signal)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#client.endAsync(true)
   }
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
 }

@@ -1,14 +1,14 @@
 import { Agent, request } from 'node:http'
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
+import { partitionOf } from '../../processor/contract/partition.ts'
 import type { Freshness } from '../../processor/contract/query.ts'
-import type { Status } from '../../processor/contract/status.ts'
 import type { Ledger } from '../ledger.ts'
 import type { Random } from '../random.ts'
 import { pause } from '../schedule.ts'
+import { AFTERMATH_MS, type Calm } from './calm.ts'
 import { backward } from './changelog-check.ts'
+import { answerIn, type DeviceAnswer } from './device-answer.ts'
 import type { ApiAddress } from './stage.ts'
-
-export type DeviceAnswer = Status & { readonly freshness: Freshness }
 
 export interface ReadersOptions {
   /** Base URL of the API. */
@@ -19,18 +19,24 @@ export interface ReadersOptions {
   readonly rate: number
   readonly partitions: number
   readonly random: Random
+  readonly calm: Pick<Calm, 'lasted' | 'orphaned'>
 }
 
 /** What the readers found, over the whole run. */
 export interface ReadersReport {
   readonly reads: number
   readonly failures: number
-  /** The first failures, in words. */
+  /** Of the failures: those while partitions were away with nobody to stand in. */
+  readonly excused: number
+  /** The first of the others, in words. */
   readonly failed: readonly string[]
+  /** Answers for a device that do not hold a status of it, and the first of them in words. Must stay empty. */
+  readonly wrongCount: number
+  readonly wrong: readonly string[]
   readonly latencyMs: { readonly p50: number; readonly p99: number; readonly max: number }
   /** Answers that lacked a message acknowledged before they were asked for, and for how long it had been. */
   readonly stale: { readonly answers: number; readonly p99Ms: number; readonly maxMs: number }
-  /** Longest time in which no device of one partition was answered for; idle times between two requests count too. */
+  /** Longest time without a status of any device of one partition; idle times between two requests count too. */
   readonly longestGapMs: number
   readonly standbyAnswers: number
   /** Answers of a standby that were older than one before: what falling back costs. */
@@ -67,12 +73,15 @@ export class Readers {
   readonly #seen = new Map<string, Seen>()
   readonly #lastAnswer: Float64Array
   readonly #failed: string[] = []
+  readonly #wrong: string[] = []
   readonly #wentBack: string[] = []
   #longestGapMs = 0
   #stale = 0
   #standby = 0
   #older = 0
   #back = 0
+  #excused = 0
+  #wrongCount = 0
   #turn = 0
   /** Since they were last taken by `sample`. */
   #recent = { staleMs: 0, reads: 0, failures: 0 }
@@ -89,6 +98,7 @@ export class Readers {
     this.#lastAnswer.fill(performance.now())
     const began = performance.now()
     await Promise.all(Array.from({ length: READERS }, (_, reader) => this.#read(reader, began, signal)))
+    for (const id of this.#options.ids) this.#silence(id)
     this.#agent.destroy()
   }
 
@@ -105,7 +115,10 @@ export class Readers {
     return {
       reads: this.reads,
       failures: this.failures,
+      excused: this.#excused,
       failed: this.#failed,
+      wrongCount: this.#wrongCount,
+      wrong: this.#wrong,
       latencyMs: { p50: latency(50), p99: latency(99), max: count === 0 ? 0 : ms(this.#latency.max) },
       stale: {
         answers: this.#stale,
@@ -140,20 +153,24 @@ export class Readers {
   }
 
   async #device(device: number, signal: AbortSignal): Promise<void> {
-    const { ids, ledger } = this.#options
+    const { ids, ledger, partitions } = this.#options
     const id = ids[device] as string
+    const path = `/v1/devices/${id}`
     const acknowledged = ledger.last[device] as number
     const acknowledgedAt = ledger.lastAckAt[device] as number
     const askedAt = Date.now()
-    // Until an answer has shown the device, its first message may be acknowledged and not yet applied.
-    const text = await this.#get(`/v1/devices/${id}`, signal, !this.#seen.has(id))
+    const text = await this.#get(path, signal, this.#mayBeUnknown(device, askedAt))
     if (text === undefined) return
-    const answer = JSON.parse(text) as DeviceAnswer
-    const { partition } = answer.freshness
-    const now = performance.now()
-    const before = this.#lastAnswer[partition] as number
-    this.#longestGapMs = Math.max(this.#longestGapMs, now - before)
-    this.#lastAnswer[partition] = now
+    let answer: DeviceAnswer
+    try {
+      answer = answerIn(text, id)
+    } catch (error) {
+      this.#wrongCount++
+      if (this.#wrong.length < MAX_TOLD) this.#wrong.push(`${path}: ${(error as Error).message}`)
+      return
+    }
+    this.#silence(id)
+    this.#lastAnswer[partitionOf(id, partitions)] = performance.now()
     if (answer.freshness.servedBy === 'standby') this.#standby++
     this.#compare(id, answer)
     const shown = answer.sequence?.seen.at(-1)?.[1] ?? 0
@@ -164,6 +181,20 @@ export class Readers {
     this.#stale++
     this.#recent.staleMs = Math.max(this.#recent.staleMs, staleMs)
     this.#staleness.record(Math.min(Math.round(staleMs * 1000), MAX_LATENCY_US))
+  }
+
+  /** Its first message may be acknowledged and not yet applied: not for long, unless something keeps it from that. */
+  #mayBeUnknown(device: number, now: number): boolean {
+    const { ids, ledger, calm } = this.#options
+    if (this.#seen.has(ids[device] as string)) return false
+    const firstAt = ledger.firstAckAt[device] as number
+    return firstAt === 0 || Math.min(now - firstAt, calm.lasted) < AFTERMATH_MS
+  }
+
+  /** Until now nothing was heard of the device's partition. */
+  #silence(id: string): void {
+    const before = this.#lastAnswer[partitionOf(id, this.#options.partitions)] as number
+    this.#longestGapMs = Math.max(this.#longestGapMs, performance.now() - before)
   }
 
   #compare(id: string, answer: DeviceAnswer): void {
@@ -186,7 +217,9 @@ export class Readers {
 
   /** The body; undefined when it failed. `unknown`: the device may not be known yet. */
   async #get(path: string, signal: AbortSignal, unknown = false): Promise<string | undefined> {
+    const { calm } = this.#options
     const began = performance.now()
+    const { orphaned } = calm
     const outcome = await fetchText(this.#agent, this.#options.api, path)
     // A request that the end of the drill cut off says nothing.
     if (signal.aborted) return undefined
@@ -197,6 +230,10 @@ export class Readers {
     if (outcome.status === 404 && unknown) return undefined
     this.failures++
     this.#recent.failures++
+    if (orphaned || calm.orphaned) {
+      this.#excused++
+      return undefined
+    }
     const told = `${new Date().toISOString()} ${path}: ${outcome.status ?? ''} ${outcome.text.slice(0, 300)}`
     if (this.#failed.length < MAX_TOLD) this.#failed.push(told)
     return undefined

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { Ledger } from '../ledger.ts'
 import { seededRandom } from '../random.ts'
+import { Calm } from './calm.ts'
 import { Director, oneLine, Undone, Unrest } from './director.ts'
 import { DRILLS, type Drill } from './drills.ts'
 import type { Engine } from './engine.ts'
@@ -13,7 +14,7 @@ import { Poison } from './poison.ts'
 import { Readers, type ReadersReport } from './readers.ts'
 import { Sampler } from './sampler.ts'
 import { Sending } from './sending.ts'
-import type { Stage } from './stage.ts'
+import { standbysDue } from './stage.ts'
 import { type Times, timesOf } from './times.ts'
 import { Traffic } from './traffic.ts'
 import { Visitors, visitorsOf } from './visitors.ts'
@@ -54,6 +55,9 @@ export async function runDrill(
   signal: AbortSignal,
 ): Promise<Outcome> {
   const { stage } = engine
+  /** Of the drill itself: what looks on or sends beside the load. */
+  const fault = new AbortController()
+  const over = AbortSignal.any([signal, fault.signal])
   const drill: Drill = DRILLS[options.name]
   const prefix = `drill-${randomBytes(3).toString('hex')}`
   const { devices, rate, seed } = options
@@ -63,33 +67,33 @@ export async function runDrill(
   const oneBroker = options.engine !== 'attached'
   await using visitors = new Visitors({ mqtt: stage.mqtt, prefix, devices, ledger, seed, oneBroker })
   const ids = [...traffic.ids, ...visitors.ids]
-  const readers = new Readers({
-    api: stage.api,
-    ids,
-    ledger,
-    rate: options.reads,
-    partitions: stage.partitions,
-    random: seededRandom(seed, 2),
-  })
   await using poison = drill.poison === undefined ? undefined : await Poison.open(stage.mqtt, traffic.ids)
   const recorder = new Recorder(Date.now())
   const observer = new Observer(engine.sight, stage.partitions, recorder)
+  const director = new Director({ ...hooks, options, stage, observer, recorder, traffic, ids, signal: over })
+  const { processors, partitions } = stage
+  // On the embedded engine all processors are one process.
+  const alone = options.engine === 'embedded' || stage.standbys === 0
+  const calm = new Calm({ recorder, processors, alone, unsteady: () => director.unsteady })
+  const random = seededRandom(seed, 2)
+  const readers = new Readers({ api: stage.api, ids, ledger, rate: options.reads, partitions, random, calm })
   const sending = new Sending()
   const sampler = new Sampler({ engine, observer, recorder, traffic, readers, sending, seconds: options.seconds })
-  const director = new Director({ options, stage, observer, recorder, traffic, ids, onMark: hooks.onMark, signal })
 
   const ending = new AbortController()
   const beside = new AbortController()
-  const loops = [observer.run(ending.signal), sampler.run(ending.signal), readers.run(ending.signal)]
+  const loops = [observer, calm, sampler, readers].map((each) => each.run(ending.signal))
   const poisoned = poison?.run(drill.poison as number, beside.signal)
   const visiting = visitors.run(beside.signal)
+  for (const each of [...loops, poisoned, visiting]) each?.catch((error: unknown) => fault.abort(error))
   const progress = setInterval(() => hooks.onProgress(recorder), 1_000)
   let course: Course
   try {
-    course = await run({ drill, options, engine, traffic, director, recorder, hooks, signal }, async () => {
+    course = await run({ drill, options, engine, traffic, director, recorder, hooks, signal: over }, async () => {
       beside.abort()
       await Promise.all([poisoned, visiting])
-      await visitors.leave(stage.api, options.patience * 1000, signal)
+      const patienceMs = options.patience * 1000
+      await Promise.all([poison?.drain(patienceMs, over), visitors.leave(stage.api, patienceMs, over)])
     })
   } finally {
     clearInterval(progress)
@@ -101,14 +105,17 @@ export async function runDrill(
   const sent = loadOf(traffic)
   const { connections } = traffic
   hooks.onStage('reading the log, the changelog and the stores')
-  const gathered = await engine.gather({ prefix, ids, samples: sampler.committed })
+  const copiesDue = 1 + standbysDue(stage, observer.assigned.members.length)
+  const wholeWithinMs = unquiet === undefined ? options.patience * 1000 : 0
+  const gathered = await engine.gather({ prefix, ids, samples: sampler.committed, copiesDue, wholeWithinMs })
   signal.throwIfAborted()
   const { marks, holds, advances, groupStates, samples, startedAt } = recorder
-  const { partitions } = stage
   const journal = { startedAt, partitions, marks, holds, advances, groupStates, samples, failure, loadEndedAt, quietAt }
   const invariants = judge({
     ...gathered,
     ids,
+    partitions,
+    copiesDue,
     ledger,
     failure,
     unquiet,
@@ -116,7 +123,7 @@ export async function runDrill(
     sending: sending.report,
     rate,
     reads: readers.report,
-    failedReads: nobodyStoodIn(marks, options.engine, stage) ? Infinity : options.failedReads,
+    failedReads: options.failedReads,
     falls: stage.falls,
     zombies: director.zombies,
     poison,
@@ -203,18 +210,6 @@ async function stopped(traffic: Traffic, patienceMs: number): Promise<void> {
     throw new Unrest(oneLine(error), { cause: error })
   }
 }
-
-/** A processor was away that had no standby: on the embedded engine all are one process. */
-function nobodyStoodIn(
-  marks: readonly Mark[],
-  engine: DrillOptions['engine'],
-  { standbys, processors }: Pick<Stage, 'standbys' | 'processors'>,
-): boolean {
-  if (engine !== 'embedded' && standbys > 0) return false
-  return marks.some(({ verb, target }) => AWAY.has(verb) && processors.includes(target))
-}
-
-const AWAY: ReadonlySet<string> = new Set(['kill', 'stop', 'freeze', 'cut'])
 
 function disturbsProcesses(drill: Drill): boolean {
   return drill.hot === undefined && drill.poison === undefined && drill !== DRILLS.storm

@@ -43,6 +43,13 @@ export interface Stage extends AsyncDisposable {
   readonly left: readonly string[]
 }
 
+/** How many standbys each partition has when all is well; `members`: of the group, which alone tell it of an attached cluster. */
+export function standbysDue({ processors, standbys, up }: Stage, members: number): number {
+  // The processors of the embedded engine are one process.
+  if (processors.length === 1) return standbys
+  return Math.min(standbys, (processors.length === 0 ? members : up.size) - 1)
+}
+
 /** Program processes by name, and which of them fell. */
 export class Cast {
   readonly #programs = new Map<string, Program>()

@@ -1,11 +1,11 @@
 import { ConfigurationError } from '../../processor/contract/errors.ts'
-import { partitionOf } from '../../processor/contract/partition.ts'
 import type { Ledger } from '../ledger.ts'
 import { drain, openConnections, publish } from '../load.ts'
 import type { LoadConnection } from '../load-connection.ts'
 import { loadDeviceId } from '../load-packet.ts'
-import { type Random, seededRandom } from '../random.ts'
+import { seededRandom } from '../random.ts'
 import { pause } from '../schedule.ts'
+import { hotFleet } from './hot.ts'
 
 export interface TrafficOptions {
   readonly host: string
@@ -17,7 +17,7 @@ export interface TrafficOptions {
   /** Messages a second over all devices. */
   readonly rate: number
   readonly seed: number
-  /** This share of the messages goes to partition 0 of `partitions`. */
+  /** This share of the messages goes to one of the `partitions`; undefined: they are spread. */
   readonly hot: number | undefined
   readonly partitions: number
 }
@@ -45,13 +45,14 @@ export class Traffic implements AsyncDisposable {
   #publishing: Promise<void> = Promise.resolve()
 
   private constructor(options: TrafficOptions) {
-    const { devices, prefix, host, port, seed } = options
-    const connections = Math.min(devices, MAX_CONNECTIONS)
+    const { devices, prefix, host, port, seed, hot, partitions } = options
     const random = seededRandom(seed, 1)
     this.#options = options
     this.ledger = options.ledger
     this.ids = Array.from({ length: devices }, (_, device) => loadDeviceId(prefix, device))
-    const choose = options.hot === undefined ? undefined : this.#hot(options.hot, connections, random)
+    const spread = { connections: Math.min(devices, MAX_CONNECTIONS), choose: undefined }
+    const { connections, choose } =
+      hot === undefined ? spread : hotFleet(this.ids, partitions, hot, MAX_CONNECTIONS, random)
     const senders = { host, port, prefix, connections, devices, window: WINDOW, reconnect: random, choose }
     this.#connections = openConnections(senders, Infinity, this.ledger)
   }
@@ -117,21 +118,6 @@ export class Traffic implements AsyncDisposable {
     for (const connection of this.#connections) connection.stop()
     await drain(this.#connections, signal, withinMs)
     signal.throwIfAborted()
-  }
-
-  /** For each connection: one of its devices in partition 0 for `share` of the messages, any device otherwise. */
-  #hot(share: number, connections: number, random: Random): (connection: number) => number {
-    const devices = Array.from({ length: connections }, () => ({ count: 0, hot: [] as number[] }))
-    this.ids.forEach((id, device) => {
-      const its = devices[device % connections] as (typeof devices)[number]
-      if (partitionOf(id, this.#options.partitions) === 0) its.hot.push(its.count)
-      its.count++
-    })
-    return (connection) => {
-      const { count, hot } = devices[connection] as (typeof devices)[number]
-      if (hot.length > 0 && random() < share) return hot[Math.floor(random() * hot.length)] as number
-      return Math.floor(random() * count)
-    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -2,6 +2,10 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
+import { EmbeddedEngine } from '../../simulators/drill/embedded-engine.ts'
+import type { Engine } from '../../simulators/drill/engine.ts'
+import { type DrillOptions, parseOptions } from '../../simulators/drill/options.ts'
+import { runDrill } from '../../simulators/drill/run.ts'
 import { runDrillCommand } from '../../simulators/drill.ts'
 import { Program } from '../../simulators/program.ts'
 import { entry, SMALL_DRILL } from './small-drill.ts'
@@ -79,6 +83,8 @@ describe('a wrong call is told in one line, with what to do, and exit code 2', (
   })
 })
 
+const nothing = (): void => undefined
+
 describe('on the embedded engine', { timeout: 120_000 }, () => {
   test.each(['kill', 'wipe', 'poison', 'storm', 'hot'])('%s: every invariant holds', async (name) => {
     const { code, stdout, stderr } = await drill([name, '--embedded', ...SMALL])
@@ -109,7 +115,18 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
     await Promise.all([rm(folder, { recursive: true }), rm(report, { recursive: true })])
   })
 
-  test.each<[string, string, RegExp[]]>([
+  test.each<[string, string, RegExp[], name?: string]>([
+    [
+      'answers for one device what it first answered',
+      'answers-stale.ts',
+      [/BROKEN {2}a reader of the changelog sees/, /^ +\S+ in the API, asked for alone: .* and should be/m],
+    ],
+    [
+      'answers for no device, also when nothing is disturbed',
+      'fails-one.ts',
+      [/BROKEN {2}reads went on/, /^ +\S+Z \/v1\/devices\/\S+: 500 \{\}$/m, /BROKEN {2}all could be looked at/],
+      'kill',
+    ],
     [
       'shuts all devices out for good',
       'shuts-out.ts',
@@ -129,6 +146,12 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
       ],
     ],
     [
+      'acknowledges no bad payload',
+      'forgets-poison.ts',
+      [/BROKEN {2}bad payloads stop nothing/, /^ +(\d+) of \1 bad payloads were never acknowledged$/m],
+      'poison',
+    ],
+    [
       'keeps less than the drill sends',
       'keeps-little.ts',
       [
@@ -136,11 +159,38 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
         /0 of \d+ invariants BROKEN, 5 UNSEEN/,
       ],
     ],
-  ])('a product that %s is found out', async (_, file, told) => {
+  ])('a product that %s is found out', async (_, file, told, name = 'watch') => {
     const argv = [...SMALL, '--seconds', '4', '--patience', '5', ...entry(file, import.meta.url)]
-    const { code, stdout, stderr } = await drill(['watch', '--embedded', ...argv])
+    const { code, stdout, stderr } = await drill([name, '--embedded', ...argv])
     expect(code, stdout + stderr).toBe(1)
     for (const what of told) expect(stdout).toMatch(what)
+  })
+
+  test('a fault of the drill itself ends it, with that fault', async () => {
+    const options = parseOptions(['watch', '--embedded', ...SMALL, '--seconds', '600']) as DrillOptions
+    const { processors, partitions, entry: main } = options
+    await using engine = await EmbeddedEngine.start({ processors, partitions, entry: main })
+    const { stage, sight } = engine
+    const faulty = {
+      // Who reads it fails; those who look at other things go on.
+      get url(): string {
+        throw new Error('there is no URL')
+      },
+      headers: {},
+    }
+    const broken: Engine = {
+      stage: new Proxy(stage, {
+        get: (_, name) => (name === 'api' ? faulty : (Reflect.get(stage, name, stage) as unknown)),
+      }),
+      sight,
+      ends: () => engine.ends(),
+      committed: () => engine.committed(),
+      gather: (of) => engine.gather(of),
+      [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
+    }
+    const hooks = { onMark: nothing, onFailure: nothing, onProgress: nothing, onStage: nothing }
+    const { signal } = new AbortController()
+    await expect(runDrill(options, broken, hooks, signal)).rejects.toThrow('there is no URL')
   })
 
   test('Ctrl-C ends all that was started, and says so', async () => {

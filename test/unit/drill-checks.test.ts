@@ -1,14 +1,13 @@
 import { describe, expect, test } from 'vitest'
 import { ChangelogCheck } from '../../simulators/drill/changelog-check.ts'
 import type { CopyReading } from '../../simulators/drill/copies.ts'
+import type { DeviceAnswer } from '../../simulators/drill/device-answer.ts'
 import type { LogReading } from '../../simulators/drill/engine.ts'
 import type { ForeignRecord } from '../../simulators/drill/foreign.ts'
 import { removedSince } from '../../simulators/drill/input-count.ts'
 import { type Evidence, judge } from '../../simulators/drill/invariants.ts'
-import type { Journal } from '../../simulators/drill/journal.ts'
 import { Ranges } from '../../simulators/drill/ranges.ts'
-import type { DeviceAnswer, ReadersReport } from '../../simulators/drill/readers.ts'
-import { timesOf } from '../../simulators/drill/times.ts'
+import type { ReadersReport } from '../../simulators/drill/readers.ts'
 import type { VisitorReport } from '../../simulators/drill/visitors.ts'
 import { SEQ_START } from '../../simulators/load-packet.ts'
 
@@ -40,7 +39,10 @@ function record(
 const READS: ReadersReport = {
   reads: 10,
   failures: 0,
+  excused: 0,
   failed: [],
+  wrongCount: 0,
+  wrong: [],
   latencyMs: { p50: 1, p99: 1, max: 1 },
   stale: { answers: 0, p99Ms: 0, maxMs: 0 },
   longestGapMs: 5,
@@ -100,6 +102,8 @@ function sound(
   }
   return {
     ids: [ID],
+    partitions: 1,
+    copiesDue: 1,
     ledger: LEDGER,
     connections: { all: 1, open: 1 },
     sending: SENDING,
@@ -107,6 +111,7 @@ function sound(
     failure: undefined,
     unquiet: undefined,
     answers: new Map([[ID, answer(status())]]),
+    alone: { asked: [ID], answers: new Map([[ID, answer(status())]]) },
     log: { ...log, ...changes },
     copies: [COPY],
     missing: [],
@@ -147,11 +152,22 @@ const ZOMBIE = 'the zombie committed nothing'
 const AHEAD = 'the committed offset is never ahead of the changelog'
 const STORE = 'every store equals the fold of the input'
 const FOREIGN = 'a reader of the changelog sees what the API answers'
+const POISON = 'bad payloads stop nothing and do not disappear'
+const READING = 'reads went on'
 const first = record(0, status({ rev: 1, messages: 1 }), { input: 2 })
 
 describe('the invariants of a drill', () => {
   test('all hold of a sound run', () => {
     expect(broken(sound())).toEqual([])
+  })
+
+  test('hold when reads failed that nobody could answer, or fewer than may', () => {
+    const failures = { failures: 3, excused: 2, failed: ['503'] }
+    const told = judge(sound({ reads: { ...READS, ...failures }, failedReads: 1 })).find(({ name }) => name === READING)
+    expect(told).toMatchObject({
+      held: true,
+      evidence: expect.stringContaining('3 of 10 failed (2 allowed: nobody could stand in)'),
+    })
   })
 
   test('hold when a coordinator forgot commits for a while, and that is told', () => {
@@ -219,8 +235,17 @@ describe('the invariants of a drill', () => {
       sound({}, [record(0, status({ messages: 1 }), { input: 3 })]),
       [FOREIGN],
     ],
-    ['a read that failed', sound({ reads: { ...READS, failures: 1, failed: ['503'] } }), ['reads went on']],
-    ['a bad payload that is nowhere', sound({ deadLetters: 1 }), ['bad payloads stop nothing and do not disappear']],
+    [
+      'an older answer to who asks for the device alone',
+      sound({ alone: { asked: [ID], answers: new Map([[ID, answer(status({ rev: 1, messages: 1 }))]]) } }),
+      [FOREIGN],
+    ],
+    ['a device unknown to who asks for it alone', sound({ alone: { asked: [ID], answers: new Map() } }), [FOREIGN]],
+    ['a read that failed', sound({ reads: { ...READS, failures: 1, failed: ['503'] } }), [READING]],
+    ['one without excuse', sound({ reads: { ...READS, failures: 3, excused: 2, failed: ['503'] } }), [READING]],
+    ['a wrong answer', sound({ reads: { ...READS, wrongCount: 1, wrong: ['x'] }, failedReads: Infinity }), [READING]],
+    ['a bad payload that is nowhere', sound({ deadLetters: 1 }), [POISON]],
+    ['one that was never acknowledged', sound({ poison: { sent: 2, acknowledged: 1 } }), [POISON]],
     [
       'a process that ended',
       sound({ falls: [{ target: 'p1', exit: { code: 1, signal: null }, said: 'x' }] }),
@@ -248,9 +273,9 @@ describe('the invariants of a drill', () => {
   })
 
   const SEEN = 'all could be looked at'
-  const POISON = 'bad payloads stop nothing and do not disappear'
   test.each<[string, Partial<Evidence>, string[]]>([
     ['the answers', { answers: undefined }, [LOST, ONCE, FAREWELLS, FOREIGN]],
+    ['the answers for single devices', { alone: undefined }, [FOREIGN]],
     ['the log', { log: undefined }, [LOST, ONCE, FAREWELLS, BACK, OWNER, ZOMBIE, AHEAD, FOREIGN, POISON]],
     ['the stores', { copies: undefined }, [STORE]],
   ])('without %s what cannot be judged is not called held', (what, without, names) => {
@@ -258,6 +283,15 @@ describe('the invariants of a drill', () => {
     expect(invariants.flatMap(({ name, unseen }) => (unseen ? [name] : []))).toEqual(names)
     expect(invariants.flatMap(({ name, held, unseen }) => (held || unseen ? [] : [name]))).toEqual([SEEN])
   })
+})
+
+test.each([
+  ['a standby', { copiesDue: 2 }, 'of partition 0 only 1 of 2 copies are whole'],
+  ['a partition', { partitions: 2 }, 'of partition 1 only 0 of 1 copies are whole'],
+  ['all', { copies: [] }, 'of partition 0 only 0 of 1 copies are whole'],
+])('stores that lack %s are not called equal to the fold', (_, evidence, told) => {
+  const judged = judge(sound(evidence)).filter(({ held }) => !held)
+  expect(judged).toMatchObject([{ name: STORE, unseen: true, evidence: expect.stringContaining(told) }])
 })
 
 test('where retention removed input that is not what is lost', () => {
@@ -272,50 +306,4 @@ test('where retention removed input that is not what is lost', () => {
   // What is not in the answers is lost all the same.
   expect(broken(sound({ removed, answers: new Map() }))).toContain(LOST)
   expect(judge(sound({ removed, answers: new Map() })).find(({ name }) => name === LOST)?.unseen).toBe(false)
-})
-
-const span = (ms: number) => ({ count: 1, p50: ms, p95: ms, worst: ms })
-
-test('times are told from the holds, the group and the samples', () => {
-  const sample = { sent: 100, acknowledged: 100, applied: 100, staleMs: 0, reads: 1, failures: 0 }
-  const journal: Journal = {
-    startedAt: AT,
-    partitions: 2,
-    marks: [{ at: 1000, verb: 'kill', target: 'p1' }],
-    holds: [
-      { at: 10, partition: 0, instance: 'p1', phase: 'running' },
-      { at: 10, partition: 1, instance: 'p2', phase: 'running' },
-      { at: 1200, partition: 0, instance: 'p2', phase: 'restoring' },
-      { at: 1300, partition: 0, instance: 'p2', phase: 'running' },
-    ],
-    advances: [{ at: 1350, partition: 0, instance: 'p2' }],
-    groupStates: [
-      { at: 10, stable: true },
-      { at: 1100, stable: false },
-      { at: 1200, stable: true },
-    ],
-    samples: [
-      { ...sample, at: 500, lag: 5 },
-      { ...sample, at: 1250, lag: 90 },
-      { ...sample, at: 1500, lag: 15 },
-    ],
-    failure: undefined,
-    loadEndedAt: 2000,
-    quietAt: 2100,
-  }
-  expect(timesOf(journal)).toEqual({
-    detection: span(100),
-    reassignment: span(200),
-    restore: span(100),
-    firstCommit: span(350),
-    lagNormal: span(500),
-  })
-})
-
-test('ranges know what they miss', () => {
-  const ranges = new Ranges()
-  expect([5, 7, 6, 6, 1].map((n) => ranges.add(n))).toEqual([true, true, true, false, true])
-  expect(ranges.count).toBe(4)
-  expect(ranges.missing(1, 8)).toBe(4)
-  expect(ranges.missing(5, 7)).toBe(0)
 })
