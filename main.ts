@@ -11,6 +11,7 @@ import { ConfigurationError } from './processor/contract/errors.ts'
 import type { EmbeddedLog } from './processor/log/embedded.ts'
 import type { KafkaLog } from './processor/log/kafka.ts'
 import type { Beginning } from './processor/open.ts'
+import { aborted } from './processor/pause.ts'
 import type { Processor } from './processor/processor.ts'
 import { withSecretFiles } from './processor/secret-files.ts'
 
@@ -226,13 +227,6 @@ async function openIngest(here: Process): Promise<{ port: number; health: string
     running.use(await Fleet.open({ host, port, devices: DEMO_DEVICES }, Date.now))
   }
   return { port, health }
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
 }
 
 interface Served {

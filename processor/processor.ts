@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
@@ -12,6 +11,7 @@ import { IndexBuilder } from './index-builder.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from './limits.ts'
 import type { Claim, Copying, Log, Member, Offset } from './log/log.ts'
 import { ProcessorMetrics } from './metrics.ts'
+import { pause } from './pause.ts'
 import { Precedence } from './precedence.ts'
 import { StoreReader } from './query.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
@@ -228,12 +228,6 @@ export class Processor implements Member, AsyncDisposable {
     await this.#builder[Symbol.asyncDispose]()
     await this.#stores[Symbol.asyncDispose]()
   }
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return delay(ms, undefined, { signal }).catch((error: unknown) => {
-    if (!signal.aborted) throw error
-  })
 }
 
 /** Statuses are overwritten again and again: with larger memtables fewer tables are written, and compacted away. */

@@ -1,9 +1,9 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { ConfigurationError, FencedError, RetryableError } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
 import type { Position as RecordPosition } from '../contract/position.ts'
 import type { NewRecord, Offset } from '../contract/record.ts'
+import { pause } from '../pause.ts'
 import type { EmbeddedMetrics } from './embedded-metrics.ts'
 import type { EmbeddedPartition } from './embedded-partition.ts'
 import { type EmbeddedStorage, encodeNumbers, errorCode, type Operation, storageKey } from './embedded-storage.ts'
@@ -301,7 +301,7 @@ export class EmbeddedWriter {
     const { minFreeBytes, logger, metrics, reopen } = this.#options
     const { signal } = this.#closing
     for (let wait = MIN_RETRY_MS; !signal.aborted; wait = Math.min(wait * 2, MAX_RETRY_MS)) {
-      await delay(wait, undefined, { signal }).catch(() => undefined)
+      await pause(wait, signal)
       if (signal.aborted) return
       try {
         // Closing the database would take it from its readers, so it is done only where it can help.

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError, TidemarkError } from '../contract/errors.ts'
+import { pause } from '../pause.ts'
 import { type BrokerConnection, errorOf, type Network } from './kafka-broker.ts'
 import { decodeMetadata, encodeRequest, METADATA, METADATA_VERSION, type Metadata, newest } from './kafka-metadata.ts'
 import { TopicCheck } from './kafka-topic-check.ts'
@@ -284,17 +285,4 @@ function isFatal(error: unknown): boolean {
   const type = typeOf(error)
   if (type?.endsWith('AUTHORIZATION_FAILED') === true || type === 'SASL_AUTHENTICATION_FAILED') return true
   return error instanceof Error && (error.name === 'KafkaJSSASLAuthenticationError' || isDistrust(error))
-}
-
-export function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal?.aborted) return resolve()
-    const end = (): void => {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', end)
-      resolve()
-    }
-    const timer = setTimeout(end, milliseconds)
-    signal?.addEventListener('abort', end, { once: true })
-  })
 }

@@ -1,6 +1,6 @@
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
+import { pause } from '../pause.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
-import { pause } from './kafka-cluster.ts'
 import { epochEnd } from './kafka-epochs.ts'
 import type { Sight } from './kafka-hanging.ts'
 import { decodePosition } from './kafka-offsets.ts'

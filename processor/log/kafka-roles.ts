@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import { CorruptedError, FencedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
+import { pause } from '../pause.ts'
 import type { KafkaClaim } from './kafka-claim.ts'
-import { pause } from './kafka-cluster.ts'
 import type { Member, Offset } from './log.ts'
 
 /**

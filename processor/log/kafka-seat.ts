@@ -1,9 +1,10 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
+import { pause } from '../pause.ts'
 import type { BrokerRequests } from './kafka-broker.ts'
 import { KafkaClaim } from './kafka-claim.ts'
 import { type ClaimContext, connectLanes } from './kafka-claim-context.ts'
-import { asTidemark, GROUP_COORDINATOR, isTransient, pause, typeOf } from './kafka-cluster.ts'
+import { asTidemark, GROUP_COORDINATOR, isTransient, typeOf } from './kafka-cluster.ts'
 import { KafkaLeader } from './kafka-leader.ts'
 import {
   clientIdOf,

@@ -1,8 +1,9 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
+import { pause } from '../pause.ts'
 import { MAX_BATCH_BYTES, MAX_RECORD_BYTES } from './kafka-append.ts'
 import type { TopicRequest } from './kafka-broker.ts'
-import { type KafkaCluster, pause, typeOf } from './kafka-cluster.ts'
+import { type KafkaCluster, typeOf } from './kafka-cluster.ts'
 import type { Metadata, TopicMetadata } from './kafka-metadata.ts'
 import type { Log, Topic } from './log.ts'
 

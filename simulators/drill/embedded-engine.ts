@@ -5,6 +5,7 @@ import { RocksLevel } from 'rocksdb-level'
 import type { LogRecord } from '../../processor/contract/record.ts'
 import { EmbeddedLog } from '../../processor/log/embedded.ts'
 import type { Log, Topic } from '../../processor/log/log.ts'
+import { aborted } from '../../processor/pause.ts'
 import { LevelStores } from '../../processor/store/level-stores.ts'
 import { ChangelogCheck } from './changelog-check.ts'
 import { type CopyReading, type Expected, readAlone, readApi, readCopy, storePages } from './copies.ts'
@@ -138,11 +139,4 @@ async function readAll(log: Log, topic: Topic, index: number, take: (record: Log
     if (next >= end) read.abort()
   }
   return end
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
 }

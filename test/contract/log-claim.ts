@@ -2,8 +2,9 @@ import { describe, expect, test } from 'vitest'
 import { FencedError } from '../../processor/contract/errors.ts'
 import { deadLetter } from '../../processor/contract/telemetry.ts'
 import type { Claim } from '../../processor/log/log.ts'
+import { aborted } from '../../processor/pause.ts'
 import type { LogContext } from './log-harness.ts'
-import { aborted, read } from './log-member.ts'
+import { read } from './log-member.ts'
 import { collect, keyIn, numbered, record, text } from './log-records.ts'
 
 export function claimContract({ start, join, until, holds }: LogContext): void {

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { Claim, Copying, Log, LogRecord, NewRecord } from '../../processor/log/log.ts'
+import { aborted } from '../../processor/pause.ts'
 import type { LogContext } from './log-harness.ts'
-import { aborted, type RoleHooks, read } from './log-member.ts'
+import { type RoleHooks, read } from './log-member.ts'
 import { record, text } from './log-records.ts'
 
 export function groupContract({ start, join, until, holds }: LogContext): void {

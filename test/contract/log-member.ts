@@ -1,13 +1,6 @@
 import type { Offset } from '../../processor/contract/record.ts'
 import type { Claim, Copying, Log, LogRecord, Member, Topic } from '../../processor/log/log.ts'
-
-/** Ends when `signal` aborts. */
-export function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
-}
+import { aborted } from '../../processor/pause.ts'
 
 export interface RoleHooks {
   /** The work of an active role; without it the role only waits for its end. */

@@ -4,7 +4,8 @@ import type { AddressInfo } from 'node:net'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { KafkaLog } from '../../processor/log/kafka.ts'
-import { aborted, read } from '../contract/log-member.ts'
+import { aborted } from '../../processor/pause.ts'
+import { read } from '../contract/log-member.ts'
 import { text } from '../contract/log-records.ts'
 
 /**

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { aborted } from '../../processor/pause.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
 import { freePorts } from '../../simulators/ports.ts'
-import { aborted, type RoleHooks, type TestMember } from '../contract/log-member.ts'
+import { type RoleHooks, type TestMember } from '../contract/log-member.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 import { ListeningMember } from './listening-member.ts'
 

@@ -7,7 +7,7 @@ import { decodeAssignment, encodeAssignment } from '../../processor/log/kafka-me
 import { KafkaRoles } from '../../processor/log/kafka-roles.ts'
 import { topicNames } from '../../processor/log/kafka-topics.ts'
 import type { Member } from '../../processor/log/log.ts'
-import { aborted } from '../contract/log-member.ts'
+import { aborted } from '../../processor/pause.ts'
 
 const candidate = (instance: string, active: readonly number[]) => ({ instance, active, standby: [] })
 
