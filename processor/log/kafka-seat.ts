@@ -19,6 +19,8 @@ import { answersAs, KafkaPeers } from './kafka-peers.ts'
 import { KafkaRoles } from './kafka-roles.ts'
 import type { Member } from './log.ts'
 
+/** A change of the group is learnt by the answer to a heartbeat, ms. */
+const HEARTBEAT_MS = 100
 const CONTROL = 'control'
 const PROTOCOL = 'tidemark'
 const LEAVE_PATIENCE_MS = 2000
@@ -34,7 +36,6 @@ export interface SeatOptions {
   readonly standbys: number
   /** Failure domain of this process. */
   readonly zone: string | undefined
-  readonly heartbeatMs: number
   /** After so long without a heartbeat the group takes a member for dead, ms. */
   readonly sessionTimeoutMs: number
   /** From one measurement of the load to the next, ms. */
@@ -244,7 +245,7 @@ export class KafkaSeat {
         signal.removeEventListener('abort', end)
         resolve()
       }
-      const timer = setTimeout(end, this.#options.heartbeatMs)
+      const timer = setTimeout(end, HEARTBEAT_MS)
       signal.addEventListener('abort', end, { once: true })
       this.nudge = end
     })
@@ -265,7 +266,7 @@ export class KafkaSeat {
   }
 
   async #recover(error: unknown, signal: AbortSignal): Promise<void> {
-    const { logger, heartbeatMs } = this.#options
+    const { logger } = this.#options
     const { instance } = this.#member
     const type = typeOf(error)
     if (type === 'REBALANCE_IN_PROGRESS' || type === 'ILLEGAL_GENERATION') return
@@ -280,7 +281,7 @@ export class KafkaSeat {
     if (this.#answering) logger.warn({ err: error, instance }, 'the group does not answer')
     this.#answering = false
     await this.#claims.cluster.forget()
-    await pause(heartbeatMs, signal)
+    await pause(HEARTBEAT_MS, signal)
   }
 
   /** `asked`: when it was asked what the group has said now. */

@@ -29,8 +29,6 @@ export interface KafkaLogOptions extends TopicOptions {
   readonly maxQueuedBytes?: number
   /** How long one append waits for its answer, ms: well under the keepalives of devices. Default 5 s. */
   readonly appendTimeoutMs?: number
-  /** Default 100 ms: the group's news reaches a member in as long. */
-  readonly heartbeatMs?: number
   /** After so long without a heartbeat the group takes a member for dead. Default 10 s. */
   readonly sessionTimeoutMs?: number
   /** How often the load of the partitions is measured, ms. Default 30 s; one that stays uneven for four times is evened. */
@@ -111,8 +109,8 @@ export class KafkaLog implements Log {
       readEpoch: (index) => this.#fetcher.epochOf(names.telemetry, index),
       ends: (topics, index) => this.#bounds.ends(topics, index),
     }
-    const { standbys = 1, zone, heartbeatMs = 100, sessionTimeoutMs = 10_000, balanceMs = 30_000 } = options
-    const seat = { standbys, zone, heartbeatMs, sessionTimeoutMs, balanceMs, logger }
+    const { standbys = 1, zone, sessionTimeoutMs = 10_000, balanceMs = 30_000 } = options
+    const seat = { standbys, zone, sessionTimeoutMs, balanceMs, logger }
     this.#group = new KafkaGroup(claims, seat, metrics)
     this.#probing = this.#health.run(
       cluster,
