@@ -16,9 +16,14 @@ export type ResetReason =
 /** Why the server ends a stream. The client may connect again, with the last id. */
 export type EndReason = 'shutdown' | 'slow-reader' | 'overloaded' | 'token-expired' | 'unavailable' | 'error'
 
-/** `data`: one line. `id`: undefined leaves the client's as it is. */
+/** `data`: JSON. `id`: undefined leaves the client's as it is. */
 export function eventText(name: EventName, data: string, id?: string): string {
-  return `event: ${name}\ndata: ${data}\n${id === undefined ? '' : `id: ${id}\n`}\n`
+  return `event: ${name}\ndata: ${oneLine(data)}\n${id === undefined ? '' : `id: ${id}\n`}\n`
+}
+
+/** Line breaks in JSON stand between its members only. */
+function oneLine(json: string): string {
+  return json.includes('\n') || json.includes('\r') ? json.replaceAll(/[\r\n]/g, ' ') : json
 }
 
 /** Keeps a quiet connection open. A block without data is no event, but moves the last id. */

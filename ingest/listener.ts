@@ -17,6 +17,8 @@ const SUBPROTOCOLS = ['mqtt', 'mqttv3.1']
 const PACKETS_PER_MESSAGE = 4
 /** Frames of one WebSocket message; libraries that send in pieces send 4 KiB each. */
 const MAX_FRAMES = 1_024
+/** How long a peer may take to answer a close frame, ms; what `ws` has gathered of a message stays until then. */
+const CLOSE_MS = 1_000
 /** Silent peers are probed after so long, ms: a client may have no keepalive of its own. */
 const TCP_KEEPALIVE_MS = 60_000
 const BACKLOG = 4_096
@@ -42,13 +44,16 @@ export class Listener {
       response.writeHead(426, { 'content-type': 'text/plain', connection: 'close', upgrade: 'websocket' })
       response.end('This port speaks MQTT, over TCP or WebSocket.\n')
     })
-    this.#webSockets = new WebSocketServer({
+    const options = {
       noServer: true,
       perMessageDeflate: false,
       maxPayload: limits.maxPacketBytes * PACKETS_PER_MESSAGE,
       maxFragments: MAX_FRAMES,
-      handleProtocols: (offered) => SUBPROTOCOLS.find((name) => offered.has(name)) ?? false,
-    })
+      // Its types lack it.
+      closeTimeout: CLOSE_MS,
+      handleProtocols: (offered: Set<string>) => SUBPROTOCOLS.find((name) => offered.has(name)) ?? false,
+    }
+    this.#webSockets = new WebSocketServer(options)
     this.#http.on('upgrade', (request, socket, head) => {
       const offered = request.headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? []
       if (!SUBPROTOCOLS.some((name) => offered.includes(name))) {

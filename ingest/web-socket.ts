@@ -102,7 +102,9 @@ export class WebSocketStream extends Duplex {
   }
 
   override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
-    this.#webSocket.send(chunk, done)
+    // Who has closed in good order takes no answers, and what it sent before is still handed on.
+    if (this.#webSocket.readyState === WebSocket.OPEN) this.#webSocket.send(chunk, done)
+    else done()
   }
 
   override _final(done: () => void): void {

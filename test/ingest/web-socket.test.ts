@@ -10,6 +10,7 @@ const TOPIC = 'devices/truck-17/telemetry'
 const CONNECT = generate({ cmd: 'connect', clientId: '', clean: true })
 const MESSAGE = 2
 const CONTINUATION = 0
+const CLOSE = 8
 const PING = 9
 const RESERVED = 3
 
@@ -71,6 +72,21 @@ describe('WebSocket', () => {
     large.send(Buffer.alloc(5_000))
     await once(large, 'close')
     await unharmed(fixture, witness)
+  })
+
+  it('is read to its end when the client closes in good order', async () => {
+    const { ingest, log } = await openIngest()
+    const will = { topic: `${TOPIC}/will`, payload: Buffer.from('1'), qos: 1, retain: false } as const
+    const connect = generate({ cmd: 'connect', clientId: 'truck-17', clean: true, will })
+    const messages = Array.from({ length: 100 }, (_, i) => publication(TOPIC, String(i), 1, i + 1))
+    const said = Buffer.concat([connect, ...messages, generate({ cmd: 'disconnect' })])
+    const client = await upgraded(ingest.port)
+    client.write(Buffer.concat([frame(MESSAGE, said), frame(CLOSE, Buffer.from([0x03, 0xe8]))]))
+    const payloads = () => log.durable.flatMap(({ record }) => (record.headers?.kind ? [] : [String(record.value)]))
+    await vi.waitFor(() => expect(payloads()).toHaveLength(messages.length), WAIT)
+    await client.end()
+    await ingest[Symbol.asyncDispose]()
+    expect(payloads()).toEqual(messages.map((_, i) => String(i)))
   })
 
   it('tells a browser what the port is', async () => {
