@@ -149,13 +149,20 @@ export class KafkaFetcher {
   /** Returns true when the partition is to be asked again elsewhere; `lost` gets those that cannot go on, and why. */
   #settle(source: Source, answer: Fetched, lost: Map<Source, string>): boolean {
     const { error, lostFrom } = answer
+    if (lostFrom !== undefined && lostFrom >= source.position) {
+      // The leader does not know that epoch, and has what was read.
+      source.epoch = undefined
+      return false
+    }
     if (lostFrom !== undefined) {
       lost.set(source, `was read to, but what stood at ${lostFrom} and after it is gone`)
       return false
     }
     if (error === undefined) {
       source.give(answer)
-      if (source.epoch !== undefined) this.#epochs.set(`${source.topic} ${source.index}`, source.epoch)
+      // One that ended before its answer came has a successor, which may have read on.
+      if (source.epoch !== undefined && this.#sources.has(source))
+        this.#epochs.set(`${source.topic} ${source.index}`, source.epoch)
       return false
     }
     if (mayPass(error)) {

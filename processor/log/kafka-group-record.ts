@@ -1,4 +1,6 @@
+import type { Logger } from 'pino'
 import { ConfigurationError } from '../contract/errors.ts'
+import { pause } from '../pause.ts'
 import type { Joined } from './kafka-broker.ts'
 import type { KafkaCluster } from './kafka-cluster.ts'
 
@@ -6,10 +8,9 @@ const LANE = 'control'
 const TOPIC = '__consumer_offsets'
 const TOPIC_RESOURCE = 2
 const SETTING = 'max.message.bytes'
-/** Of message.max.bytes, which the topic has unless somebody set it. */
-const DEFAULT_MAX_BYTES = 1_048_588
 /** No topic is meant to take less: up to so much nobody is asked. */
 const UNQUESTIONED_BYTES = 64 * 1024
+/** The group waits for its leader meanwhile, which sends no heartbeat. */
 const PATIENCE_MS = 2000
 /** Batch and record around it, the group's name, generation and leader. */
 const FRAME_BYTES = 2048
@@ -35,19 +36,23 @@ export function groupRecordBytes(members: Joined['members'], assignments: readon
 }
 
 /**
- * Rejects with ConfigurationError when Kafka cannot keep the group: to an assignment that makes its record too large it
- * answers every member with an unknown error. Where only the leader ends there is one less, and the others go on.
+ * Rejects with ConfigurationError when Kafka says that it cannot keep the group: to an assignment that makes its record too
+ * large it answers every member with an unknown error. Where only the leader ends there is one less, and the others go on.
  */
 export async function checkGroupRecord(
   cluster: KafkaCluster,
   group: string,
   { members }: Joined,
   assignments: readonly MemberAssignment[],
+  logger: Logger,
 ): Promise<void> {
   const bytes = groupRecordBytes(members, assignments)
   if (bytes <= UNQUESTIONED_BYTES) return
   const most = await maxBytes(cluster)
-  if (bytes <= most) return
+  if (most === undefined) {
+    logger.warn({ group, bytes }, `Kafka does not tell ${SETTING} of ${TOPIC}: the group's record must be smaller`)
+  }
+  if (most === undefined || bytes <= most) return
   throw new ConfigurationError(
     'LOG_MISMATCH',
     `group ${group}: Kafka keeps its ${members.length} members in one record, which takes ${bytes} bytes; ` +
@@ -55,14 +60,18 @@ export async function checkGroupRecord(
   )
 }
 
-/** The default where Kafka does not tell, as to a user who may not describe the topic. */
-async function maxBytes(cluster: KafkaCluster): Promise<number> {
-  const described = await cluster
+/** Undefined where Kafka does not tell: by then, or to a user who may not describe the topic. */
+async function maxBytes(cluster: KafkaCluster): Promise<number | undefined> {
+  const resources = [{ type: TOPIC_RESOURCE, name: TOPIC, configNames: [SETTING] }]
+  const described = cluster
     .persist(PATIENCE_MS, undefined, async () => {
       const { requests } = await cluster.anyConnection(LANE)
-      return requests.describeConfigs({ resources: [{ type: TOPIC_RESOURCE, name: TOPIC, configNames: [SETTING] }] })
+      return requests.describeConfigs({ resources })
     })
     .catch(() => undefined)
-  const [entry] = described?.resources[0]?.configEntries ?? []
-  return Number(entry?.configValue ?? DEFAULT_MAX_BYTES)
+  const enough = new AbortController()
+  const told = await Promise.race([described, pause(PATIENCE_MS, enough.signal)])
+  enough.abort()
+  const value = told?.resources[0]?.configEntries[0]?.configValue
+  return value === undefined ? undefined : Number(value)
 }

@@ -100,7 +100,8 @@ export class KafkaLeader {
       const memberAssignment = encodeAssignment(this.#claims.names, assignment, member.readsIds)
       return { memberId: member.memberId, memberAssignment }
     })
-    await checkGroupRecord(this.#claims.cluster, this.#claims.group, joined, assignments)
+    const { cluster, group, logger } = this.#claims
+    await checkGroupRecord(cluster, group, joined, assignments, logger)
     return assignments
   }
 

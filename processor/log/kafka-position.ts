@@ -7,7 +7,7 @@ import { decodePosition } from './kafka-offsets.ts'
 import { holdsMore, lastCommit } from './kafka-tail.ts'
 import type { Claim, Offset } from './log.ts'
 
-/** How long a claim waits to hear what telemetry keeps, and holds of what was read, ms. */
+/** How long a claim waits to hear what telemetry keeps, ms. */
 const KEPT_WITHIN_MS = 500
 
 type Kept = Promise<{ readonly start: Offset; readonly end: Offset }>
@@ -23,17 +23,20 @@ export async function startOf(
   kept: Kept,
   signal: AbortSignal,
 ): Promise<Claim['start']> {
-  const told = soon(Promise.all([kept, lostFrom(context, partition, sight, signal)]), signal)
+  const told = Promise.all([soon(kept, signal), lostFrom(context, partition, sight, signal)])
   told.catch(() => {})
   const start = await committedStart(context, partition, sight, kept, signal)
-  const [bounds, lost] = (await told) ?? []
+  const [bounds, lost] = await told
   if (bounds !== undefined && start.input < bounds.start) throw overtaken(context, partition, start.input, bounds.start)
   if (lost !== undefined) throw truncated(context, partition, start.input, lost)
   if (bounds !== undefined && start.input > bounds.end) throw cutOff(context, partition, start.input, bounds.end)
   return start
 }
 
-/** From where on what stood before the committed offset is gone; undefined when nothing is, or nobody can tell. */
+/**
+ * From where on what stood before the committed offset is gone; undefined when nothing is. Rejects with RetryableError when
+ * no leader tells: once others have been appended in its place nobody would find out later.
+ */
 async function lostFrom(
   { cluster, names }: ClaimContext,
   partition: number,

@@ -50,6 +50,8 @@ interface Slot {
   doubtful: boolean
   /** Where the last claim started whose reader went out of the log. */
   strayed: Offset | undefined
+  /** How long the next claim waits before it asks, ms. */
+  restMs: number
   settled: Promise<void>
 }
 
@@ -85,6 +87,7 @@ export class KafkaRoles {
         heir: false,
         doubtful: false,
         strayed: undefined,
+        restMs: 0,
       }
       return { partition, ...nothing, settled: Promise.resolve() }
     })
@@ -181,7 +184,8 @@ export class KafkaRoles {
     slot.claiming = claiming
     const { signal } = claiming
     if (slot.moving) await pause(HAND_OVER_MS, signal)
-    let restMs = 0
+    let { restMs } = slot
+    slot.restMs = 0
     const told = new Told()
     while (!signal.aborted) {
       try {
@@ -259,9 +263,15 @@ export class KafkaRoles {
     if (error === undefined) {
       const early = new Error(`the ${kind} role of partition ${partition} ended before it was told to`)
       if (!stopping.signal.aborted) this.#broken.reject(early)
-    } else if (claim !== undefined && strays(error) && slot.strayed !== claim.start.input) {
-      // Retention may have overtaken it: the next claim finds out. One that starts there all the same would end so again.
-      slot.strayed = claim.start.input
+    } else if (claim !== undefined && strays(error)) {
+      // Retention may have overtaken it: the next claim finds out. One that starts there all the same ends so again.
+      const { input } = claim.start
+      this.#options.logger.warn(
+        { err: error, partition, offset: input },
+        'telemetry cannot be read from where it was left',
+      )
+      if (slot.strayed === input) slot.restMs = MAX_REST_MS
+      slot.strayed = input
       slot.doubtful = true
       this.#settle(slot)
     } else if (!endsRoleOnly(error, claim) && error !== stopping.signal.reason) {

@@ -37,7 +37,7 @@ function response(answered: readonly Answered[], code = 0): Buffer {
 }
 
 /** A fetcher of a cluster of one broker, which gives one after the other of `responses`; from then on it says nothing. */
-function fetcher(responses: Buffer[]) {
+function fetcher(responses: (Buffer | Promise<Buffer>)[]) {
   const lines: string[] = []
   const send = () => {
     const next = responses.shift()
@@ -51,6 +51,11 @@ function fetcher(responses: Buffer[]) {
   }
   const logger = pino({ level: 'warn' }, { write: (line) => lines.push(line) })
   return { fetcher: new KafkaFetcher(cluster as unknown as KafkaCluster, logger), lines }
+}
+
+/** All that does not wait for time or others has been done. */
+async function settled(): Promise<void> {
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
 }
 
 async function first(following: ReturnType<KafkaFetcher['follow']>): Promise<string[]> {
@@ -85,6 +90,31 @@ describe('a fetch', () => {
       code: 'OFFSET_OUT_OF_RANGE',
       message: expect.stringMatching(/^t 0: offset 1 was read to, but what stood at 0 and after it is gone/),
     })
+    fetching.close()
+  })
+
+  test('of a leader that has all of it, and knows less of who wrote it, goes on', async () => {
+    const next: Answered = { partition: 0, code: 0, bytes: batch([record('a', 'next')], 1) }
+    const unknowing = { partition: 0, code: 0, lostFrom: 1 }
+    const { fetcher: fetching } = fetcher([response([given]), response([unknowing]), response([next])])
+    const following = fetching.follow('t', 0, 0, LIMITS, never)
+    expect(await first(following)).toEqual(['given'])
+    expect(await first(following)).toEqual(['next'])
+    fetching.close()
+  })
+
+  test('that is answered when its reader has ended tells nothing of who wrote what was read since', async () => {
+    const { promise: late, resolve: answer } = Promise.withResolvers<Buffer>()
+    const { fetcher: fetching } = fetcher([late])
+    const ended = new AbortController()
+    const following = fetching.follow('t', 0, 0, LIMITS, ended.signal)
+    const nothing = following.next()
+    await settled()
+    ended.abort()
+    await nothing
+    answer(response([given]))
+    await settled()
+    expect(fetching.epochOf('t', 0)).toBeUndefined()
     fetching.close()
   })
 

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import type { ClaimContext } from '../../processor/log/kafka-claim-context.ts'
 import { encodePosition } from '../../processor/log/kafka-offsets.ts'
 import { startOf } from '../../processor/log/kafka-position.ts'
@@ -14,9 +14,11 @@ interface World {
   readonly end: number
   /** Where what each leader epoch has written ends; -1 for what the leader does not know. */
   readonly epochEnds?: Readonly<Record<number, number>>
+  /** Of telemetry, which tells of the epochs. */
+  readonly leader?: Promise<number>
 }
 
-function start({ committed, end, epochEnds = {} }: World) {
+function start({ committed, end, epochEnds = {}, leader = Promise.resolve(1) }: World) {
   const connection = {
     send(_key: number, _name: string, _version: number, [request]: [Buffer]): Promise<Buffer> {
       const epoch = new WireReader(request, request.length - 4).int32()
@@ -37,7 +39,7 @@ function start({ committed, end, epochEnds = {} }: World) {
     names: { telemetry: 't', status: 's' },
     cluster: {
       persist: (_patience: number, _signal: AbortSignal, attempt: () => Promise<unknown>) => attempt(),
-      leader: () => Promise.resolve(1),
+      leader: () => leader,
       connection: () => Promise.resolve(connection),
     },
   } as unknown as ClaimContext
@@ -63,6 +65,20 @@ describe('a claim', () => {
         /^t 0 ends at 50, before the 100 .* lost .* --topic t:0 --reset-offsets --to-latest /,
       ),
     })
+  })
+
+  test('waits for the leader to tell what it holds of what was read, however long that takes', async () => {
+    vi.useFakeTimers()
+    try {
+      const { promise: leader, resolve: answer } = Promise.withResolvers<number>()
+      const world = { committed: { offset: 100, epoch: 5 }, end: 110, epochEnds: { 5: 50 }, leader }
+      const refused = expect(start(world)).rejects.toThrow(/^t 0: what stands at 50 and after /)
+      await vi.advanceTimersByTimeAsync(5_000)
+      answer(1)
+      await refused
+    } finally {
+      vi.useRealTimers()
+    }
   })
 
   test.each([110, 100, 60])(
