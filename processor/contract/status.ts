@@ -140,8 +140,26 @@ const AFTER_ID = Buffer.from('","rev":')
 const CLOSE_OBJECT = 0x7d
 const scanner = new JsonScanner()
 
-/** Whether it is JSON of an object of the device. What begins and ends as `statusText` does is taken for it, and not parsed. */
-export function isOfDevice(bytes: Uint8Array, deviceId: string): boolean {
+/**
+ * What a stored record of the device is worth to whoever shows, searches, counts or indexes it, so that they agree: itself
+ * when it is JSON of an object of the device; of what is not, an object that has the device's id and nothing else.
+ */
+export function readableStatus(stored: Uint8Array, deviceId: string): Uint8Array {
+  return isOfDevice(stored, deviceId) ? stored : Buffer.from(JSON.stringify({ deviceId }))
+}
+
+/** Of what `readableStatus` gave: whether it is the id alone. No other object of the device is as short. */
+export function isBare({ byteLength }: Uint8Array, deviceId: string): boolean {
+  return byteLength === BARE_BYTES + deviceId.length
+}
+
+const BARE_BYTES = '{"deviceId":""}'.length
+
+/**
+ * What begins and ends as `statusText` does is taken for JSON, and not looked through: that would take longer than to pick
+ * fields out of it, for every device of a scan.
+ */
+function isOfDevice(bytes: Uint8Array, deviceId: string): boolean {
   scanner.begin(bytes)
   // The last member, whichever it is, is an object.
   const isEnded = bytes[bytes.length - 1] === CLOSE_OBJECT && bytes[bytes.length - 2] === CLOSE_OBJECT
@@ -153,11 +171,6 @@ export function isOfDevice(bytes: Uint8Array, deviceId: string): boolean {
     if (error instanceof SyntaxError) return false
     throw error
   }
-}
-
-/** What is shown of a device of which the changelog holds no status, as JSON. */
-export function bareStatus(deviceId: string): string {
-  return JSON.stringify({ deviceId })
 }
 
 /** Whether what was decoded has what a fold relies on. */
