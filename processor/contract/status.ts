@@ -1,4 +1,5 @@
-import { isObject, type Json, type JsonObject } from './json.ts'
+import { MAX_ATTRIBUTES_DEPTH } from './attributes.ts'
+import { isDeeper, isObject, type Json, type JsonObject } from './json.ts'
 import { JsonScanner } from './json-scanner.ts'
 
 /** One metric: its newest value and the event time (ISO 8601, ms, UTC) at which it held. */
@@ -182,15 +183,18 @@ export function isStatus(decoded: Status, deviceId: string): boolean {
   for (const name in reported) {
     const metric = reported[name]
     if (!isObject(metric) || typeof metric.at !== 'string' || metric.value === undefined) return false
+    if (isDeeper(metric.value, MAX_METRIC_DEPTH)) return false
   }
   for (const name of COUNTERS) if (!Number.isSafeInteger(counters[name])) return false
   if (!Number.isSafeInteger(connectivity.session)) return false
   const texts = [connectivity.state, connectivity.since, connectivity.reason, json.firstSeenAt, json.lastSeenAt]
   if (!texts.every((text) => typeof text === 'string')) return false
-  if (attributes !== undefined && !isObject(attributes)) return false
+  if (attributes !== undefined && (!isObject(attributes) || isDeeper(attributes, MAX_ATTRIBUTES_DEPTH))) return false
   return sequence === undefined || isSequence(sequence)
 }
 
+/** Of objects and arrays in one value: a telemetry payload has no more. JSON.stringify, a fold's end, fails at some thousands. */
+const MAX_METRIC_DEPTH = 16
 const COUNTERS = ['messages', 'late', 'duplicates', 'skewed'] as const
 
 function isSequence(json: Json): boolean {

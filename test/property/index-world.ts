@@ -30,6 +30,10 @@ const strange: fc.Arbitrary<Buffer> = fc.oneof(
   ),
   statusWith(fc.constant('x')).map((status) => Buffer.from(JSON.stringify(status, undefined, 1))),
   statusWith(fc.constant('other')).map(encodeStatus),
+  statusWith(fc.constant('x')).map((status) => {
+    const text = encodeStatus({ ...status, attributes: { ...status.attributes, site: 'DEEP' } }).toString()
+    return Buffer.from(text.replace('"DEEP"', '['.repeat(5000) + ']'.repeat(5000)))
+  }),
   statusWith(fc.constant('x')).map((status) => Buffer.concat([encodeStatus(status).subarray(0, -1), Buffer.from(',')])),
   fc.constantFrom('', 'x', 'null', '5', '[]', '{}', '{"rev":', '{"reported":null}').map((text) => Buffer.from(text)),
 )

@@ -1,0 +1,19 @@
+import { expect, it, vi } from 'vitest'
+import { ask } from './conformance.ts'
+import { Fleet } from './fleet.ts'
+import { routed, stage } from './stage.ts'
+
+/** An application for which this is stored of every device. */
+async function over(stored: string) {
+  const reader = routed(new Fleet(1, ['a']))
+  const freshness = { partition: 0, offset: 1, changelog: 1, lag: 0, servedBy: 'owner' as const }
+  vi.spyOn(reader, 'get').mockResolvedValue({ status: Buffer.from(stored), freshness })
+  return (await stage({ reader })).api
+}
+
+it('attributes that another program nested so deep that JSON.stringify fails at them are none', async () => {
+  const deep = '['.repeat(20_000) + ']'.repeat(20_000)
+  const api = await over(`{"deviceId":"d","rev":1,"firstSeenAt":"2026-11-24T10:00:00.000Z","attributes":{"x":${deep}}}`)
+  const told = await ask(api, '/v1/devices/d/attributes')
+  expect([told.status, told.body]).toEqual([200, {}])
+})
