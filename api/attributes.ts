@@ -7,6 +7,7 @@ import {
   MAX_ATTRIBUTES_BYTES,
   MAX_ATTRIBUTES_DEPTH,
 } from '../processor/contract/attributes.ts'
+import { bounded } from '../processor/contract/field.ts'
 import { hasBackslashInName, type JsonObject } from '../processor/contract/json.ts'
 import { decodeStatus } from '../processor/contract/status.ts'
 import type { Api } from './app.ts'
@@ -39,7 +40,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
     reply.header('etag', etag).header('tidemark-freshness', freshnessField(freshness))
     const known = request.headers['if-none-match']
     if (known !== undefined && isNoneMatch(known, etag)) return reply.code(304).send(undefined)
-    return decodeStatus(status).attributes ?? {}
+    return bounded(decodeStatus(status).attributes) ?? {}
   })
 
   void api.register(async (scope: Api) => {

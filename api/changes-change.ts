@@ -1,6 +1,6 @@
 import type { LogRecord, Offset } from '../processor/contract/record.ts'
 import type { Matcher } from '../processor/contract/search-match.ts'
-import { bareStatus, isOfDevice, type Status } from '../processor/contract/status.ts'
+import { readableStatus, type Status } from '../processor/contract/status.ts'
 
 /** One record of the changelog, decoded once however many streams it concerns. */
 export class Change {
@@ -51,15 +51,15 @@ export class Change {
 
 /** Of a record that another program wrote, and that is no status, streams show what reads show. */
 function textOf(deviceId: string, value: Uint8Array): string {
-  if (!isOfDevice(value, deviceId)) return bareStatus(deviceId)
-  return Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8')
+  const status = readableStatus(value, deviceId)
+  return Buffer.from(status.buffer, status.byteOffset, status.byteLength).toString('utf8')
 }
 
 function statusOf(deviceId: string, text: string): Status {
   try {
     return JSON.parse(text) as Status
   } catch (error) {
-    if (error instanceof SyntaxError) return JSON.parse(bareStatus(deviceId)) as Status
+    if (error instanceof SyntaxError) return { deviceId } as Status
     throw error
   }
 }

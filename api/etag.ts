@@ -1,23 +1,31 @@
+import { createHash } from 'node:crypto'
 import type { Status } from '../processor/contract/status.ts'
+import { isVersion } from '../processor/contract/write.ts'
 
 /**
  * The entity tag of a status: its rev, and when the device was first seen, since a device that was deleted and came back
  * counts its revs anew. It is weak (RFC 9110 section 8.8.1): answers of one rev differ in how fresh they are, and in
  * `counters.duplicates`. A write may ask for it by `If-Match`. `text`: the JSON of a status, as `statusText` writes it,
- * without its last `}`.
+ * without its last `}`; what another program wrote and has none of it is told apart by all that it is.
  */
 export function etagOf(text: string): string {
   const rev = text.indexOf(REV) + REV.length
-  return `W/"${text.slice(rev, text.indexOf(',', rev))}-${firstSeen(text)}"`
+  const version = `${text.slice(rev, text.indexOf(',', rev))}-${firstSeen(text)}`
+  return `W/"${isVersion(version) ? version : createHash('sha256').update(text).digest('base64url')}"`
 }
 
-function firstSeen(text: string): string {
+function firstSeen(text: string): string | undefined {
   const at = text.indexOf(FIRST_SEEN)
-  if (at < 0) throw new Error('a stored status does not say when its device was first seen')
+  if (at < 0) return undefined
   const time = at + FIRST_SEEN.length
   if (text.indexOf(FIRST_SEEN, time) < 0) return text.slice(time, time + TIME_LENGTH)
   // What devices report comes before it and what people say after it, and either may look like all that surrounds it.
-  return (JSON.parse(`${text}}`) as Status).firstSeenAt
+  try {
+    return (JSON.parse(`${text}}`) as Status).firstSeenAt
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined
+    throw error
+  }
 }
 
 const REV = '","rev":'

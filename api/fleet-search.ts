@@ -2,6 +2,7 @@ import type { Field } from '../processor/contract/field.ts'
 import { compareInOrder, type Order, type SortKey, sortKey } from '../processor/contract/order.ts'
 import type { Answer, Freshness, StatusReader } from '../processor/contract/query.ts'
 import type { Place, Selection } from '../processor/contract/search.ts'
+import { Matcher } from '../processor/contract/search-match.ts'
 import { StoredFields } from '../processor/contract/stored-fields.ts'
 import { Summary } from '../processor/contract/summary.ts'
 
@@ -110,7 +111,8 @@ class Lane {
     this.#reader = reader
     this.#partition = partition
     this.#options = options
-    this.#fields = new StoredFields([options.order.field])
+    // All that the partition picked it out with: of what is no JSON, or has a member twice, one alone may be another.
+    this.#fields = new StoredFields([...new Matcher(options.query).fields, options.order.field])
     this.#after = options.after
   }
 
@@ -175,7 +177,8 @@ class Lane {
   }
 
   #found(deviceId: string, status: Uint8Array, freshness: Freshness): FoundDevice {
-    const key: SortKey = sortKey(this.#fields.read(status)[0])
+    const isId = this.#options.order.field.name === 'deviceId'
+    const key: SortKey = sortKey(isId ? deviceId : this.#fields.read(status).at(-1))
     return { deviceId, status, freshness, key }
   }
 }

@@ -1,4 +1,4 @@
-import { attributePath, FIELD_NAMES, type Field, parseField } from '../processor/contract/field.ts'
+import { attributePath, bounded, FIELD_NAMES, type Field, parseField } from '../processor/contract/field.ts'
 import { isObject, type Json, type JsonObject } from '../processor/contract/json.ts'
 import { decodeStatus, type Status } from '../processor/contract/status.ts'
 import { ProblemError } from './problem.ts'
@@ -56,7 +56,7 @@ function show(field: Field, status: Status, shown: JsonObject): void {
     if (from === undefined) return
     if (i === path.length - 1) {
       // All of it rather than the part that another field asked for.
-      to[name] = from
+      to[name] = bounded(from)
       return
     }
     const known = to[name]

@@ -5,6 +5,7 @@ import type { Place, SearchQuestion, SearchSlice, Selection, SummaryQuestion, Su
 import { Matcher } from './contract/search-match.ts'
 import { literalPrefix } from './contract/search-pattern.ts'
 import type { Query, QueryNode } from './contract/search-query.ts'
+import { readableStatus } from './contract/status.ts'
 import { StoredFields } from './contract/stored-fields.ts'
 import { Summary } from './contract/summary.ts'
 import { planBeginning } from './index-beginning.ts'
@@ -213,7 +214,7 @@ export class Searcher {
         if (last !== undefined) source.readAhead()
         for (const [deviceId, status] of entries) {
           last = deviceId
-          if (!look(deviceId, status) || ++examined === source.most) return last
+          if (!look(deviceId, readableStatus(status, deviceId)) || ++examined === source.most) return last
           if (!this.#turns.spend(status.byteLength + matcher.takeWork())) continue
           await this.#turn()
           // What is read at once may be the work of many turns. Where it is not, to leave it would be to read it twice.

@@ -161,7 +161,7 @@ export class TouchedDevices {
       return
     }
     device.existed = true
-    device.before = indexedIn(bytes)
+    device.before = indexedIn(device.deviceId, bytes)
     this.foreign.push(device.deviceId)
   }
 }

@@ -1,4 +1,5 @@
-import { isObject, type Json, type JsonObject } from './json.ts'
+import { MAX_ATTRIBUTES_DEPTH } from './attributes.ts'
+import { isDeeper, isObject, type Json, type JsonObject } from './json.ts'
 import type { Status } from './status.ts'
 
 /**
@@ -52,8 +53,23 @@ export const FIELD_NAMES =
   'deviceId, rev, firstSeenAt, lastSeenAt, connectivity.(state|since|reason|session), ' +
   'counters.(messages|late|duplicates|skewed), reported.<metric>, reported.<metric>.at, attributes.<path>'
 
+/** Of objects and arrays in the value of a field; a group has two around its values. No status of ours has more. */
+export const MAX_FIELD_DEPTH = MAX_ATTRIBUTES_DEPTH + 2
+
+/**
+ * The value as it is answered, searched and counted: null in place of one that another program nested too deep, as
+ * JSON.stringify fails at some thousands. Not nothing: attributes that are no object have every search look at the device.
+ */
+export function bounded<T extends Json | undefined>(value: T): T | null {
+  return value !== undefined && isDeeper(value, MAX_FIELD_DEPTH) ? null : value
+}
+
 /** Undefined when the status has no such field; null is a value. What another program wrote may be any JSON. */
 export function valueOf(field: Field, status: Status): Json | undefined {
+  return bounded(held(field, status))
+}
+
+function held(field: Field, status: Status): Json | undefined {
   const json = status as unknown as Json
   if (!isObject(json)) return undefined
   if (field.kind === 'reported') {

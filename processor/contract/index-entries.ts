@@ -1,6 +1,6 @@
 import { parseField } from './field.ts'
 import { isObject, type Json, type JsonObject } from './json.ts'
-import type { Status } from './status.ts'
+import { readableStatus, type Status } from './status.ts'
 import { StoredFields } from './stored-fields.ts'
 import { beginningOf } from './text.ts'
 
@@ -10,7 +10,7 @@ import { beginningOf } from './text.ts'
  */
 
 /** Raised whenever other entries or counts come of the same status: a store of another version builds its index anew. */
-export const INDEX_VERSION = 4
+export const INDEX_VERSION = 5
 
 /** What is indexed of a status. A status of another writer may hold anything in its place. */
 export interface Indexed {
@@ -130,9 +130,9 @@ const STORED = new StoredFields(
   ),
 )
 
-/** Of a stored status; of what is none too. */
-export function indexedIn(status: Uint8Array): Indexed {
-  const [state, lastSeenAt, attributes] = STORED.read(status)
+/** Of what is stored of a device, a status or not. */
+export function indexedIn(deviceId: string, stored: Uint8Array): Indexed {
+  const [state, lastSeenAt, attributes] = STORED.read(readableStatus(stored, deviceId))
   return { state, lastSeenAt, attributes }
 }
 

@@ -6,6 +6,13 @@ export function isObject(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
+/** Whether objects and arrays are nested deeper than `depth`. It goes no deeper itself. */
+export function isDeeper(value: Json, depth: number): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  if (depth === 0) return true
+  return Object.values<Json>(value).some((inner) => isDeeper(inner, depth - 1))
+}
+
 /**
  * Whether a name anywhere in the JSON `text` has a backslash as a character. Such text must not be parsed: once V8 13.6
  * (Node 24) has met that name, JSON.parse takes other escaped names for it (`{"a":1,"\\n":1}` after `{"a":1,"\\\\":1}`),

@@ -1,4 +1,5 @@
-import { isObject, type Json, type JsonObject } from './json.ts'
+import { MAX_ATTRIBUTES_DEPTH } from './attributes.ts'
+import { isDeeper, isObject, type Json, type JsonObject } from './json.ts'
 import { JsonScanner } from './json-scanner.ts'
 
 /** One metric: its newest value and the event time (ISO 8601, ms, UTC) at which it held. */
@@ -140,8 +141,26 @@ const AFTER_ID = Buffer.from('","rev":')
 const CLOSE_OBJECT = 0x7d
 const scanner = new JsonScanner()
 
-/** Whether it is JSON of an object of the device. What begins and ends as `statusText` does is taken for it, and not parsed. */
-export function isOfDevice(bytes: Uint8Array, deviceId: string): boolean {
+/**
+ * What a stored record of the device is worth to whoever shows, searches, counts or indexes it, so that they agree: itself
+ * when it is JSON of an object of the device; of what is not, an object that has the device's id and nothing else.
+ */
+export function readableStatus(stored: Uint8Array, deviceId: string): Uint8Array {
+  return isOfDevice(stored, deviceId) ? stored : Buffer.from(JSON.stringify({ deviceId }))
+}
+
+/** Of what `readableStatus` gave: whether it is the id alone. No other object of the device is as short. */
+export function isBare({ byteLength }: Uint8Array, deviceId: string): boolean {
+  return byteLength === BARE_BYTES + deviceId.length
+}
+
+const BARE_BYTES = '{"deviceId":""}'.length
+
+/**
+ * What begins and ends as `statusText` does is taken for JSON, and not looked through: that would take longer than to pick
+ * fields out of it, for every device of a scan.
+ */
+function isOfDevice(bytes: Uint8Array, deviceId: string): boolean {
   scanner.begin(bytes)
   // The last member, whichever it is, is an object.
   const isEnded = bytes[bytes.length - 1] === CLOSE_OBJECT && bytes[bytes.length - 2] === CLOSE_OBJECT
@@ -155,11 +174,6 @@ export function isOfDevice(bytes: Uint8Array, deviceId: string): boolean {
   }
 }
 
-/** What is shown of a device of which the changelog holds no status, as JSON. */
-export function bareStatus(deviceId: string): string {
-  return JSON.stringify({ deviceId })
-}
-
 /** Whether what was decoded has what a fold relies on. */
 export function isStatus(decoded: Status, deviceId: string): boolean {
   const json = decoded as unknown as Json
@@ -169,15 +183,18 @@ export function isStatus(decoded: Status, deviceId: string): boolean {
   for (const name in reported) {
     const metric = reported[name]
     if (!isObject(metric) || typeof metric.at !== 'string' || metric.value === undefined) return false
+    if (isDeeper(metric.value, MAX_METRIC_DEPTH)) return false
   }
   for (const name of COUNTERS) if (!Number.isSafeInteger(counters[name])) return false
   if (!Number.isSafeInteger(connectivity.session)) return false
   const texts = [connectivity.state, connectivity.since, connectivity.reason, json.firstSeenAt, json.lastSeenAt]
   if (!texts.every((text) => typeof text === 'string')) return false
-  if (attributes !== undefined && !isObject(attributes)) return false
+  if (attributes !== undefined && (!isObject(attributes) || isDeeper(attributes, MAX_ATTRIBUTES_DEPTH))) return false
   return sequence === undefined || isSequence(sequence)
 }
 
+/** Of objects and arrays in one value: a telemetry payload has no more. JSON.stringify, a fold's end, fails at some thousands. */
+const MAX_METRIC_DEPTH = 16
 const COUNTERS = ['messages', 'late', 'duplicates', 'skewed'] as const
 
 function isSequence(json: Json): boolean {

@@ -1,4 +1,4 @@
-import { type Field, valueOf } from './field.ts'
+import { type Field, MAX_FIELD_DEPTH, valueOf } from './field.ts'
 import type { Json } from './json.ts'
 import { JsonScanner } from './json-scanner.ts'
 import { decodeStatus, type Status } from './status.ts'
@@ -39,6 +39,8 @@ export class StoredFields {
   #bytes: Buffer = Buffer.alloc(0)
   /** The text passed over last has a backslash. */
   #escaped = false
+  /** Objects and arrays in each other, of the one passed over last. */
+  #deepest = 0
 
   constructor(fields: readonly Field[]) {
     this.#fields = fields
@@ -112,7 +114,7 @@ export class StoredFields {
         const began = i
         i = member.level === undefined ? this.#skip(i) : this.#pick(member.level, i)
         if (member.slots.length > 0) {
-          if (i < 0) i = this.#skip(began)
+          if (member.level !== undefined) i = this.#skip(began)
           const value = this.#value(began, i)
           for (const slot of member.slots) this.#picked[slot] = value
         }
@@ -127,6 +129,8 @@ export class StoredFields {
   #value(from: number, to: number): Json {
     const bytes = this.#bytes
     const first = bytes[from] as number
+    // As `bounded` has it.
+    if ((first === OPEN_OBJECT || first === OPEN_ARRAY) && this.#deepest > MAX_FIELD_DEPTH) return null
     if (first === QUOTE && !this.#escaped) return bytes.toString('utf8', from + 1, to - 1)
     const scanner = this.#scanner
     scanner.at = from
@@ -150,15 +154,18 @@ export class StoredFields {
       throw NOT_CANONICAL
     }
     let depth = 0
-    while (i < bytes.length) {
+    let deepest = 0
+    const end = bytes.length
+    for (; i < end; i++) {
       const byte = bytes[i] as number
       if (byte === QUOTE) {
-        i = this.#skipText(i)
-        continue
+        for (i++; i < end && bytes[i] !== QUOTE; i++) if (bytes[i] === BACKSLASH) i++
+      } else if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) {
+        if (++depth > deepest) deepest = depth
+      } else if ((byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) && --depth === 0) {
+        this.#deepest = deepest
+        return i + 1
       }
-      if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) depth++
-      else if ((byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) && --depth === 0) return i + 1
-      i++
     }
     throw NOT_CANONICAL
   }

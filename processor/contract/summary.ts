@@ -34,8 +34,11 @@ interface MetricJson {
   /** In units of SUM_UNIT. */
   readonly scaledSum: number
   readonly exact?: readonly number[]
-  /** `[bin, count]`, ascending. */
-  readonly bins?: readonly (readonly [number, number])[]
+  /**
+   * `[bin, count]`, ascending. Whenever bins get other numbers this gets another name: processes of two versions would take
+   * each other's for their own. Without it and `exact` nothing is known of where the values lie.
+   */
+  readonly logBins?: readonly (readonly [number, number])[]
 }
 
 interface GroupJson {
@@ -249,9 +252,9 @@ class Metric {
     if (json.count > 0 && json.max > this.#max) this.#max = json.max
     let change = 0
     for (const value of json.exact ?? []) change += this.#keep(value, 1, held + change)
-    if (json.bins === undefined) return change
+    if (json.exact !== undefined) return change
     change += this.#toBins()
-    for (const [bin, count] of json.bins) this.#inBin(bin, count)
+    for (const [bin, count] of json.logBins ?? []) this.#inBin(bin, count)
     return change
   }
 
@@ -285,17 +288,20 @@ class Metric {
       max: this.#count > 0 ? this.#max : 0,
       scaledSum: this.#sum,
     }
-    return this.#exact === undefined ? { ...head, bins: this.#sortedBins() } : { ...head, exact: this.#exact }
+    return this.#exact === undefined ? { ...head, logBins: this.#sortedBins() } : { ...head, exact: this.#exact }
   }
 
   distribution(): Distribution | undefined {
     if (this.#count === 0) return undefined
     const exact = this.#exact?.toSorted((a, b) => a - b)
+    const bins = this.#sortedBins()
+    // Parts of another version tell of others that they are there.
+    const known = exact?.length ?? bins.reduce((sum, [, count]) => sum + count, 0)
     const at = (share: number): number => {
-      const rank = Math.max(1, Math.ceil(share * this.#count))
+      const rank = Math.max(1, Math.ceil(share * known))
       if (exact !== undefined) return exact[rank - 1] as number
       let seen = 0
-      for (const [bin, count] of this.#sortedBins()) {
+      for (const [bin, count] of bins) {
         seen += count
         if (seen >= rank) return Math.min(this.#max, Math.max(this.#min, valueOfBin(bin)))
       }

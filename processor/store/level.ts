@@ -205,8 +205,8 @@ export class LevelStore implements StateStore {
       for (const [k, old] of (await this.getMany(some)).entries()) {
         const deviceId = some[k] as string
         const value = writes.get(deviceId)
-        const before = old === undefined ? undefined : indexedIn(old)
-        const after = value === undefined || value === null ? undefined : shared(before, indexedIn(value))
+        const before = old === undefined ? undefined : indexedIn(deviceId, old)
+        const after = value === undefined || value === null ? undefined : shared(before, indexedIn(deviceId, value))
         if (!isSamePlace(before, after)) moves.push({ deviceId, before, after })
       }
     }
@@ -224,7 +224,9 @@ export class LevelStore implements StateStore {
         await this.#index.begin()
       }
       const entries = await this.range(this.#index.built, devices)
-      const moves = entries.map(([deviceId, value]) => ({ deviceId, before: undefined, after: indexedIn(value) }))
+      const moves = entries.map(([deviceId, value]) => {
+        return { deviceId, before: undefined, after: indexedIn(deviceId, value) }
+      })
       const last = entries.length < devices ? undefined : entries.at(-1)?.[0]
       const version = last === undefined ? INDEX_VERSION : undefined
       await this.#write(NO_WRITES, checkpoint, this.#count, this.#index.additions(moves), version)

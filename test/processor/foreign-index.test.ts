@@ -1,4 +1,5 @@
 import { expect, it } from 'vitest'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { MemoryLog } from './memory-log.ts'
 import { said, Workbench } from './workbench.ts'
 
@@ -7,7 +8,7 @@ const IN_STATE = (state: string) => ({ from: `s\0${state}\0`, to: `s\0${state}\x
 it('a device that begins anew is found by what it is now, not by what another program wrote of it', async () => {
   const log = new MemoryLog()
   await using bench = await Workbench.open(log)
-  const foreign = { connectivity: { state: 'online' }, lastSeenAt: '2026-11-24T10:00:00.000Z' }
+  const foreign = { deviceId: 'a', connectivity: { state: 'online' }, lastSeenAt: '2026-11-24T10:00:00.000Z' }
   await log.claim().commit({ changelog: [said('a', foreign)], deadLetters: [], next: 0 })
   const { role } = await bench.task()
   await bench.settled()
@@ -18,4 +19,21 @@ it('a device that begins anew is found by what it is now, not by what another pr
   await bench.settled()
   expect([await found('online'), await found('unknown')]).toEqual([[[]], [['a']]])
   expect([index?.counts.get('s', 'online'), index?.counts.get('s', 'unknown')]).toEqual([0, 1])
+})
+
+it.each([
+  ['{"deviceId":"a","rev":7,"connectivity":{"state":"online"},"lastSeenAt":"2026-11-24T10:00:00.000Z","x":'],
+  ['{"deviceId":"b","rev":7,"connectivity":{"state":"online"},"lastSeenAt":"2026-11-24T10:00:00.000Z","x":{}}'],
+])('nothing is indexed of what readers are not shown: %s', async (text) => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await log.claim().commit({ changelog: [said('a', text)], deadLetters: [], next: 0 })
+  const { role } = await bench.task()
+  await bench.settled()
+  const { index } = role.store
+  expect(await index?.read([IN_STATE('online')], 10, false)).toEqual([[]])
+  expect(index?.counts.get('s', 'online')).toBe(0)
+  const question = { partition: 0, query: parseQuery('connectivity.state:online'), within: undefined, from: undefined }
+  const { summary } = await bench.reader.summarize({ ...question, by: [], metrics: [] })
+  expect(summary.devices).toBe(0)
 })

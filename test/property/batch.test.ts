@@ -134,7 +134,7 @@ it('a partition holds, after each batch, what its records come to one by one, an
       const moves = Array.from(writes, ([deviceId, value]) => ({
         deviceId,
         before: undefined,
-        after: indexedIn(value),
+        after: indexedIn(deviceId, value),
       }))
       await anew.store.commit(writes, reached(1), writes.size, moves)
       expect(await indexOf(db)).toEqual(await indexOf(anew.db))

@@ -26,10 +26,18 @@ const simple = fc
   .map(([not, name, word]) => parseQuery(`${not ? 'NOT ' : ''}${name}:${word}`))
 const some = (of: fc.Arbitrary<Field>, maxLength: number) =>
   fc.uniqueArray(of, { maxLength, selector: ({ name }) => name })
+/** `written`: another program wrote the status of another device, so that readers have the id alone. */
+type Device = { readonly status: Status; readonly written?: Status }
 /** Undefined: it is gone. */
-type Devices = readonly (Status | undefined)[]
+type Devices = readonly (Device | undefined)[]
+const NOTHING = { reported: {}, connectivity: {}, counters: {} } as Status
+const deviceOf = (deviceId: string): fc.Arbitrary<Device> =>
+  fc.oneof(
+    { weight: 6, arbitrary: statusWith(fc.constant(deviceId)).map((status) => ({ status })) },
+    statusWith(fc.constant('other')).map((written) => ({ status: { ...NOTHING, deviceId }, written })),
+  )
 const devices: fc.Arbitrary<Devices> = fc.tuple(
-  ...IDS.map((id) => fc.option(statusWith(fc.constant(id)), { freq: 10, nil: undefined })),
+  ...IDS.map((id) => fc.option(deviceOf(id), { freq: 10, nil: undefined })),
 )
 const all = fc.constant<Query>({ root: { kind: 'all' }, text: '' })
 const asked = fc.record({
@@ -73,7 +81,10 @@ class Fleet {
     for (const each of this.#worlds) await each.open()
     for (const state of states) {
       for (const [partition, each] of this.#worlds.entries()) {
-        const writes = IDS.map((id, i): [string, Buffer | null] => [id, state[i] ? encodeStatus(state[i]) : null])
+        const writes = IDS.map((id, i): [string, Buffer | null] => {
+          const device = state[i]
+          return [id, device === undefined ? null : encodeStatus(device.written ?? device.status)]
+        })
         const own = writes.filter((_, i) => i % this.partitionCount === partition)
         await each.take({ kind: 'write', writes: own, told: true, fails: [] })
       }
@@ -168,7 +179,7 @@ it('is listed and summed up, in parts by several copies, as a plain reading of a
     for (const question of each) {
       const { query: wanted, order, within, by, metrics } = question
       const matching = now
-        .filter((status) => status !== undefined)
+        .flatMap((device) => device?.status ?? [])
         .filter(({ deviceId }) => within === undefined || within.some((prefix) => deviceId.startsWith(prefix)))
         .filter((status) => naiveMatches(wanted.root, status))
       const due = matching

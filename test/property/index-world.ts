@@ -29,6 +29,12 @@ const strange: fc.Arbitrary<Buffer> = fc.oneof(
     Buffer.from(JSON.stringify({ ...status, connectivity: { state: '?' } })),
   ),
   statusWith(fc.constant('x')).map((status) => Buffer.from(JSON.stringify(status, undefined, 1))),
+  statusWith(fc.constant('other')).map(encodeStatus),
+  statusWith(fc.constant('x')).map((status) => {
+    const text = encodeStatus({ ...status, attributes: { ...status.attributes, site: 'DEEP' } }).toString()
+    return Buffer.from(text.replace('"DEEP"', '['.repeat(5000) + ']'.repeat(5000)))
+  }),
+  statusWith(fc.constant('x')).map((status) => Buffer.concat([encodeStatus(status).subarray(0, -1), Buffer.from(',')])),
   fc.constantFrom('', 'x', 'null', '5', '[]', '{}', '{"rev":', '{"reported":null}').map((text) => Buffer.from(text)),
 )
 const alike = fc
@@ -128,11 +134,14 @@ export class World {
   }
 
   async #write({ writes, told, fails, between = 0 }: Extract<Step, { kind: 'write' }>): Promise<void> {
-    const given = new Map(writes)
+    const given = new Map(writes.map(([deviceId, value]) => [deviceId, value && ofDevice(deviceId, value)]))
     const moves: Move[] = []
     let added = 0
     for (const [deviceId, value] of given) {
-      const [before, after] = [indexedOfStored(this.#model.get(deviceId)), indexedOfStored(value ?? undefined)]
+      const [before, after] = [
+        indexedOfStored(deviceId, this.#model.get(deviceId)),
+        indexedOfStored(deviceId, value ?? undefined),
+      ]
       if (!isSamePlace(before, after)) moves.push({ deviceId, before, after })
       added += Number(after !== undefined) - Number(before !== undefined)
     }
@@ -193,6 +202,10 @@ export class World {
   }
 }
 
-function indexedOfStored(value: Uint8Array | undefined): Indexed | undefined {
-  return value === undefined ? undefined : indexedIn(value)
+function ofDevice(deviceId: string, value: Buffer): Buffer {
+  return Buffer.from(value.toString().replace('"x"', JSON.stringify(deviceId)))
+}
+
+function indexedOfStored(deviceId: string, value: Uint8Array | undefined): Indexed | undefined {
+  return value === undefined ? undefined : indexedIn(deviceId, value)
 }

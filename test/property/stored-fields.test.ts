@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type Field, parseField, valueOf } from '../../processor/contract/field.ts'
+import type { Json } from '../../processor/contract/json.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
 import { StoredFields } from '../../processor/contract/stored-fields.ts'
 import { field, statusWith } from './queries.ts'
@@ -61,6 +62,30 @@ describe('fields picked out of a stored status', () => {
         picksWhatParsingDoes(some, of, Buffer.from(JSON.stringify(of, undefined, 1)))
         picksWhatParsingDoes(some, of, Buffer.from(JSON.stringify(of).replaceAll('"at"', '"\\u0061t"')))
       }),
+    )
+  })
+
+  it('are null where another writer nested them too deep', () => {
+    const names = ['attributes.site', 'attributes', 'reported.a', 'reported', 'attributes.x.y']
+    const wanted = names.map((name) => parseField(name) as Field)
+    fc.assert(
+      fc.property(
+        statusWith(fc.constant('a')),
+        fc.integer({ min: 15, max: 20 }),
+        fc.subarray(wanted),
+        (of, depth, some) => {
+          const deep = JSON.parse('['.repeat(depth) + ']'.repeat(depth)) as Json
+          const metric = { value: deep, at: of.lastSeenAt }
+          const nested = {
+            ...of,
+            reported: { ...of.reported, a: metric },
+            attributes: { ...of.attributes, site: deep },
+          }
+          picksWhatParsingDoes(some, nested)
+          const [site, attributes] = new StoredFields(wanted).read(encodeStatus(nested))
+          expect([site === null, attributes === null]).toEqual([depth > 18, depth > 17])
+        },
+      ),
     )
   })
 

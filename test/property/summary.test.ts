@@ -166,4 +166,20 @@ describe('a summary put together of parts', () => {
       }),
     )
   })
+
+  it('has the percentiles of the others when one is of a process that numbers bins in another way', () => {
+    const earlier = { count: 600, min: -1, max: 7, scaledSum: 600 / 2 ** 64, bins: [[1036, 600]] }
+    const group = { values: [], missing: [], count: 600, metrics: [earlier] }
+    const merged = (...numbers: number[]) => {
+      const whole = together([numbers.map((value) => ({ by: [], metric: value }))])
+      whole.merge(JSON.parse(JSON.stringify({ devices: 600, notShown: 0, groups: [group] })))
+      const again = new Summary(1)
+      again.merge(JSON.parse(JSON.stringify(whole)))
+      return again.groups()[0]?.metrics[0]
+    }
+    const { percentiles, ...told } = merged(2, 2, 2, 3) ?? {}
+    expect(told).toMatchObject({ count: 604, min: -1, max: 7, exact: false })
+    expect([percentiles?.p50, percentiles?.p99].map((value) => value?.toFixed(1))).toEqual(['2.0', '3.0'])
+    expect(Object.values(merged()?.percentiles ?? {})).toEqual([7, 7, 7, 7])
+  })
 })

@@ -10,3 +10,10 @@ it.each([
     shown,
   )
 })
+
+it('an answer has null in place of what another program nested so deep that JSON.stringify fails at it', () => {
+  const deep = '['.repeat(20_000) + ']'.repeat(20_000)
+  const stored = Buffer.from(`{"deviceId":"c","attributes":{"x":{"y":${deep}}}}`)
+  expect(projectionOf('attributes.x.y')(stored)).toBe('{"deviceId":"c","attributes":{"x":{"y":null}}')
+  expect(projectionOf('attributes')(stored)).toBe('{"deviceId":"c","attributes":null')
+})
