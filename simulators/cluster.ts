@@ -5,6 +5,7 @@ import { readEnvironment } from '../processor/contract/environment.ts'
 import type { Copy } from '../processor/contract/query.ts'
 import type { KafkaLog } from '../processor/log/kafka.ts'
 import { openLog } from '../processor/log/open.ts'
+import { pause } from '../processor/pause.ts'
 import { freePorts } from './ports.ts'
 import { MAIN, Program, removeFolder, temporaryFolder } from './program.ts'
 
@@ -155,7 +156,7 @@ export class Cluster implements AsyncDisposable {
         await program.kill()
         throw new Error(`${role} is not ready after ${READY_MS / 1000} s: ${program.stderr.slice(-2_000)}`)
       }
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+      await pause(POLL_MS)
     }
     return program
   }

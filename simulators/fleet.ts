@@ -1,9 +1,10 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
 import { ConfigurationError } from '../processor/contract/errors.ts'
+import { pause } from '../processor/pause.ts'
 import { type Act, type Behaviour, WELL_BEHAVED, Zipf } from './behaviour.ts'
 import { Device } from './device.ts'
 import { seededRandom } from './random.ts'
-import { pause, runSchedule } from './schedule.ts'
+import { runSchedule } from './schedule.ts'
 import { type Outgoing, type QoS, Session, type SessionObserver } from './session.ts'
 
 export interface FleetOptions {

@@ -7,6 +7,7 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ConfigurationError } from '../processor/contract/errors.ts'
+import { pause } from '../processor/pause.ts'
 import { kafkaClasses, run } from './kafka/artifacts.ts'
 import { freePorts } from './ports.ts'
 import { endsWithUs, removeFolder, temporaryFolder } from './program.ts'
@@ -294,8 +295,4 @@ async function requirePort(port: number): Promise<void> {
 
 async function tail(file: string): Promise<string> {
   return (await readFile(file, 'utf8')).trim().split('\n').slice(-3).join(' ')
-}
-
-function pause(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds))
 }

@@ -1,8 +1,8 @@
+import { pause } from '../processor/pause.ts'
 import { Ledger } from './ledger.ts'
 import { LoadConnection, type LoadLedger } from './load-connection.ts'
 import { MAX_DEVICES } from './load-packet.ts'
 import type { Random } from './random.ts'
-import { pause } from './schedule.ts'
 
 /** Who sends: many devices over few connections. */
 export interface SendersOptions {

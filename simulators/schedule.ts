@@ -1,3 +1,5 @@
+import { pause } from '../processor/pause.ts'
+
 /** Times of many things, kept by one timer. */
 export interface Schedule {
   /** When each thing is due, in ms after the start; by index. */
@@ -51,18 +53,4 @@ export async function runSchedule(
       round++
     }
   }
-}
-
-/** Resolves after `ms`, or when `signal` aborts. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve()
-    const done = (): void => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', done)
-      resolve()
-    }
-    const timer = setTimeout(done, ms)
-    signal.addEventListener('abort', done)
-  })
 }

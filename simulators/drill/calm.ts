@@ -1,4 +1,4 @@
-import { pause } from '../schedule.ts'
+import { pause } from '../../processor/pause.ts'
 import type { Mark, Recorder } from './journal.ts'
 
 /** What takes a process away, for a while or for good. */

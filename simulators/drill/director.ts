@@ -1,5 +1,5 @@
+import { pause } from '../../processor/pause.ts'
 import { type Random, seededRandom } from '../random.ts'
-import { pause } from '../schedule.ts'
 import { readApi } from './copies.ts'
 import type { Vocabulary } from './drills.ts'
 import type { Engine } from './engine.ts'

@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { pause } from '../../processor/pause.ts'
 import { freePorts } from '../ports.ts'
 import { MAIN, Program, removeFolder, temporaryFolder } from '../program.ts'
 import { type ApiAddress, Cast, type Stage } from './stage.ts'
@@ -85,7 +86,7 @@ export class EmbeddedStage implements Stage {
         await this.kill()
         throw new Error(`tidemark is not ready after ${READY_MS / 1000} s: ${program.stderr.slice(-2_000)}`)
       }
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+      await pause(POLL_MS)
     }
   }
 

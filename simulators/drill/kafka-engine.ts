@@ -1,6 +1,5 @@
 import { readFile } from 'node:fs/promises'
 import { connect } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import type { Configuration } from '../../processor/contract/environment.ts'
@@ -10,6 +9,7 @@ import type { KafkaLog } from '../../processor/log/kafka.ts'
 import { type TopicNames, topicNames } from '../../processor/log/kafka-topics.ts'
 import type { Log } from '../../processor/log/log.ts'
 import { openLog } from '../../processor/log/open.ts'
+import { pause } from '../../processor/pause.ts'
 import { AttachedStage } from './attached-stage.ts'
 import { ChangelogCheck } from './changelog-check.ts'
 import { type CopyReading, copyPages, type Expected, lackingCopy, readAlone, readApi, readCopy } from './copies.ts'
@@ -132,7 +132,7 @@ export class KafkaEngine implements Engine {
     let copies = await this.#whole()
     // The group may be moving partitions, as it does when all is at rest.
     while (lackingCopy(copies, expected.partitions, copiesDue) !== undefined && performance.now() < deadline) {
-      await sleep(LOOK_MS)
+      await pause(LOOK_MS)
       copies = await this.#whole()
     }
     const readings: CopyReading[] = []

@@ -1,5 +1,5 @@
 import type { Copy, Owner } from '../../processor/contract/query.ts'
-import { pause } from '../schedule.ts'
+import { pause } from '../../processor/pause.ts'
 import type { Hold, Recorder } from './journal.ts'
 
 /** Who the group says holds a partition, by instance. */

@@ -1,5 +1,5 @@
 import { connectAsync, type MqttClient } from 'mqtt'
-import { pause } from '../schedule.ts'
+import { pause } from '../../processor/pause.ts'
 
 /** What devices with a bug send. */
 const PAYLOADS = [

@@ -1,4 +1,4 @@
-import { pause } from '../schedule.ts'
+import { pause } from '../../processor/pause.ts'
 import type { Engine } from './engine.ts'
 import type { Committed } from './foreign.ts'
 import type { Recorder } from './journal.ts'

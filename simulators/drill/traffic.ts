@@ -1,10 +1,10 @@
 import { ConfigurationError } from '../../processor/contract/errors.ts'
+import { pause } from '../../processor/pause.ts'
 import type { Ledger } from '../ledger.ts'
 import { drain, openConnections, publish } from '../load.ts'
 import type { LoadConnection } from '../load-connection.ts'
 import { loadDeviceId } from '../load-packet.ts'
 import { seededRandom } from '../random.ts'
-import { pause } from '../schedule.ts'
 import { hotFleet } from './hot.ts'
 
 export interface TrafficOptions {

@@ -1,3 +1,4 @@
+import { pause } from '../../processor/pause.ts'
 import { loadDeviceId, loadTemperature, SEQ_START } from '../../simulators/load-packet.ts'
 import { batchGet } from '../system/answers.ts'
 import type { Stack } from '../system/stack.ts'
@@ -34,7 +35,7 @@ export async function untilApplied(stack: Stack, records: number): Promise<numbe
     if (totals.owned === totals.partitions && totals.lag === 0 && offsets >= records) return now
     if (now > deadline)
       throw new Error(`lag ${totals.lag}, ${offsets} of ${records} records applied after ${APPLIED_WITHIN_MS} ms`)
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    await pause(POLL_MS)
   }
 }
 
@@ -49,7 +50,7 @@ export async function untilGone(stack: Stack, state: string, wanted: number): Pr
     if (count === wanted) break
     if (Date.now() > deadline)
       throw new Error(`${count} devices are ${state} after ${APPLIED_WITHIN_MS} ms, not ${wanted}`)
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    await pause(POLL_MS)
   }
   await untilApplied(stack, 0)
 }

@@ -3,6 +3,7 @@ import pino from 'pino'
 import { Registry } from 'prom-client'
 import type { NewRecord } from '../../processor/contract/record.ts'
 import { EmbeddedLog } from '../../processor/log/embedded.ts'
+import { pause } from '../../processor/pause.ts'
 import { Processor } from '../../processor/processor.ts'
 import { removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { type Figure, percentiles } from './figure.ts'
@@ -84,7 +85,7 @@ async function process(devices: number, periodMs: number, indexed: boolean): Pro
     const leaving = new AbortController()
     const [from, cpu] = [performance.now(), globalThis.process.cpuUsage()]
     const membership = processor.run(leaving.signal)
-    while (!(await isThrough(processor, expected))) await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    while (!(await isThrough(processor, expected))) await pause(POLL_MS)
     const ms = performance.now() - from
     const { user, system } = globalThis.process.cpuUsage(cpu)
     leaving.abort()

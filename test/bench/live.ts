@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net'
+import { pause } from '../../processor/pause.ts'
 import { loadDeviceId } from '../../simulators/load-packet.ts'
 import type { Stack } from '../system/stack.ts'
 import { type Figure, percentiles } from './figure.ts'
@@ -116,8 +117,4 @@ class Clients implements Disposable {
   [Symbol.dispose](): void {
     for (const socket of this.#sockets) socket.destroy()
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
 }

@@ -1,3 +1,4 @@
+import { pause } from '../../processor/pause.ts'
 import { Stack, type StackOptions } from '../system/stack.ts'
 import { partitions, untilApplied } from './applied.ts'
 import type { Figure } from './figure.ts'
@@ -58,7 +59,7 @@ async function crashUnderLoad(stack: Stack, devices: number): Promise<number> {
   await using _load = await LoadProcess.start({ port: stack.mqttPort, prefix: PREFIX, devices })
   let applied = 0
   while (applied < devices / 2) {
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    await pause(POLL_MS)
     applied = (await inputs()) - before
   }
   await stack.kill()

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { pause } from '../../processor/pause.ts'
 
 const LISTENING_WITHIN_MS = 10_000
 const POLL_MS = 20
@@ -17,6 +18,6 @@ export async function untilListening(port: number): Promise<void> {
     } finally {
       socket.destroy()
     }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    await pause(POLL_MS)
   }
 }

@@ -1,4 +1,5 @@
 import { connectAsync } from 'mqtt'
+import { pause } from '../../processor/pause.ts'
 import type { DeviceAnswer } from '../system/answers.ts'
 import type { Stack } from '../system/stack.ts'
 import { type Figure, percentiles } from './figure.ts'
@@ -60,7 +61,7 @@ async function probe(stack: Stack, seconds: number): Promise<number[]> {
       await untilVisible(http, id, value, start)
       samples.push(performance.now() - start)
       await acknowledged
-      await rest(Math.random() * REST_MS)
+      await pause(Math.random() * REST_MS)
     }
   } finally {
     await client.endAsync(true)
@@ -75,10 +76,6 @@ async function untilVisible(http: KeepAlive, id: string, value: number, start: n
     if (status !== 200 && status !== 404) throw new Error(`GET /v1/devices/${id}: ${status} ${text}`)
     if (performance.now() - start > VISIBLE_WITHIN_MS)
       throw new Error(`${id} did not show ${value} in ${VISIBLE_WITHIN_MS} ms`)
-    await rest(POLL_MS)
+    await pause(POLL_MS)
   }
-}
-
-function rest(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
 }

@@ -1,6 +1,7 @@
 import pino from 'pino'
 import { Network } from '../../../processor/log/kafka-broker.ts'
 import { GROUP_COORDINATOR, KafkaCluster } from '../../../processor/log/kafka-cluster.ts'
+import { pause } from '../../../processor/pause.ts'
 
 const POLL_MS = 10
 const PATIENCE_MS = 10_000
@@ -43,7 +44,7 @@ export class Committed implements Disposable {
       const now = Date.now()
       if (sum >= records) return now
       if (now > deadline) throw new Error(`${sum} of ${records} records committed after ${withinMs} ms`)
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+      await pause(POLL_MS)
     }
   }
 

@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { pause } from '../../../processor/pause.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
 import type { Program } from '../../../simulators/program.ts'
 import { type Figure, percentiles } from '../figure.ts'
@@ -147,7 +148,7 @@ class Pair {
       const owned = infos.filter(({ owner }) => owner?.instance === name).map(({ partition }) => partition)
       if (whole && owned.length === this.#partitions / 2) return owned
       if (performance.now() > deadline) throw new Error(`the pair has not settled: ${JSON.stringify(infos)}`)
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+      await pause(POLL_MS)
     }
   }
 }
@@ -180,7 +181,7 @@ async function killStreams({ brokers, application, topic, partitions }: StreamsP
   await using writers = await Writers.open(brokers, `${application}-status-changelog`, partitions)
   await writers.shared(2)
   // It does not say when its standbys are warm.
-  await new Promise((resolve) => setTimeout(resolve, PEER_WARM_MS))
+  await pause(PEER_WARM_MS)
   const start = Date.now()
   await second.kill()
   return (await writers.shared(1)) - start

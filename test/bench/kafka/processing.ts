@@ -1,3 +1,4 @@
+import { pause } from '../../../processor/pause.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
 import type { Program } from '../../../simulators/program.ts'
 import type { Figure } from '../figure.ts'
@@ -111,7 +112,7 @@ export async function untilLine(program: Program, message: string, count: number
     if (performance.now() > deadline) {
       throw new Error(`the process has not logged ${message} ${count} times: ${program.stderr.slice(-2_000)}`)
     }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    await pause(POLL_MS)
   }
 }
 
