@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import { RetryableError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
-import { type KafkaCluster } from './kafka-cluster.ts'
+import type { KafkaCluster } from './kafka-cluster.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 
 const PROBE_INTERVAL_MS = 500

@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vite
 import { aborted } from '../../processor/pause.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
 import { freePorts } from '../../simulators/ports.ts'
-import { type RoleHooks, type TestMember } from '../contract/log-member.ts'
+import type { RoleHooks, TestMember } from '../contract/log-member.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 import { ListeningMember } from './listening-member.ts'
 

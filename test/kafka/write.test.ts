@@ -5,7 +5,7 @@ import type { LogRecord } from '../../processor/log/log.ts'
 import { Cluster } from '../../simulators/cluster.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
 import { freePorts } from '../../simulators/ports.ts'
-import { type Program } from '../../simulators/program.ts'
+import type { Program } from '../../simulators/program.ts'
 import { read } from '../contract/log-member.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 
