@@ -9,25 +9,34 @@ import type { Batch, BatchLimits, LogRecord, Offset } from './log.ts'
 
 /** A partition with less than this unread is asked for more; so it holds at most this and one answer. */
 const LOW_WATER_BYTES = 512 * 1024
-/** What all partitions may hold unread; above it only those with nothing are asked for more. */
+/** What all partitions may hold unread, and an answer of each lane; above it only those with nothing are asked for more. */
 const MAX_UNREAD_BYTES = 64 * 1024 * 1024
 const POLL: FetchLimits = { maxWaitMs: 50, maxBytes: 8 * 1024 * 1024, maxPartitionBytes: 1024 * 1024 }
 export const POLL_LANE = 'fetch'
 /** The first request for a partition takes what is there. */
 const LOOK: FetchLimits = { ...POLL, maxWaitMs: 0 }
-export const LOOK_LANE = 'fetch-first'
+/** For what is answered at once: first requests, and partitions that are known to have more. */
+export const AT_ONCE_LANE = 'fetch-at-once'
 const RETRY_MS = 50
 
+/** One request for partitions of one leader, on one of its connections: those answer in order. */
+interface Poll {
+  readonly leader: number
+  readonly lane: string
+  readonly sources: Source[]
+}
+
 /**
- * Reads partitions without a group. All partitions led by one broker share one long-polling request, as connections
- * answer in order; a partition that has just been opened is fetched once on a lane of its own, so that its first records
- * do not wait for the poll to end.
+ * Reads partitions without a group. All partitions of one leader that are read to their ends share one request, which
+ * waits there; those that are behind share one on another lane, and one that has just been opened is fetched there once,
+ * so that neither waits for what others may get.
  */
 export class KafkaFetcher {
   readonly #cluster: KafkaCluster
   readonly #logger: Logger
   readonly #sources = new Set<Source>()
-  readonly #polling = new Set<number>()
+  /** Names of the polls under way. */
+  readonly #polling = new Set<string>()
   /** Of the leaders that wrote what was fetched last, by topic and partition. */
   readonly #epochs = new Map<string, number>()
   readonly #closing = new AbortController()
@@ -52,7 +61,7 @@ export class KafkaFetcher {
     this.#sources.add(source)
     try {
       source.fetching = true
-      void this.#poll([source])
+      void this.#look(source)
       for (;;) {
         const batch = source.take(limits)
         if (stop.aborted) return
@@ -82,40 +91,46 @@ export class KafkaFetcher {
     })
   }
 
-  /** Starts a poll for each leader that has partitions to read and no poll under way. */
+  /** Starts a poll on each lane to a leader for which there are partitions to read, and no poll under way. */
   async #start(): Promise<void> {
     if (this.#closing.signal.aborted) return
     const { topics } = await this.#cluster.metadata()
-    const hungry = new Map<number, Source[]>()
+    const polls = new Map<string, Poll>()
     let unread = 0
     for (const source of this.#sources) unread += source.unread
     const most = unread > MAX_UNREAD_BYTES ? 1 : LOW_WATER_BYTES
     for (const source of this.#sources) {
       if (source.fetching || source.failed || source.unread >= most) continue
       const leader = topics.get(source.topic)?.leaders[source.index] ?? -1
-      if (this.#polling.has(leader)) continue
-      const forLeader = hungry.get(leader)
-      if (forLeader === undefined) hungry.set(leader, [source])
+      const lane = source.behind ? AT_ONCE_LANE : POLL_LANE
+      const name = `${lane} ${leader}`
+      if (this.#polling.has(name)) continue
+      const poll = polls.get(name)
+      if (poll === undefined) polls.set(name, { leader, lane, sources: [source] })
       // A request names a partition once; a second follower of it takes the next one.
-      else if (!forLeader.some((other) => isSame(source, other))) forLeader.push(source)
+      else if (!poll.sources.some((other) => isSame(source, other))) poll.sources.push(source)
     }
-    for (const [leader, sources] of hungry) {
-      this.#polling.add(leader)
-      for (const source of sources) source.fetching = true
-      void this.#pollOn(leader, sources)
+    for (const [name, poll] of polls) {
+      this.#polling.add(name)
+      for (const source of poll.sources) source.fetching = true
+      void this.#poll(name, poll)
     }
   }
 
-  async #pollOn(leader: number, sources: readonly Source[]): Promise<void> {
-    await this.#poll(sources, leader)
-    this.#polling.delete(leader)
+  async #poll(name: string, { leader, lane, sources }: Poll): Promise<void> {
+    await this.#fetch(sources, lane, POLL, leader)
+    this.#polling.delete(name)
     this.#wake()
   }
 
-  /** Never rejects: what goes wrong for good is told to the followers. */
-  async #poll(sources: readonly Source[], leader?: number): Promise<void> {
+  async #look(source: Source): Promise<void> {
+    await this.#fetch([source], AT_ONCE_LANE, LOOK)
+    this.#wake()
+  }
+
+  /** Never rejects: what goes wrong for good is told to the followers. `leader`: undefined for the first source's. */
+  async #fetch(sources: readonly Source[], lane: string, limits: FetchLimits, leader?: number): Promise<void> {
     let transient = false
-    const [lane, limits] = leader === undefined ? [LOOK_LANE, LOOK] : [POLL_LANE, POLL]
     try {
       const [first] = sources as readonly [Source]
       const { topics } = await this.#cluster.metadata()
@@ -143,7 +158,6 @@ export class KafkaFetcher {
       }
     }
     for (const source of sources) source.fetching = false
-    if (leader === undefined) this.#wake()
   }
 
   /** Returns true when the partition is to be asked again elsewhere; `lost` gets those that cannot go on, and why. */
@@ -245,6 +259,11 @@ class Source implements FetchPosition {
     this.index = index
     this.position = from
     this.#given = from
+  }
+
+  /** There is more than was fetched. */
+  get behind(): boolean {
+    return this.position < this.#end
   }
 
   get failed(): boolean {

@@ -15,6 +15,8 @@ interface Answered {
   readonly code: number
   readonly bytes?: Buffer
   readonly lostFrom?: number
+  /** The last stable offset. */
+  readonly end?: number
 }
 
 /** A fetch response, version 12. */
@@ -24,8 +26,8 @@ function response(answered: readonly Answered[], code = 0): Buffer {
     .unsignedVarint(2)
     .compactString('t')
     .unsignedVarint(answered.length + 1)
-  for (const { partition, code: error, bytes = Buffer.alloc(0), lostFrom } of answered) {
-    writer.int32(partition).int16(error).int64(0).int64(9).int64(0).unsignedVarint(1)
+  for (const { partition, code: error, bytes = Buffer.alloc(0), lostFrom, end = 9 } of answered) {
+    writer.int32(partition).int16(error).int64(0).int64(end).int64(0).unsignedVarint(1)
     writer
       .int32(-1)
       .unsignedVarint(bytes.length + 1)
@@ -115,6 +117,25 @@ describe('a fetch', () => {
     answer(response([given]))
     await settled()
     expect(fetching.epochOf('t', 0)).toBeUndefined()
+    fetching.close()
+  })
+
+  test('for a partition that is behind does not wait for one that has come to its end', async () => {
+    const ended: Answered = { ...given, end: 1 }
+    const behind: Answered = { partition: 1, code: 0, bytes: batch([record('b', 'first')], 0), end: 2 }
+    const more: Answered = { partition: 1, code: 0, bytes: batch([record('b', 'second')], 1), end: 2 }
+    // The third request is for the end of partition 0, and is not answered.
+    const { fetcher: fetching } = fetcher([
+      response([ended]),
+      response([behind]),
+      new Promise(() => {}),
+      response([more]),
+    ])
+    const atEnd = fetching.follow('t', 0, 0, LIMITS, never)
+    const following = fetching.follow('t', 1, 0, LIMITS, never)
+    expect(await Promise.all([first(atEnd), first(following)])).toEqual([['given'], ['first']])
+    void atEnd.next()
+    expect(await first(following)).toEqual(['second'])
     fetching.close()
   })
 
