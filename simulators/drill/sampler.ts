@@ -63,8 +63,8 @@ export class Sampler {
 
   #look(now: number): void {
     const { traffic, sending, recorder } = this.#parts
-    const { publishing, ledger, absences } = traffic
-    sending.look({ now, publishing, sent: ledger.published, absences }, recorder.marks)
+    const { publishing, sent, absences } = traffic
+    sending.look({ now, publishing, sent, absences }, recorder.marks)
   }
 
   #counts(): { sent: number; acknowledged: number; applied: number; lag: number } {
