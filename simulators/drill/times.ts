@@ -1,4 +1,4 @@
-import type { Hold, Journal, Mark } from './journal.ts'
+import type { Hold, Journal, Mark, Sample } from './journal.ts'
 
 /** A duration over all partitions and disturbances it was measured for, in ms. */
 export interface Span {
@@ -68,14 +68,16 @@ function movedIn({ holds }: Journal, partition: number, from: number, until: num
 }
 
 function backToNormal({ samples }: Journal, mark: Mark, until: number): number | undefined {
-  const before = samples.filter(({ at }) => at < mark.at).map(({ lag }) => lag)
+  const before = samples.filter(({ at }) => at < mark.at).flatMap(({ lag }) => lag ?? [])
   if (before.length === 0) return undefined
   const sent = samples.findLast(({ at }) => at <= mark.at)?.sent ?? 0
   const normal = percentile(before, NORMAL_PERCENTILE) + sent * NORMAL_SECONDS
   const after = samples.filter(({ at }) => at >= mark.at && at < until)
-  const risen = after.findIndex(({ lag }) => lag > normal)
+  // What nobody could tell was not seen to be normal.
+  const isNormal = ({ lag = Infinity }: Sample): boolean => lag <= normal
+  const risen = after.findIndex((sample) => !isNormal(sample))
   if (risen === -1) return 0
-  const back = after.slice(risen).find(({ lag }) => lag <= normal)
+  const back = after.slice(risen).find(isNormal)
   return back === undefined ? undefined : back.at - mark.at
 }
 

@@ -1,12 +1,13 @@
 import { expect, test, vi } from 'vitest'
 import type { Engine } from '../../simulators/drill/engine.ts'
-import { Recorder } from '../../simulators/drill/journal.ts'
+import { Recorder, type Sample } from '../../simulators/drill/journal.ts'
 import { Sampler, type SamplerParts } from '../../simulators/drill/sampler.ts'
 import { Sending } from '../../simulators/drill/sending.ts'
 
 const BEHIND = 700
 /** What is appended between two looks. */
 const GROWTH = 1_000
+const HOURS = 3_600
 
 interface World {
   readonly engine: Pick<Engine, 'ends' | 'committed'>
@@ -46,6 +47,46 @@ async function sampled({ engine, progress }: World, traffic: object = fleet, { s
   await running
   return { samples: recorder.samples.slice(0, samples), sending: sending.report }
 }
+
+const lags = (samples: readonly Sample[]) => samples.map(({ lag }) => lag)
+
+test.each([
+  ['several times a second', { seconds: 40, samples: 3 }],
+  ['every two seconds', { seconds: 4 * HOURS, samples: 1 }],
+])('what owners are behind a log that grows is told, sampled %s', async (_, options) => {
+  const { samples } = await sampled(growing(), fleet, options)
+  expect(lags(samples)).toEqual(Array.from({ length: options.samples }, () => 2 * BEHIND))
+})
+
+test('a coordinator that forgot commits makes no lag', async () => {
+  const { engine, progress } = growing()
+  const forgetful = { ...engine, committed: async () => [undefined, { input: 5, changelogEnd: 0 }] }
+  // Of the partition that is asked for first the log has grown once more.
+  const { samples } = await sampled({ engine: forgetful, progress })
+  expect(lags(samples)).toEqual([2 * BEHIND + GROWTH, 2 * BEHIND + GROWTH, 2 * BEHIND + GROWTH])
+})
+
+test.each<[string, World]>([
+  [
+    'Kafka does not answer',
+    { ...growing(), engine: { committed: async () => [], ends: () => new Promise(() => undefined) } },
+  ],
+  [
+    'an owner that alone could tell is not heard',
+    {
+      engine: { committed: async () => [], ends: async () => undefined },
+      progress: (partition) => ({ offset: 5, lag: partition === 0 ? 3 : undefined }),
+    },
+  ],
+])('while %s the lag is not known, which is not none', async (_, world) => {
+  expect(lags((await sampled(world)).samples)).toEqual([undefined, undefined, undefined])
+})
+
+test('where only owners can tell, the lag is what they tell', async () => {
+  const engine = { committed: async () => [], ends: async () => undefined }
+  const { samples } = await sampled({ engine, progress: () => ({ offset: 5, lag: 3 }) })
+  expect(lags(samples)).toEqual([6, 6, 6])
+})
 
 test('what visitors send is none of what the fleet is to send', async () => {
   let published = 0
