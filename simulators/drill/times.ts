@@ -18,12 +18,14 @@ export interface Times {
   readonly restore: Span | undefined
   /** From the disturbance until the new owner has committed. */
   readonly firstCommit: Span | undefined
-  /** Until what waits to be applied is no more than before. */
+  /** Until what waits to be applied is no more than just before. */
   readonly lagNormal: Span | undefined
 }
 
-/** Lag is normal again when it is at most its 95th percentile of before, and a tenth of a second of messages. */
+/** Lag is normal again when it is at most its 95th percentile of just before, and a tenth of a second of messages. */
 const NORMAL_PERCENTILE = 0.95
+/** Just before, ms: a fleet that comes up, with every device new, is no measure. */
+const NORMAL_OF_MS = 5_000
 const NORMAL_SECONDS = 0.1
 
 /** Pure. What was looked at every 50 ms cannot be told more finely. */
@@ -68,7 +70,9 @@ function movedIn({ holds }: Journal, partition: number, from: number, until: num
 }
 
 function backToNormal({ samples }: Journal, mark: Mark, until: number): number | undefined {
-  const before = samples.filter(({ at }) => at < mark.at).flatMap(({ lag }) => lag ?? [])
+  const before = samples
+    .filter(({ at }) => at < mark.at && at >= mark.at - NORMAL_OF_MS)
+    .flatMap(({ lag }) => lag ?? [])
   if (before.length === 0) return undefined
   const sent = samples.findLast(({ at }) => at <= mark.at)?.sent ?? 0
   const normal = percentile(before, NORMAL_PERCENTILE) + sent * NORMAL_SECONDS

@@ -44,26 +44,28 @@ test('times are told from the holds, the group and the samples', () => {
 
 test.each<[string, readonly (number | undefined)[], number | undefined]>([
   ['it never was more than before', [5, 5, 5], 0],
+  ['it was as much only when the fleet came up', [5, 900, 5], 750],
   ['nobody could tell for a while', [5, undefined, 5], 750],
   ['nobody could tell any more', [5, undefined, undefined], undefined],
 ])('the time until the lag is normal: %s', (_, [before, during, after], ms) => {
   const samples = [
-    { ...sample, at: 500, lag: undefined },
-    { ...sample, at: 750, lag: before },
-    { ...sample, at: 1250, lag: during },
-    { ...sample, at: 1750, lag: after },
+    { ...sample, at: 500, lag: 1000 },
+    { ...sample, at: 10_500, lag: undefined },
+    { ...sample, at: 10_750, lag: before },
+    { ...sample, at: 11_250, lag: during },
+    { ...sample, at: 11_750, lag: after },
   ]
   const journal: Journal = {
     startedAt: '2026-11-24T10:00:00.000Z',
     partitions: 1,
-    marks: [{ at: 1000, verb: 'kill', target: 'p1' }],
+    marks: [{ at: 11_000, verb: 'kill', target: 'p1' }],
     holds: [],
     advances: [],
     groupStates: [],
     samples,
     failure: undefined,
-    loadEndedAt: 2000,
-    quietAt: 2100,
+    loadEndedAt: 12_000,
+    quietAt: 12_100,
   }
   expect(timesOf(journal).lagNormal).toEqual(ms === undefined ? undefined : span(ms))
 })
