@@ -1,4 +1,4 @@
-import type { Hold, Journal, Mark, Sample } from './journal.ts'
+import type { Hold, Journal, Mark } from './journal.ts'
 
 /** A duration over all partitions and disturbances it was measured for, in ms. */
 export interface Span {
@@ -77,11 +77,10 @@ function backToNormal({ samples }: Journal, mark: Mark, until: number): number |
   const sent = samples.findLast(({ at }) => at <= mark.at)?.sent ?? 0
   const normal = percentile(before, NORMAL_PERCENTILE) + sent * NORMAL_SECONDS
   const after = samples.filter(({ at }) => at >= mark.at && at < until)
-  // What nobody could tell was not seen to be normal.
-  const isNormal = ({ lag = Infinity }: Sample): boolean => lag <= normal
-  const risen = after.findIndex((sample) => !isNormal(sample))
-  if (risen === -1) return 0
-  const back = after.slice(risen).find(isNormal)
+  // What nobody could tell was not seen to be normal; but where it is seen to rise, its end is what counts.
+  const risen = after.find(({ lag = 0 }) => lag > normal) ?? after.find(({ lag }) => lag === undefined)
+  if (risen === undefined) return 0
+  const back = after.find(({ at, lag = Infinity }) => at >= risen.at && lag <= normal)
   return back === undefined ? undefined : back.at - mark.at
 }
 

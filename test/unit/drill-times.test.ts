@@ -42,18 +42,20 @@ test('times are told from the holds, the group and the samples', () => {
   })
 })
 
+const AFTER = [11_250, 11_750, 11_900, 11_950]
+
 test.each<[string, readonly (number | undefined)[], number | undefined]>([
   ['it never was more than before', [5, 5, 5], 0],
   ['it was as much only when the fleet came up', [5, 900, 5], 750],
   ['nobody could tell for a while', [5, undefined, 5], 750],
   ['nobody could tell any more', [5, undefined, undefined], undefined],
-])('the time until the lag is normal: %s', (_, [before, during, after], ms) => {
+  ['nobody could tell at first, and then it rose', [5, undefined, 5, 900, 5], 950],
+])('the time until the lag is normal: %s', (_, [before, ...after], ms) => {
   const samples = [
     { ...sample, at: 500, lag: 1000 },
     { ...sample, at: 10_500, lag: undefined },
     { ...sample, at: 10_750, lag: before },
-    { ...sample, at: 11_250, lag: during },
-    { ...sample, at: 11_750, lag: after },
+    ...after.map((lag, i) => ({ ...sample, at: AFTER[i] as number, lag })),
   ]
   const journal: Journal = {
     startedAt: '2026-11-24T10:00:00.000Z',
