@@ -119,7 +119,7 @@ function hooks(stdout: Output, stderr: Output) {
       const { at, acknowledged, applied, lag, failures } = last
       const failed = failures === 0 ? '' : `, ${failures} reads failed`
       stdout.write(
-        `\r\u001b[K${seconds(at)}  ${acknowledged}/s acknowledged, ${applied}/s applied, lag ${lag}${failed}`,
+        `\r\u001b[K${seconds(at)}  ${acknowledged}/s acknowledged, ${applied}/s applied, lag ${lag ?? 'unknown'}${failed}`,
       )
     },
     onStage: (what: string) => stdout.write(`${erase(stdout)}${what}\n`),

@@ -26,7 +26,7 @@ export interface FleetOptions {
 }
 
 export interface FleetCounts {
-  /** Devices with a connection now. */
+  /** Connections there are now: one a device, or one a gateway. */
   readonly connected: number
   /** Payloads the devices had to send; each ends up acknowledged or not, however often it is sent. */
   readonly published: number

@@ -52,6 +52,11 @@ export class Ledger implements LoadLedger {
     return last === 0 ? 0 : last - SEQ_START + 1
   }
 
+  /** Messages of the first so many devices. */
+  publishedBy(devices: number): number {
+    return this.#sent.subarray(0, devices).reduce((sum, sent) => sum + sent, 0)
+  }
+
   next(device: number): number {
     this.published++
     const seq = SEQ_START + (this.#sent[device] as number)

@@ -99,7 +99,7 @@ function parseOptions(argv: readonly string[]): Required<Omit<FleetOptions, 'max
   const ratePerSecond = number('--rate', values.rate, MIN_RATE_PER_SECOND, MAX_RATE_PER_SECOND)
   const devices = integer('--devices', values.devices, 1, MAX_DEVICES)
   const behaviour = parseDials(values)
-  const connections = Math.ceil(devices / behaviour.gateway)
+  const connections = connectionsOf({ devices, behaviour })
   const most = /^(127\.|localhost$)/.test(host) ? MAX_CONNECTIONS : MAX_CONNECTIONS_ELSEWHERE
   if (connections > most) {
     throw invalid(`--devices ${devices} need ${connections} connections, and ${most} can be had: raise --gateway`)
@@ -114,6 +114,10 @@ function parseOptions(argv: readonly string[]): Required<Omit<FleetOptions, 'max
     seed: integer('--seed', values.seed, 0, MAX_SEED),
     qos: integer('--qos', values.qos, 0, 2) as QoS,
   }
+}
+
+function connectionsOf({ devices, behaviour }: Required<Pick<FleetOptions, 'devices' | 'behaviour'>>): number {
+  return Math.ceil(devices / behaviour.gateway)
 }
 
 function parseFlags(argv: readonly string[]) {
@@ -191,7 +195,7 @@ function progress(
   if (!tty) return `${JSON.stringify({ elapsedSeconds, connected, published, acknowledged, dropped })}\n`
   const trouble = counts.lastError === undefined ? '' : `, last error: ${counts.lastError}`
   return (
-    `\r\x1b[K${elapsedSeconds.toFixed(0)} s: ${connected}/${options.devices} connected, ` +
+    `\r\x1b[K${elapsedSeconds.toFixed(0)} s: ${connected}/${connectionsOf(options)} connected, ` +
     `${published} published, ${acknowledged} acknowledged${trouble}`
   )
 }

@@ -151,54 +151,62 @@ function nothingLost({ ids, ledger, log, answers }: Evidence): Invariant {
   return findings.invariant(name, gone === undefined ? what : `${what}; ${gone}`, missing)
 }
 
-function countedOnce({ log, answers }: Evidence): Invariant {
-  const name = 'each log record is counted once'
+/** Judges what holds the whole input against the answers; `compare` tells what it looked at. */
+function compared(
+  name: string,
+  { log, answers }: Evidence,
+  compare: (log: LogReading, answers: ReadonlyMap<string, DeviceAnswer>, findings: Findings) => string,
+): Invariant {
   if (log === undefined || answers === undefined) return unseen(name)
   const gone = incomplete(log)
   if (gone !== undefined) return unseen(name, gone)
   const findings = new Findings()
-  let messages = 0
-  let duplicates = 0
-  for (const [id, { messages: inLog, seqs, wills }] of log.input.devices) {
-    duplicates += inLog - seqs.count
-    const unnumbered = wills.values().reduce((sum, count) => sum + count, 0)
-    const different = seqs.count + unnumbered
-    messages += different
-    const counters = answers.get(id)?.counters
-    if (counters?.messages !== different || counters.duplicates !== inLog - seqs.count) {
-      const said = counters && `${counters.messages} messages and ${counters.duplicates} duplicates`
-      findings.add(`${id}: the log has ${different} messages and ${inLog - seqs.count} duplicates, the API ${said}`)
-    }
-  }
-  const what = `${number(messages)} messages and ${number(duplicates)} duplicates`
-  return findings.invariant(name, `${what} in the log, by an own reading of it`)
+  return findings.invariant(name, compare(log, answers, findings))
 }
 
-function farewells({ visitors, log, answers }: Evidence): Invariant {
-  const name = 'connectivity, wills and QoS 2 are as MQTT has them'
-  if (log === undefined || answers === undefined) return unseen(name)
-  const gone = incomplete(log)
-  if (gone !== undefined) return unseen(name, gone)
-  const findings = new Findings()
-  let wills = 0
-  let messages = 0
-  for (const visitor of visitors) {
-    const { id, lost, resent } = visitor
-    const wrong = unlike(visitor, answers.get(id))
-    if (wrong !== undefined) findings.add(`${id}: ${wrong}`)
-    const inLog = log.input.devices.get(id)
-    if (inLog === undefined) continue
-    messages += inLog.messages
-    for (const [will, count] of inLog.wills) {
-      wills += count
-      const due = will === LAST_WILL ? 1 : lost
-      if (count > due) findings.add(`${id}: ${count} wills in the log, of ${due} connections that were lost`)
+function countedOnce(evidence: Evidence): Invariant {
+  return compared('each log record is counted once', evidence, (log, answers, findings) => {
+    let messages = 0
+    let duplicates = 0
+    for (const [id, { messages: inLog, seqs, wills }] of log.input.devices) {
+      duplicates += inLog - seqs.count
+      const unnumbered = wills.values().reduce((sum, count) => sum + count, 0)
+      const different = seqs.count + unnumbered
+      messages += different
+      const counters = answers.get(id)?.counters
+      if (counters?.messages !== different || counters.duplicates !== inLog - seqs.count) {
+        const said = counters && `${counters.messages} messages and ${counters.duplicates} duplicates`
+        findings.add(`${id}: the log has ${different} messages and ${inLog - seqs.count} duplicates, the API ${said}`)
+      }
     }
-    const twice = inLog.messages - inLog.seqs.count
-    if (twice > resent) findings.add(`${id}: ${twice} QoS 2 messages are in the log again, ${resent} were sent anew`)
-  }
-  const what = `${number(messages)} QoS 2 messages and ${number(wills)} wills in the log`
-  return findings.invariant(name, `${number(visitors.length)} devices that came and went: ${what}`)
+    const what = `${number(messages)} messages and ${number(duplicates)} duplicates`
+    return `${what} in the log, by an own reading of it`
+  })
+}
+
+function farewells(evidence: Evidence): Invariant {
+  const { visitors } = evidence
+  return compared('connectivity, wills and QoS 2 are as MQTT has them', evidence, (log, answers, findings) => {
+    let wills = 0
+    let messages = 0
+    for (const visitor of visitors) {
+      const { id, lost, resent } = visitor
+      const wrong = unlike(visitor, answers.get(id))
+      if (wrong !== undefined) findings.add(`${id}: ${wrong}`)
+      const inLog = log.input.devices.get(id)
+      if (inLog === undefined) continue
+      messages += inLog.messages
+      for (const [will, count] of inLog.wills) {
+        wills += count
+        const due = will === LAST_WILL ? 1 : lost
+        if (count > due) findings.add(`${id}: ${count} wills in the log, of ${due} connections that were lost`)
+      }
+      const twice = inLog.messages - inLog.seqs.count
+      if (twice > resent) findings.add(`${id}: ${twice} QoS 2 messages are in the log again, ${resent} were sent anew`)
+    }
+    const what = `${number(messages)} QoS 2 messages and ${number(wills)} wills in the log`
+    return `${number(visitors.length)} devices that came and went: ${what}`
+  })
 }
 
 function neverBack({ reads, log }: Evidence): Invariant {
@@ -279,32 +287,30 @@ function copiesFit({ copies, log, partitions, copiesDue }: Evidence): Invariant 
   return findings.invariant(name, lacking === undefined ? what : `${what}; ${lacking}`, lacking !== undefined)
 }
 
-function foreignReader({ log, answers, alone }: Evidence): Invariant {
+function foreignReader(evidence: Evidence): Invariant {
   const name = 'a reader of the changelog sees what the API answers'
-  if (log === undefined || answers === undefined || alone === undefined) return unseen(name)
-  const gone = incomplete(log)
-  if (gone !== undefined) return unseen(name, gone)
-  const { changelog } = log
-  const { statuses } = log.input
-  const findings = new Findings()
-  const compare = (id: string, text: string, answer: DeviceAnswer | undefined, how: string): void => {
-    if (answer === undefined) findings.add(`${id}: the API does not know it${how}`)
-    else if (statusIn(answer) !== JSON.stringify(JSON.parse(text))) {
-      findings.add(`${id} in the API${how}: ${difference(statusIn(answer), text)}`)
+  const { alone } = evidence
+  if (alone === undefined) return unseen(name)
+  return compared(name, evidence, ({ changelog, input: { statuses } }, answers, findings) => {
+    const compare = (id: string, text: string, answer: DeviceAnswer | undefined, how: string): void => {
+      if (answer === undefined) findings.add(`${id}: the API does not know it${how}`)
+      else if (statusIn(answer) !== JSON.stringify(JSON.parse(text))) {
+        findings.add(`${id} in the API${how}: ${difference(statusIn(answer), text)}`)
+      }
     }
-  }
-  for (const [id, text] of statuses) {
-    const last = changelog.values.get(id)
-    if (last === text) compare(id, text, answers.get(id), '')
-    else findings.add(`${id} in the changelog: ${difference(last, text)}`)
-  }
-  for (const id of alone.asked) {
-    const text = statuses.get(id)
-    if (text !== undefined) compare(id, text, alone.answers.get(id), ', asked for alone')
-  }
-  for (const id of changelog.values.keys()) if (!statuses.has(id)) findings.add(`${id} is in the changelog only`)
-  const single = `${number(alone.asked.length)} asked for alone too`
-  return findings.invariant(name, `${number(statuses.size)} devices: last record per key, fold and answer; ${single}`)
+    for (const [id, text] of statuses) {
+      const last = changelog.values.get(id)
+      if (last === text) compare(id, text, answers.get(id), '')
+      else findings.add(`${id} in the changelog: ${difference(last, text)}`)
+    }
+    for (const id of alone.asked) {
+      const text = statuses.get(id)
+      if (text !== undefined) compare(id, text, alone.answers.get(id), ', asked for alone')
+    }
+    for (const id of changelog.values.keys()) if (!statuses.has(id)) findings.add(`${id} is in the changelog only`)
+    const single = `${number(alone.asked.length)} asked for alone too`
+    return `${number(statuses.size)} devices: last record per key, fold and answer; ${single}`
+  })
 }
 
 function readsWentOn({ reads, failedReads }: Evidence): Invariant {

@@ -48,8 +48,8 @@ export interface Sample {
   readonly sent: number
   readonly acknowledged: number
   readonly applied: number
-  /** Telemetry records not yet applied, over all owners. */
-  readonly lag: number
+  /** Telemetry records not yet applied, over all partitions; undefined while nobody could tell. */
+  readonly lag: number | undefined
   /** The oldest answer since the sample before, ms; 0 when none lacked anything. */
   readonly staleMs: number
   readonly reads: number

@@ -36,7 +36,10 @@ export interface ReadersReport {
   readonly latencyMs: { readonly p50: number; readonly p99: number; readonly max: number }
   /** Answers that lacked a message acknowledged before they were asked for, and for how long it had been. */
   readonly stale: { readonly answers: number; readonly p99Ms: number; readonly maxMs: number }
-  /** Longest time without a status of any device of one partition; idle times between two requests count too. */
+  /**
+   * Longest time without a status of any device of one partition, from the first on, or from when one was due; idle times
+   * between two requests count too.
+   */
   readonly longestGapMs: number
   readonly standbyAnswers: number
   /** Answers of a standby that were older than one before: what falling back costs. */
@@ -71,7 +74,8 @@ export class Readers {
   readonly #latency: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
   readonly #staleness: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
   readonly #seen = new Map<string, Seen>()
-  readonly #lastAnswer: Float64Array
+  /** Per partition, since when it is silent, as performance.now() tells it; 0: nothing of it was due yet. */
+  readonly #silentSince: Float64Array
   readonly #failed: string[] = []
   readonly #wrong: string[] = []
   readonly #wentBack: string[] = []
@@ -90,15 +94,14 @@ export class Readers {
 
   constructor(options: ReadersOptions) {
     this.#options = options
-    this.#lastAnswer = new Float64Array(options.partitions)
+    this.#silentSince = new Float64Array(options.partitions)
   }
 
   /** Reads until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    this.#lastAnswer.fill(performance.now())
     const began = performance.now()
     await Promise.all(Array.from({ length: READERS }, (_, reader) => this.#read(reader, began, signal)))
-    for (const id of this.#options.ids) this.#silence(id)
+    this.#silentSince.forEach((_, partition) => this.#silence(partition))
     this.#agent.destroy()
   }
 
@@ -159,7 +162,10 @@ export class Readers {
     const acknowledged = ledger.last[device] as number
     const acknowledgedAt = ledger.lastAckAt[device] as number
     const askedAt = Date.now()
-    const text = await this.#get(path, signal, this.#mayBeUnknown(device, askedAt))
+    const partition = partitionOf(id, partitions)
+    const unknown = this.#mayBeUnknown(device, askedAt)
+    if (!unknown) this.#silentSince[partition] ||= performance.now()
+    const text = await this.#get(path, signal, unknown)
     if (text === undefined) return
     let answer: DeviceAnswer
     try {
@@ -169,8 +175,8 @@ export class Readers {
       if (this.#wrong.length < MAX_TOLD) this.#wrong.push(`${path}: ${(error as Error).message}`)
       return
     }
-    this.#silence(id)
-    this.#lastAnswer[partitionOf(id, partitions)] = performance.now()
+    this.#silence(partition)
+    this.#silentSince[partition] = performance.now()
     if (answer.freshness.servedBy === 'standby') this.#standby++
     this.#compare(id, answer)
     const shown = answer.sequence?.seen.at(-1)?.[1] ?? 0
@@ -191,10 +197,10 @@ export class Readers {
     return firstAt === 0 || Math.min(now - firstAt, calm.lasted) < AFTERMATH_MS
   }
 
-  /** Until now nothing was heard of the device's partition. */
-  #silence(id: string): void {
-    const before = this.#lastAnswer[partitionOf(id, this.#options.partitions)] as number
-    this.#longestGapMs = Math.max(this.#longestGapMs, performance.now() - before)
+  /** Until now nothing was heard of the partition. */
+  #silence(partition: number): void {
+    const since = this.#silentSince[partition] as number
+    if (since > 0) this.#longestGapMs = Math.max(this.#longestGapMs, performance.now() - since)
   }
 
   #compare(id: string, answer: DeviceAnswer): void {

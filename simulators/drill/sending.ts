@@ -25,7 +25,7 @@ export interface SendingLook {
   readonly now: number
   /** The load is on. */
   readonly publishing: boolean
-  /** Messages sent so far. */
+  /** Messages sent so far by those who have a rate: what visitors send would pass for a tenth of a small one. */
   readonly sent: number
   /** Of each connection, how long it has had no session, ms; 0: it has one. */
   readonly absences: readonly number[]

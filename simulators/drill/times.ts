@@ -18,12 +18,14 @@ export interface Times {
   readonly restore: Span | undefined
   /** From the disturbance until the new owner has committed. */
   readonly firstCommit: Span | undefined
-  /** Until what waits to be applied is no more than before. */
+  /** Until what waits to be applied is no more than just before. */
   readonly lagNormal: Span | undefined
 }
 
-/** Lag is normal again when it is at most its 95th percentile of before, and a tenth of a second of messages. */
+/** Lag is normal again when it is at most its 95th percentile of just before, and a tenth of a second of messages. */
 const NORMAL_PERCENTILE = 0.95
+/** Just before, ms: a fleet that comes up, with every device new, is no measure. */
+const NORMAL_OF_MS = 5_000
 const NORMAL_SECONDS = 0.1
 
 /** Pure. What was looked at every 50 ms cannot be told more finely. */
@@ -68,14 +70,17 @@ function movedIn({ holds }: Journal, partition: number, from: number, until: num
 }
 
 function backToNormal({ samples }: Journal, mark: Mark, until: number): number | undefined {
-  const before = samples.filter(({ at }) => at < mark.at).map(({ lag }) => lag)
+  const before = samples
+    .filter(({ at }) => at < mark.at && at >= mark.at - NORMAL_OF_MS)
+    .flatMap(({ lag }) => lag ?? [])
   if (before.length === 0) return undefined
   const sent = samples.findLast(({ at }) => at <= mark.at)?.sent ?? 0
   const normal = percentile(before, NORMAL_PERCENTILE) + sent * NORMAL_SECONDS
   const after = samples.filter(({ at }) => at >= mark.at && at < until)
-  const risen = after.findIndex(({ lag }) => lag > normal)
-  if (risen === -1) return 0
-  const back = after.slice(risen).find(({ lag }) => lag <= normal)
+  // What nobody could tell was not seen to be normal; but where it is seen to rise, its end is what counts.
+  const risen = after.find(({ lag = 0 }) => lag > normal) ?? after.find(({ lag }) => lag === undefined)
+  if (risen === undefined) return 0
+  const back = after.find(({ at, lag = Infinity }) => at >= risen.at && lag <= normal)
   return back === undefined ? undefined : back.at - mark.at
 }
 

@@ -89,6 +89,11 @@ export class Traffic implements AsyncDisposable {
     return this.#started && !this.#ending.signal.aborted
   }
 
+  /** Messages of the fleet: the ledger counts those of others too. */
+  get sent(): number {
+    return this.ledger.publishedBy(this.ids.length)
+  }
+
   /** Of each connection, how long it has had no session with the broker, ms; 0: it has one. */
   get absences(): number[] {
     const now = performance.now()

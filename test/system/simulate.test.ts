@@ -151,6 +151,18 @@ test('gateways speak for many devices on one connection', async () => {
   expect(new Set(broker.received.map(({ topic }) => topic)).size).toBe(20)
 })
 
+test('who looks on is told how many of the connections are there, however many devices are behind them', async () => {
+  await using broker = await RecordingBroker.open()
+  const stop = new AbortController()
+  const stdout = Object.assign(new Text(), { isTTY: true })
+  const argv = `--devices 20 --gateway 8 --rate 20 --seconds 600 --port ${broker.port}`.split(' ')
+  const running = runSimulate(argv, { stdout, stderr: new Text(), now: Date.now, signal: stop.signal })
+  await vi.waitFor(() => expect(stdout.text).toContain(' s: 3/'), DEADLINE)
+  stop.abort()
+  expect(await running).toBe(0)
+  expect(stdout.text).toContain(' s: 3/3 connected, ')
+})
+
 test('a signal ends it early, with its summary', async () => {
   await using broker = await RecordingBroker.open()
   const stop = new AbortController()

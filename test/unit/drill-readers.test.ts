@@ -29,12 +29,14 @@ interface Circumstances {
   /** For how long nothing has been amiss, ms. */
   readonly lasted?: number
   readonly orphaned?: boolean
+  /** How many they are, at least. */
+  readonly reads?: number
 }
 
 /** What readers report of an API that gives one device's status so, when they have read it some times. */
 async function reported(
   body: (id: string) => readonly [status: number, body: string],
-  { acknowledged = 0, lasted = AFTERMATH_MS, orphaned = false }: Circumstances = {},
+  { acknowledged = 0, lasted = AFTERMATH_MS, orphaned = false, reads = 100 }: Circumstances = {},
 ): Promise<ReadersReport> {
   const answer: RequestListener = ({ url = '' }, response) => {
     const id = /^\/v1\/devices\/([^?]+)$/.exec(url)?.[1]
@@ -52,7 +54,7 @@ async function reported(
   const readers = new Readers({ api, ids: IDS, ledger, rate: 1_000, partitions: 1, random: Math.random, calm })
   const ending = new AbortController()
   const running = readers.run(ending.signal)
-  await vi.waitFor(() => expect(readers.reads).toBeGreaterThan(100), { timeout: 20_000 })
+  await vi.waitFor(() => expect(readers.reads).toBeGreaterThan(reads), { timeout: 20_000 })
   ending.abort()
   await running
   server.close()
@@ -80,9 +82,22 @@ test('a device that is unknown after that is a failed read', async () => {
 
 test('a partition of which no status is given is silent to the end', async () => {
   const began = performance.now()
-  const { longestGapMs } = await reported(unknown)
+  const { longestGapMs } = await reported(unknown, { acknowledged: 2 * AFTERMATH_MS })
   expect(longestGapMs).toBeGreaterThan(0)
   expect(longestGapMs).toBeLessThanOrEqual(Math.ceil(performance.now() - began))
+})
+
+test('before there can be a status of a partition it is not silent', async () => {
+  const DUE_AFTER = 500
+  let asked = 0
+  let firstAt = Infinity
+  const starting = (id: string) => {
+    if (++asked <= DUE_AFTER) return unknown()
+    firstAt = Math.min(firstAt, performance.now())
+    return known(id)
+  }
+  const { longestGapMs } = await reported(starting, { reads: DUE_AFTER + 100 })
+  expect(longestGapMs).toBeLessThanOrEqual(Math.ceil(performance.now() - firstAt))
 })
 
 test('a failure is excused only while nobody can stand in', async () => {
@@ -97,7 +112,8 @@ test.each<[string, (id: string) => string, RegExp]>([
   ['no freshness', (id) => JSON.stringify({ ...statusOf(id), freshness: undefined }), /: no status: \{"deviceId"/],
   ['no JSON', () => '<html>', /: no status: <html>$/],
 ])('an answer with %s is wrong, and none of the device', async (_, body, told) => {
-  const { failures, wrongCount, wrong, longestGapMs } = await reported((id) => [200, body(id)])
+  const circumstances = { acknowledged: 2 * AFTERMATH_MS }
+  const { failures, wrongCount, wrong, longestGapMs } = await reported((id) => [200, body(id)], circumstances)
   expect(failures).toBe(0)
   expect(wrongCount).toBeGreaterThan(80)
   expect(wrong[0]).toMatch(told)

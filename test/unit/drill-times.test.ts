@@ -5,8 +5,9 @@ import { timesOf } from '../../simulators/drill/times.ts'
 
 const span = (ms: number) => ({ count: 1, p50: ms, p95: ms, worst: ms })
 
+const sample = { sent: 100, acknowledged: 100, applied: 100, staleMs: 0, reads: 1, failures: 0 }
+
 test('times are told from the holds, the group and the samples', () => {
-  const sample = { sent: 100, acknowledged: 100, applied: 100, staleMs: 0, reads: 1, failures: 0 }
   const journal: Journal = {
     startedAt: '2026-11-24T10:00:00.000Z',
     partitions: 2,
@@ -39,6 +40,36 @@ test('times are told from the holds, the group and the samples', () => {
     firstCommit: span(350),
     lagNormal: span(500),
   })
+})
+
+const AFTER = [11_250, 11_750, 11_900, 11_950]
+
+test.each<[string, readonly (number | undefined)[], number | undefined]>([
+  ['it never was more than before', [5, 5, 5], 0],
+  ['it was as much only when the fleet came up', [5, 900, 5], 750],
+  ['nobody could tell for a while', [5, undefined, 5], 750],
+  ['nobody could tell any more', [5, undefined, undefined], undefined],
+  ['nobody could tell at first, and then it rose', [5, undefined, 5, 900, 5], 950],
+])('the time until the lag is normal: %s', (_, [before, ...after], ms) => {
+  const samples = [
+    { ...sample, at: 500, lag: 1000 },
+    { ...sample, at: 10_500, lag: undefined },
+    { ...sample, at: 10_750, lag: before },
+    ...after.map((lag, i) => ({ ...sample, at: AFTER[i] as number, lag })),
+  ]
+  const journal: Journal = {
+    startedAt: '2026-11-24T10:00:00.000Z',
+    partitions: 1,
+    marks: [{ at: 11_000, verb: 'kill', target: 'p1' }],
+    holds: [],
+    advances: [],
+    groupStates: [],
+    samples,
+    failure: undefined,
+    loadEndedAt: 12_000,
+    quietAt: 12_100,
+  }
+  expect(timesOf(journal).lagNormal).toEqual(ms === undefined ? undefined : span(ms))
 })
 
 test('ranges know what they miss', () => {

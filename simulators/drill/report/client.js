@@ -13,7 +13,7 @@ const bandColour = (instance) => BANDS[instances.indexOf(instance) % BANDS.lengt
 const samples = journal.samples
 const end = Math.max(samples.at(-1)?.at ?? 0, journal.quietAt ?? 0, journal.loadEndedAt) / 1000
 const times = samples.map(({ at }) => at / 1000)
-const column = (name) => samples.map((sample) => sample[name])
+const column = (name) => samples.map((sample) => sample[name] ?? null)
 const perSecond = (name) => samples.map((sample, i) => (sample[name] * 1000) / Math.max(1, sample.at - (samples[i - 1]?.at ?? 0)))
 
 /** Narrow screens have no room for a wide axis. */
