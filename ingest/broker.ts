@@ -55,7 +55,6 @@ export class Broker {
   readonly #gather: Gather
   readonly #epochs: Epochs
   readonly #logger: Logger
-  readonly #now: () => number
   readonly #clients = new Set<Client>()
   /** The newest session of each client id. */
   readonly #sessions = new Map<string, Session>()
@@ -68,7 +67,6 @@ export class Broker {
     this.#gather = gather
     this.#epochs = epochs
     this.#logger = logger
-    this.#now = now
     this.#pressure = new Pressure(limits, counts)
     this.#persistence = new Persistence(limits, counts)
     this.presence = new Presence(gather, limits, counts, now)
@@ -82,7 +80,7 @@ export class Broker {
     await broker.#router.listen()
     broker.#sweep = setInterval(() => {
       broker.#spare()
-      broker.#persistence.expire(broker.#now())
+      broker.#persistence.expire(performance.now())
     }, SWEEP_MS)
     return broker
   }
@@ -277,7 +275,7 @@ export class Broker {
     this.#willBytes -= session.willBytes
     if (this.#sessions.get(client.id) !== session) return
     this.#sessions.delete(client.id)
-    if (!client.clean) this.#persistence.went(client.id, this.#now())
+    if (!client.clean) this.#persistence.went(client.id, performance.now())
   }
 
   #spare(): void {

@@ -102,7 +102,7 @@ export class Persistence {
     this.#awayPublishers.delete(clientId)
   }
 
-  /** It is not any more, and its session not clean. `now`: epoch ms. */
+  /** It is not any more, and its session not clean. `now`: ms, of a clock that nobody sets. */
   went(clientId: string, now: number): void {
     if (this.#filters.has(clientId) || this.#queues.has(clientId)) this.#awaySubscribers.add(clientId, now)
     if (this.receipts.has(clientId)) this.#awayPublishers.add(clientId, now)
