@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { AuthenticateError, ConnectPacket, Subscription } from 'aedes'
 import type { Logger } from 'pino'
+import { ownCopy } from '../processor/contract/own-copy.ts'
 import type { ConnectivityReason } from '../processor/contract/status.ts'
 import { Bridge, type MqttClient } from './bridge.ts'
 import { Connection } from './connection.ts'
@@ -185,7 +186,10 @@ export class Broker {
       return conn.fail('malformed packet', 'ill-formed text')
     }
     const session = new Session(this.#epochs.next(), packet.clientId, conn, this.#counts)
-    session.willBytes = will === undefined ? 0 : will.topic.length + (will.payload?.length ?? 0)
+    if (will !== undefined) {
+      will.payload = ownCopy(will.payload as Buffer)
+      session.willBytes = will.topic.length + will.payload.length
+    }
     client.session = session
     return undefined
   }

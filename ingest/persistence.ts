@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream'
 import type { Client, Subscription } from 'aedes'
 import * as aedesPersistence from 'aedes-persistence'
+import { ownCopy } from '../processor/contract/own-copy.ts'
 import { Away } from './away.ts'
 import type { Counts } from './counts.ts'
 import type { QoS } from './filters.ts'
@@ -176,7 +177,8 @@ export class Persistence {
 
   async outgoingEnqueueCombi(subscriptions: readonly { clientId: string }[], packet: StoredPacket): Promise<void> {
     if (subscriptions.length === 0) return
-    const kept: StoredPacket = { ...packet, payload: Buffer.from(packet.payload ?? '') }
+    const { payload = '' } = packet
+    const kept = { ...packet, payload: ownCopy(typeof payload === 'string' ? Buffer.from(payload) : payload) }
     const bytes = bytesOf(kept)
     const { maxQueued, maxQueuedTotal, maxQueuedBytes } = this.#limits
     for (const { clientId } of subscriptions) {
