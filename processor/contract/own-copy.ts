@@ -7,3 +7,8 @@ export function ownCopy(bytes: Uint8Array): Buffer {
   copy.set(bytes)
   return copy
 }
+
+/** The same of a device id: one that was cut out of a topic keeps all of the topic, which may have 64 KiB. */
+export function ownDeviceId(deviceId: string): string {
+  return Buffer.from(deviceId, 'latin1').toString('latin1')
+}
