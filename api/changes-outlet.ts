@@ -27,7 +27,7 @@ export class Outlet {
   readonly #following: Following
   readonly #sink: Sink
   readonly #coalescer: Coalescer
-  #membership = new Membership('out')
+  #membership: Membership
   #closed = false
   #lastWrite: number
   #flushing: (() => void) | undefined
@@ -39,7 +39,8 @@ export class Outlet {
     this.#options = options
     this.#following = options.following
     this.#sink = options.sink
-    const { clock, limits } = options.following
+    const { clock, limits, numbers } = options.following
+    this.#membership = new Membership('out', numbers)
     this.#lastWrite = clock.steady() - limits.writeMs
     this.#coalescer = new Coalescer(limits.perDeviceMs)
     options.sink.onDrain = () => this.#flush()
@@ -58,13 +59,13 @@ export class Outlet {
   /** What the client has is not known. */
   resume(): void {
     this.#drop()
-    this.#membership = new Membership('unknown')
+    this.#membership = new Membership('unknown', this.#following.numbers)
   }
 
   /** The client has nothing, once it has been told `reset`. */
   reset(): void {
     this.#drop()
-    this.#membership = new Membership('out')
+    this.#membership = new Membership('out', this.#following.numbers)
   }
 
   /** `matched`: the client is to have the device. */

@@ -13,7 +13,7 @@ const READ_COMMITTED = 1
 const NO_SESSION = [0, -1] as const
 const UNKNOWN = -1
 const DIVERGING_EPOCH = 0
-/** The records of a partition may keep so many times their bytes in memory; of what is less of its answer a copy is made. */
+/** The records of a partition may keep so many times their bytes; of what is less of its answer a copy is made. */
 const MAX_KEPT = 16
 
 export interface FetchLimits {
