@@ -14,6 +14,7 @@ import type { Beginning } from './processor/open.ts'
 import { aborted } from './processor/pause.ts'
 import type { Processor } from './processor/processor.ts'
 import { withSecretFiles } from './processor/secret-files.ts'
+import { onStopSignals } from './processor/stop-signals.ts'
 
 const USAGE = `usage: tidemark [up | ingest | processor | api | simulate | drill | token] [flags]
   up [--processors N] [--demo]   all roles in this process: on Kafka when KAFKA_BROKERS is set, else on the embedded log;
@@ -56,12 +57,7 @@ async function main(argv: readonly string[]): Promise<number> {
 /** Aborts at the first SIGINT or SIGTERM; a second one ends the process at once. */
 function stopSignal(): AbortSignal {
   const stop = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.on(name, () => {
-      if (stop.signal.aborted) process.exit(1)
-      stop.abort(name)
-    })
-  }
+  onStopSignals({ first: (name) => stop.abort(name), again: () => process.exit(1) })
   return stop.signal
 }
 

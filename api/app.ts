@@ -26,7 +26,7 @@ import { measureReads, RequestDurations } from './measures.ts'
 import { partitionRoutes } from './partitions.ts'
 import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf } from './problem.ts'
 import { limitRates } from './rate-limit.ts'
-import { requestNames } from './request-id.ts'
+import { type NameOf, requestNames } from './request-id.ts'
 import { COMPONENTS } from './schemas.ts'
 import { searchRoutes } from './search.ts'
 import { JSON_TYPE } from './splice.ts'
@@ -145,7 +145,7 @@ const COMPRESSION: FastifyCompressOptions = {
   globalDecompression: false,
 }
 
-function createFastify(options: AppOptions, limits: Limits, genReqId: (request: IncomingMessage) => string): Api {
+function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): Api {
   const { logger, trustedProxies } = options
   const api = Fastify({
     // A logger given to Fastify makes a child for each request; errors are logged by the error handler instead.
@@ -167,11 +167,11 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: (request: 
     bodyLimit: limits.maxBodyBytes,
     // While closing, what still comes on open connections is answered, with `connection: close`.
     return503OnClosing: false,
-    clientErrorHandler: answerBrokenRequest,
+    clientErrorHandler: (error, socket) => answerBrokenRequest(error, socket, genReqId),
     frameworkErrors: (error, request, reply) => answerError(error, request, reply, logger),
   })
   api.server.maxConnections = limits.maxConnections
-  answerOddities(api.server)
+  answerOddities(api.server, genReqId)
   return api.withTypeProvider<TypeBoxTypeProvider>()
 }
 

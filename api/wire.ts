@@ -1,12 +1,13 @@
 import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { PROBLEM_TYPE, ProblemError } from './problem.ts'
+import type { NameOf } from './request-id.ts'
 
 /** The connections on which a request is broken, while those before it are answered. */
 const broken = new WeakSet<Duplex>()
 
 /** A request that the HTTP parser refused, or that took too long: there is no response object, only the socket. */
-export function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex): void {
+export function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex, nameOf: NameOf): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy()
     return
@@ -15,23 +16,25 @@ export function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex
   if (broken.has(socket)) return
   const problem = brokenRequest(error.code)
   const response = responseOn(socket)
-  if (response?.req.complete !== true) return endWith(problem, socket)
+  if (response?.req.complete !== true) return endWith(problem, socket, nameOf)
   broken.add(socket)
-  response.once('close', () => answerAfter(problem, socket))
+  response.once('close', () => answerAfter(problem, socket, nameOf))
 }
 
 /** Answers in the order of the requests (RFC 9112 section 9.3.2): bytes within another answer would be taken for part of it. */
-function answerAfter(problem: ProblemError, socket: Duplex): void {
+function answerAfter(problem: ProblemError, socket: Duplex, nameOf: NameOf): void {
   if (!socket.writable) return
   const response = responseOn(socket)
-  if (response?.req.complete === true) response.once('close', () => answerAfter(problem, socket))
-  else endWith(problem, socket)
+  if (response?.req.complete === true) response.once('close', () => answerAfter(problem, socket, nameOf))
+  else endWith(problem, socket, nameOf)
 }
 
 /** It is the request that is broken that may be answered already, before all of it has come. */
-function endWith(problem: ProblemError, socket: Duplex): void {
-  if (responseOn(socket)?.headersSent === true) socket.destroy()
-  else refuse(socket, problem)
+function endWith(problem: ProblemError, socket: Duplex, nameOf: NameOf): void {
+  const response = responseOn(socket)
+  if (response?.headersSent === true) socket.destroy()
+  // Of one that is broken before its body, no header can be known.
+  else refuse(socket, problem, nameOf(response?.req ?? { headers: {} }))
 }
 
 /** Node has no public name for it; its own handler of such errors looks there, too. */
@@ -49,19 +52,20 @@ function brokenRequest(code: string | undefined): ProblemError {
   return ProblemError.invalid([{ field: 'request', message: 'is not valid HTTP/1.1' }])
 }
 
-function refuse(socket: Duplex, problem: ProblemError, headers = ''): void {
+function refuse(socket: Duplex, problem: ProblemError, name: string, headers = ''): void {
   const body = JSON.stringify(problem.body())
   const head = `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\ncontent-type: ${PROBLEM_TYPE}\r\n`
-  const tail = `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`
+  const tail = `x-request-id: ${name}\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`
   socket.end(`${head}${headers}${tail}`, () => socket.destroy())
 }
 
 /** What Node would answer by itself, with an empty body or by closing the connection. */
-export function answerOddities(server: Server): void {
+export function answerOddities(server: Server, nameOf: NameOf): void {
   // No CONNECT: this is no proxy (RFC 9110 section 9.3.6).
-  server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
+  server.on('connect', (request: IncomingMessage, socket: Duplex) => {
     socket.on('error', () => socket.destroy())
-    refuse(socket, new ProblemError('method-not-allowed', 'CONNECT is not allowed here'), 'allow: GET, HEAD\r\n')
+    const problem = new ProblemError('method-not-allowed', 'CONNECT is not allowed here')
+    refuse(socket, problem, nameOf(request), 'allow: GET, HEAD\r\n')
   })
   // An expectation other than 100-continue may be ignored (RFC 9110 section 10.1.1).
   server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {

@@ -17,9 +17,10 @@ import {
   WIDE,
 } from './contract/index-entries.ts'
 import type { Json } from './contract/json.ts'
-import { Matcher, scalarOf, textFor } from './contract/search-match.ts'
+import { Matcher, scalarOf } from './contract/search-match.ts'
 import { literalPrefix } from './contract/search-pattern.ts'
 import type { Bound, Condition, QueryNode } from './contract/search-query.ts'
+import { textFor } from './contract/search-time.ts'
 import type { ReadCounts } from './store/index-counts.ts'
 import type { EntryRange } from './store/store.ts'
 

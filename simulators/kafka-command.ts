@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { KAFKA_FOLDER } from '../processor/contract/environment.ts'
 import { ConfigurationError } from '../processor/contract/errors.ts'
+import { onStopSignals } from '../processor/stop-signals.ts'
 import { refused } from './flags.ts'
 import { archiveClasses } from './kafka/artifacts.ts'
 import { Kafka } from './kafka.ts'
@@ -37,15 +38,15 @@ async function main(): Promise<number> {
   const { promise: ended, resolve: end } = Promise.withResolvers<number>()
   let ready = false
   let stopping = false
-  for (const signal of ['SIGTERM', 'SIGINT']) {
-    process.on(signal, () => {
-      // The brokers are killed, then: a start is not waited for, nor, at a second signal, an orderly end.
-      if (stopping) process.exit(1)
+  // The brokers are killed with this process: a start is not waited for, nor, at a second signal, an orderly end.
+  onStopSignals({
+    first: () => {
       if (!ready) process.exit(0)
       stopping = true
       end(0)
-    })
-  }
+    },
+    again: () => process.exit(1),
+  })
   const nodes = values.nodes === '3' ? 3 : 1
   let up: number = nodes
   const onFall = (log: string): void => {

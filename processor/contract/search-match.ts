@@ -3,8 +3,8 @@ import type { Json } from './json.ts'
 import { compareText } from './order.ts'
 import { Pattern, type Work } from './search-pattern.ts'
 import type { Bound, Condition, Operand, Query, QueryNode } from './search-query.ts'
+import { textFor } from './search-time.ts'
 import type { Status } from './status.ts'
-import { isoTime, MAX_TIME_MS, parseTime } from './time.ts'
 
 /** A longer text fits no pattern. */
 const MAX_LIKE_LENGTH = 4096
@@ -125,16 +125,4 @@ const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/
 function numberOf(text: string): number | undefined {
   const number = NUMBER.test(text) ? Number(text) : Number.NaN
   return Number.isFinite(number) ? number : undefined
-}
-
-const TIME_MEMBERS = new Set(['firstSeenAt', 'lastSeenAt', 'since'])
-const ZONED_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d)$/
-
-/** A time that has a zone is compared as the moment it is, with a field that is a time: there all have one form. */
-export function textFor(field: Field, { text }: Operand): string {
-  const isTime =
-    field.kind === 'member' ? TIME_MEMBERS.has(field.member) : field.kind === 'reported' && field.timed !== undefined
-  if (!isTime || !ZONED_TIME.test(text)) return text
-  const ms = parseTime(text)
-  return ms >= 0 && ms <= MAX_TIME_MS ? isoTime(ms) : text
 }

@@ -12,6 +12,7 @@ import {
   type QueryNode,
   QuerySyntaxError,
 } from './search-query.ts'
+import { isBoundOf } from './search-time.ts'
 
 /**
  * Reads Lucene's syntax, less what makes no sense for statuses (boosts, fuzziness, regular expressions):
@@ -117,7 +118,10 @@ class Parser {
   #value(field: Field): QueryNode {
     for (const comparison of ['>=', '<=', '>', '<']) {
       if (!this.#operator(comparison)) continue
-      const bound: Bound = { ...this.#operand(`a value after ${comparison}`), inclusive: comparison.length === 2 }
+      const bound: Bound = {
+        ...this.#operand(field, `a value after ${comparison}`),
+        inclusive: comparison.length === 2,
+      }
       this.#skip()
       return comparison.startsWith('>')
         ? { kind: 'range', field, low: bound, high: undefined }
@@ -140,9 +144,9 @@ class Parser {
     const began = this.#at
     const lowInclusive = this.#text[this.#at++] === '['
     this.#skip()
-    const low = this.#bound(lowInclusive)
+    const low = this.#bound(field, lowInclusive)
     if (!this.#keyword('TO')) this.#fail('must be TO, as in [1 TO 5]')
-    const high = this.#bound(true)
+    const high = this.#bound(field, true)
     if (this.#ended) this.#fail('opens a range that is not closed', began)
     if (!this.#peek(']') && !this.#peek('}')) this.#fail('must be ] or }, the end of the range')
     const highInclusive = this.#peek(']')
@@ -153,15 +157,22 @@ class Parser {
   }
 
   /** Undefined for `*`: no bound. */
-  #bound(inclusive: boolean): Bound | undefined {
+  #bound(field: Field, inclusive: boolean): Bound | undefined {
     if (this.#operator('*')) return undefined
-    const operand = this.#operand('a bound of the range')
+    const operand = this.#operand(field, 'a bound of the range')
     this.#skip()
     return { ...operand, inclusive }
   }
 
-  #operand(what: string): Operand {
-    if (this.#peek('"')) return { text: this.#phrase(), quoted: true }
+  #operand(field: Field, what: string): Operand {
+    const began = this.#at
+    const operand = this.#peek('"') ? { text: this.#phrase(), quoted: true } : this.#unquoted(what)
+    if (isBoundOf(field, operand.text)) return operand
+    const wrong = `${JSON.stringify(operand.text)} is no time: a bound of ${field.name} is one`
+    return this.#fail(`${wrong} like 2026-11-24T09:00:00Z, or the beginning of it`, began)
+  }
+
+  #unquoted(what: string): Operand {
     this.#expectWord(what)
     const began = this.#at
     const { text, wildcards, escaped } = this.#word('')

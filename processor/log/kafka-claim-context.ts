@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import type { Ends } from './kafka-bounds.ts'
 import { type KafkaCluster, TRANSACTION_COORDINATOR } from './kafka-cluster.ts'
-import { AT_ONCE_LANE, POLL_LANE } from './kafka-follow.ts'
+import { FETCH_LANES } from './kafka-follow.ts'
 import type { TopicNames } from './kafka-topics.ts'
 import type { Log, LogIdentity, Topic } from './log.ts'
 
@@ -32,7 +32,7 @@ export interface ClaimContext {
 export async function connectLanes({ cluster, names, group, identity }: ClaimContext): Promise<void> {
   const first = Array.from({ length: Math.min(LANES, identity.partitions) }, (_, partition) => partition)
   const made = first.flatMap((partition) => {
-    const lanes = [laneOf(partition), AT_ONCE_LANE, POLL_LANE]
+    const lanes = [laneOf(partition), ...FETCH_LANES]
     const leader = cluster.leader(names.status, partition)
     return [
       cluster.coordinator(laneOf(partition), TRANSACTION_COORDINATOR, transactionalId(group, partition)),

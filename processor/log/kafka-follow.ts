@@ -3,20 +3,25 @@ import { CorruptedError, RetryableError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import type { BrokerConnection } from './kafka-broker.ts'
 import { asTidemark, isTransient, type KafkaCluster, typeOf } from './kafka-cluster.ts'
-import { type Fetched, type FetchLimits, type FetchPosition, fetch } from './kafka-fetch.ts'
-import { FetchedRecords } from './kafka-records.ts'
-import type { Batch, BatchLimits, LogRecord, Offset } from './log.ts'
+import { type Fetched, type FetchLimits, fetch } from './kafka-fetch.ts'
+import { Source } from './kafka-source.ts'
+import type { Batch, BatchLimits, Offset } from './log.ts'
 
 /** A partition with less than this unread is asked for more; so it holds at most this and one answer. */
 const LOW_WATER_BYTES = 512 * 1024
-/** What all partitions may hold unread, and an answer of each lane; above it only those with nothing are asked for more. */
+/** What all partitions may hold unread; above it only those with nothing are asked for more, and for little each. */
 const MAX_UNREAD_BYTES = 64 * 1024 * 1024
-const POLL: FetchLimits = { maxWaitMs: 50, maxBytes: 8 * 1024 * 1024, maxPartitionBytes: 1024 * 1024 }
-export const POLL_LANE = 'fetch'
-/** The first request for a partition takes what is there. */
-const LOOK: FetchLimits = { ...POLL, maxWaitMs: 0 }
-/** For what is answered at once: first requests, and partitions that are known to have more. */
-export const AT_ONCE_LANE = 'fetch-at-once'
+const MAX_WAIT_MS = 50
+const MAX_BYTES = 8 * 1024 * 1024
+const PARTITION_BYTES = 1024 * 1024
+const LITTLE_BYTES = 64 * 1024
+/** For partitions that are read to their ends: a request waits for what comes in. */
+const WAITING_LANE = 'fetch'
+/** For those that are known to have more. */
+const BEHIND_LANE = 'fetch-behind'
+/** For the first request for a partition, which takes what is there. */
+const LOOK_LANE = 'fetch-first'
+export const FETCH_LANES: readonly string[] = [WAITING_LANE, BEHIND_LANE, LOOK_LANE]
 const RETRY_MS = 50
 
 /** One request for partitions of one leader, on one of its connections: those answer in order. */
@@ -28,12 +33,13 @@ interface Poll {
 
 /**
  * Reads partitions without a group. All partitions of one leader that are read to their ends share one request, which
- * waits there; those that are behind share one on another lane, and one that has just been opened is fetched there once,
- * so that neither waits for what others may get.
+ * waits there; those that are behind share another, and one that has just been opened is fetched once by itself: each of
+ * the three has a lane of its own, so that none waits for what others may get.
  */
 export class KafkaFetcher {
   readonly #cluster: KafkaCluster
   readonly #logger: Logger
+  /** Those that were given something last come last. */
   readonly #sources = new Set<Source>()
   /** Names of the polls under way. */
   readonly #polling = new Set<string>()
@@ -96,13 +102,11 @@ export class KafkaFetcher {
     if (this.#closing.signal.aborted) return
     const { topics } = await this.#cluster.metadata()
     const polls = new Map<string, Poll>()
-    let unread = 0
-    for (const source of this.#sources) unread += source.unread
-    const most = unread > MAX_UNREAD_BYTES ? 1 : LOW_WATER_BYTES
+    const most = this.#full ? 1 : LOW_WATER_BYTES
     for (const source of this.#sources) {
       if (source.fetching || source.failed || source.unread >= most) continue
       const leader = topics.get(source.topic)?.leaders[source.index] ?? -1
-      const lane = source.behind ? AT_ONCE_LANE : POLL_LANE
+      const lane = source.behind ? BEHIND_LANE : WAITING_LANE
       const name = `${lane} ${leader}`
       if (this.#polling.has(name)) continue
       const poll = polls.get(name)
@@ -117,14 +121,24 @@ export class KafkaFetcher {
     }
   }
 
+  get #full(): boolean {
+    let unread = 0
+    for (const source of this.#sources) unread += source.unread
+    return unread > MAX_UNREAD_BYTES
+  }
+
+  #limits(maxWaitMs: number): FetchLimits {
+    return { maxWaitMs, maxBytes: MAX_BYTES, maxPartitionBytes: this.#full ? LITTLE_BYTES : PARTITION_BYTES }
+  }
+
   async #poll(name: string, { leader, lane, sources }: Poll): Promise<void> {
-    await this.#fetch(sources, lane, POLL, leader)
+    await this.#fetch(sources, lane, this.#limits(MAX_WAIT_MS), leader)
     this.#polling.delete(name)
     this.#wake()
   }
 
   async #look(source: Source): Promise<void> {
-    await this.#fetch([source], AT_ONCE_LANE, LOOK)
+    await this.#fetch([source], LOOK_LANE, this.#limits(0))
     this.#wake()
   }
 
@@ -173,10 +187,13 @@ export class KafkaFetcher {
       return false
     }
     if (error === undefined) {
-      source.give(answer)
+      const epoch = source.give(answer)
       // One that ended before its answer came has a successor, which may have read on.
-      if (source.epoch !== undefined && this.#sources.has(source))
-        this.#epochs.set(`${source.topic} ${source.index}`, source.epoch)
+      if (epoch !== undefined && this.#sources.delete(source)) {
+        // A broker fills its answer in the order of the request (KIP-74): who got something lets the others go first.
+        this.#sources.add(source)
+        this.#learn(source, epoch)
+      }
       return false
     }
     if (mayPass(error)) {
@@ -197,6 +214,12 @@ export class KafkaFetcher {
       source.fail(asTidemark(error, `${source.topic} ${source.index}`))
     }
     return false
+  }
+
+  /** Of two that follow one partition, the other one may have read on. */
+  #learn({ topic, index }: Source, epoch: number): void {
+    const name = `${topic} ${index}`
+    this.#epochs.set(name, Math.max(epoch, this.#epochs.get(name) ?? epoch))
   }
 
   /**
@@ -234,104 +257,4 @@ interface Named {
 
 function isSame(a: Named, b: Named): boolean {
   return a.topic === b.topic && a.index === b.index
-}
-
-/** One partition as one follower reads it: what has come and is not yet read, and where to fetch on. */
-class Source implements FetchPosition {
-  readonly topic: string
-  readonly index: number
-  /** Where the next fetch begins. */
-  position: Offset
-  /** Of the leader that wrote what stands before `position`; undefined until something was fetched. */
-  epoch: number | undefined
-  fetching = false
-  /** Its broker has failed at it, and has not given anything since. */
-  troubled = false
-  unread = 0
-  #answers: FetchedRecords[] = []
-  #end: Offset = 0
-  #given: Offset
-  #failure: Error | undefined
-  #waiting: (() => void) | undefined
-
-  constructor(topic: string, index: number, from: Offset) {
-    this.topic = topic
-    this.index = index
-    this.position = from
-    this.#given = from
-  }
-
-  /** There is more than was fetched. */
-  get behind(): boolean {
-    return this.position < this.#end
-  }
-
-  get failed(): boolean {
-    return this.#failure !== undefined
-  }
-
-  give({ bytes, aborted, end }: Fetched): void {
-    this.troubled = false
-    this.#end = Math.max(this.#end, end)
-    if (bytes.length === 0) return
-    const answer = new FetchedRecords(`${this.topic} ${this.index}`, bytes, aborted, this.position)
-    const reached = answer.end
-    // Bytes of less than one batch bring nothing on.
-    if (reached === undefined) return
-    this.position = Math.max(this.position, reached.offset)
-    this.epoch = reached.epoch
-    this.#answers.push(answer)
-    this.unread += bytes.length
-    this.wake()
-  }
-
-  fail(error: Error): void {
-    this.#failure ??= error
-    this.wake()
-  }
-
-  wake(): void {
-    this.#waiting?.()
-    this.#waiting = undefined
-  }
-
-  changed(): Promise<void> {
-    return new Promise((resolve) => {
-      if (this.#answers.length > 0 || this.#failure !== undefined) resolve()
-      else this.#waiting = resolve
-    })
-  }
-
-  /**
-   * What is there, within `limits`; a batch without records where only the position moved; undefined for nothing. It is
-   * gathered from all answers: a poll brings what came in milliseconds, and who is behind is to catch up in large steps.
-   */
-  take(limits: BatchLimits): Batch | undefined {
-    const records: LogRecord[] = []
-    let bytes = 0
-    let next = this.#given
-    for (;;) {
-      const [answer] = this.#answers
-      if (answer === undefined || records.length >= limits.maxRecords) break
-      try {
-        bytes = answer.read(limits, records, bytes)
-      } catch (error) {
-        // What comes before it is given first; nothing after it is.
-        this.fail(error as Error)
-        this.#answers = []
-        next = answer.next
-        break
-      }
-      next = answer.next
-      if (!answer.done) break
-      this.#answers.shift()
-      this.unread -= answer.byteLength
-    }
-    if (next > this.#given) {
-      this.#given = next
-      return { records, next, end: Math.max(this.#end, next) }
-    }
-    if (this.#failure !== undefined) throw this.#failure
-    return undefined
-  }
 }

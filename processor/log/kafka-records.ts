@@ -61,13 +61,16 @@ export class FetchedRecords {
 
   /**
    * Where the next fetch begins: after the last whole batch; undefined when there is none. `epoch`: of the leader that
-   * wrote it.
+   * wrote it. Throws CorruptedError at a batch of an impossible length.
    */
   get end(): { readonly offset: Offset; readonly epoch: number } | undefined {
     const bytes = this.#bytes
     let last: number | undefined
     for (let at = 0; at + BATCH_HEADER_BYTES <= bytes.length; ) {
       const next = at + LENGTH_AT + 4 + bytes.readInt32BE(at + LENGTH_AT)
+      if (next <= at) {
+        throw new CorruptedError('LOG_CORRUPTED', `${this.#where}: a batch after ${this.next} has an impossible length`)
+      }
       if (next > bytes.length) break
       last = at
       at = next

@@ -65,7 +65,7 @@ export async function openTopics(
     const found = metadata.topics.get(name)?.leaders.length
     if (found !== partitions) mismatch(name, 'partitions', `${found}`, `${partitions}, as ${names.telemetry} has`)
   }
-  const { deleteRetentionMs } = await verify(cluster, names, options, metadata)
+  const { deleteRetentionMs } = await verify(cluster, names, options, metadata, logger)
   const status = metadata.topics.get(names.status)?.id ?? ''
   return { identity: { cluster: metadata.cluster, telemetry: telemetry.id, status, partitions }, deleteRetentionMs }
 }
@@ -149,6 +149,7 @@ async function verify(
   names: TopicNames,
   options: TopicOptions,
   metadata: Metadata,
+  logger: Logger,
 ): Promise<{ deleteRetentionMs: number }> {
   const resources = Object.values(names).map((name) => ({ type: TOPIC_RESOURCE, name }))
   const described = await cluster.persist(PATIENCE_MS, undefined, async () => {
@@ -156,6 +157,7 @@ async function verify(
     return requests.describeConfigs({ resources })
   })
   let deleteRetentionMs = Number.NaN
+  const exposed: { topic: string; replicas: number; minInSyncReplicas: number }[] = []
   for (const topic of ['telemetry', 'status', 'dead-letters'] as const) {
     const name = names[topic]
     const entries = described.resources.find(({ resourceName }) => resourceName === name)?.configEntries ?? []
@@ -178,7 +180,15 @@ async function verify(
     if (inSync > replicas) {
       mismatch(name, 'min.insync.replicas', String(inSync), `at most ${replicas}, as many as it has replicas`)
     }
+    // Where there is one broker, no setting makes it two disks.
+    if (inSync < 2 && metadata.nodes.size > 1) exposed.push({ topic: name, replicas, minInSyncReplicas: inSync })
     if (topic === 'status') deleteRetentionMs = Number(config.get('delete.retention.ms'))
+  }
+  if (exposed.length > 0) {
+    logger.warn(
+      { brokers: metadata.nodes.size, topics: exposed },
+      'what is acknowledged may be on one broker alone, and lost with its disk: have 3 replicas, and min.insync.replicas 2',
+    )
   }
   if (!(deleteRetentionMs >= 0)) mismatch(names.status, 'delete.retention.ms', 'unknown', 'told by the brokers')
   return { deleteRetentionMs }

@@ -75,6 +75,7 @@ describe('a request that is not HTTP', () => {
     const { head, body } = await raw((await open()).port, bytes)
     expect(head).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
     expect(head).toContain('content-type: application/problem+json')
+    expect(head).toMatch(/^x-request-id: request-\w+$/m)
     expect(JSON.parse(body)).toMatchObject({ status, type: expect.stringMatching(/^urn:tidemark:problem:/) })
   })
 
@@ -82,9 +83,10 @@ describe('a request that is not HTTP', () => {
     const { port } = await open({ limits: { requestTimeoutMs: 100 } })
     const { head, body } = await raw(
       port,
-      'POST /v1/devices/batch-get HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n',
+      'POST /v1/devices/batch-get HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n',
     )
     expect(head).toMatch(/^HTTP\/1\.1 408 /)
+    expect(head).toMatch(/^x-request-id: mine$/m)
     expect(JSON.parse(body).type).toBe('urn:tidemark:problem:request-timeout')
   })
 

@@ -250,6 +250,7 @@ tests:
       - {series: 'tidemark_dead_letters_total{processor="a",reason="not-json"}', values: '0x40 3x40'}
       - {series: 'tidemark_dead_letters_total{processor="a",reason="bad-seq"}', values: '0x80'}
       - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="bad-topic"}', values: '0x40 1x40'}
+      - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="bad-device-id"}', values: '0x40 1x40'}
       - {series: 'tidemark_unwritable_stores{processor="one"}', values: '0x40 2x40'}
     alert_rule_test:
       - {eval_time: 9m, alertname: PartitionWithoutOwner}
@@ -277,10 +278,16 @@ tests:
       - eval_time: 15m
         alertname: DeadLetters
         exp_alerts:
-          - exp_labels: {reason: "bad-topic"}
-            exp_annotations: {summary: "devices send what cannot be used: bad-topic"}
+          - exp_labels: {reason: "bad-device-id"}
+            exp_annotations: {summary: "devices send what cannot be used: bad-device-id"}
           - exp_labels: {reason: "not-json"}
             exp_annotations: {summary: "devices send what cannot be used: not-json"}
+      - {eval_time: 9m, alertname: OtherTopics}
+      - eval_time: 15m
+        alertname: OtherTopics
+        exp_alerts:
+          - exp_labels: {}
+            exp_annotations: {summary: "messages come to topics that are no telemetry: misspelt, or for other clients (then drop this alert)"}
       - {eval_time: 9m, alertname: LogFault}
       - eval_time: 15m
         alertname: LogFault

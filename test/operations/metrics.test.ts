@@ -65,6 +65,14 @@ test('README explains every metric, by its type, and no other', async () => {
   expect(rows.sort()).toEqual(names.sort())
 })
 
+test('README names every bound of ingest', async () => {
+  const readme = await readFile(join(import.meta.dirname, '../../README.md'), 'utf8')
+  const [row = ''] = /^\| `tidemark_ingest_bound_hits_total`.*$/m.exec(readme) ?? []
+  const bounds = texts.flatMap((text) => [...text.matchAll(/^tidemark_ingest_bound_hits_total\{bound="([^"]+)"/gm)])
+  expect(bounds.length).toBeGreaterThan(5)
+  for (const [, bound] of bounds) expect(row).toContain(`\`${bound}\``)
+})
+
 test('what counts by reason begins at 0: the first of a kind is an increase', async () => {
   const registry = new Registry()
   Reflect.construct(Counts, [registry])

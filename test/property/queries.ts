@@ -42,10 +42,16 @@ const operand: fc.Arbitrary<Operand> = fc.oneof(
   fc.oneof({ weight: 7, arbitrary: text }, fc.constantFrom(...LONG)).map((quoted) => ({ text: quoted, quoted: true })),
   word.map((plain) => ({ text: plain, quoted: false })),
 )
-const bound = fc.option(
-  fc.record({ text: word, quoted: fc.boolean(), inclusive: fc.boolean() }, { noNullPrototype: true }),
-  { nil: undefined },
-)
+const boundWith = (words: fc.Arbitrary<string>) =>
+  fc.option(fc.record({ text: words, quoted: fc.boolean(), inclusive: fc.boolean() }, { noNullPrototype: true }), {
+    nil: undefined,
+  })
+/** A time has an order beside these alone. */
+const moment = fc.constantFrom(...AT, '2026-11-24T10:00:00Z', '2026-11-24', '5')
+const bounds = fc
+  .record({ any: fc.tuple(boundWith(word), boundWith(word)), times: fc.tuple(boundWith(moment), boundWith(moment)) })
+  .filter(({ any, times }) => [any, times].every(([low, high]) => low !== undefined || high !== undefined))
+const TIMES = ['firstSeenAt', 'lastSeenAt', 'connectivity.since']
 
 /** As `parseQuery` has it: what would be special at the beginning is escaped there. */
 const pattern = fc
@@ -58,10 +64,10 @@ function conditionOf(some: fc.Arbitrary<Field>): fc.Arbitrary<QueryNode> {
     some.map((of) => ({ kind: 'exists', field: of }) as const),
     fc.tuple(some, operand).map(([of, value]) => ({ kind: 'equals', field: of, value }) as const),
     fc.tuple(some, pattern).map(([of, like]) => ({ kind: 'like', field: of, pattern: like }) as const),
-    fc
-      .tuple(some, bound, bound)
-      .filter(([, low, high]) => low !== undefined || high !== undefined)
-      .map(([of, low, high]) => ({ kind: 'range', field: of, low, high }) as const),
+    fc.tuple(some, bounds).map(([of, { any, times }]) => {
+      const [low, high] = TIMES.includes(of.name) ? times : any
+      return { kind: 'range', field: of, low, high } as const
+    }),
   )
 }
 

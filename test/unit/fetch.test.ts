@@ -1,13 +1,15 @@
 import pino from 'pino'
 import { describe, expect, test, vi } from 'vitest'
+import { LEADER_EPOCH_AT, LENGTH_AT } from '../../processor/log/kafka-batch.ts'
 import type { BrokerConnection } from '../../processor/log/kafka-broker.ts'
 import type { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
 import { fetch } from '../../processor/log/kafka-fetch.ts'
 import { KafkaFetcher } from '../../processor/log/kafka-follow.ts'
-import { WireWriter } from '../../processor/log/kafka-wire.ts'
-import { LIMITS, record, text } from '../contract/log-records.ts'
+import { WireReader, WireWriter } from '../../processor/log/kafka-wire.ts'
+import { LIMITS, record, sized, text } from '../contract/log-records.ts'
 import { batch } from '../kafka/batches.ts'
 
+const MIB = 1024 * 1024
 const UNKNOWN_SERVER_ERROR = -1
 const CORRUPT_MESSAGE = 2
 
@@ -39,21 +41,58 @@ function response(answered: readonly Answered[], code = 0): Buffer {
   return writer.unsignedVarint(0).unsignedVarint(0).finish()
 }
 
+interface Asked {
+  readonly lane: string
+  readonly partitions: number[]
+  readonly partitionBytes: number[]
+}
+
+/** What a fetch request of version 12 asks for. */
+function asked(lane: string, body: Buffer): Asked {
+  const partitions: number[] = []
+  const partitionBytes: number[] = []
+  const reader = new WireReader(body)
+  reader.tags()
+  for (let field = 0; field < 4; field++) reader.int32()
+  reader.int8()
+  reader.int32()
+  reader.int32()
+  reader.compactArray(() => {
+    reader.compactString()
+    reader.compactArray(() => {
+      partitions.push(reader.int32())
+      reader.int32()
+      reader.int64()
+      reader.int32()
+      reader.int64()
+      partitionBytes.push(reader.int32())
+      reader.tags()
+    })
+    reader.tags()
+  })
+  return { lane, partitions, partitionBytes }
+}
+
 /** A fetcher of a cluster of one broker, which gives one after the other of `responses`; from then on it says nothing. */
 function fetcher(responses: (Buffer | Promise<Buffer>)[]) {
   const lines: string[] = []
-  const send = () => {
-    const next = responses.shift()
-    return next === undefined ? new Promise<Buffer>(() => {}) : Promise.resolve(next)
+  const requests: Asked[] = []
+  const connection = (lane: string) => {
+    const send = (_key: number, _name: string, _version: number, [body]: [Buffer]) => {
+      requests.push(asked(lane, body))
+      const next = responses.shift()
+      return next === undefined ? new Promise<Buffer>(() => {}) : Promise.resolve(next)
+    }
+    return Promise.resolve({ send } as unknown as BrokerConnection)
   }
   const cluster = {
     metadata: () => Promise.resolve({ topics: new Map([['t', { leaders: [1, 1], epochs: [3, 3] }]]) }),
     refresh: () => Promise.resolve(),
     doubt: () => Promise.resolve(undefined),
-    connection: () => Promise.resolve({ send } as unknown as BrokerConnection),
+    connection,
   }
   const logger = pino({ level: 'warn' }, { write: (line) => lines.push(line) })
-  return { fetcher: new KafkaFetcher(cluster as unknown as KafkaCluster, logger), lines }
+  return { fetcher: new KafkaFetcher(cluster as unknown as KafkaCluster, logger), lines, requests }
 }
 
 /** All that does not wait for time or others has been done. */
@@ -61,9 +100,18 @@ async function settled(): Promise<void> {
   for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
 }
 
-async function first(following: ReturnType<KafkaFetcher['follow']>): Promise<string[]> {
+type Following = ReturnType<KafkaFetcher['follow']>
+
+async function first(following: Following): Promise<string[]> {
   const { value } = await following.next()
   return value?.records.map(text) ?? []
+}
+
+/** Bytes of one record; `end`: the last stable offset; `epoch`: of the leader that wrote it. */
+function of(partition: number, value: string, offset: number, end: number, epoch = 0): Answered {
+  const bytes = batch([record('a', value)], offset)
+  bytes.writeInt32BE(epoch, LEADER_EPOCH_AT)
+  return { partition, code: 0, bytes, end }
 }
 
 describe('a fetch', () => {
@@ -132,21 +180,94 @@ describe('a fetch', () => {
   })
 
   test('for a partition that is behind does not wait for one that has come to its end', async () => {
-    const ended: Answered = { ...given, end: 1 }
-    const behind: Answered = { partition: 1, code: 0, bytes: batch([record('b', 'first')], 0), end: 2 }
-    const more: Answered = { partition: 1, code: 0, bytes: batch([record('b', 'second')], 1), end: 2 }
     // The third request is for the end of partition 0, and is not answered.
-    const { fetcher: fetching } = fetcher([
-      response([ended]),
-      response([behind]),
+    const { fetcher: fetching, requests } = fetcher([
+      response([of(0, 'last', 0, 1)]),
+      response([of(1, 'first', 0, 2)]),
       new Promise(() => {}),
-      response([more]),
+      response([of(1, 'second', 1, 2)]),
     ])
     const atEnd = fetching.follow('t', 0, 0, LIMITS, never)
     const following = fetching.follow('t', 1, 0, LIMITS, never)
-    expect(await Promise.all([first(atEnd), first(following)])).toEqual([['given'], ['first']])
+    expect(await Promise.all([first(atEnd), first(following)])).toEqual([['last'], ['first']])
     void atEnd.next()
     expect(await first(following)).toEqual(['second'])
+    const [look, , waiting, behind] = requests
+    expect(new Set([look?.lane, waiting?.lane, behind?.lane]).size).toBe(3)
+    fetching.close()
+  })
+
+  test('asks last for the partition that was given something last', async () => {
+    const { fetcher: fetching, requests } = fetcher([
+      response([of(0, 'first', 0, 9)]),
+      response([of(1, 'first', 0, 9)]),
+      response([of(0, 'second', 1, 9)]),
+      response([of(1, 'second', 1, 9)]),
+    ])
+    const [one, other] = [0, 1].map((index) => fetching.follow('t', index, 0, LIMITS, never)) as [Following, Following]
+    expect(await Promise.all([first(one), first(other)])).toEqual([['first'], ['first']])
+    expect(await Promise.all([first(one), first(other)])).toEqual([['second'], ['second']])
+    const [, , ...polls] = requests
+    expect(polls.slice(0, 2).map(({ partitions }) => partitions)).toEqual([
+      [0, 1],
+      [1, 0],
+    ])
+    fetching.close()
+  })
+
+  test('takes little of a partition while much is unread', async () => {
+    const bytes = Buffer.concat([batch([sized('k', 40 * MIB)], 0), batch([record('k', 'unread')], 1)])
+    const answers = [0, 1].map((partition) => response([{ partition, code: 0, bytes, end: 2 }]))
+    const { fetcher: fetching, requests } = fetcher(answers)
+    const one = { ...LIMITS, maxRecords: 1 }
+    const following = [0, 1].map((index) => fetching.follow('t', index, 0, one, never))
+    await Promise.all(following.map((each) => each.next()))
+    void fetching.follow('t', 0, 0, one, never).next()
+    await settled()
+    expect(requests.map(({ partitionBytes }) => partitionBytes)).toEqual([[MIB], [MIB], [MIB / 16]])
+    fetching.close()
+  })
+
+  test('for a partition whose log was cut behind it waits at the new end', async () => {
+    const { fetcher: fetching, requests } = fetcher([
+      response([of(0, 'first', 0, 9)]),
+      response([{ partition: 0, code: 0, end: 1 }]),
+    ])
+    const following = fetching.follow('t', 0, 0, LIMITS, never)
+    expect(await first(following)).toEqual(['first'])
+    void following.next()
+    await vi.waitFor(() => expect(requests).toHaveLength(3))
+    expect(requests[2]?.lane).not.toBe(requests[1]?.lane)
+    fetching.close()
+  })
+
+  test('of a slower reader of a partition tells nothing older of who wrote it', async () => {
+    const { promise: late, resolve: answer } = Promise.withResolvers<Buffer>()
+    const { fetcher: fetching } = fetcher([late, response([of(0, 'fast', 5, 6, 4)])])
+    const slow = first(fetching.follow('t', 0, 0, LIMITS, never))
+    expect(await first(fetching.follow('t', 0, 5, LIMITS, never))).toEqual(['fast'])
+    answer(response([of(0, 'slow', 0, 6, 3)]))
+    expect(await slow).toEqual(['slow'])
+    expect(fetching.epochOf('t', 0)).toBe(4)
+    fetching.close()
+  })
+
+  test('of a batch of an impossible length fails that partition alone, as one to be read again', async () => {
+    const impossible = batch([record('a', 'second')], 1)
+    impossible.writeInt32BE(-12, LENGTH_AT)
+    const { fetcher: fetching } = fetcher([
+      response([of(0, 'first', 0, 9)]),
+      response([of(1, 'first', 0, 9)]),
+      response([{ partition: 0, code: 0, bytes: impossible }, of(1, 'second', 1, 9)]),
+    ])
+    const [damaged, whole] = [0, 1].map((index) => fetching.follow('t', index, 0, LIMITS, never)) as [
+      Following,
+      Following,
+    ]
+    expect(await Promise.all([first(damaged), first(whole)])).toEqual([['first'], ['first']])
+    const [failure, records] = await Promise.allSettled([first(damaged), first(whole)])
+    expect(failure).toMatchObject({ reason: { name: 'CorruptedError', code: 'LOG_CORRUPTED' } })
+    expect(records).toMatchObject({ value: ['second'] })
     fetching.close()
   })
 

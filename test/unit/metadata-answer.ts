@@ -4,6 +4,8 @@ export interface ToldTopic {
   /** The byte that its id consists of. */
   readonly id: number
   readonly leaders: readonly { readonly leader: number; readonly epoch: number }[]
+  /** Of each partition; default: two. */
+  readonly replicas?: number
 }
 
 /** A metadata response, version 12. Node ids of the hosts are their indexes. */
@@ -13,12 +15,12 @@ export function metadataAnswer(hosts: readonly string[], topics: Readonly<Record
     writer.int32(id).compactString(host).int32(9092).unsignedVarint(0).unsignedVarint(0)
   })
   writer.compactString('cluster').int32(0)
-  array(writer, Object.entries(topics), ([name, { id, leaders }]) => {
+  array(writer, Object.entries(topics), ([name, { id, leaders, replicas = 2 }]) => {
     writer.int16(0).compactString(name).raw(Buffer.alloc(16, id)).int8(0)
     array(writer, leaders, ({ leader, epoch }, index) => {
       writer.int16(0).int32(index).int32(leader).int32(epoch)
-      // Two replicas, one of them in sync, none offline.
-      array(writer, [leader, leader + 1], (replica) => writer.int32(replica))
+      // One of the replicas is in sync, none offline.
+      array(writer, Array(replicas).keys().toArray(), (offset) => writer.int32(leader + offset))
       array(writer, [leader], (replica) => writer.int32(replica))
       writer.unsignedVarint(1).unsignedVarint(0)
     })

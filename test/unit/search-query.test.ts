@@ -32,10 +32,10 @@ function truck(changes: Partial<Status> = {}): Status {
 const holds = (query: string, status: Status = truck()) => new Matcher(parseQuery(query)).matches(status)
 
 describe('a query', () => {
-  it('takes a day that its month does not have for text, as it takes what is no time', () => {
-    const march = truck({ firstSeenAt: '2026-03-01T12:00:00.000Z' })
-    expect(holds('firstSeenAt:<2026-03-02T00:00:00Z', march)).toBe(true)
-    expect(holds('firstSeenAt:<2026-02-30T00:00:00Z', march)).toBe(false)
+  it('takes no day that its month lacks for one of the next', () => {
+    const march = truck({ firstSeenAt: '2026-03-02T00:00:00.000Z' })
+    expect(holds('firstSeenAt:2026-03-02T00:00:00Z', march)).toBe(true)
+    expect(holds('firstSeenAt:2026-02-30T00:00:00Z', march)).toBe(false)
   })
 
   it.each([
@@ -90,6 +90,12 @@ describe('a query', () => {
     ['lastSeenAt:>2026-11-24T10:00:00.119Z', true],
     ['lastSeenAt:[2026-11-24 TO 2026-11-25]', true],
     ['lastSeenAt:<2026-11-24', false],
+    ['lastSeenAt:<2026-11-24T10:1', true],
+    ['lastSeenAt:<2026-11-24T11:00:00.5+01:00', true],
+    ['lastSeenAt:>"2026-11-24T10:00:00"', true],
+    ['firstSeenAt:[* TO 2027]', true],
+    ['connectivity.since:<2027', true],
+    ['reported.battery.at:<now', true],
     ['attributes.owner.name:Ada', true],
     ['attributes.owner.a.b:1', true],
     ['attributes.owner:*', true],
@@ -150,6 +156,12 @@ describe('a query', () => {
     ['rev:1\\', 5, 'must be followed'],
     [`${'('.repeat(17)}x${')'.repeat(17)}`, 16, 'deeper than 16'],
     [`${'NOT '.repeat(17)}x`, 64, 'deeper than 16'],
+    ['lastSeenAt:<now-1h', 12, '"now-1h" is no time'],
+    ['lastSeenAt:<1700000000000', 12, 'no time'],
+    ['lastSeenAt:<"2026-11-24 09:00"', 12, 'no time'],
+    ['lastSeenAt:>2026-11-24T09Z', 12, 'no time'],
+    ['firstSeenAt:[2026 TO 2026-02-30T00:00:00Z]', 21, 'no time'],
+    ['connectivity.since:[yesterday TO *]', 20, 'a bound of connectivity.since is one like 2026-11-24T09:00:00Z'],
     ['x '.repeat(65), 128, 'one condition more'],
     [`x${'*'.repeat(17)}`, 17, 'one wildcard more'],
     [`${'x'.repeat(257)}*`, 0, 'pattern of more than 256'],

@@ -10,8 +10,7 @@ const HOSTS = ['one', 'two', 'three']
 const INVALID_REPLICATION_FACTOR = 38
 
 /** A cluster of which one more broker is live each time when a topic cannot be created. */
-function starting() {
-  const live = ['one']
+function starting(live = ['one'], minInSync?: number, replicas = 2) {
   const topics: Record<string, ToldTopic> = {}
   const connection = {
     alive: true,
@@ -22,9 +21,11 @@ function starting() {
           live.push(HOSTS[live.length] as string)
           throw Object.assign(new Error('topics'), { errors: [errorOf(INVALID_REPLICATION_FACTOR)] })
         }
-        topics[asked.topic] = { id: 1, leaders: [{ leader: 0, epoch: 0 }] }
+        topics[asked.topic] = { id: 1, leaders: [{ leader: 0, epoch: 0 }], replicas }
       },
-      describeConfigs: () => Promise.resolve({ resources: [] }),
+      describeConfigs: async ({ resources }: { resources: { name: string }[] }) => ({
+        resources: minInSync === undefined ? [] : resources.map(({ name }) => settingsOf(name, minInSync)),
+      }),
     },
   }
   const network = { closed: false, connect: () => Promise.resolve(connection) } as unknown as Network
@@ -33,6 +34,18 @@ function starting() {
   const names = topicNames('t')
   const cluster = new KafkaCluster(['one:9092'], Object.values(names), network, logger)
   return { cluster, names, logger, lines, topics }
+}
+
+function settingsOf(topic: string, minInSync: number) {
+  const settings = {
+    'cleanup.policy': topic.endsWith('.status') ? 'compact' : 'delete',
+    'message.timestamp.type': 'CreateTime',
+    'max.message.bytes': '9999999',
+    'min.insync.replicas': String(minInSync),
+    'delete.retention.ms': '86400000',
+  }
+  const configEntries = Object.entries(settings).map(([configName, configValue]) => ({ configName, configValue }))
+  return { resourceName: topic, configEntries }
 }
 
 test('topics are created once as many brokers are live as they are to have copies', async () => {
@@ -51,4 +64,18 @@ test('a topic that more copies are asked of than there are brokers is refused, a
   const error: unknown = await openTopics(cluster, names, options, logger).catch((reason: unknown) => reason)
   expect(error).toBeInstanceOf(ConfigurationError)
   expect(String(error)).toMatch(/t\.telemetry cannot be created: .* set KAFKA_REPLICATION to at most 1/)
+})
+
+test.each([
+  ['one copy', HOSTS, 1, 1, true],
+  ['copies that an acknowledgement does not wait for', HOSTS, 1, 3, true],
+  ['two copies that it waits for', HOSTS, 2, 3, false],
+  ['one copy on the one broker that there is', ['one'], 1, 1, false],
+] as const)('topics with %s', async (_what, hosts, minInSync, replicas, warned) => {
+  const { cluster, names, logger, lines } = starting([...hosts], minInSync, replicas)
+  await openTopics(cluster, names, { partitions: 1 }, logger)
+  const told = lines.map((line) => JSON.parse(line))
+  const topics = Object.values(names).map((topic) => ({ topic, replicas, minInSyncReplicas: minInSync }))
+  const msg = expect.stringContaining('may be on one broker alone')
+  expect(told).toEqual(warned ? [expect.objectContaining({ level: 40, brokers: 3, topics, msg })] : [])
 })
