@@ -73,6 +73,7 @@ interface Changes {
 /** The HTTP application, ready for `inject()`; it never listens. */
 export async function buildApp(options: AppOptions): Promise<Api> {
   const { reader, writer, checks, registry, logger } = options
+  const { now = () => performance.now() } = options
   const limits = { ...DEFAULT_LIMITS, ...options.limits }
   const api = createFastify(options, limits, requestNames(options.requestIdPrefix ?? 'request'))
   api.setValidatorCompiler(compileValidator)
@@ -113,9 +114,9 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   await api.register(async (routes: Api) => {
     durations.observeRoutes(routes)
     requireScopes(routes)
-    if (options.ratePerMinute !== undefined) await limitRates(routes, options.ratePerMinute)
+    if (options.ratePerMinute !== undefined) await limitRates(routes, options.ratePerMinute, now)
     documentScopes(routes, options.tokens !== undefined)
-    searchRoutes(routes, { reader, searches, untaken, limits, now: options.now ?? (() => performance.now()) })
+    searchRoutes(routes, { reader, searches, untaken, limits, now })
     deviceRoutes(routes, { reader, single, many, untaken, limits })
     attributeRoutes(routes, { reader, writer, writes }, single)
     if (options.changes !== undefined) {

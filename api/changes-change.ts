@@ -18,7 +18,7 @@ export class Change {
     this.partition = partition
     this.offset = offset
     this.deviceId = key ?? ''
-    this.number = numbers.of(this.deviceId)
+    this.number = numbers.of(this.deviceId, value === null)
     // A copy: the record's value may be a view of a far larger buffer.
     this.text = value === null ? undefined : textOf(this.deviceId, value)
   }
@@ -64,20 +64,42 @@ function statusOf(deviceId: string, text: string): Status {
   }
 }
 
-/** Gives each device a small number, so that a stream can keep two bits of it. At the bound, further ones get none. */
+/** So many of the devices with a number must have been deleted before numbers begin anew, as each stream forgets by that. */
+const GONE_SHARE = 1 / 4
+
+/**
+ * Gives each device a number near those of others, so that a stream can keep two bits of it. At the bound further ones get
+ * none, until enough were deleted of those that have one: then all are numbered anew, by other numbers.
+ */
 export class DeviceNumbers {
   readonly #limit: number
   readonly #numbers = new Map<string, number>()
+  /** Those that have a number and were deleted. */
+  readonly #gone = new Set<string>()
+  /** Numbers below are nobody's any more. */
+  first = 0
 
   constructor(limit: number) {
     this.#limit = limit
   }
 
-  of(deviceId: string): number | undefined {
-    const known = this.#numbers.get(deviceId)
-    if (known !== undefined || this.#numbers.size >= this.#limit) return known
-    const number = this.#numbers.size
-    this.#numbers.set(deviceId, number)
+  of(deviceId: string, deleted = false): number | undefined {
+    let number = this.#numbers.get(deviceId)
+    if (number === undefined) {
+      if (this.#numbers.size >= this.#limit && !this.#beginAnew()) return undefined
+      number = this.first + this.#numbers.size
+      this.#numbers.set(deviceId, number)
+    }
+    if (deleted) this.#gone.add(deviceId)
+    else this.#gone.delete(deviceId)
     return number
+  }
+
+  #beginAnew(): boolean {
+    if (this.#gone.size < this.#limit * GONE_SHARE) return false
+    this.first += this.#numbers.size
+    this.#numbers.clear()
+    this.#gone.clear()
+    return true
   }
 }

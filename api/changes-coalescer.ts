@@ -48,7 +48,7 @@ export class Coalescer {
     this.bytes = 0
   }
 
-  /** What may be told now, up to about `maxBytes`; it waits no longer. */
+  /** What may be told now (ms, of a clock that nobody sets), up to about `maxBytes`; it waits no longer. */
   take(now: number, maxBytes: number): Pending[] {
     for (const [deviceId, at] of this.#told) {
       if (at + this.#perDeviceMs > now) break

@@ -33,7 +33,10 @@ export interface ChangesLimits {
   readonly snapshotPage: number
   /** How long a snapshot waits for a partition that nobody answers for, ms; then the stream ends. */
   readonly snapshotPatienceMs: number
-  /** Devices of which it is known which streams have them; of further ones `enter` and `leave` may come again. */
+  /**
+   * Devices of which it is known which streams have them; of further ones `enter` and `leave` may come again, and of all once
+   * when a quarter of them were deleted.
+   */
   readonly maxDevices: number
 }
 

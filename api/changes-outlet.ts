@@ -27,7 +27,7 @@ export class Outlet {
   readonly #following: Following
   readonly #sink: Sink
   readonly #coalescer: Coalescer
-  #membership = new Membership('out')
+  #membership: Membership
   #closed = false
   #lastWrite: number
   #flushing: (() => void) | undefined
@@ -39,8 +39,9 @@ export class Outlet {
     this.#options = options
     this.#following = options.following
     this.#sink = options.sink
-    const { clock, limits } = options.following
-    this.#lastWrite = clock.now() - limits.writeMs
+    const { clock, limits, numbers } = options.following
+    this.#membership = new Membership('out', numbers)
+    this.#lastWrite = clock.steady() - limits.writeMs
     this.#coalescer = new Coalescer(limits.perDeviceMs)
     options.sink.onDrain = () => this.#flush()
     this.#beat()
@@ -58,13 +59,13 @@ export class Outlet {
   /** What the client has is not known. */
   resume(): void {
     this.#drop()
-    this.#membership = new Membership('unknown')
+    this.#membership = new Membership('unknown', this.#following.numbers)
   }
 
   /** The client has nothing, once it has been told `reset`. */
   reset(): void {
     this.#drop()
-    this.#membership = new Membership('out')
+    this.#membership = new Membership('out', this.#following.numbers)
   }
 
   /** `matched`: the client is to have the device. */
@@ -134,7 +135,7 @@ export class Outlet {
   #schedule(dueAt: number | undefined): void {
     if (dueAt === undefined || this.#sink.blocked) return
     const { clock, limits } = this.#following
-    const now = clock.now()
+    const now = clock.steady()
     const at = Math.max(now, dueAt, this.#lastWrite + limits.writeMs)
     if (this.#flushing !== undefined && this.#flushAt <= at) return
     this.#flushing?.()
@@ -149,7 +150,7 @@ export class Outlet {
   #flush(): void {
     if (this.#closed || this.#sink.blocked) return
     const { clock, limits } = this.#following
-    const now = clock.now()
+    const now = clock.steady()
     const before = this.#coalescer.bytes
     const events: { name: EventName; data: string }[] = []
     for (const { change, matched } of this.#coalescer.take(now, limits.writeBytes)) {
@@ -185,19 +186,19 @@ export class Outlet {
       text += eventText(name, data, i === events.length - 1 ? id : undefined)
       this.#options.told(name, 1)
     }
-    this.#lastWrite = this.#following.clock.now()
+    this.#lastWrite = this.#following.clock.steady()
     this.#sink.write(text)
   }
 
   #beat(): void {
     const { clock, limits } = this.#following
     this.#beating = clock.after(limits.heartbeatMs, () => {
-      const quietMs = clock.now() - this.#lastWrite
+      const quietMs = clock.steady() - this.#lastWrite
       if (this.#sink.blocked) {
         // However little waits for it, it would for as long as the connection holds.
         if (quietMs >= limits.maxBlockedMs) return this.#options.full('slow-reader')
       } else if (quietMs >= limits.heartbeatMs / 2) {
-        this.#lastWrite = clock.now()
+        this.#lastWrite = clock.steady()
         this.#sink.write(heartbeatText(this.#options.position()))
       }
       this.#beat()

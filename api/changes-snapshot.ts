@@ -66,12 +66,12 @@ export async function* readSnapshot(options: SnapshotOptions): AsyncGenerator<Sn
 }
 
 async function ask<T>({ clock, limits, snapshots }: Following, question: () => Promise<T>): Promise<T> {
-  const began = clock.now()
+  const began = clock.steady()
   for (;;) {
     try {
       return await snapshots.run(question)
     } catch (error) {
-      if (!(error instanceof UnavailableError) || clock.now() - began > limits.snapshotPatienceMs) throw error
+      if (!(error instanceof UnavailableError) || clock.steady() - began > limits.snapshotPatienceMs) throw error
     }
     await new Promise<void>((resolve) => void clock.after(RETRY_MS, resolve))
   }

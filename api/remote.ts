@@ -75,12 +75,18 @@ interface Exchanges {
   readonly searching: Exchange
 }
 
+interface Readers {
+  readonly usual: RemoteReader
+  readonly patient: RemoteReader
+}
+
 /** The processors of other processes, each behind connections that are kept. */
 export class RemoteReaders implements Disposable {
   readonly #reading = agent(MAX_READING_SOCKETS)
   readonly #holding = agent(MAX_HOLDING_SOCKETS)
   readonly #searching = agent(MAX_SEARCHING_SOCKETS)
-  readonly #readers = new Map<string, { readonly usual: RemoteReader; readonly patient: RemoteReader }>()
+  /** By endpoint; the one asked last stands last. */
+  readonly #readers = new Map<string, Readers>()
   readonly #options: ExchangeOptions
 
   constructor(options: ExchangeOptions) {
@@ -89,18 +95,20 @@ export class RemoteReaders implements Disposable {
 
   /** `patient`: asks whether or not the processor has answered lately, and waits for late answers. */
   connect({ endpoint }: Owner, patient = false): PartitionReader {
-    const present = this.#readers.get(endpoint)
-    if (present !== undefined) return patient ? present.patient : present.usual
-    const [oldest] = this.#readers.keys()
-    if (oldest !== undefined && this.#readers.size >= MAX_READERS) this.#readers.delete(oldest)
+    const readers = this.#readers.get(endpoint) ?? this.#meet(endpoint)
+    this.#readers.delete(endpoint)
+    this.#readers.set(endpoint, readers)
+    if (this.#readers.size > MAX_READERS) this.#readers.delete(this.#readers.keys().next().value as string)
+    return patient ? readers.patient : readers.usual
+  }
+
+  #meet(endpoint: string): Readers {
     const exchanges = {
       reading: new Exchange(endpoint, this.#reading, this.#options),
       holding: new Exchange(endpoint, this.#holding, this.#options),
       searching: new Exchange(endpoint, this.#searching, this.#options),
     }
-    const readers = { usual: new RemoteReader(exchanges, false), patient: new RemoteReader(exchanges, true) }
-    this.#readers.set(endpoint, readers)
-    return patient ? readers.patient : readers.usual
+    return { usual: new RemoteReader(exchanges, false), patient: new RemoteReader(exchanges, true) }
   }
 
   /** Ends all connections; questions under way fail. */

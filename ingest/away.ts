@@ -1,6 +1,6 @@
 /** Sessions that keep state while their client is away, the longest away first. */
 export class Away {
-  /** Client id -> when it went, epoch ms. */
+  /** Client id -> when it went, ms, of a clock that nobody sets. */
   readonly #since = new Map<string, number>()
 
   add(clientId: string, now: number): void {

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { AuthenticateError, ConnectPacket, Subscription } from 'aedes'
 import type { Logger } from 'pino'
+import { ownCopy } from '../processor/contract/own-copy.ts'
 import type { ConnectivityReason } from '../processor/contract/status.ts'
 import { Bridge, type MqttClient } from './bridge.ts'
 import { Connection } from './connection.ts'
@@ -55,7 +56,6 @@ export class Broker {
   readonly #gather: Gather
   readonly #epochs: Epochs
   readonly #logger: Logger
-  readonly #now: () => number
   readonly #clients = new Set<Client>()
   /** The newest session of each client id. */
   readonly #sessions = new Map<string, Session>()
@@ -68,7 +68,6 @@ export class Broker {
     this.#gather = gather
     this.#epochs = epochs
     this.#logger = logger
-    this.#now = now
     this.#pressure = new Pressure(limits, counts)
     this.#persistence = new Persistence(limits, counts)
     this.presence = new Presence(gather, limits, counts, now)
@@ -82,7 +81,7 @@ export class Broker {
     await broker.#router.listen()
     broker.#sweep = setInterval(() => {
       broker.#spare()
-      broker.#persistence.expire(broker.#now())
+      broker.#persistence.expire(performance.now())
     }, SWEEP_MS)
     return broker
   }
@@ -187,7 +186,10 @@ export class Broker {
       return conn.fail('malformed packet', 'ill-formed text')
     }
     const session = new Session(this.#epochs.next(), packet.clientId, conn, this.#counts)
-    session.willBytes = will === undefined ? 0 : will.topic.length + (will.payload?.length ?? 0)
+    if (will !== undefined) {
+      will.payload = ownCopy(will.payload as Buffer)
+      session.willBytes = will.topic.length + will.payload.length
+    }
     client.session = session
     return undefined
   }
@@ -277,7 +279,7 @@ export class Broker {
     this.#willBytes -= session.willBytes
     if (this.#sessions.get(client.id) !== session) return
     this.#sessions.delete(client.id)
-    if (!client.clean) this.#persistence.went(client.id, this.#now())
+    if (!client.clean) this.#persistence.went(client.id, performance.now())
   }
 
   #spare(): void {

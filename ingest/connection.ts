@@ -1,4 +1,5 @@
 import { Duplex } from 'node:stream'
+import { ownCopy } from '../processor/contract/own-copy.ts'
 import { DISCONNECT, FilterList, type Header, PUBLISH, readHeader, SUBSCRIBE, UNSUBSCRIBE } from './framing.ts'
 import { Outgoing } from './outgoing.ts'
 import type { Pressure } from './pressure.ts'
@@ -215,7 +216,13 @@ export class Connection extends Duplex {
     }
     if (this.destroyed) return
     this.#offset = at
-    if (at === chunk.length || this.disconnecting) this.#backlog = undefined
+    if (at === chunk.length || this.disconnecting) {
+      this.#backlog = undefined
+    } else if (!this.#blocked) {
+      // Of a header that is not whole, for the rest of which it waits as long as the client likes.
+      this.#backlog = ownCopy(chunk.subarray(at))
+      this.#offset = 0
+    }
     this.#countIncomplete(begun)
     if (this.destroyed) return
     if (at > start && !this.push(start === 0 && at === chunk.length ? chunk : chunk.subarray(start, at)))

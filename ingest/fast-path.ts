@@ -1,3 +1,4 @@
+import { ownCopy } from '../processor/contract/own-copy.ts'
 import { MAX_PAYLOAD_BYTES } from '../processor/contract/telemetry.ts'
 import type { Bridge } from './bridge.ts'
 import type { Connection } from './connection.ts'
@@ -54,7 +55,8 @@ export class FastPath {
         taken++
       } else {
         if (header.type === PUBLISH) parsed++
-        this.#parse(chunk.subarray(at, Math.min(end, chunk.length)))
+        // What is not whole waits there, for as long as the client likes.
+        this.#parse(end > chunk.length && at > 0 ? ownCopy(chunk.subarray(at)) : chunk.subarray(at, end))
         this.#missing = Math.max(0, end - chunk.length)
       }
       at = end

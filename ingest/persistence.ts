@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream'
 import type { Client, Subscription } from 'aedes'
 import * as aedesPersistence from 'aedes-persistence'
+import { ownCopy } from '../processor/contract/own-copy.ts'
 import { Away } from './away.ts'
 import type { Counts } from './counts.ts'
 import type { QoS } from './filters.ts'
@@ -102,7 +103,7 @@ export class Persistence {
     this.#awayPublishers.delete(clientId)
   }
 
-  /** It is not any more, and its session not clean. `now`: epoch ms. */
+  /** It is not any more, and its session not clean. `now`: ms, of a clock that nobody sets. */
   went(clientId: string, now: number): void {
     if (this.#filters.has(clientId) || this.#queues.has(clientId)) this.#awaySubscribers.add(clientId, now)
     if (this.receipts.has(clientId)) this.#awayPublishers.add(clientId, now)
@@ -176,7 +177,8 @@ export class Persistence {
 
   async outgoingEnqueueCombi(subscriptions: readonly { clientId: string }[], packet: StoredPacket): Promise<void> {
     if (subscriptions.length === 0) return
-    const kept: StoredPacket = { ...packet, payload: Buffer.from(packet.payload ?? '') }
+    const { payload = '' } = packet
+    const kept = { ...packet, payload: ownCopy(typeof payload === 'string' ? Buffer.from(payload) : payload) }
     const bytes = bytesOf(kept)
     const { maxQueued, maxQueuedTotal, maxQueuedBytes } = this.#limits
     for (const { clientId } of subscriptions) {

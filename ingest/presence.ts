@@ -1,3 +1,4 @@
+import { ownDeviceId } from '../processor/contract/own-copy.ts'
 import type { ConnectivityReason, ConnectivityState } from '../processor/contract/status.ts'
 import { connectivityRecord, isDeviceId } from '../processor/contract/telemetry.ts'
 import type { Batcher, Hold } from './batcher.ts'
@@ -77,7 +78,7 @@ export class Presence {
       return
     }
     if (session.ownDevice !== deviceId && !this.#track()) return
-    session.devices.set(deviceId, 1)
+    session.devices.set(ownDeviceId(deviceId), 1)
     this.#online(session, deviceId)
   }
 

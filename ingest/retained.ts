@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { QlobberTrue } from 'qlobber'
+import { ownCopy } from '../processor/contract/own-copy.ts'
 import type { Counts } from './counts.ts'
 import type { Limits } from './limits.ts'
 
@@ -45,8 +46,7 @@ export class RetainedStore<P extends RetainedPacket> {
       this.#counts.boundHits.add('retained')
       return
     }
-    // A copy: what is kept must not keep the whole chunk it was read with.
-    this.#packets.set(topic, { ...packet, payload: Buffer.from(payload) })
+    this.#packets.set(topic, { ...packet, payload: ownCopy(payload) })
     this.#bytes = bytes + bytesOf(packet)
   }
 

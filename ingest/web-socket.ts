@@ -1,5 +1,6 @@
 import { Duplex } from 'node:stream'
 import { WebSocket } from 'ws'
+import { ownCopy } from '../processor/contract/own-copy.ts'
 import { Frames } from './frames.ts'
 import type { Incomplete } from './incomplete.ts'
 
@@ -93,7 +94,7 @@ export class WebSocketStream extends Duplex {
       this.#offset = 0
     }
     // A copy: a view of the last piece would keep the whole message.
-    return piece.length === message.length ? piece : Buffer.from(piece)
+    return piece.length === message.length ? piece : ownCopy(piece)
   }
 
   override _read(): void {

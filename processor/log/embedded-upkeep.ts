@@ -28,7 +28,7 @@ export class EmbeddedUpkeep {
   readonly #options: UpkeepOptions
   #wake = Promise.withResolvers<void>()
   #round: Promise<void> = Promise.resolve()
-  /** Partitions whose upkeep failed, and when it is tried again, epoch ms. */
+  /** Partitions whose upkeep failed, and when it is tried again, on the clock of `monotonic`. */
   readonly #failing = new Map<EmbeddedPartition, number>()
 
   constructor(options: UpkeepOptions) {

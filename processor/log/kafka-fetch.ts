@@ -1,3 +1,4 @@
+import { ownCopy } from '../contract/own-copy.ts'
 import { type BrokerConnection, errorOf } from './kafka-broker.ts'
 import type { AbortedTransaction } from './kafka-records.ts'
 import { WireReader, WireWriter } from './kafka-wire.ts'
@@ -12,6 +13,8 @@ const READ_COMMITTED = 1
 const NO_SESSION = [0, -1] as const
 const UNKNOWN = -1
 const DIVERGING_EPOCH = 0
+/** The records of a partition may keep so many times their bytes; of what is less of its answer a copy is made. */
+const MAX_KEPT = 16
 
 export interface FetchLimits {
   /** How long the broker waits for the first byte, ms. */
@@ -102,7 +105,7 @@ function decode(body: Buffer): Fetched[] {
       // The broker names them by their last offsets.
       if (aborted.length > 1) aborted.sort((a, b) => a.firstOffset - b.firstOffset)
       reader.int32()
-      const bytes = reader.compactBytesOrNull() ?? Buffer.alloc(0)
+      const bytes = keepable(reader.compactBytesOrNull() ?? Buffer.alloc(0), body)
       let lostFrom: Offset | undefined
       reader.tags((tag) => {
         if (tag !== DIVERGING_EPOCH) return
@@ -123,6 +126,11 @@ function decode(body: Buffer): Fetched[] {
     reader.tags()
   })
   return fetched
+}
+
+/** What is not read for long keeps all of the answer that it is a view of. */
+function keepable(bytes: Buffer, answer: Buffer): Buffer {
+  return bytes.length < answer.length / MAX_KEPT ? ownCopy(bytes) : bytes
 }
 
 function abortedTransaction(reader: WireReader): AbortedTransaction {

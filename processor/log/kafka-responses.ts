@@ -1,4 +1,5 @@
 import type { OnReadOpts } from 'node:net'
+import { ownCopy } from '../contract/own-copy.ts'
 
 /** The size of a response comes before it, and counts itself not. */
 export const SIZE_BYTES = 4
@@ -53,7 +54,7 @@ export class Responses {
         this.#held = 0
         return
       }
-      this.#give(Buffer.from(shared.subarray(from, next)))
+      this.#give(ownCopy(shared.subarray(from, next)))
       from = next
     }
     shared.copyWithin(0, from, end)

@@ -5,6 +5,7 @@ import type { BrokerRequests } from './kafka-broker.ts'
 import { KafkaClaim } from './kafka-claim.ts'
 import { type ClaimContext, connectLanes } from './kafka-claim-context.ts'
 import { asTidemark, GROUP_COORDINATOR, isTransient, typeOf } from './kafka-cluster.ts'
+import { Confirmations } from './kafka-confirmations.ts'
 import { KafkaLeader } from './kafka-leader.ts'
 import {
   clientIdOf,
@@ -62,7 +63,7 @@ export class KafkaSeat {
   readonly #leader: KafkaLeader
   /** JoinGroup waits for every member, and others of this process are among them: each has a connection of its own. */
   readonly #lane: string
-  #confirmations: (() => void)[] = []
+  readonly #confirmations = new Confirmations()
   /** By which the group knows this member; empty while it does not. */
   memberId = ''
   suspended = false
@@ -96,7 +97,7 @@ export class KafkaSeat {
     this.#roles = new KafkaRoles(member, claims.identity.partitions, {
       logger,
       take: (partition, signal) => KafkaClaim.take(claims, partition, () => this.#leased, signal),
-      confirmed: (signal) => this.#confirmed(signal),
+      confirmed: (signal) => this.#confirmations.next(signal),
       onLost: () => {
         this.suspended = false
         this.nudge()
@@ -288,16 +289,7 @@ export class KafkaSeat {
   #confirm(asked: number): void {
     this.#answering = true
     this.#grantedAt = asked
-    const waiting = this.#confirmations
-    this.#confirmations = []
-    for (const resolve of waiting) resolve()
-  }
-
-  #confirmed(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      this.#confirmations.push(resolve)
-      signal.addEventListener('abort', () => resolve(), { once: true })
-    })
+    this.#confirmations.come()
   }
 
   /** Best effort: a member that cannot say so is missed when its session ends. */

@@ -4,6 +4,7 @@ import { RocksChainedBatch } from './chained-batch.ts'
 import { Copies, free, isSmall } from './copies.ts'
 import { failureOf, RocksLevelError, toLevelError } from './errors.ts'
 import { holdsDatabase, makeFolder } from './folder.ts'
+import { boundInfoLog } from './info-log.ts'
 import { RocksIterator, type RocksIteratorOptions } from './iterator.ts'
 import { describeHolder, writeOwner } from './lock.ts'
 import { bytes, Native, type NativeDb } from './native.ts'
@@ -32,6 +33,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
   readonly location: string
   #native: NativeDb | null = null
   #readOnly = false
+  #endInfoLog: () => void = () => {}
 
   constructor(location: string, options?: RocksLevelOptions<KDefault, VDefault>) {
     if (typeof location !== 'string' || location === '') {
@@ -82,6 +84,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
       throw new RocksLevelError('LEVEL_LOCKED', `The database ${path} is held by ${holder}`, failure.cause)
     }
     this.#native = db
+    this.#endInfoLog = boundInfoLog(path)
     await writeOwner(path)
   }
 
@@ -89,6 +92,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     const native = this.#native
     this.#native = null
     if (this.#readOnly) return native?.close()
+    this.#endInfoLog()
     // Opening reads what is only in the write-ahead log; without it, it takes milliseconds. On a full disk it stays there.
     await native?.flush().catch(() => undefined)
     await native?.close()

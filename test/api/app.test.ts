@@ -292,6 +292,18 @@ describe('the limit of requests', () => {
     await api.close()
   })
 
+  it('begins anew after a minute, whatever somebody does to the time of day', async () => {
+    let steady = 0
+    const { api } = await stage({ ratePerMinute: 1, now: () => steady })
+    const status = () => api.inject('/v1/devices').then(({ statusCode }) => statusCode)
+    expect([await status(), await status()]).toEqual([200, 429])
+    steady += 59_999
+    expect(await status()).toBe(429)
+    steady++
+    expect([await status(), await status()]).toEqual([200, 429])
+    await api.close()
+  })
+
   it('is of the caller that a trusted proxy names, and of no other', async () => {
     const { api } = await stage({ ratePerMinute: 1, trustedProxies: 'loopback,10.1.0.0/16' })
     const from = async (remoteAddress: string, forwarded: string) => {

@@ -2,6 +2,8 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Following } from '../../api/changes-following.ts'
 import type { ChangesLimits } from '../../api/changes-limits.ts'
 import type { ChangeStreams } from '../../api/changes-streams.ts'
+import { Matcher } from '../../processor/contract/search-match.ts'
+import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { Changelog } from './changelog.ts'
 import { Client, FakeClock, type FakeSink, settled } from './changes-client.ts'
 import { follow, streamsOver } from './changes-stage.ts'
@@ -91,6 +93,44 @@ describe('a snapshot', () => {
     expect([sink.ended, sink.destroyed]).toEqual([true, true])
     sink.resume()
     expect(stuck.events.at(-1)?.data).toBe('{"reason":"slow-reader"}')
+  })
+})
+
+describe('devices that came and went', () => {
+  beforeEach(() => {
+    log.padding = 0
+  })
+
+  it('do not take the places of those that come after them', async () => {
+    const client = new Client(clock)
+    const subject = { text: 'x:>5', matcher: new Matcher(parseQuery('reported.x:>5')) }
+    await follow(streams({ maxDevices: DEVICES }), client, { subject })
+    await settled()
+    log.put('kept', 9)
+    for (let i = 0; i < 2 * DEVICES; i++) {
+      for (const x of [1, undefined]) log.put(`device-${i}`, x)
+    }
+    await clock.pass(1_000)
+    for (let x = 0; x < 5; x++) {
+      log.put('kept', 9)
+      log.put('other', x)
+      await clock.pass(1_000)
+    }
+    // What the client has is not known for once when numbers begin anew.
+    expect(client.named('leave').filter(({ data }) => data.includes('"other"')).length).toBeLessThanOrEqual(1)
+    expect(client.named('change').length).toBeGreaterThanOrEqual(3)
+    expect(client.devices).toEqual(new Map([['kept', 9]]))
+  })
+
+  it('make nobody forget when it is others that are too many', async () => {
+    const client = new Client(clock)
+    await follow(streams({ maxDevices: DEVICES }), client, { snapshot: false })
+    fill()
+    for (let i = 0; i < DEVICES; i++) log.put(`more-${i}`, 1)
+    await clock.pass(1_000)
+    fill()
+    await clock.pass(1_000)
+    expect(client.named('change')).toHaveLength(DEVICES)
   })
 })
 

@@ -5,32 +5,38 @@ import { reportOf } from './changelog.ts'
 
 /** Time that passes when it is told to. */
 export class FakeClock implements Clock {
-  #now = 1_800_000_000_000
+  #steady = 0
+  /** What somebody has added to the time of day, ms. */
+  set = 0
   readonly #timers = new Set<{ readonly at: number; readonly run: () => void }>()
 
   now(): number {
-    return this.#now
+    return 1_800_000_000_000 + this.#steady + this.set
+  }
+
+  steady(): number {
+    return this.#steady
   }
 
   after(ms: number, run: () => void): () => void {
-    const timer = { at: this.#now + ms, run }
+    const timer = { at: this.#steady + ms, run }
     this.#timers.add(timer)
     return () => this.#timers.delete(timer)
   }
 
   /** Runs what is due, in order of time, each at its time. */
   async pass(ms: number): Promise<void> {
-    const end = this.#now + ms
+    const end = this.#steady + ms
     await settled()
     for (;;) {
       const [next] = [...this.#timers].filter(({ at }) => at <= end).toSorted((a, b) => a.at - b.at)
       if (next === undefined) break
-      this.#now = Math.max(this.#now, next.at)
+      this.#steady = Math.max(this.#steady, next.at)
       this.#timers.delete(next)
       next.run()
       await settled()
     }
-    this.#now = end
+    this.#steady = end
   }
 }
 

@@ -178,6 +178,8 @@ describe('a last will', () => {
     const record = log.durable.find((one) => one.record.headers?.will !== undefined)?.record
     expect(record).toMatchObject({ key: ID, headers: { will: String(online?.session) } })
     expect(String(record?.value)).toBe('{"state":"dead"}')
+    // Kept since CONNECT, without what was read with that.
+    expect(record?.value?.buffer.byteLength).toBe(will.payload.length)
   })
 
   it('of a single metric keeps its name; at QoS 0 it counts too', async () => {

@@ -111,11 +111,14 @@ export interface Fixture {
 }
 
 /** Ingest on a free port, stopped when the test ends. */
-export async function openIngest(limits: Partial<Limits> = {}, log = new HeldLog()): Promise<Fixture> {
+export async function openIngest(
+  limits: Partial<Limits> = {},
+  log = new HeldLog(),
+  now: () => number = Date.now,
+): Promise<Fixture> {
   const registry = new Registry()
   const logger = pino({ level: 'silent' })
   const bounds = { stopTimeoutMs: 300, ...limits }
-  const { now } = Date
   const ingest = await Ingest.open({
     log,
     host: '127.0.0.1',

@@ -258,6 +258,13 @@ describe('bounds', () => {
     }
   })
 
+  it('a persistent session is discarded in time also when somebody sets the clock back', async () => {
+    let time = Date.now()
+    const { ingest, metric } = await openIngest({ maxSessionAwayMs: 0 }, undefined, () => (time -= 1_000))
+    await subscribed(ingest.port, 'away', (client) => client.send({ cmd: 'disconnect' }))
+    await vi.waitFor(async () => expect(await metric('bound_hits_total', { bound: 'sessions away' })).toBe(1), WAIT)
+  })
+
   it('QoS 2 packet ids of a client that is away give way to those of others', async () => {
     const { ingest, log, metric } = await openIngest({ maxUnreleasedTotal: 3 })
     const gone = await RawClient.open(ingest.port, { clientId: 'gone', clean: false })

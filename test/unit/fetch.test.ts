@@ -3,6 +3,7 @@ import { describe, expect, test, vi } from 'vitest'
 import { LEADER_EPOCH_AT, LENGTH_AT } from '../../processor/log/kafka-batch.ts'
 import type { BrokerConnection } from '../../processor/log/kafka-broker.ts'
 import type { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
+import { fetch } from '../../processor/log/kafka-fetch.ts'
 import { KafkaFetcher } from '../../processor/log/kafka-follow.ts'
 import { WireReader, WireWriter } from '../../processor/log/kafka-wire.ts'
 import { LIMITS, record, sized, text } from '../contract/log-records.ts'
@@ -128,6 +129,16 @@ describe('a fetch', () => {
     expect(await first(fetching.follow('t', 0, 0, LIMITS, never))).toEqual(['given'])
     expect(lines).toHaveLength(1)
     fetching.close()
+  })
+
+  test('keeps of what is little beside all else no more than a few times as much', async () => {
+    const others = { partition: 1, code: 0, bytes: Buffer.alloc(100_000) }
+    const connection = { send: () => Promise.resolve(response([given, others])) } as unknown as BrokerConnection
+    const limits = { maxWaitMs: 0, maxBytes: 0, maxPartitionBytes: 0 }
+    const [little, much] = await fetch(connection, [], limits, () => undefined)
+    expect(little?.bytes).toEqual(given.bytes)
+    expect(little?.bytes.buffer.byteLength).toBe(given.bytes?.length)
+    expect(much?.bytes).toEqual(others.bytes)
   })
 
   test('behind records that took the place of those that were fetched before fails', async () => {

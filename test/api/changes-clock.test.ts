@@ -1,0 +1,67 @@
+import { afterEach, beforeEach, expect, it } from 'vitest'
+import { UnavailableError } from '../../processor/contract/errors.ts'
+import { Changelog } from './changelog.ts'
+import { Client, FakeClock, settled } from './changes-client.ts'
+import { follow, streamsOver } from './changes-stage.ts'
+
+const HOUR = 3600_000
+
+let log: Changelog
+let clock: FakeClock
+let streams: ReturnType<typeof streamsOver>
+
+beforeEach(() => {
+  log = new Changelog(2)
+  clock = new FakeClock()
+  streams = streamsOver(log, clock)
+})
+
+afterEach(() => streams.close())
+
+it('a stream goes on when somebody sets the clock back', async () => {
+  const client = new Client(clock)
+  await follow(streams, client)
+  log.put('a', 1)
+  await clock.pass(300)
+  clock.set -= HOUR
+  log.put('a', 2)
+  log.put('b', 1)
+  await clock.pass(300)
+  expect(client.devices).toEqual(log.devices())
+})
+
+it('a quiet stream gets its comments when somebody has set the clock back', async () => {
+  const client = new Client(clock)
+  await follow(streams, client, { subject: { deviceId: 'another' } })
+  await settled()
+  clock.set -= HOUR
+  const before = client.lastEventId
+  await clock.pass(30_000)
+  expect(client.lastEventId).not.toBe(before)
+})
+
+it('a client that does not read is cut when somebody has set the clock back', async () => {
+  const sink = await follow(streams, new Client(clock))
+  log.put('a', 1)
+  await clock.pass(300)
+  sink.stalled = true
+  log.put('a', 2)
+  await clock.pass(300)
+  clock.set -= HOUR
+  await clock.pass(60_000)
+  expect(sink.ended).toBe(true)
+})
+
+it('a snapshot gives up on a partition in time when somebody has set the clock back', async () => {
+  const reader = {
+    ...log.reader,
+    listPartition: () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'nobody')),
+  }
+  await streams.close()
+  streams = streamsOver(log, clock, { reader })
+  const sink = await follow(streams, new Client(clock))
+  await settled()
+  clock.set -= HOUR
+  await clock.pass(11_000)
+  expect(sink.ended).toBe(true)
+})
