@@ -2,9 +2,6 @@ import type { Fetched, FetchPosition } from './kafka-fetch.ts'
 import { FetchedRecords } from './kafka-records.ts'
 import type { Batch, BatchLimits, LogRecord, Offset } from './log.ts'
 
-/** A slice of a response that has as many bytes or fewer, and less than a quarter of it, is copied: it would keep all of it. */
-const PINNING_BYTES = 64 * 1024
-
 /** One partition as one follower reads it: what has come and is not yet read, and where to fetch on. */
 export class Source implements FetchPosition {
   readonly topic: string
@@ -46,7 +43,7 @@ export class Source implements FetchPosition {
     this.#end = end
     if (bytes.length === 0) return undefined
     try {
-      const answer = new FetchedRecords(`${this.topic} ${this.index}`, unpinned(bytes), aborted, this.position)
+      const answer = new FetchedRecords(`${this.topic} ${this.index}`, bytes, aborted, this.position)
       const reached = answer.end
       // Bytes of less than one batch bring nothing on.
       if (reached === undefined) return undefined
@@ -111,8 +108,4 @@ export class Source implements FetchPosition {
     if (this.#failure !== undefined) throw this.#failure
     return undefined
   }
-}
-
-function unpinned(bytes: Buffer): Buffer {
-  return bytes.length <= PINNING_BYTES && bytes.length * 4 < bytes.buffer.byteLength ? Buffer.from(bytes) : bytes
 }
