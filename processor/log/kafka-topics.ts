@@ -25,8 +25,6 @@ export interface TopicOptions {
   readonly brokersWithinMs?: number
   /** Copies that must have a record before it counts as written. Undefined: what the brokers say. */
   readonly minInSyncReplicas?: number | undefined
-  /** How long telemetry and dead letters are kept, ms. Undefined: what the brokers say. */
-  readonly retentionMs?: number | undefined
 }
 
 export type TopicNames = Readonly<Record<Topic, string>>
@@ -79,7 +77,6 @@ function request(topic: Topic, names: TopicNames, options: TopicOptions): TopicR
     'message.timestamp.after.max.ms': '9223372036854775807',
   }
   if (options.minInSyncReplicas !== undefined) config['min.insync.replicas'] = String(options.minInSyncReplicas)
-  if (options.retentionMs !== undefined && topic !== 'status') config['retention.ms'] = String(options.retentionMs)
   return {
     topic: names[topic],
     numPartitions: options.partitions,
