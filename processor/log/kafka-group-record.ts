@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import { ConfigurationError } from '../contract/errors.ts'
-import { pause } from '../pause.ts'
+import { within } from '../pause.ts'
 import type { Joined } from './kafka-broker.ts'
 import type { KafkaCluster } from './kafka-cluster.ts'
 
@@ -69,9 +69,7 @@ async function maxBytes(cluster: KafkaCluster): Promise<number | undefined> {
       return requests.describeConfigs({ resources })
     })
     .catch(() => undefined)
-  const enough = new AbortController()
-  const told = await Promise.race([described, pause(PATIENCE_MS, enough.signal)])
-  enough.abort()
+  const told = await within(described, PATIENCE_MS, () => undefined)
   const value = told?.resources[0]?.configEntries[0]?.configValue
   return value === undefined ? undefined : Number(value)
 }
