@@ -9,6 +9,9 @@ import { TopicIds } from './kafka-topic-ids.ts'
 export const GROUP_COORDINATOR = 0
 export const TRANSACTION_COORDINATOR = 1
 
+/** For what is seldom asked, and is no work of a partition. */
+export const CONTROL_LANE = 'control'
+
 const MIN_BACKOFF_MS = 10
 const MAX_BACKOFF_MS = 500
 const UNKNOWN_TOPIC = 3

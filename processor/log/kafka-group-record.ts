@@ -2,9 +2,8 @@ import type { Logger } from 'pino'
 import { ConfigurationError } from '../contract/errors.ts'
 import { within } from '../pause.ts'
 import type { Joined } from './kafka-broker.ts'
-import type { KafkaCluster } from './kafka-cluster.ts'
+import { CONTROL_LANE, type KafkaCluster } from './kafka-cluster.ts'
 
-const LANE = 'control'
 const TOPIC = '__consumer_offsets'
 const TOPIC_RESOURCE = 2
 const SETTING = 'max.message.bytes'
@@ -65,7 +64,7 @@ async function maxBytes(cluster: KafkaCluster): Promise<number | undefined> {
   const resources = [{ type: TOPIC_RESOURCE, name: TOPIC, configNames: [SETTING] }]
   const described = cluster
     .persist(PATIENCE_MS, undefined, async () => {
-      const { requests } = await cluster.anyConnection(LANE)
+      const { requests } = await cluster.anyConnection(CONTROL_LANE)
       return requests.describeConfigs({ resources })
     })
     .catch(() => undefined)

@@ -3,11 +3,10 @@ import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { MAX_BATCH_BYTES, MAX_RECORD_BYTES } from './kafka-append.ts'
 import type { TopicRequest } from './kafka-broker.ts'
-import { type KafkaCluster, typeOf } from './kafka-cluster.ts'
+import { CONTROL_LANE, type KafkaCluster, typeOf } from './kafka-cluster.ts'
 import type { Metadata, TopicMetadata } from './kafka-metadata.ts'
 import type { Log, Topic } from './log.ts'
 
-const LANE = 'control'
 const PATIENCE_MS = 30_000
 const CREATE_TIMEOUT_MS = 5000
 const LEADER_POLL_MS = 50
@@ -89,7 +88,7 @@ async function create(cluster: KafkaCluster, topic: TopicRequest, patienceMs: nu
   let waiting = false
   try {
     await cluster.persist(patienceMs, undefined, async () => {
-      const { requests } = await cluster.anyConnection(LANE)
+      const { requests } = await cluster.anyConnection(CONTROL_LANE)
       await requests.createTopics({ topics: [topic], timeout: CREATE_TIMEOUT_MS }).catch(async (wrapped: unknown) => {
         const error = first(wrapped)
         if (typeOf(error) !== 'INVALID_REPLICATION_FACTOR') throw error
@@ -149,7 +148,7 @@ async function verify(
 ): Promise<{ deleteRetentionMs: number }> {
   const resources = Object.values(names).map((name) => ({ type: TOPIC_RESOURCE, name }))
   const described = await cluster.persist(PATIENCE_MS, undefined, async () => {
-    const { requests } = await cluster.anyConnection(LANE)
+    const { requests } = await cluster.anyConnection(CONTROL_LANE)
     return requests.describeConfigs({ resources })
   })
   let deleteRetentionMs = Number.NaN
