@@ -1,5 +1,6 @@
 import { type Agent, request as httpRequest, type IncomingMessage } from 'node:http'
 import type { Logger } from 'pino'
+import { hostAndPort } from '../processor/contract/address.ts'
 import { UnavailableError } from '../processor/contract/errors.ts'
 import { decodeError } from '../processor/contract/query-wire.ts'
 import { inTime, LateError } from './late.ts'
@@ -156,12 +157,10 @@ export class Exchange {
 
   #send(asked: Request<unknown>, again: boolean): Promise<Reply> {
     const { path, body } = asked
-    const colon = this.#endpoint.lastIndexOf(':')
     return new Promise((resolve, reject) => {
       const request = httpRequest({
         agent: this.#agent,
-        host: this.#endpoint.slice(0, colon),
-        port: Number(this.#endpoint.slice(colon + 1)),
+        ...hostAndPort(this.#endpoint),
         method: body === undefined ? 'GET' : 'POST',
         path,
         headers:

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino'
+import { hostAndPort } from '../contract/address.ts'
 import { ConfigurationError, RetryableError, TidemarkError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { type BrokerConnection, errorOf, type Network } from './kafka-broker.ts'
@@ -184,8 +185,7 @@ export class KafkaCluster {
     }
     let opening = this.#connections.get(name)
     if (opening === undefined) {
-      const colon = address.lastIndexOf(':')
-      const [host, port] = [address.slice(0, colon), Number(address.slice(colon + 1))]
+      const { host, port } = hostAndPort(address)
       opening = this.#network.connect(host, port, this.#clientIds.get(lane))
       this.#connections.set(name, opening)
       opening.catch(() => this.#connections.delete(name))

@@ -1,3 +1,4 @@
+import { hostAndPort } from '../contract/address.ts'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { Owner, OwnerMap } from '../contract/query.ts'
 import { pause } from '../pause.ts'
@@ -6,7 +7,7 @@ import type { ClaimContext } from './kafka-claim-context.ts'
 import { CONTROL_LANE, GROUP_COORDINATOR } from './kafka-cluster.ts'
 import { decodeAssignment, decodeSubscription, ownerOf, type Peer } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
-import { answersAs, hostOf, isLoopback, look } from './kafka-peers.ts'
+import { answersAs, isLoopback, look } from './kafka-peers.ts'
 import { KafkaSeat, leaveGroup, type SeatOptions, taken } from './kafka-seat.ts'
 import type { Member } from './log.ts'
 
@@ -142,7 +143,7 @@ export class KafkaGroup {
   }
 
   async #warnOfLoopback({ instance, endpoint }: Member): Promise<void> {
-    if (!isLoopback(hostOf(endpoint))) return
+    if (!isLoopback(hostAndPort(endpoint).host)) return
     const { nodes } = await this.#claims.cluster.metadata()
     const away = [...nodes.values()].find(({ host }) => !isLoopback(host))
     if (away === undefined) return

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import pino from 'pino'
 import { Registry } from 'prom-client'
+import { hostAndPort } from '../../processor/contract/address.ts'
 import type { Configuration } from '../../processor/contract/environment.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import type { PartitionReader } from '../../processor/contract/query.ts'
@@ -180,9 +181,8 @@ async function requireKafka(brokers: readonly string[]): Promise<void> {
 }
 
 function isReached(broker: string): Promise<boolean> {
-  const colon = broker.lastIndexOf(':')
   return new Promise((resolve) => {
-    const socket = connect({ host: broker.slice(0, colon), port: Number(broker.slice(colon + 1)) })
+    const socket = connect(hostAndPort(broker))
     const end = (reached: boolean): void => {
       socket.destroy()
       resolve(reached)
