@@ -1,7 +1,7 @@
 import { type Agent, request as httpRequest, type IncomingMessage } from 'node:http'
 import type { Logger } from 'pino'
 import { hostAndPort } from '../processor/contract/address.ts'
-import { UnavailableError } from '../processor/contract/errors.ts'
+import { reasonOf, UnavailableError } from '../processor/contract/errors.ts'
 import { decodeError } from '../processor/contract/query-wire.ts'
 import { inTime, LateError } from './late.ts'
 
@@ -141,8 +141,8 @@ export class Exchange {
       throw new Error(`status ${status}: ${bytes.subarray(0, 200).toString()}`)
     } catch (error) {
       if (error instanceof UnavailableError) throw error
-      const reason = error instanceof Error ? error.message : String(error)
-      throw new UnavailableError('PARTITION_UNAVAILABLE', `${this.#endpoint} gave no answer: ${reason}`, 1, error)
+      const message = `${this.#endpoint} gave no answer: ${reasonOf(error)}`
+      throw new UnavailableError('PARTITION_UNAVAILABLE', message, 1, error)
     }
   }
 

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { hostname } from 'node:os'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { portUnavailable } from './contract/errors.ts'
+import { portUnavailable, reasonOf } from './contract/errors.ts'
 import { within } from './pause.ts'
 
 /** An import would load all that the module has, its WebSocket too: a fifth of the time until a processor listens. */
@@ -92,9 +92,7 @@ export class Endpoint implements AsyncDisposable {
 
   /** Never rejects: a check that fails is a problem of the process. */
   async #ready(response: ServerResponse): Promise<void> {
-    const checked = this.#options
-      .checks()
-      .catch((error: unknown) => [`a check failed: ${error instanceof Error ? error.message : String(error)}`])
+    const checked = this.#options.checks().catch((error: unknown) => [`a check failed: ${reasonOf(error)}`])
     const late = [`the checks took longer than ${CHECKS_WITHIN_MS} ms`]
     const problems = await within(checked, CHECKS_WITHIN_MS, () => late)
     if (this.#closed !== undefined) return reply(response, 503, NOT_READY(['the process is shutting down']))

@@ -57,6 +57,11 @@ export class UnavailableError extends TidemarkError {
   }
 }
 
+/** What `error` says, for a sentence of ours. */
+export function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
 /** A person must change something outside the program; the process exits with code 2. */
 export class ConfigurationError extends TidemarkError {}
 

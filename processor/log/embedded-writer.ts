@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { ConfigurationError, FencedError, RetryableError } from '../contract/errors.ts'
+import { ConfigurationError, FencedError, RetryableError, reasonOf } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
 import type { Position as RecordPosition } from '../contract/position.ts'
 import type { NewRecord, Offset } from '../contract/record.ts'
@@ -275,11 +275,10 @@ export class EmbeddedWriter {
   async #fail(thrown: unknown, written: Iterable<Append | Move>): Promise<void> {
     const { logger, metrics } = this.#options
     const noSpace = errorCode(thrown) === 'LEVEL_NO_SPACE'
-    const text = thrown instanceof Error ? thrown.message : String(thrown)
     const out = noSpace ? 'free space on its volume' : 'see to its volume'
     this.fault = new RetryableError(
       noSpace ? 'LOG_NO_SPACE' : 'LOG_UNAVAILABLE',
-      `the log in ${this.#storage.folder} cannot be written (${text}): ${out}; it goes on by itself`,
+      `the log in ${this.#storage.folder} cannot be written (${reasonOf(thrown)}): ${out}; it goes on by itself`,
       thrown,
     )
     this.#recovered = Promise.withResolvers()

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import { hostAndPort } from '../contract/address.ts'
-import { ConfigurationError, RetryableError, TidemarkError } from '../contract/errors.ts'
+import { ConfigurationError, RetryableError, reasonOf, TidemarkError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { type BrokerConnection, errorOf, type Network } from './kafka-broker.ts'
 import { decodeMetadata, encodeRequest, METADATA, METADATA_VERSION, type Metadata, newest } from './kafka-metadata.ts'
@@ -278,7 +278,7 @@ const CONNECTION_ERRORS = new Set([
 /** What the caller of the port is told. */
 export function asTidemark(error: unknown, what: string): TidemarkError {
   if (error instanceof TidemarkError) return error
-  const reason = error instanceof Error ? error.message : String(error)
+  const reason = reasonOf(error)
   if (isFatal(error)) return new ConfigurationError('INVALID_CONFIGURATION', `${what}: ${reason}`, error)
   return new RetryableError('LOG_UNAVAILABLE', `${what}: ${reason}`, error)
 }

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { RetryableError } from '../contract/errors.ts'
+import { RetryableError, reasonOf } from '../contract/errors.ts'
 import { pause, within } from '../pause.ts'
 import type { KafkaCluster } from './kafka-cluster.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
@@ -120,8 +120,7 @@ export class KafkaHealth {
 }
 
 function unwritable(what: string, cause: unknown): RetryableError {
-  const reason = cause instanceof Error ? cause.message : String(cause)
-  return new RetryableError('LOG_UNAVAILABLE', `${what} cannot be written to: ${reason}`, cause)
+  return new RetryableError('LOG_UNAVAILABLE', `${what} cannot be written to: ${reasonOf(cause)}`, cause)
 }
 
 function unanswered(): never {

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { ConfigurationError, RetryableError } from '../contract/errors.ts'
+import { ConfigurationError, RetryableError, reasonOf } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { MAX_BATCH_BYTES, MAX_RECORD_BYTES } from './kafka-append.ts'
 import type { TopicRequest } from './kafka-broker.ts'
@@ -103,10 +103,10 @@ async function create(cluster: KafkaCluster, topic: TopicRequest, patienceMs: nu
   } catch (error) {
     // Another process came first.
     if (typeOf(error) === 'TOPIC_ALREADY_EXISTS') return
-    const reason = error instanceof Error ? error.message : String(error)
     // `message.timestamp.after.max.ms` came with 3.6 (KIP-937).
     const old = typeOf(error) === 'INVALID_CONFIG' ? ' (it takes Kafka 3.6 or newer)' : ''
-    throw new ConfigurationError('LOG_MISMATCH', `topic ${topic.topic} cannot be created: ${reason}${old}`, error)
+    const message = `topic ${topic.topic} cannot be created: ${reasonOf(error)}${old}`
+    throw new ConfigurationError('LOG_MISMATCH', message, error)
   }
 }
 

@@ -1,3 +1,4 @@
+import { reasonOf } from '../../processor/contract/errors.ts'
 import { pause } from '../../processor/pause.ts'
 import { type Random, seededRandom } from '../random.ts'
 import { readApi } from './copies.ts'
@@ -237,8 +238,7 @@ export class Undone extends Error {
 
 /** The first that an error says, for a line among others. */
 export function oneLine(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error)
-  return text.replaceAll(/\s+/g, ' ').trim().slice(0, MAX_LINE)
+  return reasonOf(error).replaceAll(/\s+/g, ' ').trim().slice(0, MAX_LINE)
 }
 
 const MAX_LINE = 300

@@ -1,3 +1,4 @@
+import { reasonOf } from '../../processor/contract/errors.ts'
 import { within } from '../../processor/pause.ts'
 
 /** Longest look at one thing, ms: what takes longer hangs. */
@@ -12,7 +13,7 @@ export class Looks {
     try {
       return await within(look(), MAX_LOOK_MS, tooLong)
     } catch (error) {
-      this.missing.push(`${what}: ${error instanceof Error ? error.message : String(error)}`)
+      this.missing.push(`${what}: ${reasonOf(error)}`)
       return undefined
     }
   }
