@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { ChangeFeed } from '../processor/contract/changes.ts'
-import { CorruptedError, reasonOf, UnavailableError } from '../processor/contract/errors.ts'
+import { isOutOfRange, reasonOf, UnavailableError } from '../processor/contract/errors.ts'
 import type { LogRecord, Offset } from '../processor/contract/record.ts'
 import type { Matcher } from '../processor/contract/search-match.ts'
 import { Change, DeviceNumbers } from './changes-change.ts'
@@ -224,8 +224,4 @@ export class Following {
       signal.addEventListener('abort', end)
     })
   }
-}
-
-export function isOutOfRange(error: unknown): boolean {
-  return error instanceof CorruptedError && error.code === 'OFFSET_OUT_OF_RANGE'
 }

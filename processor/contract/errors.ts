@@ -47,6 +47,11 @@ export class FencedError extends TidemarkError {
 /** What is stored cannot be continued from: wipe the copy and restore it from the changelog. */
 export class CorruptedError extends TidemarkError {}
 
+/** What was to be read is not in the log: retention has passed it, or it never was there. */
+export function isOutOfRange(error: unknown): boolean {
+  return error instanceof CorruptedError && error.code === 'OFFSET_OUT_OF_RANGE'
+}
+
 /** No copy can answer now: ask again after `retryAfterSeconds`. */
 export class UnavailableError extends TidemarkError {
   readonly retryAfterSeconds: number
