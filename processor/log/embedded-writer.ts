@@ -223,15 +223,8 @@ export class EmbeddedWriter {
       if (bytes >= MAX_WRITE_BYTES) break
       taken++
       if (work.kind === 'append') {
-        const topic = partitions[work.topic]
-        let partition: EmbeddedPartition | undefined
-        for (const record of work.records) {
-          partition = topic[this.#partitionOf(record, topic.length)] as EmbeddedPartition
-          if (partition.stage(record)) touched.push(partition)
-        }
-        if (partition !== undefined) work.placed?.({ partition: partition.index, offset: partition.stagedEnd - 1 })
+        this.#stageAppend(work, touched)
         bytes += work.bytes
-        this.#queuedBytes -= work.bytes
         written.set(work, undefined)
         continue
       }
@@ -248,22 +241,24 @@ export class EmbeddedWriter {
         continue
       }
       const changelog = partitions.status[index] as EmbeddedPartition
-      const deadLetters = partitions['dead-letters'][index] as EmbeddedPartition
-      for (const record of work.changelog) {
-        const bound = sizeBound(record)
-        bytes += bound
-        if (changelog.stage(record, bound)) touched.push(changelog)
-      }
-      for (const record of work.deadLetters) {
-        const bound = sizeBound(record)
-        bytes += bound
-        if (deadLetters.stage(record, bound)) touched.push(deadLetters)
-      }
+      bytes += stage(work.changelog, changelog, touched)
+      bytes += stage(work.deadLetters, partitions['dead-letters'][index] as EmbeddedPartition, touched)
       position = { epoch: work.epoch, input: work.next, changelogEnd: changelog.stagedEnd }
       moved.set(index, position)
       written.set(work, position)
     }
     this.#queue = taken === this.#queue.length ? [] : this.#queue.slice(taken)
+  }
+
+  #stageAppend({ topic, records, bytes, placed }: Append, touched: EmbeddedPartition[]): void {
+    const partitions = this.#options.partitions[topic]
+    let partition: EmbeddedPartition | undefined
+    for (const record of records) {
+      partition = partitions[this.#partitionOf(record, partitions.length)] as EmbeddedPartition
+      if (partition.stage(record)) touched.push(partition)
+    }
+    if (partition !== undefined) placed?.({ partition: partition.index, offset: partition.stagedEnd - 1 })
+    this.#queuedBytes -= bytes
   }
 
   #partitionOf(record: NewRecord, partitions: number): number {
@@ -319,6 +314,17 @@ export class EmbeddedWriter {
       return
     }
   }
+}
+
+/** The bound of their bytes. */
+function stage(records: readonly NewRecord[], partition: EmbeddedPartition, touched: EmbeddedPartition[]): number {
+  let bytes = 0
+  for (const record of records) {
+    const bound = sizeBound(record)
+    bytes += bound
+    if (partition.stage(record, bound)) touched.push(partition)
+  }
+  return bytes
 }
 
 function tooLarge(record: NewRecord, size: number): ConfigurationError | undefined {
