@@ -1,5 +1,4 @@
 import { flushCompileCache } from 'node:module'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { type Logger, pino } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
@@ -11,7 +10,7 @@ import { ConfigurationError } from './processor/contract/errors.ts'
 import type { EmbeddedLog } from './processor/log/embedded.ts'
 import type { KafkaLog } from './processor/log/kafka.ts'
 import type { Beginning } from './processor/open.ts'
-import { aborted } from './processor/pause.ts'
+import { aborted, pause } from './processor/pause.ts'
 import type { Processor } from './processor/processor.ts'
 import { withSecretFiles } from './processor/secret-files.ts'
 import { onStopSignals } from './processor/stop-signals.ts'
@@ -196,7 +195,7 @@ async function openApi(here: Process, access: Access, processors: ReadonlyMap<st
     alone: configuration.KAFKA_BROKERS === undefined,
     writer: { write: (deviceId, write) => log.write(writeRecord(deviceId, write, Date.now())) },
     feed: changeFeed(log),
-    notice: () => sleep(noticeMs(here)),
+    notice: () => pause(noticeMs(here)),
   })
 }
 

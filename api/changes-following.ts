@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { ChangeFeed } from '../processor/contract/changes.ts'
-import { CorruptedError, UnavailableError } from '../processor/contract/errors.ts'
+import { isOutOfRange, reasonOf, UnavailableError } from '../processor/contract/errors.ts'
 import type { LogRecord, Offset } from '../processor/contract/record.ts'
 import type { Matcher } from '../processor/contract/search-match.ts'
 import { Change, DeviceNumbers } from './changes-change.ts'
@@ -78,8 +78,7 @@ export class Following {
       const partitions = Array.from({ length: feed.partitions }, (_, partition) => feed.bounds(partition))
       return new Following(options, await Promise.all(partitions))
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error)
-      throw new UnavailableError('LOG_UNAVAILABLE', `the changelog cannot be read now: ${reason}`, 1, error)
+      throw new UnavailableError('LOG_UNAVAILABLE', `the changelog cannot be read now: ${reasonOf(error)}`, 1, error)
     }
   }
 
@@ -225,8 +224,4 @@ export class Following {
       signal.addEventListener('abort', end)
     })
   }
-}
-
-export function isOutOfRange(error: unknown): boolean {
-  return error instanceof CorruptedError && error.code === 'OFFSET_OUT_OF_RANGE'
 }

@@ -76,8 +76,8 @@ export class ChangeStreams {
    */
   async open(request: StreamRequest, connect: () => Sink | undefined): Promise<void> {
     const { limits, feed, clock, random } = this.#options
-    if (this.#closing) throw overloaded(SHUTTING_DOWN)
-    if (this.#count >= limits.maxStreams) throw overloaded(`${limits.maxStreams} streams are open here`)
+    if (this.#closing) throw ProblemError.overloaded(SHUTTING_DOWN)
+    if (this.#count >= limits.maxStreams) throw ProblemError.overloaded(`${limits.maxStreams} streams are open here`)
     this.#count++
     const opening = (this.#following ??= Following.open(this.#options))
     let following: Following
@@ -91,7 +91,7 @@ export class ChangeStreams {
     }
     if (this.#closing) {
       this.#leave()
-      throw overloaded(SHUTTING_DOWN)
+      throw ProblemError.overloaded(SHUTTING_DOWN)
     }
     const sink = connect()
     if (sink === undefined) return this.#leave()
@@ -146,10 +146,6 @@ export class ChangeStreams {
 }
 
 const SHUTTING_DOWN = 'this process is shutting down'
-
-function overloaded(why: string): ProblemError {
-  return new ProblemError('overloaded', why, {}, { 'retry-after': '1' })
-}
 
 /** Equal where one stream may go on where another was: the same log, the same devices, and no others to be seen. */
 function streamName({ identity }: ChangeFeed, subject: Subject, { prefixes }: Caller): string {

@@ -1,6 +1,7 @@
 import { type Agent, request as httpRequest, type IncomingMessage } from 'node:http'
 import type { Logger } from 'pino'
-import { UnavailableError } from '../processor/contract/errors.ts'
+import { hostAndPort } from '../processor/contract/address.ts'
+import { reasonOf, UnavailableError } from '../processor/contract/errors.ts'
 import { decodeError } from '../processor/contract/query-wire.ts'
 import { inTime, LateError } from './late.ts'
 
@@ -29,9 +30,18 @@ export interface ExchangeOptions {
   readonly answerWithinMs?: number
 }
 
+/** A POST of `body`; without one, a GET. */
+interface Request<T> {
+  readonly path: string
+  readonly body?: string
+  readonly decode: (body: Buffer) => T
+  /** It waits for a late answer. */
+  readonly patient: boolean
+}
+
 /** A request that is on its way. */
 export interface UnderWay<T> {
-  /** Rejects with LateError when it is late, unless it was asked patiently. */
+  /** Rejects with UnavailableError, whatever goes wrong; with LateError when it is late, unless it was asked patiently. */
   readonly answer: Promise<T>
   /** Resolves when nothing is to come any more. */
   readonly over: Promise<void>
@@ -72,38 +82,20 @@ export class Exchange {
     return new LateError(`${this.#endpoint} has not answered lately`)
   }
 
-  /** Rejects with UnavailableError, whatever goes wrong. */
-  ask<T>(method: string, path: string, body: string | undefined, decode: (body: Buffer) => T): Promise<T> {
-    return this.begin(method, path, body, decode, false).answer
-  }
-
-  /** As `ask`. `patient`: waits for a late answer. */
-  begin<T>(
-    method: string,
-    path: string,
-    body: string | undefined,
-    decode: (body: Buffer) => T,
-    patient: boolean,
-  ): UnderWay<T> {
+  begin<T>(request: Request<T>): UnderWay<T> {
     if (this.#underWay < this.#agent.maxSockets) {
       this.#underWay++
-      return this.#begin(method, path, body, decode, patient)
+      return this.#begin(request)
     }
-    const begun = this.#turn(patient).then(() => this.#begin(method, path, body, decode, patient))
+    const begun = this.#turn(request.patient).then(() => this.#begin(request))
     return { answer: begun.then(({ answer }) => answer), over: begun.then(({ over }) => over, nothing) }
   }
 
   /** In a place that `#leave` passes on. */
-  #begin<T>(
-    method: string,
-    path: string,
-    body: string | undefined,
-    decode: (body: Buffer) => T,
-    patient: boolean,
-  ): UnderWay<T> {
-    const sent = this.#answer(method, path, body, decode)
+  #begin<T>(request: Request<T>): UnderWay<T> {
+    const sent = this.#answer(request)
     const over = sent.then(this.#leave, this.#leave)
-    if (patient) return { answer: sent, over }
+    if (request.patient) return { answer: sent, over }
     return { answer: inTime(sent, this.#answerWithinMs, this.#noteLate), over }
   }
 
@@ -140,17 +132,17 @@ export class Exchange {
     return `${this.#endpoint} gave no answer: it took longer than ${this.#answerWithinMs} ms`
   }
 
-  async #answer<T>(method: string, path: string, body: string | undefined, decode: (body: Buffer) => T): Promise<T> {
+  async #answer<T>(request: Request<T>): Promise<T> {
     try {
-      const { status, bytes } = await this.#send(method, path, body, true)
+      const { status, bytes } = await this.#send(request, true)
       this.#noteRefusal(status === 401)
-      if (status === 200) return decode(bytes)
+      if (status === 200) return request.decode(bytes)
       if (status === 503) throw decodeError(bytes)
       throw new Error(`status ${status}: ${bytes.subarray(0, 200).toString()}`)
     } catch (error) {
       if (error instanceof UnavailableError) throw error
-      const reason = error instanceof Error ? error.message : String(error)
-      throw new UnavailableError('PARTITION_UNAVAILABLE', `${this.#endpoint} gave no answer: ${reason}`, 1, error)
+      const message = `${this.#endpoint} gave no answer: ${reasonOf(error)}`
+      throw new UnavailableError('PARTITION_UNAVAILABLE', message, 1, error)
     }
   }
 
@@ -163,14 +155,13 @@ export class Exchange {
     this.#refused = refused
   }
 
-  #send(method: string, path: string, body: string | undefined, again: boolean): Promise<Reply> {
-    const colon = this.#endpoint.lastIndexOf(':')
+  #send(asked: Request<unknown>, again: boolean): Promise<Reply> {
+    const { path, body } = asked
     return new Promise((resolve, reject) => {
       const request = httpRequest({
         agent: this.#agent,
-        host: this.#endpoint.slice(0, colon),
-        port: Number(this.#endpoint.slice(colon + 1)),
-        method,
+        ...hostAndPort(this.#endpoint),
+        method: body === undefined ? 'GET' : 'POST',
         path,
         headers:
           body === undefined ? this.#headers : { ...this.#headers, 'content-length': String(Buffer.byteLength(body)) },
@@ -189,7 +180,7 @@ export class Exchange {
       request.on('error', (error: NodeJS.ErrnoException) => {
         // A kept connection may have been closed just before it was used again: the request has not been seen then.
         if (again && request.reusedSocket && error.code === 'ECONNRESET') {
-          return end(() => resolve(this.#send(method, path, body, false)))
+          return end(() => resolve(this.#send(asked, false)))
         }
         end(() => reject(error))
       })

@@ -142,15 +142,8 @@ class Lane {
     let bound: Place | undefined
     let reached: number | undefined
     for (let from: string | undefined; !this.#ended && !this.cut; ) {
-      const place = { after: this.#after, from, reached }
-      const slice = await this.#reader.search({
-        partition: this.#partition,
-        query,
-        within,
-        order,
-        ...place,
-        limit: wanted,
-      })
+      const place = { partition: this.#partition, after: this.#after, from, reached }
+      const slice = await this.#reader.search({ ...place, query, within, order, limit: wanted })
       const found = slice.items.map(({ deviceId, status }) => this.#found(deviceId, status, slice.freshness))
       items = merge(items, found, order.descending)
       // What this slice left out comes after its last: nothing found beyond that can be told yet.

@@ -18,7 +18,7 @@ export class Gate {
   /** Throws ProblemError `overloaded` at the limit. */
   async run<T>(read: () => Promise<T>): Promise<T> {
     if (this.#inFlight >= this.#limit) {
-      throw new ProblemError('overloaded', `${this.#limit} ${this.#what} are under way`, {}, { 'retry-after': '1' })
+      throw ProblemError.overloaded(`${this.#limit} ${this.#what} are under way`)
     }
     this.#inFlight++
     try {

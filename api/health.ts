@@ -1,5 +1,6 @@
 import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
+import { reasonOf } from '../processor/contract/errors.ts'
 import type { Api } from './app.ts'
 import { jsonAnswer, problemAnswers } from './documentation.ts'
 import { ProblemError } from './problem.ts'
@@ -30,7 +31,7 @@ async function problemsWithin(checks: () => Promise<readonly string[]>): Promise
   try {
     return await Promise.race([checks(), late])
   } catch (error) {
-    return [`a check failed: ${error instanceof Error ? error.message : String(error)}`]
+    return [`a check failed: ${reasonOf(error)}`]
   } finally {
     clearTimeout(timer)
   }

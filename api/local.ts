@@ -50,18 +50,14 @@ export class LocalReaders {
       return await inTime(answer, this.#answerWithinMs, () => `no answer here within ${this.#answerWithinMs} ms`)
     } catch (error) {
       if (!this.#alone || !(error instanceof LateError)) throw error
-      throw overloaded(`a search took longer than ${this.#answerWithinMs} ms`)
+      throw ProblemError.overloaded(`a search took longer than ${this.#answerWithinMs} ms`)
     }
   }
 }
 
 const PATIENCE = {
   ms: MAX_QUEUED_MS,
-  over: () => overloaded(`searches wait for longer than ${MAX_QUEUED_MS} ms for their turn`),
-}
-
-function overloaded(detail: string): ProblemError {
-  return new ProblemError('overloaded', detail, {}, { 'retry-after': '1' })
+  over: () => ProblemError.overloaded(`searches wait for longer than ${MAX_QUEUED_MS} ms for their turn`),
 }
 
 class LocalReader implements PartitionReader {

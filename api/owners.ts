@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { UnavailableError } from '../processor/contract/errors.ts'
+import { reasonOf, UnavailableError } from '../processor/contract/errors.ts'
 import type { OwnerMap } from '../processor/contract/query.ts'
 
 export interface OwnersOptions {
@@ -69,7 +69,7 @@ export class Owners {
         logger.warn({ err: error }, 'who owns the partitions cannot be learnt; asking the last known owners')
       this.#failing = true
       if (this.#map === undefined) {
-        const cause = error instanceof Error ? error.message : String(error)
+        const cause = reasonOf(error)
         throw new UnavailableError('PARTITION_UNAVAILABLE', `who owns the partitions is not known: ${cause}`, 1, error)
       }
     }

@@ -78,6 +78,10 @@ export class ProblemError extends Error {
     return new ProblemError('forbidden', `the token is not for device ${deviceId}`, {}, { 'www-authenticate': header })
   }
 
+  static overloaded(detail: string): ProblemError {
+    return new ProblemError('overloaded', detail, {}, { 'retry-after': '1' })
+  }
+
   static unknownRoute(): ProblemError {
     return new ProblemError('unknown-route', 'there is nothing at this path; see /openapi.json')
   }

@@ -27,6 +27,4 @@ export interface RoutedReaderOptions {
    * partition that moves has one again soon. Default 1.
    */
   readonly attempts?: number
-  /** What an UnavailableError tells the client to wait, in seconds; default 1. */
-  readonly retryAfterSeconds?: number
 }

@@ -337,7 +337,7 @@ export class RoutedReader implements StatusReader {
 
   #unavailable(partition: number, failures: readonly TidemarkError[]): UnavailableError {
     const told = failures.map((error) => (error instanceof UnavailableError ? error.retryAfterSeconds : 0))
-    const retryAfter = Math.max(this.#options.retryAfterSeconds ?? 1, ...told)
+    const retryAfter = Math.max(1, ...told)
     const reason = failures.at(-1)?.message ?? 'it has neither an owner nor a standby'
     const message = `no copy of partition ${partition} can answer now: ${reason}`
     return new UnavailableError('PARTITION_UNAVAILABLE', message, retryAfter, failures.at(-1))

@@ -197,11 +197,11 @@ class RemoteReader implements PartitionReader {
   async #post<T>(exchange: Exchange, path: string, question: string, decode: (body: Buffer) => T): Promise<T> {
     const silence = this.#silence(exchange)
     if (silence !== undefined) throw silence
-    return exchange.begin('POST', path, question, decode, this.#patient).answer
+    return exchange.begin({ path, body: question, decode, patient: this.#patient }).answer
   }
 
   async copies(): Promise<Copy[]> {
-    return this.#exchanges.reading.ask('GET', COPIES_PATH, undefined, decodeCopies)
+    return this.#exchanges.reading.begin({ path: COPIES_PATH, decode: decodeCopies, patient: false }).answer
   }
 
   /** Who answers no reads answers nothing. */
@@ -247,9 +247,12 @@ class RemoteReader implements PartitionReader {
   /** Never rejects: what goes wrong is told to those who wait. */
   async #send(batch: readonly Waiting[]): Promise<void> {
     this.#underWay++
-    const questions = encodeQuestions(batch.map(({ partition, deviceIds }) => ({ partition, deviceIds })))
-    const decode = (body: Buffer) => decodeOutcomes(body, batch)
-    const { answer, over } = this.#exchanges.reading.begin('POST', READ_PATH, questions, decode, this.#patient)
+    const { answer, over } = this.#exchanges.reading.begin({
+      path: READ_PATH,
+      body: encodeQuestions(batch.map(({ partition, deviceIds }) => ({ partition, deviceIds }))),
+      decode: (body) => decodeOutcomes(body, batch),
+      patient: this.#patient,
+    })
     try {
       const outcomes = await answer
       for (let i = 0; i < batch.length; i++) {

@@ -36,7 +36,6 @@ export class UntakenAnswers {
   }
 
   #full(): ProblemError {
-    const detail = `answers of ${this.#bytes} bytes wait for their clients to read them`
-    return new ProblemError('overloaded', detail, {}, { 'retry-after': '1' })
+    return ProblemError.overloaded(`answers of ${this.#bytes} bytes wait for their clients to read them`)
   }
 }

@@ -3,7 +3,8 @@ import type { AddressInfo } from 'node:net'
 import { hostname } from 'node:os'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { portUnavailable } from './contract/errors.ts'
+import { portUnavailable, reasonOf } from './contract/errors.ts'
+import { within } from './pause.ts'
 
 /** An import would load all that the module has, its WebSocket too: a fifth of the time until a processor listens. */
 const { createServer } = process.getBuiltinModule('node:http')
@@ -91,12 +92,9 @@ export class Endpoint implements AsyncDisposable {
 
   /** Never rejects: a check that fails is a problem of the process. */
   async #ready(response: ServerResponse): Promise<void> {
-    const { promise: late, resolve } = Promise.withResolvers<readonly string[]>()
-    const timer = setTimeout(() => resolve([`the checks took longer than ${CHECKS_WITHIN_MS} ms`]), CHECKS_WITHIN_MS)
-    const problems = await Promise.race([this.#options.checks(), late]).catch((error: unknown) => [
-      `a check failed: ${error instanceof Error ? error.message : String(error)}`,
-    ])
-    clearTimeout(timer)
+    const checked = this.#options.checks().catch((error: unknown) => [`a check failed: ${reasonOf(error)}`])
+    const late = [`the checks took longer than ${CHECKS_WITHIN_MS} ms`]
+    const problems = await within(checked, CHECKS_WITHIN_MS, () => late)
     if (this.#closed !== undefined) return reply(response, 503, NOT_READY(['the process is shutting down']))
     if (problems.length === 0) reply(response, 200, '{"status":"ready"}')
     else reply(response, 503, NOT_READY(problems))

@@ -3,7 +3,7 @@ import { link, mkdir, open, readFile, rm } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { INSTANCE_FILE, INSTANCE_NAME } from './contract/environment.ts'
-import { ConfigurationError } from './contract/errors.ts'
+import { ConfigurationError, reasonOf } from './contract/errors.ts'
 
 /**
  * The name of the processor whose stores are in `dataDir`: made once, from the host's name and chance, and kept there. So
@@ -16,9 +16,8 @@ export async function instanceOf(dataDir: string): Promise<string> {
     return checked((await readIfThere(file)) ?? (await make(dataDir, file)), file)
   } catch (error) {
     if (error instanceof ConfigurationError) throw error
-    const reason = error instanceof Error ? error.message : String(error)
     const way = 'make DATA_DIR a folder that this user can write, with free space, or set INSTANCE_ID'
-    throw new ConfigurationError('FOLDER_UNAVAILABLE', `${file} cannot be made: ${reason}; ${way}`, error)
+    throw new ConfigurationError('FOLDER_UNAVAILABLE', `${file} cannot be made: ${reasonOf(error)}; ${way}`, error)
   }
 }
 

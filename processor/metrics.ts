@@ -1,12 +1,11 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import { REJECTION_REASONS } from './contract/telemetry.ts'
 import { OUTCOMES } from './contract/write.ts'
+import type { RoleState } from './role.ts'
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 const LONG_SECONDS = [0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900]
 const EACH = ['processor', 'partition'] as const
-
-type State = 'restoring' | 'running' | 'closed'
 
 /**
  * The metrics of all processors of a process: they share a registry, and are told apart by `processor` (Prometheus keeps
@@ -77,7 +76,7 @@ export class ProcessorMetrics {
   }
 
   /** A copy goes from one state to the next; `from` is undefined when it comes to be. */
-  moved(processor: string, role: 'owner' | 'standby', from: State | undefined, to: State): void {
+  moved(processor: string, role: 'owner' | 'standby', from: RoleState | undefined, to: RoleState): void {
     if (from !== undefined) this.partitions.dec({ processor, role, state: from })
     if (to !== 'closed') this.partitions.inc({ processor, role, state: to })
   }

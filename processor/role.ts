@@ -45,10 +45,12 @@ export interface PartitionCopy {
   readonly onWhole: () => void
 }
 
+export type RoleState = 'restoring' | 'running' | 'closed'
+
 /** What a reader may know of the work on one copy. */
 export interface Role {
   readonly kind: 'owner' | 'standby'
-  readonly state: 'restoring' | 'running' | 'closed'
+  readonly state: RoleState
   /**
    * Another copy may hold what this one does not: it has been told to end, or may have lost its claim unknowing, or does
    * not know what became of a commit.

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { SECRETS } from './contract/environment.ts'
-import { ConfigurationError } from './contract/errors.ts'
+import { ConfigurationError, reasonOf } from './contract/errors.ts'
 
 type Variables = Readonly<Record<string, string | undefined>>
 
@@ -17,7 +17,7 @@ export async function withSecretFiles(environment: Variables): Promise<Variables
     if (environment[name] !== undefined && environment[name] !== '') {
       throw new ConfigurationError('INVALID_CONFIGURATION', `${name} and ${variable} are both set: unset one of them`)
     }
-    read[name] = (await contents(variable, file)).replace(/\r?\n$/, '')
+    read[name] = (await contentsOf(variable, file)).replace(/\r?\n$/, '')
     if (read[name] === '') {
       throw new ConfigurationError('INVALID_CONFIGURATION', `${variable}=${file}: the file is empty`)
     }
@@ -25,11 +25,12 @@ export async function withSecretFiles(environment: Variables): Promise<Variables
   return { ...environment, ...read }
 }
 
-async function contents(variable: string, file: string): Promise<string> {
+/** Of the file that `variable` names. Rejects with ConfigurationError. */
+export async function contentsOf(variable: string, file: string): Promise<string> {
   try {
     return await readFile(file, 'utf8')
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
-    throw new ConfigurationError('INVALID_CONFIGURATION', `${variable}=${file} cannot be read: ${reason}`, error)
+    const message = `${variable}=${file} cannot be read: ${reasonOf(error)}`
+    throw new ConfigurationError('INVALID_CONFIGURATION', message, error)
   }
 }

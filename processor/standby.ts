@@ -2,7 +2,7 @@ import { confirm, followChangelog } from './changelog.ts'
 import { CorruptedError, RetryableError } from './contract/errors.ts'
 import type { Copying } from './log/log.ts'
 import { Progress } from './progress.ts'
-import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
+import { type PartitionCopy, persist, type Role, type RoleContext, type RoleState } from './role.ts'
 import type { StateStore } from './store/store.ts'
 
 /** For how long an heir that is whole comes before other copies still, ms: until it is claimed nobody works on the partition. */
@@ -18,7 +18,7 @@ export class Standby implements Role {
   readonly #context: RoleContext
   readonly #partition: number
   readonly #copying: Copying
-  #state: 'restoring' | 'running' | 'closed' = 'restoring'
+  #state: RoleState = 'restoring'
   /** And not whole since. */
   #wiped = false
 
@@ -31,7 +31,7 @@ export class Standby implements Role {
     this.progress = new Progress(context.monotonic)
   }
 
-  get state(): 'restoring' | 'running' | 'closed' {
+  get state(): RoleState {
     return this.#state
   }
 
@@ -143,7 +143,7 @@ export class Standby implements Role {
     metrics.devices.set({ ...labels, role: 'standby' }, this.store.count ?? 0)
   }
 
-  #move(to: 'restoring' | 'running' | 'closed'): void {
+  #move(to: RoleState): void {
     const { metrics, instance } = this.#context
     metrics.moved(instance, 'standby', this.#state, to)
     this.#state = to

@@ -7,7 +7,7 @@ import type { Slice } from './contract/query.ts'
 import type { Batch, Claim, LogRecord, NewRecord, Offset } from './log/log.ts'
 import { Progress } from './progress.ts'
 import { ReadAhead } from './read-ahead.ts'
-import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
+import { type PartitionCopy, persist, type Role, type RoleContext, type RoleState } from './role.ts'
 import type { StateStore } from './store/store.ts'
 import { ReadSize } from './touched.ts'
 
@@ -20,10 +20,8 @@ const DOUBT_MS = 100
 /** Devices named in one line of the log. */
 const MAX_NAMED = 10
 
-export type TaskState = 'restoring' | 'running' | 'closed'
-
 /** A damaged store is wiped and restored while running; nothing follows the end. */
-const LEGAL_MOVES: Readonly<Record<TaskState, readonly TaskState[]>> = {
+const LEGAL_MOVES: Readonly<Record<RoleState, readonly RoleState[]>> = {
   restoring: ['running', 'closed'],
   running: ['restoring', 'closed'],
   closed: [],
@@ -38,7 +36,7 @@ export class Task implements Role {
   readonly #context: RoleContext
   readonly #claim: Claim
   readonly #labels: { readonly processor: string; readonly partition: number }
-  #state: TaskState = 'restoring'
+  #state: RoleState = 'restoring'
   /** Committed: the next input offset to read, and the end of the changelog. */
   #input: Offset
   #changelogEnd: Offset
@@ -70,7 +68,7 @@ export class Task implements Role {
     this.#changelogEnd = claim.start.changelogEnd
   }
 
-  get state(): TaskState {
+  get state(): RoleState {
     return this.#state
   }
 
@@ -325,7 +323,7 @@ export class Task implements Role {
     return persist(this.#context, this.#claim.partition, write, signal)
   }
 
-  #move(to: TaskState): void {
+  #move(to: RoleState): void {
     assert(LEGAL_MOVES[this.#state].includes(to), `a task cannot go from ${this.#state} to ${to}`)
     this.#context.metrics.moved(this.#context.instance, 'owner', this.#state, to)
     this.#state = to

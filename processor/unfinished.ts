@@ -1,4 +1,5 @@
 import { RetryableError } from './contract/errors.ts'
+import { within } from './pause.ts'
 
 /** Work under way, and results that nobody has taken yet. */
 const MAX_KEPT = 1_024
@@ -11,7 +12,7 @@ export class Unfinished<T extends object> {
 
   /** What `begin` gives, or gave when it was last asked for by this key; undefined when it is not there in `ms`. */
   async within(key: string, begin: () => Promise<T>, ms: number): Promise<T | undefined> {
-    const result = await settled(this.#begun.get(key) ?? this.#begin(key, begin), ms)
+    const result = await within(this.#begun.get(key) ?? this.#begin(key, begin), ms, () => undefined)
     if (result !== undefined) this.#begun.delete(key)
     return result
   }
@@ -26,12 +27,4 @@ export class Unfinished<T extends object> {
     work.then(() => setTimeout(drop, KEPT_MS).unref(), drop)
     return work
   }
-}
-
-/** Undefined after `ms`. */
-function settled<T>(work: Promise<T>, ms: number): Promise<T | undefined> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, ms, undefined)
-    work.then(resolve, reject).finally(() => clearTimeout(timer))
-  })
 }

@@ -5,12 +5,10 @@ import { readEnvironment } from '../processor/contract/environment.ts'
 import type { Copy } from '../processor/contract/query.ts'
 import type { KafkaLog } from '../processor/log/kafka.ts'
 import { openLog } from '../processor/log/open.ts'
-import { pause } from '../processor/pause.ts'
 import { freePorts } from './ports.ts'
-import { MAIN, Program, removeFolder, temporaryFolder } from './program.ts'
+import { isReady, MAIN, Program, removeFolder, temporaryFolder } from './program.ts'
 
 const READY_MS = 90_000
-const POLL_MS = 10
 
 export interface PartitionAnswer {
   readonly partition: number
@@ -109,7 +107,7 @@ export class Cluster implements AsyncDisposable {
   }
 
   get(path: string): Promise<Response> {
-    return fetch(`http://127.0.0.1:${this.httpPort}${path}`)
+    return fetch(`${urlOf(this.httpPort)}${path}`)
   }
 
   /** The JSON of an answer that must be 200. */
@@ -138,25 +136,22 @@ export class Cluster implements AsyncDisposable {
 
   /** Prometheus text of an ingest or a processor process. */
   async metrics(program: Program): Promise<string> {
-    return (await fetch(`http://127.0.0.1:${this.#programs.get(program)}/metrics`)).text()
+    return (await fetch(`${urlOf(this.#programs.get(program) as number)}/metrics`)).text()
   }
 
   isReady(program: Program): Promise<boolean> {
-    return isReady(this.#programs.get(program) as number)
+    return isReady(urlOf(this.#programs.get(program) as number))
   }
 
   /** Resolves when the role is ready. */
   async #start(role: string, env: Record<string, string>, port: number): Promise<Program> {
     const program = new Program(this.#entry, [role], { ...this.env, ...env })
     this.#programs.set(program, port)
-    const deadline = performance.now() + READY_MS
-    while (!(await isReady(port))) {
-      if (program.exit !== undefined) throw new Error(`${role} ended: ${program.stderr.slice(-2_000)}`)
-      if (performance.now() > deadline) {
-        await program.kill()
-        throw new Error(`${role} is not ready after ${READY_MS / 1000} s: ${program.stderr.slice(-2_000)}`)
-      }
-      await pause(POLL_MS)
+    try {
+      await program.ready(role, urlOf(port), READY_MS)
+    } catch (error) {
+      await program.kill()
+      throw error
     }
     return program
   }
@@ -172,13 +167,6 @@ export class Cluster implements AsyncDisposable {
   }
 }
 
-async function isReady(port: number): Promise<boolean> {
-  try {
-    const response = await fetch(`http://127.0.0.1:${port}/readyz`)
-    await response.arrayBuffer()
-    return response.ok
-  } catch (error) {
-    if (error instanceof TypeError) return false
-    throw error
-  }
+function urlOf(port: number): string {
+  return `http://127.0.0.1:${port}`
 }

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { KAFKA_FOLDER } from '../processor/contract/environment.ts'
-import { ConfigurationError } from '../processor/contract/errors.ts'
+import { ConfigurationError, reasonOf } from '../processor/contract/errors.ts'
 import { onStopSignals } from '../processor/stop-signals.ts'
 import { refused } from './flags.ts'
 import { archiveClasses } from './kafka/artifacts.ts'
@@ -87,6 +87,6 @@ function parse() {
 try {
   process.exitCode = await main()
 } catch (error) {
-  process.stderr.write(`kafka: ${error instanceof Error ? error.message : String(error)}\n`)
+  process.stderr.write(`kafka: ${reasonOf(error)}\n`)
   process.exitCode = 2
 }

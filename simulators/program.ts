@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
+import { pause } from '../processor/pause.ts'
 
 const REPOSITORY = fileURLToPath(new URL('..', import.meta.url))
 export const MAIN = join(REPOSITORY, 'main.ts')
@@ -14,6 +15,7 @@ const COMPILE_CACHE = join(REPOSITORY, 'node_modules/.cache/node')
 
 /** How long a process may take to end after SIGTERM. */
 const STOP_MS = 15_000
+const POLL_MS = 10
 /** What is kept of a process's output, for the message of a failure. */
 const MAX_OUTPUT_CHARACTERS = 64 * 1024
 
@@ -97,6 +99,17 @@ export class Program {
     return this.#stderr
   }
 
+  /** Resolves when `url` says that it is ready. Rejects when it ended before, or is not ready in time. */
+  async ready(name: string, url: string, withinMs: number): Promise<void> {
+    const deadline = performance.now() + withinMs
+    while (!(await isReady(url))) {
+      const said = this.stderr.slice(-2_000)
+      if (this.exit !== undefined) throw new Error(`${name} ended: ${said}`)
+      if (performance.now() > deadline) throw new Error(`${name} is not ready after ${withinMs / 1000} s: ${said}`)
+      await pause(POLL_MS)
+    }
+  }
+
   async kill(): Promise<Exit> {
     this.child.kill('SIGKILL')
     return this.exited
@@ -109,5 +122,17 @@ export class Program {
     const exit = await this.exited
     clearTimeout(timer)
     return exit
+  }
+}
+
+/** What /readyz at `url` says; false when nobody answers there. */
+export async function isReady(url: string): Promise<boolean> {
+  try {
+    const response = await fetch(`${url}/readyz`)
+    await response.arrayBuffer()
+    return response.ok
+  } catch (error) {
+    if (error instanceof TypeError) return false
+    throw error
   }
 }

@@ -1,3 +1,4 @@
+import { hostAndPort } from './address.ts'
 import { ConfigurationError } from './errors.ts'
 import { choice, integer, secret, text, type Variable } from './variables.ts'
 
@@ -107,7 +108,7 @@ function valueOf<T>(name: string, variable: Variable<T>, given: string | undefin
 }
 
 function checkBrokers({ KAFKA_BROKERS = '' }: Configuration): void {
-  const wrong = KAFKA_BROKERS.split(',').find((broker) => Number(broker.slice(broker.lastIndexOf(':') + 1)) > 65_535)
+  const wrong = KAFKA_BROKERS.split(',').find((broker) => hostAndPort(broker).port > 65_535)
   if (wrong !== undefined) throw refused(`KAFKA_BROKERS names ${wrong}: a port is at most 65535`)
 }
 

@@ -47,6 +47,11 @@ export class FencedError extends TidemarkError {
 /** What is stored cannot be continued from: wipe the copy and restore it from the changelog. */
 export class CorruptedError extends TidemarkError {}
 
+/** What was to be read is not in the log: retention has passed it, or it never was there. */
+export function isOutOfRange(error: unknown): boolean {
+  return error instanceof CorruptedError && error.code === 'OFFSET_OUT_OF_RANGE'
+}
+
 /** No copy can answer now: ask again after `retryAfterSeconds`. */
 export class UnavailableError extends TidemarkError {
   readonly retryAfterSeconds: number
@@ -55,6 +60,11 @@ export class UnavailableError extends TidemarkError {
     super(code, message, cause)
     this.retryAfterSeconds = retryAfterSeconds
   }
+}
+
+/** What `error` says, for a sentence of ours. */
+export function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }
 
 /** A person must change something outside the program; the process exits with code 2. */

@@ -242,7 +242,7 @@ class Metric {
     this.#sum += value / SUM_UNIT
     if (value < this.#min) this.#min = value
     if (value > this.#max) this.#max = value
-    return this.#keep(value, 1, held)
+    return this.#keep(value, held)
   }
 
   merge(json: MetricJson, held: number): number {
@@ -251,16 +251,16 @@ class Metric {
     if (json.count > 0 && json.min < this.#min) this.#min = json.min
     if (json.count > 0 && json.max > this.#max) this.#max = json.max
     let change = 0
-    for (const value of json.exact ?? []) change += this.#keep(value, 1, held + change)
+    for (const value of json.exact ?? []) change += this.#keep(value, held + change)
     if (json.exact !== undefined) return change
     change += this.#toBins()
     for (const [bin, count] of json.logBins ?? []) this.#inBin(bin, count)
     return change
   }
 
-  #keep(value: number, count: number, held: number): number {
+  #keep(value: number, held: number): number {
     if (this.#exact === undefined) {
-      this.#inBin(binOf(value), count)
+      this.#inBin(binOf(value), 1)
       return 0
     }
     this.#exact.push(value)

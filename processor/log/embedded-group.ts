@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, FencedError, RetryableError } from '../contract/errors.ts'
 import type { Owner, OwnerMap } from '../contract/query.ts'
+import { within } from '../pause.ts'
 import { assign } from './assigner.ts'
 import { EmbeddedClaim } from './embedded-claim.ts'
 import type { EmbeddedWriter } from './embedded-writer.ts'
@@ -108,13 +109,7 @@ export class EmbeddedGroup {
   async close(): Promise<void> {
     this.#closed = true
     for (const seat of this.#seats.values()) seat.broken.reject(closed())
-    const joins = Promise.allSettled(this.#joins)
-    let timer: NodeJS.Timeout | undefined
-    const bound = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, this.#options.revokeTimeoutMs)
-    })
-    await Promise.race([joins, bound])
-    clearTimeout(timer)
+    await within(Promise.allSettled(this.#joins), this.#options.revokeTimeoutMs, () => {})
   }
 
   async #join(member: Member, signal: AbortSignal): Promise<void> {

@@ -3,7 +3,7 @@ import { statfs } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { AbstractLevel, AbstractOpenOptions } from 'abstract-level'
 import { RocksLevel } from 'rocksdb-level'
-import { ConfigurationError, CorruptedError, RetryableError } from '../contract/errors.ts'
+import { ConfigurationError, CorruptedError, RetryableError, reasonOf } from '../contract/errors.ts'
 import type { LogIdentity, Offset, Topic } from './log.ts'
 
 const MIB = 1024 * 1024
@@ -253,7 +253,7 @@ function causeOf(error: unknown): unknown {
 
 function openError(error: unknown, path: string): ConfigurationError {
   const cause = causeOf(error)
-  const text = cause instanceof Error ? cause.message : String(cause)
+  const text = reasonOf(cause)
   const code = errorCode(cause)
   if (code === 'LEVEL_LOCKED') {
     return new ConfigurationError('STORE_LOCKED', `${text}: stop that process, or set another DATA_DIR`, cause)
@@ -268,7 +268,7 @@ function openError(error: unknown, path: string): ConfigurationError {
 
 function readError(error: unknown, path: string): Error {
   if (error instanceof CorruptedError) return error
-  const text = error instanceof Error ? error.message : String(error)
+  const text = reasonOf(error)
   if (errorCode(error) === 'LEVEL_CORRUPTION') return damaged(path, text, error)
   return new RetryableError('LOG_UNAVAILABLE', `the log in ${path} cannot be read now: ${text}`, error)
 }

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { ConfigurationError, FencedError, RetryableError } from '../contract/errors.ts'
+import { ConfigurationError, FencedError, RetryableError, reasonOf } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
 import type { Position as RecordPosition } from '../contract/position.ts'
 import type { NewRecord, Offset } from '../contract/record.ts'
@@ -223,15 +223,8 @@ export class EmbeddedWriter {
       if (bytes >= MAX_WRITE_BYTES) break
       taken++
       if (work.kind === 'append') {
-        const topic = partitions[work.topic]
-        let partition: EmbeddedPartition | undefined
-        for (const record of work.records) {
-          partition = topic[this.#partitionOf(record, topic.length)] as EmbeddedPartition
-          if (partition.stage(record)) touched.push(partition)
-        }
-        if (partition !== undefined) work.placed?.({ partition: partition.index, offset: partition.stagedEnd - 1 })
+        this.#stageAppend(work, touched)
         bytes += work.bytes
-        this.#queuedBytes -= work.bytes
         written.set(work, undefined)
         continue
       }
@@ -248,22 +241,24 @@ export class EmbeddedWriter {
         continue
       }
       const changelog = partitions.status[index] as EmbeddedPartition
-      const deadLetters = partitions['dead-letters'][index] as EmbeddedPartition
-      for (const record of work.changelog) {
-        const bound = sizeBound(record)
-        bytes += bound
-        if (changelog.stage(record, bound)) touched.push(changelog)
-      }
-      for (const record of work.deadLetters) {
-        const bound = sizeBound(record)
-        bytes += bound
-        if (deadLetters.stage(record, bound)) touched.push(deadLetters)
-      }
+      bytes += stage(work.changelog, changelog, touched)
+      bytes += stage(work.deadLetters, partitions['dead-letters'][index] as EmbeddedPartition, touched)
       position = { epoch: work.epoch, input: work.next, changelogEnd: changelog.stagedEnd }
       moved.set(index, position)
       written.set(work, position)
     }
     this.#queue = taken === this.#queue.length ? [] : this.#queue.slice(taken)
+  }
+
+  #stageAppend({ topic, records, bytes, placed }: Append, touched: EmbeddedPartition[]): void {
+    const partitions = this.#options.partitions[topic]
+    let partition: EmbeddedPartition | undefined
+    for (const record of records) {
+      partition = partitions[this.#partitionOf(record, partitions.length)] as EmbeddedPartition
+      if (partition.stage(record)) touched.push(partition)
+    }
+    if (partition !== undefined) placed?.({ partition: partition.index, offset: partition.stagedEnd - 1 })
+    this.#queuedBytes -= bytes
   }
 
   #partitionOf(record: NewRecord, partitions: number): number {
@@ -275,11 +270,10 @@ export class EmbeddedWriter {
   async #fail(thrown: unknown, written: Iterable<Append | Move>): Promise<void> {
     const { logger, metrics } = this.#options
     const noSpace = errorCode(thrown) === 'LEVEL_NO_SPACE'
-    const text = thrown instanceof Error ? thrown.message : String(thrown)
     const out = noSpace ? 'free space on its volume' : 'see to its volume'
     this.fault = new RetryableError(
       noSpace ? 'LOG_NO_SPACE' : 'LOG_UNAVAILABLE',
-      `the log in ${this.#storage.folder} cannot be written (${text}): ${out}; it goes on by itself`,
+      `the log in ${this.#storage.folder} cannot be written (${reasonOf(thrown)}): ${out}; it goes on by itself`,
       thrown,
     )
     this.#recovered = Promise.withResolvers()
@@ -320,6 +314,17 @@ export class EmbeddedWriter {
       return
     }
   }
+}
+
+/** The bound of their bytes. */
+function stage(records: readonly NewRecord[], partition: EmbeddedPartition, touched: EmbeddedPartition[]): number {
+  let bytes = 0
+  for (const record of records) {
+    const bound = sizeBound(record)
+    bytes += bound
+    if (partition.stage(record, bound)) touched.push(partition)
+  }
+  return bytes
 }
 
 function tooLarge(record: NewRecord, size: number): ConfigurationError | undefined {

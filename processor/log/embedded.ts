@@ -32,9 +32,8 @@ export interface EmbeddedLogOptions {
     /** Default 24 h and 1 GiB. */
     readonly telemetryMs?: number
     readonly telemetryBytes?: number
-    /** Default 7 days and 128 MiB. */
+    /** Default 7 days; 128 MiB are kept. */
     readonly deadLettersMs?: number
-    readonly deadLettersBytes?: number
   }
   readonly compaction?: {
     /** Dirty bytes of a changelog partition below which it is left alone. Default 64 MiB. */
@@ -144,7 +143,7 @@ export class EmbeddedLog implements Log {
       return new Cleaner(storage, partition, { minDirtyBytes, maxKeys, deleteRetentionMs, now })
     })
     const telemetry = { ms: retention.telemetryMs ?? 24 * HOUR_MS, bytes: retention.telemetryBytes ?? 1024 * MIB }
-    const dead = { ms: retention.deadLettersMs ?? 168 * HOUR_MS, bytes: retention.deadLettersBytes ?? 128 * MIB }
+    const dead = { ms: retention.deadLettersMs ?? 168 * HOUR_MS, bytes: 128 * MIB }
     const retained = [
       ...this.#partitions.telemetry.map((p) => [p, new Retention(storage, p, telemetry, logger)] as const),
       ...this.#partitions['dead-letters'].map((p) => [p, new Retention(storage, p, dead, logger)] as const),

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
-import { ConfigurationError, RetryableError, TidemarkError } from '../contract/errors.ts'
+import { hostAndPort } from '../contract/address.ts'
+import { ConfigurationError, RetryableError, reasonOf, TidemarkError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { type BrokerConnection, errorOf, type Network } from './kafka-broker.ts'
 import { decodeMetadata, encodeRequest, METADATA, METADATA_VERSION, type Metadata, newest } from './kafka-metadata.ts'
@@ -8,6 +9,9 @@ import { TopicIds } from './kafka-topic-ids.ts'
 
 export const GROUP_COORDINATOR = 0
 export const TRANSACTION_COORDINATOR = 1
+
+/** For what is seldom asked, and is no work of a partition. */
+export const CONTROL_LANE = 'control'
 
 const MIN_BACKOFF_MS = 10
 const MAX_BACKOFF_MS = 500
@@ -181,8 +185,7 @@ export class KafkaCluster {
     }
     let opening = this.#connections.get(name)
     if (opening === undefined) {
-      const colon = address.lastIndexOf(':')
-      const [host, port] = [address.slice(0, colon), Number(address.slice(colon + 1))]
+      const { host, port } = hostAndPort(address)
       opening = this.#network.connect(host, port, this.#clientIds.get(lane))
       this.#connections.set(name, opening)
       opening.catch(() => this.#connections.delete(name))
@@ -275,7 +278,7 @@ const CONNECTION_ERRORS = new Set([
 /** What the caller of the port is told. */
 export function asTidemark(error: unknown, what: string): TidemarkError {
   if (error instanceof TidemarkError) return error
-  const reason = error instanceof Error ? error.message : String(error)
+  const reason = reasonOf(error)
   if (isFatal(error)) return new ConfigurationError('INVALID_CONFIGURATION', `${what}: ${reason}`, error)
   return new RetryableError('LOG_UNAVAILABLE', `${what}: ${reason}`, error)
 }

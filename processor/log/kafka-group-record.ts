@@ -1,10 +1,9 @@
 import type { Logger } from 'pino'
 import { ConfigurationError } from '../contract/errors.ts'
-import { pause } from '../pause.ts'
+import { within } from '../pause.ts'
 import type { Joined } from './kafka-broker.ts'
-import type { KafkaCluster } from './kafka-cluster.ts'
+import { CONTROL_LANE, type KafkaCluster } from './kafka-cluster.ts'
 
-const LANE = 'control'
 const TOPIC = '__consumer_offsets'
 const TOPIC_RESOURCE = 2
 const SETTING = 'max.message.bytes'
@@ -65,13 +64,11 @@ async function maxBytes(cluster: KafkaCluster): Promise<number | undefined> {
   const resources = [{ type: TOPIC_RESOURCE, name: TOPIC, configNames: [SETTING] }]
   const described = cluster
     .persist(PATIENCE_MS, undefined, async () => {
-      const { requests } = await cluster.anyConnection(LANE)
+      const { requests } = await cluster.anyConnection(CONTROL_LANE)
       return requests.describeConfigs({ resources })
     })
     .catch(() => undefined)
-  const enough = new AbortController()
-  const told = await Promise.race([described, pause(PATIENCE_MS, enough.signal)])
-  enough.abort()
+  const told = await within(described, PATIENCE_MS, () => undefined)
   const value = told?.resources[0]?.configEntries[0]?.configValue
   return value === undefined ? undefined : Number(value)
 }

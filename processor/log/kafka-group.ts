@@ -1,16 +1,16 @@
+import { hostAndPort } from '../contract/address.ts'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import type { Owner, OwnerMap } from '../contract/query.ts'
 import { pause } from '../pause.ts'
 import type { DescribedGroup } from './kafka-broker.ts'
 import type { ClaimContext } from './kafka-claim-context.ts'
-import { GROUP_COORDINATOR, typeOf } from './kafka-cluster.ts'
+import { CONTROL_LANE, GROUP_COORDINATOR } from './kafka-cluster.ts'
 import { decodeAssignment, decodeSubscription, ownerOf, type Peer } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
-import { answersAs, hostOf, isLoopback, look } from './kafka-peers.ts'
-import { KafkaSeat, type SeatOptions, taken } from './kafka-seat.ts'
+import { answersAs, isLoopback, look } from './kafka-peers.ts'
+import { KafkaSeat, leaveGroup, type SeatOptions, taken } from './kafka-seat.ts'
 import type { Member } from './log.ts'
 
-const CONTROL = 'control'
 const PATIENCE_MS = 2000
 const POLL_MS = 50
 
@@ -67,7 +67,7 @@ export class KafkaGroup {
   async #describe(): Promise<DescribedGroup> {
     const { cluster, group } = this.#claims
     const { groups } = await cluster.persist(PATIENCE_MS, this.#closing.signal, async () => {
-      const { requests } = await cluster.coordinator(CONTROL, GROUP_COORDINATOR, group)
+      const { requests } = await cluster.coordinator(CONTROL_LANE, GROUP_COORDINATOR, group)
       return requests.describeGroups({ groupIds: [group] })
     })
     return groups[0] ?? { state: 'Dead', members: [] }
@@ -143,7 +143,7 @@ export class KafkaGroup {
   }
 
   async #warnOfLoopback({ instance, endpoint }: Member): Promise<void> {
-    if (!isLoopback(hostOf(endpoint))) return
+    if (!isLoopback(hostAndPort(endpoint).host)) return
     const { nodes } = await this.#claims.cluster.metadata()
     const away = [...nodes.values()].find(({ host }) => !isLoopback(host))
     if (away === undefined) return
@@ -181,17 +181,8 @@ export class KafkaGroup {
   }
 
   /** Has a dead member leave, whoever it was: its partitions move now, not when its session ends. */
-  async evict(memberId: string): Promise<void> {
-    const { cluster, group } = this.#claims
-    await cluster.persist(PATIENCE_MS, this.#closing.signal, async () => {
-      const { requests } = await cluster.coordinator(CONTROL, GROUP_COORDINATOR, group)
-      try {
-        await requests.leaveGroup({ groupId: group, memberId })
-      } catch (error) {
-        // Somebody else was faster.
-        if (typeOf(error) !== 'UNKNOWN_MEMBER_ID') throw error
-      }
-    })
+  evict(memberId: string): Promise<void> {
+    return leaveGroup(this.#claims, memberId, this.#closing.signal)
   }
 
   /** Ids by which the group knows the members of this process. */

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
-import { RetryableError } from '../contract/errors.ts'
-import { pause } from '../pause.ts'
+import { RetryableError, reasonOf } from '../contract/errors.ts'
+import { pause, within } from '../pause.ts'
 import type { KafkaCluster } from './kafka-cluster.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 
@@ -94,7 +94,7 @@ export class KafkaHealth {
   ): Promise<void> {
     while (!signal.aborted) {
       try {
-        const { topics } = await answered(cluster.refresh())
+        const { topics } = await within(cluster.refresh(), PROBE_PATIENCE_MS, unanswered)
         for (const [topic, faults] of this.#faults) {
           const leaders = topics.get(topic)?.leaders ?? []
           for (const [index, fault] of faults) {
@@ -120,17 +120,9 @@ export class KafkaHealth {
 }
 
 function unwritable(what: string, cause: unknown): RetryableError {
-  const reason = cause instanceof Error ? cause.message : String(cause)
-  return new RetryableError('LOG_UNAVAILABLE', `${what} cannot be written to: ${reason}`, cause)
+  return new RetryableError('LOG_UNAVAILABLE', `${what} cannot be written to: ${reasonOf(cause)}`, cause)
 }
 
-async function answered<T>(answer: Promise<T>): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>()
-  const error = new RetryableError('LOG_UNAVAILABLE', `no broker has answered within ${PROBE_PATIENCE_MS} ms`)
-  const timer = setTimeout(() => reject(error), PROBE_PATIENCE_MS)
-  try {
-    return await Promise.race([answer, late])
-  } finally {
-    clearTimeout(timer)
-  }
+function unanswered(): never {
+  throw new RetryableError('LOG_UNAVAILABLE', `no broker has answered within ${PROBE_PATIENCE_MS} ms`)
 }

@@ -1,3 +1,4 @@
+import { hostAndPort } from '../contract/address.ts'
 import { pause } from '../pause.ts'
 import type { Candidate } from './assigner.ts'
 import { loadOf, meanOf } from './balance.ts'
@@ -8,7 +9,6 @@ import { checkGroupRecord, type MemberAssignment } from './kafka-group-record.ts
 import { KafkaLoad } from './kafka-load.ts'
 import { decodeSubscription, encodeAssignment, type Peer, yields } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
-import { hostOf } from './kafka-peers.ts'
 import { type Watched, watches } from './watches.ts'
 
 /** Of those to whom a member yields its name so many are told: one that lives will do. */
@@ -83,7 +83,8 @@ export class KafkaLeader {
       if (subscription === undefined) return []
       const { instance, endpoint, zone, since, active, standby, whole, readsIds = false } = subscription
       const positions = new Map(Object.entries(subscription.positions).map(([key, value]) => [Number(key), value]))
-      known.push({ memberId, endpoint, instance, since, zone, host: hostOf(endpoint), readsIds })
+      const { host } = hostAndPort(endpoint)
+      known.push({ memberId, endpoint, instance, since, zone, host, readsIds })
       // A process that was killed and is back may meet its old self, which has the same instance.
       return [{ instance: `${instance} ${memberId}`, zone, active, standby, positions, whole }]
     })

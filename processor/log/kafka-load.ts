@@ -1,8 +1,7 @@
 import type { Rates } from './balance.ts'
-import type { KafkaCluster } from './kafka-cluster.ts'
+import { CONTROL_LANE, type KafkaCluster } from './kafka-cluster.ts'
 import type { Offset } from './log.ts'
 
-const CONTROL = 'control'
 const LATEST = -1
 const CONSUMER = -1
 const READ_UNCOMMITTED = 0
@@ -50,7 +49,7 @@ export class KafkaLoad {
     const ends: Offset[] = []
     const asked = [...Map.groupBy(partitions, (partition) => leaders[partition] as number)].map(
       async ([leader, led]) => {
-        const { requests } = await this.#cluster.connection(CONTROL, leader)
+        const { requests } = await this.#cluster.connection(CONTROL_LANE, leader)
         const topics = [{ topic: this.#topic, partitions: led.map((partition) => ({ partition, timestamp: LATEST })) }]
         const answer = await requests.listOffsets({ replicaId: CONSUMER, isolationLevel: READ_UNCOMMITTED, topics })
         for (const { partition, offset } of answer.responses[0]?.partitions ?? []) ends[partition] = Number(offset)

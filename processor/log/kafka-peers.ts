@@ -1,5 +1,6 @@
 import { connect, isIPv4, type Socket } from 'node:net'
 import type { Logger } from 'pino'
+import { hostAndPort } from '../contract/address.ts'
 import type { Peer } from './kafka-membership.ts'
 
 const PING_INTERVAL_MS = 300
@@ -34,7 +35,7 @@ export async function answersAs(endpoint: string, instance: string): Promise<boo
 
 function ask(endpoint: string, instance: string, patienceMs: number): Promise<'refused' | 'answers' | undefined> {
   return new Promise((resolve) => {
-    const socket = open(endpoint)
+    const socket = connect(hostAndPort(endpoint))
     let answer = ''
     const end = (): void => {
       socket.destroy()
@@ -60,14 +61,6 @@ function ask(endpoint: string, instance: string, patienceMs: number): Promise<'r
 /** Whether nobody on another host reaches `host`. */
 export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'))
-}
-
-export function hostOf(endpoint: string): string {
-  return endpoint.slice(0, endpoint.lastIndexOf(':'))
-}
-
-function open(endpoint: string): Socket {
-  return connect({ host: hostOf(endpoint), port: Number(endpoint.slice(endpoint.lastIndexOf(':') + 1)) })
 }
 
 interface Watched {
@@ -161,7 +154,7 @@ export class KafkaPeers {
 
   #connect(watched: Watched): void {
     const { endpoint } = watched.peer
-    const socket = open(endpoint)
+    const socket = connect(hostAndPort(endpoint))
     watched.socket = socket
     let connected = false
     let answered = false

@@ -82,8 +82,7 @@ async function committedStart(
   if (stable < changelogEnd) {
     throw new RetryableError(
       'LOG_UNAVAILABLE',
-      `${names.status} ${partition} ends at ${stable}, before the ${changelogEnd} that group ${group} committed: a broker ` +
-        'has lost acknowledged records or has not caught up; see that its leader is a replica that was in sync. To go on ' +
+      `${names.status} ${partition} ends at ${stable}, before the ${changelogEnd} that group ${group} committed: ${LOST} ` +
         `without what is lost, ${reset(context, partition, '--to-current')}`,
     )
   }

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { CorruptedError, FencedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
+import { CorruptedError, FencedError, isOutOfRange, RetryableError, type TidemarkError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import type { KafkaClaim } from './kafka-claim.ts'
 import type { Member, Offset } from './log.ts'
@@ -263,7 +263,7 @@ export class KafkaRoles {
     if (error === undefined) {
       const early = new Error(`the ${kind} role of partition ${partition} ended before it was told to`)
       if (!stopping.signal.aborted) this.#broken.reject(early)
-    } else if (claim !== undefined && strays(error)) {
+    } else if (claim !== undefined && isOutOfRange(error)) {
       // Retention may have overtaken it: the next claim finds out. One that starts there all the same ends so again.
       const { input } = claim.start
       this.#options.logger.warn(
@@ -283,10 +283,6 @@ export class KafkaRoles {
 /** The claim was lost, or is over: that ends the role, and not the member. */
 function endsRoleOnly(error: unknown, claim: KafkaClaim | undefined): boolean {
   return error instanceof FencedError || (claim?.over === true && error instanceof RetryableError)
-}
-
-function strays(error: unknown): boolean {
-  return error instanceof CorruptedError && error.code === 'OFFSET_OUT_OF_RANGE'
 }
 
 /** True when there was news before `ms` were over. */

@@ -4,7 +4,7 @@ import { pause } from '../pause.ts'
 import type { BrokerRequests } from './kafka-broker.ts'
 import { KafkaClaim } from './kafka-claim.ts'
 import { type ClaimContext, connectLanes } from './kafka-claim-context.ts'
-import { asTidemark, GROUP_COORDINATOR, isTransient, typeOf } from './kafka-cluster.ts'
+import { asTidemark, CONTROL_LANE, GROUP_COORDINATOR, isTransient, typeOf } from './kafka-cluster.ts'
 import { Confirmations } from './kafka-confirmations.ts'
 import { KafkaLeader } from './kafka-leader.ts'
 import {
@@ -22,7 +22,6 @@ import type { Member } from './log.ts'
 
 /** A change of the group is learnt by the answer to a heartbeat, ms. */
 const HEARTBEAT_MS = 100
-const CONTROL = 'control'
 const PROTOCOL = 'tidemark'
 const LEAVE_PATIENCE_MS = 2000
 /**
@@ -123,16 +122,14 @@ export class KafkaSeat {
 
   /** Takes part until `signal` aborts; then, and when it rejects, all roles have ended and the group knows. */
   async run(signal: AbortSignal): Promise<void> {
-    const stop = new AbortController()
-    const end = (): void => stop.abort()
     if (signal.aborted) return
-    signal.addEventListener('abort', end, { once: true })
-    const taking = this.#takePart(stop.signal)
-    void this.#leader.run(stop.signal, () => this.nudge())
+    const stop = new AbortController()
+    const over = AbortSignal.any([signal, stop.signal])
+    const taking = this.#takePart(over)
+    void this.#leader.run(over, () => this.nudge())
     try {
       await Promise.race([taking, this.#roles.broken, this.#refused.promise, this.#claims.cluster.ids.recreated])
     } finally {
-      signal.removeEventListener('abort', end)
       stop.abort()
       this.#peers.close()
       // By the time that another member has heard of it, these roles have mostly ended; what has not is fenced.
@@ -239,17 +236,10 @@ export class KafkaSeat {
     }
   }
 
-  #untilNextBeat(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const end = (): void => {
-        clearTimeout(timer)
-        signal.removeEventListener('abort', end)
-        resolve()
-      }
-      const timer = setTimeout(end, HEARTBEAT_MS)
-      signal.addEventListener('abort', end, { once: true })
-      this.nudge = end
-    })
+  async #untilNextBeat(signal: AbortSignal): Promise<void> {
+    const nudged = new AbortController()
+    this.nudge = () => nudged.abort()
+    await pause(HEARTBEAT_MS, AbortSignal.any([signal, nudged.signal]))
   }
 
   /**
@@ -294,20 +284,31 @@ export class KafkaSeat {
 
   /** Best effort: a member that cannot say so is missed when its session ends. */
   async #leave(): Promise<void> {
-    const { cluster, group } = this.#claims
     const { memberId } = this
     if (memberId === '') return
     this.memberId = ''
     try {
-      await cluster.persist(LEAVE_PATIENCE_MS, undefined, async () => {
-        const { requests } = await cluster.coordinator(CONTROL, GROUP_COORDINATOR, group)
-        await requests.leaveGroup({ groupId: group, memberId })
-      })
+      await leaveGroup(this.#claims, memberId)
     } catch (error) {
-      if (typeOf(error) === 'UNKNOWN_MEMBER_ID') return
       this.#options.logger.warn({ err: error, memberId }, 'the group could not be told of the end of this member')
     }
   }
+}
+
+/** Has the member leave, whoever it is. It may have left already. */
+export async function leaveGroup(
+  { cluster, group }: ClaimContext,
+  memberId: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  await cluster.persist(LEAVE_PATIENCE_MS, signal, async () => {
+    const { requests } = await cluster.coordinator(CONTROL_LANE, GROUP_COORDINATOR, group)
+    try {
+      await requests.leaveGroup({ groupId: group, memberId })
+    } catch (error) {
+      if (typeOf(error) !== 'UNKNOWN_MEMBER_ID') throw error
+    }
+  })
 }
 
 export function taken(instance: string, endpoint: string): ConfigurationError {

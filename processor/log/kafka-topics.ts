@@ -1,13 +1,12 @@
 import type { Logger } from 'pino'
-import { ConfigurationError, RetryableError } from '../contract/errors.ts'
+import { ConfigurationError, RetryableError, reasonOf } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { MAX_BATCH_BYTES, MAX_RECORD_BYTES } from './kafka-append.ts'
 import type { TopicRequest } from './kafka-broker.ts'
-import { type KafkaCluster, typeOf } from './kafka-cluster.ts'
+import { CONTROL_LANE, type KafkaCluster, typeOf } from './kafka-cluster.ts'
 import type { Metadata, TopicMetadata } from './kafka-metadata.ts'
 import type { Log, Topic } from './log.ts'
 
-const LANE = 'control'
 const PATIENCE_MS = 30_000
 const CREATE_TIMEOUT_MS = 5000
 const LEADER_POLL_MS = 50
@@ -25,8 +24,6 @@ export interface TopicOptions {
   readonly brokersWithinMs?: number
   /** Copies that must have a record before it counts as written. Undefined: what the brokers say. */
   readonly minInSyncReplicas?: number | undefined
-  /** How long telemetry and dead letters are kept, ms. Undefined: what the brokers say. */
-  readonly retentionMs?: number | undefined
 }
 
 export type TopicNames = Readonly<Record<Topic, string>>
@@ -79,7 +76,6 @@ function request(topic: Topic, names: TopicNames, options: TopicOptions): TopicR
     'message.timestamp.after.max.ms': '9223372036854775807',
   }
   if (options.minInSyncReplicas !== undefined) config['min.insync.replicas'] = String(options.minInSyncReplicas)
-  if (options.retentionMs !== undefined && topic !== 'status') config['retention.ms'] = String(options.retentionMs)
   return {
     topic: names[topic],
     numPartitions: options.partitions,
@@ -92,7 +88,7 @@ async function create(cluster: KafkaCluster, topic: TopicRequest, patienceMs: nu
   let waiting = false
   try {
     await cluster.persist(patienceMs, undefined, async () => {
-      const { requests } = await cluster.anyConnection(LANE)
+      const { requests } = await cluster.anyConnection(CONTROL_LANE)
       await requests.createTopics({ topics: [topic], timeout: CREATE_TIMEOUT_MS }).catch(async (wrapped: unknown) => {
         const error = first(wrapped)
         if (typeOf(error) !== 'INVALID_REPLICATION_FACTOR') throw error
@@ -107,10 +103,10 @@ async function create(cluster: KafkaCluster, topic: TopicRequest, patienceMs: nu
   } catch (error) {
     // Another process came first.
     if (typeOf(error) === 'TOPIC_ALREADY_EXISTS') return
-    const reason = error instanceof Error ? error.message : String(error)
     // `message.timestamp.after.max.ms` came with 3.6 (KIP-937).
     const old = typeOf(error) === 'INVALID_CONFIG' ? ' (it takes Kafka 3.6 or newer)' : ''
-    throw new ConfigurationError('LOG_MISMATCH', `topic ${topic.topic} cannot be created: ${reason}${old}`, error)
+    const message = `topic ${topic.topic} cannot be created: ${reasonOf(error)}${old}`
+    throw new ConfigurationError('LOG_MISMATCH', message, error)
   }
 }
 
@@ -153,7 +149,7 @@ async function verify(
 ): Promise<{ deleteRetentionMs: number }> {
   const resources = Object.values(names).map((name) => ({ type: TOPIC_RESOURCE, name }))
   const described = await cluster.persist(PATIENCE_MS, undefined, async () => {
-    const { requests } = await cluster.anyConnection(LANE)
+    const { requests } = await cluster.anyConnection(CONTROL_LANE)
     return requests.describeConfigs({ resources })
   })
   let deleteRetentionMs = Number.NaN

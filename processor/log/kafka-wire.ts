@@ -42,18 +42,11 @@ export class WireWriter {
   }
 
   string(value: string | null): this {
-    if (value === null) return this.int16(-1)
-    const length = Buffer.byteLength(value)
-    this.int16(length).#reserve(length)
-    this.#at += this.#bytes.write(value, this.#at)
-    return this
+    return value === null ? this.int16(-1) : this.int16(Buffer.byteLength(value)).#text(value)
   }
 
   compactString(value: string): this {
-    const length = Buffer.byteLength(value)
-    this.unsignedVarint(length + 1).#reserve(length)
-    this.#at += this.#bytes.write(value, this.#at)
-    return this
+    return this.unsignedVarint(Buffer.byteLength(value) + 1).#text(value)
   }
 
   raw(bytes: Uint8Array): this {
@@ -71,6 +64,12 @@ export class WireWriter {
       rest >>>= 7
     }
     this.#bytes[this.#at++] = rest
+    return this
+  }
+
+  #text(value: string): this {
+    this.#reserve(Buffer.byteLength(value))
+    this.#at += this.#bytes.write(value, this.#at)
     return this
   }
 
@@ -115,13 +114,11 @@ export class WireReader {
   }
 
   string(): string | null {
-    const length = this.int16()
-    return length < 0 ? null : this.#text(length)
+    return this.#text(this.int16())
   }
 
   compactString(): string | null {
-    const length = this.unsignedVarint() - 1
-    return length < 0 ? null : this.#text(length)
+    return this.#text(this.unsignedVarint() - 1)
   }
 
   uuid(): string {
@@ -131,17 +128,11 @@ export class WireReader {
   }
 
   array<T>(read: () => T): T[] {
-    const length = this.int32()
-    const values: T[] = []
-    for (let i = 0; i < length; i++) values.push(read())
-    return values
+    return times(this.int32(), read)
   }
 
   compactArray<T>(read: () => T): T[] {
-    const length = this.unsignedVarint() - 1
-    const values: T[] = []
-    for (let i = 0; i < length; i++) values.push(read())
-    return values
+    return times(this.unsignedVarint() - 1, read)
   }
 
   /** Steps over a compact array of 32-bit integers. Its length. */
@@ -153,11 +144,7 @@ export class WireReader {
 
   /** A view, not a copy. */
   bytesOrNull(): Buffer | null {
-    const length = this.int32()
-    if (length < 0) return null
-    const value = this.bytes.subarray(this.at, this.at + length)
-    this.at += length
-    return value
+    return this.#view(this.int32())
   }
 
   unsignedVarint(): number {
@@ -173,11 +160,7 @@ export class WireReader {
 
   /** A view, not a copy. */
   compactBytesOrNull(): Buffer | null {
-    const length = this.unsignedVarint() - 1
-    if (length < 0) return null
-    const value = this.bytes.subarray(this.at, this.at + length)
-    this.at += length
-    return value
+    return this.#view(this.unsignedVarint() - 1)
   }
 
   /** Tagged fields (KIP-482). `read` is called at the beginning of each with its tag; whatever it reads, all is stepped over. */
@@ -191,11 +174,25 @@ export class WireReader {
     }
   }
 
-  #text(length: number): string {
+  #text(length: number): string | null {
+    if (length < 0) return null
     const value = this.bytes.toString('utf8', this.at, this.at + length)
     this.at += length
     return value
   }
+
+  #view(length: number): Buffer | null {
+    if (length < 0) return null
+    const value = this.bytes.subarray(this.at, this.at + length)
+    this.at += length
+    return value
+  }
+}
+
+function times<T>(length: number, read: () => T): T[] {
+  const values: T[] = []
+  for (let i = 0; i < length; i++) values.push(read())
+  return values
 }
 
 export function readInt64(bytes: Buffer, at: number): number {

@@ -1,9 +1,9 @@
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
 import { type Configuration, LOG_FOLDER } from '../contract/environment.ts'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
+import { contentsOf } from '../secret-files.ts'
 import type { EmbeddedLog } from './embedded.ts'
 import type { KafkaLog } from './kafka.ts'
 import type { KafkaSecurity } from './kafka-broker.ts'
@@ -58,17 +58,8 @@ async function open(configuration: Configuration, logger: Logger, registry: Regi
 
 async function security(configuration: Configuration): Promise<KafkaSecurity> {
   const { KAFKA_SSL, KAFKA_CA, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD } = configuration
-  const tls = KAFKA_CA === undefined ? KAFKA_SSL === 'true' : { ca: await pem(KAFKA_CA) }
+  const tls = KAFKA_CA === undefined ? KAFKA_SSL === 'true' : { ca: await contentsOf('KAFKA_CA', KAFKA_CA) }
   if (KAFKA_SASL_MECHANISM === undefined) return { tls }
   const mechanism = KAFKA_SASL_MECHANISM.toLowerCase() as NonNullable<KafkaSecurity['sasl']>['mechanism']
   return { tls, sasl: { mechanism, username: KAFKA_SASL_USERNAME ?? '', password: KAFKA_SASL_PASSWORD ?? '' } }
-}
-
-async function pem(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8')
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
-    throw new ConfigurationError('INVALID_CONFIGURATION', `KAFKA_CA=${file} cannot be read: ${reason}`, error)
-  }
 }

@@ -1,7 +1,8 @@
+import { reasonOf } from '../../processor/contract/errors.ts'
 import { pause } from '../../processor/pause.ts'
 import { type Random, seededRandom } from '../random.ts'
 import { readApi } from './copies.ts'
-import type { Vocabulary } from './drills.ts'
+import type { Verb, Vocabulary } from './drills.ts'
 import type { Engine } from './engine.ts'
 import type { Mark, Recorder } from './journal.ts'
 import type { Observer } from './observer.ts'
@@ -52,42 +53,25 @@ export class Director implements Vocabulary {
     return most[0]
   }
 
-  start(target: string): Promise<void> {
-    return this.#do('start', target, () => this.#parts.stage.start(target))
-  }
-
-  stop(target: string): Promise<void> {
-    return this.#do('stop', target, () => this.#parts.stage.stop(target))
-  }
-
-  kill(target: string): Promise<void> {
-    return this.#do('kill', target, () => this.#parts.stage.kill(target))
-  }
-
-  freeze(target: string): Promise<void> {
-    return this.#do('freeze', target, () => this.#parts.stage.freeze(target))
-  }
+  readonly start = (target: string): Promise<void> => this.#do('start', target)
+  readonly stop = (target: string): Promise<void> => this.#do('stop', target)
+  readonly kill = (target: string): Promise<void> => this.#do('kill', target)
+  readonly freeze = (target: string): Promise<void> => this.#do('freeze', target)
+  readonly cut = (target: string): Promise<void> => this.#do('cut', target)
+  readonly wipe = (target: string): Promise<void> => this.#do('wipe', target)
 
   thaw(target: string): Promise<void> {
     this.zombies.push(target)
-    return this.#do('thaw', target, () => this.#parts.stage.thaw(target))
-  }
-
-  cut(target: string): Promise<void> {
-    return this.#do('cut', target, () => this.#parts.stage.cut(target))
+    return this.#do('thaw', target)
   }
 
   heal(target: string): Promise<void> {
     this.zombies.push(target)
-    return this.#do('heal', target, () => this.#parts.stage.heal(target))
-  }
-
-  wipe(target: string): Promise<void> {
-    return this.#do('wipe', target, () => this.#parts.stage.wipe(target))
+    return this.#do('heal', target)
   }
 
   storm(): Promise<void> {
-    return this.#do('storm', 'devices', async () => this.#parts.traffic.storm())
+    return this.#play('storm', 'devices', async () => this.#parts.traffic.storm())
   }
 
   run(share: number): Promise<void> {
@@ -211,7 +195,11 @@ export class Director implements Vocabulary {
     return undefined
   }
 
-  async #do(verb: string, target: string, action: () => Promise<void>): Promise<void> {
+  #do(verb: Verb, target: string): Promise<void> {
+    return this.#play(verb, target, () => this.#parts.stage[verb](target))
+  }
+
+  async #play(verb: string, target: string, action: () => Promise<void>): Promise<void> {
     const { recorder, signal, onMark } = this.#parts
     signal.throwIfAborted()
     const mark: Mark = { at: recorder.elapsed, verb, target }
@@ -250,8 +238,7 @@ export class Undone extends Error {
 
 /** The first that an error says, for a line among others. */
 export function oneLine(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error)
-  return text.replaceAll(/\s+/g, ' ').trim().slice(0, MAX_LINE)
+  return reasonOf(error).replaceAll(/\s+/g, ' ').trim().slice(0, MAX_LINE)
 }
 
 const MAX_LINE = 300

@@ -1,10 +1,11 @@
 import type { Random } from '../random.ts'
 import type { Stage } from './stage.ts'
 
-type Verbs = 'start' | 'stop' | 'kill' | 'freeze' | 'thaw' | 'cut' | 'heal' | 'wipe'
+/** What is done to one process. */
+export type Verb = 'start' | 'stop' | 'kill' | 'freeze' | 'thaw' | 'cut' | 'heal' | 'wipe'
 
 /** What the scripts are written in. Waiting ends early, with an error, when the drill is stopped. */
-export interface Vocabulary extends Pick<Stage, Verbs> {
+export interface Vocabulary extends Pick<Stage, Verb> {
   /** Of processors: those the drill began with. */
   readonly processors: readonly string[]
   readonly random: Random

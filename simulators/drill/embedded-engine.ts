@@ -2,9 +2,8 @@ import { join } from 'node:path'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
-import type { LogRecord } from '../../processor/contract/record.ts'
 import { EmbeddedLog } from '../../processor/log/embedded.ts'
-import type { Log, Topic } from '../../processor/log/log.ts'
+import type { Log } from '../../processor/log/log.ts'
 import { aborted } from '../../processor/pause.ts'
 import { LevelStores } from '../../processor/store/level-stores.ts'
 import { ChangelogCheck } from './changelog-check.ts'
@@ -13,11 +12,10 @@ import { EmbeddedStage, type EmbeddedStageOptions } from './embedded-stage.ts'
 import type { Engine, Gathered, GatherOptions, LogReading } from './engine.ts'
 import type { Committed } from './foreign.ts'
 import { InputCount, removedSince } from './input-count.ts'
-import { deadLettersOf } from './kafka-engine.ts'
 import { Looks } from './looks.ts'
+import { deadLettersOf, readRecords } from './records.ts'
 import { ApiSight } from './sight.ts'
 
-const LIMITS = { maxRecords: 2_000, maxBytes: 4 * 1024 * 1024 }
 const LOGGER = pino({ level: 'silent' })
 
 /** One process on the embedded log. Its folders belong to it: they are looked into when it has ended. */
@@ -74,8 +72,8 @@ export class EmbeddedEngine implements Engine {
     const changelog = new ChangelogCheck(prefix, samples)
     const changelogEnds: number[] = []
     for (let partition = 0; partition < partitions; partition++) {
-      await readAll(log, 'telemetry', partition, (record) => input.take(partition, record))
-      changelogEnds.push(await readAll(log, 'status', partition, (record) => changelog.take(partition, record)))
+      await readRecords(log, 'telemetry', partition, (record) => input.take(partition, record))
+      changelogEnds.push(await readRecords(log, 'status', partition, (record) => changelog.take(partition, record)))
     }
     changelog.finish()
     const starts: number[] = []
@@ -127,16 +125,4 @@ async function committedIn(log: Log): Promise<Committed[]> {
     all.signal,
   )
   return committed
-}
-
-/** Resolves with the offset after the last record. */
-async function readAll(log: Log, topic: Topic, index: number, take: (record: LogRecord) => void): Promise<number> {
-  const { start, end } = await log.bounds({ topic, index })
-  if (start === end) return end
-  const read = new AbortController()
-  for await (const { records, next } of log.follow({ topic, index }, start, LIMITS, read.signal)) {
-    for (const record of records) take(record)
-    if (next >= end) read.abort()
-  }
-  return end
 }

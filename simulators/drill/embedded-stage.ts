@@ -1,11 +1,9 @@
 import { join } from 'node:path'
-import { pause } from '../../processor/pause.ts'
 import { freePorts } from '../ports.ts'
 import { MAIN, Program, removeFolder, temporaryFolder } from '../program.ts'
 import { type ApiAddress, Cast, type Stage } from './stage.ts'
 
 const READY_MS = 30_000
-const POLL_MS = 20
 const NAME = 'tidemark'
 
 export interface EmbeddedStageOptions {
@@ -76,27 +74,11 @@ export class EmbeddedStage implements Stage {
     const program = new Program(entry, ['up', '--processors', String(processors)], this.#env)
     this.#cast.enter(NAME, program)
     this.up.add(NAME)
-    const deadline = performance.now() + READY_MS
-    while (!(await this.#isReady())) {
-      if (program.exit !== undefined) {
-        this.up.delete(NAME)
-        throw new Error(`tidemark ended: ${program.stderr.slice(-2_000)}`)
-      }
-      if (performance.now() > deadline) {
-        await this.kill()
-        throw new Error(`tidemark is not ready after ${READY_MS / 1000} s: ${program.stderr.slice(-2_000)}`)
-      }
-      await pause(POLL_MS)
-    }
-  }
-
-  async #isReady(): Promise<boolean> {
     try {
-      const response = await fetch(`${this.api.url}/readyz`)
-      await response.arrayBuffer()
-      return response.ok
+      await program.ready(NAME, this.api.url, READY_MS)
     } catch (error) {
-      if (error instanceof TypeError) return false
+      this.up.delete(NAME)
+      if (this.#cast.has(NAME)) await this.#cast.kill(NAME)
       throw error
     }
   }

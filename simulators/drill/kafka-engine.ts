@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import pino from 'pino'
 import { Registry } from 'prom-client'
+import { hostAndPort } from '../../processor/contract/address.ts'
 import type { Configuration } from '../../processor/contract/environment.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import type { PartitionReader } from '../../processor/contract/query.ts'
@@ -18,12 +19,12 @@ import { type Committed, ForeignKafka, type ForeignOptions } from './foreign.ts'
 import { InputCount, removedSince } from './input-count.ts'
 import { KafkaStage, type KafkaStageOptions, type NamedKafka } from './kafka-stage.ts'
 import { Looks } from './looks.ts'
+import { deadLettersOf } from './records.ts'
 import { KafkaSight } from './sight.ts'
 import type { ApiAddress, Stage } from './stage.ts'
 
 const CONNECT_MS = 3_000
 const LOOK_MS = 100
-const LIMITS = { maxRecords: 1_000, maxBytes: 4 * 1024 * 1024 }
 
 /** Processes on Kafka, seen from outside. */
 export class KafkaEngine implements Engine {
@@ -180,9 +181,8 @@ async function requireKafka(brokers: readonly string[]): Promise<void> {
 }
 
 function isReached(broker: string): Promise<boolean> {
-  const colon = broker.lastIndexOf(':')
   return new Promise((resolve) => {
-    const socket = connect({ host: broker.slice(0, colon), port: Number(broker.slice(colon + 1)) })
+    const socket = connect(hostAndPort(broker))
     const end = (reached: boolean): void => {
       socket.destroy()
       resolve(reached)
@@ -191,22 +191,6 @@ function isReached(broker: string): Promise<boolean> {
     socket.once('connect', () => end(true))
     socket.once('error', () => end(false))
   })
-}
-
-/** Dead letters of the drill's devices. */
-export async function deadLettersOf(log: Log, prefix: string): Promise<number> {
-  let count = 0
-  for (let index = 0; index < log.identity.partitions; index++) {
-    const partition = { topic: 'dead-letters', index } as const
-    const { start, end } = await log.bounds(partition)
-    if (start === end) continue
-    const read = new AbortController()
-    for await (const { records, next } of log.follow(partition, start, LIMITS, read.signal)) {
-      for (const { key } of records) if (key?.startsWith(`${prefix}-`) === true) count++
-      if (next >= end) read.abort()
-    }
-  }
-  return count
 }
 
 /** The Kafka of KAFKA_BROKERS, as the drill and the roles get at it. */

@@ -1,3 +1,6 @@
+import { reasonOf } from '../../processor/contract/errors.ts'
+import { within } from '../../processor/pause.ts'
+
 /** Longest look at one thing, ms: what takes longer hangs. */
 const MAX_LOOK_MS = 600_000
 
@@ -7,15 +10,15 @@ export class Looks {
 
   /** Undefined when it could not be looked at. */
   async at<T>(what: string, look: () => Promise<T>): Promise<T | undefined> {
-    const { promise: late, reject } = Promise.withResolvers<never>()
-    const timer = setTimeout(() => reject(new Error(`not within ${MAX_LOOK_MS / 1000} s`)), MAX_LOOK_MS)
     try {
-      return await Promise.race([look(), late])
+      return await within(look(), MAX_LOOK_MS, tooLong)
     } catch (error) {
-      this.missing.push(`${what}: ${error instanceof Error ? error.message : String(error)}`)
+      this.missing.push(`${what}: ${reasonOf(error)}`)
       return undefined
-    } finally {
-      clearTimeout(timer)
     }
   }
+}
+
+function tooLong(): never {
+  throw new Error(`not within ${MAX_LOOK_MS / 1000} s`)
 }

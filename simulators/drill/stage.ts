@@ -53,8 +53,6 @@ export function standbysDue({ processors, standbys, up }: Stage, members: number
 /** Program processes by name, and which of them fell. */
 export class Cast {
   readonly #programs = new Map<string, Program>()
-  /** Frozen ones: to be told apart from those that are merely silent. */
-  readonly #frozen = new Set<string>()
   readonly #dismissed = new Set<Program>()
   readonly falls: Fall[] = []
 
@@ -89,17 +87,11 @@ export class Cast {
   }
 
   freeze(name: string): void {
-    this.#frozen.add(name)
     this.#program(name).child.kill('SIGSTOP')
   }
 
   thaw(name: string): void {
-    this.#frozen.delete(name)
     this.#program(name).child.kill('SIGCONT')
-  }
-
-  isFrozen(name: string): boolean {
-    return this.#frozen.has(name)
   }
 
   async killAll(): Promise<void> {
@@ -109,7 +101,6 @@ export class Cast {
   #dismiss(name: string): Program {
     const program = this.#program(name)
     this.#dismissed.add(program)
-    this.#frozen.delete(name)
     return program
   }
 

@@ -37,7 +37,7 @@ describe('an exchange whose connections are all taken', () => {
   })
 
   const begin = (text: string, patient = false): UnderWay<string> =>
-    exchange.begin('POST', '/', text, (body) => `${text}: ${body.toString()}`, patient)
+    exchange.begin({ path: '/', body: text, decode: (body) => `${text}: ${body.toString()}`, patient })
 
   /** The next request as it comes in. */
   const asked = async (): Promise<ServerResponse> => (await once(server, 'request'))[1] as ServerResponse
