@@ -1,7 +1,7 @@
 import { flushCompileCache } from 'node:module'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { type Logger, pino } from 'pino'
+import type { Logger } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { type Access, readAccess } from './api/access.ts'
 import project from './package.json' with { type: 'json' }
@@ -10,6 +10,7 @@ import { type Configuration, readEnvironment } from './processor/contract/enviro
 import { ConfigurationError } from './processor/contract/errors.ts'
 import type { EmbeddedLog } from './processor/log/embedded.ts'
 import type { KafkaLog } from './processor/log/kafka.ts'
+import { openLogger } from './processor/logger.ts'
 import type { Beginning } from './processor/open.ts'
 import { aborted } from './processor/pause.ts'
 import type { Processor } from './processor/processor.ts'
@@ -53,10 +54,10 @@ async function main(argv: readonly string[]): Promise<number> {
   throw new ConfigurationError('INVALID_CONFIGURATION', `unknown role ${JSON.stringify(role)}\n${USAGE}`)
 }
 
-/** Aborts at the first SIGINT or SIGTERM; a second one ends the process at once. */
+/** Aborts at the first SIGINT, SIGTERM or SIGHUP (a terminal that is closed); a second one ends the process at once. */
 function stopSignal(): AbortSignal {
   const stop = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(name, () => {
       if (stop.signal.aborted) process.exit(1)
       stop.abort(name)
@@ -93,7 +94,9 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   }
   // What is wrong with it is to be known before anything is opened.
   const access = role === 'up' || role === 'api' ? readAccess(configuration) : undefined
-  const logger = pino({ level: configuration.LOG_LEVEL }, pino.destination({ fd: 2, sync: false }))
+  const logger = openLogger(configuration.LOG_LEVEL)
+  // What serves needs nobody that reads its banner.
+  process.stdout.on('error', (error) => logger.warn({ err: error }, 'stdout takes nothing'))
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
   const stop = stopSignal()
