@@ -60,16 +60,27 @@ export interface CommittedPosition extends Pick<LogIdentity, 'telemetry' | 'stat
   readonly changelogEnd: Offset
   /** Of the leader that the last records before the offset were written by; undefined when they were not read. */
   readonly epoch: number | undefined
+  /** Of either topic; undefined in what versions before this wrote. */
+  readonly partitions: number | undefined
 }
 
-export function encodePosition({ changelogEnd, telemetry, status, epoch }: CommittedPosition): string {
-  const position = `${changelogEnd} ${telemetry} ${status}`
-  return epoch === undefined ? position : `${position} ${epoch}`
+export function encodePosition({ changelogEnd, telemetry, status, epoch, partitions }: CommittedPosition): string {
+  return `${changelogEnd} ${telemetry} ${status} ${epoch ?? ''} ${partitions ?? ''}`.trimEnd()
 }
 
 /** Undefined for what somebody else has written. */
 export function decodePosition(metadata: string): CommittedPosition | undefined {
-  const [end = '', telemetry = '', status = '', epoch = ''] = metadata.split(' ')
+  const [end = '', telemetry = '', status = '', epoch = '', partitions = ''] = metadata.split(' ')
   if (!/^\d{1,15}$/.test(end) || telemetry === '' || status === '') return undefined
-  return { changelogEnd: Number(end), telemetry, status, epoch: /^\d{1,10}$/.test(epoch) ? Number(epoch) : undefined }
+  return {
+    changelogEnd: Number(end),
+    telemetry,
+    status,
+    epoch: smallNumber(epoch),
+    partitions: smallNumber(partitions),
+  }
+}
+
+function smallNumber(text: string): number | undefined {
+  return /^\d{1,10}$/.test(text) ? Number(text) : undefined
 }

@@ -1,4 +1,4 @@
-import { ConfigurationError, RetryableError } from '../contract/errors.ts'
+import { ConfigurationError, RetryableError, repartitioned } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
 import { epochEnd } from './kafka-epochs.ts'
@@ -73,10 +73,18 @@ async function committedStart(
   const { group, identity, names } = context
   if (found === undefined) return uncommitted(context, partition, kept, signal)
   const position = decodePosition(found.metadata)
-  // Somebody set the offset with another tool.
-  if (position === undefined) return { input: found.offset, changelogEnd: stable }
+  if (position === undefined) {
+    const what = 'the offset was set with another tool: records from there on that were counted before count once more'
+    context.logger.warn({ partition, input: found.offset }, what)
+    return { input: found.offset, changelogEnd: stable }
+  }
   for (const topic of ['telemetry', 'status'] as const) {
     if (position[topic] !== identity[topic]) throw recreated(group, names[topic], partition)
+  }
+  const { partitions = identity.partitions } = position
+  if (partitions !== identity.partitions) {
+    const when = `when group ${group} committed its offset of partition ${partition}, and has ${identity.partitions} now`
+    throw repartitioned(`topic ${names.telemetry} had ${partitions} partitions ${when}`)
   }
   const { changelogEnd } = position
   if (stable < changelogEnd) {

@@ -85,7 +85,8 @@ export class KafkaLog implements Log {
     const { group, logger } = options
     const metrics = new KafkaMetrics(options.registry)
     this.identity = identity
-    for (const topic of ['telemetry', 'status'] as const) cluster.ids.hold(names[topic], identity[topic])
+    for (const topic of ['telemetry', 'status'] as const)
+      cluster.ids.hold(names[topic], identity[topic], identity.partitions)
     this.deleteRetentionMs = deleteRetentionMs
     this.#names = names
     this.#network = network

@@ -50,7 +50,7 @@ test.each(['a full disk', 'a pipe that nobody reads'])('stderr on %s holds up ne
   const env = { HOST: '127.0.0.1', MQTT_PORT: `${mqttPort}`, HTTP_PORT: `${httpPort}`, DATA_DIR: join(folder, 'data') }
   const { child, exited, stdout } = start([MAIN, 'up'], writer, { ...env, LOG_LEVEL: 'info' })
   await vi.waitFor(() => expect(stdout()).toMatch('Tidemark is ready'))
-  expect((await fetch(`http://127.0.0.1:${httpPort}/readyz`)).status).toBe(200)
+  await vi.waitFor(async () => expect((await fetch(`http://127.0.0.1:${httpPort}/readyz`)).status).toBe(200))
   child.kill('SIGTERM')
   expect(await exited).toEqual([0, null])
   closeSync(writer)
