@@ -4,6 +4,8 @@ import { parseArgs } from 'node:util'
 import type { Logger } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { type Access, readAccess } from './api/access.ts'
+import { DEFAULT_LIMITS as API_LIMITS } from './api/limits.ts'
+import { DEFAULT_LIMITS as INGEST_LIMITS } from './ingest/limits.ts'
 import project from './package.json' with { type: 'json' }
 import { keepRequestsYoung } from './processor/collector.ts'
 import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
@@ -12,6 +14,7 @@ import type { EmbeddedLog } from './processor/log/embedded.ts'
 import type { KafkaLog } from './processor/log/kafka.ts'
 import { openLogger } from './processor/logger.ts'
 import type { Beginning } from './processor/open.ts'
+import { warnOfOpenFiles } from './processor/open-files.ts'
 import { aborted } from './processor/pause.ts'
 import type { Processor } from './processor/processor.ts'
 import { withSecretFiles } from './processor/secret-files.ts'
@@ -132,6 +135,9 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   const http = access === undefined ? undefined : await openApi(here, access, processors)
   const mqtt = role === 'up' || role === 'ingest' ? await openIngest(here) : undefined
   const query = configuration.KAFKA_BROKERS === undefined ? [] : [...(processors?.keys() ?? [])]
+  const connections =
+    (http === undefined ? 0 : API_LIMITS.maxConnections) + (mqtt === undefined ? 0 : INGEST_LIMITS.maxConnections)
+  await warnOfOpenFiles(connections, logger)
   process.stdout.write(banner(here, { query, http, mqtt: mqtt?.port, health: mqtt?.health }))
 
   await aborted(AbortSignal.any([stop, broken.signal]))
