@@ -26,6 +26,26 @@ export async function fetchCommitted(
 ): Promise<CommittedOffset | undefined> {
   const writer = new WireWriter().unsignedVarint(0).compactString(group)
   writer.unsignedVarint(2).compactString(topic).unsignedVarint(2).int32(partition).unsignedVarint(0)
+  const [found] = await fetchOffsets(connection, topic, writer, stable)
+  return found
+}
+
+/** What the group has committed for partitions of `topic`, as far as that is decided. */
+export function fetchAllCommitted(
+  connection: BrokerConnection,
+  group: string,
+  topic: string,
+): Promise<CommittedOffset[]> {
+  const allTopics = new WireWriter().unsignedVarint(0).compactString(group).unsignedVarint(0)
+  return fetchOffsets(connection, topic, allTopics, false)
+}
+
+async function fetchOffsets(
+  connection: BrokerConnection,
+  topic: string,
+  writer: WireWriter,
+  stable: boolean,
+): Promise<CommittedOffset[]> {
   const request = writer
     .int8(stable ? 1 : 0)
     .unsignedVarint(0)
@@ -33,9 +53,9 @@ export async function fetchCommitted(
   const reader = new WireReader(await connection.send(OFFSET_FETCH, 'OffsetFetch', OFFSET_FETCH_VERSION, [request]))
   reader.tags()
   reader.int32()
-  let found: CommittedOffset | undefined
+  const found: CommittedOffset[] = []
   reader.compactArray(() => {
-    reader.compactString()
+    const name = reader.compactString()
     reader.compactArray(() => {
       reader.int32()
       const offset = reader.int64()
@@ -43,7 +63,7 @@ export async function fetchCommitted(
       const metadata = reader.compactString() ?? ''
       check(reader.int16())
       reader.tags()
-      if (offset !== NEVER_COMMITTED) found = { offset, metadata }
+      if (name === topic && offset !== NEVER_COMMITTED) found.push({ offset, metadata })
     })
     reader.tags()
   })
