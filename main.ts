@@ -1,15 +1,19 @@
 import { flushCompileCache } from 'node:module'
 import { parseArgs } from 'node:util'
-import { type Logger, pino } from 'pino'
+import type { Logger } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { type Access, readAccess } from './api/access.ts'
+import { DEFAULT_LIMITS as API_LIMITS } from './api/limits.ts'
+import { DEFAULT_LIMITS as INGEST_LIMITS } from './ingest/limits.ts'
 import project from './package.json' with { type: 'json' }
 import { keepRequestsYoung } from './processor/collector.ts'
 import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError } from './processor/contract/errors.ts'
 import type { EmbeddedLog } from './processor/log/embedded.ts'
 import type { KafkaLog } from './processor/log/kafka.ts'
+import { openLogger } from './processor/logger.ts'
 import type { Beginning } from './processor/open.ts'
+import { warnOfOpenFiles } from './processor/open-files.ts'
 import { aborted, pause } from './processor/pause.ts'
 import type { Processor } from './processor/processor.ts'
 import { withSecretFiles } from './processor/secret-files.ts'
@@ -53,7 +57,7 @@ async function main(argv: readonly string[]): Promise<number> {
   throw new ConfigurationError('INVALID_CONFIGURATION', `unknown role ${JSON.stringify(role)}\n${USAGE}`)
 }
 
-/** Aborts at the first SIGINT or SIGTERM; a second one ends the process at once. */
+/** Aborts at the first SIGINT, SIGTERM or SIGHUP (a terminal that is closed); a second one ends the process at once. */
 function stopSignal(): AbortSignal {
   const stop = new AbortController()
   onStopSignals({ first: (name) => stop.abort(name), again: () => process.exit(1) })
@@ -88,7 +92,9 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   }
   // What is wrong with it is to be known before anything is opened.
   const access = role === 'up' || role === 'api' ? readAccess(configuration) : undefined
-  const logger = pino({ level: configuration.LOG_LEVEL }, pino.destination({ fd: 2, sync: false }))
+  const logger = openLogger(configuration.LOG_LEVEL)
+  // What serves needs nobody that reads its banner.
+  process.stdout.on('error', (error) => logger.warn({ err: error }, 'stdout takes nothing'))
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
   const stop = stopSignal()
@@ -124,6 +130,9 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   const http = access === undefined ? undefined : await openApi(here, access, processors)
   const mqtt = role === 'up' || role === 'ingest' ? await openIngest(here) : undefined
   const query = configuration.KAFKA_BROKERS === undefined ? [] : [...(processors?.keys() ?? [])]
+  const connections =
+    (http === undefined ? 0 : API_LIMITS.maxConnections) + (mqtt === undefined ? 0 : INGEST_LIMITS.maxConnections)
+  await warnOfOpenFiles(connections, logger)
   process.stdout.write(banner(here, { query, http, mqtt: mqtt?.port, health: mqtt?.health }))
 
   await aborted(AbortSignal.any([stop, broken.signal]))

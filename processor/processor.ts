@@ -20,7 +20,7 @@ import { Searcher } from './search.ts'
 import { Standby } from './standby.ts'
 import { StatusCache } from './store/cache.ts'
 import { emptyFolder, isDamage, isMarkedDamaged, markDamaged } from './store/damage.ts'
-import { databaseFailure } from './store/failure.ts'
+import { databaseFailure, wayOut } from './store/failure.ts'
 import type { Database } from './store/level.ts'
 import { LevelStores } from './store/level-stores.ts'
 import { TextCache } from './store/texts.ts'
@@ -269,7 +269,7 @@ function unusable(folder: string, error: unknown): ConfigurationError {
     LEVEL_NOT_FOUND: PUT_BACK,
     FOLDER_UNAVAILABLE: PUT_BACK,
   }
-  const way = ways[code ?? ''] ?? 'make it a folder this user can write, or set another DATA_DIR'
+  const way = ways[code ?? ''] ?? wayOut(code, message, 'make it a folder this user can write, or set another DATA_DIR')
   return new ConfigurationError(
     'FOLDER_UNAVAILABLE',
     `the store folder ${folder} cannot be used: ${message}; ${way}`,

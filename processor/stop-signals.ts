@@ -10,10 +10,10 @@ interface Handlers {
   readonly again: () => void
 }
 
-/** Has `process` handle SIGINT and SIGTERM; neither ends it by itself any more. */
+/** Has `process` handle SIGINT, SIGTERM and SIGHUP (a terminal that is closed); none ends it by itself any more. */
 export function onStopSignals({ first, again }: Handlers, from: NodeJS.EventEmitter = process, now = monotonic): void {
   let since: number | undefined
-  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     from.on(name, () => {
       if (since !== undefined) {
         if (now() - since >= SAME_WITHIN_MS) again()

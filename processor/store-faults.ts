@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import { ConfigurationError } from './contract/errors.ts'
 import type { ProcessorMetrics } from './metrics.ts'
-import { databaseFailure } from './store/failure.ts'
+import { databaseFailure, wayOut } from './store/failure.ts'
 
 /**
  * So long, ms, a database may refuse writes, for another reason than space, until it is opened anew; and once more so long
@@ -58,7 +58,8 @@ export class StoreFaults {
     const { logger, now } = this.#options
     const { code, message } = databaseFailure(error instanceof Error && error.cause !== undefined ? error.cause : error)
     const noSpace = code === 'LEVEL_NO_SPACE'
-    const reason = `${message}: ${noSpace ? 'free space on its volume' : 'see to its volume'}`
+    const out = wayOut(code, message)
+    const reason = `${message}: ${out}`
     let fault = this.#faults.get(partition)
     if (fault === undefined) {
       fault = { since: now(), reason, untoldMs: REMIND_MS, spoiltMs: 0, reopened: false }
@@ -74,7 +75,7 @@ export class StoreFaults {
     }
     if (fault.spoiltMs < SPOILT_MS) return
     if (fault.reopened) {
-      const way = 'see to its volume and start again; others go on with its partitions'
+      const way = `${out} and start again; others go on with its partitions`
       throw new ConfigurationError('FOLDER_UNAVAILABLE', `the stores cannot be written: ${message}; ${way}`, error)
     }
     this.#reopening ??= this.#reopen().finally(() => {

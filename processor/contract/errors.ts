@@ -70,6 +70,14 @@ export function reasonOf(error: unknown): string {
 /** A person must change something outside the program; the process exits with code 2. */
 export class ConfigurationError extends TidemarkError {}
 
+/** The number of partitions is not what it was, as `found` tells. */
+export function repartitioned(found: string): ConfigurationError {
+  const way =
+    'devices stay in the partition that they began in, so the number cannot be changed, and Kafka takes no partitions ' +
+    'away: use another TOPIC_PREFIX, which begins with no devices'
+  return new ConfigurationError('LOG_MISMATCH', `${found}: ${way}`)
+}
+
 /** Why `what` (MQTT, the API, …) cannot listen, and the way out; `variable` sets its port. */
 export function portUnavailable(
   what: string,

@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import type { AbstractLevel, AbstractOpenOptions } from 'abstract-level'
 import { RocksLevel } from 'rocksdb-level'
 import { ConfigurationError, CorruptedError, RetryableError, reasonOf } from '../contract/errors.ts'
+import { wayOut } from '../store/failure.ts'
 import type { LogIdentity, Offset, Topic } from './log.ts'
 
 const MIB = 1024 * 1024
@@ -262,7 +263,7 @@ function openError(error: unknown, path: string): ConfigurationError {
   const out =
     code === 'LEVEL_NO_SPACE'
       ? 'free space on its volume, which a start needs, too'
-      : 'make the folder writable, or set another DATA_DIR'
+      : wayOut(code, text, 'make the folder writable, or set another DATA_DIR')
   return new ConfigurationError('FOLDER_UNAVAILABLE', `the log cannot be opened in ${path} (${text}): ${out}`, cause)
 }
 

@@ -4,6 +4,7 @@ import { partitionOf } from '../contract/partition.ts'
 import type { Position as RecordPosition } from '../contract/position.ts'
 import type { NewRecord, Offset } from '../contract/record.ts'
 import { pause } from '../pause.ts'
+import { wayOut } from '../store/failure.ts'
 import type { EmbeddedMetrics } from './embedded-metrics.ts'
 import type { EmbeddedPartition } from './embedded-partition.ts'
 import { type EmbeddedStorage, encodeNumbers, errorCode, type Operation, storageKey } from './embedded-storage.ts'
@@ -270,7 +271,7 @@ export class EmbeddedWriter {
   async #fail(thrown: unknown, written: Iterable<Append | Move>): Promise<void> {
     const { logger, metrics } = this.#options
     const noSpace = errorCode(thrown) === 'LEVEL_NO_SPACE'
-    const out = noSpace ? 'free space on its volume' : 'see to its volume'
+    const out = wayOut(errorCode(thrown), reasonOf(thrown))
     this.fault = new RetryableError(
       noSpace ? 'LOG_NO_SPACE' : 'LOG_UNAVAILABLE',
       `the log in ${this.#storage.folder} cannot be written (${reasonOf(thrown)}): ${out}; it goes on by itself`,

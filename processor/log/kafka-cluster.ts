@@ -111,6 +111,8 @@ export class KafkaCluster {
     )
     const fault = this.ids.see(answer.topics, performance.now())
     if (fault !== undefined) this.#logger.error({ err: fault }, 'a topic is not the one that the log was opened with')
+    const grown = this.ids.grown(answer.topics)
+    if (grown !== undefined) this.#logger.error({ err: grown }, 'partitions were added to a topic')
     return answer
   }
 
@@ -127,6 +129,11 @@ export class KafkaCluster {
 
   async connection(lane: string, nodeId: number): Promise<BrokerConnection> {
     const node = (await this.metadata()).nodes.get(nodeId)
+    if (nodeId < 0)
+      throw new RetryableError(
+        'LOG_UNAVAILABLE',
+        'the partition has no leader: its brokers are away, or its topic was deleted',
+      )
     if (node === undefined) throw new RetryableError('LOG_UNAVAILABLE', `broker ${nodeId} is not among the live ones`)
     return this.#connect(lane, `${node.host}:${node.port}`)
   }

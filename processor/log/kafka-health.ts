@@ -2,6 +2,7 @@ import type { Logger } from 'pino'
 import { RetryableError, reasonOf } from '../contract/errors.ts'
 import { pause, within } from '../pause.ts'
 import type { KafkaCluster } from './kafka-cluster.ts'
+import type { Metadata } from './kafka-metadata.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 
 const PROBE_INTERVAL_MS = 500
@@ -9,6 +10,8 @@ const PROBE_INTERVAL_MS = 500
 const PROBE_PATIENCE_MS = 2500
 /** A partition that may be tried, and has not failed again for so long, is taken for well. */
 const FORGET_MS = 30_000
+/** For so long, ms, brokers must tell of no such topic: one that is behind with its metadata may not know it for a moment. */
+const GONE_AFTER_MS = 2000
 
 interface PartitionFault {
   readonly error: RetryableError
@@ -23,8 +26,10 @@ export class KafkaHealth {
   readonly #metrics: Pick<KafkaMetrics, 'fault' | 'faults'>
   readonly #faults = new Map<string, Map<number, PartitionFault>>()
   fault: RetryableError | undefined
+  /** Since when brokers tell of no topic that is needed, ms. */
+  #goneSince: number | undefined
 
-  /** `needed`: when no partition of it can be written to, nothing can. */
+  /** `needed`: when no partition of it can be written to, or it is gone, nothing can. */
   constructor(
     needed: { topic: string; partitions: number },
     logger: Logger,
@@ -104,12 +109,26 @@ export class KafkaHealth {
             if (performance.now() - fault.retryAt > FORGET_MS) this.#clear(topic, index)
           }
         }
-        if (!this.#allFail) this.succeed()
+        const gone = this.#gone(topics)
+        if (gone !== undefined) this.fail(gone)
+        else if (!this.#allFail) this.succeed()
       } catch (error) {
         if (!signal.aborted) this.fail(error)
       }
       await pause(PROBE_INTERVAL_MS, signal)
     }
+  }
+
+  #gone(topics: Metadata['topics']): RetryableError | undefined {
+    const { topic } = this.#needed
+    if (topics.has(topic)) {
+      this.#goneSince = undefined
+      return undefined
+    }
+    this.#goneSince ??= performance.now()
+    if (performance.now() - this.#goneSince < GONE_AFTER_MS) return undefined
+    const reason = `brokers tell of no topic ${topic}: it was deleted, or this user may not see it any more`
+    return new RetryableError('LOG_UNAVAILABLE', reason)
   }
 
   get #allFail(): boolean {

@@ -26,6 +26,26 @@ export async function fetchCommitted(
 ): Promise<CommittedOffset | undefined> {
   const writer = new WireWriter().unsignedVarint(0).compactString(group)
   writer.unsignedVarint(2).compactString(topic).unsignedVarint(2).int32(partition).unsignedVarint(0)
+  const [found] = await fetchOffsets(connection, topic, writer, stable)
+  return found
+}
+
+/** What the group has committed for partitions of `topic`, as far as that is decided. */
+export function fetchAllCommitted(
+  connection: BrokerConnection,
+  group: string,
+  topic: string,
+): Promise<CommittedOffset[]> {
+  const allTopics = new WireWriter().unsignedVarint(0).compactString(group).unsignedVarint(0)
+  return fetchOffsets(connection, topic, allTopics, false)
+}
+
+async function fetchOffsets(
+  connection: BrokerConnection,
+  topic: string,
+  writer: WireWriter,
+  stable: boolean,
+): Promise<CommittedOffset[]> {
   const request = writer
     .int8(stable ? 1 : 0)
     .unsignedVarint(0)
@@ -33,9 +53,9 @@ export async function fetchCommitted(
   const reader = new WireReader(await connection.send(OFFSET_FETCH, 'OffsetFetch', OFFSET_FETCH_VERSION, [request]))
   reader.tags()
   reader.int32()
-  let found: CommittedOffset | undefined
+  const found: CommittedOffset[] = []
   reader.compactArray(() => {
-    reader.compactString()
+    const name = reader.compactString()
     reader.compactArray(() => {
       reader.int32()
       const offset = reader.int64()
@@ -43,7 +63,7 @@ export async function fetchCommitted(
       const metadata = reader.compactString() ?? ''
       check(reader.int16())
       reader.tags()
-      if (offset !== NEVER_COMMITTED) found = { offset, metadata }
+      if (name === topic && offset !== NEVER_COMMITTED) found.push({ offset, metadata })
     })
     reader.tags()
   })
@@ -60,16 +80,27 @@ export interface CommittedPosition extends Pick<LogIdentity, 'telemetry' | 'stat
   readonly changelogEnd: Offset
   /** Of the leader that the last records before the offset were written by; undefined when they were not read. */
   readonly epoch: number | undefined
+  /** Of either topic; undefined in what versions before this wrote. */
+  readonly partitions: number | undefined
 }
 
-export function encodePosition({ changelogEnd, telemetry, status, epoch }: CommittedPosition): string {
-  const position = `${changelogEnd} ${telemetry} ${status}`
-  return epoch === undefined ? position : `${position} ${epoch}`
+export function encodePosition({ changelogEnd, telemetry, status, epoch, partitions }: CommittedPosition): string {
+  return `${changelogEnd} ${telemetry} ${status} ${epoch ?? ''} ${partitions ?? ''}`.trimEnd()
 }
 
 /** Undefined for what somebody else has written. */
 export function decodePosition(metadata: string): CommittedPosition | undefined {
-  const [end = '', telemetry = '', status = '', epoch = ''] = metadata.split(' ')
+  const [end = '', telemetry = '', status = '', epoch = '', partitions = ''] = metadata.split(' ')
   if (!/^\d{1,15}$/.test(end) || telemetry === '' || status === '') return undefined
-  return { changelogEnd: Number(end), telemetry, status, epoch: /^\d{1,10}$/.test(epoch) ? Number(epoch) : undefined }
+  return {
+    changelogEnd: Number(end),
+    telemetry,
+    status,
+    epoch: smallNumber(epoch),
+    partitions: smallNumber(partitions),
+  }
+}
+
+function smallNumber(text: string): number | undefined {
+  return /^\d{1,10}$/.test(text) ? Number(text) : undefined
 }

@@ -1,14 +1,19 @@
-import { ConfigurationError, RetryableError } from '../contract/errors.ts'
+import { ConfigurationError, RetryableError, repartitioned } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
+import { GROUP_COORDINATOR } from './kafka-cluster.ts'
 import { epochEnd } from './kafka-epochs.ts'
 import type { Sight } from './kafka-hanging.ts'
-import { decodePosition } from './kafka-offsets.ts'
+import { type CommittedPosition, decodePosition, fetchAllCommitted } from './kafka-offsets.ts'
 import { holdsMore, lastCommit } from './kafka-tail.ts'
 import type { Claim, Offset } from './log.ts'
 
+const LANE = 'control'
 /** How long a claim waits to hear what telemetry keeps, ms. */
 const KEPT_WITHIN_MS = 500
+
+/** How long a start waits to hear what the group has committed, ms. */
+const COMMITTED_WITHIN_MS = 1_000
 
 type Kept = Promise<{ readonly start: Offset; readonly end: Offset }>
 
@@ -23,7 +28,8 @@ export async function startOf(
   kept: Kept,
   signal: AbortSignal,
 ): Promise<Claim['start']> {
-  const told = Promise.all([soon(kept, signal), lostFrom(context, partition, sight, signal)])
+  // A claim does not wait for the leader of telemetry: who reads it finds out.
+  const told = Promise.all([soon(kept, KEPT_WITHIN_MS, signal), lostFrom(context, partition, sight, signal)])
   told.catch(() => {})
   const start = await committedStart(context, partition, sight, kept, signal)
   const [bounds, lost] = await told
@@ -52,11 +58,12 @@ async function lostFrom(
   return end !== undefined && end < committed.offset ? end : undefined
 }
 
-/** Undefined when telemetry does not tell by then: a claim does not wait for its leader, and who reads it finds out. */
-function soon<T>(kept: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+/** Undefined when it is not told by then. */
+function soon<T>(told: Promise<T>, withinMs: number, signal?: AbortSignal): Promise<T | undefined> {
   const patience = new AbortController()
-  const late = pause(KEPT_WITHIN_MS, AbortSignal.any([signal, patience.signal])).then(() => undefined)
-  return Promise.race([kept, late]).finally(() => patience.abort())
+  const either = signal === undefined ? patience.signal : AbortSignal.any([signal, patience.signal])
+  const late = pause(withinMs, either).then(() => undefined)
+  return Promise.race([told, late]).finally(() => patience.abort())
 }
 
 /**
@@ -73,11 +80,15 @@ async function committedStart(
   const { group, identity, names } = context
   if (found === undefined) return uncommitted(context, partition, kept, signal)
   const position = decodePosition(found.metadata)
-  // Somebody set the offset with another tool.
-  if (position === undefined) return { input: found.offset, changelogEnd: stable }
+  if (position === undefined) {
+    const what = 'the offset was set with another tool: records from there on that were counted before count once more'
+    context.logger.warn({ partition, input: found.offset }, what)
+    return { input: found.offset, changelogEnd: stable }
+  }
   for (const topic of ['telemetry', 'status'] as const) {
     if (position[topic] !== identity[topic]) throw recreated(group, names[topic], partition)
   }
+  refuseOtherCount(context, position)
   const { changelogEnd } = position
   if (stable < changelogEnd) {
     throw new RetryableError(
@@ -90,6 +101,34 @@ async function committedStart(
   // All that follows a commit is its marker.
   if (stable <= changelogEnd + 1) return start
   return (await later(context, partition, changelogEnd, signal)) ?? start
+}
+
+function refuseOtherCount({ group, names, identity }: Named, { partitions = identity.partitions }: CommittedPosition) {
+  if (partitions === identity.partitions) return
+  const when = `when group ${group} committed to it, and has ${identity.partitions} now`
+  throw repartitioned(`topic ${names.telemetry} had ${partitions} partitions ${when}`)
+}
+
+type Named = Pick<ClaimContext, 'group' | 'names' | 'identity'>
+
+/**
+ * Whoever writes or reads by the number of partitions, without a claim, is to know that it was another one: devices would
+ * go on in partitions that nobody processes. Where the group does not tell, claims find it out.
+ */
+export async function refuseRepartitioned(context: Named & Pick<ClaimContext, 'cluster' | 'logger'>): Promise<void> {
+  const { cluster, group, names, identity, logger } = context
+  const telling = cluster.persist(COMMITTED_WITHIN_MS, undefined, async () => {
+    const coordinator = await cluster.coordinator(LANE, GROUP_COORDINATOR, group)
+    return fetchAllCommitted(coordinator, group, names.telemetry)
+  })
+  const committed = await soon(telling, COMMITTED_WITHIN_MS).catch((error: unknown) => {
+    logger.debug({ err: error, group }, 'the group does not tell what it has committed')
+    return undefined
+  })
+  for (const { metadata } of committed ?? []) {
+    const position = decodePosition(metadata)
+    if (position?.telemetry === identity.telemetry) refuseOtherCount(context, position)
+  }
 }
 
 /** This is the first claim ever, or the group's offset is gone. */

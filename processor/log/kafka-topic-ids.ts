@@ -1,4 +1,4 @@
-import { ConfigurationError, RetryableError, type TidemarkError } from '../contract/errors.ts'
+import { ConfigurationError, RetryableError, repartitioned, type TidemarkError } from '../contract/errors.ts'
 
 /**
  * For so long, ms, brokers must tell another id, and none the known one in between. One that is behind with its metadata
@@ -8,7 +8,7 @@ const BELIEVED_AFTER_MS = 2000
 /** What a broker that knows no ids (before 2.8) tells: 16 bytes of zeros. */
 const NO_ID = Buffer.alloc(16).toString('base64url')
 
-type Told = ReadonlyMap<string, { readonly id: string }>
+type Told = ReadonlyMap<string, { readonly id: string; readonly leaders: readonly number[] }>
 
 /**
  * Whether topics are still those that the log was opened with. One that is deleted and created anew has the same name,
@@ -16,6 +16,7 @@ type Told = ReadonlyMap<string, { readonly id: string }>
  */
 export class TopicIds {
   readonly #known = new Map<string, string>()
+  readonly #partitions = new Map<string, number>()
   /** Since when another id is told, ms on the clock of `see`. */
   readonly #since = new Map<string, number>()
   readonly #recreated = Promise.withResolvers<never>()
@@ -31,8 +32,10 @@ export class TopicIds {
     return this.#recreated.promise
   }
 
-  hold(topic: string, id: string): void {
-    if (id !== NO_ID) this.#known.set(topic, id)
+  hold(topic: string, id: string, partitions: number): void {
+    if (id === NO_ID) return
+    this.#known.set(topic, id)
+    this.#partitions.set(topic, partitions)
   }
 
   /** False for a topic whose id is not known: nothing that is told of it can raise doubt. */
@@ -57,6 +60,23 @@ export class TopicIds {
       this.#fault = recreated(topic, known, told)
       this.#recreated.reject(this.#fault)
       return this.#fault
+    }
+    return undefined
+  }
+
+  /**
+   * Why no process will start any more, once for each topic: partitions were added to it. Who runs already goes on with
+   * those that there were; one that is behind with its metadata tells fewer.
+   */
+  grown(topics: Told): ConfigurationError | undefined {
+    for (const [topic, partitions] of this.#partitions) {
+      const told = topics.get(topic)
+      if (told?.id !== this.#known.get(topic) || told === undefined || told.leaders.length <= partitions) continue
+      this.#partitions.delete(topic)
+      return repartitioned(
+        `topic ${topic} has ${told.leaders.length} partitions, and had ${partitions} when this process began: it goes on ` +
+          'with those, but no process can begin any more',
+      )
     }
     return undefined
   }

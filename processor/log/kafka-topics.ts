@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { ConfigurationError, RetryableError, reasonOf } from '../contract/errors.ts'
+import { ConfigurationError, RetryableError, reasonOf, repartitioned } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { MAX_BATCH_BYTES, MAX_RECORD_BYTES } from './kafka-append.ts'
 import type { TopicRequest } from './kafka-broker.ts'
@@ -58,9 +58,9 @@ export async function openTopics(
   for (const name of Object.values(names)) metadata = await ready(cluster, name, metadata)
   const telemetry = metadata.topics.get(names.telemetry) as TopicMetadata
   const partitions = telemetry.leaders.length
-  for (const name of [names.status, names['dead-letters']]) {
-    const found = metadata.topics.get(name)?.leaders.length
-    if (found !== partitions) mismatch(name, 'partitions', `${found}`, `${partitions}, as ${names.telemetry} has`)
+  const counts = Object.values(names).map((name) => [name, metadata.topics.get(name)?.leaders.length] as const)
+  if (counts.some(([, count]) => count !== partitions)) {
+    throw repartitioned(`partitions: ${counts.map(([name, count]) => `topic ${name} has ${count}`).join(', ')}`)
   }
   const { deleteRetentionMs } = await verify(cluster, names, options, metadata, logger)
   const status = metadata.topics.get(names.status)?.id ?? ''

@@ -11,6 +11,7 @@ import { KafkaFetcher } from './kafka-follow.ts'
 import { KafkaGroup } from './kafka-group.ts'
 import { KafkaHealth } from './kafka-health.ts'
 import { KafkaMetrics } from './kafka-metrics.ts'
+import { refuseRepartitioned } from './kafka-position.ts'
 import { openTopics, type TopicNames, type TopicOptions, topicNames } from './kafka-topics.ts'
 import type { Batch, BatchLimits, Log, LogIdentity, Member, NewRecord, Offset, Partition, Position } from './log.ts'
 
@@ -68,7 +69,9 @@ export class KafkaLog implements Log {
     const network = new Network('tidemark', security, logger)
     const cluster = new KafkaCluster(brokers, Object.values(names), network, logger)
     try {
-      return new KafkaLog(options, names, network, cluster, await openTopics(cluster, names, options, logger))
+      const opened = await openTopics(cluster, names, options, logger)
+      await refuseRepartitioned({ cluster, group: options.group, names, identity: opened.identity, logger })
+      return new KafkaLog(options, names, network, cluster, opened)
     } catch (error) {
       network.close()
       throw asTidemark(error, `Kafka at ${brokers.join(',')} cannot be used`)
@@ -85,7 +88,8 @@ export class KafkaLog implements Log {
     const { group, logger } = options
     const metrics = new KafkaMetrics(options.registry)
     this.identity = identity
-    for (const topic of ['telemetry', 'status'] as const) cluster.ids.hold(names[topic], identity[topic])
+    for (const topic of ['telemetry', 'status'] as const)
+      cluster.ids.hold(names[topic], identity[topic], identity.partitions)
     this.deleteRetentionMs = deleteRetentionMs
     this.#names = names
     this.#network = network

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { ConfigurationError } from '../contract/errors.ts'
+import { ConfigurationError, repartitioned } from '../contract/errors.ts'
 import type { LogIdentity } from '../log/log.ts'
 import { guarded } from './guarded.ts'
 import { type Database, keysOf, LevelStore, type Meta, metaOf, partitionOfMeta } from './level.ts'
@@ -44,7 +44,8 @@ export class LevelStores implements AsyncDisposable {
 
   /**
    * One store object per partition may be in use at a time. A store of another log, or one half wiped, is emptied. Rejects
-   * as the operations of a store do, and may be asked again.
+   * as the operations of a store do, and may be asked again; with ConfigurationError LOG_MISMATCH when the log is the same,
+   * with another number of partitions.
    */
   async store(partition: number): Promise<LevelStore> {
     const keys = keysOf(partition)
@@ -52,6 +53,9 @@ export class LevelStores implements AsyncDisposable {
     const index = new PartitionIndex(this.#db, keys.prefix, meta?.index, !this.#indexed)
     const store = new LevelStore(this.#db, keys, this.#identity, this.#reads, index, meta)
     const reason = meta === undefined ? undefined : difference(meta.identity, this.#identity)
+    if (meta !== undefined && reason?.startsWith('partitions')) {
+      throw repartitioned(`the log of the store of partition ${partition}: ${reason}`)
+    }
     if (reason !== undefined) this.#logger.warn({ partition, reason }, 'store wiped: it belongs to another log')
     if (reason !== undefined || meta === undefined) await store.wipe()
     else await index.settle()

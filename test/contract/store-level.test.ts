@@ -67,7 +67,7 @@ describe('LevelStores', () => {
     ['cluster', { ...IDENTITY, cluster: 'another' }],
     ['telemetry', { ...IDENTITY, telemetry: 'another' }],
     ['status', { ...IDENTITY, status: 'another' }],
-    ['partitions', { ...IDENTITY, partitions: 9 }],
+    ['cluster and partitions', { ...IDENTITY, cluster: 'another', partitions: 9 }],
   ])('empties a store of another %s, and says why', async (name, identity) => {
     await using world = await RocksWorld.create()
     await (await world.open(0)).commit(new Map([['a', Buffer.from('1')]]), checkpoint, 1)
@@ -75,7 +75,20 @@ describe('LevelStores', () => {
     const store = await world.open(0)
     expect(store.checkpoint).toBeUndefined()
     expect(await store.getMany(['a'])).toEqual([undefined])
-    expect(world.lines.join()).toContain(`${name} was`)
+    expect(world.lines.join()).toContain(`${name.split(' ')[0]} was`)
+  })
+
+  it('refuses the same log with another number of partitions, and keeps the store', async () => {
+    await using world = await RocksWorld.create()
+    await (await world.open(0)).commit(new Map([['a', Buffer.from('1')]]), checkpoint, 1)
+    await world.restart({ ...IDENTITY, partitions: IDENTITY.partitions + 2 })
+    await expect(world.open(0)).rejects.toMatchObject({
+      name: 'ConfigurationError',
+      code: 'LOG_MISMATCH',
+      message: expect.stringMatching(/partitions was .* cannot be changed.* another TOPIC_PREFIX/),
+    })
+    await world.restart()
+    expect(await (await world.open(0)).getMany(['a'])).toEqual([Buffer.from('1')])
   })
 
   it('empties a store whose checkpoint was lost: a wipe that was cut short', async () => {

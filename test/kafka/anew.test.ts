@@ -39,10 +39,15 @@ class Running implements AsyncDisposable {
   static async open(brokers: string, prefix: string, instance: string): Promise<Running> {
     const lines: string[] = []
     const logger = pino({}, { write: (line) => lines.push(line) })
-    const log = await openLog(brokers, prefix)
+    const log = await openLog(brokers, prefix, logger)
     const folder = await mkdtemp(join(tmpdir(), 'tidemark-anew-'))
     const made = { log, instance, endpoint: `${instance}:1`, folder, logger, registry: new Registry(), now: Date.now }
     return new Running(log, lines, await Processor.open(made), folder)
+  }
+
+  stop(): Promise<void> {
+    this.#stopping.abort()
+    return vi.waitFor(() => expect(this.outcome).not.toBe('running'), DEADLINE)
   }
 
   async copy() {
@@ -52,19 +57,20 @@ class Running implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping.abort()
     await this.log[Symbol.asyncDispose]()
-    await vi.waitFor(() => expect(this.outcome).not.toBe('running'), DEADLINE)
+    await this.stop()
     await this.processor[Symbol.asyncDispose]()
     await rm(this.#folder, { recursive: true })
   }
 }
 
-function openLog(brokers: string, prefix: string): Promise<KafkaLog> {
-  const logger = pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' })
+const quiet = pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' })
+
+function openLog(brokers: string, prefix: string, logger = quiet): Promise<KafkaLog> {
   const options = { brokers: [brokers], prefix, group: prefix, partitions: 1, standbys: 1, logger }
   return KafkaLog.open({ ...options, registry: new Registry() })
 }
 
-describe.skipIf(kafkaMissing !== undefined)('a topic that is created anew', { timeout: 120_000 }, () => {
+describe.skipIf(kafkaMissing !== undefined)('a topic that is changed by hand', { timeout: 120_000 }, () => {
   let kafka: Kafka
 
   beforeAll(async () => {
@@ -73,8 +79,37 @@ describe.skipIf(kafkaMissing !== undefined)('a topic that is created anew', { ti
 
   afterAll(() => kafka[Symbol.asyncDispose]())
 
+  test('with more partitions is told of, and no process begins on it', async () => {
+    const prefix = `grown-${randomUUID()}`
+    await using owner = await Running.open(kafka.brokers, prefix, 'owner')
+    await owner.log.append(
+      'telemetry',
+      DEVICES.map((id) => said(id, { x: 1 }, Date.now())),
+    )
+    await vi.waitFor(async () => expect((await owner.copy())?.devices).toBe(DEVICES.length), DEADLINE)
+    for (const topic of ['telemetry', 'status', 'dead-letters']) {
+      const alter = ['--alter', '--topic', `${prefix}.${topic}`, '--partitions', '2']
+      await kafkaTool(kafka.brokers, 'org.apache.kafka.tools.TopicCommand', alter)
+    }
+    await vi.waitFor(() => expect(owner.lines.join('')).toMatch(/telemetry has 2 partitions, and had 1 /), DEADLINE)
+    expect(owner.outcome).toBe('running')
+    await expect(openLog(kafka.brokers, prefix)).rejects.toMatchObject({
+      code: 'LOG_MISMATCH',
+      message: expect.stringMatching(/telemetry had 1 partitions .* has 2 now: .* use another TOPIC_PREFIX/),
+    })
+  })
+
+  test('to none is a fault of the log, though nothing is written', async () => {
+    const prefix = `gone-${randomUUID()}`
+    await using log = await openLog(kafka.brokers, prefix)
+    expect(log.fault).toBeUndefined()
+    const deletion = ['--delete', '--topic', `${prefix}.telemetry`]
+    await kafkaTool(kafka.brokers, 'org.apache.kafka.tools.TopicCommand', deletion)
+    await vi.waitFor(() => expect(log.fault?.message).toMatch(/no topic gone-.*: it was deleted/), DEADLINE)
+  })
+
   test.each(['status', 'telemetry'] as const)(
-    'while processors run (%s) ends them with its name, and no copy is wiped',
+    'anew while processors run (%s) ends them with its name, and no copy is wiped',
     async (topic) => {
       const prefix = `anew-${randomUUID()}`
       await using owner = await Running.open(kafka.brokers, prefix, 'owner')

@@ -72,6 +72,18 @@ describe('embedded log', () => {
     },
   )
 
+  test('says that it is open files that a start lacks', async () => {
+    class Many extends RocksLevel<Buffer, Buffer> {
+      override _open(): Promise<void> {
+        const message = 'While open a file for appending: 000004.log: Too many open files'
+        return Promise.reject(Object.assign(new Error(message), { code: 'LEVEL_IO_ERROR' }))
+      }
+    }
+    const database = (path: string) => new Many(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
+    const refused = openLog(await folder(), { database })
+    await expect(refused).rejects.toThrow(/Too many open files\): raise the limit of open files \(ulimit -n\)$/)
+  })
+
   test('tells damage of its own from damage of a store, for which the store would be wiped', async () => {
     // Batches of closed segments are not read when the log is opened.
     const path = await folder()

@@ -57,6 +57,7 @@ class Refusing extends RocksLevel<string, Buffer> {
 }
 
 const EIO = Object.assign(new Error('While appending to file: Input/output error'), { code: 'LEVEL_IO_ERROR' })
+const EMFILE = Object.assign(new Error('While open a file: Too many open files'), { code: 'LEVEL_IO_ERROR' })
 const ENOSPC = Object.assign(new Error('No space left on device'), { code: 'LEVEL_NO_SPACE' })
 
 /** A processor at work on two partitions, that waits for nothing. Before it takes them up, `prepare` has its database. */
@@ -118,16 +119,19 @@ it('a database that refuses all writes after an I/O error is opened anew, and no
   await vi.waitFor(async () => expect(await unwritable()).toBe(0), WAIT)
 })
 
-it('where that does not help, the processor ends, and says what to see to', async () => {
+it.each([
+  [EIO, /Input\/output error; see to its volume and start again/],
+  [EMFILE, /Too many open files; raise the limit of open files \(ulimit -n\) and start again/],
+])('where that does not help, the processor ends, and says what to see to: %s', async (refusal, message) => {
   const { database, say, counted, done } = await start()
   await say()
   await counted(1)
   database.heals = false
-  database.refusal = EIO
+  database.refusal = refusal
   await say()
   await expect(done).rejects.toMatchObject({
     name: 'ConfigurationError',
-    message: expect.stringMatching(/Input\/output error; see to its volume and start again/),
+    message: expect.stringMatching(message),
   })
   expect(database.opened).toBe(2)
 })

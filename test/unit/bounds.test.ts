@@ -41,7 +41,7 @@ async function open(offset: (id: { current: number }) => number) {
   const network = { closed: false, connect: () => Promise.resolve(connection) } as unknown as Network
   const cluster = new KafkaCluster(['one:9092'], Object.values(NAMES), network, pino({ level: 'silent' }))
   const { topics } = await cluster.refresh()
-  for (const name of [NAMES.telemetry, NAMES.status]) cluster.ids.hold(name, topics.get(name)?.id ?? '')
+  for (const name of [NAMES.telemetry, NAMES.status]) cluster.ids.hold(name, topics.get(name)?.id ?? '', 1)
   metadata.length = 0
   const closing = new AbortController()
   return { bounds: new KafkaBounds(cluster, NAMES, closing.signal), id, metadata, closing }

@@ -4,11 +4,12 @@ import { TopicIds } from '../../processor/log/kafka-topic-ids.ts'
 
 const NO_ID = 'AAAAAAAAAAAAAAAAAAAAAA'
 
-const told = (id?: string) => new Map(id === undefined ? [] : [['fleet.status', { id, leaders: [1], replicas: 1 }]])
+const told = (id?: string, leaders = [1]) =>
+  new Map(id === undefined ? [] : [['fleet.status', { id, leaders, replicas: 1 }]])
 
 function held(id = 'first'): TopicIds {
   const ids = new TopicIds()
-  ids.hold('fleet.status', id)
+  ids.hold('fleet.status', id, 2)
   return ids
 }
 
@@ -47,6 +48,17 @@ test('what is told of another id, and then nothing for a moment, is still told',
   ids.see(told('second'), 0)
   ids.see(told(), 1000)
   expect(ids.see(told('third'), 2500)).toBeInstanceOf(ConfigurationError)
+})
+
+test('partitions that are added are told once, and not those of another topic', () => {
+  const ids = held()
+  expect(ids.grown(told())).toBeUndefined()
+  expect(ids.grown(told('second', [1, 1, 1]))).toBeUndefined()
+  expect(ids.grown(told('first', [1]))).toBeUndefined()
+  expect(ids.grown(told('first', [1, 1]))).toBeUndefined()
+  const message = expect.stringMatching(/fleet\.status has 3 partitions, and had 2 .* use another TOPIC_PREFIX/)
+  expect(ids.grown(told('first', [1, 1, 1]))).toMatchObject({ code: 'LOG_MISMATCH', message })
+  expect(ids.grown(told('first', [1, 1, 1]))).toBeUndefined()
 })
 
 test('topics without an id, or that nobody holds, are not looked at', () => {

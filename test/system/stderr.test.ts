@@ -1,0 +1,121 @@
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, constants, openSync, readFileSync, readSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { freePorts } from '../../simulators/ports.ts'
+import { endsWithUs, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+
+const LOGGER = new URL('../../processor/logger.ts', import.meta.url).href
+/** With what stands around each, some MiB in all: more than a pipe and the logger hold. */
+const [LINES, LINE_CHARACTERS] = [4000, 1000]
+
+let folder: string
+
+beforeEach(async () => {
+  folder = await temporaryFolder()
+})
+
+afterEach(async () => {
+  await removeFolder(folder)
+})
+
+function start(args: readonly string[], stderr: number, env: Record<string, string> = {}) {
+  const child = spawn(process.execPath, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', stderr] })
+  endsWithUs(child)
+  let stdout = ''
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text
+  })
+  return { child, exited: once(child, 'exit'), stdout: () => stdout }
+}
+
+/** A pipe with no room in it; `writer` blocks, as a pipe that a shell makes does. */
+function fullPipe(): { reader: number; writer: number } {
+  const path = join(folder, 'pipe')
+  execFileSync('mkfifo', [path])
+  const reader = openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
+  const writer = openSync(path, 'w')
+  try {
+    for (;;) writeSync(reader, '\n')
+  } catch (error) {
+    expect(error).toMatchObject({ code: 'EAGAIN' })
+  }
+  return { reader, writer }
+}
+
+test.each(['a full disk', 'a pipe that nobody reads'])('stderr on %s holds up neither work nor stop', async (name) => {
+  const { writer } = name === 'a full disk' ? { writer: openSync('/dev/full', 'w') } : fullPipe()
+  const [mqttPort, httpPort] = await freePorts(2)
+  const env = { HOST: '127.0.0.1', MQTT_PORT: `${mqttPort}`, HTTP_PORT: `${httpPort}`, DATA_DIR: join(folder, 'data') }
+  const { child, exited, stdout } = start([MAIN, 'up'], writer, { ...env, LOG_LEVEL: 'info' })
+  await vi.waitFor(() => expect(stdout()).toMatch('Tidemark is ready'))
+  await vi.waitFor(async () => expect((await fetch(`http://127.0.0.1:${httpPort}/readyz`)).status).toBe(200))
+  child.kill('SIGTERM')
+  expect(await exited).toEqual([0, null])
+  closeSync(writer)
+})
+
+test('stdout on a full disk ends nothing, and a terminal that is closed stops as SIGTERM does', async () => {
+  const [mqttPort, httpPort] = await freePorts(2)
+  const env = { HOST: '127.0.0.1', MQTT_PORT: `${mqttPort}`, HTTP_PORT: `${httpPort}`, DATA_DIR: join(folder, 'data') }
+  const [full, log] = [openSync('/dev/full', 'w'), openSync(join(folder, 'log'), 'a')]
+  const options = { env: { ...process.env, ...env }, stdio: ['ignore' as const, full, log] }
+  const child = spawn(process.execPath, [MAIN, 'up'], options)
+  endsWithUs(child)
+  const exited = once(child, 'exit')
+  const logged = (): string => readFileSync(join(folder, 'log'), 'utf8')
+  await vi.waitFor(() => expect(logged()).toMatch('stdout takes nothing'))
+  child.kill('SIGHUP')
+  expect(await exited).toEqual([0, null])
+  expect(logged()).toMatch(/"reason":"SIGHUP","msg":"stopping"/)
+  closeSync(full)
+  closeSync(log)
+})
+
+test('what stderr does not take is kept up to a bound, and what is dropped is told once it takes lines again', async () => {
+  const { reader, writer } = fullPipe()
+  const code = `
+    const { openLogger } = await import('${LOGGER}')
+    const logger = openLogger('info')
+    for (let i = 0; i < ${LINES}; i++) logger.info({ i }, 'x'.repeat(${LINE_CHARACTERS}))
+    console.log('logged')
+    setInterval(() => {}, 1000)`
+  const { child, stdout } = start(['--input-type=module', '-e', code], writer)
+  await vi.waitFor(() => expect(stdout()).toMatch('logged'))
+
+  let text = ''
+  const chunk = Buffer.alloc(64 * 1024)
+  const last = await vi.waitFor(() => {
+    try {
+      for (;;) text += chunk.toString('latin1', 0, readSync(reader, chunk))
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'EAGAIN' })
+    }
+    const told = /\{[^\n]*lines were dropped[^\n]*/.exec(text)?.[0]
+    if (told === undefined) throw new Error(`nothing is told in ${text.length} characters`)
+    return told
+  })
+  const { lines: dropped } = JSON.parse(last) as { lines: number }
+  const numbers = [...text.matchAll(/"i":(\d+)/g)].map(([, number]) => Number(number))
+  expect(numbers).toEqual(Array.from({ length: LINES - dropped }, (_, i) => i))
+  expect(numbers.length).toBeGreaterThan(500)
+  expect(dropped).toBeGreaterThan(0)
+  child.kill('SIGKILL')
+  closeSync(reader)
+  closeSync(writer)
+})
+
+test('lines that were logged right before the end are there', async () => {
+  const path = join(folder, 'log')
+  const code = `
+    const { openLogger } = await import('${LOGGER}')
+    const logger = openLogger('info')
+    for (let i = 0; i < 10; i++) logger.info({ i }, 'last words')
+    process.exit(3)`
+  const file = openSync(path, 'a')
+  const { exited } = start(['--input-type=module', '-e', code], file)
+  expect(await exited).toEqual([3, null])
+  expect(readFileSync(path, 'utf8').match(/"i":\d/g)).toHaveLength(10)
+  closeSync(file)
+})
