@@ -83,6 +83,12 @@ export class ProcessorMetrics {
   }
 }
 
+/** What is not known has no sample: a 0 would be read as one. */
+export function say(gauge: Gauge, labels: Readonly<Record<string, string | number>>, value: number | undefined): void {
+  if (value === undefined) gauge.remove(labels)
+  else gauge.set(labels, value)
+}
+
 const RECORDS = [1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000]
 
 function shared<T>(registry: Registry, name: string, create: () => T): T {

@@ -1,8 +1,9 @@
 import { confirm, followChangelog } from './changelog.ts'
 import { CorruptedError, RetryableError } from './contract/errors.ts'
 import type { Copying } from './log/log.ts'
+import { say } from './metrics.ts'
 import { Progress } from './progress.ts'
-import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
+import { devicesIn, type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import type { StateStore } from './store/store.ts'
 
 /** For how long an heir that is whole comes before other copies still, ms: until it is claimed nobody works on the partition. */
@@ -37,6 +38,10 @@ export class Standby implements Role {
 
   get lag(): number {
     return this.progress.remaining
+  }
+
+  get waiting(): number {
+    return this.lag
   }
 
   async sight(): Promise<void> {
@@ -140,7 +145,7 @@ export class Standby implements Role {
     const labels = { processor: instance, partition: this.#partition }
     metrics.standbyLag.set(labels, this.lag)
     metrics.restoreRemaining.set({ ...labels, role: 'standby' }, this.#state === 'running' ? 0 : this.lag)
-    metrics.devices.set({ ...labels, role: 'standby' }, this.store.count ?? 0)
+    say(metrics.devices, { ...labels, role: 'standby' }, devicesIn(this.store))
   }
 
   #move(to: 'restoring' | 'running' | 'closed'): void {

@@ -90,11 +90,15 @@ export interface Copy {
   readonly state: 'restoring' | 'running'
   /** It answers reads: it has been whole, though it may restore what it lacks since. */
   readonly readable: boolean
-  /** Input and changelog position reached, and records not yet reached. A standby's lag counts the changelog. */
+  /** Input and changelog position reached. */
   readonly offset: Offset
   readonly changelogOffset: Offset
-  readonly lag: number
-  /** Devices held; undefined while they are being counted. */
+  /**
+   * Records that wait: an owner's of the input (those after what is committed, while it restores), a standby's of the
+   * changelog. Undefined while the end is not known.
+   */
+  readonly lag: number | undefined
+  /** Devices held; undefined until the copy has been whole, and while they are being counted. */
   readonly devices: number | undefined
   /** While it is restoring. */
   readonly restore?: Restore | undefined

@@ -71,6 +71,69 @@ it('a restore tells what remains, how fast it goes, and when it will be done', a
   expect(await samples(bench, 'tidemark_restore_remaining_records')).toEqual([])
 })
 
+it('an owner that restores tells what waits after the committed input, and nothing while the end is not known', async () => {
+  const log = new MemoryLog()
+  await changelog(log, 100)
+  await log.append('telemetry', fleet(3, 2))
+  const look = Promise.withResolvers<void>()
+  const bounds = log.bounds.bind(log)
+  log.bounds = async (of) => {
+    if (of.topic === 'telemetry') await look.promise
+    return bounds(of)
+  }
+  await using bench = await Workbench.open(log, { changelogRecords: 20 })
+  const { store, next } = slowed(await bench.store())
+  await bench.task(log.claim(), store)
+  const copy = async () => (await bench.reader.copies())[0]
+  await vi.waitFor(async () => expect((await copy())?.restore?.remaining).toBe(100))
+  expect(await copy()).toMatchObject({ state: 'restoring', offset: 0, lag: undefined })
+  expect(await samples(bench, 'tidemark_consumer_lag_records')).toEqual([])
+  look.resolve()
+  await vi.waitFor(async () => expect((await copy())?.lag).toBe(3))
+  expect(await samples(bench, 'tidemark_consumer_lag_records')).toMatchObject([{ value: 3 }])
+  next()
+  await vi.waitFor(async () => expect((await copy())?.restore?.remaining).toBe(80))
+  expect(await copy()).toMatchObject({ state: 'restoring', offset: 0, lag: 3 })
+  expect(await samples(bench, 'tidemark_consumer_lag_records')).toMatchObject([{ value: 3 }])
+  const pump = setInterval(next, 1)
+  await bench.settled()
+  clearInterval(pump)
+  expect(await copy()).toMatchObject({ state: 'running', offset: 103, lag: 0 })
+})
+
+it.each(['owner', 'standby'] as const)(
+  'how many devices a copy holds is not told before it is whole: %s',
+  async (role) => {
+    const log = new MemoryLog()
+    await using first = await Workbench.open(log)
+    const before = await first.task()
+    for (const x of [1, 2]) {
+      await log.append('telemetry', fleet(100, x))
+      await first.settled()
+    }
+    await before.stop()
+    const rest = Promise.withResolvers<void>()
+    const follow = log.follow.bind(log)
+    log.follow = async function* (of, ...more) {
+      for await (const batch of follow(of, ...more)) {
+        if (of.topic === 'status' && batch.next > 100) await rest.promise
+        yield batch
+      }
+    }
+    await using bench = await Workbench.open(log, { changelogRecords: 100 })
+    const running = role === 'owner' ? await bench.task() : await bench.standby()
+    const copy = async () => (await bench.reader.copies())[0]
+    await vi.waitFor(async () => expect((await copy())?.restore?.remaining).toBe(100))
+    await running.role.sight()
+    expect((await copy())?.devices).toBeUndefined()
+    expect(await samples(bench, 'tidemark_devices')).toEqual([])
+    rest.resolve()
+    await bench.settled()
+    expect((await copy())?.devices).toBe(100)
+    expect(await samples(bench, 'tidemark_devices')).toMatchObject([{ labels: { role }, value: 100 }])
+  },
+)
+
 it('latency from end to end is that of the first record of a batch, one sample a batch', async () => {
   const log = new MemoryLog()
   await using bench = await Workbench.open(log)
