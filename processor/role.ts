@@ -49,6 +49,8 @@ export interface PartitionCopy {
 export interface Role {
   readonly kind: 'owner' | 'standby'
   readonly state: 'restoring' | 'running' | 'closed'
+  /** False when the group has not said of late that this member is in it: the partition may be with others by now. */
+  readonly held: boolean
   /**
    * Another copy may hold what this one does not: it has been told to end, or may have lost its claim unknowing, or does
    * not know what became of a commit.

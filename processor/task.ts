@@ -76,8 +76,12 @@ export class Task implements Role {
     return this.#state
   }
 
+  get held(): boolean {
+    return this.#claim.held
+  }
+
   get doubtful(): boolean {
-    if (this.#signal?.aborted === true || !this.#claim.held) return true
+    if (this.#signal?.aborted === true || !this.held) return true
     return this.#committing !== undefined && this.#context.monotonic() - this.#committing >= DOUBT_MS
   }
 
@@ -123,7 +127,7 @@ export class Task implements Role {
     const { logger, metrics, instance } = this.#context
     const { partition, epoch } = this.#claim
     logger.info({ partition, epoch, input: this.#input }, 'partition taken')
-    metrics.moved(instance, 'owner', undefined, 'restoring')
+    metrics.partitions.of(instance).add(this)
     try {
       while (!signal.aborted) {
         try {
@@ -138,6 +142,7 @@ export class Task implements Role {
       throw error
     } finally {
       this.#move('closed')
+      metrics.partitions.of(instance).delete(this)
       metrics.lag.remove(this.#labels)
       const labels = { ...this.#labels, role: 'owner' }
       for (const gauge of [metrics.devices, metrics.restoreRemaining]) gauge.remove(labels)
@@ -340,7 +345,6 @@ export class Task implements Role {
 
   #move(to: TaskState): void {
     assert(LEGAL_MOVES[this.#state].includes(to), `a task cannot go from ${this.#state} to ${to}`)
-    this.#context.metrics.moved(this.#context.instance, 'owner', this.#state, to)
     this.#state = to
   }
 }

@@ -32,7 +32,7 @@ describe('GET /v1/partitions', () => {
     expect((await ask(on.api, '/v1/partitions')).body.totals).toEqual({ partitions: 4, owned: 4, lag: 4, devices: 1 })
     const member = on.fleet.member('b')
     const copies = await member.copies()
-    member.copies = async () => copies.map((copy) => ({ ...copy, lag: undefined }))
+    member.copies = async () => copies.map((held) => ({ ...held, lag: undefined }))
     const unknown = (await ask(on.api, '/v1/partitions')).body
     expect(unknown.partitions[3]).toMatchObject({ owner: { lag: null } })
     expect(unknown.totals).toMatchObject({ owned: 4, lag: null })

@@ -237,6 +237,9 @@ tests:
       - {series: 'tidemark_log_partitions{instance="b"}', values: '12x80'}
       - {series: 'tidemark_partitions{instance="a",role="owner",state="running"}', values: '6x80'}
       - {series: 'tidemark_partitions{instance="b",role="owner",state="running"}', values: '6x40 2x40'}
+      - {series: 'tidemark_partitions{instance="b",role="owner",state="doubtful"}', values: '0x40 4x40'}
+      - {series: 'tidemark_partitions{instance="a",role="standby",state="running"}', values: '9x80'}
+      - {series: 'tidemark_partitions{instance="b",role="standby",state="doubtful"}', values: '3x80'}
       - {series: 'tidemark_consumer_lag_records{partition="3"}', values: '0+1000x80'}
       - {series: 'tidemark_consumer_lag_records{partition="4"}', values: '20000-100x80'}
       - {series: 'tidemark_consumer_lag_records{partition="5"}', values: '3x80'}
@@ -256,6 +259,10 @@ tests:
       - eval_time: 15m
         alertname: PartitionWithoutOwner
         exp_alerts: [{exp_labels: {}, exp_annotations: {summary: "4 partitions are not processed"}}]
+      - {eval_time: 9m, alertname: PartitionWithoutStandby}
+      - eval_time: 16m
+        alertname: PartitionWithoutStandby
+        exp_alerts: [{exp_labels: {}, exp_annotations: {summary: "3 partitions have no warm copy: a takeover would restore them"}}]
       - eval_time: 20m
         alertname: LagGrows
         exp_alerts:
