@@ -157,8 +157,11 @@ const Copy = Type.Object(
     restore: Type.Optional(
       Type.Object(
         {
-          remaining: Type.Integer({ minimum: 0, description: 'Changelog records still to be read.' }),
-          recordsPerSecond: Count,
+          remaining: Type.Integer({
+            minimum: 0,
+            description: 'Changelog offsets still to be read: records, and the gaps that compaction left.',
+          }),
+          recordsPerSecond: Type.Integer({ minimum: 0, description: 'Offsets a second, in the last seconds.' }),
           etaSeconds: Type.Union([Count, Type.Null()], { description: 'null while the rate is not known.' }),
         },
         { description: 'How far a copy is on its way to be whole; only while it is restoring.' },

@@ -99,11 +99,11 @@ export class ProcessorMetrics {
     this.decisions = counter('tidemark_decided_writes_total', decided, ['processor', 'outcome'])
     const each = [...EACH, 'role']
     this.restored = counter('tidemark_restored_records_total', 'Changelog records written to the store', each)
-    const remaining = 'Changelog records to be read until the copy is whole'
+    const remaining = 'Changelog offsets to be read until the copy is whole: records, and gaps'
     this.restoreRemaining = gauge('tidemark_restore_remaining_records', remaining, each)
     const restore = 'From taking up a copy until it is whole: of an owner, until it processes'
     this.restoreSeconds = histogram('tidemark_restore_duration_seconds', restore, ['processor', 'role'], LONG_SECONDS)
-    this.standbyLag = gauge('tidemark_standby_lag_records', 'Changelog records that a standby does not have yet', EACH)
+    this.standbyLag = gauge('tidemark_standby_lag_records', 'Changelog offsets that a standby does not have yet: records, and gaps', EACH)
     this.devices = gauge('tidemark_devices', 'Devices in the copy of a partition', each)
     this.fenced = counter('tidemark_fenced_claims_total', 'Claims lost to a newer epoch', ['processor'])
   }

@@ -104,9 +104,11 @@ export interface Copy {
   readonly restore?: Restore | undefined
 }
 
-/** How far a copy is on its way to be whole. `etaSeconds`: undefined while the rate is not known. */
+/**
+ * How far a copy is on its way to be whole, in offsets: records, and the gaps that compaction left. `etaSeconds`: undefined
+ * while the rate, that of the last seconds, is not known.
+ */
 export interface Restore {
-  /** Changelog records still to be read. */
   readonly remaining: number
   readonly recordsPerSecond: number
   readonly etaSeconds: number | undefined
