@@ -58,7 +58,7 @@ class Tally {
 export class Counts {
   /** PUBLISH packets by QoS. */
   readonly received: [number, number, number] = [0, 0, 0]
-  /** PUBACK and PUBREC released, by QoS 1 and 2. */
+  /** PUBACK and PUBREC that left, by QoS 1 and 2. */
   readonly acknowledged: [number, number, number] = [0, 0, 0]
   connections = 0
   opened = 0
@@ -111,7 +111,7 @@ export class Counts {
     }
     counter(registry, 'connections_total', 'Connections accepted.', [], () => [['', this.opened]])
     counter(registry, 'messages_total', 'PUBLISH packets received.', ['qos'], () => byQos(this.received))
-    counter(registry, 'acknowledged_total', 'PUBACK and PUBREC released.', ['qos'], () =>
+    counter(registry, 'acknowledged_total', 'PUBACK and PUBREC that left.', ['qos'], () =>
       byQos(this.acknowledged).slice(1),
     )
     const tallies: [string, string, string, Tally][] = [

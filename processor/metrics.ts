@@ -103,7 +103,11 @@ export class ProcessorMetrics {
     this.restoreRemaining = gauge('tidemark_restore_remaining_records', remaining, each)
     const restore = 'From taking up a copy until it is whole: of an owner, until it processes'
     this.restoreSeconds = histogram('tidemark_restore_duration_seconds', restore, ['processor', 'role'], LONG_SECONDS)
-    this.standbyLag = gauge('tidemark_standby_lag_records', 'Changelog offsets that a standby does not have yet: records, and gaps', EACH)
+    this.standbyLag = gauge(
+      'tidemark_standby_lag_records',
+      'Changelog offsets that a standby does not have yet: records, and gaps',
+      EACH,
+    )
     this.devices = gauge('tidemark_devices', 'Devices in the copy of a partition', each)
     this.fenced = counter('tidemark_fenced_claims_total', 'Claims lost to a newer epoch', ['processor'])
   }
