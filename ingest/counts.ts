@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import type { ErrorCode } from '../processor/contract/errors.ts'
 import type { RejectionReason } from '../processor/contract/telemetry.ts'
 import type { CloseReason } from './connection.ts'
 
@@ -22,6 +23,15 @@ const CLOSES: Readonly<Record<CloseReason, 0>> = {
   refused: 0,
 }
 const REFUSALS = ['server unavailable', 'too many connections', 'return code 1', 'return code 2']
+/** What a log says of an append that it did not take; anything else it throws counts by its name. */
+const FAILURES: readonly ErrorCode[] = [
+  'LOG_UNAVAILABLE',
+  'LOG_NO_SPACE',
+  'LOG_CLOSED',
+  'LOG_CORRUPTED',
+  'LOG_MISMATCH',
+  'RECORD_TOO_LARGE',
+]
 const DROPS = ['buffer full', 'append failed']
 const BOUNDS = [
   'retained',
@@ -72,8 +82,7 @@ export class Counts {
   readonly closes = new Tally(Object.keys(CLOSES))
   readonly refusals = new Tally(REFUSALS)
   readonly boundHits = new Tally(BOUNDS)
-  /** Their reasons are names of errors, of which there is no list. */
-  readonly failedAppends = new Tally([])
+  readonly failedAppends = new Tally(FAILURES)
   readonly appendSeconds: Histogram
   readonly batchRecords: Histogram
 
