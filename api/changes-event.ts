@@ -14,7 +14,8 @@ export type ResetReason =
   | 'position-too-old'
 
 /** Why the server ends a stream. The client may connect again, with the last id. */
-export type EndReason = 'shutdown' | 'slow-reader' | 'overloaded' | 'token-expired' | 'unavailable' | 'error'
+export const END_REASONS = ['shutdown', 'slow-reader', 'overloaded', 'token-expired', 'unavailable', 'error'] as const
+export type EndReason = (typeof END_REASONS)[number]
 
 /** `data`: JSON. `id`: undefined leaves the client's as it is. */
 export function eventText(name: EventName, data: string, id?: string): string {

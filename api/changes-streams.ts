@@ -3,7 +3,7 @@ import { Counter, Gauge, type Registry } from 'prom-client'
 import type { ChangeFeed } from '../processor/contract/changes.ts'
 import type { Caller } from './caller.ts'
 import { planBeginning } from './changes-beginning.ts'
-import { type EndReason, retryText } from './changes-event.ts'
+import { END_REASONS, type EndReason, retryText } from './changes-event.ts'
 import { Following, type Subject } from './changes-following.ts'
 import type { ChangesLimits } from './changes-limits.ts'
 import { Positions } from './changes-position.ts'
@@ -12,6 +12,9 @@ import type { SnapshotReader } from './changes-snapshot.ts'
 import { ChangesStream } from './changes-stream.ts'
 import type { Clock } from './clock.ts'
 import { ProblemError } from './problem.ts'
+
+/** The reason of a stream that its client ended. */
+const LEFT = 'client'
 
 export interface ChangeStreamsOptions {
   readonly feed: ChangeFeed
@@ -57,6 +60,8 @@ export class ChangeStreams {
       labelNames: ['reason'],
       registers,
     })
+    // Prometheus sees no increase in a series that begins with one.
+    for (const reason of [...END_REASONS, LEFT]) this.#ends.inc({ reason }, 0)
     const open = (): number => this.#count
     const streams = new Gauge({
       name: 'tidemark_changes_streams',
@@ -125,7 +130,7 @@ export class ChangeStreams {
 
   #ended(stream: ChangesStream, reason: EndReason | undefined): void {
     this.#streams.delete(stream)
-    this.#ends.inc({ reason: reason ?? 'client' })
+    this.#ends.inc({ reason: reason ?? LEFT })
     if (reason !== undefined && reason !== 'shutdown')
       this.#options.logger.info({ reason }, 'a stream of changes ended')
     this.#leave()

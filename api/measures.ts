@@ -1,4 +1,4 @@
-import type { onResponseHookHandler } from 'fastify'
+import type { onRequestHookHandler } from 'fastify'
 import { Gauge, type Metric, type MetricValueWithName, type Registry } from 'prom-client'
 import type { Api } from './app.ts'
 import type { Gate } from './gate.ts'
@@ -6,6 +6,9 @@ import type { UntakenAnswers } from './untaken.ts'
 
 const NAME = 'tidemark_http_request_duration_seconds'
 const BUCKETS_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]
+
+/** Stands for the status of a request whose connection was gone before the end of its answer. */
+const ABORTED = 0
 
 /** Requests of one method and route, and how their answers ended, by status. */
 class Route {
@@ -32,7 +35,7 @@ class Route {
   *values(): Generator<MetricValueWithName<string>> {
     for (const [status, durations] of this.#answers.entries()) {
       if (durations === undefined) continue
-      const labels = { ...this.#labels, status }
+      const labels = { ...this.#labels, status: status === ABORTED ? 'aborted' : status }
       let count = 0
       for (const [i, le] of BUCKETS_SECONDS.entries()) {
         count += durations.counts[i] as number
@@ -59,28 +62,37 @@ interface Durations {
 export class RequestDurations {
   readonly name = NAME
   readonly type = 'histogram'
-  readonly help = 'Time from a request to the end of its answer.'
+  readonly help =
+    'Time from a request to the end of its answer; aborted: to the end of its connection, when that came first.'
   readonly aggregator = 'sum'
   readonly #routes: Route[] = []
+  /** Requests that no route answers, as one: their paths are the client's to choose. */
+  readonly #others = this.#route('any', 'none')
+  readonly #hooks = new Set<unknown>()
 
   constructor(registry: Registry) {
     // All that a registry asks of a metric; its types ask for one of prom-client's classes.
     registry.registerMetric(this as unknown as Metric)
   }
 
-  /** A hook for each route, as asking Fastify for the route of a request costs more than the rest of the hook. */
+  /**
+   * A hook for each route, as asking Fastify for the route of a request costs more than the rest of the hook. Before what
+   * may refuse requests.
+   */
   observeRoutes(api: Api): void {
     api.addHook('onRoute', (route) => {
-      route.onResponse = this.#hook(String(route.method), route.url)
+      // A HEAD route is made of its GET route, hooks included.
+      const others = [route.onRequest ?? []].flat().filter((hook) => !this.#hooks.has(hook))
+      route.onRequest = [this.#observer(this.#route(String(route.method), route.url)), ...others]
     })
   }
 
-  /** Requests that no route answers, as one: their paths are the client's to choose. */
+  /** Requests that no route answers. */
   observeOthers(api: Api): void {
-    const observe = this.#hook('any', 'none')
-    api.addHook('onResponse', function (request, reply, done) {
+    const hook = this.#observer(this.#others)
+    api.addHook('onRequest', function (request, reply, done) {
       // Routes have this hook, too, wherever it is added.
-      if (request.is404) observe.call(this, request, reply, done)
+      if (request.is404) hook.call(this, request, reply, done)
       else done()
     })
   }
@@ -97,12 +109,23 @@ export class RequestDurations {
     return route
   }
 
-  #hook(method: string, url: string): onResponseHookHandler {
-    const route = this.#route(method, url)
-    return (_request, reply, done) => {
-      route.observe(reply.statusCode, reply.elapsedTime / 1000)
+  #observer(route: Route): onRequestHookHandler {
+    const hook: onRequestHookHandler = (request, { raw }, done) => {
+      const began = performance.now()
+      let status = ABORTED
+      // Fastify's own hook for the end of an answer comes with this event, and never when the client has left before.
+      raw.on('finish', () => {
+        status = raw.statusCode
+      })
+      raw.on('close', () => {
+        // A route that serves files may have none.
+        const answered = request.is404 ? this.#others : route
+        answered.observe(status, (performance.now() - began) / 1000)
+      })
       done()
     }
+    this.#hooks.add(hook)
+    return hook
   }
 }
 

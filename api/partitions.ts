@@ -16,17 +16,18 @@ function partitionBody({ partition, owner, standbys }: PartitionInfo): object {
 }
 
 function copyBody({ instance, state, offset, changelogOffset, lag, devices, restore }: Copy): object {
-  const body = { instance, state, offset, changelogOffset, lag, devices: devices ?? null }
+  const body = { instance, state, offset, changelogOffset, lag: lag ?? null, devices: devices ?? null }
   return restore === undefined ? body : { ...body, restore: { ...restore, etaSeconds: restore.etaSeconds ?? null } }
 }
 
 function totals(partitions: readonly PartitionInfo[]): object {
   let owned = 0
-  let lag = 0
+  let lag: number | null = 0
   let devices: number | null = 0
   for (const { owner } of partitions) {
     if (owner?.state === 'running') owned++
-    lag += owner?.lag ?? 0
+    // A partition that nobody owns adds nothing.
+    if (owner !== undefined) lag = lag === null || owner.lag === undefined ? null : lag + owner.lag
     devices = devices === null || owner?.devices === undefined ? null : devices + owner.devices
   }
   return { partitions: partitions.length, owned, lag, devices }

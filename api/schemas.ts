@@ -147,13 +147,21 @@ const Copy = Type.Object(
     state: Type.Enum(['restoring', 'running']),
     offset: Type.Integer({ minimum: 0, description: 'Input position reached.' }),
     changelogOffset: Type.Integer({ minimum: 0, description: 'Changelog position reached.' }),
-    lag: Type.Integer({ minimum: 0, description: 'Records not yet reached; for a standby, of the changelog.' }),
-    devices: Type.Union([Count, Type.Null()], { description: 'Devices held; null while they are being counted.' }),
+    lag: Type.Union([Count, Type.Null()], {
+      description:
+        'Records that wait: of the input, after what is committed; for a standby, of the changelog. null while the end is not known.',
+    }),
+    devices: Type.Union([Count, Type.Null()], {
+      description: 'Devices held; null until the copy has been whole, and while they are being counted.',
+    }),
     restore: Type.Optional(
       Type.Object(
         {
-          remaining: Type.Integer({ minimum: 0, description: 'Changelog records still to be read.' }),
-          recordsPerSecond: Count,
+          remaining: Type.Integer({
+            minimum: 0,
+            description: 'Changelog offsets still to be read: records, and the gaps that compaction left.',
+          }),
+          recordsPerSecond: Type.Integer({ minimum: 0, description: 'Offsets a second, in the last seconds.' }),
           etaSeconds: Type.Union([Count, Type.Null()], { description: 'null while the rate is not known.' }),
         },
         { description: 'How far a copy is on its way to be whole; only while it is restoring.' },
@@ -175,7 +183,7 @@ const Partitions = Type.Object(
     totals: Type.Object({
       partitions: Count,
       owned: Type.Integer({ minimum: 0, description: 'Partitions with an owner that is running.' }),
-      lag: Type.Integer({ minimum: 0, description: 'Sum of the lags of the owners.' }),
+      lag: Type.Union([Count, Type.Null()], { description: "Sum of the owners' lags; null while one is not known." }),
       devices: Type.Union([Count, Type.Null()], { description: 'null while a partition is not counted.' }),
     }),
   },

@@ -73,7 +73,8 @@ export class Acks implements Hold {
   #leave(at: number, error: Error | null): void {
     const ticket = this.#head++
     const owed = this.#answers.size === 0 ? undefined : this.#answers.get(ticket)
-    if (error === null) this.#counts.acknowledged[owed?.qos ?? 1]++
+    // Of a connection that is gone no ack leaves.
+    if (error === null && !this.#connection.destroyed) this.#counts.acknowledged[owed?.qos ?? 1]++
     if (owed !== undefined) {
       this.#answers.delete(ticket)
       owed.answer(error)

@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import type { ErrorCode } from '../processor/contract/errors.ts'
 import type { RejectionReason } from '../processor/contract/telemetry.ts'
 import type { CloseReason } from './connection.ts'
 
@@ -22,6 +23,15 @@ const CLOSES: Readonly<Record<CloseReason, 0>> = {
   refused: 0,
 }
 const REFUSALS = ['server unavailable', 'too many connections', 'return code 1', 'return code 2']
+/** What a log says of an append that it did not take; anything else it throws counts by its name. */
+const FAILURES: readonly ErrorCode[] = [
+  'LOG_UNAVAILABLE',
+  'LOG_NO_SPACE',
+  'LOG_CLOSED',
+  'LOG_CORRUPTED',
+  'LOG_MISMATCH',
+  'RECORD_TOO_LARGE',
+]
 const DROPS = ['buffer full', 'append failed']
 const BOUNDS = [
   'retained',
@@ -58,7 +68,7 @@ class Tally {
 export class Counts {
   /** PUBLISH packets by QoS. */
   readonly received: [number, number, number] = [0, 0, 0]
-  /** PUBACK and PUBREC released, by QoS 1 and 2. */
+  /** PUBACK and PUBREC that left, by QoS 1 and 2. */
   readonly acknowledged: [number, number, number] = [0, 0, 0]
   connections = 0
   opened = 0
@@ -72,8 +82,7 @@ export class Counts {
   readonly closes = new Tally(Object.keys(CLOSES))
   readonly refusals = new Tally(REFUSALS)
   readonly boundHits = new Tally(BOUNDS)
-  /** Their reasons are names of errors, of which there is no list. */
-  readonly failedAppends = new Tally([])
+  readonly failedAppends = new Tally(FAILURES)
   readonly appendSeconds: Histogram
   readonly batchRecords: Histogram
 
@@ -111,7 +120,7 @@ export class Counts {
     }
     counter(registry, 'connections_total', 'Connections accepted.', [], () => [['', this.opened]])
     counter(registry, 'messages_total', 'PUBLISH packets received.', ['qos'], () => byQos(this.received))
-    counter(registry, 'acknowledged_total', 'PUBACK and PUBREC released.', ['qos'], () =>
+    counter(registry, 'acknowledged_total', 'PUBACK and PUBREC that left.', ['qos'], () =>
       byQos(this.acknowledged).slice(1),
     )
     const tallies: [string, string, string, Tally][] = [

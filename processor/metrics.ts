@@ -7,13 +7,58 @@ const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 const LONG_SECONDS = [0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900]
 const EACH = ['processor', 'partition'] as const
 
+const ROLES = ['owner', 'standby'] as const
+const STATES = ['restoring', 'running', 'doubtful'] as const
+
+/** What is counted of a copy. */
+interface CountedCopy {
+  readonly kind: 'owner' | 'standby'
+  readonly state: RoleState
+  readonly held: boolean
+}
+
+/**
+ * Copies as they are when they are asked for: that its member may be out of the group is nothing that a copy is told of.
+ * One that is cut off from the log would else count beside who has its partition by now, for as long as it is.
+ */
+class CopiesGauge extends Gauge<'processor' | 'role' | 'state'> {
+  readonly #copies = new Map<string, Set<CountedCopy>>()
+
+  constructor(registry: Registry) {
+    super({
+      name: 'tidemark_partitions',
+      help: 'Copies of partitions held, by role and state; doubtful: the group may have given the partition to another',
+      labelNames: ['processor', 'role', 'state'],
+      registers: [registry],
+    })
+  }
+
+  of(processor: string): Set<CountedCopy> {
+    let copies = this.#copies.get(processor)
+    if (copies === undefined) this.#copies.set(processor, (copies = new Set()))
+    return copies
+  }
+
+  /** Called by prom-client before it reads the values. */
+  collect(): void {
+    for (const [processor, copies] of this.#copies) {
+      const all = Array.from(copies, ({ kind, state, held }) => `${kind} ${held ? state : 'doubtful'}`)
+      for (const role of ROLES) {
+        for (const state of STATES) {
+          this.set({ processor, role, state }, all.filter((each) => each === `${role} ${state}`).length)
+        }
+      }
+    }
+  }
+}
+
 /**
  * The metrics of all processors of a process: they share a registry, and are told apart by `processor` (Prometheus keeps
  * `instance` for what it scrapes).
  */
 export class ProcessorMetrics {
   readonly lag: Gauge
-  readonly partitions: Gauge
+  readonly partitions: CopiesGauge
   readonly records: Counter
   readonly batchRecords: Histogram
   readonly commitSeconds: Histogram
@@ -38,11 +83,7 @@ export class ProcessorMetrics {
       shared(registry, name, () => new Histogram({ name, help, labelNames, buckets, registers: [registry] }))
 
     this.lag = gauge('tidemark_consumer_lag_records', 'Telemetry records after the committed input', EACH)
-    this.partitions = gauge('tidemark_partitions', 'Copies of partitions held, by role and state', [
-      'processor',
-      'role',
-      'state',
-    ])
+    this.partitions = shared(registry, 'tidemark_partitions', () => new CopiesGauge(registry))
     this.records = counter('tidemark_processed_records_total', 'Telemetry records whose effect is committed', EACH)
     this.batchRecords = histogram('tidemark_batch_records', 'Telemetry records in a batch', ['processor'], RECORDS)
     const commit = 'Time of one atomic commit to the log'
@@ -59,11 +100,15 @@ export class ProcessorMetrics {
     this.decisions = counter('tidemark_decided_writes_total', decided, ['processor', 'outcome'])
     const each = [...EACH, 'role']
     this.restored = counter('tidemark_restored_records_total', 'Changelog records written to the store', each)
-    const remaining = 'Changelog records to be read until the copy is whole'
+    const remaining = 'Changelog offsets to be read until the copy is whole: records, and gaps'
     this.restoreRemaining = gauge('tidemark_restore_remaining_records', remaining, each)
     const restore = 'From taking up a copy until it is whole: of an owner, until it processes'
     this.restoreSeconds = histogram('tidemark_restore_duration_seconds', restore, ['processor', 'role'], LONG_SECONDS)
-    this.standbyLag = gauge('tidemark_standby_lag_records', 'Changelog records that a standby does not have yet', EACH)
+    this.standbyLag = gauge(
+      'tidemark_standby_lag_records',
+      'Changelog offsets that a standby does not have yet: records, and gaps',
+      EACH,
+    )
     this.devices = gauge('tidemark_devices', 'Devices in the copy of a partition', each)
     this.fenced = counter('tidemark_fenced_claims_total', 'Claims lost to a newer epoch', ['processor'])
   }
@@ -74,12 +119,12 @@ export class ProcessorMetrics {
     for (const outcome of OUTCOMES) this.decisions.inc({ processor, outcome }, 0)
     this.fenced.inc({ processor }, 0)
   }
+}
 
-  /** A copy goes from one state to the next; `from` is undefined when it comes to be. */
-  moved(processor: string, role: 'owner' | 'standby', from: RoleState | undefined, to: RoleState): void {
-    if (from !== undefined) this.partitions.dec({ processor, role, state: from })
-    if (to !== 'closed') this.partitions.inc({ processor, role, state: to })
-  }
+/** What is not known has no sample: a 0 would be read as one. */
+export function say(gauge: Gauge, labels: Readonly<Record<string, string | number>>, value: number | undefined): void {
+  if (value === undefined) gauge.remove(labels)
+  else gauge.set(labels, value)
 }
 
 const RECORDS = [1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000]

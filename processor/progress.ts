@@ -3,12 +3,24 @@ import type { Offset } from './log/log.ts'
 
 /** Below this the rate is noise, ms. */
 const MIN_ELAPSED_MS = 500
+/**
+ * The rate is that of the last RATE_MS to twice that, ms: more would hide that a restore comes from the part that
+ * compaction has thinned out, where offsets go by fast, into the dense one. Batches come many times a second.
+ */
+const RATE_MS = 2_000
+
+/** Where the copy was at some time. */
+interface Mark {
+  readonly at: number
+  readonly position: Offset
+}
 
 /** How far a copy is on its way through the changelog, and how fast it goes. */
 export class Progress {
   readonly #now: () => number
-  #from: Offset | undefined
-  #began = 0
+  /** RATE_MS apart or more, and the same at the beginning. */
+  #older: Mark | undefined
+  #newer: Mark | undefined
   #position: Offset = 0
   #end: Offset = 0
 
@@ -19,9 +31,12 @@ export class Progress {
 
   /** The copy is at `position` of a changelog that ends at `end`. */
   reached(position: Offset, end: Offset): void {
-    if (this.#from === undefined) {
-      this.#from = position
-      this.#began = this.#now()
+    const here = { at: this.#now(), position }
+    this.#newer ??= here
+    this.#older ??= here
+    if (here.at - this.#newer.at >= RATE_MS) {
+      this.#older = this.#newer
+      this.#newer = here
     }
     this.#position = position
     this.#end = end
@@ -34,7 +49,8 @@ export class Progress {
 
   /** What follows is another way, from another position. */
   restart(): void {
-    this.#from = undefined
+    this.#older = undefined
+    this.#newer = undefined
   }
 
   /** Offsets to the end: records, and the gaps that compaction left. */
@@ -42,16 +58,23 @@ export class Progress {
     return Math.max(0, this.#end - this.#position)
   }
 
-  /** `etaSeconds` is undefined while the rate is not known. */
+  /** `etaSeconds` is undefined while the rate is not known, and while the copy stands still. */
   get restore(): Restore {
-    const elapsedMs = this.#now() - this.#began
-    const passed = this.#position - (this.#from ?? this.#position)
-    const rate = elapsedMs < MIN_ELAPSED_MS ? 0 : (passed / elapsedMs) * 1000
     const { remaining } = this
+    const rate = this.#rate()
     return {
       remaining,
       recordsPerSecond: Math.round(rate),
       etaSeconds: rate > 0 ? Math.ceil(remaining / rate) : undefined,
     }
+  }
+
+  /** Offsets a second. */
+  #rate(): number {
+    const now = this.#now()
+    const isOld = this.#newer !== undefined && now - this.#newer.at >= RATE_MS
+    const from = isOld ? this.#newer : this.#older
+    if (from === undefined || now - from.at < MIN_ELAPSED_MS) return 0
+    return ((this.#position - from.position) / (now - from.at)) * 1000
   }
 }

@@ -13,7 +13,7 @@ import {
 } from './contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from './contract/search.ts'
 import type { ForeignStatuses } from './foreign-statuses.ts'
-import type { Role } from './role.ts'
+import { devicesIn, type Role } from './role.ts'
 import type { FoundSlice, Searcher } from './search.ts'
 import type { StateStore } from './store/store.ts'
 import type { TextCache } from './store/texts.ts'
@@ -138,7 +138,7 @@ export class StoreReader implements PartitionReader {
     const copies: Copy[] = []
     for (const [partition, role] of this.#roles) {
       if (role.state === 'closed') continue
-      const { checkpoint, count } = role.store
+      const { checkpoint } = role.store
       copies.push({
         partition,
         instance: this.#instance,
@@ -147,8 +147,8 @@ export class StoreReader implements PartitionReader {
         readable: checkpoint?.whole === true,
         offset: checkpoint?.input ?? 0,
         changelogOffset: checkpoint?.changelog ?? 0,
-        lag: role.lag,
-        devices: count,
+        lag: role.waiting,
+        devices: devicesIn(role.store),
         restore: role.state === 'restoring' ? role.progress.restore : undefined,
       })
     }

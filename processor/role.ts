@@ -51,6 +51,8 @@ export type RoleState = 'restoring' | 'running' | 'closed'
 export interface Role {
   readonly kind: 'owner' | 'standby'
   readonly state: RoleState
+  /** False when the group has not said of late that this member is in it: the partition may be with others by now. */
+  readonly held: boolean
   /**
    * Another copy may hold what this one does not: it has been told to end, or may have lost its claim unknowing, or does
    * not know what became of a commit.
@@ -58,13 +60,23 @@ export interface Role {
   readonly doubtful: boolean
   readonly store: StateStore
   readonly copy: PartitionCopy
-  /** Records not yet reached: an owner's of the input, a standby's of the changelog. */
+  /** Records that the store has not reached: an owner's of the input, a standby's of the changelog. */
   readonly lag: number
+  /** Records that wait for the work on the copy: of the lag, not what an owner restores. Undefined while the end is not known. */
+  readonly waiting: number | undefined
   readonly progress: Progress
   /** Asks the log where the partition ends, so that a copy that does not move shows how far it is behind, or notes that it is not. */
   sight(): Promise<void>
   /** The committed status of a device, when it is at hand without a read. */
   committed(deviceId: string): Slice | undefined
+}
+
+/**
+ * Devices in a copy. Until it has been whole its count is what the changelog told last, and not what it holds; undefined
+ * then, and while they are being counted.
+ */
+export function devicesIn({ checkpoint, count }: StateStore): number | undefined {
+  return checkpoint?.whole === true ? count : undefined
 }
 
 /**

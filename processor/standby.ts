@@ -1,8 +1,9 @@
 import { confirm, followChangelog } from './changelog.ts'
 import { CorruptedError, RetryableError } from './contract/errors.ts'
 import type { Copying } from './log/log.ts'
+import { say } from './metrics.ts'
 import { Progress } from './progress.ts'
-import { type PartitionCopy, persist, type Role, type RoleContext, type RoleState } from './role.ts'
+import { devicesIn, type PartitionCopy, persist, type Role, type RoleContext, type RoleState } from './role.ts'
 import type { StateStore } from './store/store.ts'
 
 /** For how long an heir that is whole comes before other copies still, ms: until it is claimed nobody works on the partition. */
@@ -35,8 +36,16 @@ export class Standby implements Role {
     return this.#state
   }
 
+  get held(): boolean {
+    return this.#copying.held
+  }
+
   get lag(): number {
     return this.progress.remaining
+  }
+
+  get waiting(): number {
+    return this.lag
   }
 
   async sight(): Promise<void> {
@@ -57,7 +66,7 @@ export class Standby implements Role {
   async run(signal: AbortSignal): Promise<void> {
     const { logger, metrics, instance, limits, sleep } = this.#context
     const partition = this.#partition
-    metrics.moved(instance, 'standby', undefined, 'restoring')
+    metrics.partitions.of(instance).add(this)
     try {
       while (!signal.aborted) {
         try {
@@ -73,13 +82,14 @@ export class Standby implements Role {
           // Wiping helps once: a changelog that is damaged itself is not mended by reading it again.
           if (!(error instanceof CorruptedError) || this.#wiped) throw error
           this.#wiped = true
-          this.#move('restoring')
+          this.#state = 'restoring'
           logger.error({ partition, err: error }, 'store wiped: it is damaged')
           await persist(this.#context, partition, () => this.store.wipe(), signal)
         }
       }
     } finally {
-      this.#move('closed')
+      this.#state = 'closed'
+      metrics.partitions.of(instance).delete(this)
       const labels = { processor: instance, partition }
       metrics.standbyLag.remove(labels)
       for (const gauge of [metrics.devices, metrics.restoreRemaining]) gauge.remove({ ...labels, role: 'standby' })
@@ -122,7 +132,7 @@ export class Standby implements Role {
           this.#gauge()
         },
         onWhole: () => {
-          this.#move('running')
+          this.#state = 'running'
           this.#gauge()
           this.#wiped = false
           metrics.restoreSeconds.observe({ processor: instance, role: 'standby' }, (monotonic() - began) / 1000)
@@ -140,12 +150,6 @@ export class Standby implements Role {
     const labels = { processor: instance, partition: this.#partition }
     metrics.standbyLag.set(labels, this.lag)
     metrics.restoreRemaining.set({ ...labels, role: 'standby' }, this.#state === 'running' ? 0 : this.lag)
-    metrics.devices.set({ ...labels, role: 'standby' }, this.store.count ?? 0)
-  }
-
-  #move(to: RoleState): void {
-    const { metrics, instance } = this.#context
-    metrics.moved(instance, 'standby', this.#state, to)
-    this.#state = to
+    say(metrics.devices, { ...labels, role: 'standby' }, devicesIn(this.store))
   }
 }

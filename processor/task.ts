@@ -5,9 +5,10 @@ import { confirm, followChangelog, HEADER_DEVICES, HEADER_INPUT } from './change
 import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
 import type { Slice } from './contract/query.ts'
 import type { Batch, Claim, LogRecord, NewRecord, Offset } from './log/log.ts'
+import { say } from './metrics.ts'
 import { Progress } from './progress.ts'
 import { ReadAhead } from './read-ahead.ts'
-import { type PartitionCopy, persist, type Role, type RoleContext, type RoleState } from './role.ts'
+import { devicesIn, type PartitionCopy, persist, type Role, type RoleContext, type RoleState } from './role.ts'
 import type { StateStore } from './store/store.ts'
 import { ReadSize } from './touched.ts'
 
@@ -40,7 +41,8 @@ export class Task implements Role {
   /** Committed: the next input offset to read, and the end of the changelog. */
   #input: Offset
   #changelogEnd: Offset
-  #inputEnd = 0
+  /** Undefined until it has been seen. */
+  #inputEnd: Offset | undefined
   /** Batches begun, and batches whose effects are in the store. */
   #batch = 0
   #stored = 0
@@ -72,22 +74,37 @@ export class Task implements Role {
     return this.#state
   }
 
+  get held(): boolean {
+    return this.#claim.held
+  }
+
   get doubtful(): boolean {
-    if (this.#signal?.aborted === true || !this.#claim.held) return true
+    if (this.#signal?.aborted === true || !this.held) return true
     return this.#committing !== undefined && this.#context.monotonic() - this.#committing >= DOUBT_MS
   }
 
   get lag(): number {
-    return Math.max(0, this.#inputEnd - (this.store.checkpoint?.input ?? 0))
+    // At least what the claim says is committed there was.
+    return Math.max(0, (this.#inputEnd ?? this.#input) - (this.store.checkpoint?.input ?? 0))
+  }
+
+  get waiting(): number | undefined {
+    // What the store lacks of the committed input comes from the changelog: of the input nothing waits for that.
+    if (this.#state !== 'restoring') return this.lag
+    return this.#inputEnd === undefined ? undefined : Math.max(0, this.#inputEnd - this.#input)
   }
 
   async sight(): Promise<void> {
-    const { end } = await this.#context.log.bounds({ topic: 'telemetry', index: this.#claim.partition })
-    this.#inputEnd = Math.max(this.#inputEnd, end)
+    await this.#look()
     if (this.#state === 'closed') return
-    this.#context.metrics.lag.set(this.#labels, this.lag)
     // As long as the claim is held nobody else commits. What a reader finds at the end may be markers.
     if (!this.doubtful) await confirm(this.#context, this.store, this.#changelogEnd, this.#context.now())
+  }
+
+  async #look(): Promise<void> {
+    const { end } = await this.#context.log.bounds({ topic: 'telemetry', index: this.#claim.partition })
+    this.#inputEnd = Math.max(this.#inputEnd ?? 0, end)
+    if (this.#state !== 'closed') this.#gauge()
   }
 
   committed(deviceId: string): Slice | undefined {
@@ -108,7 +125,7 @@ export class Task implements Role {
     const { logger, metrics, instance } = this.#context
     const { partition, epoch } = this.#claim
     logger.info({ partition, epoch, input: this.#input }, 'partition taken')
-    metrics.moved(instance, 'owner', undefined, 'restoring')
+    metrics.partitions.of(instance).add(this)
     try {
       while (!signal.aborted) {
         try {
@@ -123,6 +140,7 @@ export class Task implements Role {
       throw error
     } finally {
       this.#move('closed')
+      metrics.partitions.of(instance).delete(this)
       metrics.lag.remove(this.#labels)
       const labels = { ...this.#labels, role: 'owner' }
       for (const gauge of [metrics.devices, metrics.restoreRemaining]) gauge.remove(labels)
@@ -162,21 +180,21 @@ export class Task implements Role {
 
   /** Restores, and processes the first of what came in meanwhile. False when `signal` aborted. */
   async #catchUp(ahead: ReadAhead<IteratorResult<Batch>>, signal: AbortSignal): Promise<boolean> {
-    const { log, logger, metrics, instance, monotonic } = this.#context
+    const { logger, metrics, instance, monotonic } = this.#context
     const { partition } = this.#claim
     const began = monotonic()
     const restoring = this.#restore(signal)
     // Asked for after what the restore asks first, and awaited when it is done.
-    const bounds = log.bounds({ topic: 'telemetry', index: partition })
-    bounds.catch(() => {})
+    const looking = this.#look()
+    looking.catch(() => {})
     if (!(await restoring)) return false
-    this.#inputEnd = Math.max(this.#inputEnd, (await bounds).end)
+    await looking
     this.#move('running')
     metrics.restoreSeconds.observe({ processor: instance, role: 'owner' }, (monotonic() - began) / 1000)
     if (this.store.count === undefined) await this.store.recount()
     this.#gauge()
     logger.info({ partition, input: this.#input, lag: this.lag, devices: this.store.count }, 'partition running')
-    if (this.#inputEnd <= this.#input) return true
+    if (this.lag === 0) return true
     const { done, value: batch } = await ahead.take()
     return done !== true && (await this.#process(batch, signal))
   }
@@ -305,8 +323,8 @@ export class Task implements Role {
 
   #gauge(): void {
     const { metrics } = this.#context
-    metrics.lag.set(this.#labels, this.lag)
-    metrics.devices.set({ ...this.#labels, role: 'owner' }, this.store.count ?? 0)
+    say(metrics.lag, this.#labels, this.waiting)
+    say(metrics.devices, { ...this.#labels, role: 'owner' }, devicesIn(this.store))
   }
 
   #label(changelog: NewRecord[], next: Offset, added: number): void {
@@ -325,7 +343,6 @@ export class Task implements Role {
 
   #move(to: RoleState): void {
     assert(LEGAL_MOVES[this.#state].includes(to), `a task cannot go from ${this.#state} to ${to}`)
-    this.#context.metrics.moved(this.#context.instance, 'owner', this.#state, to)
     this.#state = to
   }
 }

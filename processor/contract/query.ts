@@ -90,19 +90,25 @@ export interface Copy {
   readonly state: 'restoring' | 'running'
   /** It answers reads: it has been whole, though it may restore what it lacks since. */
   readonly readable: boolean
-  /** Input and changelog position reached, and records not yet reached. A standby's lag counts the changelog. */
+  /** Input and changelog position reached. */
   readonly offset: Offset
   readonly changelogOffset: Offset
-  readonly lag: number
-  /** Devices held; undefined while they are being counted. */
+  /**
+   * Records that wait: an owner's of the input (those after what is committed, while it restores), a standby's of the
+   * changelog. Undefined while the end is not known.
+   */
+  readonly lag: number | undefined
+  /** Devices held; undefined until the copy has been whole, and while they are being counted. */
   readonly devices: number | undefined
   /** While it is restoring. */
   readonly restore?: Restore | undefined
 }
 
-/** How far a copy is on its way to be whole. `etaSeconds`: undefined while the rate is not known. */
+/**
+ * How far a copy is on its way to be whole, in offsets: records, and the gaps that compaction left. `etaSeconds`: undefined
+ * while the rate, that of the last seconds, is not known.
+ */
 export interface Restore {
-  /** Changelog records still to be read. */
   readonly remaining: number
   readonly recordsPerSecond: number
   readonly etaSeconds: number | undefined

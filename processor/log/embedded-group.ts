@@ -234,7 +234,13 @@ export class EmbeddedGroup {
     const { signal } = stopping
     const run = async () => {
       if (claim === undefined) {
-        return member.standby(partition, signal, { heir: slot.heir === seat, whole: () => this.#whole(role) })
+        return member.standby(partition, signal, {
+          heir: slot.heir === seat,
+          get held() {
+            return seat.state === 'in'
+          },
+          whole: () => this.#whole(role),
+        })
       }
       claim.onOver = () => this.#lost(role)
       return member.active(claim, signal)

@@ -58,6 +58,8 @@ interface Slot {
 export interface RolesOptions {
   readonly logger: Logger
   take(partition: number, signal: AbortSignal): Promise<KafkaClaim>
+  /** The group has said of late that this member is in it. */
+  inGroup: () => boolean
   /** Resolves when the group has said again that this member is in it and its partitions are its own. */
   confirmed(signal: AbortSignal): Promise<void>
   /** A claim was lost: the group may have news. */
@@ -225,7 +227,7 @@ export class KafkaRoles {
 
   #start(slot: Slot, kind: Kind, claim: KafkaClaim | undefined): void {
     const { partition } = slot
-    const { logger } = this.#options
+    const { logger, inGroup } = this.#options
     const stopping = new AbortController()
     const role: Role = { kind, claim, stopping, done: Promise.resolve(), whole: false }
     slot.role = role
@@ -233,7 +235,13 @@ export class KafkaRoles {
     logger.info({ instance, partition, epoch: claim?.epoch }, `${kind} role begins`)
     const run = async (): Promise<void> => {
       if (claim === undefined) {
-        return this.#member.standby(partition, stopping.signal, { heir: slot.heir, whole: () => this.#whole(role) })
+        return this.#member.standby(partition, stopping.signal, {
+          heir: slot.heir,
+          get held() {
+            return inGroup()
+          },
+          whole: () => this.#whole(role),
+        })
       }
       claim.onOver = () => this.#lost(slot)
       return this.#member.active(claim, stopping.signal)

@@ -93,9 +93,11 @@ export class KafkaSeat {
     this.#refused.promise.catch(() => {})
     this.#lane = `group ${member.instance}`
     claims.cluster.introduce(this.#lane, clientIdOf(member))
+    const inGroup = () => this.#leased
     this.#roles = new KafkaRoles(member, claims.identity.partitions, {
       logger,
-      take: (partition, signal) => KafkaClaim.take(claims, partition, () => this.#leased, signal),
+      take: (partition, signal) => KafkaClaim.take(claims, partition, inGroup, signal),
+      inGroup,
       confirmed: (signal) => this.#confirmations.next(signal),
       onLost: () => {
         this.suspended = false

@@ -111,6 +111,9 @@ export interface Copying {
   /** The partition is to be owned here as soon as the copy is whole: it is restored before the others are. */
   readonly heir: boolean
 
+  /** False when the group has not said of late that this member is in it. */
+  readonly held: boolean
+
   /** To be called when the copy first holds all that the changelog held when it began. */
   whole(): void
 }

@@ -121,6 +121,7 @@ export class Director implements Vocabulary {
         const copy = observer.owner(partition, since)?.copy
         if (copy === undefined) return `the owner of partition ${partition} is not heard`
         const behind = ends === undefined ? copy.lag : (ends[partition] ?? 0) - copy.offset
+        if (behind === undefined) return `the owner of partition ${partition} does not know where its input ends`
         if (behind > 0) return `partition ${partition} has ${behind} records to apply`
         // Others may write on: what the changelog held when the owner was done is what the standbys must have.
         const end = (changelog[partition] ??= copy.changelogOffset)

@@ -30,6 +30,12 @@ describe('GET /v1/partitions', () => {
     expect(body.totals).toEqual({ partitions: 4, owned: 3, lag: 3, devices: null })
     on.fleet.assign(3, 'b')
     expect((await ask(on.api, '/v1/partitions')).body.totals).toEqual({ partitions: 4, owned: 4, lag: 4, devices: 1 })
+    const member = on.fleet.member('b')
+    const copies = await member.copies()
+    member.copies = async () => copies.map((held) => ({ ...held, lag: undefined }))
+    const unknown = (await ask(on.api, '/v1/partitions')).body
+    expect(unknown.partitions[3]).toMatchObject({ owner: { lag: null } })
+    expect(unknown.totals).toMatchObject({ owned: 4, lag: null })
   })
 
   it('refuses a query parameter', async () => {

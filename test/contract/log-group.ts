@@ -54,6 +54,25 @@ export function groupContract({ start, join, until, holds }: LogContext): void {
       expect(b.overlapped).toBe(false)
     })
 
+    test('lets a standby know that its member may be out of the group', async () => {
+      const harness = await start(2, 1)
+      const [a] = await join(harness, 'a')
+      await holds(a, 2)
+      const copies = new Map<number, Copying>()
+      const standby = (index: number, signal: AbortSignal, copying: Copying) => {
+        copies.set(index, copying)
+        copying.whole()
+        return aborted(signal)
+      }
+      const [b, log] = await join(harness, 'b', { standby })
+      await holds(b, 1)
+      const kept = () => copies.get([...a.claims.keys()][0] as number)
+      await until(() => expect(kept()?.held).toBe(true))
+      const copying = kept() as Copying
+      await harness.evict(log, b)
+      await until(() => expect(copying.held).toBe(false))
+    })
+
     test('hands the partitions of a leaving member over after its roles have ended', async () => {
       const harness = await start(6)
       const [a] = await join(harness, 'a')

@@ -160,7 +160,10 @@ describe('a session', () => {
     await told(log, ['online: connected'])
     log.failing = new Error('disk full')
     client.socket.destroy()
-    await vi.waitFor(async () => expect(await metric('failed_appends_total')).toBeGreaterThan(0), WAIT)
+    await vi.waitFor(
+      async () => expect(await metric('failed_appends_total', { reason: 'Error' })).toBeGreaterThan(0),
+      WAIT,
+    )
     log.failing = undefined
     await told(log, ['online: connected', 'offline: connection lost'])
   })

@@ -43,6 +43,20 @@ it.each([1, 2] as const)(
   },
 )
 
+it('an ack whose connection is gone does not count as one that left', async () => {
+  const { ingest, log, metric } = await openIngest()
+  const client = await RawClient.open(ingest.port)
+  log.hold = true
+  for (let id = 1; id <= 5; id++) client.publish(TOPIC, String(id), 1, id)
+  await vi.waitFor(async () => expect(await metric('held_messages')).toBe(5), WAIT)
+  client.socket.destroy()
+  await vi.waitFor(async () => expect(await metric('connections')).toBe(0), WAIT)
+  log.release()
+  await vi.waitFor(async () => expect(await metric('held_messages')).toBe(0), WAIT)
+  expect(log.messages()).toHaveLength(5)
+  expect(await metric('acknowledged_total', { qos: '1' })).toBe(0)
+})
+
 it.each([
   { last: 'DISCONNECT', sent: generate({ cmd: 'disconnect' }), end: 'client disconnect', wills: 0 },
   { last: 'PINGREQ', sent: generate({ cmd: 'pingreq' }), end: 'connection lost', wills: 1 },

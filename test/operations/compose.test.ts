@@ -217,7 +217,7 @@ describe.skipIf(!isThere('promtool'))('Prometheus', () => {
     for (const name of asked) expect(readme).toContain(`\`${name.replace(/_(bucket|count|sum)$/, '')}\``)
   })
 
-  test('alerts when a partition has no owner, when one falls back or stands still, at the first dead letters, and when log or stores take no writes', async () => {
+  test('alerts when a partition has no owner, when one falls back or stands still, at the first dead letters, when log or stores take no writes, and when the API fails those who ask', async () => {
     const file = join(folder, 'alerts.test.yml')
     await writeFile(join(folder, 'alerts.yml'), compose.file('alerts'))
     await writeFile(file, ALERTS_TEST)
@@ -237,6 +237,9 @@ tests:
       - {series: 'tidemark_log_partitions{instance="b"}', values: '12x80'}
       - {series: 'tidemark_partitions{instance="a",role="owner",state="running"}', values: '6x80'}
       - {series: 'tidemark_partitions{instance="b",role="owner",state="running"}', values: '6x40 2x40'}
+      - {series: 'tidemark_partitions{instance="b",role="owner",state="doubtful"}', values: '0x40 4x40'}
+      - {series: 'tidemark_partitions{instance="a",role="standby",state="running"}', values: '9x80'}
+      - {series: 'tidemark_partitions{instance="b",role="standby",state="doubtful"}', values: '3x80'}
       - {series: 'tidemark_consumer_lag_records{partition="3"}', values: '0+1000x80'}
       - {series: 'tidemark_consumer_lag_records{partition="4"}', values: '20000-100x80'}
       - {series: 'tidemark_consumer_lag_records{partition="5"}', values: '3x80'}
@@ -252,11 +255,23 @@ tests:
       - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="bad-topic"}', values: '0x40 1x40'}
       - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="bad-device-id"}', values: '0x40 1x40'}
       - {series: 'tidemark_unwritable_stores{processor="one"}', values: '0x40 2x40'}
+      # Every question comes to fail; of two api that are probed one is not ready, which fails nobody.
+      - {series: 'tidemark_http_request_duration_seconds_count{instance="api-1",route="/readyz",status="200"}', values: '0+18x80'}
+      - {series: 'tidemark_http_request_duration_seconds_count{instance="api-2",route="/readyz",status="503"}', values: '0+18x80'}
+      - {series: 'tidemark_http_request_duration_seconds_count{instance="api-1",route="/v1/devices/:deviceId",status="200"}', values: '0+4x40 160x40'}
+      - {series: 'tidemark_http_request_duration_seconds_count{instance="api-1",route="/v1/devices/:deviceId",status="503"}', values: '0x40 0+1x40'}
+      - {series: 'tidemark_http_request_duration_seconds_count{instance="api-1",route="/v1/changes",status="aborted"}', values: '0+100x80'}
+      - {series: 'haproxy_backend_active_servers{proxy="api"}', values: '1x40 0x40'}
+      - {series: 'haproxy_backend_active_servers{proxy="ingest"}', values: '0x80'}
     alert_rule_test:
       - {eval_time: 9m, alertname: PartitionWithoutOwner}
       - eval_time: 15m
         alertname: PartitionWithoutOwner
         exp_alerts: [{exp_labels: {}, exp_annotations: {summary: "4 partitions are not processed"}}]
+      - {eval_time: 9m, alertname: PartitionWithoutStandby}
+      - eval_time: 16m
+        alertname: PartitionWithoutStandby
+        exp_alerts: [{exp_labels: {}, exp_annotations: {summary: "3 partitions have no warm copy: a takeover would restore them"}}]
       - eval_time: 20m
         alertname: LagGrows
         exp_alerts:
@@ -274,6 +289,16 @@ tests:
             exp_annotations: {summary: "3 records of partition 5 wait, and none is processed"}
           - exp_labels: {partition: "6"}
             exp_annotations: {summary: "2 records of partition 6 wait, and none is processed"}
+      - {eval_time: 9m, alertname: RequestsFail}
+      - eval_time: 18m
+        alertname: RequestsFail
+        exp_alerts: [{exp_labels: {}, exp_annotations: {summary: "100% of requests fail"}}]
+      - {eval_time: 9m, alertname: NoApiReady}
+      - eval_time: 15m
+        alertname: NoApiReady
+        exp_alerts:
+          - exp_labels: {proxy: api}
+            exp_annotations: {summary: "no api process is ready: the balancer answers every request with 503"}
       - {eval_time: 9m, alertname: DeadLetters}
       - eval_time: 15m
         alertname: DeadLetters

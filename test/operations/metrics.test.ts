@@ -2,6 +2,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Registry } from 'prom-client'
 import { beforeAll, expect, test } from 'vitest'
+import { END_REASONS } from '../../api/changes-event.ts'
 import { Counts } from '../../ingest/counts.ts'
 import { REJECTION_REASONS } from '../../processor/contract/telemetry.ts'
 import { KafkaMetrics } from '../../processor/log/kafka-metrics.ts'
@@ -82,6 +83,12 @@ test('what counts by reason begins at 0: the first of a kind is an increase', as
     expect(text).toContain(`tidemark_dead_letters_total{processor="one",reason="${reason}"} 0`)
   }
   expect(text).toContain('tidemark_decided_writes_total{processor="one",outcome="stale"} 0')
+  for (const reason of ['LOG_UNAVAILABLE', 'LOG_NO_SPACE', 'RECORD_TOO_LARGE']) {
+    expect(text).toContain(`tidemark_ingest_failed_appends_total{reason="${reason}"} 0`)
+  }
+  for (const reason of [...END_REASONS, 'client']) {
+    expect(texts[0]).toContain(`tidemark_changes_streams_ended_total{reason="${reason}"} 0`)
+  }
   const ingest = join(import.meta.dirname, '../../ingest')
   const sources = (await readdir(ingest)).map((file) => readFile(join(ingest, file), 'utf8'))
   const code = (await Promise.all(sources)).join('\n')

@@ -62,6 +62,7 @@ describe.skipIf(!here)('the cluster of compose.yaml, as processes', { timeout: 1
       expect(await query('sum(up)')).toEqual(['8'])
       expect(await query('sum(tidemark_partitions{role="owner",state="running"})')).toEqual(['12'])
       expect(await query('max(tidemark_log_partitions)')).toEqual(['12'])
+      expect(await query('haproxy_backend_active_servers{proxy="api"}')).toEqual(['2'])
       expect(await query('sum(tidemark_end_to_end_latency_seconds_count) > 0')).toHaveLength(1)
     }, DEADLINE)
   })

@@ -15,8 +15,9 @@ async function samples(bench: Workbench, name: string): Promise<readonly Sample[
   return ((await bench.registry.getSingleMetric(name)?.get())?.values ?? []) as readonly Sample[]
 }
 
+/** Copies by role and state, where there are any. */
 async function held(bench: Workbench): Promise<Record<string, number>> {
-  const values = await samples(bench, 'tidemark_partitions')
+  const values = (await samples(bench, 'tidemark_partitions')).filter(({ value }) => value > 0)
   return Object.fromEntries(values.map(({ labels, value }) => [`${labels.role} ${labels.state}`, value]))
 }
 
@@ -58,7 +59,7 @@ it('a restore tells what remains, how fast it goes, and when it will be done', a
   const pump = setInterval(next, 1)
   await bench.settled()
   expect(await restore()).toBeUndefined()
-  expect(await held(bench)).toEqual({ 'owner restoring': 0, 'owner running': 1 })
+  expect(await held(bench)).toEqual({ 'owner running': 1 })
   expect(await samples(bench, 'tidemark_restore_remaining_records')).toMatchObject([{ value: 0 }])
   expect(await samples(bench, 'tidemark_restored_records_total')).toMatchObject([{ value: 100 }])
   const [sum] = (await samples(bench, 'tidemark_restore_duration_seconds')).filter(({ metricName }) =>
@@ -67,8 +68,91 @@ it('a restore tells what remains, how fast it goes, and when it will be done', a
   expect(sum).toMatchObject({ labels: { processor: 'one', role: 'owner' }, value: 2 })
   await running.stop()
   clearInterval(pump)
-  expect(await held(bench)).toEqual({ 'owner restoring': 0, 'owner running': 0 })
+  expect(await held(bench)).toEqual({})
   expect(await samples(bench, 'tidemark_restore_remaining_records')).toEqual([])
+})
+
+it('an owner that restores tells what waits after the committed input, and nothing while the end is not known', async () => {
+  const log = new MemoryLog()
+  await changelog(log, 100)
+  await log.append('telemetry', fleet(3, 2))
+  const look = Promise.withResolvers<void>()
+  const bounds = log.bounds.bind(log)
+  log.bounds = async (of) => {
+    if (of.topic === 'telemetry') await look.promise
+    return bounds(of)
+  }
+  await using bench = await Workbench.open(log, { changelogRecords: 20 })
+  const { store, next } = slowed(await bench.store())
+  await bench.task(log.claim(), store)
+  const copy = async () => (await bench.reader.copies())[0]
+  await vi.waitFor(async () => expect((await copy())?.restore?.remaining).toBe(100))
+  expect(await copy()).toMatchObject({ state: 'restoring', offset: 0, lag: undefined })
+  expect(await samples(bench, 'tidemark_consumer_lag_records')).toEqual([])
+  look.resolve()
+  await vi.waitFor(async () => expect((await copy())?.lag).toBe(3))
+  expect(await samples(bench, 'tidemark_consumer_lag_records')).toMatchObject([{ value: 3 }])
+  next()
+  await vi.waitFor(async () => expect((await copy())?.restore?.remaining).toBe(80))
+  expect(await copy()).toMatchObject({ state: 'restoring', offset: 0, lag: 3 })
+  expect(await samples(bench, 'tidemark_consumer_lag_records')).toMatchObject([{ value: 3 }])
+  const pump = setInterval(next, 1)
+  await bench.settled()
+  clearInterval(pump)
+  expect(await copy()).toMatchObject({ state: 'running', offset: 103, lag: 0 })
+})
+
+it.each(['owner', 'standby'] as const)(
+  'how many devices a copy holds is not told before it is whole: %s',
+  async (role) => {
+    const log = new MemoryLog()
+    await using first = await Workbench.open(log)
+    const before = await first.task()
+    for (const x of [1, 2]) {
+      await log.append('telemetry', fleet(100, x))
+      await first.settled()
+    }
+    await before.stop()
+    const rest = Promise.withResolvers<void>()
+    const follow = log.follow.bind(log)
+    log.follow = async function* (of, ...more) {
+      for await (const batch of follow(of, ...more)) {
+        if (of.topic === 'status' && batch.next > 100) await rest.promise
+        yield batch
+      }
+    }
+    await using bench = await Workbench.open(log, { changelogRecords: 100 })
+    const running = role === 'owner' ? await bench.task() : await bench.standby()
+    const copy = async () => (await bench.reader.copies())[0]
+    await vi.waitFor(async () => expect((await copy())?.restore?.remaining).toBe(100))
+    await running.role.sight()
+    expect((await copy())?.devices).toBeUndefined()
+    expect(await samples(bench, 'tidemark_devices')).toEqual([])
+    rest.resolve()
+    await bench.settled()
+    expect((await copy())?.devices).toBe(100)
+    expect(await samples(bench, 'tidemark_devices')).toMatchObject([{ labels: { role }, value: 100 }])
+  },
+)
+
+it('a copy whose member may be out of the group counts as doubtful, and not beside who has its partition by now', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await using other = await Workbench.open(log)
+  const claim = Object.assign(log.claim(), { held: true })
+  const copying = { heir: false, held: true, whole: () => {} }
+  await bench.task(claim)
+  await other.standby(0, copying)
+  await bench.settled()
+  await other.settled()
+  expect(await held(bench)).toEqual({ 'owner running': 1 })
+  expect(await held(other)).toEqual({ 'standby running': 1 })
+  claim.held = false
+  copying.held = false
+  expect(await held(bench)).toEqual({ 'owner doubtful': 1 })
+  expect(await held(other)).toEqual({ 'standby doubtful': 1 })
+  claim.held = true
+  expect(await held(bench)).toEqual({ 'owner running': 1 })
 })
 
 it('latency from end to end is that of the first record of a batch, one sample a batch', async () => {
@@ -154,7 +238,7 @@ it('a standby that is stuck shows its lag, and what it has is not counted as to 
     { labels: { processor: 'one', partition: 0, role: 'standby' }, value: 0 },
   ])
   expect((await other.reader.copies())[0]).toMatchObject({ role: 'standby', state: 'running', lag: 20 })
-  expect(await held(other)).toEqual({ 'standby restoring': 0, 'standby running': 1 })
+  expect(await held(other)).toEqual({ 'standby running': 1 })
   const pump = setInterval(next, 1)
   await other.settled()
   await standby.stop()

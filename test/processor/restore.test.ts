@@ -240,8 +240,8 @@ it('restores what it is to own before its other copies, which wait until it is o
     steps.push(`status ${of.index}`)
     yield* follow(of, ...rest)
   }
-  const heir = await bench.standby(0, { heir: true, whole: () => steps.push('whole 0') })
-  await bench.standby(1, { heir: false, whole: () => steps.push('whole 1') })
+  const heir = await bench.standby(0, { heir: true, held: true, whole: () => steps.push('whole 0') })
+  await bench.standby(1, { heir: false, held: true, whole: () => steps.push('whole 1') })
   await standbyAsked()
   read.resolve()
   await vi.waitFor(() => expect(steps).toContain('whole 0'))

@@ -128,7 +128,7 @@ export class Workbench implements AsyncDisposable {
     return this.#run(new Task(this.context, claim, await this.#copy(claim.partition, store)), claim.partition)
   }
 
-  async standby(partition = 0, copying: Copying = { heir: false, whole: () => {} }): Promise<Running> {
+  async standby(partition = 0, copying: Copying = { heir: false, held: true, whole: () => {} }): Promise<Running> {
     return this.#run(new Standby(this.context, partition, await this.#copy(partition), copying), partition)
   }
 

@@ -36,6 +36,7 @@ function rolesOf(
     {
       logger: pino({ level: 'warn' }, { write }),
       take,
+      inGroup: () => true,
       confirmed: () => Promise.resolve(),
       onLost: () => {},
       onRipe: () => {},
