@@ -1,6 +1,6 @@
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
-/** Files that take a minute and more: one that began last would run alone, with a core to spare. */
+/** Files that take half a minute and more: one that began last would run alone, with a core to spare. */
 const LONG = [
   'kafka/drill.test.ts',
   'kafka/kills.test.ts',
@@ -9,6 +9,9 @@ const LONG = [
   'system/fuzz.test.ts',
   'kafka/topics.test.ts',
   'kafka/trials.test.ts',
+  'operations/stateless.test.ts',
+  'contract/log-kafka.test.ts',
+  'operations/topology.test.ts',
 ]
 
 /** Begins with the long files. Without times of an earlier run files go by size, which tells little. */

@@ -10,6 +10,8 @@ import { silent } from './stage.ts'
 /** Shorter than what a request may wait for a connection. */
 const ANSWER_WITHIN_MS = 800
 const QUEUED_MS = 4_000
+const GIVEN_UP_MS = 5_000
+const SILENCE_MS = 5_000
 const MAX_QUEUED = 1_024
 
 const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms)
@@ -109,6 +111,33 @@ describe('an exchange whose connections are all taken', () => {
     const another = begin('c').answer
     ;(await next).end('3')
     expect(await another).toBe('c: 3')
+  })
+
+  it('is silent for its time, though what it does not answer is given up before', async () => {
+    const first = asked()
+    const { answer, over } = begin('a')
+    const late = expect(answer).rejects.toThrow(LateError)
+    await first
+    await pass(ANSWER_WITHIN_MS)
+    await late
+    await pass(GIVEN_UP_MS - ANSWER_WITHIN_MS)
+    await over
+    expect(exchange.silence).toBeInstanceOf(LateError)
+    await pass(ANSWER_WITHIN_MS + SILENCE_MS - GIVEN_UP_MS)
+    expect(exchange.silence).toBeUndefined()
+  })
+
+  it('asks again when a connection was closed as it was used again', async () => {
+    const first = asked()
+    const answered = begin('a').answer
+    ;(await first).end('1')
+    await answered
+    const second = asked()
+    const repeated = begin('b').answer
+    const broken = await second
+    server.once('request', (_, response) => response.end('2'))
+    broken.destroy()
+    expect(await repeated).toBe('b: 2')
   })
 
   it('lets no more than so many wait', async () => {

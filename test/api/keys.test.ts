@@ -163,6 +163,20 @@ describe('public keys of a URL', () => {
     expect((await get(await guardedBy(tokens), await sign(clock.now / 1000 + 60))).status).toBe(404)
   })
 
+  it('leave the process ready for as long as the last set may be used', async () => {
+    const [known, unknown] = await Promise.all(['one', 'two'].map((kid) => keyPair('EdDSA', kid)))
+    if (known === undefined || unknown === undefined) throw new Error('no keys')
+    const issuer = await Issuer.open(200, known.jwk)
+    const tokens = await issuer.tokens()
+    issuer.status = 500
+    pass(6 * 60_000)
+    // Has waited for the load that failed.
+    expect((await get(await guardedBy(tokens), await unknown.sign())).status).toBe(503)
+    expect(tokens.check()).toEqual([])
+    pass(55 * 60_000)
+    expect(tokens.check()).toEqual([expect.stringMatching(/^the keys/)])
+  })
+
   it('are not said to lack a key while they cannot be loaded', async () => {
     const [first, second] = await Promise.all(['one', 'two'].map((kid) => keyPair('EdDSA', kid)))
     if (first === undefined || second === undefined) throw new Error('no keys')

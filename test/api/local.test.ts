@@ -78,6 +78,20 @@ describe('searches of the copies that a process holds itself', () => {
     expect(fleet.member('b').asked).toBe(0)
   })
 
+  it('leave their places to others when they fail', async () => {
+    const local = new LocalReaders({ alone: true }).of(member)
+    member.fault = () => Promise.reject(new Error('damaged'))
+    const failing = Array.from({ length: MAX_LOCAL_SEARCHES }, () => local.summarize(QUESTION))
+    expect(await Promise.allSettled(failing)).toEqual(
+      failing.map(() => expect.objectContaining({ status: 'rejected' })),
+    )
+    member.fault = undefined
+    const counted = local.summarize(QUESTION)
+    counted.catch(() => undefined)
+    await vi.advanceTimersByTimeAsync(MAX_QUEUED_MS)
+    expect((await counted).summary.devices).toBe(1)
+  })
+
   it('are asked of another copy when they are late, where the process is not alone', async () => {
     const [counted] = counts(readerOver(new LocalReaders({ alone: false })), 1)
     await vi.advanceTimersByTimeAsync(1_500)

@@ -16,7 +16,7 @@ export function groupContract({ start, join, until, holds }: LogContext): void {
         most = Math.max(most, ++running)
         await aborted(signal)
         // The role takes its time to end; its successor must not have begun.
-        for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve))
+        await turns()
         running--
       }
       const [a] = await join(harness, 'a', { active })
@@ -34,7 +34,13 @@ export function groupContract({ start, join, until, holds }: LogContext): void {
 
     test('gives a member what others work on only when its copies are whole', async () => {
       const harness = await start(4)
-      const [a] = await join(harness, 'a')
+      let whole = 0
+      const wholeAtEnds: number[] = []
+      const active = async (_: Claim, signal: AbortSignal) => {
+        await aborted(signal)
+        wholeAtEnds.push(whole)
+      }
+      const [a] = await join(harness, 'a', { active })
       for (let index = 0; index < 4; index++) a.warm.set(index, 10_000)
       await holds(a, 4)
       const copies = new Map<number, Copying>()
@@ -46,11 +52,15 @@ export function groupContract({ start, join, until, holds }: LogContext): void {
       await until(() => expect(copies.size).toBe(2))
       expect([...copies.values()].every(({ heir }) => heir)).toBe(true)
       const [first, second] = [...copies.values()] as [Copying, Copying]
+      whole++
       first.whole()
+      await turns()
       expect(a.claims.size).toBe(4)
+      whole++
       second.whole()
       await holds(b, 2)
       await holds(a, 2)
+      expect(wholeAtEnds).toEqual([2, 2])
       expect(b.overlapped).toBe(false)
     })
 
@@ -211,6 +221,11 @@ export function groupContract({ start, join, until, holds }: LogContext): void {
       }
     })
   })
+}
+
+/** What a group that lives in this process would do by itself is done. */
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve))
 }
 
 /** A processor in small: counts the records of each key, and keeps the counts in the changelog alone. */

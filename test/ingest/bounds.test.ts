@@ -26,43 +26,70 @@ it('of clients that do not read, the one that brings all of them over the bound 
 })
 
 /** A session that is away, with a subscription. */
-async function away({ ingest, metric }: Fixture, clientId: string): Promise<void> {
-  const client = await RawClient.open(ingest.port, { clientId, clean: false })
-  client.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'home/#', qos: 1 }] })
+async function away(fixture: Fixture, clientId: string, qos: 1 | 2 = 1): Promise<void> {
+  const client = await RawClient.open(fixture.ingest.port, { clientId, clean: false })
+  client.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: 'home/#', qos }] })
   await vi.waitFor(() => expect(client.of('suback').length).toBe(1), WAIT)
+  await left(fixture, client)
+}
+
+/** The only one who is connected goes. */
+async function left({ metric }: Fixture, client: RawClient): Promise<void> {
   client.send({ cmd: 'disconnect' })
   await vi.waitFor(async () => expect(await metric('connections')).toBe(0), WAIT)
 }
 
+async function publish(fixture: Fixture, count: number, qos: 1 | 2 = 1): Promise<void> {
+  const publisher = await RawClient.open(fixture.ingest.port)
+  for (let id = 1; id <= count; id++) publisher.publish('home/a', 'x'.repeat(100), qos, id)
+  await vi.waitFor(() => expect(publisher.of(qos === 1 ? 'puback' : 'pubrec').length).toBe(count), WAIT)
+  await left(fixture, publisher)
+}
+
 /** Takes what is queued for a session, and says how many that was. */
-async function collected({ ingest }: Fixture, clientId: string): Promise<number> {
-  const client = await RawClient.open(ingest.port, { clientId, clean: false })
+async function collected(fixture: Fixture, clientId: string, qos: 1 | 2 = 1): Promise<number> {
+  const client = await RawClient.open(fixture.ingest.port, { clientId, clean: false })
   await pinged(client)
-  const ids = client.ids('publish')
-  for (const messageId of ids) client.send({ cmd: 'puback', messageId: messageId as number })
-  await pinged(client)
+  const ids = client.ids('publish') as number[]
+  for (const cmd of qos === 1 ? (['puback'] as const) : (['pubrec', 'pubcomp'] as const)) {
+    for (const messageId of ids) client.send({ cmd, messageId })
+    await pinged(client)
+  }
+  await left(fixture, client)
   return ids.length
 }
 
+const hits = ({ metric }: Fixture) => metric('bound_hits_total', { bound: 'session queue' })
+/** Of four messages. */
+const maxQueuedBytes = 4 * ('home/a'.length + 100)
+
 it.each([
-  { bound: 'messages', limits: { maxQueuedTotal: 4 } },
-  { bound: 'bytes', limits: { maxQueuedBytes: 4 * ('home/a'.length + 100) } },
-])('the queues of all sessions hold no more $bound than they may in all, and have room again', async ({ limits }) => {
-  const fixture = await openIngest(limits)
-  for (const clientId of ['a', 'b']) await away(fixture, clientId)
-  const publisher = await RawClient.open(fixture.ingest.port)
-  let id = 0
-  const publish = async (count: number) => {
-    for (let n = 0; n < count; n++) publisher.publish('home/a', 'x'.repeat(100), 1, ++id)
-    await vi.waitFor(() => expect(publisher.of('puback').length).toBe(id), WAIT)
-  }
-  const hits = () => fixture.metric('bound_hits_total', { bound: 'session queue' })
-  await publish(3)
-  expect(await hits()).toBe(2)
-  expect(await collected(fixture, 'a')).toBe(2)
-  expect(await collected(fixture, 'b')).toBe(2)
-  await publish(2)
-  expect(await hits()).toBe(2)
+  { bound: 'messages', limits: { maxQueuedTotal: 4 }, qos: 1 as const },
+  { bound: 'bytes', limits: { maxQueuedBytes }, qos: 1 as const },
+  { bound: 'bytes', limits: { maxQueuedBytes }, qos: 2 as const },
+])(
+  'the queues of all sessions hold no more $bound at QoS $qos than they may in all, and have room again',
+  async ({ limits, qos }) => {
+    const fixture = await openIngest(limits)
+    for (const clientId of ['a', 'b']) await away(fixture, clientId, qos)
+    await publish(fixture, 3, qos)
+    expect(await hits(fixture)).toBe(2)
+    expect(await collected(fixture, 'a', qos)).toBe(2)
+    expect(await collected(fixture, 'b', qos)).toBe(2)
+    await publish(fixture, 2, qos)
+    expect(await hits(fixture)).toBe(2)
+  },
+)
+
+it('the queue of a session that begins anew leaves its room to others', async () => {
+  const fixture = await openIngest({ maxQueuedTotal: 4 })
+  await away(fixture, 'a')
+  await publish(fixture, 4)
+  await left(fixture, await RawClient.open(fixture.ingest.port, { clientId: 'a', clean: true }))
+  await away(fixture, 'b')
+  await publish(fixture, 4)
+  expect(await hits(fixture)).toBe(0)
+  expect(await collected(fixture, 'b')).toBe(4)
 })
 
 const filters = (count: number) => Array.from({ length: count }, (_, i) => ({ topic: `home/${i}`, qos: 0 as const }))

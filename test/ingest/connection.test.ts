@@ -2,7 +2,7 @@ import { PassThrough } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { generate } from 'mqtt-packet'
 import { Registry } from 'prom-client'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { Connection } from '../../ingest/connection.ts'
 import { Counts } from '../../ingest/counts.ts'
 import { DEFAULT_LIMITS } from '../../ingest/limits.ts'
@@ -24,6 +24,26 @@ function admitted(pressure: Pressure): { connection: Connection; passed(): numbe
   }
   return { connection, passed }
 }
+
+it('a connection is held back by its own acks, and by those of others who have the bytes of all', async () => {
+  const pressure = new Pressure({ ...DEFAULT_LIMITS, maxHeldBytes: 100 }, new Counts(new Registry()))
+  const [one, other] = [admitted(pressure), admitted(pressure)]
+  const message = publication('devices/a/telemetry', 'x'.repeat(100), 1, 1)
+  one.connection.receive(message)
+  other.connection.receive(message)
+  expect([one.passed(), other.passed()]).toEqual([message.length, 0])
+  expect([one.connection.heldBack, other.connection.heldBack]).toEqual([true, true])
+})
+
+it('a connection that ends leaves nothing that counts as incomplete', () => {
+  const pressure = new Pressure(DEFAULT_LIMITS, new Counts(new Registry()))
+  const { connection } = admitted(pressure)
+  connection.receive(publication('devices/a/telemetry', 'x'.repeat(100), 1, 1).subarray(0, 50))
+  const givenUp = vi.spyOn(connection, 'giveUp')
+  connection.destroy()
+  pressure.incomplete.hold({ giveUp() {} }, DEFAULT_LIMITS.maxIncompleteBytes)
+  expect(givenUp).not.toHaveBeenCalled()
+})
 
 describe('one turn of the event loop', () => {
   it.each([

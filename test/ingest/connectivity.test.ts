@@ -140,6 +140,16 @@ describe('a session', () => {
     expect(await metric('bound_hits_total', { bound: 'tracked devices' })).toBe(4)
   })
 
+  it('of a device that names itself and publishes tracks one device, and none when it has ended', async () => {
+    const { ingest, metric } = await openIngest()
+    const client = await RawClient.open(ingest.port, { clientId: ID })
+    client.publish(TOPIC, '1', 1, 1)
+    await vi.waitFor(() => expect(client.ids('puback')).toEqual([1]), WAIT)
+    expect(await metric('tracked_devices')).toBe(1)
+    client.send({ cmd: 'disconnect' })
+    await vi.waitFor(async () => expect(await metric('tracked_devices')).toBe(0), WAIT)
+  })
+
   it('of a refused or unfinished CONNECT leaves no trace', async () => {
     const { ingest, log, metric } = await openIngest()
     log.fault = new Error('down')
@@ -257,6 +267,17 @@ describe('a last will', () => {
     expect(
       (await new RawClient(ingest.port).connect({ will: { ...will, payload: Buffer.alloc(80) } })).returnCode,
     ).toBe(3)
+  })
+
+  it('of a session that has ended leaves its room to others', async () => {
+    const { ingest, log } = await openIngest({ maxWillBytes: 100 })
+    for (const clientId of ['a', 'b']) {
+      const client = new RawClient(ingest.port)
+      const { returnCode } = await client.connect({ clientId, will: { ...will, payload: Buffer.alloc(60) } })
+      expect(returnCode).toBe(0)
+      client.send({ cmd: 'disconnect' })
+      await told(log, ['online: connected', 'offline: client disconnect'], clientId)
+    }
   })
 })
 

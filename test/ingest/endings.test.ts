@@ -1,13 +1,13 @@
 import { Duplex, PassThrough } from 'node:stream'
 import { generate } from 'mqtt-packet'
-import { pino } from 'pino'
+import { type Logger, pino } from 'pino'
 import { Registry } from 'prom-client'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { Broker } from '../../ingest/broker.ts'
 import { Connection } from '../../ingest/connection.ts'
 import { Counts } from '../../ingest/counts.ts'
 import { Gather } from '../../ingest/gather.ts'
-import { DEFAULT_LIMITS } from '../../ingest/limits.ts'
+import { DEFAULT_LIMITS, type Limits } from '../../ingest/limits.ts'
 import { Pressure } from '../../ingest/pressure.ts'
 import { Epochs } from '../../ingest/session.ts'
 import { HeldLog, openIngest, publication, RawClient, WAIT } from './fixture.ts'
@@ -57,19 +57,40 @@ it('an ack whose connection is gone does not count as one that left', async () =
   expect(await metric('acknowledged_total', { qos: '1' })).toBe(0)
 })
 
+async function openBroker(log: HeldLog, logger: Logger, more: Partial<Limits> = {}): Promise<Broker> {
+  const counts = new Counts(new Registry())
+  const limits = { ...DEFAULT_LIMITS, ...more }
+  const gather = new Gather(log, limits, counts, logger)
+  const epochs = new Epochs(Date.now, Math.random)
+  const broker = await Broker.open({ limits, counts, gather, epochs, logger, now: Date.now })
+  onTestFinished(() => broker.stop())
+  return broker
+}
+
+/** The other end takes what it is sent, and says nothing. */
+const mute = () => new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
+
+it('a stop says of how many devices the log took no end, under way or not begun', async () => {
+  const lines: string[] = []
+  const log = new HeldLog()
+  const broker = await openBroker(log, pino({}, { write: (line) => lines.push(line) }), { stopTimeoutMs: 1 })
+  const ids = Array.from({ length: 20 }, (_, i) => `d${i}`)
+  for (const clientId of ids) broker.handle(mute()).receive(generate({ cmd: 'connect', clientId }))
+  await vi.waitFor(() => expect(log.connections()).toHaveLength(ids.length), WAIT)
+  log.faults.set(log.partition('d0'), new Error('down'))
+  log.hold = true
+  await broker.stop()
+  const told = lines.filter((line) => line.includes('did not take the shutdown'))
+  expect(told).toEqual([expect.stringContaining(`"devices":${ids.length}`)])
+})
+
 it.each([
   { last: 'DISCONNECT', sent: generate({ cmd: 'disconnect' }), end: 'client disconnect', wills: 0 },
   { last: 'PINGREQ', sent: generate({ cmd: 'pingreq' }), end: 'connection lost', wills: 1 },
 ])('a connection lost before the broker came to read $last is over as: $end', async (one) => {
   const log = new HeldLog()
-  const counts = new Counts(new Registry())
-  const logger = pino({ level: 'silent' })
-  const gather = new Gather(log, DEFAULT_LIMITS, counts, logger)
-  const epochs = new Epochs(Date.now, Math.random)
-  const broker = await Broker.open({ limits: DEFAULT_LIMITS, counts, gather, epochs, logger, now: Date.now })
-  onTestFinished(() => broker.stop())
-  const source = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
-  const connection = broker.handle(source)
+  const broker = await openBroker(log, pino({ level: 'silent' }))
+  const connection = broker.handle(mute())
   const will = { topic: TOPIC, payload: Buffer.from('"gone"'), qos: 1 as const, retain: false }
   connection.receive(generate({ cmd: 'connect', clientId: ID, will }))
   await vi.waitFor(() => expect(log.story(ID)).toEqual(['online: connected']), WAIT)

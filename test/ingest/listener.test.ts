@@ -1,10 +1,11 @@
 import { createServer } from 'node:net'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Ingest } from '../../ingest/ingest.ts'
+import { DEFAULT_LIMITS } from '../../ingest/limits.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
-import { HeldLog, openIngest, RawClient, WAIT } from './fixture.ts'
+import { HeldLog, openIngest, pinged, RawClient, WAIT } from './fixture.ts'
 
 function open(host: string, port: number): Promise<Ingest> {
   const logger = pino({ level: 'silent' })
@@ -51,6 +52,17 @@ describe('the port', () => {
     first.socket.destroy()
     await vi.waitFor(async () => expect(await metric('connections')).toBe(1), WAIT)
     expect((await new RawClient(ingest.port).connect()).returnCode).toBe(0)
+  })
+
+  it('is taken by silence only until CONNECT', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const { ingest } = await openIngest()
+    const silent = new RawClient(ingest.port)
+    const client = await RawClient.open(ingest.port)
+    await vi.advanceTimersByTimeAsync(DEFAULT_LIMITS.connectTimeoutMs)
+    await silent.end()
+    await pinged(client)
   })
 
   it('is free again after a stop', async () => {

@@ -2,11 +2,11 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { Registry } from 'prom-client'
 import { expect, it } from 'vitest'
 import { Counts } from '../../ingest/counts.ts'
-import { DEFAULT_LIMITS } from '../../ingest/limits.ts'
+import { DEFAULT_LIMITS, type Limits } from '../../ingest/limits.ts'
 import { type RetainedPacket, RetainedStore } from '../../ingest/retained.ts'
 
-function retained(topics: readonly string[]): RetainedStore<RetainedPacket> {
-  const store = new RetainedStore(DEFAULT_LIMITS, new Counts(new Registry()))
+function retained(topics: readonly string[], limits: Partial<Limits> = {}): RetainedStore<RetainedPacket> {
+  const store = new RetainedStore({ ...DEFAULT_LIMITS, ...limits }, new Counts(new Registry()))
   for (const topic of topics) store.put({ topic, payload: Buffer.from('1') })
   return store
 }
@@ -40,6 +40,13 @@ it('finds each topic once, by the rules of MQTT 3.1.1 section 4.7', async () => 
   ] as const) {
     expect(await found(store, filters), filters.join(' ')).toEqual(expected)
   }
+})
+
+it('when full, takes newer messages of the topics it has, and no other topics', async () => {
+  const store = retained(['a', 'b'], { maxRetained: 1 })
+  const newer = { topic: 'a', payload: Buffer.from('2') }
+  store.put(newer)
+  expect(await store.matching(['#']).toArray()).toEqual([newer])
 })
 
 it('lets others go on while it holds many topics against many filters', async () => {

@@ -1,9 +1,13 @@
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
+import { PassThrough } from 'node:stream'
 import { array, assert, boolean, constantFrom, integer, property, tuple } from 'fast-check'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { WebSocket } from 'ws'
 import { Frames } from '../../ingest/frames.ts'
+import { Incomplete } from '../../ingest/incomplete.ts'
+import { DEFAULT_LIMITS } from '../../ingest/limits.ts'
+import { WebSocketStream } from '../../ingest/web-socket.ts'
 import { openIngest, publication, RawClient, unharmed, WAIT } from './fixture.ts'
 
 const TOPIC = 'devices/truck-17/telemetry'
@@ -89,6 +93,19 @@ describe('WebSocket', () => {
     expect(payloads()).toEqual(messages.map((_, i) => String(i)))
   })
 
+  it('stays open after CONNECT, though nothing is said', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const { ingest, url } = await openIngest()
+    const silent = new RawClient(ingest.port)
+    const { socket, closed } = await connected(url)
+    await vi.advanceTimersByTimeAsync(DEFAULT_LIMITS.connectTimeoutMs)
+    await silent.end()
+    socket.ping()
+    await Promise.race([once(socket, 'pong'), closed])
+    expect(socket.readyState).toBe(WebSocket.OPEN)
+  })
+
   it('tells a browser what the port is', async () => {
     const { url } = await openIngest()
     const response = await fetch(url.replace('mqtt', 'http'))
@@ -165,6 +182,16 @@ describe('WebSocket messages', () => {
     socket.ping()
     await once(socket, 'pong')
     expect(socket.readyState).toBe(WebSocket.OPEN)
+  })
+
+  it('leave nothing that counts when they end with their connection', () => {
+    const webSocket = Object.assign(new EventEmitter(), { readyState: WebSocket.OPEN, terminate() {} })
+    const [socket, incomplete, givenUp] = [new PassThrough(), new Incomplete(1_000), vi.fn()]
+    const stream = new WebSocketStream(webSocket as unknown as WebSocket, socket, incomplete, givenUp)
+    socket.emit('data', frame(MESSAGE, Buffer.alloc(100)).subarray(0, 50))
+    stream.destroy()
+    incomplete.hold({ giveUp() {} }, 1_000)
+    expect(givenUp).not.toHaveBeenCalled()
   })
 
   it('count by their bytes, in frames and pieces of any size, pings between', () => {

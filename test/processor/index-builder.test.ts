@@ -1,9 +1,11 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import pino from 'pino'
 import { RocksLevel } from 'rocksdb-level'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { CorruptedError } from '../../processor/contract/errors.ts'
 import { parseOrder } from '../../processor/contract/order.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
@@ -160,4 +162,20 @@ test('a store that cannot be written now is tried again', async () => {
   building.take(0, store)
   await vi.waitFor(() => expect(lines.join()).toContain('index whole'), { timeout: 10_000 })
   expect(lines.filter((line) => line.includes('beginning again'))).toHaveLength(2)
+})
+
+test('a store that is damaged keeps no other one from its index', async () => {
+  await reopenAt(undefined)
+  let tries = 0
+  const buildIndex = async () => {
+    tries++
+    await turn()
+    throw new CorruptedError('STORE_CORRUPTED', 'bad block')
+  }
+  await using building = builder()
+  building.take(1, { indexMissing: true, buildIndex } as unknown as LevelStore)
+  building.take(0, store)
+  await vi.waitFor(() => expect(store.index).toBeDefined(), { timeout: 10_000 })
+  expect(tries).toBe(1)
+  expect(lines.join()).toContain('the store is damaged')
 })

@@ -1,5 +1,10 @@
+import { pino } from 'pino'
+import { Registry } from 'prom-client'
 import { expect, it } from 'vitest'
+import type { PartitionReader } from '../../processor/contract/query.ts'
+import { decodeOutcomes, encodeQuestions, READ_PATH } from '../../processor/contract/query-wire.ts'
 import { InFlight } from '../../processor/in-flight.ts'
+import { QueryServer } from '../../processor/query-server.ts'
 import { ReadSize } from '../../processor/touched.ts'
 import { MemoryLog } from './memory-log.ts'
 import { said, statusOf, Workbench } from './workbench.ts'
@@ -70,6 +75,33 @@ it('what fills a commit counts as a full batch among those under way', async () 
   expect(second).toBeGreaterThan(batchRecords / 4)
   expect(second).toBeLessThan(batchRecords)
   expect(third).toBe(batchRecords)
+})
+
+const checks = async () => []
+
+it.each([
+  { mib: 6, given: [true, true, false] },
+  { mib: 17, given: [true, false, false] },
+])('of three answers of $mib MiB a processor gives as many as fit, or one, and puts off the others', async (one) => {
+  const logger = pino({ enabled: false })
+  const registry = new Registry()
+  await using server = await QueryServer.open({
+    host: '127.0.0.1',
+    port: 0,
+    secret: undefined,
+    checks,
+    registry,
+    logger,
+  })
+  const freshness = { partition: 0, offset: 1, changelog: 1, lag: 0, servedBy: 'owner' }
+  const getMany = async () => [{ status: Buffer.alloc(one.mib * 1024 * 1024), freshness }]
+  server.serve({ getMany } as unknown as PartitionReader)
+  const questions = [0, 1, 2].map((partition) => ({ partition, deviceIds: ['d0'] }))
+  const body = encodeQuestions(questions)
+  const response = await fetch(`http://${server.address}${READ_PATH}`, { method: 'POST', body })
+  const outcomes = decodeOutcomes(Buffer.from(await response.arrayBuffer()), questions)
+  expect(outcomes.map((outcome) => Array.isArray(outcome))).toEqual(one.given)
+  expect(outcomes[2]).toMatchObject({ message: expect.stringContaining('ask again') })
 })
 
 it('a task reads fewer statuses at a time when they are large', () => {

@@ -1,4 +1,5 @@
 import { expect, it, vi } from 'vitest'
+import { CorruptedError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { Precedence } from '../../processor/precedence.ts'
 import { MemoryLog } from './memory-log.ts'
@@ -105,6 +106,30 @@ it('follows the owner, and knows the input offset and the number of devices from
   expect(answer?.freshness).toEqual({ partition: 0, offset: 102, changelog: 102, lag: 0, servedBy: 'standby' })
   expect((await other.reader.copies())[0]).toMatchObject({ role: 'standby', state: 'running', devices: 101, lag: 0 })
   expect(await (await other.store()).range(undefined, 200)).toEqual(await (await owner.store()).range(undefined, 200))
+})
+
+it('a standby wipes its store as often as it is damaged, once it was whole again', async () => {
+  const log = new MemoryLog()
+  await using owner = await Workbench.open(log)
+  await using other = await Workbench.open(log)
+  await owner.task()
+  const { store } = (await other.standby()).role
+  const commit = store.commit.bind(store)
+  let damaged = false
+  store.commit = async (...of) => {
+    if (!damaged) return commit(...of)
+    damaged = false
+    throw new CorruptedError('STORE_CORRUPTED', 'bad block')
+  }
+  for (let x = 1; x <= 2; x++) {
+    await other.settled()
+    damaged = true
+    await log.append('telemetry', [said('a', { x })])
+    await owner.settled()
+  }
+  await other.settled()
+  expect(other.lines.filter((line) => line.includes('store wiped: it is damaged'))).toHaveLength(2)
+  expect(statusOf((await other.reader.getMany(0, ['a']))[0]).rev).toBe(2)
 })
 
 it('is promoted where it stands: catches up to the end of the claim, and goes on', async () => {

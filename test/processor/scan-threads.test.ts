@@ -29,6 +29,7 @@ const AT = '2026-11-24T10:00:00.000Z'
 const PARTITIONS = 3
 /** In each partition, and more than are scanned on the event loop. */
 const DEVICES = 2_000
+const IDLE_MS = 60_000
 /** ms, the most a timer takes: how fast a thread is on a busy machine decides nothing here. */
 const PATIENT_MS = 2 ** 31 - 1
 
@@ -275,6 +276,20 @@ test.runIf(process.platform === 'linux')('a store that cannot be read is not lef
     expect(tables).not.toEqual([])
     expect(tables.toSorted()).toEqual([...new Set(tables)].toSorted())
   })
+})
+
+test('a thread is ended when it was idle for its time, and not while it works', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  onTestFinished(() => void vi.useRealTimers())
+  const starting = once(process, 'worker') as Promise<[Worker]>
+  const asked = scans.summarize(question, held(changelog))
+  // The event loop does not turn before this, so no answer of the thread can have come.
+  vi.advanceTimersByTime(IDLE_MS)
+  expect((await asked).summary.devices).toBeGreaterThan(0)
+  const [thread] = await starting
+  const ended = once(thread, 'exit')
+  vi.advanceTimersByTime(IDLE_MS)
+  await ended
 })
 
 test('what is under way when the threads end is not waited for', async () => {

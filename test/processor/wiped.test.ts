@@ -3,6 +3,7 @@ import pino from 'pino'
 import { beforeEach, expect, test } from 'vitest'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
+import { Decisions } from '../../processor/decisions.ts'
 import { ForeignStatuses } from '../../processor/foreign-statuses.ts'
 import { StoreReader } from '../../processor/query.ts'
 import type { Role } from '../../processor/role.ts'
@@ -54,7 +55,7 @@ beforeEach(async () => {
     doubtful: false,
     lag: 0,
     store: wipedBeneath(store),
-    copy: { arrivals: { past: async () => true } },
+    copy: { arrivals: { past: async () => true }, decisions: new Decisions() },
     committed: (deviceId: string) =>
       deviceId === 'b' ? { buffer: Buffer.from('{"rev":2}'), start: 0, end: 9 } : undefined,
   }
@@ -85,4 +86,12 @@ test('of many devices, those that were read of the store that was wiped are not 
   const [stored, atHand] = await reader.getEach(['a', 'b'], [0, 0])
   expect(stored).toMatchObject(unavailable)
   expect(atHand).toMatchObject({ freshness: { offset: 1 } })
+})
+
+test('a read that waited for a position is not answered from a store that has less again', async () => {
+  const position = { partition: 0, offset: REACHED.input }
+  await expect(reader.getPast(position, 'b', 0)).rejects.toMatchObject({ code: 'POSITION_NOT_REACHED' })
+  expect(await reader.getPast({ ...position, offset: REACHED.input - 1 }, 'b', 0)).toMatchObject({
+    freshness: { offset: 1 },
+  })
 })
