@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
-import { pause } from '../pause.ts'
+import { aborted, pause } from '../pause.ts'
 import type { BrokerRequests } from './kafka-broker.ts'
 import { KafkaClaim } from './kafka-claim.ts'
 import { type ClaimContext, connectLanes } from './kafka-claim-context.ts'
@@ -129,7 +129,9 @@ export class KafkaSeat {
     const taking = this.#takePart(stop.signal)
     void this.#leader.run(stop.signal, () => this.nudge())
     try {
-      await Promise.race([taking, this.#roles.broken, this.#refused.promise, this.#claims.cluster.ids.recreated])
+      const { recreated } = this.#claims.cluster.ids
+      // Not by `taking` alone: a join is answered only when all others have joined, or are given up.
+      await Promise.race([aborted(stop.signal), taking, this.#roles.broken, this.#refused.promise, recreated])
     } finally {
       signal.removeEventListener('abort', end)
       stop.abort()
@@ -159,6 +161,8 @@ export class KafkaSeat {
     const { sessionTimeoutMs, logger } = this.#options
     const started = performance.now()
     const { requests } = await this.#claims.cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
+    // It has left by then, and would join anew.
+    if (signal.aborted) return
     const subscription = this.#subscription()
     const joining = requests.joinGroup({
       groupId: group,
