@@ -11,7 +11,7 @@ import type { Member } from '../../processor/log/log.ts'
 import { aborted } from '../../processor/pause.ts'
 
 const { createErrorFromCode } = createRequire(import.meta.url)('kafkajs/src/protocol/error') as {
-  createErrorFromCode(code: number): Error
+  createErrorFromCode: (code: number) => Error
 }
 const UNKNOWN_MEMBER_ID = 25
 const REBALANCE_IN_PROGRESS = 27
