@@ -164,13 +164,15 @@ export class Processor implements Member, AsyncDisposable {
   }
 
   positions(): ReadonlyMap<number, Offset> {
-    const { log, now } = this.#context
+    const { log, now, faults } = this.#context
     const positions = new Map<number, Offset>()
     for (const [partition, { store }] of this.#copies) {
       const { checkpoint } = store
       if (checkpoint === undefined) continue
       const isOld = now() - checkpoint.since > log.deleteRetentionMs
-      positions.set(partition, isOld ? 0 : checkpoint.changelog)
+      // An owner's is what others are measured by.
+      const isStuck = faults.has(partition) && this.#roles.get(partition)?.kind === 'standby'
+      positions.set(partition, isOld || isStuck ? 0 : checkpoint.changelog)
     }
     return positions
   }

@@ -49,6 +49,10 @@ export class StoreFaults {
     })
   }
 
+  has(partition: number): boolean {
+    return this.#faults.has(partition)
+  }
+
   /**
    * A write was refused, `waitedMs` after the one before it, if there was one. A full volume is waited for: RocksDB goes on by
    * itself. After any other failure of its own log it refuses all writes until it is opened anew; what is written before it

@@ -231,6 +231,7 @@ export class Task implements Role {
           metrics.restoreRemaining.set(labels, progress.remaining)
         },
         onWhole: () => {},
+        onSetback: () => {},
       },
       signal,
     )

@@ -34,7 +34,7 @@ interface Role {
   readonly claim: EmbeddedClaim | undefined
   readonly stopping: AbortController
   done: Promise<void>
-  /** Of a standby: the copy holds all that the changelog held when it began. */
+  /** Of a standby: the copy holds all that the changelog held when it began, and follows. */
   whole: boolean
   /** It has had its time to end. */
   overdue: boolean
@@ -239,7 +239,8 @@ export class EmbeddedGroup {
     const { signal } = stopping
     const run = async () => {
       if (claim === undefined) {
-        return member.standby(partition, signal, { heir: slot.heir === seat, whole: () => this.#whole(role) })
+        const whole = (is: boolean) => this.#whole(role, is)
+        return member.standby(partition, signal, { heir: slot.heir === seat, whole })
       }
       claim.onOver = () => this.#lost(role)
       return member.active(claim, signal)
@@ -250,8 +251,9 @@ export class EmbeddedGroup {
     )
   }
 
-  #whole(role: Role): void {
-    role.whole = true
+  #whole(role: Role, is: boolean): void {
+    role.whole = is
+    if (!is) return
     const heirs = this.#slots.filter(({ heir }) => heir === role.seat)
     const ripe = heirs.every(({ roles }) => [...roles].some(({ seat, whole }) => seat === role.seat && whole))
     if (heirs.length > 0 && ripe) this.#schedule()

@@ -27,7 +27,7 @@ interface Role {
   readonly claim: KafkaClaim | undefined
   readonly stopping: AbortController
   done: Promise<void>
-  /** Of a standby: the copy holds all that the changelog held when it began. */
+  /** Of a standby: the copy holds all that the changelog held when it began, and follows. */
   whole: boolean
 }
 
@@ -104,7 +104,7 @@ export class KafkaRoles {
     return this.#slots.filter((slot) => slot.wanted === kind).map(({ partition }) => partition)
   }
 
-  /** Standbys that hold all that the changelog held when they began. */
+  /** Standbys that hold all that the changelog held when they began, and follow it. */
   get whole(): number[] {
     return this.#slots.filter(({ role }) => role?.whole === true).map(({ partition }) => partition)
   }
@@ -233,7 +233,8 @@ export class KafkaRoles {
     logger.info({ instance, partition, epoch: claim?.epoch }, `${kind} role begins`)
     const run = async (): Promise<void> => {
       if (claim === undefined) {
-        return this.#member.standby(partition, stopping.signal, { heir: slot.heir, whole: () => this.#whole(role) })
+        const whole = (is: boolean): void => this.#whole(role, is)
+        return this.#member.standby(partition, stopping.signal, { heir: slot.heir, whole })
       }
       claim.onOver = () => this.#lost(slot)
       return this.#member.active(claim, stopping.signal)
@@ -244,9 +245,9 @@ export class KafkaRoles {
     )
   }
 
-  #whole(role: Role): void {
-    role.whole = true
-    if (this.ripe) this.#options.onRipe()
+  #whole(role: Role, is: boolean): void {
+    role.whole = is
+    if (is && this.ripe) this.#options.onRipe()
   }
 
   #lost(slot: Slot): void {

@@ -92,7 +92,7 @@ export interface Member {
 
   /**
    * Changelog position of each warm copy held here, so that partitions go where least is to restore; 0 of one that was away
-   * for so long that it can be built upon only if it lacks nothing.
+   * for so long that it can be built upon only if it lacks nothing, and of a standby whose store cannot be written.
    */
   positions(): ReadonlyMap<number, Offset>
 
@@ -111,8 +111,11 @@ export interface Copying {
   /** The partition is to be owned here as soon as the copy is whole: it is restored before the others are. */
   readonly heir: boolean
 
-  /** To be called when the copy first holds all that the changelog held when it began. */
-  whole(): void
+  /**
+   * To be called with true when the copy has come to hold all that the changelog held when it began, and with false when it
+   * no longer does, or cannot follow since its store cannot be written.
+   */
+  whole(is: boolean): void
 }
 
 /** A partition held at an epoch: the only way to move it forward. */

@@ -46,9 +46,14 @@ export function groupContract({ start, join, until, holds }: LogContext): void {
       await until(() => expect(copies.size).toBe(2))
       expect([...copies.values()].every(({ heir }) => heir)).toBe(true)
       const [first, second] = [...copies.values()] as [Copying, Copying]
-      first.whole()
+      first.whole(true)
       expect(a.claims.size).toBe(4)
-      second.whole()
+      // Its store was wiped, or cannot be written.
+      first.whole(false)
+      second.whole(true)
+      for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve))
+      expect(a.claims.size).toBe(4)
+      first.whole(true)
       await holds(b, 2)
       await holds(a, 2)
       expect(b.overlapped).toBe(false)
