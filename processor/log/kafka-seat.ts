@@ -17,6 +17,7 @@ import {
 import type { KafkaMetrics } from './kafka-metrics.ts'
 import { answersAs, KafkaPeers } from './kafka-peers.ts'
 import { KafkaRoles } from './kafka-roles.ts'
+import { Standing } from './kafka-standing.ts'
 import type { Member } from './log.ts'
 
 /** A change of the group is learnt by the answer to a heartbeat, ms. */
@@ -60,6 +61,7 @@ export class KafkaSeat {
   readonly #roles: KafkaRoles
   readonly #peers: KafkaPeers
   readonly #leader: KafkaLeader
+  readonly #standing: Standing
   /** JoinGroup waits for every member, and others of this process are among them: each has a connection of its own. */
   readonly #lane: string
   #confirmations: (() => void)[] = []
@@ -90,6 +92,7 @@ export class KafkaSeat {
     this.#onLate = onLate
     this.#peers = new KafkaPeers(logger, suspect, () => this.nudge())
     this.#leader = new KafkaLeader(claims, standbys, balanceMs, metrics)
+    this.#standing = new Standing(member, metrics, logger)
     this.#refused.promise.catch(() => {})
     this.#lane = `group ${member.instance}`
     claims.cluster.introduce(this.#lane, clientIdOf(member))
@@ -223,12 +226,13 @@ export class KafkaSeat {
       positions,
       whole: this.#roles.whole,
       readsIds: true,
+      unfit: this.#standing.tell() || undefined,
     }
   }
 
   /**
-   * Heartbeats, until the group asks for a new join by an error; or its leader, here, wants one, or what is to be owned here
-   * is whole: the group follows that.
+   * Heartbeats, until the group asks for a new join by an error; or its leader, here, wants one, what is to be owned here is
+   * whole, or this member is not what the group takes it for: the group follows that.
    */
   async #beat(signal: AbortSignal): Promise<void> {
     const { group } = this.#claims
@@ -236,7 +240,7 @@ export class KafkaSeat {
       await this.#untilNextBeat(signal)
       if (signal.aborted) return
       if (this.suspended) continue
-      if (this.#leader.due || this.#roles.ripe) return
+      if (this.#leader.due || this.#roles.ripe || this.#standing.isDue) return
       const request = { groupId: group, groupGenerationId: this.#generation, memberId: this.memberId }
       this.#confirm(await this.#heartbeat(request, signal))
     }

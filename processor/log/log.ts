@@ -97,6 +97,12 @@ export interface Member {
   positions(): ReadonlyMap<number, Offset>
 
   /**
+   * Its stores have not been written for long, or were not until lately: the group is to give it nothing as long as another
+   * member can take it. A group that lives in one process does not ask: all are on one volume.
+   */
+  readonly unfit?: boolean
+
+  /**
    * Owns `claim.partition` until `signal` aborts, and resolves when no more effect follows. The claim has been taken:
    * the previous holder is fenced. A role on the same partition that ran before has ended.
    */
