@@ -60,6 +60,8 @@ export interface FollowOptions {
   readonly onProgress: (position: Offset, end: Offset) => void
   /** Called when the copy first holds all that the changelog held at the beginning. */
   readonly onWhole: () => void
+  /** Called when the store was emptied, and each time that it refused a write. */
+  readonly onSetback: () => void
 }
 
 /**
@@ -79,6 +81,7 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   const plan = planRestore({ checkpoint: store.checkpoint, changelog, claimed: until, now, deleteRetentionMs })
   if (plan.kind === 'wipe') {
     logger.warn({ partition, reason: plan.reason }, 'store wiped: it cannot be resumed')
+    options.onSetback()
     if (!(await persist(context, partition, () => store.wipe(), signal))) return false
   }
   const horizon = until?.changelogEnd ?? changelog.end
@@ -170,7 +173,7 @@ class Following {
     added: number,
     signal: AbortSignal,
   ): Promise<boolean> {
-    const { context, partition, copy, onWhole } = this.#options
+    const { context, partition, copy, onWhole, onSetback } = this.#options
     const { store } = copy
     const now = context.now()
     const whole = this.#position >= this.#horizon
@@ -180,7 +183,8 @@ class Following {
       whole: whole || store.checkpoint?.whole === true,
       since: whole ? now : (store.checkpoint?.since ?? now),
     }
-    if (!(await persist(context, partition, () => store.commit(writes, reached, added), signal))) return false
+    const write = () => store.commit(writes, reached, added)
+    if (!(await persist(context, partition, write, signal, onSetback))) return false
     copy.arrivals.reached(input)
     if (whole && !this.arrived) {
       this.arrived = true

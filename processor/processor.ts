@@ -5,6 +5,7 @@ import { Arrivals } from './arrivals.ts'
 import { ConfigurationError, CorruptedError } from './contract/errors.ts'
 import type { PartitionReader } from './contract/query.ts'
 import { Decisions } from './decisions.ts'
+import { Fitness } from './fitness.ts'
 import { ForeignStatuses } from './foreign-statuses.ts'
 import { InFlight } from './in-flight.ts'
 import { IndexBuilder } from './index-builder.ts'
@@ -61,6 +62,7 @@ export class Processor implements Member, AsyncDisposable {
   readonly #context: RoleContext
   readonly #stores: LevelStores
   readonly #builder: IndexBuilder
+  readonly #fitness: Fitness
   readonly #scans: ScanThreads | undefined
   /** Kept open from role to role, so that a standby's copy is the owner's. */
   readonly #copies = new Map<number, PartitionCopy>()
@@ -86,6 +88,7 @@ export class Processor implements Member, AsyncDisposable {
     metrics.begin(instance)
     const reopen = () => stores.reopen(look).catch((error: unknown) => Promise.reject(unusable(folder, error)))
     const faults = new StoreFaults({ instance, metrics, logger, now, reopen })
+    this.#fitness = new Fitness({ faults, probe: () => stores.probe(), monotonic, sleep })
     const precedence = new Precedence(sleep)
     this.#builder = new IndexBuilder({ precedence, turns, logger, now: monotonic, sleep, retryMs: limits.retryMaxMs })
     const inFlight = new InFlight(limits.inFlightRecords, sleep)
@@ -135,6 +138,7 @@ export class Processor implements Member, AsyncDisposable {
   async run(signal: AbortSignal): Promise<void> {
     const ended = new AbortController()
     void this.#watch(ended.signal)
+    void this.#fitness.watch(ended.signal)
     try {
       await this.#context.log.join(this, signal)
     } finally {
@@ -160,17 +164,25 @@ export class Processor implements Member, AsyncDisposable {
 
   /** What keeps it from its work; a line each. */
   get problems(): readonly string[] {
-    return this.#context.faults.problems
+    const { problems } = this.#context.faults
+    const { problem } = this.#fitness
+    return problems.length > 0 || problem === undefined ? problems : [problem]
+  }
+
+  get unfit(): boolean {
+    return this.#fitness.unfit
   }
 
   positions(): ReadonlyMap<number, Offset> {
-    const { log, now } = this.#context
+    const { log, now, faults } = this.#context
     const positions = new Map<number, Offset>()
     for (const [partition, { store }] of this.#copies) {
       const { checkpoint } = store
       if (checkpoint === undefined) continue
       const isOld = now() - checkpoint.since > log.deleteRetentionMs
-      positions.set(partition, isOld ? 0 : checkpoint.changelog)
+      // An owner's is what others are measured by.
+      const isStuck = faults.has(partition) && this.#roles.get(partition)?.kind === 'standby'
+      positions.set(partition, isOld || isStuck ? 0 : checkpoint.changelog)
     }
     return positions
   }

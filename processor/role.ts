@@ -82,13 +82,14 @@ export function devicesIn({ checkpoint, count }: StateStore): number | undefined
 /**
  * Writes to the store until it succeeds: what is committed to the log must not be skipped. Between the tries it waits,
  * longer each time, up to a bound. False when `signal` aborted first. Rejects with CorruptedError, or as
- * `StoreFaults.refused` does.
+ * `StoreFaults.refused` does. `onRefused` is called after each try that failed.
  */
 export async function persist(
   context: RoleContext,
   partition: number,
   write: () => Promise<void>,
   signal: AbortSignal,
+  onRefused: () => void = () => {},
 ): Promise<boolean> {
   const began = context.monotonic()
   let wait = context.limits.retryMinMs
@@ -102,6 +103,7 @@ export async function persist(
         return true
       } catch (error) {
         if (error instanceof CorruptedError) throw error
+        onRefused()
         await context.faults.refused(partition, error, waited)
       }
       await context.sleep(wait, signal)

@@ -1,6 +1,6 @@
 import { confirm, followChangelog } from './changelog.ts'
 import { CorruptedError, RetryableError } from './contract/errors.ts'
-import type { Copying } from './log/log.ts'
+import type { Copying, Offset } from './log/log.ts'
 import { say } from './metrics.ts'
 import { Progress } from './progress.ts'
 import { devicesIn, type PartitionCopy, persist, type Role, type RoleContext, type RoleState } from './role.ts'
@@ -22,6 +22,10 @@ export class Standby implements Role {
   #state: RoleState = 'restoring'
   /** And not whole since. */
   #wiped = false
+  /** What was told last of whether it is whole. */
+  #told = false
+  /** Where the changelog ended after the last write that was refused. */
+  #goal: Offset | undefined
 
   constructor(context: RoleContext, partition: number, copy: PartitionCopy, copying: Copying) {
     this.#context = context
@@ -54,6 +58,8 @@ export class Standby implements Role {
     this.progress.sighted(end)
     if (this.#state === 'closed') return
     this.#gauge()
+    if (!this.#told && !this.#context.faults.has(this.#partition)) this.#goal ??= end
+    this.#recover()
     await confirm(this.#context, this.store, end, at)
   }
 
@@ -83,6 +89,7 @@ export class Standby implements Role {
           if (!(error instanceof CorruptedError) || this.#wiped) throw error
           this.#wiped = true
           this.#state = 'restoring'
+          this.#tell(false)
           logger.error({ partition, err: error }, 'store wiped: it is damaged')
           await persist(this.#context, partition, () => this.store.wipe(), signal)
         }
@@ -130,6 +137,7 @@ export class Standby implements Role {
         onProgress: (position, end) => {
           this.progress.reached(position, end)
           this.#gauge()
+          this.#recover()
         },
         onWhole: () => {
           this.#state = 'running'
@@ -138,11 +146,26 @@ export class Standby implements Role {
           metrics.restoreSeconds.observe({ processor: instance, role: 'standby' }, (monotonic() - began) / 1000)
           logger.info({ partition, devices: this.store.count }, 'standby running')
           whole()
-          this.#copying.whole()
+          this.#tell(true)
         },
+        onSetback: () => this.#tell(false),
       },
       signal,
     )
+  }
+
+  /** A store may have refused writes for hours. What is read next was read ahead: it does not tell what came in meanwhile. */
+  #recover(): void {
+    const { checkpoint } = this.store
+    if (this.#goal === undefined || this.#state !== 'running' || checkpoint?.whole !== true) return
+    if (checkpoint.changelog >= this.#goal) this.#tell(true)
+  }
+
+  #tell(whole: boolean): void {
+    this.#goal = undefined
+    if (whole === this.#told) return
+    this.#told = whole
+    this.#copying.whole(whole)
   }
 
   #gauge(): void {

@@ -28,6 +28,8 @@ interface Fault {
   untoldMs: number
   /** What was waited while no lack of space was the reason, ms, since it began or the database was opened anew. */
   spoiltMs: number
+  /** What was waited while lack of space was the reason, ms, since it last was another. */
+  fullMs: number
   reopened: boolean
 }
 
@@ -49,6 +51,15 @@ export class StoreFaults {
     })
   }
 
+  /** For how long a store has been waiting for space, ms. */
+  get fullMs(): number {
+    return Math.max(0, ...Array.from(this.#faults.values(), ({ fullMs }) => fullMs))
+  }
+
+  has(partition: number): boolean {
+    return this.#faults.has(partition)
+  }
+
   /**
    * A write was refused, `waitedMs` after the one before it, if there was one. A full volume is waited for: RocksDB goes on by
    * itself. After any other failure of its own log it refuses all writes until it is opened anew; what is written before it
@@ -62,13 +73,14 @@ export class StoreFaults {
     const reason = `${message}: ${out}`
     let fault = this.#faults.get(partition)
     if (fault === undefined) {
-      fault = { since: now(), reason, untoldMs: REMIND_MS, spoiltMs: 0, reopened: false }
+      fault = { since: now(), reason, untoldMs: REMIND_MS, spoiltMs: 0, fullMs: 0, reopened: false }
       this.#faults.set(partition, fault)
       this.#count()
     }
     fault.reason = reason
     fault.untoldMs += waitedMs
     fault.spoiltMs = noSpace ? 0 : fault.spoiltMs + waitedMs
+    fault.fullMs = noSpace ? fault.fullMs + waitedMs : 0
     if (fault.untoldMs >= REMIND_MS) {
       fault.untoldMs = 0
       logger.error({ partition, since: fault.since, err: error }, 'store cannot be written: trying again')

@@ -247,6 +247,7 @@ export class Task implements Role {
           metrics.restoreRemaining.set(labels, progress.remaining)
         },
         onWhole: () => {},
+        onSetback: () => {},
       },
       signal,
     )

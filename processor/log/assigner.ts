@@ -11,6 +11,8 @@ export interface Candidate {
   readonly positions?: ReadonlyMap<number, Offset> | undefined
   /** Those of its standbys that hold all that the changelog held when they began, and follow it. */
   readonly whole?: readonly number[] | undefined
+  /** Its stores cannot be written: it is to hold nothing, as long as another member can. */
+  readonly unfit?: boolean | undefined
 }
 
 export interface AssignmentInput {
@@ -47,21 +49,29 @@ interface Slot {
  *   among the members with room.
  * - Standbys are never on their owner; they prefer another zone, then where they are, then a warm copy.
  * - What somebody owns never moves for the sake of load: that is for `Balancer`.
+ * - Members that are unfit hold nothing, unless all are.
  */
 export function assign(input: AssignmentInput): ReadonlyMap<string, Assigned> {
-  const slots = [...input.members]
+  const slots = [...fitOf(input.members)]
     .sort((a, b) => (a.instance < b.instance ? -1 : 1))
     .map((member) => slotOf(member, input.partitions))
   if (slots.length > 0) {
     assignActive(slots, input)
     assignStandbys(slots, input)
   }
-  return new Map(
-    slots.map(({ member, active, standby }) => [
-      member.instance,
-      { active: [...active].sort(ascending), standby: [...standby].sort(ascending) },
-    ]),
-  )
+  const nothing = input.members.map(({ instance }) => [instance, { active: [], standby: [] }] as const)
+  return new Map<string, Assigned>([
+    ...nothing,
+    ...slots.map(({ member, active, standby }) => {
+      return [member.instance, { active: [...active].sort(ascending), standby: [...standby].sort(ascending) }] as const
+    }),
+  ])
+}
+
+/** Those among whom the partitions are shared out. */
+export function fitOf<M extends Candidate>(members: readonly M[]): readonly M[] {
+  const fit = members.filter(({ unfit }) => unfit !== true)
+  return fit.length > 0 ? fit : members
 }
 
 function slotOf(member: Candidate, partitions: number): Slot {

@@ -1,4 +1,4 @@
-import { type Assigned, assign, type Candidate } from './assigner.ts'
+import { type Assigned, assign, type Candidate, fitOf } from './assigner.ts'
 import { balance, type Held, type Move, meanOf, pays, type Rates } from './balance.ts'
 import { lacksLittle, type Succession, succeed } from './heirs.ts'
 
@@ -61,7 +61,8 @@ export class Balancer {
   /** Who holds what from now on. */
   assign(members: readonly Candidate[], spans: readonly Rates[]): Balanced {
     const rates = spans.length === 0 ? undefined : meanOf(spans)
-    const names = new Set(members.map(({ instance }) => instance))
+    // To even the load no one else is there.
+    const names = new Set(fitOf(members).map(({ instance }) => instance))
     const same = names.size === this.#members.length && this.#members.every(({ instance }) => names.has(instance))
     if (!same) this.#end(SETTLING)
     else if (!this.#plan.every((move) => isHeld(move, members))) this.#end(COOL_DOWN)
@@ -75,7 +76,8 @@ export class Balancer {
     const input = { members: candidates, partitions: this.#partitions, standbys: this.#standbys, load: rates }
     const succession = succeed(assign(input), candidates, rates)
     const assigned = whole ? succession.assigned : withCopies(succession.assigned, cold)
-    this.#members = [...assigned].map(([instance, held]) => ({ instance, ...held }))
+    const held = [...assigned].map(([instance, { active, standby }]) => ({ instance, active, standby }))
+    this.#members = held.filter(({ instance }) => names.has(instance))
     return { assigned, heirs: succession.heirs, moved: whole ? plan : [], warming: whole ? [] : plan }
   }
 

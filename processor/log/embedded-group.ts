@@ -35,7 +35,7 @@ interface Role {
   readonly claim: EmbeddedClaim | undefined
   readonly stopping: AbortController
   done: Promise<void>
-  /** Of a standby: the copy holds all that the changelog held when it began. */
+  /** Of a standby: the copy holds all that the changelog held when it began, and follows. */
   whole: boolean
   /** It has had its time to end. */
   overdue: boolean
@@ -239,7 +239,7 @@ export class EmbeddedGroup {
           get held() {
             return seat.state === 'in'
           },
-          whole: () => this.#whole(role),
+          whole: (is) => this.#whole(role, is),
         })
       }
       claim.onOver = () => this.#lost(role)
@@ -251,8 +251,9 @@ export class EmbeddedGroup {
     )
   }
 
-  #whole(role: Role): void {
-    role.whole = true
+  #whole(role: Role, is: boolean): void {
+    role.whole = is
+    if (!is) return
     const heirs = this.#slots.filter(({ heir }) => heir === role.seat)
     const ripe = heirs.every(({ roles }) => [...roles].some(({ seat, whole }) => seat === role.seat && whole))
     if (heirs.length > 0 && ripe) this.#schedule()

@@ -81,12 +81,12 @@ export class KafkaLeader {
     const candidates = joined.members.flatMap(({ memberId, memberMetadata }): Candidate[] => {
       const subscription = decodeSubscription(memberMetadata)
       if (subscription === undefined) return []
-      const { instance, endpoint, zone, since, active, standby, whole, readsIds = false } = subscription
+      const { instance, endpoint, zone, since, active, standby, whole, unfit, readsIds = false } = subscription
       const positions = new Map(Object.entries(subscription.positions).map(([key, value]) => [Number(key), value]))
       const { host } = hostAndPort(endpoint)
       known.push({ memberId, endpoint, instance, since, zone, host, readsIds })
       // A process that was killed and is back may meet its old self, which has the same instance.
-      return [{ instance: `${instance} ${memberId}`, zone, active, standby, positions, whole }]
+      return [{ instance: `${instance} ${memberId}`, zone, active, standby, positions, whole, unfit }]
     })
     const balanced = this.#balancer.assign(candidates, this.#load.spans)
     this.#tell(balanced, candidates)

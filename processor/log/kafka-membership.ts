@@ -19,6 +19,8 @@ export interface Subscription {
   readonly positions: Readonly<Record<string, number>>
   /** Of `standby`, those that hold all that the changelog held when they began. */
   readonly whole: readonly number[]
+  /** See Candidate. Members of an older version do not tell, and leaders do not ask. */
+  readonly unfit?: boolean | undefined
   /** Takes of a peer only what its id does not tell, and need not be told of itself. Members of an older version do not. */
   readonly readsIds?: boolean | undefined
 }

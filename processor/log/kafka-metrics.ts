@@ -10,6 +10,7 @@ export class KafkaMetrics {
   readonly rebalances: Histogram
   readonly evictions: Counter
   readonly moves: Counter
+  readonly unfit: Gauge<'processor'>
 
   constructor(registry: Registry) {
     const registers = [registry]
@@ -30,6 +31,12 @@ export class KafkaMetrics {
       registers,
     })
     this.evictions = counter('tidemark_group_evictions_total', 'Dead members this process had leave the group', [])
+    this.unfit = new Gauge({
+      name: 'tidemark_unfit_processors',
+      help: '1 while the group is asked to give the processor no partitions, since its stores lack space',
+      labelNames: ['processor'],
+      registers,
+    })
     this.moves = counter('tidemark_load_moves_total', 'Partitions moved to even the load, by the leader', [])
   }
 }

@@ -27,7 +27,7 @@ interface Role {
   readonly claim: KafkaClaim | undefined
   readonly stopping: AbortController
   done: Promise<void>
-  /** Of a standby: the copy holds all that the changelog held when it began. */
+  /** Of a standby: the copy holds all that the changelog held when it began, and follows. */
   whole: boolean
 }
 
@@ -106,7 +106,7 @@ export class KafkaRoles {
     return this.#slots.filter((slot) => slot.wanted === kind).map(({ partition }) => partition)
   }
 
-  /** Standbys that hold all that the changelog held when they began. */
+  /** Standbys that hold all that the changelog held when they began, and follow it. */
   get whole(): number[] {
     return this.#slots.filter(({ role }) => role?.whole === true).map(({ partition }) => partition)
   }
@@ -240,7 +240,7 @@ export class KafkaRoles {
           get held() {
             return inGroup()
           },
-          whole: () => this.#whole(role),
+          whole: (is) => this.#whole(role, is),
         })
       }
       claim.onOver = () => this.#lost(slot)
@@ -252,9 +252,9 @@ export class KafkaRoles {
     )
   }
 
-  #whole(role: Role): void {
-    role.whole = true
-    if (this.ripe) this.#options.onRipe()
+  #whole(role: Role, is: boolean): void {
+    role.whole = is
+    if (is && this.ripe) this.#options.onRipe()
   }
 
   #lost(slot: Slot): void {

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
-import { pause } from '../pause.ts'
+import { aborted, pause } from '../pause.ts'
 import type { BrokerRequests } from './kafka-broker.ts'
 import { KafkaClaim } from './kafka-claim.ts'
 import { type ClaimContext, connectLanes } from './kafka-claim-context.ts'
@@ -18,6 +18,7 @@ import {
 import type { KafkaMetrics } from './kafka-metrics.ts'
 import { answersAs, KafkaPeers } from './kafka-peers.ts'
 import { KafkaRoles } from './kafka-roles.ts'
+import { Standing } from './kafka-standing.ts'
 import type { Member } from './log.ts'
 
 /** A change of the group is learnt by the answer to a heartbeat, ms. */
@@ -60,6 +61,7 @@ export class KafkaSeat {
   readonly #roles: KafkaRoles
   readonly #peers: KafkaPeers
   readonly #leader: KafkaLeader
+  readonly #standing: Standing
   /** JoinGroup waits for every member, and others of this process are among them: each has a connection of its own. */
   readonly #lane: string
   readonly #confirmations = new Confirmations()
@@ -90,6 +92,7 @@ export class KafkaSeat {
     this.#onLate = onLate
     this.#peers = new KafkaPeers(logger, suspect, () => this.nudge())
     this.#leader = new KafkaLeader(claims, standbys, balanceMs, metrics)
+    this.#standing = new Standing(member, metrics, logger)
     this.#refused.promise.catch(() => {})
     this.#lane = `group ${member.instance}`
     claims.cluster.introduce(this.#lane, clientIdOf(member))
@@ -130,7 +133,9 @@ export class KafkaSeat {
     const taking = this.#takePart(over)
     void this.#leader.run(over, () => this.nudge())
     try {
-      await Promise.race([taking, this.#roles.broken, this.#refused.promise, this.#claims.cluster.ids.recreated])
+      const { recreated } = this.#claims.cluster.ids
+      // Not by `taking` alone: a join is answered only when all others have joined, or are given up.
+      await Promise.race([aborted(stop.signal), taking, this.#roles.broken, this.#refused.promise, recreated])
     } finally {
       stop.abort()
       this.#peers.close()
@@ -159,6 +164,8 @@ export class KafkaSeat {
     const { sessionTimeoutMs, logger } = this.#options
     const started = performance.now()
     const { requests } = await this.#claims.cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
+    // It has left by then, and would join anew.
+    if (signal.aborted) return
     const subscription = this.#subscription()
     const joining = requests.joinGroup({
       groupId: group,
@@ -219,12 +226,13 @@ export class KafkaSeat {
       positions,
       whole: this.#roles.whole,
       readsIds: true,
+      unfit: this.#standing.tell() || undefined,
     }
   }
 
   /**
-   * Heartbeats, until the group asks for a new join by an error; or its leader, here, wants one, or what is to be owned here
-   * is whole: the group follows that.
+   * Heartbeats, until the group asks for a new join by an error; or its leader, here, wants one, what is to be owned here is
+   * whole, or this member is not what the group takes it for: the group follows that.
    */
   async #beat(signal: AbortSignal): Promise<void> {
     const { group } = this.#claims
@@ -232,7 +240,7 @@ export class KafkaSeat {
       await this.#untilNextBeat(signal)
       if (signal.aborted) return
       if (this.suspended) continue
-      if (this.#leader.due || this.#roles.ripe) return
+      if (this.#leader.due || this.#roles.ripe || this.#standing.isDue) return
       const request = { groupId: group, groupGenerationId: this.#generation, memberId: this.memberId }
       this.#confirm(await this.#heartbeat(request, signal))
     }

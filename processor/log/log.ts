@@ -92,9 +92,15 @@ export interface Member {
 
   /**
    * Changelog position of each warm copy held here, so that partitions go where least is to restore; 0 of one that was away
-   * for so long that it can be built upon only if it lacks nothing.
+   * for so long that it can be built upon only if it lacks nothing, and of a standby whose store cannot be written.
    */
   positions(): ReadonlyMap<number, Offset>
+
+  /**
+   * Its stores have not been written for long, or were not until lately: the group is to give it nothing as long as another
+   * member can take it. A group that lives in one process does not ask: all are on one volume.
+   */
+  readonly unfit?: boolean
 
   /**
    * Owns `claim.partition` until `signal` aborts, and resolves when no more effect follows. The claim has been taken:
@@ -114,8 +120,11 @@ export interface Copying {
   /** False when the group has not said of late that this member is in it. */
   readonly held: boolean
 
-  /** To be called when the copy first holds all that the changelog held when it began. */
-  whole(): void
+  /**
+   * To be called with true when the copy has come to hold all that the changelog held when it began, and with false when it
+   * no longer does, or cannot follow since its store cannot be written.
+   */
+  whole(is: boolean): void
 }
 
 /** A partition held at an epoch: the only way to move it forward. */

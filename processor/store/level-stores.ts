@@ -6,6 +6,10 @@ import { type Database, keysOf, LevelStore, type Meta, metaOf, partitionOfMeta }
 import { PartitionIndex } from './partition-index.ts'
 import { Reads } from './reads.ts'
 
+/** Of no partition. */
+const PROBE_KEY = 'probe'
+const PROBE = Buffer.from([0])
+
 export interface StoresOptions {
   readonly identity: LogIdentity
   readonly logger: Logger
@@ -71,6 +75,11 @@ export class LevelStores implements AsyncDisposable {
       this.#logger.warn({ key, cause }, 'store wiped: its checkpoint is not readable')
       return undefined
     }
+  }
+
+  /** Writes a few bytes, always the same. Rejects with the database's own error. */
+  async probe(): Promise<void> {
+    await this.#db.put(PROBE_KEY, PROBE)
   }
 
   /**

@@ -53,11 +53,18 @@ export function groupContract({ start, join, until, holds }: LogContext): void {
       expect([...copies.values()].every(({ heir }) => heir)).toBe(true)
       const [first, second] = [...copies.values()] as [Copying, Copying]
       whole++
-      first.whole()
+      first.whole(true)
+      await turns()
+      expect(a.claims.size).toBe(4)
+      // Its store was wiped, or cannot be written.
+      whole--
+      first.whole(false)
+      whole++
+      second.whole(true)
       await turns()
       expect(a.claims.size).toBe(4)
       whole++
-      second.whole()
+      first.whole(true)
       await holds(b, 2)
       await holds(a, 2)
       expect(wholeAtEnds).toEqual([2, 2])
@@ -71,7 +78,7 @@ export function groupContract({ start, join, until, holds }: LogContext): void {
       const copies = new Map<number, Copying>()
       const standby = (index: number, signal: AbortSignal, copying: Copying) => {
         copies.set(index, copying)
-        copying.whole()
+        copying.whole(true)
         return aborted(signal)
       }
       const [b, log] = await join(harness, 'b', { standby })

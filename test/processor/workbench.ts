@@ -128,8 +128,12 @@ export class Workbench implements AsyncDisposable {
     return this.#run(new Task(this.context, claim, await this.#copy(claim.partition, store)), claim.partition)
   }
 
-  async standby(partition = 0, copying: Copying = { heir: false, held: true, whole: () => {} }): Promise<Running> {
-    return this.#run(new Standby(this.context, partition, await this.#copy(partition), copying), partition)
+  async standby(
+    partition = 0,
+    copying: Copying = { heir: false, held: true, whole: () => {} },
+    store?: StateStore,
+  ): Promise<Running> {
+    return this.#run(new Standby(this.context, partition, await this.#copy(partition, store), copying), partition)
   }
 
   /** Resolves when the store holds all input and the whole changelog. */

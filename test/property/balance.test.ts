@@ -23,6 +23,7 @@ class Group {
   spans: Rates[] = []
   /** Changelog position of every copy that is not the owner's. */
   copied = WRITTEN
+  unfit: string | undefined
 
   constructor({ size, partitions, standbys }: Shape) {
     this.balancer = new Balancer(partitions, standbys)
@@ -33,7 +34,8 @@ class Group {
   assign(): Balanced {
     const candidates = this.members.map((member) => {
       const standby = member.standby.map((p) => [p, this.copied] as const)
-      return { ...member, positions: new Map([...standby, ...member.active.map((p) => [p, WRITTEN] as const)]) }
+      const positions = new Map([...standby, ...member.active.map((p) => [p, WRITTEN] as const)])
+      return { ...member, positions, unfit: member.instance === this.unfit }
     })
     const balanced = this.balancer.assign(candidates, this.spans)
     this.members = [...balanced.assigned].map(([instance, held]) => ({ instance, ...held }))
@@ -247,6 +249,20 @@ describe('a member with most of the load', () => {
     expect(group.round(rates)?.warming).toEqual([])
     for (let i = 0; i < 10; i++) expect(group.round(rates)).toBeUndefined()
     expect(group.round(rates)?.warming).toHaveLength(2)
+  })
+
+  test('gives none of it to a member that is unfit, and what was planned for that is dropped', () => {
+    const group = new Group({ ...two, standbys: 0 })
+    const rates = skewed(group)
+    group.copied = 0
+    const [plan] = group.until(rates).warming
+    group.unfit = plan?.to as string
+    const { moved, warming } = group.assign()
+    expect({ moved, warming }).toEqual({ moved: [], warming: [] })
+    group.copied = WRITTEN
+    group.assign()
+    for (let i = 0; i < ROUNDS; i++) expect(group.round(rates)).toBeUndefined()
+    expect(group.members.find(({ instance }) => instance === group.unfit)?.active).toEqual([])
   })
 
   test('keeps its partitions when members come meanwhile: the plan was made for others', () => {

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type Assigned, assign, type Candidate } from '../../processor/log/assigner.ts'
+import { type Assigned, assign, type Candidate, fitOf } from '../../processor/log/assigner.ts'
 import { lacksLittle, type Succession, succeed } from '../../processor/log/heirs.ts'
 
 const WRITTEN = 100_000
@@ -27,15 +27,16 @@ const group: fc.Arbitrary<Shape> = fc
           minLength: size,
           maxLength: size,
         }),
+        unfit: fc.array(fc.constantFrom(true, false, undefined, undefined), { minLength: size, maxLength: size }),
       })
-      .map(({ owners, copies }) => {
+      .map(({ owners, copies, unfit }) => {
         const members = copies.map((places, m): Candidate => {
           const active = owners.flatMap((owner, p) => (owner === m ? [p] : []))
           const positions = new Map(places.flatMap((at, p) => (at === undefined ? [] : [[p, at] as const])))
           for (const p of active) positions.set(p, WRITTEN)
           const standby = [...positions.keys()].filter((p) => !active.includes(p) && p % 2 === 0)
           const whole = standby.filter((p) => positions.get(p) === WRITTEN)
-          return { instance: String.fromCharCode(97 + m), active, standby, positions, whole }
+          return { instance: String.fromCharCode(97 + m), active, standby, positions, whole, unfit: unfit[m] }
         })
         return { partitions, standbys, members }
       }),
@@ -81,7 +82,7 @@ describe('a partition that is worked on', () => {
         for (const [p, owner] of ownersIn(assigned)) {
           const standbys = [...assigned].filter(([, held]) => held.standby.includes(p)).map(([instance]) => instance)
           expect(standbys).not.toContain(owner)
-          expect(standbys.length).toBeGreaterThanOrEqual(Math.min(shape.standbys, shape.members.length - 1))
+          expect(standbys.length).toBeGreaterThanOrEqual(Math.min(shape.standbys, fitOf(shape.members).length - 1))
         }
       }),
     )
@@ -94,8 +95,12 @@ describe('a partition that is worked on', () => {
         for (let round = 0; round < ROUNDS; round++) {
           const { assigned, heirs } = succession({ ...shape, members })
           if ([...heirs.values()].every((list) => list.length === 0)) {
-            const sizes = [...assigned.values()].map(({ active }) => active.length)
+            const takers = new Set(fitOf(members).map(({ instance }) => instance))
+            const sizes = [...takers].map((instance) => assigned.get(instance)?.active.length as number)
             expect(Math.max(...sizes) - Math.min(...sizes)).toBeLessThanOrEqual(1)
+            for (const [instance, held] of assigned) {
+              if (!takers.has(instance)) expect(held).toEqual({ active: [], standby: [] })
+            }
             return
           }
           members = members.map((member) => {
@@ -110,6 +115,33 @@ describe('a partition that is worked on', () => {
           })
         }
         throw new Error('heirs remain')
+      }),
+    )
+  })
+
+  test('stays with a member that is unfit, which is given nothing else, until a copy elsewhere is whole', () => {
+    fc.assert(
+      fc.property(group, (shape) => {
+        const takers = fitOf(shape.members)
+        const { assigned, heirs } = succession(shape)
+        for (const member of shape.members) {
+          if (takers.includes(member)) continue
+          const { active, standby } = assigned.get(member.instance) as Assigned
+          expect([standby, heirs.get(member.instance)]).toEqual([[], []])
+          for (const p of active) {
+            expect(member.active).toContain(p)
+            expect([...heirs.values()].flat()).toContain(p)
+          }
+        }
+      }),
+    )
+  })
+
+  test('where all are unfit, all are as good as any', () => {
+    fc.assert(
+      fc.property(group, (shape) => {
+        const all = (unfit: boolean) => shape.members.map((member) => ({ ...member, unfit }))
+        expect(succession({ ...shape, members: all(true) })).toEqual(succession({ ...shape, members: all(false) }))
       }),
     )
   })

@@ -210,6 +210,27 @@ describe('assign', () => {
     expect(looks).toBeLessThanOrEqual(3 * partitions * copies.length)
   })
 
+  test('gives what is free to the only copy there is, though its store cannot be written', () => {
+    const stuck = fresh('stuck', { active: [1], standby: [0], positions: new Map([[0, 0]]) })
+    const cold = fresh('cold', { active: [2] })
+    expect(owners(assign({ members: [cold, stuck], partitions: 4, standbys: 1 })).get(0)).toBe('stuck')
+  })
+
+  test('gives nothing to members that are unfit, and shares it out among the others as if they were alone', () => {
+    fc.assert(
+      fc.property(anyInput, fc.nat(), (input, pick) => {
+        const flagged = input.members.map((member, i) => ({ ...member, unfit: ((pick >> i) & 1) === 1 }))
+        const fit = flagged.filter(({ unfit }) => !unfit)
+        fc.pre(fit.length > 0)
+        const result = assign({ ...input, members: flagged })
+        const alone = assign({ ...input, members: fit })
+        for (const { instance, unfit } of flagged) {
+          expect(result.get(instance)).toEqual(unfit ? { active: [], standby: [] } : alone.get(instance))
+        }
+      }),
+    )
+  })
+
   test('of nobody is empty', () => {
     expect(assign({ members: [], partitions: 4, standbys: 1 }).size).toBe(0)
   })

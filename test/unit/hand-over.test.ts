@@ -6,7 +6,7 @@ import { movingTo } from '../../processor/log/kafka-leader.ts'
 import { decodeAssignment, encodeAssignment } from '../../processor/log/kafka-membership.ts'
 import { KafkaRoles } from '../../processor/log/kafka-roles.ts'
 import { topicNames } from '../../processor/log/kafka-topics.ts'
-import type { Member } from '../../processor/log/log.ts'
+import type { Copying, Member } from '../../processor/log/log.ts'
 import { aborted } from '../../processor/pause.ts'
 
 const candidate = (instance: string, active: readonly number[]) => ({ instance, active, standby: [] })
@@ -28,6 +28,7 @@ function rolesOf(
   take: (partition: number) => Promise<KafkaClaim>,
   member?: Partial<Member>,
   write: (line: string) => void = () => {},
+  onRipe: () => void = () => {},
 ) {
   const nobody = { active: () => Promise.reject(closed), standby: () => Promise.reject(closed) }
   return new KafkaRoles(
@@ -39,7 +40,7 @@ function rolesOf(
       inGroup: () => true,
       confirmed: () => Promise.resolve(),
       onLost: () => {},
-      onRipe: () => {},
+      onRipe,
     },
   )
 }
@@ -53,6 +54,28 @@ test('a partition that moves is claimed after those that nobody works on', async
   roles.want([0, 1, 2], [], { moving: [0] })
   await vi.waitFor(() => expect(taken).toHaveLength(3))
   expect(taken).toEqual([1, 2, 0])
+  await roles.stop()
+})
+
+test('heirs are ripe when all of them are whole at once', async () => {
+  const copies = new Map<number, Copying>()
+  const standby = (partition: number, signal: AbortSignal, copying: Copying) => {
+    copies.set(partition, copying)
+    return aborted(signal)
+  }
+  const onRipe = vi.fn()
+  const roles = rolesOf(2, () => Promise.reject(closed), { standby }, undefined, onRipe)
+  roles.want([], [0, 1], { heir: [0, 1] })
+  await vi.waitFor(() => expect(copies.size).toBe(2))
+  copies.get(0)?.whole(true)
+  expect(roles.whole).toEqual([0])
+  copies.get(0)?.whole(false)
+  expect(roles.whole).toEqual([])
+  copies.get(1)?.whole(true)
+  expect([roles.ripe, onRipe.mock.calls.length]).toEqual([false, 0])
+  copies.get(0)?.whole(true)
+  expect(roles.whole).toEqual([0, 1])
+  expect([roles.ripe, onRipe.mock.calls.length]).toEqual([true, 1])
   await roles.stop()
 })
 
