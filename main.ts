@@ -13,7 +13,7 @@ import type { EmbeddedLog } from './processor/log/embedded.ts'
 import type { KafkaLog } from './processor/log/kafka.ts'
 import { openLogger } from './processor/logger.ts'
 import type { Beginning } from './processor/open.ts'
-import { warnOfOpenFiles } from './processor/open-files.ts'
+import { tellOpenFiles } from './processor/open-files.ts'
 import { aborted, pause } from './processor/pause.ts'
 import type { Processor } from './processor/processor.ts'
 import { withSecretFiles } from './processor/secret-files.ts'
@@ -132,7 +132,7 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   const query = configuration.KAFKA_BROKERS === undefined ? [] : [...(processors?.keys() ?? [])]
   const connections =
     (http === undefined ? 0 : API_LIMITS.maxConnections) + (mqtt === undefined ? 0 : INGEST_LIMITS.maxConnections)
-  await warnOfOpenFiles(connections, logger)
+  await tellOpenFiles(connections, logger)
   process.stdout.write(banner(here, { query, http, mqtt: mqtt?.port, health: mqtt?.health }))
 
   await aborted(AbortSignal.any([stop, broken.signal]))

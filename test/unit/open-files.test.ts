@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import pino from 'pino'
 import { expect, onTestFinished, test } from 'vitest'
-import { warnOfOpenFiles } from '../../processor/open-files.ts'
+import { tellOpenFiles } from '../../processor/open-files.ts'
 import { removeFolder, temporaryFolder } from '../../simulators/program.ts'
 
 const table = (limit: string) => `Limit                     Soft Limit           Hard Limit           Units
@@ -16,14 +16,14 @@ test.each([
   [table('21000'), undefined],
   [table('unlimited'), undefined],
   [undefined, undefined],
-])('a low limit of open files is warned of, others are not', async (text, expected) => {
+])('a low limit of open files is told of, others are not', async (text, expected) => {
   const folder = await temporaryFolder()
   onTestFinished(() => removeFolder(folder))
   const file = join(folder, 'limits')
   if (text !== undefined) await writeFile(file, text)
   const lines: string[] = []
-  await warnOfOpenFiles(20_000, pino({}, { write: (line) => lines.push(line) }), file)
+  await tellOpenFiles(20_000, pino({}, { write: (line) => lines.push(line) }), file)
   expect(lines.map((line) => JSON.parse(line))).toEqual(
-    expected === undefined ? [] : [expect.objectContaining({ ...expected, level: 40 })],
+    expected === undefined ? [] : [expect.objectContaining({ ...expected, level: 30 })],
   )
 })
