@@ -5,6 +5,7 @@ export class Confirmations {
   /** Resolves with the next one, or when `signal` aborts. A claim that is tried for days waits by one signal again and again. */
   next(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
+      if (signal.aborted) return resolve()
       const end = (): void => {
         this.#waiting.delete(end)
         signal.removeEventListener('abort', end)

@@ -1,14 +1,13 @@
 import { ConfigurationError, RetryableError, repartitioned } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts'
-import { GROUP_COORDINATOR } from './kafka-cluster.ts'
+import { CONTROL_LANE, GROUP_COORDINATOR } from './kafka-cluster.ts'
 import { epochEnd } from './kafka-epochs.ts'
 import type { Sight } from './kafka-hanging.ts'
 import { type CommittedPosition, decodePosition, fetchAllCommitted } from './kafka-offsets.ts'
 import { holdsMore, lastCommit } from './kafka-tail.ts'
 import type { Claim, Offset } from './log.ts'
 
-const LANE = 'control'
 /** How long a claim waits to hear what telemetry keeps, ms. */
 const KEPT_WITHIN_MS = 500
 
@@ -118,7 +117,7 @@ type Named = Pick<ClaimContext, 'group' | 'names' | 'identity'>
 export async function refuseRepartitioned(context: Named & Pick<ClaimContext, 'cluster' | 'logger'>): Promise<void> {
   const { cluster, group, names, identity, logger } = context
   const telling = cluster.persist(COMMITTED_WITHIN_MS, undefined, async () => {
-    const coordinator = await cluster.coordinator(LANE, GROUP_COORDINATOR, group)
+    const coordinator = await cluster.coordinator(CONTROL_LANE, GROUP_COORDINATOR, group)
     return fetchAllCommitted(coordinator, group, names.telemetry)
   })
   const committed = await soon(telling, COMMITTED_WITHIN_MS).catch((error: unknown) => {

@@ -135,7 +135,7 @@ export class KafkaSeat {
     try {
       const { recreated } = this.#claims.cluster.ids
       // Not by `taking` alone: a join is answered only when all others have joined, or are given up.
-      await Promise.race([aborted(stop.signal), taking, this.#roles.broken, this.#refused.promise, recreated])
+      await Promise.race([aborted(over), taking, this.#roles.broken, this.#refused.promise, recreated])
     } finally {
       stop.abort()
       this.#peers.close()

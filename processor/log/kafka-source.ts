@@ -15,7 +15,8 @@ export class Source implements FetchPosition {
   troubled = false
   unread = 0
   #answers: FetchedRecords[] = []
-  #end: Offset = 0
+  /** The last stable offset, as told last; before that there may be anything. */
+  #end: Offset = Number.POSITIVE_INFINITY
   #given: Offset
   #failure: Error | undefined
   #waiting: (() => void) | undefined

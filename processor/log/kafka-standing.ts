@@ -4,7 +4,7 @@ import type { Member } from './log.ts'
 
 /**
  * Whether a member is fit is told at each join; so long after it has changed, ms, one is asked for. Processors that share a
- * volume find out within 5 s of each other: told one by one, each would be given what the one before it had.
+ * volume and write find out within 5 s of each other: told one by one, each would be given what the one before it had.
  */
 const SAME_VOLUME_MS = 10_000
 
@@ -27,7 +27,10 @@ export class Standing {
   tell(): boolean {
     const { instance, unfit = false } = this.#member
     if (unfit && !this.#told) {
-      this.#logger.warn({ instance }, 'the stores have no space: others are to have the partitions of this processor')
+      this.#logger.warn(
+        { instance },
+        'the stores have no space: the group is asked to give the partitions of this processor to others',
+      )
     } else if (!unfit && this.#told) {
       this.#logger.info(
         { instance },

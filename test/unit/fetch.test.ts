@@ -12,6 +12,7 @@ import { batch } from '../kafka/batches.ts'
 const MIB = 1024 * 1024
 const UNKNOWN_SERVER_ERROR = -1
 const CORRUPT_MESSAGE = 2
+const NOT_LEADER_OR_FOLLOWER = 6
 
 interface Answered {
   readonly partition: number
@@ -194,6 +195,19 @@ describe('a fetch', () => {
     expect(await first(following)).toEqual(['second'])
     const [look, , waiting, behind] = requests
     expect(new Set([look?.lane, waiting?.lane, behind?.lane]).size).toBe(3)
+    fetching.close()
+  })
+
+  test('whose first one failed does not wait for another reader of the partition at its end', async () => {
+    const { fetcher: fetching } = fetcher([
+      response([{ partition: 0, code: 0, end: 1 }]),
+      new Promise(() => {}),
+      response([{ partition: 0, code: NOT_LEADER_OR_FOLLOWER }]),
+      response([of(0, 'last', 0, 1)]),
+    ])
+    void fetching.follow('t', 0, 1, LIMITS, never).next()
+    await settled()
+    expect(await first(fetching.follow('t', 0, 0, LIMITS, never))).toEqual(['last'])
     fetching.close()
   })
 
