@@ -11,7 +11,7 @@ import { type Configuration, readEnvironment } from './processor/contract/enviro
 import { ConfigurationError } from './processor/contract/errors.ts'
 import type { EmbeddedLog } from './processor/log/embedded.ts'
 import type { KafkaLog } from './processor/log/kafka.ts'
-import { openLogger } from './processor/logger.ts'
+import { lastWords, openLogger } from './processor/logger.ts'
 import type { Beginning } from './processor/open.ts'
 import { tellOpenFiles } from './processor/open-files.ts'
 import { aborted, pause } from './processor/pause.ts'
@@ -60,7 +60,7 @@ async function main(argv: readonly string[]): Promise<number> {
 /** Aborts at the first SIGINT, SIGTERM or SIGHUP (a terminal that is closed); a second one ends the process at once. */
 function stopSignal(): AbortSignal {
   const stop = new AbortController()
-  onStopSignals({ first: (name) => stop.abort(name), again: () => process.exit(1) })
+  onStopSignals({ first: (name) => stop.abort(name), again: () => end(1) })
   return stop.signal
 }
 
@@ -139,7 +139,7 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   logger.info({ reason: failure === undefined ? stop.reason : 'failure' }, 'stopping')
   setTimeout(() => {
     logger.error('the stop took too long; what was acknowledged is in the log')
-    process.exit(1)
+    end(1)
   }, STOP_DEADLINE_MS + noticeMs(here)).unref()
   await running.disposeAsync()
   if (failure !== undefined) throw failure
@@ -147,7 +147,11 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
 }
 
 function quit(): void {
-  process.exit(0)
+  end(0)
+}
+
+function end(code: number): void {
+  void lastWords().then(() => process.exit(code))
 }
 
 function parseFlags(role: Role, flags: readonly string[]): Process['flags'] {
@@ -272,10 +276,11 @@ Ctrl-C stops it; what was acknowledged stays in ${KAFKA_BROKERS === undefined ? 
 
 try {
   process.exitCode = await main(process.argv.slice(2))
+  await lastWords()
 } catch (error) {
   const configuration = error instanceof ConfigurationError
   const text = configuration ? error.message : error instanceof Error ? error.stack : String(error)
-  process.stderr.write(`tidemark: ${text}\n`)
+  await lastWords(`tidemark: ${text}\n`)
   // What was begun beside it is not waited for: a log that is being opened would keep the process alive, for ever once it is.
   process.exit(configuration ? 2 : 1)
 }

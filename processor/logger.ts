@@ -1,35 +1,37 @@
 import { write, writeSync } from 'node:fs'
 import { type Logger, pino } from 'pino'
+import { pause } from './pause.ts'
 
 const STDERR = 2
-/** Bytes of lines that stderr has not taken yet, beyond which further lines are dropped, and counted. */
-const MAX_WAITING_BYTES = 1024 * 1024
+/**
+ * Bytes of lines that stderr has not taken yet, beyond which further lines are dropped, and counted. One turn of the event
+ * loop, in which nothing can be written, does not log as much.
+ */
+const MAX_WAITING_BYTES = 4 * 1024 * 1024
 /** When lines that stderr did not take are offered again, ms. */
-const RETRY_MS = 100
-
-/** Writes to stderr. A full disk, or a pipe that nobody reads, holds up neither the process nor its end. */
-export function openLogger(level: string): Logger {
-  // With this, Node makes it not block where it is a pipe: a thread that hangs in a write would keep the process for ever.
-  void process.stderr
-  const tell = (lines: number): void => logger.warn({ lines }, 'stderr took nothing for a while: lines were dropped')
-  const output = new Output(tell)
-  const logger = pino({ level }, output)
-  process.on('exit', () => output.end())
-  return logger
-}
+const RETRY_MS = 10
+/** How long an end waits for stderr to take the last lines, ms; and how long where nothing else can run any more. */
+const LAST_MS = 1000
+const EXIT_MS = 500
+/** Between two looks whether it has, ms. */
+const LOOK_MS = 5
 
 /** Not pino's own destination: that one ends the process at an error, and at its end tries for ever to write the rest. */
 class Output {
-  readonly #tell: (dropped: number) => void
-  readonly #waiting: Buffer[] = []
-  #waitingBytes = 0
-  /** The first of those that wait is being written. */
+  /** What is being written, or is offered again. */
+  #offered: Buffer | undefined
   #writing = false
+  #waiting: Buffer[] = []
+  #waitingBytes = 0
   #retry: NodeJS.Timeout | undefined
   #dropped = 0
+  /** Called with how many lines were dropped, once lines are taken again. */
+  onDropped: (lines: number) => void = () => {}
 
-  constructor(tell: (dropped: number) => void) {
-    this.#tell = tell
+  constructor() {
+    // With this, Node makes it not block where it is a pipe: a thread that hangs in a write would keep the process for ever.
+    void process.stderr
+    process.on('exit', () => this.#end())
   }
 
   write(line: string): void {
@@ -43,11 +45,16 @@ class Output {
     if (!this.#writing && this.#retry === undefined) this.#offer()
   }
 
+  /** Resolves when all has been taken, or after LAST_MS. */
+  async flush(): Promise<void> {
+    const deadline = performance.now() + LAST_MS
+    while (this.#waitingBytes > 0 && performance.now() < deadline) await pause(LOOK_MS)
+  }
+
   #offer(): void {
-    const all = Buffer.concat(this.#waiting.splice(0))
-    this.#waiting.push(all)
+    const bytes = this.#take()
     this.#writing = true
-    write(STDERR, all, (error, written) => {
+    write(STDERR, bytes, (error, written) => {
       this.#writing = false
       if (error !== null) {
         this.#retry = setTimeout(() => {
@@ -56,27 +63,55 @@ class Output {
         }, RETRY_MS).unref()
         return
       }
-      this.#waitingBytes -= written
-      if (written < all.length) this.#waiting[0] = all.subarray(written)
-      else this.#waiting.shift()
-      if (this.#waiting.length > 0) this.#offer()
-      else if (this.#dropped > 0) this.#tell(this.#takeDropped())
+      this.#taken(bytes, written)
+      if (this.#waitingBytes > 0) return this.#offer()
+      const dropped = this.#dropped
+      this.#dropped = 0
+      if (dropped > 0) this.onDropped(dropped)
     })
   }
 
-  #takeDropped(): number {
-    const dropped = this.#dropped
-    this.#dropped = 0
-    return dropped
+  #take(): Buffer {
+    this.#offered ??= Buffer.concat(this.#waiting.splice(0))
+    return this.#offered
   }
 
-  /** Writes what can be written at once. The process does not end before a write that is under way. */
-  end(): void {
-    let rest = Buffer.concat(this.#writing ? this.#waiting.slice(1) : this.#waiting)
-    try {
-      while (rest.length > 0) rest = rest.subarray(writeSync(STDERR, rest))
-    } catch {
-      // There is nobody left to tell.
+  #taken(bytes: Buffer, written: number): void {
+    this.#waitingBytes -= written
+    this.#offered = written < bytes.length ? bytes.subarray(written) : undefined
+  }
+
+  /** What is being written ends by itself: the process does not end before. */
+  #end(): void {
+    const deadline = performance.now() + EXIT_MS
+    if (this.#writing) {
+      this.#waitingBytes -= this.#offered?.length ?? 0
+      this.#offered = undefined
+    }
+    while (this.#waitingBytes > 0 && performance.now() < deadline) {
+      const bytes = this.#take()
+      try {
+        this.#taken(bytes, writeSync(STDERR, bytes))
+      } catch (error) {
+        // Of a full disk nobody can be told; a pipe that is full now may be read.
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS)
+      }
     }
   }
+}
+
+const output = new Output()
+
+/** Writes to stderr. A full disk, or a pipe that nobody reads, holds up neither the process nor its end. */
+export function openLogger(level: string): Logger {
+  const logger = pino({ level }, output)
+  output.onDropped = (lines) => logger.warn({ lines }, 'stderr took nothing for a while: lines were dropped')
+  return logger
+}
+
+/** Before the process ends: resolves when stderr has taken all lines, and `last` after them, or after a second. */
+export async function lastWords(last = ''): Promise<void> {
+  if (last !== '') output.write(last)
+  await output.flush()
 }

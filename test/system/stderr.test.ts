@@ -7,8 +7,8 @@ import { freePorts } from '../../simulators/ports.ts'
 import { endsWithUs, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 
 const LOGGER = new URL('../../processor/logger.ts', import.meta.url).href
-/** With what stands around each, some MiB in all: more than a pipe and the logger hold. */
-const [LINES, LINE_CHARACTERS] = [4000, 1000]
+/** With what stands around each, more than a pipe and the logger hold. */
+const [LINES, LINE_CHARACTERS] = [6000, 1000]
 
 let folder: string
 
@@ -106,16 +106,24 @@ test('what stderr does not take is kept up to a bound, and what is dropped is to
   closeSync(writer)
 })
 
-test('lines that were logged right before the end are there', async () => {
-  const path = join(folder, 'log')
+test('lines that were logged right before the end are there, and its reason after them, however little a pipe holds', async () => {
+  const [pipe, copy] = [join(folder, 'pipe'), join(folder, 'copy')]
+  execFileSync('mkfifo', [pipe])
+  const reader = spawn('sh', ['-c', 'cat "$0" > "$1"', pipe, copy])
+  endsWithUs(reader)
   const code = `
-    const { openLogger } = await import('${LOGGER}')
+    const { openLogger, lastWords } = await import('${LOGGER}')
     const logger = openLogger('info')
-    for (let i = 0; i < 10; i++) logger.info({ i }, 'last words')
+    for (let i = 0; i < 2000; i++) logger.info({ i }, 'x'.repeat(100))
+    await lastWords('the reason\\n')
     process.exit(3)`
-  const file = openSync(path, 'a')
-  const { exited } = start(['--input-type=module', '-e', code], file)
+  const writer = openSync(pipe, 'w')
+  const { exited } = start(['--input-type=module', '-e', code], writer)
+  closeSync(writer)
   expect(await exited).toEqual([3, null])
-  expect(readFileSync(path, 'utf8').match(/"i":\d/g)).toHaveLength(10)
-  closeSync(file)
+  if (reader.exitCode === null) await once(reader, 'exit')
+  const text = readFileSync(copy, 'utf8')
+  const numbers = [...text.matchAll(/"i":(\d+)/g)].map(([, number]) => Number(number))
+  expect(numbers).toEqual(Array.from({ length: 2000 }, (_, i) => i))
+  expect(text).toMatch(/\nthe reason\n$/)
 })
