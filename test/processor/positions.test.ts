@@ -46,7 +46,9 @@ it('does not count a standby as warm whose store cannot be written', async () =>
   const stopping = new AbortController()
   const done = processor.standby(0, stopping.signal, { heir: false, held: true, whole: () => {} })
   await vi.waitFor(() => expect(processor.positions()).toEqual(new Map([[0, 1]])))
-  const refused = new RetryableError('STORE_UNAVAILABLE', 'no space left on device')
+  // A lack of space is waited for, however long.
+  const cause = Object.assign(new Error('No space left on device'), { code: 'LEVEL_NO_SPACE' })
+  const refused = new RetryableError('STORE_UNAVAILABLE', cause.message, cause)
   const refusing = vi.spyOn(LevelStore.prototype, 'commit').mockRejectedValue(refused)
   await commit(2)
   await vi.waitFor(() => expect(processor.positions()).toEqual(new Map([[0, 0]])))
