@@ -1,4 +1,4 @@
-import { databaseFailure } from './store/failure.ts'
+import { databaseFailure, wayOut } from './store/failure.ts'
 import type { StoreFaults } from './store-faults.ts'
 
 /** So long, ms, stores wait for space until others are to have their partitions. */
@@ -79,7 +79,7 @@ export class Fitness {
       this.#problem = undefined
     } catch (error) {
       const { code, message } = databaseFailure(error)
-      this.#problem = `the stores cannot be written: ${message}`
+      this.#problem = `the stores cannot be written: ${message}: ${wayOut(code, message)}`
       return code !== 'LEVEL_NO_SPACE'
     }
     return true

@@ -9,8 +9,8 @@ const LOOK_MS = 60_000
 const BLOCK_BYTES = 512
 
 /**
- * Keeps RocksDB's file LOG within a bound while the database in `path` is open, and removes those of before; what it gives
- * ends that. RocksDB has options for it, which the binding does not take. RocksDB goes on writing at its place in the file,
+ * Keeps RocksDB's file LOG within a bound while the database in `path` is open, and removes those of before but the last,
+ * which may tell why it was closed; what it gives ends that. RocksDB has options for it, which the binding does not take. RocksDB goes on writing at its place in the file,
  * so that an emptied one is sparse: what counts is what it takes on the disk. Best effort, as nothing depends on the file.
  */
 export function boundInfoLog(path: string): () => void {
@@ -21,8 +21,9 @@ export function boundInfoLog(path: string): () => void {
 }
 
 async function removeOld(path: string): Promise<void> {
-  const old = (await readdir(path)).filter((name) => name.startsWith('LOG.old.'))
-  await Promise.all(old.map((name) => rm(join(path, name))))
+  // Their names end with the time, in µs, at which they were put away.
+  const old = (await readdir(path)).filter((name) => name.startsWith('LOG.old.')).sort()
+  await Promise.all(old.slice(0, -1).map((name) => rm(join(path, name))))
 }
 
 async function empty(file: string): Promise<void> {
