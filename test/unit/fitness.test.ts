@@ -67,7 +67,7 @@ test('it finds out by itself when there is space, and says until then that there
   volume.refusal = full
   await pass(30 * MINUTE)
   expect(fitness.unfit).toBe(true)
-  expect(fitness.problem).toBe('the stores cannot be written: No space left on device')
+  expect(fitness.problem).toBe('the stores cannot be written: No space left on device: free space on its volume')
   expect(volume.probes).toBe((30 * MINUTE) / (5 * SECOND))
   volume.refusal = undefined
   await pass(5 * SECOND)
