@@ -191,6 +191,9 @@ export class Broker {
       session.willBytes = will.topic.length + will.payload.length
     }
     client.session = session
+    // The parser keeps the packet while the connection lasts. Nobody is authenticated, and the password is a view.
+    delete packet.username
+    delete packet.password
     return undefined
   }
 
