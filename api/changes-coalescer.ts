@@ -1,11 +1,19 @@
 import type { Offset } from '../processor/contract/record.ts'
 import type { Change } from './changes-change.ts'
 
-/** What is still to be told of a device: its newest change, and whether it satisfies the stream's query. */
+/** What is still to be told of a device: what its event takes of its newest change, whose text may be long. */
 export interface Pending {
-  readonly change: Change
-  readonly matched: boolean
+  readonly partition: number
+  readonly offset: Offset
+  readonly deviceId: string
+  readonly number: number | undefined
+  /** JSON of a status that satisfies the stream's query; undefined: the client is to have the device no more. */
+  readonly text: string | undefined
+  readonly deleted: boolean
 }
+
+/** What a device without a text takes while it waits, bytes beside its id, about; its event takes fewer. */
+const LEAVE_BYTES = 96
 
 /** The changes that wait in one stream: of each device the newest, each told not before the last is `perDeviceMs` old. */
 export class Coalescer {
@@ -14,7 +22,7 @@ export class Coalescer {
   readonly #pending = new Map<string, Pending>()
   /** When the devices told of within `perDeviceMs` were told of, oldest first. */
   readonly #told = new Map<string, number>()
-  /** Of the statuses that wait. */
+  /** Of the statuses that wait, and of the devices whose `leave` does. */
   bytes = 0
 
   constructor(perDeviceMs: number) {
@@ -26,9 +34,12 @@ export class Coalescer {
   }
 
   put(change: Change, matched: boolean): void {
-    const { deviceId } = change
-    this.bytes += change.bytes - (this.#pending.get(deviceId)?.change.bytes ?? 0)
-    this.#pending.set(deviceId, { change, matched })
+    const { partition, offset, deviceId, number } = change
+    const text = matched ? change.text : undefined
+    const pending = { partition, offset, deviceId, number, text, deleted: change.text === undefined }
+    const before = this.#pending.get(deviceId)
+    this.bytes += bytesOf(pending) - (before === undefined ? 0 : bytesOf(before))
+    this.#pending.set(deviceId, pending)
   }
 
   has(deviceId: string): boolean {
@@ -38,7 +49,7 @@ export class Coalescer {
   drop(deviceId: string): void {
     const pending = this.#pending.get(deviceId)
     if (pending === undefined) return
-    this.bytes -= pending.change.bytes
+    this.bytes -= bytesOf(pending)
     this.#pending.delete(deviceId)
   }
 
@@ -59,10 +70,10 @@ export class Coalescer {
     for (const [deviceId, pending] of this.#pending) {
       if (bytes >= maxBytes) break
       if (this.#told.has(deviceId)) continue
-      bytes += pending.change.bytes
+      bytes += bytesOf(pending)
       due.push(pending)
     }
-    for (const { change } of due) this.drop(change.deviceId)
+    for (const { deviceId } of due) this.drop(deviceId)
     return due
   }
 
@@ -86,9 +97,13 @@ export class Coalescer {
 
   /** Lowers `offsets` of each partition to the first change that waits: who goes on from there misses none. */
   lower(offsets: (Offset | undefined)[]): void {
-    for (const { change } of this.#pending.values()) {
-      const offset = offsets[change.partition]
-      if (offset !== undefined && change.offset < offset) offsets[change.partition] = change.offset
+    for (const { partition, offset } of this.#pending.values()) {
+      const lowest = offsets[partition]
+      if (lowest !== undefined && offset < lowest) offsets[partition] = offset
     }
   }
+}
+
+function bytesOf({ deviceId, text }: Pending): number {
+  return text?.length ?? deviceId.length + LEAVE_BYTES
 }

@@ -10,7 +10,7 @@ export interface ChangesLimits {
   readonly heartbeatMs: number
   /** What clients are told to wait before they connect again, ms: this and up to as much again. */
   readonly retryMs: number
-  /** Changes that wait in a stream, bytes of statuses; then it is cut as a slow reader. A page of a snapshot is beside that. */
+  /** Changes that wait in a stream, bytes of statuses, and of what is kept of devices to leave; then it is cut as a slow reader. A page of a snapshot is beside that. */
   readonly maxWaitingBytes: number
   /** The same of all streams, pages of snapshots included; then the one that would add more is cut. */
   readonly maxWaitingBytesInAll: number
@@ -34,8 +34,8 @@ export interface ChangesLimits {
   /** How long a snapshot waits for a partition that nobody answers for, ms; then the stream ends. */
   readonly snapshotPatienceMs: number
   /**
-   * Devices of which it is known which streams have them; of further ones `enter` and `leave` may come again, and of all once
-   * when a quarter of them were deleted.
+   * Devices of which it is known which streams have them; of further ones `enter` and `leave` may come again, and of all, in
+   * all streams at once, when a quarter of them were deleted.
    */
   readonly maxDevices: number
 }

@@ -1,5 +1,5 @@
 import type { Change } from './changes-change.ts'
-import { Coalescer } from './changes-coalescer.ts'
+import { Coalescer, type Pending } from './changes-coalescer.ts'
 import { type EventName, eventText, heartbeatText } from './changes-event.ts'
 import type { Following } from './changes-following.ts'
 import { Membership } from './changes-membership.ts'
@@ -153,11 +153,11 @@ export class Outlet {
     const now = clock.steady()
     const before = this.#coalescer.bytes
     const events: { name: EventName; data: string }[] = []
-    for (const { change, matched } of this.#coalescer.take(now, limits.writeBytes)) {
-      const event = this.#eventOf(change, matched)
+    for (const pending of this.#coalescer.take(now, limits.writeBytes)) {
+      const event = this.#eventOf(pending)
       if (event === undefined) continue
       events.push(event)
-      this.#coalescer.tell(change.deviceId, now)
+      this.#coalescer.tell(pending.deviceId, now)
     }
     this.#following.waitingBytes -= before - this.#coalescer.bytes
     if (events.length > 0) this.#write(events, this.#options.position())
@@ -165,16 +165,15 @@ export class Outlet {
     if (this.hasRoom) this.#release()
   }
 
-  #eventOf(change: Change, matched: boolean): { name: EventName; data: string } | undefined {
-    const { deviceId, number, text } = change
+  #eventOf({ deviceId, number, text, deleted }: Pending): { name: EventName; data: string } | undefined {
     const member = this.#membership.get(number)
-    if (matched) {
+    if (text !== undefined) {
       this.#membership.set(number, 'in')
-      return { name: member === 'in' ? 'change' : 'enter', data: text as string }
+      return { name: member === 'in' ? 'change' : 'enter', data: text }
     }
     if (member === 'out') return undefined
     this.#membership.set(number, 'out')
-    return { name: 'leave', data: JSON.stringify({ deviceId, deleted: text === undefined }) }
+    return { name: 'leave', data: JSON.stringify({ deviceId, deleted }) }
   }
 
   /** `id`: of the last event; a client that is cut off before it resumes from before all of them. */

@@ -191,6 +191,9 @@ export class Broker {
       session.willBytes = will.topic.length + will.payload.length
     }
     client.session = session
+    // The parser keeps the packet while the connection lasts. Nobody is authenticated, and the password is a view.
+    delete packet.username
+    delete packet.password
     return undefined
   }
 
@@ -200,6 +203,10 @@ export class Broker {
     // [MQTT-3.1.3-8]: aedes has given the client an id by now.
     if (session.clientId === '' && !client.clean)
       return refusal(IDENTIFIER_REJECTED, 'a persistent session needs a client id')
+    if (session.clientId.length > this.#limits.maxClientIdLength) {
+      this.#counts.boundHits.add('client id')
+      return refusal(IDENTIFIER_REJECTED, 'too long a client id') // [MQTT-3.1.3-9]
+    }
     if (this.#bridge.stopping) return refusal(SERVER_UNAVAILABLE, 'the broker stops')
     const fault = this.#gather.faultFor(session.clientId)
     if (fault !== undefined) return refusal(SERVER_UNAVAILABLE, fault.message)

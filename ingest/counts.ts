@@ -44,6 +44,7 @@ const BOUNDS = [
   'tracked devices',
   'sessions away',
   'session queue',
+  'client id',
 ]
 
 /** Label values and counts. A prom-client counter costs more than the rest of a message's way: it is filled when read. */

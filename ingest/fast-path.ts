@@ -55,8 +55,9 @@ export class FastPath {
         taken++
       } else {
         if (header.type === PUBLISH) parsed++
-        // What is not whole waits there, for as long as the client likes.
-        this.#parse(end > chunk.length && at > 0 ? ownCopy(chunk.subarray(at)) : chunk.subarray(at, end))
+        // What is not whole waits there, for as long as the client likes; the chunk may be a part of what was read.
+        const isPart = end > chunk.length && chunk.length - at < chunk.buffer.byteLength
+        this.#parse(isPart ? ownCopy(chunk.subarray(at)) : chunk.subarray(at, end))
         this.#missing = Math.max(0, end - chunk.length)
       }
       at = end

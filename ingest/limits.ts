@@ -44,6 +44,8 @@ export interface Limits {
   /** Retained messages; over it a message is forwarded but not retained. */
   readonly maxRetained: number
   readonly maxRetainedBytes: number
+  /** UTF-16 code units of a client id, of which MQTT 3.1.1 wants 23; over it CONNACK says identifier rejected (2). */
+  readonly maxClientIdLength: number
   /** UTF-16 code units of a filter; over it SUBACK says failure (0x80). */
   readonly maxFilterLength: number
   /** Filters in one SUBSCRIBE or UNSUBSCRIBE; over it the connection is closed. */
@@ -87,6 +89,7 @@ export const DEFAULT_LIMITS: Limits = {
   maxDevices: 1_000_000,
   maxRetained: 10_000,
   maxRetainedBytes: 16 * MiB,
+  maxClientIdLength: 512,
   maxFilterLength: 512,
   maxFilters: 1_000,
   maxSubscriptions: 1_000,

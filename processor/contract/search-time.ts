@@ -1,16 +1,21 @@
 import type { Field } from './field.ts'
 import type { Operand } from './search-query.ts'
-import { isoTime, MAX_TIME_MS, parseTime } from './time.ts'
+import { parseTime } from './time.ts'
 
 const TIME_MEMBERS = new Set(['firstSeenAt', 'lastSeenAt', 'since'])
-const ZONED_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d)$/
+/** With what it has of a second beyond milliseconds. */
+const ZONED_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,3}(\d{0,6}))?)?(?:Z|[+-]\d\d:\d\d)$/
+/** Up to its milliseconds the beginning of a time, with what it has beyond them. */
+const FINE_BEGINNING = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})(\d{1,6})$/
 /** What a status has, and one such to complete a beginning with. */
 const ISO_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 const SOME_ISO_TIME = '2000-01-01T00:00:00.000Z'
+/** After all that a time can have in its place. */
+const AFTER = '~'
 
 /** A time that has a zone is compared as the moment it is, with a field that is a time: there all have one form. */
 export function textFor(field: Field, { text }: Operand): string {
-  return isTime(field) || (field.kind === 'reported' && field.timed !== undefined) ? (zonedTime(text) ?? text) : text
+  return isTime(field) || (field.kind === 'reported' && field.timed !== undefined) ? (timeText(text) ?? text) : text
 }
 
 /**
@@ -18,15 +23,31 @@ export function textFor(field: Field, { text }: Operand): string {
  * devices would be found. `reported.x.at` may be a metric of that name: it takes any bound.
  */
 export function isBoundOf(field: Field, text: string): boolean {
-  return !isTime(field) || zonedTime(text) !== undefined || ISO_TIME.test(text + SOME_ISO_TIME.slice(text.length))
+  return !isTime(field) || timeText(text) !== undefined || ISO_TIME.test(text + SOME_ISO_TIME.slice(text.length))
 }
 
 function isTime(field: Field): boolean {
   return field.kind === 'member' && TIME_MEMBERS.has(field.member)
 }
 
-function zonedTime(text: string): string | undefined {
-  if (!ZONED_TIME.test(text)) return undefined
-  const ms = parseTime(text)
-  return ms >= 0 && ms <= MAX_TIME_MS ? isoTime(ms) : undefined
+/** What stands among the texts of times, which have milliseconds, as `text` does among the times; undefined: nothing else. */
+function timeText(text: string): string | undefined {
+  const zoned = ZONED_TIME.exec(text)
+  if (zoned !== null) {
+    const ms = parseTime(text)
+    return Number.isNaN(ms) ? undefined : isoText(ms) + finer(zoned[1])
+  }
+  const [, beginning, beyond] = FINE_BEGINNING.exec(text) ?? []
+  if (beginning === undefined) return undefined
+  return finer(beyond) === '' ? beginning : `${beginning}Z${AFTER}`
+}
+
+/** By its zone it may be in another year than those of four digits: `-000001-…` is before them as a text, too. */
+function isoText(ms: number): string {
+  const text = new Date(ms).toISOString()
+  return text.startsWith('+') ? AFTER : text
+}
+
+function finer(beyondMs = ''): string {
+  return /[1-9]/.test(beyondMs) ? AFTER : ''
 }

@@ -310,6 +310,18 @@ describe('the limit of requests', () => {
     await api.close()
   })
 
+  it('forgets of more than 10,000 callers the one that was not seen for longest', async () => {
+    const { api } = await stage({ ratePerMinute: 1, now: () => 0 })
+    const from = async (remoteAddress: string) => (await api.inject({ url: '/v1/devices/a', remoteAddress })).statusCode
+    const [oldest, old, busy] = ['192.0.2.1', '192.0.2.2', '192.0.2.3'] as const
+    for (const address of [busy, oldest, old]) expect(await from(address)).not.toBe(429)
+    expect(await from(busy)).toBe(429)
+    for (let i = 3; i <= 10_000; i++) await from(`10.0.${i >> 8}.${i & 255}`)
+    expect([await from(busy), await from(old)]).toEqual([429, 429])
+    expect(await from(oldest)).not.toBe(429)
+    await api.close()
+  })
+
   it('is of the caller that a trusted proxy names, and of no other', async () => {
     const { api } = await stage({ ratePerMinute: 1, trustedProxies: 'loopback,10.1.0.0/16' })
     const from = async (remoteAddress: string, forwarded: string) => {

@@ -36,12 +36,12 @@ function streams(limits: Partial<ChangesLimits> = {}): ChangeStreams {
   return made
 }
 
-function fill(): void {
-  for (let i = 0; i < DEVICES; i++) log.put(`device-${i}`, i)
+function fill(reports: (i: number) => number | undefined = (i) => i): void {
+  for (let i = 0; i < DEVICES; i++) log.put(`device-${i}`, reports(i))
 }
 
 describe('a snapshot', () => {
-  beforeEach(fill)
+  beforeEach(() => fill())
 
   it('is written in pieces, each when the client has taken those before', async () => {
     const client = new Client(clock)
@@ -131,6 +131,54 @@ describe('devices that came and went', () => {
     fill()
     await clock.pass(1_000)
     expect(client.named('change')).toHaveLength(DEVICES)
+  })
+})
+
+describe('devices that are not to be had', () => {
+  const hot = { text: 'x:>5', matcher: new Matcher(parseQuery('reported.x:>5')) }
+
+  it('wait by their ids, for all streams at once when numbers begin anew', async () => {
+    const process = streams({ maxDevices: DEVICES, maxWaitingBytesInAll: DEVICES * STATUS_BYTES })
+    const clients = Array.from({ length: 5 }, () => new Client(clock))
+    const sinks: FakeSink[] = []
+    for (const client of clients) sinks.push(await follow(process, client, { subject: hot }))
+    await clock.pass(1_000)
+    for (let i = 0; i < DEVICES; i++) log.put(`old-${i}`, undefined)
+    await clock.pass(1_000)
+    for (const sink of sinks) sink.stalled = true
+    // What is written first is not taken, and all else waits behind it.
+    log.put('first', 9)
+    await clock.pass(1_000)
+    fill(() => 1)
+    await clock.pass(1_000)
+    expect(following.waitingBytes).toBeGreaterThan(0)
+    for (const sink of sinks) sink.resume()
+    await clock.pass(1_000)
+    expect(sinks.map(({ ended }) => ended)).toEqual(sinks.map(() => false))
+    for (const client of clients) expect(client.named('leave')).toHaveLength(DEVICES)
+    expect(following.waitingBytes).toBe(0)
+  })
+
+  it.each([
+    ['deleted', undefined],
+    ['not matching', 1],
+  ])('count while they wait: %s', async (_, x) => {
+    log.padding = 0
+    const client = new Client(clock)
+    const before = await follow(streams(), client, { subject: hot })
+    await clock.pass(1_000)
+    before.cut()
+    // What the client of a stream that goes on has is not known.
+    const sink = await follow(streams({ maxWaitingBytes: 50 * DEVICES }), client, { subject: hot })
+    await clock.pass(1_000)
+    sink.stalled = true
+    log.put('first', 9)
+    await clock.pass(1_000)
+    fill(() => x)
+    await clock.pass(1_000)
+    sink.resume()
+    expect(client.events.at(-1)?.data).toBe('{"reason":"slow-reader"}')
+    expect(following.waitingBytes).toBe(0)
   })
 })
 

@@ -6,6 +6,7 @@ import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { Broker } from '../../ingest/broker.ts'
+import type { Connection } from '../../ingest/connection.ts'
 import { Counts } from '../../ingest/counts.ts'
 import { Gather } from '../../ingest/gather.ts'
 import { DEFAULT_LIMITS } from '../../ingest/limits.ts'
@@ -15,15 +16,19 @@ import { HeldLog, publication, WAIT } from './fixture.ts'
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
+const CONNECT = generate({ cmd: 'connect', clientId: 'gateway' })
 const PINGREQ = generate({ cmd: 'pingreq' })
 const LETTER = publication('elsewhere', 'x'.repeat(300))
 const TELEMETRY = publication('devices/truck-17/telemetry', 'x'.repeat(300))
 
-it.each([
-  ['a header', LETTER, 1],
-  ['a packet that the fast path leaves', LETTER, 100],
-  ['telemetry', TELEMETRY, 100],
-])('the beginning of %s does not keep what was read with it', async (_, packet, bytes) => {
+interface Opened {
+  readonly log: HeldLog
+  /** Receives `packets` in one read, is answered `bytes`, and keeps nothing of that read. */
+  readonly reads: (packets: readonly Buffer[], bytes: number) => Promise<void>
+  readonly connection: Connection
+}
+
+async function open(): Promise<Opened> {
   const counts = new Counts(new Registry())
   const log = new HeldLog()
   const limits = { ...DEFAULT_LIMITS, stopTimeoutMs: 300 }
@@ -38,19 +43,44 @@ it.each([
     answered += length
   })
   const connection = broker.handle(source)
-  connection.receive(generate({ cmd: 'connect', clientId: 'gateway' }))
-  await vi.waitFor(() => expect(answered).toBe(4), WAIT)
-  const read = (): WeakRef<ArrayBufferLike> => {
-    const chunk = Buffer.from(new Uint8Array([...PINGREQ, ...PINGREQ, ...packet.subarray(0, bytes)]).buffer)
+  const receive = (packets: readonly Buffer[]): WeakRef<ArrayBufferLike> => {
+    const chunk = Buffer.from(new Uint8Array(Buffer.concat(packets)).buffer)
     connection.receive(chunk)
     return new WeakRef(chunk.buffer)
   }
-  const chunk = read()
-  await vi.waitFor(() => expect(answered).toBe(8), WAIT)
-  await vi.waitFor(() => {
-    collect()
-    expect(chunk.deref()).toBeUndefined()
-  }, WAIT)
+  const reads = async (packets: readonly Buffer[], bytes: number): Promise<void> => {
+    const before = answered
+    const chunk = receive(packets)
+    await vi.waitFor(() => expect(answered).toBe(before + bytes), WAIT)
+    await vi.waitFor(() => {
+      collect()
+      expect(chunk.deref()).toBeUndefined()
+    }, WAIT)
+  }
+  return { log, reads, connection }
+}
+
+it('a connection keeps nothing of its CONNECT but what it needs', async () => {
+  const { reads } = await open()
+  const credentials = { username: 'somebody', password: Buffer.from('secret') }
+  await reads([generate({ cmd: 'connect', clientId: 'gateway', ...credentials })], 4)
+})
+
+it('the beginning of a packet that came with CONNECT does not keep that', async () => {
+  const { log, reads, connection } = await open()
+  await reads([CONNECT, LETTER.subarray(0, 100)], 4)
+  connection.receive(LETTER.subarray(100))
+  await vi.waitFor(() => expect(log.letters()).toHaveLength(1), WAIT)
+})
+
+it.each([
+  ['a header', LETTER, 1],
+  ['a packet that the fast path leaves', LETTER, 100],
+  ['telemetry', TELEMETRY, 100],
+])('the beginning of %s does not keep what was read with it', async (_, packet, bytes) => {
+  const { log, reads, connection } = await open()
+  await reads([CONNECT], 4)
+  await reads([PINGREQ, PINGREQ, packet.subarray(0, bytes)], 4)
   connection.receive(packet.subarray(bytes))
   await vi.waitFor(() => expect([...log.letters(), ...log.messages()]).toHaveLength(1), WAIT)
 })

@@ -159,6 +159,16 @@ describe('connections that are closed', () => {
     expect(nameless.received).toMatchObject([{ cmd: 'connack', returnCode: 2 }])
   })
 
+  it('a client id beyond the bound, by CONNACK', async () => {
+    const { ingest, metric } = await openIngest()
+    await RawClient.open(ingest.port, { clientId: 'x'.repeat(512) })
+    const client = new RawClient(ingest.port)
+    client.write(generate({ cmd: 'connect', clientId: 'x'.repeat(513) }))
+    await client.end()
+    expect(client.received).toMatchObject([{ cmd: 'connack', returnCode: 2 }])
+    expect(await metric('bound_hits_total', { bound: 'client id' })).toBe(1)
+  })
+
   it('the largest packet passes', async () => {
     const { ingest } = await openIngest()
     const client = await RawClient.open(ingest.port)

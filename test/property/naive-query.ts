@@ -53,8 +53,17 @@ function lookUp(holder: Json | undefined, name: string): Json | undefined {
 function sides(value: Json, { text, quoted }: Operand, field: string): { difference: number } | undefined {
   if (typeof value === 'string') {
     const isTime = field === 'lastSeenAt' || field.endsWith('.at')
-    const wanted = isTime && /^\d{4}-.*T.*Z$/.test(text) ? new Date(text).toISOString() : text
-    return { difference: Buffer.compare(Buffer.from(value), Buffer.from(wanted)) }
+    const wanted = isTime ? nanosOf(text) : undefined
+    if (wanted === undefined) return { difference: Buffer.compare(Buffer.from(value), Buffer.from(text)) }
+    const found = nanosOf(value)
+    if (found === undefined) {
+      // What is no time stands among times by their texts; those of years with five digits are after all that have four.
+      const time = new Date(Number(wanted / 1_000_000n)).toISOString().replace(/^\+/, '~')
+      return { difference: Buffer.compare(Buffer.from(value), Buffer.from(time)) }
+    }
+    // Without a zone it is the beginning of the times that go on as it ends, and so before them.
+    if (found === wanted) return { difference: /Z$|[+-]\d\d:\d\d$/.test(text) ? 0 : 1 }
+    return { difference: found < wanted ? -1 : 1 }
   }
   if (quoted) return undefined
   if (typeof value === 'number') {
@@ -62,6 +71,13 @@ function sides(value: Json, { text, quoted }: Operand, field: string): { differe
     return Number.isFinite(number) && !text.endsWith('.') ? { difference: value - number } : undefined
   }
   return JSON.stringify(value) === text ? { difference: 0 } : undefined
+}
+
+/** Of a time with a zone, and of one that is finer than milliseconds; undefined: it is something else. */
+function nanosOf(text: string): bigint | undefined {
+  const [, upToSeconds, fraction = '', zone = ''] = /^(\d{4}-.*T[\d:]*)(?:\.(\d+))?(Z|[+-].*)?$/.exec(text) ?? []
+  if (upToSeconds === undefined || (zone === '' && fraction.length <= 3)) return undefined
+  return BigInt(Date.parse(upToSeconds + (zone || 'Z'))) * 1_000_000n + BigInt(fraction.padEnd(9, '0'))
 }
 
 function expression(pattern: string): RegExp {

@@ -47,7 +47,20 @@ const boundWith = (words: fc.Arbitrary<string>) =>
     nil: undefined,
   })
 /** A time has an order beside these alone. */
-const moment = fc.constantFrom(...AT, '2026-11-24T10:00:00Z', '2026-11-24', '5')
+const moment = fc.constantFrom(
+  ...AT,
+  '2026-11-24T10:00:00Z',
+  '2026-11-24',
+  '5',
+  '0000-01-01T00:00:00+01:00',
+  '1969-12-31T23:59:59.9999Z',
+  '9999-12-31T23:59:59-01:00',
+  '2026-11-24T11:00:00.500001+01:00',
+  '2026-11-24T10:00:00.5000Z',
+  '2026-11-24T10:00:00.5000001',
+  '2026-11-24T10:00:00.499999',
+  '2026-11-24T10:00:00.500000',
+)
 const bounds = fc
   .record({ any: fc.tuple(boundWith(word), boundWith(word)), times: fc.tuple(boundWith(moment), boundWith(moment)) })
   .filter(({ any, times }) => [any, times].every(([low, high]) => low !== undefined || high !== undefined))
