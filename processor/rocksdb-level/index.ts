@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { AbstractLevel, type AbstractSnapshot } from 'abstract-level'
 import { RocksChainedBatch } from './chained-batch.ts'
+import { lowerCompactionThreads } from './compaction-threads.ts'
 import { Copies, free, isSmall } from './copies.ts'
 import { failureOf, RocksLevelError, toLevelError } from './errors.ts'
 import { holdsDatabase, makeFolder } from './folder.ts'
@@ -85,6 +86,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     }
     this.#native = db
     this.#endInfoLog = boundInfoLog(path)
+    await lowerCompactionThreads()
     await writeOwner(path)
   }
 
