@@ -69,7 +69,7 @@ describe.skipIf(kafkaMissing !== undefined)('a processor whose stores have no sp
       expect(await held()).toEqual({ a: [0, 0], b: [PARTITIONS, 0] })
       await expectAll()
     }, PATIENCE)
-    expect(a.stderr).toContain('others are to have the partitions of this processor')
+    expect(a.stderr).toContain('the group is asked to give the partitions of this processor to others')
 
     await rm(full)
     await vi.waitFor(async () => expect(await held()).toEqual(even), PATIENCE)
