@@ -2,6 +2,7 @@ import rateLimit, { type FastifyRateLimitStore, normalizeIP } from '@fastify/rat
 import type { Api } from './app.ts'
 import { callerOf } from './caller.ts'
 import { ProblemError } from './problem.ts'
+import { keepRecent } from './recent.ts'
 
 const WINDOW_MS = 60_000
 /** Callers counted; at the bound, one that was not seen for long is forgotten. */
@@ -57,9 +58,7 @@ class Windows implements FastifyRateLimitStore {
     let window = this.#windows.get(caller)
     if (window === undefined || window.endsAt <= now) window = { count: 0, endsAt: now + windowMs }
     window.count++
-    this.#windows.delete(caller)
-    this.#windows.set(caller, window)
-    if (this.#windows.size > MAX_CALLERS) this.#windows.delete(this.#windows.keys().next().value as string)
+    keepRecent(this.#windows, caller, window, MAX_CALLERS)
     counted(null, { current: window.count, ttl: window.endsAt - now })
   }
 

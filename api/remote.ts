@@ -41,6 +41,7 @@ import {
 } from '../processor/contract/search-wire.ts'
 import { Exchange, type ExchangeOptions } from './exchange.ts'
 import type { LateError } from './late.ts'
+import { keepRecent } from './recent.ts'
 import { group } from './shares.ts'
 
 /**
@@ -96,9 +97,7 @@ export class RemoteReaders implements Disposable {
   /** `patient`: asks whether or not the processor has answered lately, and waits for late answers. */
   connect({ endpoint }: Owner, patient = false): PartitionReader {
     const readers = this.#readers.get(endpoint) ?? this.#meet(endpoint)
-    this.#readers.delete(endpoint)
-    this.#readers.set(endpoint, readers)
-    if (this.#readers.size > MAX_READERS) this.#readers.delete(this.#readers.keys().next().value as string)
+    keepRecent(this.#readers, endpoint, readers, MAX_READERS)
     return patient ? readers.patient : readers.usual
   }
 

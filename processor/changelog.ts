@@ -61,7 +61,7 @@ export interface FollowOptions {
   /** Called when the copy first holds all that the changelog held at the beginning. */
   readonly onWhole: () => void
   /** Called when the store was emptied, and each time that it refused a write. */
-  readonly onSetback: () => void
+  readonly onSetback?: () => void
 }
 
 /**
@@ -81,7 +81,7 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   const plan = planRestore({ checkpoint: store.checkpoint, changelog, claimed: until, now, deleteRetentionMs })
   if (plan.kind === 'wipe') {
     logger.warn({ partition, reason: plan.reason }, 'store wiped: it cannot be resumed')
-    options.onSetback()
+    options.onSetback?.()
     if (!(await persist(context, partition, () => store.wipe(), signal))) return false
   }
   const horizon = until?.changelogEnd ?? changelog.end

@@ -247,7 +247,6 @@ export class Task implements Role {
           metrics.restoreRemaining.set(labels, progress.remaining)
         },
         onWhole: () => {},
-        onSetback: () => {},
       },
       signal,
     )
