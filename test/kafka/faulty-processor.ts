@@ -2,7 +2,7 @@
 import { writeSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import { KafkaLog } from '../../processor/log/kafka.ts'
-import { type BrokerConnection, type BrokerRequests, Network } from '../../processor/log/kafka-broker.ts'
+import { type BrokerRequests, Network } from '../../processor/log/kafka-broker.ts'
 import { KafkaClaim } from '../../processor/log/kafka-claim.ts'
 import type { Partition } from '../../processor/log/log.ts'
 import { Processor } from '../../processor/processor.ts'
@@ -33,8 +33,8 @@ const ANSWERED: Partial<Record<keyof BrokerRequests, Step>> = {
 const SENT: Partial<Record<keyof BrokerRequests, Step>> = { initProducerId: 'fence sent', endTxn: 'end sent' }
 
 const { connect } = Network.prototype
-Network.prototype.connect = async function (host: string, port: number): Promise<BrokerConnection> {
-  const connection = await connect.call(this, host, port)
+Network.prototype.connect = async function (...to) {
+  const connection = await connect.apply(this, to)
   const requests = new Proxy(connection.requests, {
     get(target, name: keyof BrokerRequests) {
       return async (...request: readonly unknown[]) => {
@@ -80,9 +80,12 @@ Processor.prototype.standby = function (partition, ...rest) {
 const { follow } = KafkaLog.prototype
 KafkaLog.prototype.follow = async function* (of: Partition, ...rest) {
   for await (const batch of follow.call(this, of, ...rest)) {
-    yield batch
-    // Who has reached the end of a restore does not come back for more.
-    if (of.topic === 'status') pass(owned.has(of.index) ? 'restoring' : 'following')
+    try {
+      yield batch
+    } finally {
+      // Also when it was the last one of a restore, after which nobody comes back for more.
+      if (of.topic === 'status') pass(owned.has(of.index) ? 'restoring' : 'following')
+    }
   }
 }
 

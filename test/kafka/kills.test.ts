@@ -77,11 +77,21 @@ describe.skipIf(kafkaMissing !== undefined)('kill -9 of processors under load', 
       if (due.length === 0) due.push(...STEPS)
       return due.splice(Math.floor(random() * due.length), 1)[0] as Step
     }
-    const lives = async (instance: string): Promise<void> => {
+    const lifeOf = new Map<string, Promise<void>>()
+    /** The life of one that must be the only one, while there is such: nobody else begins another before it ends. */
+    const alone = new Set<Promise<void>>()
+    const lives = async (instance: string, other: string): Promise<void> => {
       while (total < KILLS || kills.size < STEPS.length) {
+        while (alone.size > 0) await Promise.all(alone)
         const step = nextStep()
-        // A copy that is not there is restored from the first record of the changelog on.
-        if (step === 'restoring') await rm(join(cluster.dataDir, instance), { recursive: true, force: true })
+        const life = Promise.withResolvers<void>()
+        lifeOf.set(instance, life.promise)
+        if (step === 'restoring') {
+          // Where another has whole copies that one is the owner: it is awaited, and this one begins with none.
+          alone.add(life.promise)
+          await lifeOf.get(other)
+          await rm(join(cluster.dataDir, instance), { recursive: true, force: true })
+        }
         const passage = isRare(step) ? 1 : 1 + Math.floor(random() * 30)
         const program = cluster.processorIn(FAULTY, instance, { FAULT: `${step}@${passage}` })
         const timer = setTimeout(() => program.child.kill('SIGKILL'), IMPATIENCE_MS)
@@ -91,12 +101,14 @@ describe.skipIf(kafkaMissing !== undefined)('kill -9 of processors under load', 
         total++
         if (program.stderr.includes(`killed at ${step}`)) kills.set(step, (kills.get(step) ?? 0) + 1)
         else due.push(step)
+        alone.delete(life.promise)
+        life.resolve()
       }
     }
     const looking = new AbortController()
     const looks = look(looking.signal)
     const began = performance.now()
-    await Promise.race([Promise.all([lives('a'), lives('b')]), looks])
+    await Promise.race([Promise.all([lives('a', 'b'), lives('b', 'a')]), looks])
     const seconds = ((performance.now() - began) / 1000).toFixed()
 
     const [a, b] = await Promise.all([cluster.processor('a'), cluster.processor('b')])
