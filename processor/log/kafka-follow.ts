@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { CorruptedError, RetryableError } from '../contract/errors.ts'
+import { LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import type { BrokerConnection } from './kafka-broker.ts'
 import { asTidemark, isTransient, type KafkaCluster, typeOf } from './kafka-cluster.ts'
@@ -209,7 +209,7 @@ export class KafkaFetcher {
     if (type === 'OFFSET_OUT_OF_RANGE') {
       lost.set(source, 'is not in the log')
     } else if (type === 'CORRUPT_MESSAGE') {
-      source.fail(new CorruptedError('LOG_CORRUPTED', `${where} cannot be read by its leader`, error))
+      source.fail(new LogCorruptedError(`${where} cannot be read by its leader`, error))
     } else {
       source.fail(asTidemark(error, `${source.topic} ${source.index}`))
     }
@@ -235,7 +235,7 @@ export class KafkaFetcher {
       const doubt = doubts.get(source.topic)
       const where = `${source.topic} ${source.index}: offset ${source.position}`
       if (doubt instanceof RetryableError) undecided = true
-      else source.fail(doubt ?? new CorruptedError('OFFSET_OUT_OF_RANGE', `${where} ${why}; ${AGAIN}`))
+      else source.fail(doubt ?? new OffsetOutOfRangeError(`${where} ${why}; ${AGAIN}`))
     }
     return undecided
   }

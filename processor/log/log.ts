@@ -65,7 +65,7 @@ export interface Log extends AsyncDisposable {
   /**
    * Committed records from offset `from` on, in order; waits at the end for more, and ends when `signal` aborts.
    * One batch is under way at a time: asking for the next says that the last was dealt with.
-   * Rejects with CorruptedError OFFSET_OUT_OF_RANGE when `from` is below what retention left, or past the end.
+   * Rejects with OffsetOutOfRangeError when `from` is below what retention left, or past the end.
    */
   follow(partition: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch>
 

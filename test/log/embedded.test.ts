@@ -96,7 +96,7 @@ describe('embedded log', () => {
     const log = await openLog(path, SEGMENTS)
     expect(await read(log, 'telemetry', 0, 20, 30)).toHaveLength(10)
     await expect(read(log, 'telemetry', 0, 0, 30)).rejects.toMatchObject({
-      name: 'CorruptedError',
+      name: 'LogCorruptedError',
       code: 'LOG_CORRUPTED',
     })
   })
