@@ -2,7 +2,7 @@ import type { Logger } from 'pino'
 import { LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import type { BrokerConnection } from './kafka-broker.ts'
-import { asTidemark, isTransient, type KafkaCluster, typeOf } from './kafka-cluster.ts'
+import { asTidemark, isNameless, isTransient, type KafkaCluster, typeOf } from './kafka-cluster.ts'
 import { type Fetched, type FetchLimits, fetch } from './kafka-fetch.ts'
 import { Source } from './kafka-source.ts'
 import type { Batch, BatchLimits, Offset } from './log.ts'
@@ -197,7 +197,7 @@ export class KafkaFetcher {
       return false
     }
     if (mayPass(error)) {
-      if (typeOf(error) === UNKNOWN && !source.troubled) {
+      if (isNameless(error) && !source.troubled) {
         const { topic, index, position } = source
         this.#logger.warn({ err: error, topic, partition: index, offset: position }, 'a broker failed at a fetch')
         source.troubled = true
@@ -243,11 +243,9 @@ export class KafkaFetcher {
 
 const AGAIN = 'start again from what is kept'
 
-/** What a broker answers for what it has no word for. It may be over with the next fetch, as the Java consumer has it too. */
-const UNKNOWN = 'UNKNOWN'
-
+/** What has no name may be over with the next fetch, as the Java consumer has it too. */
 function mayPass(error: unknown): boolean {
-  return isTransient(error) || typeOf(error) === UNKNOWN
+  return isTransient(error) || isNameless(error)
 }
 
 interface Named {

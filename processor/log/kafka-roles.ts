@@ -307,8 +307,8 @@ async function rest(slot: Slot, ms: number, signal: AbortSignal): Promise<boolea
   return resting.signal.aborted
 }
 
-/** What the log has been told of the tries of one claim. */
-class Told {
+/** What the log has been told of what is tried again and again. */
+export class Told {
   #message: string | undefined
   #at = 0
 
