@@ -74,8 +74,10 @@ export interface Log extends AsyncDisposable {
 
   /**
    * Takes part in the group until `signal` aborts; then every role of the member is stopped, awaited, and handed over.
-   * Rejects when a role of the member rejected (other than FencedError, which drops just that claim) or the group is
-   * beyond use.
+   * Rejects when a role of the member rejected, or the group is beyond use. But these end the role alone, and the partition
+   * is claimed anew where it is to be: FencedError; RetryableError of an owner whose claim is over; on Kafka, where retention
+   * goes by no position, OffsetOutOfRangeError of an owner. The embedded log keeps what is not processed: where that is not
+   * there a person must see to its folder, and the member ends.
    */
   join(member: Member, signal: AbortSignal): Promise<void>
 
