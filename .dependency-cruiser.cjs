@@ -39,6 +39,22 @@ module.exports = {
       to: { path: '^(processor|fs|net|http|child_process|worker_threads)', pathNot: '^processor/contract/' },
     },
     {
+      // Beside the contract: how a wait ends, how a secret is read, and what RocksDB says.
+      name: 'log-knows-no-processing',
+      severity: 'error',
+      from: { path: '^processor/log/' },
+      to: {
+        path: '^processor/',
+        pathNot: '^processor/(contract/|log/|rocksdb-level/|pause\\.ts|secret-files\\.ts|store/failure\\.ts)',
+      },
+    },
+    {
+      name: 'store-knows-the-log-port-only',
+      severity: 'error',
+      from: { path: '^processor/store/' },
+      to: { path: '^processor/', pathNot: '^processor/(contract/|store/|rocksdb-level/|log/log\\.ts)' },
+    },
+    {
       name: 'rocksdb-level-stands-alone',
       severity: 'error',
       from: { path: '^processor/rocksdb-level/' },

@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { ChangeFeed } from '../processor/contract/changes.ts'
-import { isOutOfRange, reasonOf, UnavailableError } from '../processor/contract/errors.ts'
+import { OffsetOutOfRangeError, reasonOf, UnavailableError } from '../processor/contract/errors.ts'
 import type { LogRecord, Offset } from '../processor/contract/record.ts'
 import type { Matcher } from '../processor/contract/search-match.ts'
 import { Change, DeviceNumbers } from './changes-change.ts'
@@ -176,7 +176,7 @@ export class Following {
         if (signal.aborted) return
         if (!failing) this.#logger.warn({ partition, err: error }, 'the changelog cannot be followed; trying again')
         failing = true
-        lost ||= isOutOfRange(error)
+        lost ||= error instanceof OffsetOutOfRangeError
         await this.#pause(signal)
       }
     }

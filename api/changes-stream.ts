@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { CorruptedError, isOutOfRange, UnavailableError } from '../processor/contract/errors.ts'
+import { OffsetOutOfRangeError, UnavailableError } from '../processor/contract/errors.ts'
 import { partitionOf } from '../processor/contract/partition.ts'
 import type { Offset } from '../processor/contract/record.ts'
 import { type Caller, maySee } from './caller.ts'
@@ -102,7 +102,7 @@ export class ChangesStream implements Follower {
         return
       } catch (error) {
         if (this.#stop.signal.aborted) return
-        if (!isOutOfRange(error)) return this.#fail(error)
+        if (!(error instanceof OffsetOutOfRangeError)) return this.#fail(error)
         begin = { anew: 'position-out-of-range' }
       }
     }
@@ -279,6 +279,6 @@ export class ChangesStream implements Follower {
   }
 }
 
-function outOfRange(message: string): CorruptedError {
-  return new CorruptedError('OFFSET_OUT_OF_RANGE', message)
+function outOfRange(message: string): OffsetOutOfRangeError {
+  return new OffsetOutOfRangeError(message)
 }

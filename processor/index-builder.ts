@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { CorruptedError } from './contract/errors.ts'
+import { StoreCorruptedError } from './contract/errors.ts'
 import { INDEX_VERSION } from './contract/index-entries.ts'
 import type { Precedence } from './precedence.ts'
 import type { LevelStore } from './store/level.ts'
@@ -52,7 +52,7 @@ export class IndexBuilder implements AsyncDisposable {
         await turns.take().next()
       } catch (error) {
         if (signal.aborted) return
-        if (error instanceof CorruptedError) {
+        if (error instanceof StoreCorruptedError) {
           // Who works on the partition wipes the store; an empty one has its index.
           logger.error({ partition, err: error }, 'index cannot be built: the store is damaged')
           return

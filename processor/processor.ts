@@ -2,7 +2,7 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
 import { Arrivals } from './arrivals.ts'
-import { ConfigurationError, CorruptedError } from './contract/errors.ts'
+import { ConfigurationError, StoreCorruptedError } from './contract/errors.ts'
 import type { PartitionReader } from './contract/query.ts'
 import { Decisions } from './decisions.ts'
 import { Fitness } from './fitness.ts'
@@ -125,7 +125,7 @@ export class Processor implements Member, AsyncDisposable {
     const stores = opening.use(await LevelStores.open(db, { identity: log.identity, logger, indexed }))
     if (database === undefined) {
       // Only who has opened the folder holds its lock, and may judge what is in it.
-      if (isMarkedDamaged(folder)) throw new CorruptedError('STORE_CORRUPTED', 'it was found damaged before')
+      if (isMarkedDamaged(folder)) throw new StoreCorruptedError('it was found damaged before')
       db.once('corruption', (error: Error) => foundDamaged(folder, error, logger))
     }
     const processor = opening.use(new Processor(options, stores))

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import type { Arrivals } from './arrivals.ts'
-import { CorruptedError } from './contract/errors.ts'
+import { StoreCorruptedError } from './contract/errors.ts'
 import type { Slice } from './contract/query.ts'
 import type { Decisions } from './decisions.ts'
 import type { InFlight } from './in-flight.ts'
@@ -81,7 +81,7 @@ export function devicesIn({ checkpoint, count }: StateStore): number | undefined
 
 /**
  * Writes to the store until it succeeds: what is committed to the log must not be skipped. Between the tries it waits,
- * longer each time, up to a bound. False when `signal` aborted first. Rejects with CorruptedError, or as
+ * longer each time, up to a bound. False when `signal` aborted first. Rejects with StoreCorruptedError, or as
  * `StoreFaults.refused` does. `onRefused` is called after each try that failed.
  */
 export async function persist(
@@ -102,7 +102,7 @@ export async function persist(
         context.metrics.storeSeconds.observe({ processor: context.instance }, (context.monotonic() - began) / 1000)
         return true
       } catch (error) {
-        if (error instanceof CorruptedError) throw error
+        if (error instanceof StoreCorruptedError) throw error
         onRefused()
         await context.faults.refused(partition, error, waited)
       }

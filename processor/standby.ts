@@ -1,5 +1,5 @@
 import { confirm, followChangelog } from './changelog.ts'
-import { CorruptedError, RetryableError } from './contract/errors.ts'
+import { isBeyondUse, LogCorruptedError, RetryableError } from './contract/errors.ts'
 import type { Copying, Offset } from './log/log.ts'
 import { say } from './metrics.ts'
 import { Progress } from './progress.ts'
@@ -78,7 +78,7 @@ export class Standby implements Role {
         try {
           await this.#follow(signal)
         } catch (error) {
-          const damaged = error instanceof CorruptedError && error.code === 'LOG_CORRUPTED'
+          const damaged = error instanceof LogCorruptedError
           if (damaged || error instanceof RetryableError) {
             if (signal.aborted) return
             logger.warn({ partition, err: error }, 'the changelog cannot be read: trying again')
@@ -86,7 +86,7 @@ export class Standby implements Role {
             continue
           }
           // Wiping helps once: a changelog that is damaged itself is not mended by reading it again.
-          if (!(error instanceof CorruptedError) || this.#wiped) throw error
+          if (!isBeyondUse(error, true) || this.#wiped) throw error
           this.#wiped = true
           this.#state = 'restoring'
           this.#tell(false)

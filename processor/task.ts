@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { type Effects, foldBatch } from './batch.ts'
 import { restAfter } from './cadence.ts'
 import { confirm, followChangelog, HEADER_DEVICES, HEADER_INPUT } from './changelog.ts'
-import { CorruptedError, FencedError, RetryableError } from './contract/errors.ts'
+import { FencedError, isBeyondUse, LogCorruptedError, RetryableError } from './contract/errors.ts'
 import type { Slice } from './contract/query.ts'
 import type { Batch, Claim, LogRecord, NewRecord, Offset } from './log/log.ts'
 import { say } from './metrics.ts'
@@ -213,11 +213,11 @@ export class Task implements Role {
       if (signal.aborted) return true
       logger.warn({ partition, err: error }, 'the log cannot be read: trying again')
       await sleep(limits.retryMinMs, signal)
-    } else if (error instanceof CorruptedError && error.code === 'LOG_CORRUPTED') {
+    } else if (error instanceof LogCorruptedError) {
       // On its way, or on the disk of the leader: until another one leads this partition waits, and no other one does.
       logger.error({ partition, err: error }, 'the log is damaged: trying again')
       await sleep(limits.retryMaxMs, signal)
-    } else if (error instanceof CorruptedError && (error.code === 'STORE_CORRUPTED' || this.#state === 'restoring')) {
+    } else if (isBeyondUse(error, this.#state === 'restoring')) {
       // A store that is damaged again before anything was committed would be wiped for ever.
       if (this.#wipedAt === this.#input) return false
       this.#wipedAt = this.#input

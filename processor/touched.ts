@@ -1,4 +1,4 @@
-import { CorruptedError } from './contract/errors.ts'
+import { StoreCorruptedError } from './contract/errors.ts'
 import { type Indexed, indexedIn, indexedOf } from './contract/index-entries.ts'
 import type { PlainStatus } from './contract/plain.ts'
 import { decodePlain } from './contract/plain-decoder.ts'
@@ -168,7 +168,7 @@ export class TouchedDevices {
 
 /**
  * Undefined for what is no status: others may write to the changelog. What is not even JSON may be damage of the store, which
- * is restored first. Throws CorruptedError then.
+ * is restored first. Throws StoreCorruptedError then.
  */
 export function stored(deviceId: string, bytes: Uint8Array, { restored }: BatchContext): Status | undefined {
   try {
@@ -176,7 +176,7 @@ export function stored(deviceId: string, bytes: Uint8Array, { restored }: BatchC
     return isStatus(status, deviceId) ? status : undefined
   } catch (cause) {
     if (restored) return undefined
-    throw new CorruptedError('STORE_CORRUPTED', `the stored status of device ${deviceId} is not JSON`, cause)
+    throw new StoreCorruptedError(`the stored status of device ${deviceId} is not JSON`, cause)
   }
 }
 

@@ -17,7 +17,7 @@ export interface ChangeFeed {
 
   /**
    * Committed records from `from` on; waits at the end for more, and ends when `signal` aborts. The next batch is read
-   * when it is asked for. Rejects with CorruptedError OFFSET_OUT_OF_RANGE when `from` is not in the changelog.
+   * when it is asked for. Rejects with OffsetOutOfRangeError when `from` is not in the changelog.
    */
   follow(partition: number, from: Offset, signal: AbortSignal): AsyncIterable<ChangeBatch>
 

@@ -31,7 +31,10 @@ export abstract class TidemarkError extends Error {
   }
 }
 
-/** Nothing was decided: wait and try the same again. A failed append may still have reached the log. */
+/**
+ * Nothing was decided: wait and try the same again; where time alone does not help, the message says what a person is to do.
+ * A failed append may still have reached the log.
+ */
 export class RetryableError extends TidemarkError {}
 
 /** A newer epoch holds the partition: drop the task and write nothing more. */
@@ -44,12 +47,39 @@ export class FencedError extends TidemarkError {
   }
 }
 
-/** What is stored cannot be continued from: wipe the copy and restore it from the changelog. */
-export class CorruptedError extends TidemarkError {}
+/** A copy is damaged: wipe it and restore it from the changelog. */
+export class StoreCorruptedError extends TidemarkError {
+  constructor(message: string, cause?: unknown) {
+    super('STORE_CORRUPTED', message, cause)
+  }
+}
 
-/** What was to be read is not in the log: retention has passed it, or it never was there. */
-export function isOutOfRange(error: unknown): boolean {
-  return error instanceof CorruptedError && error.code === 'OFFSET_OUT_OF_RANGE'
+/**
+ * The log is damaged where it was to be read: wipe nothing, as copies may be all that is left of it; hold up what needs it,
+ * and try again seldom. On Kafka another leader may have it whole.
+ */
+export class LogCorruptedError extends TidemarkError {
+  constructor(message: string, cause?: unknown) {
+    super('LOG_CORRUPTED', message, cause)
+  }
+}
+
+/**
+ * What was to be read is not in the log: retention has passed it, or it never was there. Begin anew from what is kept; a copy
+ * that is restored from there must be wiped first.
+ */
+export class OffsetOutOfRangeError extends TidemarkError {
+  constructor(message: string, cause?: unknown) {
+    super('OFFSET_OUT_OF_RANGE', message, cause)
+  }
+}
+
+/**
+ * Whether a copy is to be wiped and restored: it is damaged, or what it lacks is not in the changelog any more. `restoring`:
+ * the changelog was read. Damage of the log says nothing of a copy, and never wipes one.
+ */
+export function isBeyondUse(error: unknown, restoring: boolean): boolean {
+  return error instanceof StoreCorruptedError || (restoring && error instanceof OffsetOutOfRangeError)
 }
 
 /** No copy can answer now: ask again after `retryAfterSeconds`. */

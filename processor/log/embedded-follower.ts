@@ -1,4 +1,4 @@
-import { CorruptedError, RetryableError } from '../contract/errors.ts'
+import { LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../contract/errors.ts'
 import type { LogRecord, Offset } from '../contract/record.ts'
 import { bytesOf, type EmbeddedPartition } from './embedded-partition.ts'
 import { type Database, type EmbeddedStorage, offsetOfKey, storageKey, storageRange } from './embedded-storage.ts'
@@ -63,7 +63,7 @@ export class EmbeddedFollower {
     if (from >= start && from <= end) return
     const what = from < start ? 'is below what retention left' : 'is past the end'
     const where = `offset ${from} of ${topic} ${index} ${what} (${start} to ${end})`
-    throw new CorruptedError('OFFSET_OUT_OF_RANGE', `${where}: wipe the copy that reads from there`)
+    throw new OffsetOutOfRangeError(`${where}: wipe the copy that reads from there`)
   }
 
   #rest(from: Offset, limits: BatchLimits): Batch | undefined {
@@ -142,6 +142,6 @@ export class EmbeddedFollower {
   #lost(from: Offset): never {
     const { topic, index, end } = this.#partition
     const what = `${topic} ${index} has no records from offset ${from} on, though it ends at ${end}`
-    throw new CorruptedError('LOG_CORRUPTED', `${what}: restore the log's folder`)
+    throw new LogCorruptedError(`${what}: restore the log's folder`)
   }
 }

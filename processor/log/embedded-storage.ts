@@ -3,7 +3,7 @@ import { statfs } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { AbstractLevel, AbstractOpenOptions } from 'abstract-level'
 import { RocksLevel } from 'rocksdb-level'
-import { ConfigurationError, CorruptedError, RetryableError, reasonOf } from '../contract/errors.ts'
+import { ConfigurationError, LogCorruptedError, RetryableError, reasonOf } from '../contract/errors.ts'
 import { wayOut } from '../store/failure.ts'
 import type { LogIdentity, Offset, Topic } from './log.ts'
 
@@ -268,17 +268,17 @@ function openError(error: unknown, path: string): ConfigurationError {
 }
 
 function readError(error: unknown, path: string): Error {
-  if (error instanceof CorruptedError) return error
+  if (error instanceof LogCorruptedError) return error
   const text = reasonOf(error)
   if (errorCode(error) === 'LEVEL_CORRUPTION') return damaged(path, text, error)
   return new RetryableError('LOG_UNAVAILABLE', `the log in ${path} cannot be read now: ${text}`, error)
 }
 
-function damaged(path: string, text: string, cause: unknown): CorruptedError {
-  return new CorruptedError('LOG_CORRUPTED', `the log in ${path} is damaged (${text}): restore the folder`, cause)
+function damaged(path: string, text: string, cause: unknown): LogCorruptedError {
+  return new LogCorruptedError(`the log in ${path} is damaged (${text}): restore the folder`, cause)
 }
 
 /** Damage that a start finds is for a person: there is no copy to read on from, and nothing goes on without it. */
-export function unopenable(path: string, damage: CorruptedError): ConfigurationError {
+export function unopenable(path: string, damage: LogCorruptedError): ConfigurationError {
   return new ConfigurationError('LOG_CORRUPTED', `the log in ${path} cannot be opened: ${damage.message}`, damage)
 }

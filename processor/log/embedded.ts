@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { CorruptedError } from '../contract/errors.ts'
+import { LogCorruptedError } from '../contract/errors.ts'
 import type { OwnerMap } from '../contract/query.ts'
 import type { NewRecord, Offset } from '../contract/record.ts'
 import { Cleaner } from './cleaner.ts'
@@ -101,7 +101,7 @@ export class EmbeddedLog implements Log {
       return log
     } catch (error) {
       await storage.close()
-      throw error instanceof CorruptedError ? unopenable(storage.folder, error) : error
+      throw error instanceof LogCorruptedError ? unopenable(storage.folder, error) : error
     }
   }
 

@@ -4,6 +4,7 @@ import { type ConnectionOptions, connect as connectTls } from 'node:tls'
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import { endOnSilence, type KafkaConnection, mend } from './kafka-connection.ts'
+import { NEWER_CODES } from './kafka-error-codes.ts'
 import { readResponses } from './kafka-responses.ts'
 
 /**
@@ -113,7 +114,11 @@ const ConnectionPool = require('kafkajs/src/network/connectionPool') as new (opt
 const { createLogger } = require('kafkajs/src/loggers') as {
   createLogger: (options: { level: number; logCreator: () => (entry: LogEntry) => void }) => KafkaLogger
 }
-const protocolError = require('kafkajs/src/protocol/error') as { createErrorFromCode(code: number): Error }
+const protocolError = require('kafkajs/src/protocol/error') as {
+  readonly errorCodes: object[]
+  createErrorFromCode(code: number): Error
+}
+protocolError.errorCodes.push(...NEWER_CODES)
 
 interface LogEntry {
   readonly log: { readonly message: string; readonly error?: string; readonly broker?: string }

@@ -5,6 +5,7 @@ import { COUNT_AT, encodeBatch, type Producer, sizeBound } from './kafka-batch.t
 import type { BrokerConnection, BrokerRequests } from './kafka-broker.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS, transactionalId } from './kafka-claim-context.ts'
 import { asTidemark, GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
+import { FENCING } from './kafka-error-codes.ts'
 import { isHanging, look, settle } from './kafka-hanging.ts'
 import { encodePosition } from './kafka-offsets.ts'
 import { startOf } from './kafka-position.ts'
@@ -17,10 +18,6 @@ const TRANSACTION_TIMEOUT_MS = 15_000
 /** Producer epochs are 16 bits; a producer id that ran out of them is followed by a higher one. */
 const EPOCHS = 0x1_0000
 const MAX_SEQUENCE = 0x7fff_ffff
-
-const FENCING = new Set(['INVALID_PRODUCER_EPOCH', 'INVALID_PRODUCER_ID_MAPPING'])
-/** kafkajs does not know error 90, PRODUCER_FENCED. */
-const PRODUCER_FENCED = /Unknown error code 90\b/
 
 /**
  * A partition held through its transactional id, `<group>-<partition>`: taking it ends the transaction of whoever held
@@ -265,7 +262,7 @@ function recordsOf({ bytes }: PartitionBatch): number {
   return bytes.readInt32BE(COUNT_AT)
 }
 
-function isFencing(error: unknown): boolean {
+export function isFencing(error: unknown): boolean {
   const type = typeOf(error)
-  return (type !== undefined && FENCING.has(type)) || (error instanceof Error && PRODUCER_FENCED.test(error.message))
+  return type !== undefined && FENCING.has(type)
 }

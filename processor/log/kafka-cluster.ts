@@ -3,6 +3,7 @@ import { hostAndPort } from '../contract/address.ts'
 import { ConfigurationError, RetryableError, reasonOf, TidemarkError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { type BrokerConnection, errorOf, type Network } from './kafka-broker.ts'
+import { isRefusal, NAMELESS, TRANSIENT } from './kafka-error-codes.ts'
 import { decodeMetadata, encodeRequest, METADATA, METADATA_VERSION, type Metadata, newest } from './kafka-metadata.ts'
 import { TopicCheck } from './kafka-topic-check.ts'
 import { TopicIds } from './kafka-topic-ids.ts'
@@ -233,34 +234,11 @@ function firstAnswer<T>(addresses: Iterable<string>, ask: (address: string) => P
   return promise
 }
 
-/** The type of a Kafka protocol error, such as NOT_COORDINATOR; undefined for other errors. */
+/** The type of a Kafka protocol error, such as NOT_COORDINATOR_FOR_GROUP; undefined for other errors. */
 export function typeOf(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null || !('type' in error)) return undefined
   return typeof error.type === 'string' ? error.type : undefined
 }
-
-/** Protocol errors that time or asking another broker cures. */
-const TRANSIENT = new Set([
-  'UNKNOWN_TOPIC_OR_PARTITION',
-  'LEADER_NOT_AVAILABLE',
-  'NOT_LEADER_FOR_PARTITION',
-  'REQUEST_TIMED_OUT',
-  'BROKER_NOT_AVAILABLE',
-  'REPLICA_NOT_AVAILABLE',
-  'NETWORK_EXCEPTION',
-  'GROUP_LOAD_IN_PROGRESS',
-  'GROUP_COORDINATOR_NOT_AVAILABLE',
-  'NOT_COORDINATOR_FOR_GROUP',
-  'NOT_ENOUGH_REPLICAS',
-  'NOT_ENOUGH_REPLICAS_AFTER_APPEND',
-  'NOT_CONTROLLER',
-  'CONCURRENT_TRANSACTIONS',
-  'KAFKA_STORAGE_ERROR',
-  'FENCED_LEADER_EPOCH',
-  'UNKNOWN_LEADER_EPOCH',
-  'OFFSET_NOT_AVAILABLE',
-  'UNSTABLE_OFFSET_COMMIT',
-])
 
 /** Whether the same request may succeed later: a transient protocol error, or no answer at all. */
 export function isTransient(error: unknown): boolean {
@@ -268,6 +246,12 @@ export function isTransient(error: unknown): boolean {
   const type = typeOf(error)
   if (type !== undefined) return TRANSIENT.has(type)
   return error instanceof Error && CONNECTION_ERRORS.has(error.name) && !isDistrust(error)
+}
+
+/** The broker has failed at it in a way that has no name, or none that is known here. */
+export function isNameless(error: unknown): boolean {
+  const type = typeOf(error)
+  return type !== undefined && NAMELESS.has(type)
 }
 
 /** The other side's certificate is not accepted, and will not be the next time. */
@@ -290,9 +274,9 @@ export function asTidemark(error: unknown, what: string): TidemarkError {
   return new RetryableError('LOG_UNAVAILABLE', `${what}: ${reason}`, error)
 }
 
-/** Kafka refuses the caller, and will again until a person changes something. */
+/** A person must change something before Kafka lets the caller in. */
 function isFatal(error: unknown): boolean {
   const type = typeOf(error)
-  if (type?.endsWith('AUTHORIZATION_FAILED') === true || type === 'SASL_AUTHENTICATION_FAILED') return true
+  if (type !== undefined && isRefusal(type)) return true
   return error instanceof Error && (error.name === 'KafkaJSSASLAuthenticationError' || isDistrust(error))
 }

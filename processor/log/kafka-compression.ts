@@ -1,5 +1,5 @@
 import { gunzipSync, zstdDecompressSync } from 'node:zlib'
-import { CorruptedError } from '../contract/errors.ts'
+import { LogCorruptedError } from '../contract/errors.ts'
 
 const GZIP = 1
 const SNAPPY = 2
@@ -10,7 +10,7 @@ const ZSTD = 4
 const MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
 
 /**
- * The records of a compressed batch. `codec`: the lowest three bits of its attributes. Throws CorruptedError for bytes
+ * The records of a compressed batch. `codec`: the lowest three bits of its attributes. Throws LogCorruptedError for bytes
  * that do not decompress, and for a codec that Kafka did not have when this was written.
  */
 export function decompress(codec: number, bytes: Buffer, where: string): Buffer {
@@ -26,9 +26,9 @@ export function decompress(codec: number, bytes: Buffer, where: string): Buffer 
         return zstdDecompressSync(bytes, { maxOutputLength: MAX_DECOMPRESSED_BYTES })
     }
   } catch (error) {
-    throw new CorruptedError('LOG_CORRUPTED', `${where}: a batch compressed with codec ${codec} cannot be read`, error)
+    throw new LogCorruptedError(`${where}: a batch compressed with codec ${codec} cannot be read`, error)
   }
-  throw new CorruptedError('LOG_CORRUPTED', `${where}: compression codec ${codec} is not known; 1 to 4 are`)
+  throw new LogCorruptedError(`${where}: compression codec ${codec} is not known; 1 to 4 are`)
 }
 
 const XERIAL_MAGIC = Buffer.from([0x82, 0x53, 0x4e, 0x41, 0x50, 0x50, 0x59, 0])

@@ -1,8 +1,8 @@
 import type { Logger } from 'pino'
-import { CorruptedError, RetryableError } from '../contract/errors.ts'
+import { LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import type { BrokerConnection } from './kafka-broker.ts'
-import { asTidemark, isTransient, type KafkaCluster, typeOf } from './kafka-cluster.ts'
+import { asTidemark, isNameless, isTransient, type KafkaCluster, typeOf } from './kafka-cluster.ts'
 import { type Fetched, type FetchLimits, fetch } from './kafka-fetch.ts'
 import { Source } from './kafka-source.ts'
 import type { Batch, BatchLimits, Offset } from './log.ts'
@@ -197,7 +197,7 @@ export class KafkaFetcher {
       return false
     }
     if (mayPass(error)) {
-      if (typeOf(error) === UNKNOWN && !source.troubled) {
+      if (isNameless(error) && !source.troubled) {
         const { topic, index, position } = source
         this.#logger.warn({ err: error, topic, partition: index, offset: position }, 'a broker failed at a fetch')
         source.troubled = true
@@ -209,7 +209,7 @@ export class KafkaFetcher {
     if (type === 'OFFSET_OUT_OF_RANGE') {
       lost.set(source, 'is not in the log')
     } else if (type === 'CORRUPT_MESSAGE') {
-      source.fail(new CorruptedError('LOG_CORRUPTED', `${where} cannot be read by its leader`, error))
+      source.fail(new LogCorruptedError(`${where} cannot be read by its leader`, error))
     } else {
       source.fail(asTidemark(error, `${source.topic} ${source.index}`))
     }
@@ -235,7 +235,7 @@ export class KafkaFetcher {
       const doubt = doubts.get(source.topic)
       const where = `${source.topic} ${source.index}: offset ${source.position}`
       if (doubt instanceof RetryableError) undecided = true
-      else source.fail(doubt ?? new CorruptedError('OFFSET_OUT_OF_RANGE', `${where} ${why}; ${AGAIN}`))
+      else source.fail(doubt ?? new OffsetOutOfRangeError(`${where} ${why}; ${AGAIN}`))
     }
     return undecided
   }
@@ -243,11 +243,9 @@ export class KafkaFetcher {
 
 const AGAIN = 'start again from what is kept'
 
-/** What a broker answers for what it has no word for. It may be over with the next fetch, as the Java consumer has it too. */
-const UNKNOWN = 'UNKNOWN'
-
+/** What has no name may be over with the next fetch, as the Java consumer has it too. */
 function mayPass(error: unknown): boolean {
-  return isTransient(error) || typeOf(error) === UNKNOWN
+  return isTransient(error) || isNameless(error)
 }
 
 interface Named {

@@ -1,4 +1,4 @@
-import { CorruptedError } from '../contract/errors.ts'
+import { LogCorruptedError } from '../contract/errors.ts'
 import {
   ATTRIBUTES_AT,
   BASE_TIMESTAMP_AT,
@@ -61,7 +61,7 @@ export class FetchedRecords {
 
   /**
    * Where the next fetch begins: after the last whole batch; undefined when there is none. `epoch`: of the leader that
-   * wrote it. Throws CorruptedError at a batch of an impossible length.
+   * wrote it. Throws LogCorruptedError at a batch of an impossible length.
    */
   get end(): { readonly offset: Offset; readonly epoch: number } | undefined {
     const bytes = this.#bytes
@@ -69,7 +69,7 @@ export class FetchedRecords {
     for (let at = 0; at + BATCH_HEADER_BYTES <= bytes.length; ) {
       const next = at + LENGTH_AT + 4 + bytes.readInt32BE(at + LENGTH_AT)
       if (next <= at) {
-        throw new CorruptedError('LOG_CORRUPTED', `${this.#where}: a batch after ${this.next} has an impossible length`)
+        throw new LogCorruptedError(`${this.#where}: a batch after ${this.next} has an impossible length`)
       }
       if (next > bytes.length) break
       last = at
@@ -91,7 +91,7 @@ export class FetchedRecords {
 
   /**
    * Adds records to `records`, which hold `held` bytes, up to `limits`; one at least when there were none. Gives the bytes
-   * they hold then. Throws CorruptedError when a batch cannot be read; what comes before it has been added.
+   * they hold then. Throws LogCorruptedError when a batch cannot be read; what comes before it has been added.
    */
   read(limits: BatchLimits, records: LogRecord[], held: number): number {
     let bytes = held
@@ -117,8 +117,8 @@ export class FetchedRecords {
         if (this.#left === 0) this.next = Math.max(this.next, this.#batchEnd)
       }
     } catch (error) {
-      if (error instanceof CorruptedError) throw error
-      throw new CorruptedError('LOG_CORRUPTED', `${this.#where}: the batch at ${this.next} cannot be read`, error)
+      if (error instanceof LogCorruptedError) throw error
+      throw new LogCorruptedError(`${this.#where}: the batch at ${this.next} cannot be read`, error)
     }
   }
 
@@ -137,10 +137,10 @@ export class FetchedRecords {
       this.#at = end
       const magic = bytes[start + MAGIC_AT]
       if (magic !== 2) {
-        throw new CorruptedError('LOG_CORRUPTED', `${this.#where}: message format ${magic} is not read, only 2 is`)
+        throw new LogCorruptedError(`${this.#where}: message format ${magic} is not read, only 2 is`)
       }
       if (bytes.readUInt32BE(start + CRC_AT) !== batchCrc(bytes, start, end)) {
-        throw new CorruptedError('LOG_CORRUPTED', `${this.#where}: the CRC of the batch at ${this.next} does not fit`)
+        throw new LogCorruptedError(`${this.#where}: the CRC of the batch at ${this.next} does not fit`)
       }
       const attributes = bytes.readInt16BE(start + ATTRIBUTES_AT)
       this.#baseOffset = readInt64(bytes, start)

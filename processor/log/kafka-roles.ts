@@ -1,5 +1,11 @@
 import type { Logger } from 'pino'
-import { CorruptedError, FencedError, isOutOfRange, RetryableError, type TidemarkError } from '../contract/errors.ts'
+import {
+  FencedError,
+  LogCorruptedError,
+  OffsetOutOfRangeError,
+  RetryableError,
+  type TidemarkError,
+} from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import type { KafkaClaim } from './kafka-claim.ts'
 import type { Member, Offset } from './log.ts'
@@ -209,7 +215,7 @@ export class KafkaRoles {
         this.#start(slot, 'active', claim)
         return
       } catch (error) {
-        const damaged = error instanceof CorruptedError && error.code === 'LOG_CORRUPTED'
+        const damaged = error instanceof LogCorruptedError
         if (error instanceof RetryableError) {
           if (error.code === 'LOG_CLOSED') return
         } else if (!damaged) {
@@ -271,7 +277,7 @@ export class KafkaRoles {
     if (error === undefined) {
       const early = new Error(`the ${kind} role of partition ${partition} ended before it was told to`)
       if (!stopping.signal.aborted) this.#broken.reject(early)
-    } else if (claim !== undefined && isOutOfRange(error)) {
+    } else if (claim !== undefined && error instanceof OffsetOutOfRangeError) {
       // Retention may have overtaken it: the next claim finds out. One that starts there all the same ends so again.
       const { input } = claim.start
       this.#options.logger.warn(
@@ -301,8 +307,8 @@ async function rest(slot: Slot, ms: number, signal: AbortSignal): Promise<boolea
   return resting.signal.aborted
 }
 
-/** What the log has been told of the tries of one claim. */
-class Told {
+/** What the log has been told of what is tried again and again. */
+export class Told {
   #message: string | undefined
   #at = 0
 

@@ -4,7 +4,7 @@ import { aborted, pause } from '../pause.ts'
 import type { BrokerRequests } from './kafka-broker.ts'
 import { KafkaClaim } from './kafka-claim.ts'
 import { type ClaimContext, connectLanes } from './kafka-claim-context.ts'
-import { asTidemark, CONTROL_LANE, GROUP_COORDINATOR, isTransient, typeOf } from './kafka-cluster.ts'
+import { asTidemark, CONTROL_LANE, GROUP_COORDINATOR, isNameless, isTransient, typeOf } from './kafka-cluster.ts'
 import { Confirmations } from './kafka-confirmations.ts'
 import { KafkaLeader } from './kafka-leader.ts'
 import {
@@ -17,7 +17,7 @@ import {
 } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 import { answersAs, KafkaPeers } from './kafka-peers.ts'
-import { KafkaRoles } from './kafka-roles.ts'
+import { KafkaRoles, Told } from './kafka-roles.ts'
 import { Standing } from './kafka-standing.ts'
 import type { Member } from './log.ts'
 
@@ -30,6 +30,11 @@ const LEAVE_PATIENCE_MS = 2000
  * in which its peers miss a process that is frozen, and five heartbeats.
  */
 const LEASE_MS = 500
+/**
+ * After an answer that has no name, ms: each join has all members join anew, and to a group whose record is too large for it
+ * Kafka answers so again and again.
+ */
+const NAMELESS_REST_MS = 1000
 /** A join that takes longer is late, ms: members hear of it by their next heartbeat, and miss a dead one in less. */
 const LATE_MS = 2000
 
@@ -74,6 +79,7 @@ export class KafkaSeat {
   #since: number | null = null
   readonly #refused = Promise.withResolvers<never>()
   #answering = true
+  readonly #told = new Told()
   /** When what the group last granted was asked for, on the clock of performance.now(). */
   #grantedAt = Number.NEGATIVE_INFINITY
 
@@ -278,11 +284,14 @@ export class KafkaSeat {
       return
     }
     const problem = asTidemark(error, `group ${this.#claims.group}`)
-    if (!isTransient(error)) throw problem instanceof RetryableError ? beyondUse(problem) : problem
-    if (this.#answering) logger.warn({ err: error, instance }, 'the group does not answer')
+    const nameless = isNameless(error)
+    if (!nameless && !isTransient(error)) throw problem instanceof RetryableError ? beyondUse(problem) : problem
+    const isNews = nameless ? this.#told.isNews(problem) : this.#answering
+    const what = nameless ? 'the group fails: see the log of its brokers' : 'the group does not answer'
+    if (isNews) logger.warn({ err: error, instance }, what)
     this.#answering = false
     await this.#claims.cluster.forget()
-    await pause(HEARTBEAT_MS, signal)
+    await pause(nameless ? NAMELESS_REST_MS : HEARTBEAT_MS, signal)
   }
 
   /** `asked`: when it was asked what the group has said now. */
@@ -330,5 +339,6 @@ export function taken(instance: string, endpoint: string): ConfigurationError {
 }
 
 function beyondUse(cause: RetryableError): Error {
-  return new ConfigurationError('LOG_MISMATCH', `${cause.message}; the group cannot be used`, cause)
+  const way = 'the group cannot be used; see the log of its brokers, or set another GROUP'
+  return new ConfigurationError('LOG_MISMATCH', `${cause.message}: ${way}`, cause)
 }

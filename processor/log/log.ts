@@ -65,7 +65,7 @@ export interface Log extends AsyncDisposable {
   /**
    * Committed records from offset `from` on, in order; waits at the end for more, and ends when `signal` aborts.
    * One batch is under way at a time: asking for the next says that the last was dealt with.
-   * Rejects with CorruptedError OFFSET_OUT_OF_RANGE when `from` is below what retention left, or past the end.
+   * Rejects with OffsetOutOfRangeError when `from` is below what retention left, or past the end.
    */
   follow(partition: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch>
 
@@ -74,8 +74,10 @@ export interface Log extends AsyncDisposable {
 
   /**
    * Takes part in the group until `signal` aborts; then every role of the member is stopped, awaited, and handed over.
-   * Rejects when a role of the member rejected (other than FencedError, which drops just that claim) or the group is
-   * beyond use.
+   * Rejects when a role of the member rejected, or the group is beyond use. But these end the role alone, and the partition
+   * is claimed anew where it is to be: FencedError; RetryableError of an owner whose claim is over; on Kafka, where retention
+   * goes by no position, OffsetOutOfRangeError of an owner. The embedded log keeps what is not processed: where that is not
+   * there a person must see to its folder, and the member ends.
    */
   join(member: Member, signal: AbortSignal): Promise<void>
 

@@ -1,4 +1,4 @@
-import { CorruptedError } from '../contract/errors.ts'
+import { LogCorruptedError } from '../contract/errors.ts'
 import type { Headers, LogRecord, NewRecord, Offset } from '../contract/record.ts'
 
 /**
@@ -173,7 +173,7 @@ export class BatchReader {
     this.newest = bytes.readDoubleLE(TIMESTAMP_AT)
   }
 
-  /** Goes to the next record; false after the last. Throws CorruptedError where the lengths do not add up. */
+  /** Goes to the next record; false after the last. Throws LogCorruptedError where the lengths do not add up. */
   next(): boolean {
     const { bytes, stop } = this
     if (this.#read === this.count) {
@@ -235,7 +235,7 @@ export class BatchReader {
   }
 
   #corrupted(why: string): never {
-    throw new CorruptedError('LOG_CORRUPTED', `the log's batch at offset ${this.base} cannot be read: ${why}`)
+    throw new LogCorruptedError(`the log's batch at offset ${this.base} cannot be read: ${why}`)
   }
 }
 

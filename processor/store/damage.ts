@@ -1,7 +1,7 @@
 import { existsSync, writeFileSync } from 'node:fs'
 import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { CorruptedError } from '../contract/errors.ts'
+import { StoreCorruptedError } from '../contract/errors.ts'
 import { databaseFailure } from './failure.ts'
 
 /** RocksDB leaves files alone whose names are not its own. */
@@ -32,6 +32,5 @@ export async function emptyFolder(folder: string): Promise<void> {
 
 /** Whether a database that could not be opened, or read, is damaged. */
 export function isDamage(error: unknown): boolean {
-  if (error instanceof CorruptedError) return error.code === 'STORE_CORRUPTED'
-  return databaseFailure(error).code === 'LEVEL_CORRUPTION'
+  return error instanceof StoreCorruptedError || databaseFailure(error).code === 'LEVEL_CORRUPTION'
 }

@@ -52,7 +52,7 @@ export function metaOf(bytes: Buffer): Meta {
 
 /**
  * The store of one partition. Its operations reject with RetryableError STORE_UNAVAILABLE (nothing is lost: try again)
- * or CorruptedError STORE_CORRUPTED.
+ * or StoreCorruptedError.
  */
 export class LevelStore implements StateStore {
   readonly #db: Database

@@ -66,10 +66,10 @@ export interface StateStore extends AsyncDisposable {
   readonly index: StoreIndex | undefined
 
   /**
-   * The only write: data, indexes and checkpoint in one atomic batch; a null value deletes. `added`: keys that came to be
-   * less keys that went, when the caller knows. `moves`: of all devices written for which something indexed changes, from
-   * what is stored to what is written; a store that is not told reads what it overwrites. While it is not whole it keeps
-   * no indexes.
+   * The only way in for statuses and positions: data, indexes and checkpoint in one atomic batch; a null value deletes.
+   * `added`: keys that came to be less keys that went, when the caller knows. `moves`: of all devices written for which
+   * something indexed changes, from what is stored to what is written; a store that is not told reads what it overwrites.
+   * While it is not whole it keeps no indexes.
    */
   commit(
     writes: ReadonlyMap<string, Uint8Array | null>,

@@ -1,6 +1,6 @@
 import type { SnapshotReader } from '../../api/changes-snapshot.ts'
 import type { ChangeBatch, ChangeFeed } from '../../processor/contract/changes.ts'
-import { CorruptedError } from '../../processor/contract/errors.ts'
+import { OffsetOutOfRangeError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { Freshness, Listing } from '../../processor/contract/query.ts'
 import type { LogRecord, Offset } from '../../processor/contract/record.ts'
@@ -69,7 +69,7 @@ export class Changelog {
       from: Offset,
       signal: AbortSignal,
     ): AsyncGenerator<ChangeBatch> {
-      if (from > log.end(partition)) throw new CorruptedError('OFFSET_OUT_OF_RANGE', `${from} is past the end`)
+      if (from > log.end(partition)) throw new OffsetOutOfRangeError(`${from} is past the end`)
       signal.addEventListener('abort', () => log.wake())
       let next = from
       while (!signal.aborted) {

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it, vi } from 'vitest'
-import { CorruptedError, UnavailableError } from '../../processor/contract/errors.ts'
+import { StoreCorruptedError, UnavailableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { OwnerMap } from '../../processor/contract/query.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
@@ -42,7 +42,7 @@ describe('RoutedReader', () => {
 
   it.each([
     ['is restoring', () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'being restored'))],
-    ['has a corrupted store', () => Promise.reject(new CorruptedError('STORE_CORRUPTED', 'bad block'))],
+    ['has a corrupted store', () => Promise.reject(new StoreCorruptedError('bad block'))],
     ['does not answer', () => new Promise<never>(() => undefined)],
   ])('asks the standby while the owner %s', async (_, fault) => {
     fleet.member('a').fault = fault

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { FencedError, RetryableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { Claim, Copying, Log, LogRecord, NewRecord } from '../../processor/log/log.ts'
 import { aborted } from '../../processor/pause.ts'
@@ -179,6 +180,38 @@ export function groupContract({ start, join, until, holds }: LogContext): void {
       expect(a.claims.size).toBe(0)
       await holds(b, 4)
       expect(b.outcome).toBe('in')
+    })
+
+    test.each([
+      ['over', 'ends the role alone', 'in'],
+      ['held', 'ends the member', 'LOG_UNAVAILABLE'],
+    ] as const)('RetryableError of an owner whose claim is %s %s', async (state, _, outcome) => {
+      const harness = await start(1)
+      const failure = new RetryableError('LOG_UNAVAILABLE', 'the log cannot be read')
+      const claims: Claim[] = []
+      const wake = new AbortController()
+      const [a, log] = await join(harness, 'a', {
+        async active(claim, signal) {
+          if (claims.push(claim) > 1) return aborted(signal)
+          await aborted(wake.signal)
+          const work = { changelog: [record('k', 'late')], deadLetters: [], next: 0 }
+          if (state === 'over') await expect(claim.commit(work)).rejects.toBeInstanceOf(FencedError)
+          throw failure
+        },
+      })
+      await until(() => expect(claims).toHaveLength(1))
+      if (state === 'over') {
+        const [b] = await join(harness, 'b')
+        await harness.evict(log, a)
+        await holds(b, 1)
+        wake.abort()
+        // Back in the group it is given the partition once nobody else is there.
+        await until(() => expect(a.events).toContain('end active 0'))
+        await b.leave()
+        await until(() => expect(claims).toHaveLength(2))
+      }
+      wake.abort()
+      await until(() => expect(a.outcome === 'in' ? 'in' : (a.outcome as RetryableError).code).toBe(outcome))
     })
 
     test('applies every record exactly once while members come, go and die', async () => {

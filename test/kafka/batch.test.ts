@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { CorruptedError } from '../../processor/contract/errors.ts'
+import { LogCorruptedError } from '../../processor/contract/errors.ts'
 import { FetchedRecords } from '../../processor/log/kafka-records.ts'
 import type { LogRecord, NewRecord } from '../../processor/log/log.ts'
 import { batch, sealed } from './batches.ts'
@@ -133,6 +133,6 @@ describe('record batches', () => {
     const broken = batch([{ key: 'a', value: null, timestamp: 1 }], 0)
     broken.writeInt32BE(9, 57)
     sealed(broken)
-    expect(() => readAll(new FetchedRecords('fleet.telemetry 3', broken, [], 0))).toThrow(CorruptedError)
+    expect(() => readAll(new FetchedRecords('fleet.telemetry 3', broken, [], 0))).toThrow(LogCorruptedError)
   })
 })

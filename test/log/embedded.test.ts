@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import * as fc from 'fast-check'
 import { RocksLevel } from 'rocksdb-level'
 import { describe, expect, test, vi } from 'vitest'
-import { FencedError, RetryableError } from '../../processor/contract/errors.ts'
+import { FencedError, OffsetOutOfRangeError, RetryableError } from '../../processor/contract/errors.ts'
 import { storageKey } from '../../processor/log/embedded-storage.ts'
 import type { Claim, NewRecord } from '../../processor/log/log.ts'
 import { aborted } from '../../processor/pause.ts'
@@ -96,9 +96,17 @@ describe('embedded log', () => {
     const log = await openLog(path, SEGMENTS)
     expect(await read(log, 'telemetry', 0, 20, 30)).toHaveLength(10)
     await expect(read(log, 'telemetry', 0, 0, 30)).rejects.toMatchObject({
-      name: 'CorruptedError',
+      name: 'LogCorruptedError',
       code: 'LOG_CORRUPTED',
     })
+  })
+
+  test('ends a member whose owner reads what is not there: it keeps all that is not processed', async () => {
+    const log = await openLog(await folder())
+    const member = new TestMember('m', {
+      active: async ({ partition }) => void (await read(log, 'telemetry', partition, 10, 20)),
+    }).join(log)
+    await vi.waitFor(() => expect(member.outcome).toBeInstanceOf(OffsetOutOfRangeError))
   })
 
   test.each<[string, (path: string) => Promise<void>]>([

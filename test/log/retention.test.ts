@@ -36,7 +36,7 @@ describe('retention', () => {
     const expected = Array.from({ length: 1000 - bounds.start }, (_, i) => `${bounds.start + i}`)
     expect((await dump(log, 'telemetry')).map((r) => text(r).trim())).toEqual(expected)
     const below = read(log, 'telemetry', 0, bounds.start - 1, 1000)
-    await expect(below).rejects.toMatchObject({ name: 'CorruptedError', code: 'OFFSET_OUT_OF_RANGE' })
+    await expect(below).rejects.toMatchObject({ name: 'OffsetOutOfRangeError', code: 'OFFSET_OUT_OF_RANGE' })
 
     await member.leave()
     await log[Symbol.asyncDispose]()

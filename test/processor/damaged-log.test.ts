@@ -1,6 +1,19 @@
-import { expect, it } from 'vitest'
-import { CorruptedError, RetryableError } from '../../processor/contract/errors.ts'
+import { RocksLevel } from 'rocksdb-level'
+import { expect, it, vi } from 'vitest'
+import {
+  LogCorruptedError,
+  OffsetOutOfRangeError,
+  RetryableError,
+  StoreCorruptedError,
+} from '../../processor/contract/errors.ts'
+import { storageKey } from '../../processor/log/embedded-storage.ts'
+import { CRC_AT } from '../../processor/log/kafka-batch.ts'
+import { FetchedRecords } from '../../processor/log/kafka-records.ts'
 import type { Topic } from '../../processor/log/log.ts'
+import { read } from '../contract/log-member.ts'
+import { LIMITS, numbered, record } from '../contract/log-records.ts'
+import { batch } from '../kafka/batches.ts'
+import { folder, openLog } from '../log/folder.ts'
 import { MemoryLog } from './memory-log.ts'
 import { said, statusOf, Workbench } from './workbench.ts'
 
@@ -11,12 +24,12 @@ class DamagedLog extends MemoryLog {
   override async *follow(
     ...[of, from, limits, signal]: Parameters<MemoryLog['follow']>
   ): ReturnType<MemoryLog['follow']> {
-    for await (const batch of super.follow(of, from, limits, signal)) {
+    for await (const given of super.follow(of, from, limits, signal)) {
       const { damaged } = this
-      if (damaged?.topic === of.topic && batch.next > damaged.from && damaged.times-- > 0) {
-        throw damaged.error ?? new CorruptedError('LOG_CORRUPTED', `${of.topic} ${of.index}: the CRC does not fit`)
+      if (damaged?.topic === of.topic && given.next > damaged.from && damaged.times-- > 0) {
+        throw damaged.error ?? new LogCorruptedError(`${of.topic} ${of.index}: the CRC does not fit`)
       }
-      yield batch
+      yield given
     }
   }
 }
@@ -72,4 +85,60 @@ it('an owner and a standby read a damaged changelog again', async () => {
     expect(log.damaged.times).toBeLessThan(1)
     expect(bench.lines.join()).not.toContain('store wiped')
   }
+})
+
+/** What an embedded log says whose database has bytes that are no batch, in a segment that a start does not read. */
+async function damageOfEmbedded(): Promise<unknown> {
+  const path = await folder()
+  const segments = { segmentBytes: 100, tailRecords: 5 }
+  const whole = await openLog(path, segments)
+  for (let from = 0; from < 30; from += 10) await whole.append('telemetry', numbered(from, 10))
+  await whole[Symbol.asyncDispose]()
+  const db = new RocksLevel<Buffer, Buffer>(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
+  await db.put(storageKey('batch', 'telemetry', 0, 10), Buffer.from('no batch'))
+  await db.close()
+  const log = await openLog(path, segments)
+  return read(log, 'telemetry', 0, 0, 30).catch((error: unknown) => error)
+}
+
+/** What Kafka's adapter says of a batch whose CRC does not fit. */
+async function damageOfKafka(): Promise<unknown> {
+  const bytes = batch([record('a', 'first')], 0)
+  bytes.writeUInt8(bytes.readUInt8(CRC_AT) ^ 1, CRC_AT)
+  const reading = async () => new FetchedRecords('fleet.status 0', bytes, [], 0).read(LIMITS, [], 0)
+  return reading().catch((error: unknown) => error)
+}
+
+type Failing = () => Promise<unknown>
+const FAILURES: [string, number, Failing, Function][] = [
+  ['a damaged embedded log', 0, damageOfEmbedded, LogCorruptedError],
+  ['a damaged log of Kafka', 0, damageOfKafka, LogCorruptedError],
+  ['a damaged store', 1, async () => new StoreCorruptedError('bad block'), StoreCorruptedError],
+  ['a changelog that has less', 1, async () => new OffsetOutOfRangeError('3 is past the end'), OffsetOutOfRangeError],
+]
+const EACH = FAILURES.flatMap(([what, ...of]) => {
+  return (['task', 'standby'] as const).map((role) => [what, role, ...of] as const)
+})
+
+it.each(EACH)('%s has a %s that restores wipe its copy %i times', async (_, role, wipes, fails, kind) => {
+  const log = new DamagedLog()
+  await using bench = await Workbench.open(log)
+  await using other = await Workbench.open(log)
+  await log.append('telemetry', [said('a', { x: 1 })])
+  const first = await bench.task()
+  await bench.settled()
+  await first.stop()
+  await log.append('telemetry', [said('b', { x: 1 })])
+  const second = await other.task()
+  await other.settled()
+  await second.stop()
+  const error = await fails()
+  expect(error).toBeInstanceOf(kind)
+  log.damaged = { topic: 'status', from: first.role.store.checkpoint?.changelog ?? 0, times: 1, error: error as Error }
+  const wipe = vi.spyOn(first.role.store, 'wipe')
+  await bench[role]()
+  await bench.settled()
+  expect(log.damaged.times).toBeLessThan(1)
+  expect(wipe).toHaveBeenCalledTimes(wipes)
+  expect((await bench.reader.getMany(0, ['a', 'b'])).map((answer) => statusOf(answer).rev)).toEqual([1, 1])
 })

@@ -5,7 +5,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import pino from 'pino'
 import { RocksLevel } from 'rocksdb-level'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { CorruptedError } from '../../processor/contract/errors.ts'
+import { StoreCorruptedError } from '../../processor/contract/errors.ts'
 import { parseOrder } from '../../processor/contract/order.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
@@ -170,7 +170,7 @@ test('a store that is damaged keeps no other one from its index', async () => {
   const buildIndex = async () => {
     tries++
     await turn()
-    throw new CorruptedError('STORE_CORRUPTED', 'bad block')
+    throw new StoreCorruptedError('bad block')
   }
   await using building = builder()
   building.take(1, { indexMissing: true, buildIndex } as unknown as LevelStore)

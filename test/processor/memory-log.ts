@@ -1,4 +1,4 @@
-import { CorruptedError, FencedError, RetryableError } from '../../processor/contract/errors.ts'
+import { FencedError, OffsetOutOfRangeError, RetryableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { OwnerMap } from '../../processor/contract/query.ts'
 import type {
@@ -91,7 +91,7 @@ export class MemoryLog implements Log {
   async *follow(of: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch> {
     const records = this.records(of.topic, of.index)
     let position = from
-    if (from > this.#end(records)) throw new CorruptedError('OFFSET_OUT_OF_RANGE', `${from} is past the end`)
+    if (from > this.#end(records)) throw new OffsetOutOfRangeError(`${from} is past the end`)
     const wake = () => this.#wake()
     signal.addEventListener('abort', wake)
     try {

@@ -1,5 +1,5 @@
 import { expect, it, vi } from 'vitest'
-import { CorruptedError } from '../../processor/contract/errors.ts'
+import { StoreCorruptedError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { Precedence } from '../../processor/precedence.ts'
 import { MemoryLog } from './memory-log.ts'
@@ -119,7 +119,7 @@ it('a standby wipes its store as often as it is damaged, once it was whole again
   store.commit = async (...of) => {
     if (!damaged) return commit(...of)
     damaged = false
-    throw new CorruptedError('STORE_CORRUPTED', 'bad block')
+    throw new StoreCorruptedError('bad block')
   }
   for (let x = 1; x <= 2; x++) {
     await other.settled()

@@ -1,5 +1,5 @@
 import { expect, it, vi } from 'vitest'
-import { CorruptedError, FencedError, RetryableError } from '../../processor/contract/errors.ts'
+import { FencedError, RetryableError, StoreCorruptedError } from '../../processor/contract/errors.ts'
 import { bytesOf } from '../../processor/contract/query.ts'
 import { MAX_STATUS_BYTES } from '../../processor/contract/status.ts'
 import type { StateStore } from '../../processor/store/store.ts'
@@ -269,7 +269,7 @@ it('wipes and restores a damaged store, once', async () => {
   await (await bench.task()).stop()
   let damaged = 1
   const getMany: StateStore['getMany'] = async (keys) => {
-    if (damaged-- > 0) throw new CorruptedError('STORE_CORRUPTED', 'bad block')
+    if (damaged-- > 0) throw new StoreCorruptedError('bad block')
     return store.getMany(keys)
   }
   await log.append('telemetry', [said('a', { x: 2 }), said('b', { x: 1 })])
@@ -281,7 +281,7 @@ it('wipes and restores a damaged store, once', async () => {
   damaged = Number.POSITIVE_INFINITY
   await log.append('telemetry', [said('c', { x: 2 })])
   const last = await bench.task(log.claim(), altered(store, { getMany }))
-  await expect(last.done).rejects.toBeInstanceOf(CorruptedError)
+  await expect(last.done).rejects.toBeInstanceOf(StoreCorruptedError)
 })
 
 it('begins a batch again, from what is committed, when the store cannot be read in the midst of it', async () => {

@@ -1,5 +1,5 @@
 import { expect, it, vi } from 'vitest'
-import { CorruptedError, RetryableError } from '../../processor/contract/errors.ts'
+import { OffsetOutOfRangeError, RetryableError } from '../../processor/contract/errors.ts'
 import type { Batch } from '../../processor/log/log.ts'
 import { MemoryLog } from './memory-log.ts'
 import { said, Workbench } from './workbench.ts'
@@ -38,7 +38,7 @@ it('a copy that is wiped since it is damaged is whole no more until it holds eve
   log.follow = async function* (of, from, limits, signal): AsyncGenerator<Batch> {
     if (++follows > 1) await goesOn.promise
     yield* follow(of, from, limits, follows > 1 ? signal : AbortSignal.any([signal, ends.signal]))
-    if (ends.signal.aborted && !signal.aborted) throw new CorruptedError('OFFSET_OUT_OF_RANGE', 'a new leader has less')
+    if (ends.signal.aborted && !signal.aborted) throw new OffsetOutOfRangeError('a new leader has less')
   }
   await using bench = await Workbench.open(log)
   const { told, role } = await whole(bench)

@@ -148,7 +148,7 @@ describe('a fetch', () => {
     const following = fetching.follow('t', 0, 0, LIMITS, never)
     expect(await first(following)).toEqual(['given'])
     await expect(following.next()).rejects.toMatchObject({
-      name: 'CorruptedError',
+      name: 'OffsetOutOfRangeError',
       code: 'OFFSET_OUT_OF_RANGE',
       message: expect.stringMatching(/^t 0: offset 1 was read to, but what stood at 0 and after it is gone/),
     })
@@ -280,7 +280,7 @@ describe('a fetch', () => {
     ]
     expect(await Promise.all([first(damaged), first(whole)])).toEqual([['first'], ['first']])
     const [failure, records] = await Promise.allSettled([first(damaged), first(whole)])
-    expect(failure).toMatchObject({ reason: { name: 'CorruptedError', code: 'LOG_CORRUPTED' } })
+    expect(failure).toMatchObject({ reason: { name: 'LogCorruptedError', code: 'LOG_CORRUPTED' } })
     expect(records).toMatchObject({ value: ['second'] })
     fetching.close()
   })
@@ -293,7 +293,7 @@ describe('a fetch', () => {
     ])
     const whole = first(fetching.follow('t', 0, 0, LIMITS, never))
     const damaged = first(fetching.follow('t', 1, 0, LIMITS, never))
-    await expect(damaged).rejects.toMatchObject({ name: 'CorruptedError', code: 'LOG_CORRUPTED' })
+    await expect(damaged).rejects.toMatchObject({ name: 'LogCorruptedError', code: 'LOG_CORRUPTED' })
     await vi.waitFor(async () => expect(await whole).toEqual(['given']))
     fetching.close()
   })

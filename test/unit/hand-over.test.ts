@@ -1,6 +1,6 @@
 import pino from 'pino'
 import { expect, test, vi } from 'vitest'
-import { CorruptedError, RetryableError } from '../../processor/contract/errors.ts'
+import { LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../../processor/contract/errors.ts'
 import type { KafkaClaim } from '../../processor/log/kafka-claim.ts'
 import { movingTo } from '../../processor/log/kafka-leader.ts'
 import { decodeAssignment, encodeAssignment } from '../../processor/log/kafka-membership.ts'
@@ -84,7 +84,7 @@ test('a claim that cannot read the changelog is tried again, and its copy is rea
   try {
     let tries = 0
     let copies = 0
-    const damaged = new CorruptedError('LOG_CORRUPTED', 'the CRC does not fit')
+    const damaged = new LogCorruptedError('the CRC does not fit')
     const roles = rolesOf(1, () => Promise.reject(tries++ < 3 ? damaged : closed), {
       standby: (_, signal) => {
         copies++
@@ -144,7 +144,7 @@ test('a reader that went out of the log ends its role, and a claim that starts t
       taken.push(input)
       return { start: { input, changelogEnd: 0 }, over: false } as unknown as KafkaClaim
     }
-    const strayed = new CorruptedError('OFFSET_OUT_OF_RANGE', 'telemetry 0: offset 7 is not in the log')
+    const strayed = new OffsetOutOfRangeError('telemetry 0: offset 7 is not in the log')
     const roles = rolesOf(1, take, { active: () => Promise.reject(strayed), standby: (_, signal) => aborted(signal) })
     roles.want([0], [])
     await vi.advanceTimersByTimeAsync(0)

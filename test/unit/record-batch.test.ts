@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { CorruptedError } from '../../processor/contract/errors.ts'
+import { LogCorruptedError } from '../../processor/contract/errors.ts'
 import type { LogRecord, NewRecord } from '../../processor/contract/record.ts'
 import { Arena, BatchBuilder, BatchReader, sizeBound } from '../../processor/log/record-batch.ts'
 
@@ -135,9 +135,9 @@ describe('a record batch', () => {
       { key: 'other', value: null, timestamp: 2, headers: { reason: 'x' } },
     ])
     for (let length = 0; length < bytes.length; length++) {
-      expect(() => decode(bytes.subarray(0, length), 0)).toThrow(CorruptedError)
+      expect(() => decode(bytes.subarray(0, length), 0)).toThrow(LogCorruptedError)
     }
-    expect(() => decode(Buffer.concat([bytes, Buffer.alloc(1)]), 0)).toThrow(CorruptedError)
+    expect(() => decode(Buffer.concat([bytes, Buffer.alloc(1)]), 0)).toThrow(LogCorruptedError)
     expect(() => decode(Buffer.from(bytes).fill(9, 0, 1), 0)).toThrow(/version 9/)
   })
 })

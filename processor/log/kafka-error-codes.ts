@@ -1,0 +1,102 @@
+/**
+ * What the error codes of Kafka's protocol lead to, whichever request they answer; by their names in kafkajs, of which some
+ * are older than Kafka's. One that is in none of these sets ends what was asked for with a RetryableError. What follows from
+ * a code for one request alone stands where that is made: ARCHITECTURE.md, Kafka, lists the places.
+ */
+
+/** Those that time, or asking another broker, cures. */
+export const TRANSIENT: ReadonlySet<string> = new Set([
+  'UNKNOWN_TOPIC_OR_PARTITION',
+  'LEADER_NOT_AVAILABLE',
+  'NOT_LEADER_FOR_PARTITION',
+  'REQUEST_TIMED_OUT',
+  'BROKER_NOT_AVAILABLE',
+  'REPLICA_NOT_AVAILABLE',
+  'NETWORK_EXCEPTION',
+  'GROUP_LOAD_IN_PROGRESS',
+  'GROUP_COORDINATOR_NOT_AVAILABLE',
+  'NOT_COORDINATOR_FOR_GROUP',
+  'NOT_ENOUGH_REPLICAS',
+  'NOT_ENOUGH_REPLICAS_AFTER_APPEND',
+  'NOT_CONTROLLER',
+  'CONCURRENT_TRANSACTIONS',
+  'KAFKA_STORAGE_ERROR',
+  'FENCED_LEADER_EPOCH',
+  'UNKNOWN_LEADER_EPOCH',
+  'OFFSET_NOT_AVAILABLE',
+  'UNSTABLE_OFFSET_COMMIT',
+  'THROTTLING_QUOTA_EXCEEDED',
+  'UNKNOWN_TOPIC_ID',
+  'INCONSISTENT_TOPIC_ID',
+])
+
+/** A newer claim has taken the transactional id. */
+export const FENCING: ReadonlySet<string> = new Set([
+  'INVALID_PRODUCER_EPOCH',
+  'INVALID_PRODUCER_ID_MAPPING',
+  'PRODUCER_FENCED',
+])
+
+/** Kafka refuses the caller, and will again until a person changes something. */
+export function isRefusal(name: string): boolean {
+  return name.endsWith('AUTHORIZATION_FAILED') || name === 'SASL_AUTHENTICATION_FAILED'
+}
+
+/** What a broker answers for what it has no word for, and kafkajs for a code that is newer than the list below. */
+export const NAMELESS: ReadonlySet<string> = new Set(['UNKNOWN', 'KAFKAJS_UNKNOWN_ERROR_CODE'])
+
+const FIRST_NEWER = 89
+/** The codes from 89 on, in their order, by their names in Kafka 4.1 (Errors.java): kafkajs ends at 88. */
+const NEWER = [
+  'THROTTLING_QUOTA_EXCEEDED',
+  'PRODUCER_FENCED',
+  'RESOURCE_NOT_FOUND',
+  'DUPLICATE_RESOURCE',
+  'UNACCEPTABLE_CREDENTIAL',
+  'INCONSISTENT_VOTER_SET',
+  'INVALID_UPDATE_VERSION',
+  'FEATURE_UPDATE_FAILED',
+  'PRINCIPAL_DESERIALIZATION_FAILURE',
+  'SNAPSHOT_NOT_FOUND',
+  'POSITION_OUT_OF_RANGE',
+  'UNKNOWN_TOPIC_ID',
+  'DUPLICATE_BROKER_REGISTRATION',
+  'BROKER_ID_NOT_REGISTERED',
+  'INCONSISTENT_TOPIC_ID',
+  'INCONSISTENT_CLUSTER_ID',
+  'TRANSACTIONAL_ID_NOT_FOUND',
+  'FETCH_SESSION_TOPIC_ID_ERROR',
+  'INELIGIBLE_REPLICA',
+  'NEW_LEADER_ELECTED',
+  'OFFSET_MOVED_TO_TIERED_STORAGE',
+  'FENCED_MEMBER_EPOCH',
+  'UNRELEASED_INSTANCE_ID',
+  'UNSUPPORTED_ASSIGNOR',
+  'STALE_MEMBER_EPOCH',
+  'MISMATCHED_ENDPOINT_TYPE',
+  'UNSUPPORTED_ENDPOINT_TYPE',
+  'UNKNOWN_CONTROLLER_ID',
+  'UNKNOWN_SUBSCRIPTION_ID',
+  'TELEMETRY_TOO_LARGE',
+  'INVALID_REGISTRATION',
+  'TRANSACTION_ABORTABLE',
+  'INVALID_RECORD_STATE',
+  'SHARE_SESSION_NOT_FOUND',
+  'INVALID_SHARE_SESSION_EPOCH',
+  'FENCED_STATE_EPOCH',
+  'INVALID_VOTER_KEY',
+  'DUPLICATE_VOTER',
+  'VOTER_NOT_FOUND',
+  'INVALID_REGULAR_EXPRESSION',
+  'REBOOTSTRAP_REQUIRED',
+  'STREAMS_INVALID_TOPOLOGY',
+  'STREAMS_INVALID_TOPOLOGY_EPOCH',
+  'STREAMS_TOPOLOGY_FENCED',
+  'SHARE_SESSION_LIMIT_REACHED',
+]
+
+/** As kafkajs keeps those that it knows. */
+export const NEWER_CODES = NEWER.map((type, i) => {
+  const code = FIRST_NEWER + i
+  return { type, code, retriable: TRANSIENT.has(type), message: `${type}, error ${code} of Kafka` }
+})
