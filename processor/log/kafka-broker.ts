@@ -124,7 +124,7 @@ const MIN_KAFKA = '3.6'
 const LOG_LEVEL_ERROR = 1
 const CONNECTION_TIMEOUT_MS = 3000
 const AUTHENTICATION_TIMEOUT_MS = 10_000
-/** Of every request but JoinGroup, which waits for the whole group. */
+/** Without a byte, of every request but JoinGroup, which waits for the whole group. See `judgeBySilence`. */
 export const REQUEST_TIMEOUT_MS = 8000
 const KEEP_ALIVE_MS = 30_000
 
