@@ -2,6 +2,7 @@ import { createRequire } from 'node:module'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls } from 'node:tls'
 import type { Logger } from 'pino'
+import { addressOf } from '../contract/address.ts'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import { endOnSilence, type KafkaConnection, mend } from './kafka-connection.ts'
 import { readResponses } from './kafka-responses.ts'
@@ -155,6 +156,7 @@ export class Network {
   }
 
   async connect(host: string, port: number, clientId = this.#clientId): Promise<BrokerConnection> {
+    const address = addressOf({ host, port })
     const { tls, sasl } = this.#security
     const connectionPool = new ConnectionPool({
       host,
@@ -186,9 +188,9 @@ export class Network {
     // Left to itself the pool reconnects, twice when asked twice at once. A closed connection is replaced as a whole.
     connectionPool.getConnection = () => {
       if (connection.isConnected()) return Promise.resolve(connection)
-      return Promise.reject(new RetryableError('LOG_UNAVAILABLE', `the connection to ${host}:${port} has closed`))
+      return Promise.reject(new RetryableError('LOG_UNAVAILABLE', `the connection to ${address} has closed`))
     }
-    return new BrokerConnection(broker, connection, `${host}:${port}`)
+    return new BrokerConnection(broker, connection, address)
   }
 
   get closed(): boolean {

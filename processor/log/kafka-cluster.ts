@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { hostAndPort } from '../contract/address.ts'
+import { addressOf, hostAndPort } from '../contract/address.ts'
 import { ConfigurationError, RetryableError, reasonOf, TidemarkError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { type BrokerConnection, errorOf, type Network } from './kafka-broker.ts'
@@ -44,7 +44,7 @@ export class KafkaCluster {
   #refreshing: Promise<Metadata> | undefined
 
   constructor(seeds: readonly string[], topics: readonly string[], network: Network, logger: Logger) {
-    this.#seeds = seeds
+    this.#seeds = seeds.map((seed) => addressOf(hostAndPort(seed)))
     this.#topics = topics
     this.#network = network
     this.#logger = logger
@@ -78,7 +78,7 @@ export class KafkaCluster {
 
   /** In the order in which they are to be asked. */
   #addresses(): Set<string> {
-    const known = [...(this.#metadata?.nodes.values() ?? [])].map(({ host, port }) => `${host}:${port}`)
+    const known = [...(this.#metadata?.nodes.values() ?? [])].map(addressOf)
     const after = known.indexOf(this.#answering) + 1
     const now = performance.now()
     const last = (address: string): number => ((this.#silent.get(address) ?? 0) > now ? 1 : 0)
@@ -135,7 +135,7 @@ export class KafkaCluster {
         'the partition has no leader: its brokers are away, or its topic was deleted',
       )
     if (node === undefined) throw new RetryableError('LOG_UNAVAILABLE', `broker ${nodeId} is not among the live ones`)
-    return this.#connect(lane, `${node.host}:${node.port}`)
+    return this.#connect(lane, addressOf(node))
   }
 
   /** To the broker that answered last: one that is dead is among the live ones until the controller knows, 9 s by default. */
