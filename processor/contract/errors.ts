@@ -6,6 +6,7 @@ import { addressOf } from './address.ts'
  */
 export type ErrorCode =
   | 'LOG_UNAVAILABLE'
+  | 'BROKERS_UNREACHABLE'
   | 'LOG_NO_SPACE'
   | 'LOG_CLOSED'
   | 'LOG_CORRUPTED'
