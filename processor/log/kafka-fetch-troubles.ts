@@ -4,7 +4,10 @@ import type { Source } from './kafka-source.ts'
 /** Fetches that fail pass mostly with the next one, or with another leader; those that have for so long, ms, are told of. */
 const TELL_AFTER_MS = 10_000
 
-/** Tells of brokers whose fetches fail for long, once for each until all that waits for it is read again. */
+/** Node id of the leader of a partition that has none. */
+const NO_LEADER = -1
+
+/** Tells of brokers whose fetches fail for long, once for each until what waits for it is read again. */
 export class FetchTroubles {
   readonly #logger: Logger
   /** When the first fetch for it was sent that failed, with none since that did not. */
@@ -16,14 +19,14 @@ export class FetchTroubles {
     this.#logger = logger
   }
 
-  /** A fetch from `leader`, sent at `asked` by performance.now(), brought nothing for `source`; -1: there is no leader. */
+  /** A fetch from `leader`, sent at `asked` by performance.now(), has failed for `source`. */
   note(source: Source, leader: number, asked: number, error: unknown): void {
     const since = this.#since.get(source) ?? asked
     this.#since.set(source, since)
     if (performance.now() - since < TELL_AFTER_MS) return
-    const told = this.#told.get(leader)
-    if (told !== undefined) {
-      told.add(source)
+    const waiting = this.#told.get(leader)
+    if (waiting !== undefined) {
+      waiting.add(source)
       return
     }
     this.#told.set(leader, new Set([source]))
@@ -35,22 +38,24 @@ export class FetchTroubles {
     )
   }
 
-  /** A fetch for `source` has not failed. */
-  end(source: Source): void {
-    for (const leader of this.forget(source)) {
-      this.#logger.info({ broker: leader }, 'what a broker did not give is read again')
+  /** A fetch for `source` from `leader` has not failed. */
+  end(source: Source, leader: number): void {
+    this.#since.delete(source)
+    for (const [node, waiting] of this.#told) {
+      const waited = waiting.delete(source)
+      if (waiting.size > 0 || (!waited && node !== leader)) continue
+      this.#told.delete(node)
+      this.#logger.info({ broker: node }, 'what a broker did not give is read again')
     }
   }
 
-  /** Nothing is fetched for `source` any more. Returns the leaders that were told of, and now have nothing waiting for them. */
-  forget(source: Source): number[] {
-    if (!this.#since.delete(source)) return []
-    const over: number[] = []
-    for (const [leader, told] of this.#told) {
-      if (!told.delete(source) || told.size > 0) continue
-      this.#told.delete(leader)
-      over.push(leader)
+  /** Nothing is fetched for `source` any more. Others may take it up: who was told of the broker hears of it by them. */
+  forget(source: Source): void {
+    this.#since.delete(source)
+    for (const [node, waiting] of this.#told) {
+      waiting.delete(source)
+      // From nobody no fetch ever brings anything.
+      if (node === NO_LEADER && waiting.size === 0) this.#told.delete(node)
     }
-    return over
   }
 }

@@ -161,7 +161,7 @@ export class KafkaFetcher {
       for (const answer of answers) {
         const source = sources.find((candidate) => isSame(candidate, answer))
         if (source === undefined) continue
-        if (answer.error === undefined) this.#troubles.end(source)
+        if (answer.error === undefined) this.#troubles.end(source, nodeId)
         if (!this.#settle(source, answer, lost)) continue
         transient = true
         this.#note(source, nodeId, asked, answer.error)

@@ -71,8 +71,9 @@ describe('a broker whose fetches fail', () => {
     fetching.close()
   })
 
-  test('for what nobody follows any more is not told of, nor said to give again', async () => {
-    const { fetching, told } = fetcher(() => Promise.reject(timedOut()))
+  test('is said to give again by who reads next, when those that waited for it have ended', async () => {
+    let answer: () => Promise<Buffer> = () => Promise.reject(timedOut())
+    const { fetching, told } = fetcher(() => answer())
     const stop = new AbortController()
     void fetching.follow('t', 0, 0, LIMITS, stop.signal).next()
     await vi.advanceTimersByTimeAsync(12_000)
@@ -80,6 +81,9 @@ describe('a broker whose fetches fail', () => {
     stop.abort()
     await vi.advanceTimersByTimeAsync(60_000)
     expect(told()).toHaveLength(1)
+    answer = () => Promise.resolve(given)
+    await fetching.follow('t', 0, 0, LIMITS, new AbortController().signal).next()
+    expect(told().slice(1)).toMatchObject([{ msg: OVER, broker: LEADER }])
     fetching.close()
   })
 })
