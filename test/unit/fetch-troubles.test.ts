@@ -28,8 +28,8 @@ function fetcher(answer: () => Promise<Buffer>) {
   return { fetching: new KafkaFetcher(cluster as unknown as KafkaCluster, logger), told }
 }
 
-function timedOut(): Error {
-  return Object.assign(new Error('Request Fetch timed out'), { name: 'KafkaJSRequestTimeoutError' })
+function unanswered(): Promise<Buffer> {
+  return Promise.reject(Object.assign(new Error('Request Fetch timed out'), { name: 'KafkaJSRequestTimeoutError' }))
 }
 
 const given = fetchAnswer([0, 1].map((partition) => ({ partition, code: 0, bytes: batch([record('a', 'b')], 0) })))
@@ -37,7 +37,7 @@ const refused = fetchAnswer([0, 1].map((partition) => ({ partition, code: NOT_LE
 
 describe('a broker whose fetches fail', () => {
   test.each([
-    ['without an answer', 'Request Fetch timed out', () => Promise.reject(timedOut())],
+    ['without an answer', 'Request Fetch timed out', unanswered],
     ['for each partition', 'This server is not the leader for that topic-partition', () => Promise.resolve(refused)],
   ])('for 10 s, %s, is told of once, and when it gives again', async (_, message, failing) => {
     let answer: () => Promise<Buffer> = failing
@@ -59,9 +59,7 @@ describe('a broker whose fetches fail', () => {
   test('now and then is not told of', async () => {
     let fetches = 0
     const { fetching, told } = fetcher(() =>
-      ++fetches % 5 === 0
-        ? Promise.resolve(fetchAnswer([{ partition: 0, code: 0, end: 0 }]))
-        : Promise.reject(timedOut()),
+      ++fetches % 5 === 0 ? Promise.resolve(fetchAnswer([{ partition: 0, code: 0, end: 0 }])) : unanswered(),
     )
     void fetching.follow('t', 0, 0, LIMITS, new AbortController().signal).next()
     await vi.advanceTimersByTimeAsync(5_000)
@@ -72,7 +70,7 @@ describe('a broker whose fetches fail', () => {
   })
 
   test('is said to give again by who reads next, when those that waited for it have ended', async () => {
-    let answer: () => Promise<Buffer> = () => Promise.reject(timedOut())
+    let answer = unanswered
     const { fetching, told } = fetcher(() => answer())
     const stop = new AbortController()
     void fetching.follow('t', 0, 0, LIMITS, stop.signal).next()
