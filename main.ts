@@ -7,6 +7,7 @@ import { DEFAULT_LIMITS as API_LIMITS } from './api/limits.ts'
 import { DEFAULT_LIMITS as INGEST_LIMITS } from './ingest/limits.ts'
 import project from './package.json' with { type: 'json' }
 import { keepRequestsYoung } from './processor/collector.ts'
+import { addressOf, hostAndPort } from './processor/contract/address.ts'
 import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError } from './processor/contract/errors.ts'
 import type { EmbeddedLog } from './processor/log/embedded.ts'
@@ -250,10 +251,11 @@ function banner({ role, configuration, flags, log }: Process, { query, http, mqt
   const partitions = `${log.identity.partitions} partitions`
   const inProcess = role === 'up' ? `, ${processors} processor${processors > 1 ? 's' : ''} here` : ''
   const lines = [`Tidemark is ready: ${role === 'up' ? 'all roles in one process' : role}`]
-  if (mqtt !== undefined) lines.push(`  MQTT   ${HOST}:${mqtt} (TCP, and WebSocket on the same port)`)
+  if (mqtt !== undefined)
+    lines.push(`  MQTT   ${addressOf({ host: HOST, port: mqtt })} (TCP, and WebSocket on the same port)`)
   if (http !== undefined) lines.push(`  HTTP   ${http}${AUTH === 'jwt' ? ', for bearers of a token' : ''}`)
-  for (const endpoint of query) lines.push(`  query  ${endpoint} (also /readyz and /metrics)`)
-  if (health !== undefined) lines.push(`  health ${health} (/readyz and /metrics)`)
+  for (const endpoint of query) lines.push(`  query  ${addressOf(hostAndPort(endpoint))} (also /readyz and /metrics)`)
+  if (health !== undefined) lines.push(`  health ${addressOf(hostAndPort(health))} (/readyz and /metrics)`)
   lines.push(
     KAFKA_BROKERS === undefined
       ? `  log    embedded, ${partitions}${inProcess}, in ${DATA_DIR}`

@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net'
+import { addressOf } from '../processor/contract/address.ts'
 import { portUnavailable } from '../processor/contract/errors.ts'
 import { type Api, type AppOptions, buildApp } from './app.ts'
 
@@ -45,7 +46,7 @@ export class ApiServer implements AsyncDisposable {
 
   get url(): string {
     const { host } = this.#options
-    return `http://${host.includes(':') ? `[${host}]` : host}:${this.port}`
+    return `http://${addressOf({ host, port: this.port })}`
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,5 +1,6 @@
 import { mkdir, mkdtemp, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { addressOf } from '../processor/contract/address.ts'
 import { type Configuration, readEnvironment } from '../processor/contract/environment.ts'
 import { ConfigurationError } from '../processor/contract/errors.ts'
 import { withSecretFiles } from '../processor/secret-files.ts'
@@ -102,7 +103,7 @@ function tell(stderr: Output, what: string): void {
 }
 
 function opened({ engine, processors }: DrillOptions, { stage }: Engine): string {
-  const where = `MQTT ${stage.mqtt.host}:${stage.mqtt.port}, API ${stage.api.url}, ${stage.partitions} partitions`
+  const where = `MQTT ${addressOf(stage.mqtt)}, API ${stage.api.url}, ${stage.partitions} partitions`
   if (engine === 'attached') return `attached to a running cluster; it is yours to disturb (${where})`
   if (engine === 'embedded') return `one process with ${processors} processors on the embedded log (${where})`
   return `${[...stage.left].join(', ')} (${where})`

@@ -1,4 +1,5 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
+import { addressOf } from '../processor/contract/address.ts'
 import { ConfigurationError } from '../processor/contract/errors.ts'
 import { pause } from '../processor/pause.ts'
 import { type Act, type Behaviour, WELL_BEHAVED, Zipf } from './behaviour.ts'
@@ -269,7 +270,7 @@ export class Fleet implements AsyncDisposable, SessionObserver {
     const why = this.#disconnects > 0 ? describe(this.#lastError) : `no CONNACK within ${FIRST_CONNECT_MS / 1000} s`
     throw new ConfigurationError(
       'PORT_UNAVAILABLE',
-      `no MQTT broker answers at ${host}:${port} (${why}): start one with "npm start", or name another by --host and --port`,
+      `no MQTT broker answers at ${addressOf({ host, port })} (${why}): start one with "npm start", or name another by --host and --port`,
       this.#lastError,
     )
   }

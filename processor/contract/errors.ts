@@ -1,9 +1,12 @@
+import { addressOf } from './address.ts'
+
 /**
  * The error classes of Tidemark. Each class names what its receiver must do next; `code` says what happened.
  * Bad device payloads are not errors: they are data, and go to the dead letters.
  */
 export type ErrorCode =
   | 'LOG_UNAVAILABLE'
+  | 'BROKERS_UNREACHABLE'
   | 'LOG_NO_SPACE'
   | 'LOG_CLOSED'
   | 'LOG_CORRUPTED'
@@ -115,7 +118,7 @@ export function portUnavailable(
   error: unknown,
 ): ConfigurationError {
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-  const at = `${host}:${port}`
+  const at = addressOf({ host, port })
   const ways: Record<string, string> = {
     EADDRINUSE: `another process listens on ${at} (ss -ltnp 'sport = :${port}' shows which); stop it or set ${variable}`,
     EACCES: `this user may not listen on ${at}; set ${variable} to 1024 or more`,

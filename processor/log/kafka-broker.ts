@@ -2,6 +2,7 @@ import { createRequire } from 'node:module'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls } from 'node:tls'
 import type { Logger } from 'pino'
+import { addressOf } from '../contract/address.ts'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import { endOnSilence, type KafkaConnection, mend } from './kafka-connection.ts'
 import { NEWER_CODES } from './kafka-error-codes.ts'
@@ -129,7 +130,7 @@ const MIN_KAFKA = '3.6'
 const LOG_LEVEL_ERROR = 1
 const CONNECTION_TIMEOUT_MS = 3000
 const AUTHENTICATION_TIMEOUT_MS = 10_000
-/** Of every request but JoinGroup, which waits for the whole group. */
+/** Without a byte, of every request but JoinGroup, which waits for the whole group. See `judgeBySilence`. */
 export const REQUEST_TIMEOUT_MS = 8000
 const KEEP_ALIVE_MS = 30_000
 
@@ -160,6 +161,7 @@ export class Network {
   }
 
   async connect(host: string, port: number, clientId = this.#clientId): Promise<BrokerConnection> {
+    const address = addressOf({ host, port })
     const { tls, sasl } = this.#security
     const connectionPool = new ConnectionPool({
       host,
@@ -191,9 +193,9 @@ export class Network {
     // Left to itself the pool reconnects, twice when asked twice at once. A closed connection is replaced as a whole.
     connectionPool.getConnection = () => {
       if (connection.isConnected()) return Promise.resolve(connection)
-      return Promise.reject(new RetryableError('LOG_UNAVAILABLE', `the connection to ${host}:${port} has closed`))
+      return Promise.reject(new RetryableError('LOG_UNAVAILABLE', `the connection to ${address} has closed`))
     }
-    return new BrokerConnection(broker, connection, `${host}:${port}`)
+    return new BrokerConnection(broker, connection, address)
   }
 
   get closed(): boolean {

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { hostAndPort } from '../contract/address.ts'
+import { addressOf, hostAndPort } from '../contract/address.ts'
 import { ConfigurationError, RetryableError, reasonOf, TidemarkError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import { type BrokerConnection, errorOf, type Network } from './kafka-broker.ts'
@@ -21,6 +21,8 @@ const UNKNOWN_TOPIC = 3
 const HEDGE_MS = 500
 /** A broker that failed, or was that slow, is asked after all others for so long. */
 const SILENCE_MS = 5000
+/** Addresses in a message. */
+const MAX_NAMED = 3
 
 /**
  * Where things are: brokers, leaders, coordinators. Requests go over lanes: a lane has its own connections, as a broker
@@ -45,7 +47,7 @@ export class KafkaCluster {
   #refreshing: Promise<Metadata> | undefined
 
   constructor(seeds: readonly string[], topics: readonly string[], network: Network, logger: Logger) {
-    this.#seeds = seeds
+    this.#seeds = seeds.map((seed) => addressOf(hostAndPort(seed)))
     this.#topics = topics
     this.#network = network
     this.#logger = logger
@@ -77,9 +79,25 @@ export class KafkaCluster {
     return this.#metadata
   }
 
+  /**
+   * As `refresh`, and a broker has answered at the address by which the cluster lists it: all work goes there. What the
+   * addresses of the configuration lead to, a balancer or another listener, answers also when none of those is reached.
+   */
+  async probe(): Promise<Metadata> {
+    const metadata = await this.refresh()
+    const answering = this.#answering
+    const addresses = listed(metadata)
+    if (!addresses.includes(answering)) {
+      await firstAnswer(addresses, (address) => this.#hear(address)).catch((error: unknown) => {
+        throw isTransient(error) ? unreachable(answering, addresses, error) : error
+      })
+    }
+    return metadata
+  }
+
   /** In the order in which they are to be asked. */
   #addresses(): Set<string> {
-    const known = [...(this.#metadata?.nodes.values() ?? [])].map(({ host, port }) => `${host}:${port}`)
+    const known = this.#metadata === undefined ? [] : listed(this.#metadata)
     const after = known.indexOf(this.#answering) + 1
     const now = performance.now()
     const last = (address: string): number => ((this.#silent.get(address) ?? 0) > now ? 1 : 0)
@@ -136,7 +154,7 @@ export class KafkaCluster {
         'the partition has no leader: its brokers are away, or its topic was deleted',
       )
     if (node === undefined) throw new RetryableError('LOG_UNAVAILABLE', `broker ${nodeId} is not among the live ones`)
-    return this.#connect(lane, `${node.host}:${node.port}`)
+    return this.#connect(lane, addressOf(node))
   }
 
   /** To the broker that answered last: one that is dead is among the live ones until the controller knows, 9 s by default. */
@@ -204,6 +222,22 @@ export class KafkaCluster {
   #disconnect(lane: string, address: string): void {
     this.#connections.delete(`${lane} ${address}`)
   }
+}
+
+function listed({ nodes }: Metadata): string[] {
+  return [...nodes.values()].map(addressOf)
+}
+
+function unreachable(answering: string, addresses: readonly string[], cause: unknown): RetryableError {
+  const more = addresses.length > MAX_NAMED ? ', …' : ''
+  const brokers = addresses.length > 1 ? 'its brokers are' : 'it is'
+  return new RetryableError(
+    'BROKERS_UNREACHABLE',
+    `Kafka at ${answering} answers, but says that ${brokers} at ${addresses.slice(0, MAX_NAMED).join(', ')}${more}, ` +
+      `which cannot be reached (${reasonOf(cause)}): correct advertised.listeners of its brokers, or the network or the ` +
+      'names on this host',
+    cause,
+  )
 }
 
 /** Of whichever answers first: the next one is asked too when one fails, or has not answered in time. Rejects when all fail. */

@@ -2,6 +2,13 @@ import type { Socket } from 'node:net'
 import { SIZE_BYTES } from './kafka-responses.ts'
 
 const CORRELATION_BYTES = 4
+/** From one look at whether anything came to the next, ms: a broker's silence is found so much later at most. */
+const LOOK_MS = 100
+/**
+ * An answer that is not whole so long, ms, after it should have begun is given up though its bytes come: the largest that
+ * is asked for, a fetch of 8 MiB, takes it at 70 kB/s. Answers come one after the other: each has it for itself.
+ */
+const MAX_ANSWER_MS = 120_000
 
 /** One of kafkajs, as far as it is used. */
 export interface KafkaConnection {
@@ -15,10 +22,24 @@ export interface KafkaConnection {
   nextCorrelationId(): number
   readonly requestQueue: {
     readonly pending: readonly unknown[]
+    /** By correlation id, in the order in which they were sent. */
+    readonly inflight: ReadonlyMap<number, SentRequest>
+    requestTimeoutIntervalId: NodeJS.Timeout
+    scheduleRequestTimeoutCheck: () => void
     scheduleCheckPendingRequests: () => void
     push: (request: QueuedRequest) => void
     fulfillRequest(response: { size: number; correlationId: number; payload: Buffer }): void
+    /** Ends its timers. */
+    destroy(): void
   }
+}
+
+interface SentRequest {
+  /** By Date.now(). */
+  readonly sentAt: number
+  /** Ms. */
+  readonly requestTimeout: number
+  timeoutRequest(): void
 }
 
 interface QueuedRequest {
@@ -32,6 +53,7 @@ interface QueuedRequest {
 export function mend(connection: KafkaConnection): void {
   quieten(connection.requestQueue)
   takeWhole(connection)
+  judgeBySilence(connection)
 }
 
 /**
@@ -54,6 +76,34 @@ function takeWhole(connection: KafkaConnection): void {
     const correlationId = response.readInt32BE(SIZE_BYTES)
     const payload = response.subarray(SIZE_BYTES + CORRELATION_BYTES)
     connection.requestQueue.fulfillRequest({ size, correlationId, payload })
+  }
+}
+
+/**
+ * kafkajs gives up a request whose answer is not whole in time. A large one takes longer than that over a slow link, and is
+ * as large when it is asked for again; those behind it wait for it. So a request has its time from the last byte that came.
+ */
+function judgeBySilence(connection: KafkaConnection): void {
+  const { requestQueue } = connection
+  const { inflight } = requestQueue
+  requestQueue.scheduleRequestTimeoutCheck = () => {
+    let [bytes, heardAt] = [0, 0]
+    let [first, firstAt]: [number | undefined, number] = [undefined, 0]
+    const look = (): void => {
+      const now = Date.now()
+      const { bytesRead } = connection.socket
+      if (bytesRead !== bytes) [bytes, heardAt] = [bytesRead, now]
+      const [next] = inflight.keys()
+      if (next !== first) [first, firstAt] = [next, now]
+      for (const [id, request] of inflight) {
+        const silent = now - Math.max(request.sentAt, heardAt) > request.requestTimeout
+        const endless = id === first && now - firstAt > request.requestTimeout + MAX_ANSWER_MS
+        if (silent || endless) request.timeoutRequest()
+      }
+      if (!connection.isConnected()) requestQueue.destroy()
+    }
+    requestQueue.destroy()
+    requestQueue.requestTimeoutIntervalId = setInterval(look, LOOK_MS)
   }
 }
 

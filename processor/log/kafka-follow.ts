@@ -4,6 +4,7 @@ import { pause } from '../pause.ts'
 import type { BrokerConnection } from './kafka-broker.ts'
 import { asTidemark, isNameless, isTransient, type KafkaCluster, typeOf } from './kafka-cluster.ts'
 import { type Fetched, type FetchLimits, fetch } from './kafka-fetch.ts'
+import { FetchTroubles } from './kafka-fetch-troubles.ts'
 import { Source } from './kafka-source.ts'
 import type { Batch, BatchLimits, Offset } from './log.ts'
 
@@ -45,11 +46,13 @@ export class KafkaFetcher {
   readonly #polling = new Set<string>()
   /** Of the leaders that wrote what was fetched last, by topic and partition. */
   readonly #epochs = new Map<string, number>()
+  readonly #troubles: FetchTroubles
   readonly #closing = new AbortController()
 
   constructor(cluster: KafkaCluster, logger: Logger) {
     this.#cluster = cluster
     this.#logger = logger
+    this.#troubles = new FetchTroubles(logger)
   }
 
   async *follow(
@@ -78,6 +81,7 @@ export class KafkaFetcher {
       }
     } finally {
       this.#sources.delete(source)
+      this.#troubles.forget(source)
       stop.removeEventListener('abort', wake)
     }
   }
@@ -145,22 +149,29 @@ export class KafkaFetcher {
   /** Never rejects: what goes wrong for good is told to the followers. `leader`: undefined for the first source's. */
   async #fetch(sources: readonly Source[], lane: string, limits: FetchLimits, leader?: number): Promise<void> {
     let transient = false
+    let nodeId = leader ?? -1
+    const asked = performance.now()
     try {
       const [first] = sources as readonly [Source]
       const { topics } = await this.#cluster.metadata()
-      const nodeId = leader ?? topics.get(first.topic)?.leaders[first.index] ?? -1
+      nodeId = leader ?? topics.get(first.topic)?.leaders[first.index] ?? -1
       const connection = await this.#cluster.connection(lane, nodeId)
       const answers = await fetch(connection, sources, limits, ({ topic, index }) => topics.get(topic)?.epochs[index])
       const lost = new Map<Source, string>()
       for (const answer of answers) {
         const source = sources.find((candidate) => isSame(candidate, answer))
-        if (source !== undefined && this.#settle(source, answer, lost)) transient = true
+        if (source === undefined) continue
+        if (answer.error === undefined) this.#troubles.end(source, nodeId)
+        if (!this.#settle(source, answer, lost)) continue
+        transient = true
+        this.#note(source, nodeId, asked, answer.error)
       }
       if (lost.size > 0 && (await this.#judge(lost, nodeId, connection))) transient = true
     } catch (error) {
       if (mayPass(error)) {
         transient = true
         this.#logger.debug({ err: error }, 'a fetch failed')
+        for (const source of sources) this.#note(source, nodeId, asked, error)
       } else {
         for (const source of sources) source.fail(asTidemark(error, `${source.topic} ${source.index}`))
       }
@@ -172,6 +183,11 @@ export class KafkaFetcher {
       }
     }
     for (const source of sources) source.fetching = false
+  }
+
+  /** Of one that ended before its answer came nobody waits for more. */
+  #note(source: Source, leader: number, asked: number, error: unknown): void {
+    if (this.#sources.has(source)) this.#troubles.note(source, leader, asked, error)
   }
 
   /** Returns true when the partition is to be asked again elsewhere; `lost` gets those that cannot go on, and why. */

@@ -99,7 +99,7 @@ export class KafkaHealth {
   ): Promise<void> {
     while (!signal.aborted) {
       try {
-        const { topics } = await within(cluster.refresh(), PROBE_PATIENCE_MS, unanswered)
+        const { topics } = await within(cluster.probe(), PROBE_PATIENCE_MS, unanswered)
         for (const [topic, faults] of this.#faults) {
           const leaders = topics.get(topic)?.leaders ?? []
           for (const [index, fault] of faults) {

@@ -42,7 +42,7 @@ export async function openTopics(
   options: TopicOptions,
   logger: Logger,
 ): Promise<Pick<Log, 'identity' | 'deleteRetentionMs'>> {
-  let metadata = await cluster.persist(PATIENCE_MS, undefined, () => cluster.refresh())
+  let metadata = await cluster.persist(PATIENCE_MS, undefined, () => cluster.probe())
   for (const topic of ['telemetry', 'status', 'dead-letters'] as const) {
     if (metadata.topics.has(names[topic])) continue
     // The changelog must match a telemetry topic that was there before.

@@ -48,6 +48,8 @@ async function open(configuration: Configuration, logger: Logger, registry: Regi
     })
   } catch (error) {
     if (!(error instanceof RetryableError)) throw error
+    // It tells its way out itself.
+    if (error.code === 'BROKERS_UNREACHABLE') throw new ConfigurationError(error.code, error.message, error)
     // A broker that takes only TLS closes the connection of a client without, and tells nothing.
     const tls =
       configuration.KAFKA_SSL === 'true' ? 'takes no TLS, unset KAFKA_SSL' : 'takes only TLS, set KAFKA_SSL=true'

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { hostAndPort } from '../../processor/contract/address.ts'
 import { integer, invalid, number, refused } from '../flags.ts'
 import { DRILLS, type DrillName } from './drills.ts'
 
@@ -128,7 +129,8 @@ function url(text: string): string {
 }
 
 function address(text: string): DrillOptions['mqtt'] {
-  const match = /^([^:\s]+):(\d{1,5})$/.exec(text)
-  if (match === null) throw invalid(`--mqtt is ${JSON.stringify(text)}: give host:port, such as 127.0.0.1:1883`)
-  return { host: match[1] as string, port: integer('the port of --mqtt', match[2] as string, 1, 65_535) }
+  if (!/^([^:\s]+|\[[^\s\]]+\]):\d{1,5}$/.test(text))
+    throw invalid(`--mqtt is ${JSON.stringify(text)}: give host:port, such as 127.0.0.1:1883`)
+  const { host, port } = hostAndPort(text)
+  return { host, port: integer('the port of --mqtt', String(port), 1, 65_535) }
 }

@@ -1,3 +1,4 @@
+import { addressOf } from '../../processor/contract/address.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import { pause } from '../../processor/pause.ts'
 import type { Ledger } from '../ledger.ts'
@@ -69,7 +70,7 @@ export class Traffic implements AsyncDisposable {
     const { host, port } = options
     throw new ConfigurationError(
       'PORT_UNAVAILABLE',
-      `no MQTT broker takes connections at ${host}:${port}: start one, or name another by --mqtt`,
+      `no MQTT broker takes connections at ${addressOf({ host, port })}: start one, or name another by --mqtt`,
     )
   }
 

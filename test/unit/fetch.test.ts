@@ -5,42 +5,15 @@ import type { BrokerConnection } from '../../processor/log/kafka-broker.ts'
 import type { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
 import { fetch } from '../../processor/log/kafka-fetch.ts'
 import { KafkaFetcher } from '../../processor/log/kafka-follow.ts'
-import { WireReader, WireWriter } from '../../processor/log/kafka-wire.ts'
+import { WireReader } from '../../processor/log/kafka-wire.ts'
 import { LIMITS, record, sized, text } from '../contract/log-records.ts'
 import { batch } from '../kafka/batches.ts'
+import { type Answered, fetchAnswer } from './fetch-answer.ts'
 
 const MIB = 1024 * 1024
 const UNKNOWN_SERVER_ERROR = -1
 const CORRUPT_MESSAGE = 2
 const NOT_LEADER_OR_FOLLOWER = 6
-
-interface Answered {
-  readonly partition: number
-  readonly code: number
-  readonly bytes?: Buffer
-  readonly lostFrom?: number
-  /** The last stable offset. */
-  readonly end?: number
-}
-
-/** A fetch response, version 12. */
-function response(answered: readonly Answered[], code = 0): Buffer {
-  const writer = new WireWriter().unsignedVarint(0).int32(0).int16(code).int32(0)
-  writer
-    .unsignedVarint(2)
-    .compactString('t')
-    .unsignedVarint(answered.length + 1)
-  for (const { partition, code: error, bytes = Buffer.alloc(0), lostFrom, end = 9 } of answered) {
-    writer.int32(partition).int16(error).int64(0).int64(end).int64(0).unsignedVarint(1)
-    writer
-      .int32(-1)
-      .unsignedVarint(bytes.length + 1)
-      .raw(bytes)
-    if (lostFrom === undefined) writer.unsignedVarint(0)
-    else writer.unsignedVarint(1).unsignedVarint(0).unsignedVarint(13).int32(0).int64(lostFrom).unsignedVarint(0)
-  }
-  return writer.unsignedVarint(0).unsignedVarint(0).finish()
-}
 
 interface Asked {
   readonly lane: string
@@ -120,12 +93,12 @@ describe('a fetch', () => {
   const given: Answered = { partition: 0, code: 0, bytes: batch([record('a', 'given')], 0) }
 
   test('at which a broker fails is made again, whether one partition or the request failed', async () => {
-    const failed = response([{ partition: 0, code: UNKNOWN_SERVER_ERROR }])
+    const failed = fetchAnswer([{ partition: 0, code: UNKNOWN_SERVER_ERROR }])
     const { fetcher: fetching, lines } = fetcher([
       failed,
       failed,
-      response([], UNKNOWN_SERVER_ERROR),
-      response([given]),
+      fetchAnswer([], UNKNOWN_SERVER_ERROR),
+      fetchAnswer([given]),
     ])
     expect(await first(fetching.follow('t', 0, 0, LIMITS, never))).toEqual(['given'])
     expect(lines).toHaveLength(1)
@@ -134,7 +107,7 @@ describe('a fetch', () => {
 
   test('keeps of what is little beside all else no more than a few times as much', async () => {
     const others = { partition: 1, code: 0, bytes: Buffer.alloc(100_000) }
-    const connection = { send: () => Promise.resolve(response([given, others])) } as unknown as BrokerConnection
+    const connection = { send: () => Promise.resolve(fetchAnswer([given, others])) } as unknown as BrokerConnection
     const limits = { maxWaitMs: 0, maxBytes: 0, maxPartitionBytes: 0 }
     const [little, much] = await fetch(connection, [], limits, () => undefined)
     expect(little?.bytes).toEqual(given.bytes)
@@ -144,7 +117,7 @@ describe('a fetch', () => {
 
   test('behind records that took the place of those that were fetched before fails', async () => {
     const gone = { partition: 0, code: 0, lostFrom: 0 }
-    const { fetcher: fetching } = fetcher([response([given]), response([gone])])
+    const { fetcher: fetching } = fetcher([fetchAnswer([given]), fetchAnswer([gone])])
     const following = fetching.follow('t', 0, 0, LIMITS, never)
     expect(await first(following)).toEqual(['given'])
     await expect(following.next()).rejects.toMatchObject({
@@ -158,7 +131,7 @@ describe('a fetch', () => {
   test('of a leader that has all of it, and knows less of who wrote it, goes on', async () => {
     const next: Answered = { partition: 0, code: 0, bytes: batch([record('a', 'next')], 1) }
     const unknowing = { partition: 0, code: 0, lostFrom: 1 }
-    const { fetcher: fetching } = fetcher([response([given]), response([unknowing]), response([next])])
+    const { fetcher: fetching } = fetcher([fetchAnswer([given]), fetchAnswer([unknowing]), fetchAnswer([next])])
     const following = fetching.follow('t', 0, 0, LIMITS, never)
     expect(await first(following)).toEqual(['given'])
     expect(await first(following)).toEqual(['next'])
@@ -174,7 +147,7 @@ describe('a fetch', () => {
     await settled()
     ended.abort()
     await nothing
-    answer(response([given]))
+    answer(fetchAnswer([given]))
     await settled()
     expect(fetching.epochOf('t', 0)).toBeUndefined()
     fetching.close()
@@ -183,10 +156,10 @@ describe('a fetch', () => {
   test('for a partition that is behind does not wait for one that has come to its end', async () => {
     // The third request is for the end of partition 0, and is not answered.
     const { fetcher: fetching, requests } = fetcher([
-      response([of(0, 'last', 0, 1)]),
-      response([of(1, 'first', 0, 2)]),
+      fetchAnswer([of(0, 'last', 0, 1)]),
+      fetchAnswer([of(1, 'first', 0, 2)]),
       new Promise(() => {}),
-      response([of(1, 'second', 1, 2)]),
+      fetchAnswer([of(1, 'second', 1, 2)]),
     ])
     const atEnd = fetching.follow('t', 0, 0, LIMITS, never)
     const following = fetching.follow('t', 1, 0, LIMITS, never)
@@ -200,10 +173,10 @@ describe('a fetch', () => {
 
   test('whose first one failed does not wait for another reader of the partition at its end', async () => {
     const { fetcher: fetching } = fetcher([
-      response([{ partition: 0, code: 0, end: 1 }]),
+      fetchAnswer([{ partition: 0, code: 0, end: 1 }]),
       new Promise(() => {}),
-      response([{ partition: 0, code: NOT_LEADER_OR_FOLLOWER }]),
-      response([of(0, 'last', 0, 1)]),
+      fetchAnswer([{ partition: 0, code: NOT_LEADER_OR_FOLLOWER }]),
+      fetchAnswer([of(0, 'last', 0, 1)]),
     ])
     void fetching.follow('t', 0, 1, LIMITS, never).next()
     await settled()
@@ -213,10 +186,10 @@ describe('a fetch', () => {
 
   test('asks last for the partition that was given something last', async () => {
     const { fetcher: fetching, requests } = fetcher([
-      response([of(0, 'first', 0, 9)]),
-      response([of(1, 'first', 0, 9)]),
-      response([of(0, 'second', 1, 9)]),
-      response([of(1, 'second', 1, 9)]),
+      fetchAnswer([of(0, 'first', 0, 9)]),
+      fetchAnswer([of(1, 'first', 0, 9)]),
+      fetchAnswer([of(0, 'second', 1, 9)]),
+      fetchAnswer([of(1, 'second', 1, 9)]),
     ])
     const [one, other] = [0, 1].map((index) => fetching.follow('t', index, 0, LIMITS, never)) as [Following, Following]
     expect(await Promise.all([first(one), first(other)])).toEqual([['first'], ['first']])
@@ -231,7 +204,7 @@ describe('a fetch', () => {
 
   test('takes little of a partition while much is unread', async () => {
     const bytes = Buffer.concat([batch([sized('k', 40 * MIB)], 0), batch([record('k', 'unread')], 1)])
-    const answers = [0, 1].map((partition) => response([{ partition, code: 0, bytes, end: 2 }]))
+    const answers = [0, 1].map((partition) => fetchAnswer([{ partition, code: 0, bytes, end: 2 }]))
     const { fetcher: fetching, requests } = fetcher(answers)
     const one = { ...LIMITS, maxRecords: 1 }
     const following = [0, 1].map((index) => fetching.follow('t', index, 0, one, never))
@@ -244,8 +217,8 @@ describe('a fetch', () => {
 
   test('for a partition whose log was cut behind it waits at the new end', async () => {
     const { fetcher: fetching, requests } = fetcher([
-      response([of(0, 'first', 0, 9)]),
-      response([{ partition: 0, code: 0, end: 1 }]),
+      fetchAnswer([of(0, 'first', 0, 9)]),
+      fetchAnswer([{ partition: 0, code: 0, end: 1 }]),
     ])
     const following = fetching.follow('t', 0, 0, LIMITS, never)
     expect(await first(following)).toEqual(['first'])
@@ -257,10 +230,10 @@ describe('a fetch', () => {
 
   test('of a slower reader of a partition tells nothing older of who wrote it', async () => {
     const { promise: late, resolve: answer } = Promise.withResolvers<Buffer>()
-    const { fetcher: fetching } = fetcher([late, response([of(0, 'fast', 5, 6, 4)])])
+    const { fetcher: fetching } = fetcher([late, fetchAnswer([of(0, 'fast', 5, 6, 4)])])
     const slow = first(fetching.follow('t', 0, 0, LIMITS, never))
     expect(await first(fetching.follow('t', 0, 5, LIMITS, never))).toEqual(['fast'])
-    answer(response([of(0, 'slow', 0, 6, 3)]))
+    answer(fetchAnswer([of(0, 'slow', 0, 6, 3)]))
     expect(await slow).toEqual(['slow'])
     expect(fetching.epochOf('t', 0)).toBe(4)
     fetching.close()
@@ -270,9 +243,9 @@ describe('a fetch', () => {
     const impossible = batch([record('a', 'second')], 1)
     impossible.writeInt32BE(-12, LENGTH_AT)
     const { fetcher: fetching } = fetcher([
-      response([of(0, 'first', 0, 9)]),
-      response([of(1, 'first', 0, 9)]),
-      response([{ partition: 0, code: 0, bytes: impossible }, of(1, 'second', 1, 9)]),
+      fetchAnswer([of(0, 'first', 0, 9)]),
+      fetchAnswer([of(1, 'first', 0, 9)]),
+      fetchAnswer([{ partition: 0, code: 0, bytes: impossible }, of(1, 'second', 1, 9)]),
     ])
     const [damaged, whole] = [0, 1].map((index) => fetching.follow('t', index, 0, LIMITS, never)) as [
       Following,
@@ -287,9 +260,9 @@ describe('a fetch', () => {
 
   test('of a batch that its leader finds damaged fails that partition alone, as one to be read again', async () => {
     const { fetcher: fetching } = fetcher([
-      response([]),
-      response([]),
-      response([{ partition: 1, code: CORRUPT_MESSAGE }, given]),
+      fetchAnswer([]),
+      fetchAnswer([]),
+      fetchAnswer([{ partition: 1, code: CORRUPT_MESSAGE }, given]),
     ])
     const whole = first(fetching.follow('t', 0, 0, LIMITS, never))
     const damaged = first(fetching.follow('t', 1, 0, LIMITS, never))

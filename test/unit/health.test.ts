@@ -14,7 +14,7 @@ test('a topic that brokers do not tell of is a fault of all its partitions, unle
   const health = new KafkaHealth({ topic: 't', partitions: 2 }, pino({ level: 'silent' }), metrics as never)
   const topics = new Map([['t', TOPIC]])
   const stop = new AbortController()
-  const cluster = { refresh: () => Promise.resolve({ topics }) } as unknown as KafkaCluster
+  const cluster = { probe: () => Promise.resolve({ topics }) } as unknown as KafkaCluster
   const running = health.run(cluster, () => false, stop.signal)
 
   topics.delete('t')

@@ -1,0 +1,40 @@
+import pino from 'pino'
+import { expect, test } from 'vitest'
+import { addressOf, hostAndPort } from '../../processor/contract/address.ts'
+import type { Network } from '../../processor/log/kafka-broker.ts'
+import { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
+import { parseOptions } from '../../simulators/drill/options.ts'
+import { metadataAnswer } from './metadata-answer.ts'
+
+test.each([
+  ['broker.example:9092', 'broker.example', 'broker.example:9092'],
+  ['10.0.0.1:9092', '10.0.0.1', '10.0.0.1:9092'],
+  ['[::1]:9092', '::1', '[::1]:9092'],
+  ['::1:9092', '::1', '[::1]:9092'],
+  ['[fe80::1%eth0]:9092', 'fe80::1%eth0', '[fe80::1%eth0]:9092'],
+])('%s', (address, host, written) => {
+  expect(hostAndPort(address)).toEqual({ host, port: 9092 })
+  expect(addressOf(hostAndPort(address))).toBe(written)
+})
+
+test.each(['[::1]:9092', '::1:9092'])(
+  'Kafka is found at %s, and is the broker that the cluster lists there',
+  async (seed) => {
+    const hosts: string[] = []
+    const network = {
+      closed: false,
+      connect(host: string) {
+        hosts.push(host)
+        return Promise.resolve({ alive: true, send: () => Promise.resolve(metadataAnswer(['::1'])) })
+      },
+    } as unknown as Network
+    const cluster = new KafkaCluster([seed], [], network, pino({ enabled: false }))
+    await cluster.refresh()
+    await cluster.refresh()
+    expect(hosts).toEqual(['::1'])
+  },
+)
+
+test('a drill finds MQTT at an address of IPv6', () => {
+  expect(parseOptions(['kill', '--mqtt', '[::1]:1883'])).toMatchObject({ mqtt: { host: '::1', port: 1883 } })
+})
