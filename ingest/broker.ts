@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
 import type { AuthenticateError, ConnectPacket, Subscription } from 'aedes'
 import type { Logger } from 'pino'
 import { ownCopy } from '../processor/contract/own-copy.ts'
@@ -110,6 +111,8 @@ export class Broker {
     clearInterval(this.#sweep)
     for (const { conn } of this.#clients) conn.stop()
     await within(this.#gather.settled(), this.#limits.stopTimeoutMs)
+    // Acks that wait for those before them leave in ticks of this turn.
+    await turn()
     for (const { session } of this.#clients) {
       if (session !== undefined) this.presence.end(session, 'unknown', 'server shutdown')
     }
