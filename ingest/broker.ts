@@ -14,7 +14,7 @@ import type { Limits } from './limits.ts'
 import { Persistence, RESUMED } from './persistence.ts'
 import { Presence } from './presence.ts'
 import { Pressure } from './pressure.ts'
-import { Router } from './router.ts'
+import { type Deliver, Router } from './router.ts'
 import { type Epochs, Session } from './session.ts'
 import { isIllFormed, isTooDeep } from './topics.ts'
 
@@ -24,6 +24,8 @@ interface Client extends Omit<MqttClient, 'session'> {
   readonly connackSent: boolean
   readonly _parser: { parse(chunk: Buffer): number }
   readonly _keepaliveTimer: NodeJS.Timeout | null
+  readonly deliver0: Deliver
+  deliverQoS: Deliver
   waitForDrain(done: () => void): void
 }
 /** CONNACK return codes, MQTT 3.1.1 section 3.2.2.3. */
@@ -97,6 +99,7 @@ export class Broker {
     const connection = new Connection(source, this.#pressure)
     const client = this.#router.handle(connection) as unknown as Client
     this.#quicken(client)
+    deliverByAllFilters(client)
     this.#clients.add(client)
     this.#counts.connections++
     this.#counts.opened++
@@ -145,7 +148,9 @@ export class Broker {
     router.authorizeSubscribe = (client, subscription, callback) => {
       const { conn } = client as unknown as Client
       if (isIllFormed(subscription.topic)) callback(conn.fail('malformed packet', 'ill-formed filter'))
-      else callback(null, this.#maySubscribe(client as unknown as Client, subscription) ? subscription : null)
+      else if (!this.#maySubscribe(client as unknown as Client, subscription)) callback(null, null)
+      // Of several filters that match, aedes would go by the first, or the one that is the topic itself.
+      else callback(null, { ...subscription, qos: 2 })
     }
     router.authorizeForward = (client, packet) => {
       const most = (client as unknown as Client).session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
@@ -298,6 +303,16 @@ export class Broker {
       // The broker has a client wait only after what it wrote itself.
       if (client.conn.clogged) client.waitForDrain(() => undefined)
     }
+  }
+}
+
+/** The highest QoS that a filter grants counts [MQTT-3.3.5-1]; what is of QoS 0 then takes no packet id. */
+function deliverByAllFilters(client: Client): void {
+  const { deliver0, deliverQoS } = client
+  client.deliverQoS = (packet, done) => {
+    const most = client.session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
+    if (most === 0) deliver0(packet, done)
+    else deliverQoS(packet, done)
   }
 }
 

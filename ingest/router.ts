@@ -5,7 +5,7 @@ import type { Persistence } from './persistence.ts'
 import { inTelemetryTree, isTooDeep, mayMatchTelemetry } from './topics.ts'
 
 type Done = (error?: Error | null) => void
-type Deliver = (packet: AedesPublishPacket, done: () => void) => void
+export type Deliver = (packet: AedesPublishPacket, done: () => void) => void
 
 /** Methods of aedes 1.2, some of which its types leave out. */
 interface AedesInternals {
