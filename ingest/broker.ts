@@ -16,7 +16,7 @@ import { Presence } from './presence.ts'
 import { Pressure } from './pressure.ts'
 import { type Deliver, Router } from './router.ts'
 import { type Epochs, Session } from './session.ts'
-import { isIllFormed, isTooDeep } from './topics.ts'
+import { isIllFormed, isReserved, isTooDeep } from './topics.ts'
 
 /** What aedes 1.2 does not declare, and is used here. */
 interface Client extends Omit<MqttClient, 'session'> {
@@ -235,8 +235,9 @@ export class Broker {
   }
 
   #maySubscribe(client: Client, subscription: Subscription): boolean {
-    if (subscription === RESUMED) return false
     const { topic, qos } = subscription
+    // `$SYS/` would tell of other clients, and to `$share/` of MQTT 5 nothing comes.
+    if (subscription === RESUMED || isReserved(topic)) return false
     const { filters } = client.session as Session
     const full =
       topic.length > this.#limits.maxFilterLength ||
