@@ -26,6 +26,8 @@ export class Acks implements Hold {
   /** Tickets of the acks that the broker sends. */
   readonly #answers = new Map<number, { readonly qos: 1 | 2; readonly answer: Answer }>()
   #error: Error | null = null
+  /** A PUBREC that was answered for is not written yet; further PUBRECs may follow at once. */
+  #pubacksHeld = false
   #head = 0
   #end = 0
 
@@ -62,10 +64,16 @@ export class Acks implements Hold {
       this.#error ??= error
       this.#connection.fail('append failed', error.message)
     }
+    this.#proceed()
+  }
+
+  /** All that may leave does. */
+  #proceed(): void {
     while (this.#head < this.#end) {
       const at = this.#head & (this.#ids.length - 1)
       const state = this.#states[at]
       if (state === WAITING) break
+      if (this.#pubacksHeld && this.#answers.get(this.#head)?.qos !== 2) break
       this.#leave(at, state === FAILED ? this.#error : null)
     }
   }
@@ -77,12 +85,29 @@ export class Acks implements Hold {
     if (error === null && !this.#connection.destroyed) this.#counts.acknowledged[owed?.qos ?? 1]++
     if (owed !== undefined) {
       this.#answers.delete(ticket)
+      if (owed.qos === 2 && error === null) this.#holdPubacks()
       owed.answer(error)
     } else if (error === null) {
       this.#connection.acknowledge(this.#ids[at] as number)
     }
     // Last: it may let more messages in, and their acks are not to overtake this one.
     this.#connection.release()
+  }
+
+  /**
+   * The broker writes a PUBREC some promises after its answer, and a PUBACK at once. MQTT wants order within each kind
+   * alone, but there are clients that drop the connection when a PUBACK overtakes a PUBREC (rumqttc 0.24).
+   */
+  #holdPubacks(): void {
+    if (this.#pubacksHeld) return
+    this.#pubacksHeld = true
+    // A tick that was asked for by a promise comes when no promise is left to run.
+    queueMicrotask(() =>
+      process.nextTick(() => {
+        this.#pubacksHeld = false
+        this.#proceed()
+      }),
+    )
   }
 
   #grow(): void {

@@ -18,7 +18,6 @@ export type MqttClient = Client & {
   readonly will: PublishPacket | null
 }
 
-const RESERVED = '$SYS/'
 const EMPTY = Buffer.alloc(0)
 /** Objects around the bytes of a record under way. */
 const RECORD_OVERHEAD_BYTES = 64
@@ -90,17 +89,10 @@ export class Bridge {
   publish(client: MqttClient, packet: PublishPacket, callback: Answer): void {
     const { conn: connection, session } = client
     if (client.will === packet) return this.#will(session, packet, callback)
-    const { topic, qos } = packet
+    const { qos } = packet
     const bytes = packet.length ?? 0
     this.counts.received[qos]++
     if (session === undefined || (qos > 0 && !connection.see(bytes))) return callback(new Error('connection closed'))
-    if (topic.startsWith(RESERVED)) {
-      if (qos > 0) {
-        connection.settled(bytes)
-        connection.release()
-      }
-      return callback(connection.fail('reserved topic', `topic ${topic} is the broker's own`))
-    }
     if (qos === 0) {
       this.#record(session, packet, undefined)
       return callback(null)
@@ -192,7 +184,6 @@ export class Bridge {
       if (failing) this.counts.boundHits.add('will of a failed append')
       return callback(new Error('the will is not published'))
     }
-    if (topic.startsWith(RESERVED)) return callback(new Error(`topic ${topic} is the broker's own`))
     const record =
       route.reason === undefined
         ? this.#telemetry(route, payload, { [HEADER_WILL]: String(session.epoch) })

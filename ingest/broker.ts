@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
 import type { AuthenticateError, ConnectPacket, Subscription } from 'aedes'
 import type { Logger } from 'pino'
 import { ownCopy } from '../processor/contract/own-copy.ts'
@@ -13,9 +14,9 @@ import type { Limits } from './limits.ts'
 import { Persistence, RESUMED } from './persistence.ts'
 import { Presence } from './presence.ts'
 import { Pressure } from './pressure.ts'
-import { Router } from './router.ts'
+import { type Deliver, Router } from './router.ts'
 import { type Epochs, Session } from './session.ts'
-import { isIllFormed, isTooDeep } from './topics.ts'
+import { isIllFormed, isReserved, isTooDeep } from './topics.ts'
 
 /** What aedes 1.2 does not declare, and is used here. */
 interface Client extends Omit<MqttClient, 'session'> {
@@ -23,6 +24,8 @@ interface Client extends Omit<MqttClient, 'session'> {
   readonly connackSent: boolean
   readonly _parser: { parse(chunk: Buffer): number }
   readonly _keepaliveTimer: NodeJS.Timeout | null
+  readonly deliver0: Deliver
+  deliverQoS: Deliver
   waitForDrain(done: () => void): void
 }
 /** CONNACK return codes, MQTT 3.1.1 section 3.2.2.3. */
@@ -96,6 +99,7 @@ export class Broker {
     const connection = new Connection(source, this.#pressure)
     const client = this.#router.handle(connection) as unknown as Client
     this.#quicken(client)
+    deliverByAllFilters(client)
     this.#clients.add(client)
     this.#counts.connections++
     this.#counts.opened++
@@ -110,6 +114,8 @@ export class Broker {
     clearInterval(this.#sweep)
     for (const { conn } of this.#clients) conn.stop()
     await within(this.#gather.settled(), this.#limits.stopTimeoutMs)
+    // Acks that wait for those before them leave in ticks of this turn.
+    await turn()
     for (const { session } of this.#clients) {
       if (session !== undefined) this.presence.end(session, 'unknown', 'server shutdown')
     }
@@ -142,7 +148,9 @@ export class Broker {
     router.authorizeSubscribe = (client, subscription, callback) => {
       const { conn } = client as unknown as Client
       if (isIllFormed(subscription.topic)) callback(conn.fail('malformed packet', 'ill-formed filter'))
-      else callback(null, this.#maySubscribe(client as unknown as Client, subscription) ? subscription : null)
+      else if (!this.#maySubscribe(client as unknown as Client, subscription)) callback(null, null)
+      // Of several filters that match, aedes would go by the first, or the one that is the topic itself.
+      else callback(null, { ...subscription, qos: 2 })
     }
     router.authorizeForward = (client, packet) => {
       const most = (client as unknown as Client).session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
@@ -227,8 +235,9 @@ export class Broker {
   }
 
   #maySubscribe(client: Client, subscription: Subscription): boolean {
-    if (subscription === RESUMED) return false
     const { topic, qos } = subscription
+    // `$SYS/` would tell of other clients, and to `$share/` of MQTT 5 nothing comes.
+    if (subscription === RESUMED || isReserved(topic)) return false
     const { filters } = client.session as Session
     const full =
       topic.length > this.#limits.maxFilterLength ||
@@ -295,6 +304,16 @@ export class Broker {
       // The broker has a client wait only after what it wrote itself.
       if (client.conn.clogged) client.waitForDrain(() => undefined)
     }
+  }
+}
+
+/** The highest QoS that a filter grants counts [MQTT-3.3.5-1]; what is of QoS 0 then takes no packet id. */
+function deliverByAllFilters(client: Client): void {
+  const { deliver0, deliverQoS } = client
+  client.deliverQoS = (packet, done) => {
+    const most = client.session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
+    if (most === 0) deliver0(packet, done)
+    else deliverQoS(packet, done)
   }
 }
 

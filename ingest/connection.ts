@@ -13,7 +13,6 @@ export type CloseReason =
   | 'server shutdown'
   | 'malformed packet'
   | 'oversized packet'
-  | 'reserved topic'
   | 'too many in flight'
   | 'too many filters'
   | 'too many incomplete packets'

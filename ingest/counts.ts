@@ -4,7 +4,7 @@ import type { RejectionReason } from '../processor/contract/telemetry.ts'
 import type { CloseReason } from './connection.ts'
 
 /** Of the dead letters that ingest makes. */
-const LETTERS: readonly RejectionReason[] = ['bad-topic', 'bad-device-id', 'payload-too-large']
+const LETTERS: readonly RejectionReason[] = ['bad-topic', 'reserved-topic', 'bad-device-id', 'payload-too-large']
 const CLOSES: Readonly<Record<CloseReason, 0>> = {
   'client disconnect': 0,
   'keepalive timeout': 0,
@@ -13,7 +13,6 @@ const CLOSES: Readonly<Record<CloseReason, 0>> = {
   'server shutdown': 0,
   'malformed packet': 0,
   'oversized packet': 0,
-  'reserved topic': 0,
   'too many in flight': 0,
   'too many filters': 0,
   'too many incomplete packets': 0,

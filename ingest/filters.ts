@@ -8,6 +8,8 @@ export class Filters {
   readonly #granted = new Map<string, QoS>()
   /** How many have each QoS. */
   readonly #counts: [number, number, number] = [0, 0, 0]
+  /** What was searched for last, and found: of a message the broker asks once for each filter that it matches. */
+  #found: { readonly qos: QoS; readonly topic: string; readonly most: QoS } | undefined
 
   get size(): number {
     return this.#granted.size
@@ -21,6 +23,7 @@ export class Filters {
     this.delete(filter)
     this.#granted.set(filter, qos)
     this.#counts[qos]++
+    this.#found = undefined
   }
 
   delete(filter: string): void {
@@ -28,9 +31,10 @@ export class Filters {
     if (qos === undefined) return
     this.#granted.delete(filter)
     this.#counts[qos]--
+    this.#found = undefined
   }
 
-  /** The QoS at which a message that was published at `qos` is delivered [MQTT-3.8.4-6]. */
+  /** The QoS at which a message that was published at `qos` is delivered [MQTT-3.3.5-1, MQTT-3.8.4-6]. */
   atMost(qos: QoS, topic: string): QoS {
     const [zeros, ones, twos] = this.#counts
     // Nearly always all are alike. A message may be older than the UNSUBSCRIBE of its filter: then none matches.
@@ -38,6 +42,13 @@ export class Filters {
     if (ones + twos === 0) return 0
     if (zeros + twos === 0) return 1
     if (zeros + ones === 0) return qos
+    if (this.#found?.qos === qos && this.#found.topic === topic) return this.#found.most
+    const most = this.#search(qos, topic)
+    this.#found = { qos, topic, most }
+    return most
+  }
+
+  #search(qos: QoS, topic: string): QoS {
     let highest: QoS | undefined
     for (const [filter, granted] of this.#granted) {
       if ((highest !== undefined && granted <= highest) || !matches(filter, topic)) continue

@@ -181,7 +181,8 @@ export class Persistence {
     const kept = { ...packet, payload: ownCopy(typeof payload === 'string' ? Buffer.from(payload) : payload) }
     const bytes = bytesOf(kept)
     const { maxQueued, maxQueuedTotal, maxQueuedBytes } = this.#limits
-    for (const { clientId } of subscriptions) {
+    // A client is here once for each of its filters that match, and gets the message once.
+    for (const clientId of new Set(subscriptions.map((subscription) => subscription.clientId))) {
       const queue = this.#queues.get(clientId) ?? []
       if (queue.length >= maxQueued || this.#queued >= maxQueuedTotal || this.#queuedBytes + bytes > maxQueuedBytes) {
         this.#counts.boundHits.add('session queue')
@@ -216,6 +217,8 @@ export class Persistence {
   }
 
   async outgoingClearMessageId(client: Who, packet: StoredPacket): Promise<StoredPacket | undefined> {
+    // aedes asks so for each filter beyond the first that a message matches; what has no packet id yet is still to be sent.
+    if (packet.messageId === undefined) return undefined
     const queue = this.#queues.get(client.id)
     const i = queue?.findIndex((queued) => queued.messageId === packet.messageId) ?? -1
     if (queue === undefined || i === -1) return undefined

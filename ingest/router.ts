@@ -2,10 +2,10 @@ import { Aedes, type AedesPublishPacket, type PublishPacket } from 'aedes'
 import type { MqttClient } from './bridge.ts'
 import type { Limits } from './limits.ts'
 import type { Persistence } from './persistence.ts'
-import { inTelemetryTree, isTooDeep, mayMatchTelemetry } from './topics.ts'
+import { inTelemetryTree, isReserved, isTooDeep, mayMatchTelemetry } from './topics.ts'
 
 type Done = (error?: Error | null) => void
-type Deliver = (packet: AedesPublishPacket, done: () => void) => void
+export type Deliver = (packet: AedesPublishPacket, done: () => void) => void
 
 /** Methods of aedes 1.2, some of which its types leave out. */
 interface AedesInternals {
@@ -21,7 +21,7 @@ const internals = Aedes.prototype as unknown as AedesInternals
 
 /**
  * aedes, with these differences: a message of the telemetry tree is not routed while no subscription can match it, and
- * one of more than a hundred levels never; a publisher does not wait for subscribers, who are bounded and cut by themselves; a client that is being replaced
+ * one of a client to a reserved topic, or of more than a hundred levels, never; a publisher does not wait for subscribers, who are bounded and cut by themselves; a client that is being replaced
  * cannot unregister its successor, and of several that replace it only the last stays [MQTT-3.1.4-2].
  */
 export class Router extends Aedes {
@@ -65,7 +65,9 @@ export class Router extends Aedes {
       internals.publish.call(this, packet, client, done)
       return
     }
-    if ((packet.retain || this.routesTelemetry || !inTelemetryTree(packet.topic)) && !isTooDeep(packet.topic)) {
+    const { topic, retain } = packet
+    const mayReach = retain || this.routesTelemetry || !inTelemetryTree(topic)
+    if (mayReach && !isReserved(topic) && !isTooDeep(topic)) {
       // What the publisher says of its own delivery is not passed on [MQTT-3.3.1-3].
       packet.dup = false
       internals.publish.call(this, packet, client)

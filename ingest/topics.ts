@@ -23,11 +23,12 @@ export interface LetterRoute {
 export type Route = DeviceRoute | LetterRoute
 
 const BAD_TOPIC: Route = { deviceId: undefined, metric: undefined, reason: 'bad-topic' }
+const RESERVED_TOPIC: Route = { deviceId: undefined, metric: undefined, reason: 'reserved-topic' }
 const BAD_DEVICE_ID: Route = { deviceId: undefined, metric: undefined, reason: 'bad-device-id' }
 
 /** The grammar: `devices/{deviceId}/telemetry` and `devices/{deviceId}/telemetry/{metric}`, the metric one level. */
 export function routeOf(topic: string): Route {
-  if (!inTelemetryTree(topic)) return BAD_TOPIC
+  if (!inTelemetryTree(topic)) return isReserved(topic) ? RESERVED_TOPIC : BAD_TOPIC
   const end = topic.indexOf('/', TREE.length)
   const after = end + 1 + LEVEL.length
   let metric: string | undefined
@@ -46,6 +47,11 @@ export function inTelemetryTree(topic: string): boolean {
   if (end === -1 || !topic.startsWith(LEVEL, end + 1)) return false
   const after = end + 1 + LEVEL.length
   return topic.length === after || topic.charCodeAt(after) === 0x2f
+}
+
+/** The broker's own: clients are not to exchange messages there [MQTT-4.7.2-1]. */
+export function isReserved(name: string): boolean {
+  return name.startsWith('$')
 }
 
 /**

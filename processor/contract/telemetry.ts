@@ -29,6 +29,7 @@ export function isDeviceId(text: string): boolean {
 /** Why a record has no effect on a status. The dead letter's header, and the label of its counter. */
 export type RejectionReason =
   | 'bad-topic'
+  | 'reserved-topic'
   | 'bad-device-id'
   | 'bad-timestamp'
   | 'payload-too-large'
@@ -42,6 +43,7 @@ export type RejectionReason =
 
 const REASONS: Readonly<Record<RejectionReason, true>> = {
   'bad-topic': true,
+  'reserved-topic': true,
   'bad-device-id': true,
   'bad-timestamp': true,
   'payload-too-large': true,

@@ -99,3 +99,17 @@ it.each([
   await vi.waitFor(() => expect(log.story(ID)).toEqual(['online: connected', `offline: ${one.end}`]), WAIT)
   expect(log.messages()).toHaveLength(one.wills)
 })
+
+it('a stop lets acks leave that wait for those before them', async () => {
+  const { ingest, log } = await openIngest()
+  const client = await RawClient.open(ingest.port)
+  log.hold = true
+  const ids = Array.from({ length: 100 }, (_, i) => i + 1)
+  client.write(Buffer.concat(ids.map((id) => publication('elsewhere', '1', id % 2 === 0 ? 1 : 2, id))))
+  await vi.waitFor(() => expect(log.held('dead-letters')).toBe(100), WAIT)
+  const stopped = ingest[Symbol.asyncDispose]()
+  log.release()
+  await stopped
+  await client.end()
+  expect(client.of('puback').length + client.of('pubrec').length).toBe(100)
+})

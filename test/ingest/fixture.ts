@@ -246,6 +246,25 @@ export async function pinged(client: RawClient): Promise<void> {
   }, WAIT)
 }
 
+/** What a client was sent: payload, QoS and DUP. */
+export function deliveries(client: RawClient): [string, number, boolean][] {
+  return client.received.flatMap((packet) =>
+    packet.cmd === 'publish' ? [[String(packet.payload), packet.qos, packet.dup] as [string, number, boolean]] : [],
+  )
+}
+
+/** Subscribes, and waits for SUBACK, with these return codes. */
+export async function subscribe(
+  client: RawClient,
+  filters: Record<string, 0 | 1 | 2>,
+  codes?: number[],
+): Promise<void> {
+  const subscriptions = Object.entries(filters).map(([topic, qos]) => ({ topic, qos }))
+  client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+  const expected = codes ?? Object.values(filters)
+  await vi.waitFor(() => expect(client.of('suback').at(-1)).toMatchObject({ granted: expected }), WAIT)
+}
+
 /** Others notice nothing: a connection that was open before works as it did. */
 export async function unharmed({ ingest, log }: Fixture, witness: RawClient): Promise<void> {
   const acks = witness.of('puback').length

@@ -1,6 +1,6 @@
 import { connectAsync, type IClientOptions, type MqttClient } from 'mqtt'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { openIngest, pinged, RawClient, WAIT } from './fixture.ts'
+import { deliveries, openIngest, pinged, RawClient, subscribe, WAIT } from './fixture.ts'
 
 interface Subscriber {
   readonly client: MqttClient
@@ -84,20 +84,6 @@ describe.each(['mqtt', 'ws'])('publish and subscribe over %s', (scheme) => {
     await vi.waitFor(() => expect(subscriber.messages).toEqual([['home/dead', 'x', false]]), WAIT)
   })
 })
-
-/** What a client was sent: payload, QoS and DUP. */
-function deliveries(client: RawClient): [string, number, boolean][] {
-  return client.received.flatMap((packet) =>
-    packet.cmd === 'publish' ? [[String(packet.payload), packet.qos, packet.dup] as [string, number, boolean]] : [],
-  )
-}
-
-async function subscribe(client: RawClient, filters: Record<string, 0 | 1 | 2>, codes?: number[]): Promise<void> {
-  const subscriptions = Object.entries(filters).map(([topic, qos]) => ({ topic, qos }))
-  client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
-  const expected = codes ?? Object.values(filters)
-  await vi.waitFor(() => expect(client.of('suback').at(-1)).toMatchObject({ granted: expected }), WAIT)
-}
 
 describe('a delivery', () => {
   it('has at most the QoS granted to the filters it matches [MQTT-3.8.4-6]', async () => {

@@ -254,6 +254,7 @@ tests:
       - {series: 'tidemark_dead_letters_total{processor="a",reason="bad-seq"}', values: '0x80'}
       - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="bad-topic"}', values: '0x40 1x40'}
       - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="bad-device-id"}', values: '0x40 1x40'}
+      - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="reserved-topic"}', values: '0x40 1x40'}
       - {series: 'tidemark_unwritable_stores{processor="one"}', values: '0x40 2x40'}
       # Every question comes to fail; of two api that are probed one is not ready, which fails nobody.
       - {series: 'tidemark_http_request_duration_seconds_count{instance="api-1",route="/readyz",status="200"}', values: '0+18x80'}
