@@ -2,7 +2,7 @@ import type { Logger } from 'pino'
 import { ConfigurationError, FencedError, RetryableError, reasonOf } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
 import type { Position as RecordPosition } from '../contract/position.ts'
-import type { NewRecord, Offset } from '../contract/record.ts'
+import { MAX_RECORD_BYTES, type NewRecord, type Offset } from '../contract/record.ts'
 import { pause } from '../pause.ts'
 import { wayOut } from '../store/failure.ts'
 import type { EmbeddedMetrics } from './embedded-metrics.ts'
@@ -13,8 +13,6 @@ import { Arena, MAX_KEY_BYTES, sizeBound } from './record-batch.ts'
 
 /** The most one write takes: what is encoded in one go, so that the event loop is free again after a few ms. */
 const MAX_WRITE_BYTES = 1024 * 1024
-/** As Kafka's `message.max.bytes`. A larger record is refused. */
-const MAX_RECORD_BYTES = 1024 * 1024
 /** First and longest wait between attempts to write again after a failure, ms. */
 const MIN_RETRY_MS = 100
 const MAX_RETRY_MS = 2000

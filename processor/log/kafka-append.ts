@@ -2,6 +2,7 @@ import type { Logger } from 'pino'
 import type { Counter } from 'prom-client'
 import { ConfigurationError, RetryableError, type TidemarkError } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
+import { MAX_RECORD_BYTES } from '../contract/record.ts'
 import { pause } from '../pause.ts'
 import { encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
 import { asTidemark, isTransient, type KafkaCluster, typeOf } from './kafka-cluster.ts'
@@ -10,8 +11,6 @@ import { type Append, type Batch, complete, type Lane, newLane, place, takeAppen
 import { produce } from './kafka-produce.ts'
 import type { NewRecord, Position } from './log.ts'
 
-/** As Kafka's own default for a message. A larger record is refused. */
-export const MAX_RECORD_BYTES = 1024 * 1024
 /** Where one record batch ends and the next begins. */
 export const MAX_BATCH_BYTES = 1024 * 1024
 /** Where one request ends; a broker takes 100 MB by default. */

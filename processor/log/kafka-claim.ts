@@ -1,6 +1,7 @@
 import { FencedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
-import { MAX_BATCH_BYTES, MAX_RECORD_BYTES, tooLarge } from './kafka-append.ts'
+import { MAX_RECORD_BYTES } from '../contract/record.ts'
+import { MAX_BATCH_BYTES, tooLarge } from './kafka-append.ts'
 import { COUNT_AT, encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
 import type { BrokerConnection, BrokerRequests } from './kafka-broker.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS, transactionalId } from './kafka-claim-context.ts'
