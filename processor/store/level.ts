@@ -17,7 +17,7 @@ const BUILD_SLICE = 256
 /** Entries a recount reads between two turns of the event loop. */
 const RECOUNT_SLICE = 2000
 
-/** What stands beside the data of one partition, written with it in the same batch. */
+/** What stands beside the data of one partition, written with it in the same batch. Earlier versions wrote less. */
 export interface Meta extends Checkpoint {
   readonly identity: LogIdentity
   readonly count: number | undefined
