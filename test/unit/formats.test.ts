@@ -65,7 +65,7 @@ async function inFolder(act: (log: EmbeddedLog) => Promise<void>, options: Parti
   const { cluster, telemetry, status } = log.identity
   return entries.map(([key, value]) => {
     if (key.length === 12) return `${key.toString('hex')} ${value.toString('hex')}`
-    return `${key} ${value.toString().replace(cluster, 'C').replace(telemetry, 'T').replace(status, 'S')}`
+    return `${key.toString()} ${value.toString().replace(cluster, 'C').replace(telemetry, 'T').replace(status, 'S')}`
   })
 }
 
@@ -98,7 +98,7 @@ async function stored() {
   })
   const store = await stores.store(3)
   await store.commit(new Map([['d', Buffer.from('x')]]), { input: 5, changelog: 9, whole: true, since: 1000 }, 1)
-  return (await db.iterator().all()).map(([key, value]) => `${key} ${value}`)
+  return (await db.iterator().all()).map(([key, value]) => `${key} ${value.toString()}`)
 }
 
 held('the folder of the embedded log', 'raise FORMAT in embedded-storage.ts, VERSION for a batch, and read the old', [
@@ -186,12 +186,12 @@ held('what Kafka keeps', 'read the old as well, and write it until no process of
   [
     'what a member tells the group',
     () => {
-      const held = { active: [1], standby: [2], positions: { 2: 9 }, whole: [2] }
+      const copies = { active: [1], standby: [2], positions: { 2: 9 }, whole: [2] }
       return encodeSubscription(names, {
         ...OWNER,
         zone: 'z',
         since: 4,
-        ...held,
+        ...copies,
         unfit: true,
         readsIds: true,
       }).toString('latin1')

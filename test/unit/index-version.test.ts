@@ -48,7 +48,7 @@ async function indexOf(statuses: readonly object[]): Promise<string[]> {
   writes.push(['no-json', Buffer.from('no JSON')], ['other', Buffer.from('{"deviceId":"another"}')])
   await store.commit(new Map(writes), { input: 1, changelog: 1, whole: true, since: 1 }, writes.length)
   const entries = await db.iterator().all()
-  return entries.filter(([key]) => /^[ic]/.test(key)).map(([key, value]) => `${key} ${value}`)
+  return entries.filter(([key]) => /^[ic]/.test(key)).map(([key, value]) => `${key} ${value.toString()}`)
 }
 
 it('the index of a store is what its version says', async () => {
