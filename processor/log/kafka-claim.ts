@@ -13,8 +13,8 @@ import { type PartitionBatch, produce } from './kafka-produce.ts'
 import { telling } from './kafka-tail.ts'
 import type { Claim, NewRecord, Offset } from './log.ts'
 
-/** A transaction that nobody ends is aborted after this, so that it holds up its readers no longer. */
-const TRANSACTION_TIMEOUT_MS = 15_000
+/** A transaction that nobody ends is aborted after this, so that it holds up its readers no longer: not while it is tried. */
+export const TRANSACTION_TIMEOUT_MS = 15_000
 /** Producer epochs are 16 bits; a producer id that ran out of them is followed by a higher one. */
 const EPOCHS = 0x1_0000
 const MAX_SEQUENCE = 0x7fff_ffff

@@ -22,16 +22,16 @@ import { Standing } from './kafka-standing.ts'
 import type { Member } from './log.ts'
 
 /** A change of the group is learnt by the answer to a heartbeat, ms. */
-const HEARTBEAT_MS = 100
+export const HEARTBEAT_MS = 100
 const PROTOCOL = 'tidemark'
 const LEAVE_PATIENCE_MS = 2000
 /**
  * So long after the group was last asked, and said that this member is in it, ms, it may have dropped it. Less than the time
  * in which its peers miss a process that is frozen, and five heartbeats.
  */
-const LEASE_MS = 500
+export const LEASE_MS = 500
 /** A join that takes longer is late, ms: members hear of it by their next heartbeat, and miss a dead one in less. */
-const LATE_MS = 2000
+export const LATE_MS = 2000
 
 export interface SeatOptions {
   readonly standbys: number

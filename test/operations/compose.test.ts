@@ -5,7 +5,9 @@ import { dirname, join } from 'node:path'
 import { Ajv } from 'ajv'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
+import { CHECKS_WITHIN_MS as OF_API } from '../../api/health.ts'
 import { readEnvironment, SECRETS } from '../../processor/contract/environment.ts'
+import { CHECKS_WITHIN_MS } from '../../processor/endpoint.ts'
 import { Program } from '../../simulators/program.ts'
 import { Composition, REPOSITORY, type Service } from './composition.ts'
 import { isThere, run } from './tools.ts'
@@ -127,6 +129,11 @@ describe('compose.yaml', () => {
     const deadline = Number(/STOP_DEADLINE_MS = ([\d_]+)/.exec(text)?.[1]?.replaceAll('_', '')) / 1000
     for (const { stop_grace_period } of ours())
       expect(Number.parseInt(stop_grace_period ?? '', 10)).toBeGreaterThan(deadline)
+  })
+
+  test('gives the checks of health more time than a process takes for them', () => {
+    const [, seconds] = /timeout check (\d+)s/.exec(compose.file('haproxy')) ?? []
+    for (const within of [OF_API, CHECKS_WITHIN_MS]) expect(Number(seconds) * 1000).toBeGreaterThan(within)
   })
 
   test('says outright who the API answers, as it refuses to be open by accident', () => {
