@@ -1,6 +1,7 @@
 import { MAX_ATTRIBUTES_DEPTH } from './attributes.ts'
 import { isDeeper, isObject, type Json, type JsonObject, MAX_DEPTH } from './json.ts'
 import { JsonScanner } from './json-scanner.ts'
+import { viewOf } from './own-copy.ts'
 
 /** One metric: its newest value and the event time (ISO 8601, ms, UTC) at which it held. */
 interface Metric {
@@ -133,7 +134,7 @@ function isPlain(value: Json): value is number | boolean | null {
 
 /** Throws SyntaxError. What another program wrote may be any JSON: see `isStatus`. */
 export function decodeStatus(bytes: Uint8Array): Status {
-  return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString()) as Status
+  return JSON.parse(viewOf(bytes).toString()) as Status
 }
 
 const HEAD = Buffer.from('{"deviceId":"')

@@ -2,7 +2,7 @@ import { FencedError, RetryableError, type TidemarkError } from '../contract/err
 import { partitionOf } from '../contract/partition.ts'
 import { MAX_RECORD_BYTES } from '../contract/record.ts'
 import { MAX_BATCH_BYTES, tooLarge } from './kafka-append.ts'
-import { COUNT_AT, encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
+import { COUNT_AT, encodeBatch, nextSequence, type Producer, sizeBound } from './kafka-batch.ts'
 import type { BrokerConnection, BrokerRequests } from './kafka-broker.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS, transactionalId } from './kafka-claim-context.ts'
 import { asTidemark, GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
@@ -17,7 +17,6 @@ import type { Claim, NewRecord, Offset } from './log.ts'
 export const TRANSACTION_TIMEOUT_MS = 15_000
 /** Producer epochs are 16 bits; a producer id that ran out of them is followed by a higher one. */
 const EPOCHS = 0x1_0000
-const MAX_SEQUENCE = 0x7fff_ffff
 
 const FENCING = new Set(['INVALID_PRODUCER_EPOCH', 'INVALID_PRODUCER_ID_MAPPING'])
 /** kafkajs does not know error 90, PRODUCER_FENCED. */
@@ -221,7 +220,7 @@ export class KafkaClaim implements Claim {
       }
       const name = `${topic} ${partition}`
       const sequence = this.#sequences.get(name) ?? 0
-      this.#sequences.set(name, (sequence + to - from) % (MAX_SEQUENCE + 1))
+      this.#sequences.set(name, nextSequence(sequence, to - from))
       const bytes = encodeBatch(records, from, to, size, this.#producer, sequence, true)
       batches.push({ topic, partition, bytes })
     }

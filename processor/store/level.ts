@@ -1,5 +1,6 @@
 import type { AbstractLevel } from 'abstract-level'
 import { INDEX_VERSION, type Indexed, indexedIn, isSamePlace, type Move } from '../contract/index-entries.ts'
+import { viewOf } from '../contract/own-copy.ts'
 import type { LogIdentity, Offset } from '../log/log.ts'
 import { Exclusive } from './exclusive.ts'
 import { guarded } from './guarded.ts'
@@ -179,7 +180,7 @@ export class LevelStore implements StateStore {
         const batch = this.#db.batch()
         for (const [key, value] of writes) {
           if (value === null) batch.del(prefix + key)
-          else batch.put(prefix + key, bufferOf(value))
+          else batch.put(prefix + key, viewOf(value))
         }
         this.#index.addTo(batch, change)
         batch.put(this.#keys.meta, this.#meta(reached, count, index))
@@ -280,8 +281,4 @@ function shared(before: Indexed | undefined, after: Indexed): Indexed {
   if (before?.attributes === undefined || after.attributes === undefined) return after
   const { attributes } = before
   return JSON.stringify(attributes) === JSON.stringify(after.attributes) ? { ...after, attributes } : after
-}
-
-function bufferOf(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
