@@ -7,13 +7,15 @@ import { inTime, LateError } from './late.ts'
 
 /** Bytes of one answer; a longer one is none of a processor's. */
 const MAX_ANSWER_BYTES = 128 * 1024 * 1024
+/** So long, ms, a processor has for an answer: less than readers wait for a copy, as they are to hear why it failed. */
+export const ANSWER_WITHIN_MS = 800
 /** A request without an answer is given up so long after it was sent, ms. */
-const MAX_ANSWER_MS = 5_000
+export const MAX_ANSWER_MS = 5_000
 /** Requests that wait for a connection to one endpoint; further ones fail as unavailable. */
 const MAX_QUEUED = 1_024
 /**
- * A request that has waited for a connection for so long, ms, fails as unavailable. A processor keeps what it has scanned
- * for 5,000 ms: who asks on must be there by then.
+ * A request that has waited for a connection for so long, ms, fails as unavailable. Who asks on must be there while a
+ * processor still keeps what it has scanned.
  */
 export const MAX_QUEUED_MS = 4_000
 /** For so long, ms, a processor that is late is called silent; or until a request to it is answered, or breaks. */
@@ -25,7 +27,7 @@ export interface ExchangeOptions {
   readonly logger: Logger
   /**
    * What has no answer so long after it was sent, in ms, is late: those who wait are told, and the answer is still read.
-   * Default 800.
+   * Default ANSWER_WITHIN_MS.
    */
   readonly answerWithinMs?: number
 }
@@ -68,7 +70,7 @@ export class Exchange {
   #silentUntil = Number.NEGATIVE_INFINITY
   #refused = false
 
-  constructor(endpoint: string, agent: Agent, { secret, logger, answerWithinMs = 800 }: ExchangeOptions) {
+  constructor(endpoint: string, agent: Agent, { secret, logger, answerWithinMs = ANSWER_WITHIN_MS }: ExchangeOptions) {
     this.#endpoint = endpoint
     this.#agent = agent
     this.#headers = secret === undefined ? {} : { authorization: `Bearer ${secret}` }

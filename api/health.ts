@@ -6,7 +6,7 @@ import { jsonAnswer, problemAnswers } from './documentation.ts'
 import { ProblemError } from './problem.ts'
 
 /** How long the checks may take, in ms; then the process is not ready. */
-const CHECKS_WITHIN_MS = 2_000
+export const CHECKS_WITHIN_MS = 2_000
 
 /** `checks`: the problems that make the process not ready; none when it is. */
 export function healthRoutes(api: Api, checks: () => Promise<readonly string[]>, registry: Registry): void {

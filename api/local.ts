@@ -3,6 +3,7 @@ import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from 
 import { MAX_QUEUED_MS } from './exchange.ts'
 import { inTime, LateError } from './late.ts'
 import { ProblemError } from './problem.ts'
+import { ANSWER_WITHIN_MS } from './reader-options.ts'
 import { Turnstile } from './turnstile.ts'
 
 /**
@@ -16,7 +17,7 @@ export const PATIENCE_MS = 5_000
 export interface LocalReadersOptions {
   /** Nobody else could be asked: who has no answer in time is told that this process has too much to do. */
   readonly alone: boolean
-  /** A slice that takes longer once it has begun, ms, is late; default 1,000, and PATIENCE_MS where the process is alone. */
+  /** A slice that takes longer once it has begun, ms, is late; default ANSWER_WITHIN_MS, and PATIENCE_MS where the process is alone. */
   readonly answerWithinMs?: number
 }
 
@@ -27,7 +28,7 @@ export class LocalReaders {
   readonly #turnstile = new Turnstile(MAX_LOCAL_SEARCHES)
   readonly #readers = new WeakMap<PartitionReader, PartitionReader>()
 
-  constructor({ alone, answerWithinMs = alone ? PATIENCE_MS : 1_000 }: LocalReadersOptions) {
+  constructor({ alone, answerWithinMs = alone ? PATIENCE_MS : ANSWER_WITHIN_MS }: LocalReadersOptions) {
     this.#alone = alone
     this.#answerWithinMs = answerWithinMs
   }

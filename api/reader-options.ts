@@ -1,6 +1,9 @@
 import type { Logger } from 'pino'
 import type { Owner, OwnerMap, PartitionReader } from '../processor/contract/query.ts'
 
+/** So long, ms, one copy has for an answer. */
+export const ANSWER_WITHIN_MS = 1_000
+
 export interface RoutedReaderOptions {
   readonly partitions: number
   readonly owners: () => Promise<OwnerMap>
@@ -16,7 +19,7 @@ export interface RoutedReaderOptions {
   readonly ownersMinAgeMs?: number
   /** The owner map is loaded anew when older than this, in ms; default 5,000. */
   readonly ownersMaxAgeMs?: number
-  /** When a copy has not answered after this, in ms, the next one is asked; default 1,000. */
+  /** When a copy has not answered after this, in ms, the next one is asked; default ANSWER_WITHIN_MS. */
   readonly answerWithinMs?: number
   /** How long a search may wait in this process, in ms, before its member is asked: it has so much longer; default 0. */
   readonly searchQueuedMs?: number

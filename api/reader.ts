@@ -24,12 +24,12 @@ import { Gather, type Settle } from './gather.ts'
 import { type Found, lastResort } from './last-resort.ts'
 import { inTime, LateError } from './late.ts'
 import { Owners } from './owners.ts'
-import type { RoutedReaderOptions } from './reader-options.ts'
+import { ANSWER_WITHIN_MS, type RoutedReaderOptions } from './reader-options.ts'
 import { group, type Share, shareOut } from './shares.ts'
 import { Shown } from './shown.ts'
 
 /** What of the time that an answer may take an owner may hold a question: the rest is for the way. */
-const HOLD_SHARE = 0.6
+export const HOLD_SHARE = 0.6
 /** First and longest pause before a copy that is not far enough, or does not answer, is asked again, ms. */
 const MIN_PAUSE_MS = 50
 const MAX_PAUSE_MS = 400
@@ -64,7 +64,7 @@ export class RoutedReader implements StatusReader {
 
   constructor(options: RoutedReaderOptions) {
     this.#options = options
-    this.#answerWithinMs = options.answerWithinMs ?? 1_000
+    this.#answerWithinMs = options.answerWithinMs ?? ANSWER_WITHIN_MS
     this.#searchWithinMs = this.#answerWithinMs + (options.searchQueuedMs ?? 0)
     this.#patienceMs = options.patienceMs ?? 5_000
     this.#attempts = options.attempts ?? 1

@@ -58,7 +58,7 @@ const MAX_HOLDING_SOCKETS = 64
  */
 const MAX_SEARCHING_SOCKETS = 48
 /** Idle connections are closed after so long, ms: sooner than a processor closes them. */
-const IDLE_MS = 30_000
+export const IDLE_MS = 30_000
 /**
  * Requests for devices under way to one processor, and as many of those who are patient: what is asked meanwhile travels
  * together in the next one.

@@ -12,7 +12,7 @@ const { createServer } = process.getBuiltinModule('node:http')
 /** From the first byte of a request to its last, ms; then 408 and the connection is closed. */
 const REQUEST_TIMEOUT_MS = 10_000
 /** A connection without a request is closed after so long, ms. Readers close theirs sooner, so none meets a closing one. */
-const KEEP_ALIVE_MS = 60_000
+export const KEEP_ALIVE_MS = 60_000
 /** Further connections are closed at once. A reader has up to 128, so 16 of them fit. */
 const MAX_CONNECTIONS = 2_048
 /** Request line and headers; then 431. */
@@ -20,7 +20,7 @@ const MAX_HEADER_BYTES = 8 * 1024
 /** How long a close waits for requests under way, ms; then their connections are cut. */
 const DRAIN_MS = 2_000
 /** How long the checks may take, ms; then the process is not ready. */
-const CHECKS_WITHIN_MS = 2_000
+export const CHECKS_WITHIN_MS = 2_000
 
 /** Answers the paths it knows; false for the others. It does not reject. */
 export type Handler = (request: IncomingMessage, response: ServerResponse, path: string) => boolean

@@ -16,7 +16,7 @@ const DEFAULT_THREADS = Math.min(MAX_THREADS, availableParallelism())
  * A thread that gets little of a busy machine, or opens the stores, may take longer than who asks waits until he takes
  * this process for gone: after so long, ms, the answer is that nothing is found yet.
  */
-const PATIENCE_MS = 400
+export const PATIENCE_MS = 400
 /** A thread that was not used for so long, ms, is ended. */
 const IDLE_MS = 60_000
 /** Of the JavaScript heap of a thread. */

@@ -18,7 +18,7 @@ import type { Checkpoint, Searched } from './store/store.ts'
 import type { Turns } from './turns.ts'
 
 /** How long one slice may take, ms; well under the time after which a copy counts as unavailable. */
-const SLICE_MS = 250
+export const SLICE_MS = 250
 
 /** Devices of one read: making objects of them takes about 3 ms. */
 const MAX_READ = 512

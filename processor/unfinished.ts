@@ -3,8 +3,8 @@ import { within } from './pause.ts'
 
 /** Work under way, and results that nobody has taken yet. */
 const MAX_KEPT = 1_024
-/** A result that nobody asks for again within so long, ms, is dropped. */
-const KEPT_MS = 5_000
+/** A result that nobody asks for again within so long, ms, is dropped: who waits for a connection meanwhile finds it. */
+export const KEPT_MS = 5_000
 
 /** Work that may take longer than who asks for it can wait: he asks again, and finds it under way or done. */
 export class Unfinished<T extends object> {

@@ -1,4 +1,4 @@
-import { isObject, type Json, type JsonObject } from './json.ts'
+import { isObject, type Json, type JsonObject, MAX_DEPTH } from './json.ts'
 
 /**
  * Attributes are what people say of a device (its type, its site, tags), where `reported` is what it says itself: one JSON
@@ -8,7 +8,7 @@ import { isObject, type Json, type JsonObject } from './json.ts'
 /** Of the JSON text of all attributes of a device; and of what one request sets, or merges. */
 export const MAX_ATTRIBUTES_BYTES = 8 * 1024
 /** Of objects and arrays, the attributes themselves included: as deep as a telemetry payload may be. */
-export const MAX_ATTRIBUTES_DEPTH = 16
+export const MAX_ATTRIBUTES_DEPTH = MAX_DEPTH
 
 export type AttributesFault = 'too-deep' | 'bad-number' | 'bad-attribute-name'
 

@@ -1,13 +1,13 @@
-import type { Headers, NewRecord } from './record.ts'
+import { type Headers, MAX_RECORD_BYTES, type NewRecord } from './record.ts'
 import { MAX_TIME_MS } from './time.ts'
 
 /**
- * What a dead letter takes at most, bytes, as `bytesOf` counts them. Logs take records of 1 MiB; what they write around the
- * parts, and the header `truncated`, take less than the rest. No MQTT packet that is read makes a larger one; but other
+ * What a dead letter takes at most, bytes, as `bytesOf` counts them. What logs write around the parts of a record, and the
+ * header `truncated`, take less than the rest. No MQTT packet that is read makes a larger one; but other
  * writers of the telemetry topic put there what the topic takes, compressed, and a letter that no log takes would stop
  * the partition for good.
  */
-const MAX_LETTER_BYTES = 1024 * 1024 - 1024
+const MAX_LETTER_BYTES = MAX_RECORD_BYTES - 1024
 /** What a letter that is too large keeps of its key, UTF-16 code units, and of the headers of its writer, bytes. */
 const MAX_CUT_KEY_LENGTH = 1024
 const MAX_CUT_HEADERS_BYTES = 64 * 1024

@@ -1,5 +1,4 @@
-import { MAX_ATTRIBUTES_DEPTH } from './attributes.ts'
-import { isDeeper, isObject, type Json, type JsonObject } from './json.ts'
+import { isDeeper, isObject, type Json, type JsonObject, MAX_DEPTH } from './json.ts'
 import type { Status } from './status.ts'
 
 /**
@@ -54,7 +53,7 @@ export const FIELD_NAMES =
   'counters.(messages|late|duplicates|skewed), reported.<metric>, reported.<metric>.at, attributes.<path>'
 
 /** Of objects and arrays in the value of a field; a group has two around its values. No status of ours has more. */
-export const MAX_FIELD_DEPTH = MAX_ATTRIBUTES_DEPTH + 2
+export const MAX_FIELD_DEPTH = MAX_DEPTH + 2
 
 /**
  * The value as it is answered, searched and counted: null in place of one that another program nested too deep, as

@@ -9,7 +9,10 @@ import { beginningOf } from './text.ts'
  * the ids of the devices it is true of. Pure: entries and counts follow from a status alone.
  */
 
-/** Raised whenever other entries or counts come of the same status: a store of another version builds its index anew. */
+/**
+ * Raised whenever other entries or counts come of the same status (test/unit/index-version.test.ts notices): a store of
+ * another version builds its index anew.
+ */
 export const INDEX_VERSION = 5
 
 /** What is indexed of a status. A status of another writer may hold anything in its place. */

@@ -1,3 +1,5 @@
+import { viewOf } from './own-copy.ts'
+
 const QUOTE = 0x22
 const MINUS = 0x2d
 const PLUS = 0x2b
@@ -32,7 +34,7 @@ export class JsonScanner {
   at = 0
 
   begin(bytes: Uint8Array): void {
-    this.#bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.#bytes = viewOf(bytes)
     this.at = 0
   }
 

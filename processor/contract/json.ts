@@ -6,6 +6,12 @@ export function isObject(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
+/**
+ * Objects and arrays within each other, in what a device or a person sends, and so in each value of a status. All that
+ * writes or reads statuses holds to this one: a value that one takes, and another refuses, has its device begin anew. JSON.stringify fails at some thousands.
+ */
+export const MAX_DEPTH = 16
+
 /** Whether objects and arrays are nested deeper than `depth`. It goes no deeper itself. */
 export function isDeeper(value: Json, depth: number): boolean {
   if (typeof value !== 'object' || value === null) return false

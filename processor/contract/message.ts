@@ -1,7 +1,6 @@
-import { isObject, type Json, type JsonObject } from './json.ts'
+import { isObject, type Json, type JsonObject, MAX_DEPTH } from './json.ts'
 import { isoTime, MAX_TIME_MS, parseTime } from './time.ts'
 
-const MAX_DEPTH = 16
 export const MAX_METRICS = 256
 export const MAX_METRIC_NAME = 128
 /** Messages in one array payload. */

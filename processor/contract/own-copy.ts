@@ -12,3 +12,8 @@ export function ownCopy(bytes: Uint8Array): Buffer {
 export function ownDeviceId(deviceId: string): string {
   return Buffer.from(deviceId, 'latin1').toString('latin1')
 }
+
+/** The same bytes as a Buffer: `Buffer.from(bytes)` would copy them. */
+export function viewOf(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}

@@ -1,3 +1,4 @@
+import { MAX_ATTRIBUTES_DEPTH } from './attributes.ts'
 import { STATES } from './index-entries.ts'
 import { JsonScanner } from './json-scanner.ts'
 import {
@@ -28,9 +29,6 @@ const LAST_SEEN = Buffer.from('","lastSeenAt":"')
 const COMMA = Buffer.from(',')
 const ATTRIBUTES = Buffer.from(',"attributes":')
 const CONSTANTS = [true, false, null].map((value) => ({ value, text: Buffer.from(String(value)) }))
-
-/** Of attributes: deeper ones are parsed. */
-const MAX_DEPTH = 16
 
 const scanner = new JsonScanner()
 
@@ -146,5 +144,5 @@ function isCount(number: number): boolean {
 function readTail(): string | undefined {
   const start = scanner.at
   if (!scanner.literal(ATTRIBUTES)) return scanner.literal(END) && scanner.ended ? '}' : undefined
-  return scanner.object(MAX_DEPTH) && scanner.literal(END) && scanner.ended ? scanner.rest(start) : undefined
+  return scanner.object(MAX_ATTRIBUTES_DEPTH) && scanner.literal(END) && scanner.ended ? scanner.rest(start) : undefined
 }

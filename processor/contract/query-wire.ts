@@ -1,4 +1,5 @@
 import { type ErrorCode, TidemarkError, UnavailableError } from './errors.ts'
+import { viewOf } from './own-copy.ts'
 import type { Position } from './position.ts'
 import type { Answer, Copy, Freshness, Listing, PastAnswer } from './query.ts'
 import type { Outcome } from './write.ts'
@@ -227,7 +228,7 @@ export function withHead(head: object, statuses: readonly Uint8Array[]): Buffer[
   const json = Buffer.from(JSON.stringify(head))
   const length = Buffer.allocUnsafe(LENGTH_BYTES)
   length.writeUInt32BE(json.byteLength)
-  return [length, json, ...statuses.map((bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))]
+  return [length, json, ...statuses.map(viewOf)]
 }
 
 export function splitHead(body: Buffer): { head: unknown; statuses: Cursor } {

@@ -1,4 +1,5 @@
 import type { TidemarkError } from './errors.ts'
+import { viewOf } from './own-copy.ts'
 import type { Position } from './position.ts'
 import type { Offset } from './record.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from './search.ts'
@@ -69,7 +70,7 @@ export interface PartitionReader {
 }
 
 export function sliceOf(bytes: Uint8Array): Slice {
-  const buffer = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const buffer = viewOf(bytes)
   return { buffer, start: 0, end: buffer.length }
 }
 

@@ -1,6 +1,9 @@
 /** Position in a partition: the offset of the next record to read. Ends are exclusive. */
 export type Offset = number
 
+/** Of a record, as a log counts them: every log takes so much, and refuses more. Kafka's own default for a message. */
+export const MAX_RECORD_BYTES = 1024 * 1024
+
 /** Small metadata of a record; ASCII names, UTF-8 values. */
 export type Headers = Readonly<Record<string, string>>
 

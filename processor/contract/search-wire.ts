@@ -1,6 +1,15 @@
 import { type Field, parseField } from './field.ts'
 import { parseOrder, printOrder, type SortKey, sortKeyOf } from './order.ts'
-import { type Cursor, checkId, checkPartition, parse, splitHead, WireFormatError, withHead } from './query-wire.ts'
+import {
+  type Cursor,
+  checkId,
+  checkPartition,
+  MAX_LISTED,
+  parse,
+  splitHead,
+  WireFormatError,
+  withHead,
+} from './query-wire.ts'
 import {
   MAX_SUMMARY_FIELDS,
   type SearchQuestion,
@@ -16,7 +25,8 @@ import { QuerySyntaxError } from './search-query.ts'
 export const SEARCH_PATH = '/query/v1/search'
 export const SUMMARY_PATH = '/query/v1/summary'
 
-const MAX_SEARCHED = 1_001
+/** A page, and one more that tells whether another follows. */
+const MAX_SEARCHED = MAX_LISTED + 1
 /** Longest place to go on at, and most prefixes, in a question. */
 const MAX_FROM = 1_024
 const MAX_PREFIXES = 256

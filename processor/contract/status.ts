@@ -1,6 +1,7 @@
 import { MAX_ATTRIBUTES_DEPTH } from './attributes.ts'
-import { isDeeper, isObject, type Json, type JsonObject } from './json.ts'
+import { isDeeper, isObject, type Json, type JsonObject, MAX_DEPTH } from './json.ts'
 import { JsonScanner } from './json-scanner.ts'
+import { viewOf } from './own-copy.ts'
 
 /** One metric: its newest value and the event time (ISO 8601, ms, UTC) at which it held. */
 interface Metric {
@@ -133,7 +134,7 @@ function isPlain(value: Json): value is number | boolean | null {
 
 /** Throws SyntaxError. What another program wrote may be any JSON: see `isStatus`. */
 export function decodeStatus(bytes: Uint8Array): Status {
-  return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString()) as Status
+  return JSON.parse(viewOf(bytes).toString()) as Status
 }
 
 const HEAD = Buffer.from('{"deviceId":"')
@@ -183,7 +184,7 @@ export function isStatus(decoded: Status, deviceId: string): boolean {
   for (const name in reported) {
     const metric = reported[name]
     if (!isObject(metric) || typeof metric.at !== 'string' || metric.value === undefined) return false
-    if (isDeeper(metric.value, MAX_METRIC_DEPTH)) return false
+    if (isDeeper(metric.value, MAX_DEPTH)) return false
   }
   for (const name of COUNTERS) if (!Number.isSafeInteger(counters[name])) return false
   if (!Number.isSafeInteger(connectivity.session)) return false
@@ -193,8 +194,6 @@ export function isStatus(decoded: Status, deviceId: string): boolean {
   return sequence === undefined || isSequence(sequence)
 }
 
-/** Of objects and arrays in one value: a telemetry payload has no more. JSON.stringify, a fold's end, fails at some thousands. */
-const MAX_METRIC_DEPTH = 16
 const COUNTERS = ['messages', 'late', 'duplicates', 'skewed'] as const
 
 function isSequence(json: Json): boolean {

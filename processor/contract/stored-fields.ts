@@ -1,6 +1,7 @@
 import { type Field, MAX_FIELD_DEPTH, valueOf } from './field.ts'
 import type { Json } from './json.ts'
 import { JsonScanner } from './json-scanner.ts'
+import { viewOf } from './own-copy.ts'
 import { decodeStatus, type Status } from './status.ts'
 
 /** Members of one object that are wanted. */
@@ -54,7 +55,7 @@ export class StoredFields {
     if (this.#parseAll || status[0] !== OPEN_OBJECT) return this.#parse(status)
     const picked = this.#picked
     picked.fill(undefined)
-    this.#bytes = Buffer.isBuffer(status) ? status : Buffer.from(status.buffer, status.byteOffset, status.byteLength)
+    this.#bytes = viewOf(status)
     this.#scanner.begin(this.#bytes)
     try {
       this.#pick(this.#top, 0)

@@ -3,6 +3,7 @@ import { letterOf } from './dead-letter.ts'
 import { hasBackslashInName, isObject, type Json } from './json.ts'
 import { Layouts } from './layout.ts'
 import { decodeMessages, decodeMetric, type MessageFault, type Reading } from './message.ts'
+import { viewOf } from './own-copy.ts'
 import { HEADER_KIND, type Headers, type LogRecord, type NewRecord } from './record.ts'
 import { CONNECTIVITY_REASONS, type ConnectivityReason, type ConnectivityState } from './status.ts'
 import { MAX_TIME_MS } from './time.ts'
@@ -159,8 +160,7 @@ function rejected(reason: RejectionReason): Decoded {
 function parse(bytes: Uint8Array): { value: Json } | RejectionReason {
   // Buffer.toString would quietly turn invalid bytes into U+FFFD.
   if (!isUtf8(bytes)) return 'not-utf8'
-  const buffer = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const text = buffer.toString()
+  const text = viewOf(bytes).toString()
   if (hasBackslashInName(text)) return 'bad-metric-name'
   try {
     return { value: JSON.parse(text) as Json }

@@ -1,7 +1,8 @@
 import type { Offset } from '../contract/record.ts'
 
 export interface Candidate {
-  readonly instance: string
+  /** No two members have the same, where two processes may have one INSTANCE_ID. */
+  readonly name: string
   /** Failure domain; a standby goes to another one than its owner's where there is one. */
   readonly zone?: string | undefined
   /** What the member holds now. */
@@ -53,17 +54,17 @@ interface Slot {
  */
 export function assign(input: AssignmentInput): ReadonlyMap<string, Assigned> {
   const slots = [...fitOf(input.members)]
-    .sort((a, b) => (a.instance < b.instance ? -1 : 1))
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
     .map((member) => slotOf(member, input.partitions))
   if (slots.length > 0) {
     assignActive(slots, input)
     assignStandbys(slots, input)
   }
-  const nothing = input.members.map(({ instance }) => [instance, { active: [], standby: [] }] as const)
+  const nothing = input.members.map(({ name }) => [name, { active: [], standby: [] }] as const)
   return new Map<string, Assigned>([
     ...nothing,
     ...slots.map(({ member, active, standby }) => {
-      return [member.instance, { active: [...active].sort(ascending), standby: [...standby].sort(ascending) }] as const
+      return [member.name, { active: [...active].sort(ascending), standby: [...standby].sort(ascending) }] as const
     }),
   ])
 }

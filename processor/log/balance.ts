@@ -7,7 +7,8 @@ export interface Move {
 
 /** What a member of a stable group holds. */
 export interface Held {
-  readonly instance: string
+  /** See Candidate. */
+  readonly name: string
   readonly active: readonly number[]
   readonly standby: readonly number[]
 }
@@ -36,7 +37,7 @@ export function balance(
 ): readonly Move[] {
   if (spans.length < MIN_SPANS) return []
   const rates = meanOf(spans)
-  const byLoad = [...members].sort((a, b) => loadOf(b, rates) - loadOf(a, rates) || (a.instance < b.instance ? -1 : 1))
+  const byLoad = [...members].sort((a, b) => loadOf(b, rates) - loadOf(a, rates) || (a.name < b.name ? -1 : 1))
   for (const hot of byLoad) {
     if (!spans.every((span) => isHot(hot, members, span))) continue
     const moves = bestMoves(hot, byLoad, rates, mayMove)
@@ -49,10 +50,10 @@ export function balance(
 export function pays(moves: readonly Move[], members: readonly Held[], spans: readonly Rates[]): boolean {
   if (spans.length === 0) return false
   const rates = meanOf(spans)
-  const [from, to] = [moves[0]?.from, moves[0]?.to].map((name) => members.find(({ instance }) => instance === name))
+  const [from, to] = [moves[0]?.from, moves[0]?.to].map((name) => members.find((member) => member.name === name))
   if (from === undefined || to === undefined) return false
   let shift = 0
-  for (const move of moves) shift += (move.from === from.instance ? 1 : -1) * rateOf(rates, move.partition)
+  for (const move of moves) shift += (move.from === from.name ? 1 : -1) * rateOf(rates, move.partition)
   return isHot(from, members, rates) && isGain(loadOf(from, rates), loadOf(to, rates), shift)
 }
 
@@ -102,8 +103,8 @@ function bestMoves(
         if (cold > fewestCold || (cold === fewestCold && most >= least)) continue
         fewestCold = cold
         least = most
-        found = [{ partition, from: hot.instance, to: other.instance }]
-        if (back !== undefined) found = [...found, { partition: back, from: other.instance, to: hot.instance }]
+        found = [{ partition, from: hot.name, to: other.name }]
+        if (back !== undefined) found = [...found, { partition: back, from: other.name, to: hot.name }]
       }
     }
   }

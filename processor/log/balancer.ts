@@ -62,8 +62,8 @@ export class Balancer {
   assign(members: readonly Candidate[], spans: readonly Rates[]): Balanced {
     const rates = spans.length === 0 ? undefined : meanOf(spans)
     // To even the load no one else is there.
-    const names = new Set(fitOf(members).map(({ instance }) => instance))
-    const same = names.size === this.#members.length && this.#members.every(({ instance }) => names.has(instance))
+    const names = new Set(fitOf(members).map(({ name }) => name))
+    const same = names.size === this.#members.length && this.#members.every(({ name }) => names.has(name))
     if (!same) this.#end(SETTLING)
     else if (!this.#plan.every((move) => isHeld(move, members))) this.#end(COOL_DOWN)
     const [plan, cold] = [this.#plan, this.#cold]
@@ -76,8 +76,8 @@ export class Balancer {
     const input = { members: candidates, partitions: this.#partitions, standbys: this.#standbys, load: rates }
     const succession = succeed(assign(input), candidates, rates)
     const assigned = whole ? succession.assigned : withCopies(succession.assigned, cold)
-    const held = [...assigned].map(([instance, { active, standby }]) => ({ instance, active, standby }))
-    this.#members = held.filter(({ instance }) => names.has(instance))
+    const held = [...assigned].map(([name, { active, standby }]) => ({ name, active, standby }))
+    this.#members = held.filter(({ name }) => names.has(name))
     return { assigned, heirs: succession.heirs, moved: whole ? plan : [], warming: whole ? [] : plan }
   }
 
@@ -96,16 +96,16 @@ export class Balancer {
 }
 
 function isHeld({ partition, from }: Move, members: readonly Candidate[]): boolean {
-  return members.some(({ instance, active }) => instance === from && active.includes(partition))
+  return members.some(({ name, active }) => name === from && active.includes(partition))
 }
 
-function isCopy({ partition, to }: Move, { instance, standby }: Held): boolean {
-  return instance === to && standby.includes(partition)
+function isCopy({ partition, to }: Move, { name, standby }: Held): boolean {
+  return name === to && standby.includes(partition)
 }
 
 /** Whether the copy at the move's aim lacks next to nothing of what the owner has. */
 function isWhole({ partition, from, to }: Move, members: readonly Candidate[], rates: Rates | undefined): boolean {
-  const [owner, copy] = [from, to].map((name) => members.find(({ instance }) => instance === name))
+  const [owner, copy] = [from, to].map((name) => members.find((member) => member.name === name))
   if (copy?.standby.includes(partition) !== true) return false
   return lacksLittle(partition, owner, copy, rates)
 }
@@ -113,7 +113,7 @@ function isWhole({ partition, from, to }: Move, members: readonly Candidate[], r
 /** The members as if the moves had been made: the assigner lets everyone keep what he has. */
 function moved(members: readonly Candidate[], moves: readonly Move[]): readonly Candidate[] {
   return members.map((member) => {
-    const [gone, come] = [moves.filter(({ from }) => from === member.instance), movesTo(member.instance, moves)]
+    const [gone, come] = [moves.filter(({ from }) => from === member.name), movesTo(member.name, moves)]
     const active = member.active.filter((partition) => !gone.some((move) => move.partition === partition))
     return { ...member, active: [...active, ...come.map(({ partition }) => partition)] }
   })
@@ -121,18 +121,18 @@ function moved(members: readonly Candidate[], moves: readonly Move[]): readonly 
 
 /** The copies of a plan are beside the usual ones, which stay where they are. */
 function withoutCopies(member: Candidate, moves: readonly Move[]): Candidate {
-  const extra = movesTo(member.instance, moves)
+  const extra = movesTo(member.name, moves)
   return { ...member, standby: member.standby.filter((p) => !extra.some(({ partition }) => partition === p)) }
 }
 
 function withCopies(assigned: ReadonlyMap<string, Assigned>, moves: readonly Move[]): ReadonlyMap<string, Assigned> {
-  const entries = [...assigned].map(([instance, { active, standby }]) => {
-    const all = new Set([...standby, ...movesTo(instance, moves).map(({ partition }) => partition)])
-    return [instance, { active, standby: [...all].sort((a, b) => a - b) }] as const
+  const entries = [...assigned].map(([name, { active, standby }]) => {
+    const all = new Set([...standby, ...movesTo(name, moves).map(({ partition }) => partition)])
+    return [name, { active, standby: [...all].sort((a, b) => a - b) }] as const
   })
   return new Map(entries)
 }
 
-function movesTo(instance: string, moves: readonly Move[]): readonly Move[] {
-  return moves.filter(({ to }) => to === instance)
+function movesTo(name: string, moves: readonly Move[]): readonly Move[] {
+  return moves.filter(({ to }) => to === name)
 }

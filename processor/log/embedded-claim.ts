@@ -1,6 +1,6 @@
 import { FencedError, type RetryableError } from '../contract/errors.ts'
 import type { Offset } from '../contract/record.ts'
-import type { EmbeddedWriter, Position } from './embedded-writer.ts'
+import type { ClaimPosition, EmbeddedWriter } from './embedded-writer.ts'
 import type { Claim } from './log.ts'
 
 export class EmbeddedClaim implements Claim {
@@ -18,7 +18,7 @@ export class EmbeddedClaim implements Claim {
   constructor(
     writer: EmbeddedWriter,
     partition: number,
-    { epoch, input, changelogEnd }: Position,
+    { epoch, input, changelogEnd }: ClaimPosition,
     inGroup: () => boolean,
   ) {
     this.#writer = writer

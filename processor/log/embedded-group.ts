@@ -155,7 +155,7 @@ export class EmbeddedGroup {
     const seats = this.#closed ? [] : [...this.#seats.values()].filter((seat) => seat.state === 'in')
     const held = (mine: (slot: Slot) => boolean) => slots.filter(mine).map((slot) => slot.partition)
     const members = seats.map((seat) => ({
-      instance: seat.member.instance,
+      name: seat.member.instance,
       active: held((slot) => slot.active === seat),
       standby: held((slot) => slot.standbys.includes(seat)),
       positions: seat.member.positions(),

@@ -1,5 +1,5 @@
 import type { EmbeddedPartition } from './embedded-partition.ts'
-import type { Position } from './embedded-writer.ts'
+import type { ClaimPosition } from './embedded-writer.ts'
 
 /** How long one append may be held, ms: also when processing stands still, appends go on. */
 const MAX_HOLD_MS = 200
@@ -13,7 +13,7 @@ const STALE_MS = 1000
  */
 export class Pace {
   readonly #partitions: readonly Pick<EmbeddedPartition, 'end'>[]
-  readonly #positions: readonly Position[]
+  readonly #positions: readonly ClaimPosition[]
   readonly #maxBacklog: number
   readonly #now: () => number
   /** When, on the clock of `now`, each partition was committed last. */
@@ -25,7 +25,7 @@ export class Pace {
   /** `now`: ms, of a clock that nobody sets. */
   constructor(
     partitions: readonly Pick<EmbeddedPartition, 'end'>[],
-    positions: readonly Position[],
+    positions: readonly ClaimPosition[],
     maxBacklog: number,
     now: () => number,
   ) {

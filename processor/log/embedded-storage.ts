@@ -8,6 +8,7 @@ import { wayOut } from '../store/failure.ts'
 import type { LogIdentity, Offset, Topic } from './log.ts'
 
 const MIB = 1024 * 1024
+/** Of all that this folder holds. It is raised with what is written otherwise, and the format before is still read. */
 const FORMAT = 1
 
 /** Values are batches of many records, read in sequence: no block cache, no Bloom filters, large blocks. */

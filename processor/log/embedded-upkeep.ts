@@ -2,7 +2,7 @@ import type { Logger } from 'pino'
 import type { Cleaner } from './cleaner.ts'
 import type { EmbeddedMetrics } from './embedded-metrics.ts'
 import type { EmbeddedPartition } from './embedded-partition.ts'
-import type { Position } from './embedded-writer.ts'
+import type { ClaimPosition } from './embedded-writer.ts'
 import type { Retention } from './retention.ts'
 
 /**
@@ -14,7 +14,7 @@ const ROUND_MS = 60_000
 export interface UpkeepOptions {
   readonly retained: readonly (readonly [EmbeddedPartition, Retention])[]
   readonly cleaners: readonly (readonly [EmbeddedPartition, Cleaner])[]
-  readonly positions: readonly Position[]
+  readonly positions: readonly ClaimPosition[]
   readonly faulty: () => boolean
   readonly logger: Logger
   readonly metrics: EmbeddedMetrics
@@ -104,7 +104,7 @@ export class EmbeddedUpkeep {
   async #retain(partition: EmbeddedPartition, retention: Retention): Promise<void> {
     const { positions, metrics, now } = this.#options
     const { topic, index, end } = partition
-    const processed = topic === 'telemetry' ? (positions[index] as Position).input : end
+    const processed = topic === 'telemetry' ? (positions[index] as ClaimPosition).input : end
     const bytes = await retention.apply(processed, now())
     if (bytes > 0) metrics.retained.inc({ topic }, bytes)
   }

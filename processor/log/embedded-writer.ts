@@ -1,8 +1,8 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, FencedError, RetryableError, reasonOf } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
-import type { Position as RecordPosition } from '../contract/position.ts'
-import type { NewRecord, Offset } from '../contract/record.ts'
+import type { Position } from '../contract/position.ts'
+import { MAX_RECORD_BYTES, type NewRecord, type Offset } from '../contract/record.ts'
 import { pause } from '../pause.ts'
 import { wayOut } from '../store/failure.ts'
 import type { EmbeddedMetrics } from './embedded-metrics.ts'
@@ -13,14 +13,12 @@ import { Arena, MAX_KEY_BYTES, sizeBound } from './record-batch.ts'
 
 /** The most one write takes: what is encoded in one go, so that the event loop is free again after a few ms. */
 const MAX_WRITE_BYTES = 1024 * 1024
-/** As Kafka's `message.max.bytes`. A larger record is refused. */
-const MAX_RECORD_BYTES = 1024 * 1024
 /** First and longest wait between attempts to write again after a failure, ms. */
 const MIN_RETRY_MS = 100
 const MAX_RETRY_MS = 2000
 
-/** Where a partition stands: the newest epoch, and what was committed last. */
-export interface Position {
+/** Where a partition stands: the newest epoch of its claims, and what was committed last. */
+export interface ClaimPosition {
   readonly epoch: number
   readonly input: Offset
   readonly changelogEnd: Offset
@@ -32,7 +30,7 @@ interface Append {
   readonly records: readonly NewRecord[]
   readonly bytes: number
   /** Where the last of the records will be, once that is durable. */
-  readonly placed: ((position: RecordPosition) => void) | undefined
+  readonly placed: ((position: Position) => void) | undefined
   resolve(): void
   reject(error: Error): void
 }
@@ -44,13 +42,13 @@ interface Move {
   readonly changelog: readonly NewRecord[]
   readonly deadLetters: readonly NewRecord[]
   readonly next: Offset
-  resolve(position: Position): void
+  resolve(position: ClaimPosition): void
   reject(error: Error): void
 }
 
 export interface WriterOptions {
   readonly partitions: Readonly<Record<Topic, readonly EmbeddedPartition[]>>
-  readonly positions: Position[]
+  readonly positions: ClaimPosition[]
   /** Bytes of queued appends; beyond it append rejects. */
   readonly maxQueuedBytes: number
   /** Bytes that must be free on a volume that was full before writes are tried again. */
@@ -87,18 +85,18 @@ export class EmbeddedWriter {
     this.#options = options
   }
 
-  async write(record: NewRecord): Promise<RecordPosition> {
-    let position: RecordPosition | undefined
+  async write(record: NewRecord): Promise<Position> {
+    let position: Position | undefined
     await this.append('telemetry', [record], (placed) => {
       position = placed
     })
-    return position as RecordPosition
+    return position as Position
   }
 
   append(
     topic: 'telemetry' | 'dead-letters',
     records: readonly NewRecord[],
-    placed?: (position: RecordPosition) => void,
+    placed?: (position: Position) => void,
   ): Promise<void> {
     if (records.length === 0) return Promise.resolve()
     let bytes = 0
@@ -122,7 +120,7 @@ export class EmbeddedWriter {
   }
 
   /** Takes the partition at the next epoch. */
-  claim(partition: number): Promise<Position> {
+  claim(partition: number): Promise<ClaimPosition> {
     return this.#move({ kind: 'claim', partition, epoch: 0, changelog: [], deadLetters: [], next: 0 })
   }
 
@@ -130,7 +128,7 @@ export class EmbeddedWriter {
     partition: number,
     epoch: number,
     work: { changelog: readonly NewRecord[]; deadLetters: readonly NewRecord[]; next: Offset },
-  ): Promise<Position> {
+  ): Promise<ClaimPosition> {
     const { changelog, deadLetters, next } = work
     for (const records of [changelog, deadLetters]) {
       for (const record of records) {
@@ -152,7 +150,7 @@ export class EmbeddedWriter {
     await this.#running
   }
 
-  #move(move: Omit<Move, 'resolve' | 'reject'>): Promise<Position> {
+  #move(move: Omit<Move, 'resolve' | 'reject'>): Promise<ClaimPosition> {
     const refusal = this.#refusal()
     if (refusal !== undefined) return Promise.reject(refusal)
     return new Promise((resolve, reject) => {
@@ -179,8 +177,8 @@ export class EmbeddedWriter {
 
   async #write(): Promise<void> {
     const { positions, metrics, onRoll, onCommit } = this.#options
-    const moved = new Map<number, Position>()
-    const written = new Map<Append | Move, Position | undefined>()
+    const moved = new Map<number, ClaimPosition>()
+    const written = new Map<Append | Move, ClaimPosition | undefined>()
     const touched: EmbeddedPartition[] = []
     const operations: Operation[] = []
     let rolled = false
@@ -205,7 +203,7 @@ export class EmbeddedWriter {
     metrics.writes.inc()
     for (const [work, position] of written) {
       if (work.kind === 'append') work.resolve()
-      else work.resolve(position as Position)
+      else work.resolve(position as ClaimPosition)
     }
     for (const index of moved.keys()) onCommit(index)
     if (rolled) onRoll()
@@ -213,9 +211,9 @@ export class EmbeddedWriter {
 
   /** Moves work from the queue to `written`, and its records to their partitions, up to the bound of one write. */
   #stage(
-    written: Map<Append | Move, Position | undefined>,
+    written: Map<Append | Move, ClaimPosition | undefined>,
     touched: EmbeddedPartition[],
-    moved: Map<number, Position>,
+    moved: Map<number, ClaimPosition>,
   ): void {
     const { partitions, positions } = this.#options
     let bytes = 0
@@ -230,7 +228,7 @@ export class EmbeddedWriter {
         continue
       }
       const index = work.partition
-      let position: Position = moved.get(index) ?? (positions[index] as Position)
+      let position: ClaimPosition = moved.get(index) ?? (positions[index] as ClaimPosition)
       if (work.kind === 'claim') {
         position = { ...position, epoch: position.epoch + 1 }
         moved.set(index, position)

@@ -12,7 +12,7 @@ import { EmbeddedPartition, storedEnd } from './embedded-partition.ts'
 import { renumber } from './embedded-renumbering.ts'
 import { type Database, decodeNumbers, EmbeddedStorage, storageKey, unopenable } from './embedded-storage.ts'
 import { EmbeddedUpkeep } from './embedded-upkeep.ts'
-import { EmbeddedWriter, type Position as Standing } from './embedded-writer.ts'
+import { type ClaimPosition, EmbeddedWriter } from './embedded-writer.ts'
 import type { Batch, BatchLimits, Log, LogIdentity, Member, Partition, Position, Topic } from './log.ts'
 import { Retention } from './retention.ts'
 
@@ -78,7 +78,7 @@ export class EmbeddedLog implements Log {
   readonly #storage: EmbeddedStorage
   readonly #logger: Logger
   readonly #partitions: Readonly<Record<Topic, readonly EmbeddedPartition[]>>
-  readonly #positions: Standing[] = []
+  readonly #positions: ClaimPosition[] = []
   readonly #cleaners: readonly Cleaner[]
   readonly #writer: EmbeddedWriter
   readonly #pace: Pace
@@ -265,14 +265,14 @@ export class EmbeddedLog implements Log {
       for (const partition of Object.values(this.#partitions).flat()) {
         const { topic, index } = partition
         const cleanedTo = topic === 'status' ? (this.#cleaners[index] as Cleaner).cleanedTo : 0
-        const processed = topic === 'telemetry' ? (this.#positions[index] as Standing).input : 0
+        const processed = topic === 'telemetry' ? (this.#positions[index] as ClaimPosition).input : 0
         await partition.load(db, cleanedTo, processed)
       }
     })
   }
 }
 
-async function storedPosition(db: Database, index: number): Promise<Standing> {
+async function storedPosition(db: Database, index: number): Promise<ClaimPosition> {
   const stored = await db.get(storageKey('position', 'telemetry', index))
   const [epoch = 0, input = 0, changelogEnd = 0] = stored === undefined ? [] : decodeNumbers(stored)
   return { epoch, input, changelogEnd }

@@ -7,7 +7,7 @@ const LAG_SECONDS = 5
 
 export interface Succession {
   readonly assigned: ReadonlyMap<string, Assigned>
-  /** By instance: those of its standbys that it is to own when they are whole. */
+  /** By the name of a candidate: those of its standbys that it is to own when they are whole. */
   readonly heirs: ReadonlyMap<string, readonly number[]>
 }
 
@@ -22,15 +22,15 @@ export function succeed(
   rates: Rates | undefined,
 ): Succession {
   const held = new Map(
-    [...assigned].map(([instance, { active, standby }]) => {
-      return [instance, { active: new Set(active), standby: new Set(standby), heir: [] as number[] }]
+    [...assigned].map(([name, { active, standby }]) => {
+      return [name, { active: new Set(active), standby: new Set(standby), heir: [] as number[] }]
     }),
   )
   for (const owner of members) {
     for (const partition of owner.active) {
-      const next = members.find(({ instance }) => held.get(instance)?.active.has(partition))
+      const next = members.find(({ name }) => held.get(name)?.active.has(partition))
       if (next === undefined || next.active.includes(partition) || lacksLittle(partition, owner, next, rates)) continue
-      const [from, to] = [held.get(owner.instance), held.get(next.instance)]
+      const [from, to] = [held.get(owner.name), held.get(next.name)]
       to?.active.delete(partition)
       to?.standby.add(partition)
       to?.heir.push(partition)
@@ -40,11 +40,11 @@ export function succeed(
   }
   return {
     assigned: new Map(
-      [...held].map(([instance, { active, standby }]) => {
-        return [instance, { active: [...active].sort(ascending), standby: [...standby].sort(ascending) }]
+      [...held].map(([name, { active, standby }]) => {
+        return [name, { active: [...active].sort(ascending), standby: [...standby].sort(ascending) }]
       }),
     ),
-    heirs: new Map([...held].map(([instance, { heir }]) => [instance, heir.sort(ascending)])),
+    heirs: new Map([...held].map(([name, { heir }]) => [name, heir.sort(ascending)])),
   }
 }
 

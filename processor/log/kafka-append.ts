@@ -2,21 +2,19 @@ import type { Logger } from 'pino'
 import type { Counter } from 'prom-client'
 import { ConfigurationError, RetryableError, type TidemarkError } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
+import { MAX_RECORD_BYTES } from '../contract/record.ts'
 import { pause } from '../pause.ts'
-import { encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
+import { encodeBatch, nextSequence, type Producer, sizeBound } from './kafka-batch.ts'
 import { asTidemark, isTransient, type KafkaCluster, typeOf } from './kafka-cluster.ts'
 import type { KafkaHealth } from './kafka-health.ts'
 import { type Append, type Batch, complete, type Lane, newLane, place, takeAppends, waits } from './kafka-lane.ts'
 import { produce } from './kafka-produce.ts'
 import type { NewRecord, Position } from './log.ts'
 
-/** As Kafka's own default for a message. A larger record is refused. */
-export const MAX_RECORD_BYTES = 1024 * 1024
 /** Where one record batch ends and the next begins. */
 export const MAX_BATCH_BYTES = 1024 * 1024
 /** Where one request ends; a broker takes 100 MB by default. */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024
-const MAX_SEQUENCE = 0x7fff_ffff
 const RETRY_MS = 50
 /** A batch that has failed for so long says that something is wrong, not only that a leader moved. */
 const FAULT_AFTER_MS = 1000
@@ -249,7 +247,7 @@ export class KafkaAppender {
     if (batch === undefined || lane.batch !== batch) return isTransient(error)
     if (error === undefined || typeOf(error) === 'DUPLICATE_SEQUENCE_NUMBER') {
       lane.batch = undefined
-      lane.sequence = (lane.sequence + batch.count) % (MAX_SEQUENCE + 1)
+      lane.sequence = nextSequence(lane.sequence, batch.count)
       this.#queuedBytes -= batch.size
       this.#options.records.inc({ topic: lane.topic }, batch.count)
       this.#health.succeedAt(lane.topic, lane.partition)

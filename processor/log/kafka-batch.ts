@@ -18,10 +18,15 @@ export const LAST_OFFSET_DELTA_AT = 23
 export const BASE_TIMESTAMP_AT = 27
 export const MAX_TIMESTAMP_AT = 35
 export const PRODUCER_ID_AT = 43
+const PRODUCER_EPOCH_AT = 51
+const BASE_SEQUENCE_AT = 53
 export const COUNT_AT = 57
 /** CRC-32C (RFC 3720, appendix B.4) of what follows from the attributes on. */
 export const CRC_AT = 17
-const TRANSACTIONAL = 0x10
+/** Of the attributes. */
+export const TRANSACTIONAL = 0x10
+/** After the highest sequence number comes 0 again. */
+const SEQUENCES = 2 ** 31
 
 /** Length, attributes, two deltas, three lengths and a count: varints, at their longest. */
 const MAX_RECORD_OVERHEAD_BYTES = 5 + 1 + 10 + 5 + 5 + 5 + 5
@@ -38,6 +43,11 @@ export function sizeBound(record: NewRecord): number {
   if (record.value !== null) size += record.value.byteLength
   if (record.headers !== undefined) size += headersBytes(record.headers)
   return size
+}
+
+/** Of the batch that follows one of `count` records. */
+export function nextSequence(sequence: number, count: number): number {
+  return (sequence + count) % SEQUENCES
 }
 
 /** The records from `from` to before `to` as one batch. `bound`: the sum of their size bounds. */
@@ -61,15 +71,15 @@ export function encodeBatch(
   }
   writeInt64(bytes, 0, 0)
   bytes.writeInt32BE(at - LENGTH_AT - 4, LENGTH_AT)
-  bytes.writeInt32BE(-1, 12)
+  bytes.writeInt32BE(-1, LEADER_EPOCH_AT)
   bytes[MAGIC_AT] = 2
   bytes.writeInt16BE(transactional ? TRANSACTIONAL : 0, ATTRIBUTES_AT)
   bytes.writeInt32BE(to - from - 1, LAST_OFFSET_DELTA_AT)
   writeInt64(bytes, base, BASE_TIMESTAMP_AT)
   writeInt64(bytes, newest, MAX_TIMESTAMP_AT)
   writeInt64(bytes, producer.id, PRODUCER_ID_AT)
-  bytes.writeInt16BE(producer.epoch, 51)
-  bytes.writeInt32BE(sequence, 53)
+  bytes.writeInt16BE(producer.epoch, PRODUCER_EPOCH_AT)
+  bytes.writeInt32BE(sequence, BASE_SEQUENCE_AT)
   bytes.writeInt32BE(to - from, COUNT_AT)
   bytes.writeUInt32BE(batchCrc(bytes, 0, at), CRC_AT)
   return bytes.subarray(0, at)

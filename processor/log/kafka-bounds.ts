@@ -1,6 +1,7 @@
 import { laneOf } from './kafka-claim-context.ts'
 import { asTidemark, type KafkaCluster } from './kafka-cluster.ts'
 import type { TopicNames } from './kafka-topics.ts'
+import { CONSUMER } from './kafka-wire.ts'
 import type { Offset, Partition, Topic } from './log.ts'
 
 interface Question {
@@ -12,7 +13,6 @@ interface Question {
 const START: Question = { timestamp: -2, isolationLevel: 1 }
 const END: Question = { timestamp: -1, isolationLevel: 0 }
 const STABLE: Question = { timestamp: -1, isolationLevel: 1 }
-const CONSUMER = -1
 const PATIENCE_MS = 10_000
 
 export interface Ends {

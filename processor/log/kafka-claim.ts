@@ -1,7 +1,8 @@
 import { FencedError, RetryableError, type TidemarkError } from '../contract/errors.ts'
 import { partitionOf } from '../contract/partition.ts'
-import { MAX_BATCH_BYTES, MAX_RECORD_BYTES, tooLarge } from './kafka-append.ts'
-import { COUNT_AT, encodeBatch, type Producer, sizeBound } from './kafka-batch.ts'
+import { MAX_RECORD_BYTES } from '../contract/record.ts'
+import { MAX_BATCH_BYTES, tooLarge } from './kafka-append.ts'
+import { COUNT_AT, encodeBatch, nextSequence, type Producer, sizeBound } from './kafka-batch.ts'
 import type { BrokerConnection, BrokerRequests } from './kafka-broker.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS, transactionalId } from './kafka-claim-context.ts'
 import { asTidemark, GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from './kafka-cluster.ts'
@@ -13,11 +14,10 @@ import { type PartitionBatch, produce } from './kafka-produce.ts'
 import { telling } from './kafka-tail.ts'
 import type { Claim, NewRecord, Offset } from './log.ts'
 
-/** A transaction that nobody ends is aborted after this, so that it holds up its readers no longer. */
-const TRANSACTION_TIMEOUT_MS = 15_000
+/** A transaction that nobody ends is aborted after this, so that it holds up its readers no longer: not while it is tried. */
+export const TRANSACTION_TIMEOUT_MS = 15_000
 /** Producer epochs are 16 bits; a producer id that ran out of them is followed by a higher one. */
 const EPOCHS = 0x1_0000
-const MAX_SEQUENCE = 0x7fff_ffff
 
 /**
  * A partition held through its transactional id, `<group>-<partition>`: taking it ends the transaction of whoever held
@@ -217,7 +217,7 @@ export class KafkaClaim implements Claim {
       }
       const name = `${topic} ${partition}`
       const sequence = this.#sequences.get(name) ?? 0
-      this.#sequences.set(name, (sequence + to - from) % (MAX_SEQUENCE + 1))
+      this.#sequences.set(name, nextSequence(sequence, to - from))
       const bytes = encodeBatch(records, from, to, size, this.#producer, sequence, true)
       batches.push({ topic, partition, bytes })
     }

@@ -1,10 +1,9 @@
 import { type BrokerConnection, errorOf } from './kafka-broker.ts'
-import { WireReader, WireWriter } from './kafka-wire.ts'
+import { CONSUMER, WireReader, WireWriter } from './kafka-wire.ts'
 import type { Offset } from './log.ts'
 
 const OFFSET_FOR_LEADER_EPOCH = 23
 const OFFSET_FOR_LEADER_EPOCH_VERSION = 3
-const CONSUMER = -1
 const UNKNOWN = -1
 
 /**

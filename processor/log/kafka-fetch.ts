@@ -1,13 +1,12 @@
 import { ownCopy } from '../contract/own-copy.ts'
 import { type BrokerConnection, errorOf } from './kafka-broker.ts'
 import type { AbortedTransaction } from './kafka-records.ts'
-import { WireReader, WireWriter } from './kafka-wire.ts'
+import { CONSUMER, WireReader, WireWriter } from './kafka-wire.ts'
 import type { Offset } from './log.ts'
 
 const FETCH = 1
 /** The first that tells when what was fetched before is not in the log any more. */
 const FETCH_VERSION = 12
-const CONSUMER = -1
 const MIN_BYTES = 1
 const READ_COMMITTED = 1
 const NO_SESSION = [0, -1] as const

@@ -3,9 +3,9 @@ import { ConfigurationError } from '../contract/errors.ts'
 import { within } from '../pause.ts'
 import type { Joined } from './kafka-broker.ts'
 import { CONTROL_LANE, type KafkaCluster } from './kafka-cluster.ts'
+import { TOPIC_RESOURCE } from './kafka-topics.ts'
 
 const TOPIC = '__consumer_offsets'
-const TOPIC_RESOURCE = 2
 const SETTING = 'max.message.bytes'
 /** No topic is meant to take less: up to so much nobody is asked. */
 const UNQUESTIONED_BYTES = 64 * 1024

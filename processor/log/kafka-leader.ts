@@ -17,9 +17,9 @@ const MAX_NAMESAKES = 8
 /** A candidate as the group knows it. */
 type Known = Peer & Watched & { readonly readsIds: boolean }
 
-/** Of the partitions assigned to `instance`, those that another of the candidates works on. */
-export function movingTo(instance: string, assigned: readonly number[], candidates: readonly Candidate[]): number[] {
-  const others = candidates.filter((other) => other.instance !== instance)
+/** Of the partitions assigned to the candidate `name`, those that another one works on. */
+export function movingTo(name: string, assigned: readonly number[], candidates: readonly Candidate[]): number[] {
+  const others = candidates.filter((other) => other.name !== name)
   return assigned.filter((partition) => others.some(({ active }) => active.includes(partition)))
 }
 
@@ -86,16 +86,16 @@ export class KafkaLeader {
       const { host } = hostAndPort(endpoint)
       known.push({ memberId, endpoint, instance, since, zone, host, readsIds })
       // A process that was killed and is back may meet its old self, which has the same instance.
-      return [{ instance: `${instance} ${memberId}`, zone, active, standby, positions, whole, unfit }]
+      return [{ name: `${instance} ${memberId}`, zone, active, standby, positions, whole, unfit }]
     })
     const balanced = this.#balancer.assign(candidates, this.#load.spans)
-    this.#tell(balanced, candidates)
+    this.#tell(balanced, candidates, known)
     const watched = watches(known)
     const assignments = known.map((member, i) => {
-      const { instance } = candidates[i] as Candidate
-      const { active, standby } = balanced.assigned.get(instance) ?? { active: [], standby: [] }
-      const moving = movingTo(instance, active, candidates)
-      const heir = balanced.heirs.get(instance) ?? []
+      const { name } = candidates[i] as Candidate
+      const { active, standby } = balanced.assigned.get(name) ?? { active: [], standby: [] }
+      const moving = movingTo(name, active, candidates)
+      const heir = balanced.heirs.get(name) ?? []
       const peers = peersOf(member, watched.get(member) ?? [], known)
       const assignment = { active, standby, moving, heir, peers }
       const memberAssignment = encodeAssignment(this.#claims.names, assignment, member.readsIds)
@@ -106,21 +106,38 @@ export class KafkaLeader {
     return assignments
   }
 
-  #tell({ heirs, moved, warming }: Balanced, candidates: readonly Candidate[]): void {
+  #tell({ heirs, moved, warming }: Balanced, candidates: readonly Candidate[], known: readonly Known[]): void {
     const { logger } = this.#claims
+    const instances = candidates.map(({ name }, i) => [name, known[i]?.instance ?? name] as const)
+    const processorOf = forPeople(new Map(instances))
     const waiting = [...heirs].filter(([, partitions]) => partitions.length > 0)
     if (waiting.length > 0) {
       logger.info(
-        { heirs: Object.fromEntries(waiting) },
+        { heirs: Object.fromEntries(waiting.map(([name, partitions]) => [processorOf(name), partitions])) },
         'partitions stay until the copies of their next owners are whole',
       )
     }
     if (moved.length + warming.length === 0) return
     const rates = meanOf(this.#load.spans)
-    const recordsPerSecond = Object.fromEntries(candidates.map((c) => [c.instance, Math.round(loadOf(c, rates))]))
+    const recordsPerSecond = Object.fromEntries(
+      candidates.map((c) => [processorOf(c.name), Math.round(loadOf(c, rates))]),
+    )
     this.#metrics.moves.inc(moved.length)
     const what = moved.length > 0 ? 'partitions move' : 'copies are made where partitions shall move'
-    logger.info({ recordsPerSecond, moves: [...moved, ...warming] }, `the load is uneven: ${what}`)
+    const moves = [...moved, ...warming].map(({ partition, from, to }) => {
+      return { partition, from: processorOf(from), to: processorOf(to) }
+    })
+    logger.info({ recordsPerSecond, moves }, `the load is uneven: ${what}`)
+  }
+}
+
+/** Instead of a candidate's name its instance, unless another one has that too. */
+function forPeople(instances: ReadonlyMap<string, string>): (name: string) => string {
+  const [once, twice] = [new Set<string>(), new Set<string>()]
+  for (const instance of instances.values()) (once.has(instance) ? twice : once).add(instance)
+  return (name) => {
+    const instance = instances.get(name)
+    return instance === undefined || twice.has(instance) ? name : instance
   }
 }
 

@@ -1,9 +1,9 @@
 import type { Rates } from './balance.ts'
 import { CONTROL_LANE, type KafkaCluster } from './kafka-cluster.ts'
+import { CONSUMER } from './kafka-wire.ts'
 import type { Offset } from './log.ts'
 
 const LATEST = -1
-const CONSUMER = -1
 const READ_UNCOMMITTED = 0
 const PATIENCE_MS = 5000
 /** Spans kept, the latest. */

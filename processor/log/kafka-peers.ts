@@ -3,9 +3,9 @@ import type { Logger } from 'pino'
 import { hostAndPort } from '../contract/address.ts'
 import type { Peer } from './kafka-membership.ts'
 
-const PING_INTERVAL_MS = 300
+export const PING_INTERVAL_MS = 300
 /** Without any answer for so long a peer is taken for frozen, or cut off. */
-const SILENCE_MS = 1200
+export const SILENCE_MS = 1200
 const CONNECT_TIMEOUT_MS = 500
 /** A process that has taken a connection may only be busy: before its name goes to another, it has longer than peers give it. */
 const ANSWER_TIMEOUT_MS = SILENCE_MS + 800

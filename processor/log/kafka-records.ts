@@ -12,6 +12,7 @@ import {
   MAGIC_AT,
   MAX_TIMESTAMP_AT,
   PRODUCER_ID_AT,
+  TRANSACTIONAL,
 } from './kafka-batch.ts'
 import { decompress } from './kafka-compression.ts'
 import { readInt64 } from './kafka-wire.ts'
@@ -19,7 +20,6 @@ import type { BatchLimits, Headers, LogRecord, Offset } from './log.ts'
 
 const CODEC_MASK = 0x07
 const LOG_APPEND_TIME = 0x08
-const TRANSACTIONAL = 0x10
 const CONTROL = 0x20
 const ABORT_MARKER = 0
 

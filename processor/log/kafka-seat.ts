@@ -22,21 +22,21 @@ import { Standing } from './kafka-standing.ts'
 import type { Member } from './log.ts'
 
 /** A change of the group is learnt by the answer to a heartbeat, ms. */
-const HEARTBEAT_MS = 100
+export const HEARTBEAT_MS = 100
 const PROTOCOL = 'tidemark'
 const LEAVE_PATIENCE_MS = 2000
 /**
  * So long after the group was last asked, and said that this member is in it, ms, it may have dropped it. Less than the time
  * in which its peers miss a process that is frozen, and five heartbeats.
  */
-const LEASE_MS = 500
+export const LEASE_MS = 500
 /**
  * After an answer that has no name, ms: each join has all members join anew, and to a group whose record is too large for it
  * Kafka answers so again and again.
  */
 const NAMELESS_REST_MS = 1000
 /** A join that takes longer is late, ms: members hear of it by their next heartbeat, and miss a dead one in less. */
-const LATE_MS = 2000
+export const LATE_MS = 2000
 
 export interface SeatOptions {
   readonly standbys: number

@@ -1,7 +1,8 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError, reasonOf, repartitioned } from '../contract/errors.ts'
+import { MAX_RECORD_BYTES } from '../contract/record.ts'
 import { pause } from '../pause.ts'
-import { MAX_BATCH_BYTES, MAX_RECORD_BYTES } from './kafka-append.ts'
+import { MAX_BATCH_BYTES } from './kafka-append.ts'
 import type { TopicRequest } from './kafka-broker.ts'
 import { CONTROL_LANE, type KafkaCluster, typeOf } from './kafka-cluster.ts'
 import type { Metadata, TopicMetadata } from './kafka-metadata.ts'
@@ -10,7 +11,8 @@ import type { Log, Topic } from './log.ts'
 const PATIENCE_MS = 30_000
 const CREATE_TIMEOUT_MS = 5000
 const LEADER_POLL_MS = 50
-const TOPIC_RESOURCE = 2
+/** What a configuration is asked of. */
+export const TOPIC_RESOURCE = 2
 const BROKER_DEFAULT = -1
 /** A batch with one largest record in it, and what stands around the record. */
 const MAX_MESSAGE_BYTES = MAX_BATCH_BYTES + MAX_RECORD_BYTES

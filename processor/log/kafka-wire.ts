@@ -4,6 +4,9 @@
  */
 const TWO_32 = 0x1_0000_0000
 
+/** The id of a replica, of who asks and is none. */
+export const CONSUMER = -1
+
 export class WireWriter {
   #bytes: Buffer
   #at = 0

@@ -12,6 +12,7 @@ import type { Headers, LogRecord, NewRecord, Offset } from '../contract/record.t
  * Nothing in a record but its second field depends on the batch, so compaction moves records as they are. RocksDB keeps
  * checksums of all it stores; here only the lengths must add up.
  */
+/** As FORMAT of the log, for batches. */
 const VERSION = 1
 const BATCH_HEADER = 17
 const COUNT_AT = 1

@@ -1,5 +1,6 @@
 import type { AbstractLevel } from 'abstract-level'
 import { INDEX_VERSION, type Indexed, indexedIn, isSamePlace, type Move } from '../contract/index-entries.ts'
+import { viewOf } from '../contract/own-copy.ts'
 import type { LogIdentity, Offset } from '../log/log.ts'
 import { Exclusive } from './exclusive.ts'
 import { guarded } from './guarded.ts'
@@ -17,7 +18,7 @@ const BUILD_SLICE = 256
 /** Entries a recount reads between two turns of the event loop. */
 const RECOUNT_SLICE = 2000
 
-/** What stands beside the data of one partition, written with it in the same batch. */
+/** What stands beside the data of one partition, written with it in the same batch. Earlier versions wrote less. */
 export interface Meta extends Checkpoint {
   readonly identity: LogIdentity
   readonly count: number | undefined
@@ -179,7 +180,7 @@ export class LevelStore implements StateStore {
         const batch = this.#db.batch()
         for (const [key, value] of writes) {
           if (value === null) batch.del(prefix + key)
-          else batch.put(prefix + key, bufferOf(value))
+          else batch.put(prefix + key, viewOf(value))
         }
         this.#index.addTo(batch, change)
         batch.put(this.#keys.meta, this.#meta(reached, count, index))
@@ -280,8 +281,4 @@ function shared(before: Indexed | undefined, after: Indexed): Indexed {
   if (before?.attributes === undefined || after.attributes === undefined) return after
   const { attributes } = before
   return JSON.stringify(attributes) === JSON.stringify(after.attributes) ? { ...after, attributes } : after
-}
-
-function bufferOf(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { LogCorruptedError } from '../../processor/contract/errors.ts'
+import { nextSequence } from '../../processor/log/kafka-batch.ts'
 import { FetchedRecords } from '../../processor/log/kafka-records.ts'
 import type { LogRecord, NewRecord } from '../../processor/log/log.ts'
 import { batch, sealed } from './batches.ts'
@@ -135,4 +136,8 @@ describe('record batches', () => {
     sealed(broken)
     expect(() => readAll(new FetchedRecords('fleet.telemetry 3', broken, [], 0))).toThrow(LogCorruptedError)
   })
+})
+
+test('the sequence of batches goes on at 0 after the highest number of 31 bits', () => {
+  expect([nextSequence(0, 5), nextSequence(2 ** 31 - 2, 1), nextSequence(2 ** 31 - 2, 5)]).toEqual([5, 2 ** 31 - 1, 3])
 })

@@ -5,7 +5,9 @@ import { dirname, join } from 'node:path'
 import { Ajv } from 'ajv'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
+import { CHECKS_WITHIN_MS as OF_API } from '../../api/health.ts'
 import { readEnvironment, SECRETS } from '../../processor/contract/environment.ts'
+import { CHECKS_WITHIN_MS } from '../../processor/endpoint.ts'
 import { Program } from '../../simulators/program.ts'
 import { Composition, REPOSITORY, type Service } from './composition.ts'
 import { isThere, run } from './tools.ts'
@@ -129,6 +131,11 @@ describe('compose.yaml', () => {
       expect(Number.parseInt(stop_grace_period ?? '', 10)).toBeGreaterThan(deadline)
   })
 
+  test('gives the checks of health more time than a process takes for them', () => {
+    const [, seconds] = /timeout check (\d+)s/.exec(compose.file('haproxy')) ?? []
+    for (const within of [OF_API, CHECKS_WITHIN_MS]) expect(Number(seconds) * 1000).toBeGreaterThan(within)
+  })
+
   test('says outright who the API answers, as it refuses to be open by accident', () => {
     for (const { environment } of [...compose.of('api'), ...compose.of('up')]) {
       expect(environment).toMatchObject({ HOST: '0.0.0.0', AUTH: 'none' })
@@ -198,138 +205,13 @@ test.skipIf(!isThere('haproxy'))('HAProxy takes the configuration', async () => 
   expect(run('haproxy', ['-c', '-f', file])).toMatchObject({ code: 1 })
 })
 
-describe.skipIf(!isThere('promtool'))('Prometheus', () => {
-  test('takes the configuration and the alerts', async () => {
-    const [at, alerts] = [join(folder, 'prometheus.yml'), join(folder, 'alerts.yml')]
-    const mounted = compose.document.services.prometheus?.configs?.map(({ source, target }) => [source, target])
-    expect(mounted).toContainEqual(['alerts', '/etc/prometheus/alerts.yml'])
-    await writeFile(at, compose.file('prometheus').replace('/etc/prometheus/alerts.yml', alerts))
-    await writeFile(alerts, compose.file('alerts'))
-    const { code, said } = run('promtool', ['check', 'config', at])
-    expect(said).toMatch(/SUCCESS: \d+ rules found/)
-    expect(code).toBe(0)
-  })
-
-  test('is told of metrics that there are', async () => {
-    const readme = await readFile(join(REPOSITORY, 'README.md'), 'utf8')
-    const asked = new Set(compose.file('alerts').match(/tidemark_\w+/g))
-    expect(asked.size).toBeGreaterThan(6)
-    for (const name of asked) expect(readme).toContain(`\`${name.replace(/_(bucket|count|sum)$/, '')}\``)
-  })
-
-  test('alerts when a partition has no owner, when one falls back or stands still, at the first dead letters, when log or stores take no writes, and when the API fails those who ask', async () => {
-    const file = join(folder, 'alerts.test.yml')
-    await writeFile(join(folder, 'alerts.yml'), compose.file('alerts'))
-    await writeFile(file, ALERTS_TEST)
-    const { code, said } = run('promtool', ['test', 'rules', file])
-    expect(said).toMatch('SUCCESS')
-    expect(code).toBe(0)
-  })
+test.skipIf(!isThere('promtool'))('Prometheus takes the configuration and the alerts', async () => {
+  const [at, alerts] = [join(folder, 'prometheus.yml'), join(folder, 'alerts.yml')]
+  const mounted = compose.document.services.prometheus?.configs?.map(({ source, target }) => [source, target])
+  expect(mounted).toContainEqual(['alerts', '/etc/prometheus/alerts.yml'])
+  await writeFile(at, compose.file('prometheus').replace('/etc/prometheus/alerts.yml', alerts))
+  await writeFile(alerts, compose.file('alerts'))
+  const { code, said } = run('promtool', ['check', 'config', at])
+  expect(said).toMatch(/SUCCESS: \d+ rules found/)
+  expect(code).toBe(0)
 })
-
-const ALERTS_TEST = `
-rule_files: [alerts.yml]
-evaluation_interval: 15s
-tests:
-  - interval: 15s
-    input_series:
-      - {series: 'tidemark_log_partitions{instance="a"}', values: '12x80'}
-      - {series: 'tidemark_log_partitions{instance="b"}', values: '12x80'}
-      - {series: 'tidemark_partitions{instance="a",role="owner",state="running"}', values: '6x80'}
-      - {series: 'tidemark_partitions{instance="b",role="owner",state="running"}', values: '6x40 2x40'}
-      - {series: 'tidemark_partitions{instance="b",role="owner",state="doubtful"}', values: '0x40 4x40'}
-      - {series: 'tidemark_partitions{instance="a",role="standby",state="running"}', values: '9x80'}
-      - {series: 'tidemark_partitions{instance="b",role="standby",state="doubtful"}', values: '3x80'}
-      - {series: 'tidemark_consumer_lag_records{partition="3"}', values: '0+1000x80'}
-      - {series: 'tidemark_consumer_lag_records{partition="4"}', values: '20000-100x80'}
-      - {series: 'tidemark_consumer_lag_records{partition="5"}', values: '3x80'}
-      - {series: 'tidemark_consumer_lag_records{partition="6"}', values: '2x80'}
-      - {series: 'tidemark_processed_records_total{partition="3"}', values: '0+10x80'}
-      - {series: 'tidemark_processed_records_total{partition="4"}', values: '0+10x80'}
-      - {series: 'tidemark_processed_records_total{partition="5"}', values: '0+10x20 200x60'}
-      - {series: 'tidemark_log_fault{instance="ingest-1:8081"}', values: '0x40 1x40'}
-      - {series: 'tidemark_log_faulty_partitions{instance="ingest-1:8081",topic="tidemark.telemetry"}', values: '0x40 3x40'}
-      - {series: 'tidemark_log_faulty_partitions{instance="ingest-2:8081",topic="tidemark.telemetry"}', values: '0x40 2x40'}
-      - {series: 'tidemark_dead_letters_total{processor="a",reason="not-json"}', values: '0x40 3x40'}
-      - {series: 'tidemark_dead_letters_total{processor="a",reason="bad-seq"}', values: '0x80'}
-      - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="bad-topic"}', values: '0x40 1x40'}
-      - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="bad-device-id"}', values: '0x40 1x40'}
-      - {series: 'tidemark_ingest_dead_letters_total{instance="ingest-1:8081",reason="reserved-topic"}', values: '0x40 1x40'}
-      - {series: 'tidemark_unwritable_stores{processor="one"}', values: '0x40 2x40'}
-      # Every question comes to fail; of two api that are probed one is not ready, which fails nobody.
-      - {series: 'tidemark_http_request_duration_seconds_count{instance="api-1",route="/readyz",status="200"}', values: '0+18x80'}
-      - {series: 'tidemark_http_request_duration_seconds_count{instance="api-2",route="/readyz",status="503"}', values: '0+18x80'}
-      - {series: 'tidemark_http_request_duration_seconds_count{instance="api-1",route="/v1/devices/:deviceId",status="200"}', values: '0+4x40 160x40'}
-      - {series: 'tidemark_http_request_duration_seconds_count{instance="api-1",route="/v1/devices/:deviceId",status="503"}', values: '0x40 0+1x40'}
-      - {series: 'tidemark_http_request_duration_seconds_count{instance="api-1",route="/v1/changes",status="aborted"}', values: '0+100x80'}
-      - {series: 'haproxy_backend_active_servers{proxy="api"}', values: '1x40 0x40'}
-      - {series: 'haproxy_backend_active_servers{proxy="ingest"}', values: '0x80'}
-    alert_rule_test:
-      - {eval_time: 9m, alertname: PartitionWithoutOwner}
-      - eval_time: 15m
-        alertname: PartitionWithoutOwner
-        exp_alerts: [{exp_labels: {}, exp_annotations: {summary: "4 partitions are not processed"}}]
-      - {eval_time: 9m, alertname: PartitionWithoutStandby}
-      - eval_time: 16m
-        alertname: PartitionWithoutStandby
-        exp_alerts: [{exp_labels: {}, exp_annotations: {summary: "3 partitions have no warm copy: a takeover would restore them"}}]
-      - eval_time: 20m
-        alertname: LagGrows
-        exp_alerts:
-          - exp_labels: {partition: "3"}
-            exp_annotations: {summary: "partition 3 is 60000 records behind, and falls back"}
-      - eval_time: 9m
-        alertname: PartitionStuck
-        exp_alerts:
-          - exp_labels: {partition: "6"}
-            exp_annotations: {summary: "2 records of partition 6 wait, and none is processed"}
-      - eval_time: 17m
-        alertname: PartitionStuck
-        exp_alerts:
-          - exp_labels: {partition: "5"}
-            exp_annotations: {summary: "3 records of partition 5 wait, and none is processed"}
-          - exp_labels: {partition: "6"}
-            exp_annotations: {summary: "2 records of partition 6 wait, and none is processed"}
-      - {eval_time: 9m, alertname: RequestsFail}
-      - eval_time: 18m
-        alertname: RequestsFail
-        exp_alerts: [{exp_labels: {}, exp_annotations: {summary: "100% of requests fail"}}]
-      - {eval_time: 9m, alertname: NoApiReady}
-      - eval_time: 15m
-        alertname: NoApiReady
-        exp_alerts:
-          - exp_labels: {proxy: api}
-            exp_annotations: {summary: "no api process is ready: the balancer answers every request with 503"}
-      - {eval_time: 9m, alertname: DeadLetters}
-      - eval_time: 15m
-        alertname: DeadLetters
-        exp_alerts:
-          - exp_labels: {reason: "bad-device-id"}
-            exp_annotations: {summary: "devices send what cannot be used: bad-device-id"}
-          - exp_labels: {reason: "not-json"}
-            exp_annotations: {summary: "devices send what cannot be used: not-json"}
-      - {eval_time: 9m, alertname: OtherTopics}
-      - eval_time: 15m
-        alertname: OtherTopics
-        exp_alerts:
-          - exp_labels: {}
-            exp_annotations: {summary: "messages come to topics that are no telemetry: misspelt, or for other clients (then drop this alert)"}
-      - {eval_time: 9m, alertname: LogFault}
-      - eval_time: 15m
-        alertname: LogFault
-        exp_alerts:
-          - exp_labels: {instance: "ingest-1:8081"}
-            exp_annotations: {summary: "ingest-1:8081 cannot write to the log: acknowledgements wait"}
-      - {eval_time: 9m, alertname: PartitionUnwritable}
-      - eval_time: 15m
-        alertname: PartitionUnwritable
-        exp_alerts:
-          - exp_labels: {topic: "tidemark.telemetry"}
-            exp_annotations: {summary: "3 partitions of tidemark.telemetry cannot be written: their devices are refused"}
-      - {eval_time: 9m, alertname: StoreUnwritable}
-      - eval_time: 15m
-        alertname: StoreUnwritable
-        exp_alerts:
-          - exp_labels: {processor: one}
-            exp_annotations: {summary: "one cannot write 2 of its copies: what the log has waits"}
-`

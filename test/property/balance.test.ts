@@ -27,7 +27,7 @@ class Group {
 
   constructor({ size, partitions, standbys }: Shape) {
     this.balancer = new Balancer(partitions, standbys)
-    this.members = Array.from({ length: size }, (_, i) => ({ instance: `m${i}`, active: [], standby: [] }))
+    this.members = Array.from({ length: size }, (_, i) => ({ name: `m${i}`, active: [], standby: [] }))
     this.assign()
   }
 
@@ -35,10 +35,10 @@ class Group {
     const candidates = this.members.map((member) => {
       const standby = member.standby.map((p) => [p, this.copied] as const)
       const positions = new Map([...standby, ...member.active.map((p) => [p, WRITTEN] as const)])
-      return { ...member, positions, unfit: member.instance === this.unfit }
+      return { ...member, positions, unfit: member.name === this.unfit }
     })
     const balanced = this.balancer.assign(candidates, this.spans)
-    this.members = [...balanced.assigned].map(([instance, held]) => ({ instance, ...held }))
+    this.members = [...balanced.assigned].map(([name, held]) => ({ name, ...held }))
     this.moves.push(...balanced.moved)
     return balanced
   }
@@ -81,7 +81,7 @@ function noisy(rates: Rates, random: Random, share: number): Rates {
   return rates.map((each) => each * (1 + share * (2 * random() - 1)))
 }
 
-const owners = (members: readonly Held[]) => new Map(members.flatMap((m) => m.active.map((p) => [p, m.instance])))
+const owners = (members: readonly Held[]) => new Map(members.flatMap((m) => m.active.map((p) => [p, m.name])))
 const spread = (numbers: number[]) => Math.max(...numbers) - Math.min(...numbers)
 
 /** Rates under which the first member has all the load, and could share it. */
@@ -102,8 +102,7 @@ describe('a stable group', () => {
           expect(group.most(rates)).toBeLessThanOrEqual(last)
           last = group.most(rates)
           if (balanced.moved.length === 0) continue
-          const pair = ({ instance }: Held) =>
-            balanced.moved.some(({ from, to }) => instance === from || instance === to)
+          const pair = ({ name }: Held) => balanced.moved.some(({ from, to }) => name === from || name === to)
           const most = (members: readonly Held[]) => Math.max(...members.filter(pair).map((m) => loadOf(m, rates)))
           expect(most(group.members)).toBeLessThanOrEqual(0.8 * most(before))
         }
@@ -158,7 +157,7 @@ describe('a stable group', () => {
         const copies = Math.min(of.standbys, of.size - 1)
         for (let i = 0; i < ROUNDS / 3; i++) {
           const before = owners(group.members)
-          const standbys = new Map(group.members.map(({ instance, standby }) => [instance, standby]))
+          const standbys = new Map(group.members.map(({ name, standby }) => [name, standby]))
           group.copied = random() < 0.5 ? WRITTEN : 0
           const balanced = group.round(noisy(rates, random, 0.3))
           if (balanced === undefined) continue
@@ -168,8 +167,8 @@ describe('a stable group', () => {
           expect(owners(group.members)).toEqual(expected)
           expect(spread(group.members.map(({ active }) => active.length))).toBeLessThanOrEqual(1)
           if (warming.length > 0) {
-            for (const { instance, standby } of group.members) {
-              expect(standby).toEqual(expect.arrayContaining([...(standbys.get(instance) ?? [])]))
+            for (const { name, standby } of group.members) {
+              expect(standby).toEqual(expect.arrayContaining([...(standbys.get(name) ?? [])]))
             }
           }
           for (let p = 0; p < of.partitions; p++) {
@@ -229,7 +228,7 @@ describe('a member with most of the load', () => {
     const { moved, warming } = group.until(rates)
     expect(moved).toEqual([])
     for (const { partition, to } of warming) {
-      expect(group.members.find(({ instance }) => instance === to)?.standby).toContain(partition)
+      expect(group.members.find(({ name }) => name === to)?.standby).toContain(partition)
     }
     for (let i = 0; i < SPANS; i++) group.round(rates.map(() => 100))
     expect(group.members.flatMap(({ standby }) => standby)).toEqual([])
@@ -262,7 +261,7 @@ describe('a member with most of the load', () => {
     group.copied = WRITTEN
     group.assign()
     for (let i = 0; i < ROUNDS; i++) expect(group.round(rates)).toBeUndefined()
-    expect(group.members.find(({ instance }) => instance === group.unfit)?.active).toEqual([])
+    expect(group.members.find(({ name }) => name === group.unfit)?.active).toEqual([])
   })
 
   test('keeps its partitions when members come meanwhile: the plan was made for others', () => {
@@ -270,14 +269,14 @@ describe('a member with most of the load', () => {
     const rates = skewed(group)
     group.copied = 0
     group.until(rates)
-    const members = [...group.members.map((m) => ({ ...m, standby: [] })), { instance: 'n', active: [], standby: [] }]
+    const members = [...group.members.map((m) => ({ ...m, standby: [] })), { name: 'n', active: [], standby: [] }]
     group.members = members
     const { assigned, heirs, moved, warming } = group.assign()
     // What the newcomer is to have, it has as a copy first.
     const wished = assign({ members, partitions: 4, standbys: 0, load: rates }).get('n')?.active
     expect(assigned.get('n')).toEqual({ active: [], standby: wished })
     expect(heirs.get('n')).toEqual(wished)
-    for (const { instance, active } of members.slice(0, -1)) expect(assigned.get(instance)?.active).toEqual(active)
+    for (const { name, active } of members.slice(0, -1)) expect(assigned.get(name)?.active).toEqual(active)
     expect({ moved, warming }).toEqual({ moved: [], warming: [] })
   })
 })

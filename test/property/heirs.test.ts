@@ -36,7 +36,7 @@ const group: fc.Arbitrary<Shape> = fc
           for (const p of active) positions.set(p, WRITTEN)
           const standby = [...positions.keys()].filter((p) => !active.includes(p) && p % 2 === 0)
           const whole = standby.filter((p) => positions.get(p) === WRITTEN)
-          return { instance: String.fromCharCode(97 + m), active, standby, positions, whole, unfit: unfit[m] }
+          return { name: String.fromCharCode(97 + m), active, standby, positions, whole, unfit: unfit[m] }
         })
         return { partitions, standbys, members }
       }),
@@ -47,11 +47,11 @@ const succession = ({ partitions, standbys, members }: Shape): Succession => {
 }
 
 function ownersIn(assigned: ReadonlyMap<string, Assigned>): Map<number, string> {
-  return new Map([...assigned].flatMap(([instance, { active }]) => active.map((p) => [p, instance] as const)))
+  return new Map([...assigned].flatMap(([name, { active }]) => active.map((p) => [p, name] as const)))
 }
 
 const copyAt = (at: number): Candidate => {
-  return { instance: 'b', active: [], standby: [0], positions: new Map([[0, at]]) }
+  return { name: 'b', active: [], standby: [0], positions: new Map([[0, at]]) }
 }
 
 describe('a partition that is worked on', () => {
@@ -65,11 +65,11 @@ describe('a partition that is worked on', () => {
         expect(owners.size).toBe(partitions)
         for (let p = 0; p < partitions; p++) {
           const before = members.find(({ active }) => active.includes(p))
-          const next = members.find(({ instance }) => instance === wished.get(p)) as Candidate
+          const next = members.find(({ name }) => name === wished.get(p)) as Candidate
           const stays = before !== undefined && before !== next && !lacksLittle(p, before, next, undefined)
-          expect(owners.get(p)).toBe((stays ? before : next).instance)
-          expect(heirs.get(next.instance)?.includes(p)).toBe(stays)
-          if (stays) expect(assigned.get(next.instance)?.standby).toContain(p)
+          expect(owners.get(p)).toBe((stays ? before : next).name)
+          expect(heirs.get(next.name)?.includes(p)).toBe(stays)
+          if (stays) expect(assigned.get(next.name)?.standby).toContain(p)
         }
       }),
     )
@@ -80,7 +80,7 @@ describe('a partition that is worked on', () => {
       fc.property(group, (shape) => {
         const { assigned } = succession(shape)
         for (const [p, owner] of ownersIn(assigned)) {
-          const standbys = [...assigned].filter(([, held]) => held.standby.includes(p)).map(([instance]) => instance)
+          const standbys = [...assigned].filter(([, held]) => held.standby.includes(p)).map(([name]) => name)
           expect(standbys).not.toContain(owner)
           expect(standbys.length).toBeGreaterThanOrEqual(Math.min(shape.standbys, fitOf(shape.members).length - 1))
         }
@@ -95,16 +95,16 @@ describe('a partition that is worked on', () => {
         for (let round = 0; round < ROUNDS; round++) {
           const { assigned, heirs } = succession({ ...shape, members })
           if ([...heirs.values()].every((list) => list.length === 0)) {
-            const takers = new Set(fitOf(members).map(({ instance }) => instance))
-            const sizes = [...takers].map((instance) => assigned.get(instance)?.active.length as number)
+            const takers = new Set(fitOf(members).map(({ name }) => name))
+            const sizes = [...takers].map((name) => assigned.get(name)?.active.length as number)
             expect(Math.max(...sizes) - Math.min(...sizes)).toBeLessThanOrEqual(1)
-            for (const [instance, held] of assigned) {
-              if (!takers.has(instance)) expect(held).toEqual({ active: [], standby: [] })
+            for (const [name, held] of assigned) {
+              if (!takers.has(name)) expect(held).toEqual({ active: [], standby: [] })
             }
             return
           }
           members = members.map((member) => {
-            const held = assigned.get(member.instance) as Assigned
+            const held = assigned.get(member.name) as Assigned
             const copies = [...held.active, ...held.standby].map((p) => [p, WRITTEN] as const)
             return {
               ...member,
@@ -126,8 +126,8 @@ describe('a partition that is worked on', () => {
         const { assigned, heirs } = succession(shape)
         for (const member of shape.members) {
           if (takers.includes(member)) continue
-          const { active, standby } = assigned.get(member.instance) as Assigned
-          expect([standby, heirs.get(member.instance)]).toEqual([[], []])
+          const { active, standby } = assigned.get(member.name) as Assigned
+          expect([standby, heirs.get(member.name)]).toEqual([[], []])
           for (const p of active) {
             expect(member.active).toContain(p)
             expect([...heirs.values()].flat()).toContain(p)
@@ -147,7 +147,7 @@ describe('a partition that is worked on', () => {
   })
 
   test('of a higher rate may be further behind, and one that is whole anywhere', () => {
-    const owner: Candidate = { instance: 'a', active: [0], standby: [], positions: new Map([[0, WRITTEN]]) }
+    const owner: Candidate = { name: 'a', active: [0], standby: [], positions: new Map([[0, WRITTEN]]) }
     expect(lacksLittle(0, owner, copyAt(NEAR), undefined)).toBe(true)
     expect(lacksLittle(0, owner, copyAt(NEAR - 1), undefined)).toBe(false)
     expect(lacksLittle(0, owner, copyAt(NEAR - 500), [100])).toBe(true)

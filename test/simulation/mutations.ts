@@ -45,7 +45,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   'the input offset is committed later than the changelog': {
     file: 'processor/log/embedded-writer.ts',
     find: 'encodeNumbers(epoch, input, changelogEnd)',
-    replace: 'encodeNumbers(epoch, (positions[index] as Position).input, changelogEnd)',
+    replace: 'encodeNumbers(epoch, (positions[index] as ClaimPosition).input, changelogEnd)',
   },
   'a restore stops before its end': {
     file: 'processor/changelog.ts',

@@ -5,15 +5,15 @@ import { type Assigned, type AssignmentInput, assign, type Candidate } from '../
 type Result = ReadonlyMap<string, Assigned>
 
 function members(result: Result, positions: ReadonlyMap<string, ReadonlyMap<number, number>> = new Map()): Candidate[] {
-  return [...result].map(([instance, held]) => ({ instance, ...held, positions: positions.get(instance) }))
+  return [...result].map(([name, held]) => ({ name, ...held, positions: positions.get(name) }))
 }
 
-const fresh = (instance: string, more: Partial<Candidate> = {}): Candidate => {
-  return { instance, active: [], standby: [], ...more }
+const fresh = (name: string, more: Partial<Candidate> = {}): Candidate => {
+  return { name, active: [], standby: [], ...more }
 }
 
 function owners(result: Result): Map<number, string> {
-  return new Map([...result].flatMap(([instance, { active }]) => active.map((p) => [p, instance] as const)))
+  return new Map([...result].flatMap(([name, { active }]) => active.map((p) => [p, name] as const)))
 }
 
 const sizes = (result: Result, list: keyof Assigned) => [...result.values()].map((held) => held[list].length)
@@ -25,7 +25,7 @@ const anyInput: fc.Arbitrary<AssignmentInput> = fc
   .chain(({ partitions, standbys }) => {
     const partition = fc.integer({ min: 0, max: partitions - 1 })
     const member = fc.record({
-      instance: fc.string({ minLength: 1, maxLength: 3 }),
+      name: fc.string({ minLength: 1, maxLength: 3 }),
       active: fc.uniqueArray(partition, { maxLength: 8 }),
       standby: fc.uniqueArray(partition, { maxLength: 8 }),
       positions: fc.uniqueArray(fc.tuple(partition, fc.nat(1000)), { selector: ([p]) => p }).map((all) => new Map(all)),
@@ -33,7 +33,7 @@ const anyInput: fc.Arbitrary<AssignmentInput> = fc
     return fc.record({
       partitions: fc.constant(partitions),
       standbys: fc.constant(standbys),
-      members: fc.uniqueArray(member, { minLength: 1, maxLength: 7, selector: (m) => m.instance }),
+      members: fc.uniqueArray(member, { minLength: 1, maxLength: 7, selector: (m) => m.name }),
       load: fc.option(fc.array(fc.nat(1000), { minLength: partitions, maxLength: partitions }), { nil: undefined }),
     })
   })
@@ -83,11 +83,11 @@ describe('assign', () => {
     fc.assert(
       fc.property(anyInput, (input) => {
         const once = assign(input)
-        const byInstance = new Map(input.members.map((m) => [m.instance, m]))
+        const byName = new Map(input.members.map((m) => [m.name, m]))
         const again = assign({
           ...input,
           load: undefined,
-          members: members(once, new Map([...byInstance].map(([i, m]) => [i, m.positions ?? new Map()]))),
+          members: members(once, new Map([...byName].map(([i, m]) => [i, m.positions ?? new Map()]))),
         })
         expect(again).toEqual(once)
       }),
@@ -112,7 +112,7 @@ describe('assign', () => {
         fc.pre(size > 1)
         const gone = [...result.keys()][pick % size] as string
         const before = owners(result)
-        const left = assign({ members: members(result).filter((m) => m.instance !== gone), partitions, standbys })
+        const left = assign({ members: members(result).filter((m) => m.name !== gone), partitions, standbys })
         for (const [p, owner] of owners(left)) if (before.get(p) !== gone) expect(owner).toBe(before.get(p))
       }),
     )
@@ -138,9 +138,9 @@ describe('assign', () => {
         const before = assign({ members: members(result), partitions, standbys: 1 })
         const gone = [...before.keys()][pick % size] as string
         const lost = (before.get(gone) as Assigned).active
-        const left = assign({ members: members(before).filter((m) => m.instance !== gone), partitions, standbys: 1 })
-        for (const [instance, { active }] of left) {
-          const held = before.get(instance) as Assigned
+        const left = assign({ members: members(before).filter((m) => m.name !== gone), partitions, standbys: 1 })
+        for (const [name, { active }] of left) {
+          const held = before.get(name) as Assigned
           const warm = lost.filter((p) => held.standby.includes(p)).length
           const promoted = active.filter((p) => held.standby.includes(p)).length
           const room = Math.floor(partitions / (size - 1)) - held.active.length
@@ -168,7 +168,7 @@ describe('assign', () => {
     const result = assign({
       partitions: 8,
       standbys: 1,
-      members: [...zones].map(([instance, zone]) => fresh(instance, { zone })),
+      members: [...zones].map(([name, zone]) => fresh(name, { zone })),
     })
     for (const [p, owner] of owners(result)) {
       const [standby] = [...result].find(([, held]) => held.standby.includes(p)) as [string, Assigned]
@@ -224,8 +224,8 @@ describe('assign', () => {
         fc.pre(fit.length > 0)
         const result = assign({ ...input, members: flagged })
         const alone = assign({ ...input, members: fit })
-        for (const { instance, unfit } of flagged) {
-          expect(result.get(instance)).toEqual(unfit ? { active: [], standby: [] } : alone.get(instance))
+        for (const { name, unfit } of flagged) {
+          expect(result.get(name)).toEqual(unfit ? { active: [], standby: [] } : alone.get(name))
         }
       }),
     )

@@ -64,7 +64,7 @@ function joined(members: readonly Named[]): Joined {
 }
 
 /** Of a Kafka that tells that it takes records of `most` bytes; undefined where it tells nobody. */
-function leaderBeside(most: number | undefined): KafkaLeader {
+function leaderBeside(most: number | undefined, write = (_line: string) => {}): KafkaLeader {
   const described = { resources: [{ configEntries: [{ configName: 'max.message.bytes', configValue: String(most) }] }] }
   const requests = { describeConfigs: () => (most === undefined ? Promise.reject(new Error('not told')) : described) }
   const cluster = {
@@ -72,7 +72,7 @@ function leaderBeside(most: number | undefined): KafkaLeader {
     persist: (_: number, __: undefined, attempt: () => Promise<unknown>) => attempt(),
   }
   const identity = { partitions: PARTITIONS }
-  const claims = { cluster, names, group: 'tidemark', identity, logger: pino({ enabled: false }) }
+  const claims = { cluster, names, group: 'tidemark', identity, logger: pino({}, { write }) }
   return new KafkaLeader(claims as unknown as ClaimContext, 1, 30_000, new KafkaMetrics(new Registry()))
 }
 
@@ -140,4 +140,18 @@ test('of many with one name each but the first is told of one to whom it yields,
     if (i < 98) expect(stay.length).toBeGreaterThan(0)
     expect(peers.length).toBeLessThanOrEqual(8 + 8)
   }
+})
+
+test('the log names the processors that partitions wait for, and by their ids only those with one name', async () => {
+  const lines: string[] = []
+  const leader = leaderBeside(undefined, (line) => lines.push(line))
+  const active = Array.from({ length: PARTITIONS }, (_, i) => i)
+  const owner = member(0, { active, positions: Object.fromEntries(active.map((partition) => [partition, 1_000_000])) })
+  const heir = member(1)
+  const instance = 'back-again'
+  const [before, after] = [member(2, { instance }), member(3, { instance })]
+  await leader.assign(joined([owner, heir, before, after]))
+  const [{ heirs }] = lines.map((line) => JSON.parse(line)).filter((line) => 'heirs' in line)
+  const ids = [before, after].map(({ memberId }) => `${instance} ${memberId}`)
+  expect(Object.keys(heirs).sort()).toEqual([...ids, heir.subscription.instance].sort())
 })

@@ -9,7 +9,7 @@ import { topicNames } from '../../processor/log/kafka-topics.ts'
 import type { Copying, Member } from '../../processor/log/log.ts'
 import { aborted } from '../../processor/pause.ts'
 
-const candidate = (instance: string, active: readonly number[]) => ({ instance, active, standby: [] })
+const candidate = (name: string, active: readonly number[]) => ({ name, active, standby: [] })
 
 test('what another member of the group works on is known to move; what is its own, or nobody’s, is not', () => {
   const candidates = [candidate('a', [0, 1, 2]), candidate('b', [3])]
