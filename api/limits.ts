@@ -26,7 +26,7 @@ export interface Limits {
   readonly maxLetterReads: number
   /** Time for one of those, ms; then the answer says that it was cut short, or is 503 when the log has given nothing. */
   readonly letterMs: number
-  /** Letters, and bytes of them, that one of those examines; then the answer says that it was cut short. */
+  /** Letters, and bytes of them, after which one of those begins no further window; then the answer says that it was cut short. */
   readonly maxLettersExamined: number
   readonly maxLetterBytesExamined: number
   /** Statuses in one answer: a page ends early and has a `nextCursor`; the rest of a batch gets an error in place. */

@@ -12,7 +12,7 @@ export class MemoryLetters implements LetterReader {
   /** Offsets from the first to the end of what was asked for, by reading. */
   readonly windows: number[] = []
   /** Awaited before each batch. */
-  before: () => Promise<void> | undefined = () => undefined
+  before: (signal: AbortSignal) => Promise<void> | undefined = () => undefined
 
   constructor(partitions: number) {
     this.partitions = partitions
@@ -45,12 +45,12 @@ export class MemoryLetters implements LetterReader {
     this.windows.push(to - from)
     let next = from
     while (next < to) {
-      await this.before()
+      await this.before(signal)
       signal.throwIfAborted()
       if (next < (this.#starts[partition] as Offset)) throw new CorruptedError('OFFSET_OUT_OF_RANGE', `${next} is gone`)
-      const records = this.kept(partition)
-        .filter(({ offset }) => offset >= next)
-        .slice(0, 3)
+      const kept = this.kept(partition)
+      const first = kept.findIndex(({ offset }) => offset >= next)
+      const records = first === -1 ? [] : kept.slice(first, first + 3)
       const last = records.at(-1)
       next = last === undefined ? to : last.offset + 1
       yield records
