@@ -57,6 +57,18 @@ describe('bounds of reading dead letters', () => {
     expect(body).not.toHaveProperty('complete')
   })
 
+  it('looks for no more when it holds enough, and gives what it has', async () => {
+    const letters = new MemoryLetters(16)
+    for (let i = 0; i < 90; i++) {
+      for (let partition = 0; partition < 16; partition++) letters.add(partition, { value: Buffer.alloc(4096) })
+    }
+    const { api } = await over(letters)
+    const { body } = await ask(api, `${ROUTE}?limit=1000`)
+    expect(letters.windows.length).toBeLessThan(16)
+    expect(body).toMatchObject({ complete: false, nextCursor: expect.any(String) })
+    expect(body.items.length).toBeGreaterThan(100)
+  })
+
   it('looks for few among many by longer and longer windows', async () => {
     const letters = new MemoryLetters(1)
     letters.add(0, { headers: { reason: 'too-deep' } })

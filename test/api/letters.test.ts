@@ -257,7 +257,7 @@ describe('what is wrong with a request for dead letters', () => {
       `reason=not-json&partition=1&cursor=${nextCursor}`,
       `reason=not-json&cursor=${nextCursor}0`,
       `reason=not-json&cursor=${new LetterCursors('other', 4, filters).encode([1, 1, 1, 1])}`,
-      `reason=not-json&cursor=${new LetterCursors(identity, 4, filters).encode([2 ** 60, 1, 1, 1])}`,
+      `reason=not-json&cursor=${new LetterCursors(identity, 4, filters).encode([2 ** 54, 1, 1, 1])}`,
     ]
     const message = 'is not a cursor that this API gave for this reason, deviceId and partition'
     for (const query of forged) {
