@@ -10,8 +10,12 @@ export interface FoundLetter {
   readonly text: string
 }
 
-/** Offsets that one reading goes over at most. */
+/** Offsets that one window has at most. */
 const MAX_WINDOW = 4_096
+/** Bytes of letters that a window is to have. */
+const WINDOW_BYTES = 4 * 1024 * 1024
+/** Those after which one that is not at its end is given up for a shorter one. */
+export const MAX_WINDOW_BYTES = 2 * WINDOW_BYTES
 
 /** One partition, read from its end backwards, a window of offsets after the other: what was found and not yet shown. */
 export class LetterLane {
@@ -51,24 +55,30 @@ export class LetterLane {
     return this.#found.pop() as FoundLetter
   }
 
-  /** What to examine next, in which `wanted` letters may be. Transaction markers take every other offset at most. */
-  next(wanted: number): { readonly from: Offset; readonly to: Offset } {
-    this.#window = Math.min(Math.max(this.#window, 2 * wanted), this.#maxWindow)
+  /**
+   * The window to examine next, in which `wanted` letters may be: transaction markers take every other offset at most.
+   * `first`: the most offsets of the first one, of which nothing is known.
+   */
+  next(wanted: number, first: number): { readonly from: Offset; readonly to: Offset } {
+    const most = this.#window === 0 ? Math.min(first, this.#maxWindow) : this.#maxWindow
+    this.#window = Math.min(Math.max(this.#window, 2 * wanted), most)
     return { from: Math.max(this.#start, this.#examined - this.#window), to: this.#examined }
   }
 
-  /** The window from `from` on has been examined, and holds these, in order; `more`: and others before them. */
-  add(from: Offset, letters: readonly FoundLetter[], more: boolean): void {
+  /** The window from `from` on, of so many bytes, has been examined, and holds these, in order; `more`: and others before. */
+  add(from: Offset, bytes: number, letters: readonly FoundLetter[], more: boolean): void {
     const [first] = letters
+    const fitting = Math.floor((WINDOW_BYTES * (this.#examined - from)) / Math.max(1, bytes))
+    this.#maxWindow = Math.min(MAX_WINDOW, Math.max(1, fitting))
     this.#examined = more && first !== undefined ? first.offset : from
     this.#found = [...letters]
     // Where few are looked for among many.
     if (!more) this.#window *= 4
   }
 
-  /** The window cannot be read whole: of its offsets only so many were come to. */
-  shorten(reached: number): void {
-    this.#maxWindow = Math.max(1, Math.floor(reached / 2))
+  /** The window cannot be read whole: the next one has so many offsets. */
+  shorten(offsets: number): void {
+    this.#maxWindow = offsets
   }
 
   /** What is kept by now: retention may have passed. */

@@ -2,18 +2,16 @@ import { isOutOfRange, RetryableError, reasonOf } from '../processor/contract/er
 import type { LetterReader } from '../processor/contract/letter-reader.ts'
 import type { LogRecord, Offset } from '../processor/contract/record.ts'
 import type { Unshown } from './letters-cursor.ts'
-import { type FoundLetter, foremost, LetterLane } from './letters-lane.ts'
+import { type FoundLetter, foremost, LetterLane, MAX_WINDOW_BYTES } from './letters-lane.ts'
 import { foundLetter } from './letters-shown.ts'
 import { ProblemError } from './problem.ts'
 import { TextTurns } from './text-turns.ts'
 import { Turnstile } from './turnstile.ts'
 
 /** Partitions that one request reads, or asks for their bounds, at once. */
-const LANES_AT_ONCE = 4
+const LANES_AT_ONCE = 2
 /** Letters that one partition keeps at most until they are shown; those before them are read again. */
 const MAX_KEPT = 100
-/** Bytes of letters after which a window that is not at its end is given up for a shorter one. */
-const MAX_WINDOW_BYTES = 8 * 1024 * 1024
 /** Characters of letters found, by one request, after which no more are looked for. */
 const MAX_FOUND_LENGTH = 16 * 1024 * 1024
 /** Characters of letters after which a page ends. */
@@ -22,6 +20,12 @@ const MAX_PAGE_LENGTH = 4 * 1024 * 1024
 const MAX_OVERTAKEN = 3
 /** What looking at a letter takes at least, as bytes of its turn. */
 const LOOK_BYTES = 128
+
+export interface LetterSource {
+  readonly reader: LetterReader
+  /** Of all requests. */
+  readonly turns: TextTurns
+}
 
 export interface LetterQuestion {
   /** Undefined: all. */
@@ -51,7 +55,7 @@ export interface LetterPage {
  * some of the next. Rejects with ProblemError `log-unavailable` when the log gives nothing until `signal` aborts.
  */
 export async function readLetters(
-  reader: LetterReader,
+  source: LetterSource,
   question: LetterQuestion,
   budget: LetterBudget,
   signal: AbortSignal,
@@ -59,7 +63,7 @@ export async function readLetters(
   const ended = new AbortController()
   const either = AbortSignal.any([signal, ended.signal])
   try {
-    return await new LetterReading(reader, question, budget, either).page()
+    return await new LetterReading(source, question, budget, either).page()
   } catch (error) {
     if (!(error instanceof RetryableError || error === signal.reason)) throw error
     const detail = `the log does not give its dead letters now: ${reasonOf(error)}`
@@ -78,14 +82,17 @@ class LetterReading {
   /** Rejects when the signal aborts. */
   readonly #aborted: Promise<never>
   readonly #turnstile = new Turnstile(LANES_AT_ONCE)
-  readonly #turns = new TextTurns()
+  readonly #turns: TextTurns
   #records = 0
   #bytes = 0
   #found = 0
   #windows = 0
+  /** Offsets of a first window: fewer once one had to be given up. */
+  #first = Number.POSITIVE_INFINITY
 
-  constructor(reader: LetterReader, question: LetterQuestion, budget: LetterBudget, signal: AbortSignal) {
+  constructor({ reader, turns }: LetterSource, question: LetterQuestion, budget: LetterBudget, signal: AbortSignal) {
     this.#reader = reader
+    this.#turns = turns
     this.#question = question
     this.#budget = budget
     this.#signal = signal
@@ -149,13 +156,14 @@ class LetterReading {
     return await Promise.race([this.#reader.bounds(partition), this.#aborted])
   }
 
-  /** Until the lane has something to show, or has nothing. */
+  /** Until the lane has something to show, or has nothing. A window that is begun is examined, so that pages go on. */
   async #fill(lane: LetterLane, wanted: number): Promise<void> {
     let overtaken = 0
-    while (lane.isOpen && !this.#isOver) {
+    let whole = true
+    while (lane.isOpen && !(whole ? this.#isOver : this.#signal.aborted)) {
       try {
-        await this.#examine(lane, wanted)
-        this.#windows++
+        whole = await this.#examine(lane, wanted)
+        if (whole) this.#windows++
       } catch (error) {
         if (this.#signal.aborted) return
         if (!isOutOfRange(error) || ++overtaken > MAX_OVERTAKEN) throw error
@@ -165,8 +173,9 @@ class LetterReading {
     }
   }
 
-  async #examine(lane: LetterLane, wanted: number): Promise<void> {
-    const { from, to } = lane.next(wanted)
+  /** False: the window is too large, and a shorter one is next. */
+  async #examine(lane: LetterLane, wanted: number): Promise<boolean> {
+    const { from, to } = lane.next(wanted, this.#first)
     const found: FoundLetter[] = []
     let more = false
     let bytes = 0
@@ -179,18 +188,26 @@ class LetterReading {
         here += bytesOf(record)
         this.#records++
         if (!this.#question.matches(record)) continue
-        found.push(foundLetter(lane.partition, record))
-        if (found.length <= wanted) continue
-        found.shift()
-        more = true
+        const letter = foundLetter(lane.partition, record)
+        found.push(letter)
+        if (found.length > wanted) {
+          found.shift()
+          more = true
+        }
+        await this.#turns.spend(letter.text.length)
       }
       bytes += here
       this.#bytes += here
-      if (bytes > MAX_WINDOW_BYTES && reached > from && reached < to) return lane.shorten(reached - from)
+      if (bytes > MAX_WINDOW_BYTES && reached > from && reached < to) {
+        this.#first = Math.max(1, Math.floor((reached - from) / 2))
+        lane.shorten(this.#first)
+        return false
+      }
       await this.#turns.spend(here + batch.length * LOOK_BYTES)
     }
-    lane.add(from, found, more)
+    lane.add(from, bytes, found, more)
     for (const { text } of found) this.#found += text.length
+    return true
   }
 }
 

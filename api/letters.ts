@@ -12,6 +12,7 @@ import type { Limits } from './limits.ts'
 import { nextPage } from './next-page.ts'
 import { ProblemError } from './problem.ts'
 import { JSON_TYPE } from './splice.ts'
+import { TextTurns } from './text-turns.ts'
 import type { UntakenAnswers } from './untaken.ts'
 
 export interface LetterRoutes {
@@ -23,6 +24,7 @@ export interface LetterRoutes {
 
 /** What could not be used: the dead letters of the log. */
 export function letterRoutes(api: Api, { letters, reads, untaken, limits }: LetterRoutes): void {
+  const source = { reader: letters, turns: new TextTurns() }
   const budget = { records: limits.maxLettersExamined, bytes: limits.maxLetterBytesExamined }
 
   api.get('/v1/dead-letters', { schema: LIST_LETTERS, config: { scope: 'ops:read' } }, async (request, reply) => {
@@ -38,7 +40,7 @@ export function letterRoutes(api: Api, { letters, reads, untaken, limits }: Lett
     untaken.admit()
     using ending = endOf(reply, limits.letterMs)
     const question = { partition, from, limit, matches: matcherOf(filters, caller) }
-    const page = await reads.run(() => readLetters(letters, question, budget, ending.signal))
+    const page = await reads.run(() => readLetters(source, question, budget, ending.signal))
     const members = [`"items":[${page.letters.map(({ text }) => text).join(',')}]`]
     if (page.next !== undefined) {
       const nextCursor = cursors.encode(page.next)

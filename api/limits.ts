@@ -47,7 +47,7 @@ export const DEFAULT_LIMITS: Limits = {
   maxWrites: 1_024,
   maxSearches: 64,
   searchMs: 10_000,
-  maxLetterReads: 4,
+  maxLetterReads: 2,
   letterMs: 5_000,
   maxLettersExamined: 100_000,
   maxLetterBytesExamined: 64 * 1024 * 1024,

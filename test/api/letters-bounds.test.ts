@@ -46,6 +46,18 @@ describe('bounds of reading dead letters', () => {
     expect((await offsets(`cursor=${body.nextCursor}`))[0]).toBe(99 - seen)
   })
 
+  it('comes on by every page, however many partitions have large ones', async () => {
+    const letters = new MemoryLetters(64)
+    const value = Buffer.alloc(MIB, 'x')
+    for (let i = 0; i < 20; i++) {
+      for (let partition = 0; partition < 64; partition++) letters.add(partition, { value, timestamp: i })
+    }
+    await over(letters, { limits: { maxLetterBytesExamined: 8 * MIB } })
+    const { body } = await ask((on as Stage).api, ROUTE)
+    expect(body).toMatchObject({ complete: false, nextCursor: expect.any(String) })
+    expect(body.items.length).toBeGreaterThan(0)
+  })
+
   it('ends a page early when its letters are long', async () => {
     // Each character takes six in JSON.
     const letters = new MemoryLetters(1)

@@ -108,7 +108,7 @@ export async function withClaim<T>(log: KafkaLog, work: (claim: Claim) => Promis
 }
 
 /** A transaction on partition 0 of a topic, as any producer may have it there. */
-export async function transaction({ cluster, names, prefix }: World, topic: Topic, name: string) {
+export async function beginTransaction({ cluster, names, prefix }: World, topic: Topic, name: string) {
   const transactionalId = `${prefix}-${name}`
   const coordinator = () => cluster.coordinator(LANE, TRANSACTION_COORDINATOR, transactionalId)
   const producer = await cluster.persist(10_000, undefined, async () => {

@@ -11,7 +11,7 @@ import { Processor } from '../../processor/processor.ts'
 import { read } from '../contract/log-member.ts'
 import { record, text } from '../contract/log-records.ts'
 import { sealed } from './batches.ts'
-import { kafkaByHand, LANE, openByHand, transaction, type World } from './by-hand.ts'
+import { beginTransaction, kafkaByHand, LANE, openByHand, type World } from './by-hand.ts'
 import { kafkaMissing } from './kafka.ts'
 
 const LONG_MAX = 2n ** 63n - 1n
@@ -51,8 +51,8 @@ describe.skipIf(kafkaMissing !== undefined)('records of another writer', { timeo
 
   test('of transactions that were aborted in another order than they began are not given', async () => {
     const world = await openByHand(kafka())
-    const later = await transaction(world, 'telemetry', 'later')
-    const earlier = await transaction(world, 'telemetry', 'earlier')
+    const later = await beginTransaction(world, 'telemetry', 'later')
+    const earlier = await beginTransaction(world, 'telemetry', 'earlier')
     await earlier.write('aborted')
     await later.write('aborted')
     await later.abort()

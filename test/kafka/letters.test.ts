@@ -4,7 +4,7 @@ import { letterReader } from '../../processor/letter-reader.ts'
 import type { NewRecord } from '../../processor/log/log.ts'
 import { type Answered, ask } from '../api/conformance.ts'
 import { type Stage, stage } from '../api/stage.ts'
-import { kafkaByHand, openByHand, transaction, type World, withClaim } from './by-hand.ts'
+import { beginTransaction, kafkaByHand, openByHand, type World, withClaim } from './by-hand.ts'
 import { kafkaMissing } from './kafka.ts'
 
 const ROUTE = '/v1/dead-letters'
@@ -43,7 +43,7 @@ describe.skipIf(kafkaMissing !== undefined)('dead letters of Kafka', { timeout: 
     })
     const pages: Answered[] = [await ask(on.api, `${ROUTE}?limit=2`)]
     // Of a transaction that is open, and then aborted.
-    const open = await transaction(world, 'dead-letters', 'other')
+    const open = await beginTransaction(world, 'dead-letters', 'other')
     await open.write('never')
     expect((await ask(on.api, ROUTE)).body.items).toHaveLength(4)
     await open.abort()

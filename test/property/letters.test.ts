@@ -2,11 +2,13 @@ import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { LetterCursors } from '../../api/letters-cursor.ts'
 import { type LetterBudget, type LetterPage, readLetters } from '../../api/letters-reading.ts'
+import { TextTurns } from '../../api/text-turns.ts'
 import type { LogRecord } from '../../processor/contract/record.ts'
 import { MemoryLetters } from '../api/letters-memory.ts'
 
 const EVER = new AbortController().signal
 const MUCH: LetterBudget = { records: 1e6, bytes: 1e9 }
+const turns = new TextTurns()
 const FILTERS = { reason: undefined, deviceId: undefined, partition: undefined }
 
 const letter = fc.record({
@@ -60,7 +62,12 @@ async function pages(letters: MemoryLetters, sizes: readonly number[], budget: L
   let from: LetterPage['next']
   do {
     const limit = sizes[all.length % sizes.length] as number
-    const page = await readLetters(letters, { partition: undefined, from, limit, matches }, budget, EVER)
+    const page = await readLetters(
+      { reader: letters, turns },
+      { partition: undefined, from, limit, matches },
+      budget,
+      EVER,
+    )
     expect(page.letters.length).toBeLessThanOrEqual(limit)
     all.push(page)
     from = page.next && cursors.decode(cursors.encode(page.next))
