@@ -6,6 +6,7 @@ export const MAX_LETTERS_CURSOR = 10_000
 
 const CHECKSUM = 16
 const RADIX = 36
+const NOTHING = '-'
 const NUMBER = /^(0|[1-9a-z][0-9a-z]{0,10})$/
 
 /** By partition: what comes before it has still to be shown; undefined: nothing has. */
@@ -19,7 +20,7 @@ export interface LetterFilters {
 }
 
 /**
- * Cursors of dead letters: `<checksum>.<offset>.…`, one offset per partition to the base of 36, empty where nothing is left.
+ * Cursors of dead letters: `<checksum>.<offset>.…`, one offset per partition to the base of 36, `-` where nothing is left.
  * The checksum binds a cursor to its log and filters, and tells a garbled one from a true one. It is no signature: a forged
  * one would reveal nothing that asking does not.
  */
@@ -33,7 +34,7 @@ export class LetterCursors {
   }
 
   encode(unshown: Unshown): string {
-    const body = unshown.map((offset) => offset?.toString(RADIX) ?? '').join('.')
+    const body = unshown.map((offset) => offset?.toString(RADIX) ?? NOTHING).join('.')
     const checksum = createHash('sha256').update(`${this.#bound} ${body}`).digest('hex').slice(0, CHECKSUM)
     return `${checksum}.${body}`
   }
@@ -42,8 +43,8 @@ export class LetterCursors {
   decode(cursor: string): Unshown | undefined {
     const [, ...texts] = cursor.split('.')
     if (texts.length !== this.#partitions) return undefined
-    if (texts.some((text) => text !== '' && !isOffset(text))) return undefined
-    const unshown = texts.map((text) => (text === '' ? undefined : Number.parseInt(text, RADIX)))
+    if (texts.some((text) => text !== NOTHING && !isOffset(text))) return undefined
+    const unshown = texts.map((text) => (text === NOTHING ? undefined : Number.parseInt(text, RADIX)))
     return this.encode(unshown) === cursor ? unshown : undefined
   }
 }

@@ -1,6 +1,7 @@
 import { isOutOfRange, RetryableError, reasonOf } from '../processor/contract/errors.ts'
 import type { LetterReader } from '../processor/contract/letter-reader.ts'
 import type { LogRecord, Offset } from '../processor/contract/record.ts'
+import { share } from './fleet-search.ts'
 import type { Unshown } from './letters-cursor.ts'
 import { type FoundLetter, foremost, LetterLane, MAX_WINDOW_BYTES } from './letters-lane.ts'
 import { foundLetter } from './letters-shown.ts'
@@ -115,7 +116,7 @@ class LetterReading {
           complete = false
           continue
         }
-        const wanted = share(limit - letters.length, lanes.length)
+        const wanted = Math.min(MAX_KEPT, share(limit - letters.length, lanes.length))
         await Promise.all(open.map((lane) => this.#turnstile.run(() => this.#fill(lane, wanted))))
         continue
       }
@@ -209,14 +210,6 @@ class LetterReading {
     for (const { text } of found) this.#found += text.length
     return true
   }
-}
-
-/**
- * Letters spread over the partitions, so a page needs about its share of each: that and a few more is read at once.
- */
-function share(limit: number, partitions: number): number {
-  const even = limit / partitions
-  return Math.min(limit, MAX_KEPT, Math.ceil(even + 2 * Math.sqrt(even)) + 1)
 }
 
 function bytesOf({ key, value, headers = {} }: LogRecord): number {

@@ -65,7 +65,7 @@ export const LIST_LETTERS = {
       ),
       cursor: Type.Optional(
         Type.String({
-          pattern: '^[0-9a-z.]+$',
+          pattern: '^[0-9a-z.-]+$',
           maxLength: MAX_LETTERS_CURSOR,
           description: '`nextCursor` of the page before, with the same filters. Only this API can make one.',
         }),
@@ -115,7 +115,7 @@ export const LIST_LETTERS = {
               payload: { encoding: 'base64', content: '/wA=', bytes: 2 },
             },
           ],
-          nextCursor: 'f1a6c44d97b3a218.4.2..h',
+          nextCursor: 'f1a6c44d97b3a218.4.2.-.h',
         },
       ),
       headers: NEXT_LINK,

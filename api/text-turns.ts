@@ -13,10 +13,13 @@ export class TextTurns {
     this.#bytes += bytes
     if (this.#bytes > MAX_TURN_BYTES) {
       this.#bytes = 0
-      this.#pause ??= setImmediate().then(() => {
-        this.#pause = undefined
-      })
+      this.#pause ??= this.#next()
     }
     return this.#pause
+  }
+
+  async #next(): Promise<void> {
+    await setImmediate()
+    this.#pause = undefined
   }
 }
