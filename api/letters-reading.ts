@@ -19,6 +19,7 @@ const MAX_FOUND_LENGTH = 16 * 1024 * 1024
 const MAX_PAGE_LENGTH = 4 * 1024 * 1024
 /** How often what retention removes meanwhile is met in one window. */
 const MAX_OVERTAKEN = 3
+const OVERTAKEN = 'retention removes them before they are read'
 /** What looking at a letter takes at least, as bytes of its turn. */
 const LOOK_BYTES = 128
 
@@ -164,10 +165,13 @@ class LetterReading {
     while (lane.isOpen && !(whole ? this.#isOver : this.#signal.aborted)) {
       try {
         whole = await this.#examine(lane, wanted)
-        if (whole) this.#windows++
+        if (!whole) continue
+        this.#windows++
+        overtaken = 0
       } catch (error) {
         if (this.#signal.aborted) return
-        if (!isOutOfRange(error) || ++overtaken > MAX_OVERTAKEN) throw error
+        if (!isOutOfRange(error)) throw error
+        if (++overtaken > MAX_OVERTAKEN) throw new RetryableError('LOG_UNAVAILABLE', OVERTAKEN, error)
         const { start, end } = await this.#bounds(lane.partition)
         lane.clip(start, end)
       }

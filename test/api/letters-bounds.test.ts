@@ -101,6 +101,18 @@ describe('bounds of reading dead letters', () => {
     expect(await offsets()).toEqual([49, 48, 47])
   })
 
+  it('answers 503 when retention overtakes it again and again', async () => {
+    const letters = lettersOf(100, 10)
+    let start = 0
+    letters.before = () => {
+      letters.remove(0, (start += 10))
+      return undefined
+    }
+    const { api } = await over(letters)
+    const { status, body } = await ask(api, ROUTE)
+    expect([status, body.type]).toEqual([503, 'urn:tidemark:problem:log-unavailable'])
+  })
+
   it('refuses more requests than may read at once, and takes one when another has ended', async () => {
     const letters = lettersOf(1, 10)
     const registry = new Registry()
