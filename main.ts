@@ -194,9 +194,10 @@ async function openProcessors(here: Process, beginnings: readonly Beginning[]) {
 
 async function openApi(here: Process, access: Access, processors: ReadonlyMap<string, Processor> = new Map()) {
   const { configuration, log } = here
-  const [{ openApi: open }, { changeFeed }, { writeRecord }] = await Promise.all([
+  const [{ openApi: open }, { changeFeed }, { letterReader }, { writeRecord }] = await Promise.all([
     import('./api/open.ts'),
     import('./processor/change-feed.ts'),
+    import('./processor/letter-reader.ts'),
     import('./processor/contract/write.ts'),
   ])
   return await open({
@@ -208,6 +209,7 @@ async function openApi(here: Process, access: Access, processors: ReadonlyMap<st
     local: (endpoint) => processors.get(endpoint)?.reader,
     alone: configuration.KAFKA_BROKERS === undefined,
     writer: { write: (deviceId, write) => log.write(writeRecord(deviceId, write, Date.now())) },
+    letters: letterReader(log),
     feed: changeFeed(log),
     notice: () => pause(noticeMs(here)),
   })

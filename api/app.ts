@@ -8,6 +8,7 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
 import type { ChangeFeed } from '../processor/contract/changes.ts'
+import type { LetterReader } from '../processor/contract/letter-reader.ts'
 import type { DeviceWriter, StatusReader } from '../processor/contract/query.ts'
 import { attributeRoutes } from './attributes.ts'
 import { requireTokens } from './auth.ts'
@@ -21,6 +22,7 @@ import { docsRoutes } from './docs.ts'
 import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers } from './documentation.ts'
 import { Gate } from './gate.ts'
 import { healthRoutes } from './health.ts'
+import { letterRoutes } from './letters.ts'
 import { DEFAULT_LIMITS, type Limits } from './limits.ts'
 import { measureReads, RequestDurations } from './measures.ts'
 import { partitionRoutes } from './partitions.ts'
@@ -40,6 +42,7 @@ export type Api = FastifyInstance<Server, IncomingMessage, ServerResponse, Fasti
 export interface AppOptions {
   readonly reader: StatusReader
   readonly writer: DeviceWriter
+  readonly letters: LetterReader
   /** The problems that make the process not ready; none when it is ready. */
   readonly checks: () => Promise<readonly string[]>
   readonly registry: Registry
@@ -72,7 +75,7 @@ interface Changes {
 
 /** The HTTP application, ready for `inject()`; it never listens. */
 export async function buildApp(options: AppOptions): Promise<Api> {
-  const { reader, writer, checks, registry, logger } = options
+  const { reader, writer, letters, checks, registry, logger } = options
   const { now = () => performance.now() } = options
   const limits = { ...DEFAULT_LIMITS, ...options.limits }
   const api = createFastify(options, limits, requestNames(options.requestIdPrefix ?? 'request'))
@@ -93,8 +96,9 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   const many = new Gate('reads of many devices', limits.maxManyReads)
   const writes = new Gate('writes', limits.maxWrites)
   const searches = new Gate('questions about the fleet', limits.maxSearches)
+  const letterReads = new Gate('readings of dead letters', limits.maxLetterReads)
   const untaken = new UntakenAnswers(limits.maxUntakenBytes)
-  measureReads(registry, { single, many, search: searches }, untaken)
+  measureReads(registry, { single, many, search: searches, letters: letterReads }, untaken)
 
   if (options.tokens === undefined) letAnyoneDoAll(api)
   else requireTokens(api, options.tokens)
@@ -124,6 +128,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
       changesRoutes(routes, new ChangeStreams({ ...options.changes, limits: changesLimits, reader, registry, logger }))
     }
     partitionRoutes(routes, reader, many)
+    letterRoutes(routes, { letters, reads: letterReads, untaken, limits })
     healthRoutes(routes, checks, registry)
     indexRoutes(routes)
   })
@@ -239,6 +244,7 @@ function documentOptions(version: string, tokens: boolean): object {
 const LINKS = {
   devices: '/v1/devices',
   partitions: '/v1/partitions',
+  deadLetters: '/v1/dead-letters',
   metrics: '/metrics',
   openapi: '/openapi.json',
   docs: '/docs',

@@ -53,6 +53,10 @@ function withProblems(
   return all
 }
 
+export const NEXT_LINK = {
+  Link: { type: 'string', description: 'The next page, `rel="next"` (RFC 8288); absent on the last.' },
+}
+
 const RETRY_AFTER = { 'Retry-After': { type: 'integer', minimum: 1, description: 'Seconds after which to ask again.' } }
 const CHALLENGE = { 'WWW-Authenticate': { type: 'string', description: 'What the token lacks (RFC 6750 section 3).' } }
 const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {

@@ -74,7 +74,7 @@ function page(items: FoundDevice[], lanes: readonly Lane[], { order, after }: Se
  * Keys spread evenly over the partitions, so a page needs about its share of each: that and a few more is read ahead
  * instead of the whole page from every partition.
  */
-function share(limit: number, partitions: number): number {
+export function share(limit: number, partitions: number): number {
   const even = limit / partitions
   return Math.min(limit, Math.ceil(even + 2 * Math.sqrt(even)) + 1)
 }

@@ -22,6 +22,13 @@ export interface Limits {
   readonly maxSearches: number
   /** Time for one of those, ms; then the answer says that it was cut short. What is asked by then is waited for. */
   readonly searchMs: number
+  /** Pages of dead letters under way; then 503 with Retry-After. Each may hold 16 MiB. */
+  readonly maxLetterReads: number
+  /** Time for one of those, ms; then the answer says that it was cut short, or is 503 when the log has given nothing. */
+  readonly letterMs: number
+  /** Letters, and bytes of them, after which one of those begins no further window; then the answer says that it was cut short. */
+  readonly maxLettersExamined: number
+  readonly maxLetterBytesExamined: number
   /** Statuses in one answer: a page ends early and has a `nextCursor`; the rest of a batch gets an error in place. */
   readonly maxAnswerBytes: number
   /** Bytes of answers that clients have not taken; then 503 with Retry-After for what would be one more. */
@@ -40,6 +47,10 @@ export const DEFAULT_LIMITS: Limits = {
   maxWrites: 1_024,
   maxSearches: 64,
   searchMs: 10_000,
+  maxLetterReads: 2,
+  letterMs: 5_000,
+  maxLettersExamined: 100_000,
+  maxLetterBytesExamined: 64 * 1024 * 1024,
   maxAnswerBytes: 16 * 1024 * 1024,
   maxUntakenBytes: 256 * 1024 * 1024,
 }

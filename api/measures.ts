@@ -133,7 +133,7 @@ export class RequestDurations {
 export function measureReads(registry: Registry, gates: Readonly<Record<string, Gate>>, untaken: UntakenAnswers): void {
   const reads = new Gauge({
     name: 'tidemark_http_reads_in_flight',
-    help: 'Reads of statuses under way.',
+    help: 'Reads of statuses, and of dead letters, under way.',
     labelNames: ['kind'] as const,
     registers: [],
     collect() {

@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { ChangeFeed } from '../processor/contract/changes.ts'
 import type { Configuration } from '../processor/contract/environment.ts'
+import type { LetterReader } from '../processor/contract/letter-reader.ts'
 import type { DeviceWriter, OwnerMap, PartitionReader } from '../processor/contract/query.ts'
 import type { Access } from './access.ts'
 import { systemClock } from './clock.ts'
@@ -30,6 +31,7 @@ export interface ApiOptions {
   /** Nobody else holds copies. */
   readonly alone: boolean
   readonly writer: DeviceWriter
+  readonly letters: LetterReader
   readonly feed: ChangeFeed
   /** See ServerOptions. */
   readonly notice: () => Promise<unknown>
@@ -69,6 +71,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
   const api = await ApiServer.open({
     reader,
     writer: options.writer,
+    letters: options.letters,
     changes: { feed: options.feed, clock: systemClock, random: Math.random },
     checks: options.problems,
     version: options.version,

@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import { MAX_CURSOR } from './cursor.ts'
-import { EXAMPLE_DEVICE, jsonAnswer, problemAnswers } from './documentation.ts'
+import { EXAMPLE_DEVICE, jsonAnswer, NEXT_LINK, problemAnswers } from './documentation.ts'
 import { Q } from './query.ts'
 import { Fields } from './schemas.ts'
 
@@ -49,7 +49,7 @@ export const LIST_DEVICES = {
         items: [EXAMPLE_DEVICE],
         nextCursor: 'MjpmMWE2YzQ0ZDk3YjNhMjE4OltbMSwidHJ1Y2stMTciXSwidHJ1Y2stMTciXQ',
       }),
-      headers: { Link: { type: 'string', description: 'The next page, `rel="next"` (RFC 8288); absent on the last.' } },
+      headers: NEXT_LINK,
     },
     ...problemAnswers('partition-unavailable', 'overloaded'),
   },

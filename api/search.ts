@@ -1,4 +1,4 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyReply } from 'fastify'
 import { FIELD_NAMES, type Field, parseField } from '../processor/contract/field.ts'
 import type { Json } from '../processor/contract/json.ts'
 import { type Order, parseOrder } from '../processor/contract/order.ts'
@@ -12,6 +12,7 @@ import { decodeCursor, encodeCursor } from './cursor.ts'
 import { type FoundDevice, type FoundPage, searchFleet, summarizeFleet } from './fleet-search.ts'
 import type { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
+import { nextPage } from './next-page.ts'
 import { ProblemError } from './problem.ts'
 import { namesOf, type Projection, projectionOf } from './projection.ts'
 import { queryOf } from './query.ts'
@@ -51,7 +52,7 @@ export function searchRoutes(api: Api, { reader, searches, untaken, limits, now 
     const page = await searches.run(() => searchFleet(reader, { query, within, order, after, limit, isOver }))
     const { items, next, complete } = bounded(page, limits.maxAnswerBytes)
     const nextCursor = next === undefined ? undefined : encodeCursor(next, query, order)
-    if (nextCursor !== undefined) reply.header('link', `<${nextPage(request, nextCursor)}>; rel="next"`)
+    if (nextCursor !== undefined) reply.header('link', nextPage(request, nextCursor))
     reply.header('content-type', JSON_TYPE)
     const members = [`"items":[${(await deviceTexts(items, projection)).join(',')}]`]
     if (nextCursor !== undefined) members.push(`"nextCursor":"${nextCursor}"`)
@@ -108,12 +109,6 @@ function bounded({ items, next, complete }: FoundPage, maxBytes: number): FoundP
     if (i > 0 && bytes > maxBytes) return { items: items.slice(0, i), next: items[i - 1], complete: true }
   }
   return { items, next, complete }
-}
-
-function nextPage(request: FastifyRequest, cursor: string): string {
-  const parameters = new URLSearchParams(request.query as Record<string, string>)
-  parameters.set('cursor', cursor)
-  return `/v1/devices?${parameters.toString()}`
 }
 
 function orderOf(text: string | undefined): Order {

@@ -1,5 +1,6 @@
 import type { ClaimContext } from './kafka-claim-context.ts'
-import type { Batch, LogIdentity, LogRecord, NewRecord, Offset } from './log.ts'
+import type { LogIdentity, LogRecord, NewRecord, Offset } from './log.ts'
+import { stretch } from './stretch.ts'
 
 /** Header of the last changelog record of each commit: the input offset committed with it, and the id of the input topic. */
 export const HEADER_POSITION = 'position'
@@ -39,12 +40,13 @@ export async function lastCommit(
   from: Offset,
   signal: AbortSignal,
 ): Promise<ToldCommit | undefined> {
-  const { start, end } = await context.bounds({ topic: 'status', index: partition })
+  const changelog = { topic: 'status', index: partition } as const
+  const { start, end } = await context.bounds(changelog)
   const first = Math.max(start, from)
   for (let span = SPAN; ; span *= 10) {
     const since = Math.max(first, end - span)
     let last: ToldCommit | undefined
-    for await (const { records } of stretch(context, partition, since, end, signal)) {
+    for await (const { records } of stretch(context, changelog, since, end, READ, signal)) {
       for (const record of records) last = told(record) ?? last
     }
     if (last !== undefined || since === first) return last
@@ -58,26 +60,12 @@ export async function holdsMore(
   from: Offset,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { start, end } = await context.bounds({ topic: 'status', index: partition })
-  for await (const { records } of stretch(context, partition, Math.max(start, from), end, signal)) {
+  const changelog = { topic: 'status', index: partition } as const
+  const { start, end } = await context.bounds(changelog)
+  for await (const { records } of stretch(context, changelog, Math.max(start, from), end, READ, signal)) {
     if (records.length > 0) return true
   }
   return false
-}
-
-async function* stretch(
-  context: ClaimContext,
-  partition: number,
-  from: Offset,
-  end: Offset,
-  signal: AbortSignal,
-): AsyncGenerator<Batch> {
-  if (from >= end) return
-  for await (const batch of context.follow({ topic: 'status', index: partition }, from, READ, signal)) {
-    yield batch
-    if (batch.next >= end) return
-  }
-  signal.throwIfAborted()
 }
 
 /** Undefined for a record that is not the last of a commit, or of another writer. */

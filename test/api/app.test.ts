@@ -149,6 +149,7 @@ describe('the OpenAPI document', () => {
       'get /metrics',
       'get /openapi.json',
       'get /readyz',
+      'get /v1/dead-letters',
       'get /v1/devices',
       'get /v1/devices/count',
       'get /v1/devices/{deviceId}',

@@ -10,7 +10,7 @@ import { ApiServer } from '../../api/server.ts'
 import { Changelog } from './changelog.ts'
 import { ask } from './conformance.ts'
 import { Fleet } from './fleet.ts'
-import { noWriter, routed, silent, stage } from './stage.ts'
+import { noLetters, noWriter, routed, silent, stage } from './stage.ts'
 
 const closing: (() => unknown)[] = []
 afterEach(async () => {
@@ -21,6 +21,7 @@ async function serve(log: Changelog, { port = 0, limits = {}, feed = log.feed() 
   const server = await ApiServer.open({
     reader: Object.assign(routed(new Fleet(log.partitions, ['a'])), log.reader),
     writer: noWriter,
+    letters: noLetters,
     changes: { feed, clock: systemClock, random: () => 0, limits: { retryMs: 10, ...limits } },
     checks: async () => [],
     registry: new Registry(),

@@ -7,6 +7,7 @@ import { type Api, type AppOptions, buildApp } from '../../api/app.ts'
 import { RoutedReader } from '../../api/reader.ts'
 import type { StatusReader } from '../../processor/contract/query.ts'
 import { writeRecord } from '../../processor/contract/write.ts'
+import { letterReader } from '../../processor/letter-reader.ts'
 import { EmbeddedLog } from '../../processor/log/embedded.ts'
 import { Processor } from '../../processor/processor.ts'
 import { silent } from './stage.ts'
@@ -48,7 +49,16 @@ export class Live implements AsyncDisposable {
     const writer: AppOptions['writer'] = {
       write: (deviceId, write) => log.write(writeRecord(deviceId, write, Date.now())),
     }
-    const api = await buildApp({ reader, writer, checks: async () => [], registry, logger: silent, ...options })
+    const letters = letterReader(log)
+    const api = await buildApp({
+      reader,
+      writer,
+      letters,
+      checks: async () => [],
+      registry,
+      logger: silent,
+      ...options,
+    })
     opening.defer(() => api.close())
     await vi.waitFor(
       async () => {

@@ -7,7 +7,7 @@ import type { Owner, OwnerMap } from '../../processor/contract/query.ts'
 import { QueryServer } from '../../processor/query-server.ts'
 import { Changelog } from './changelog.ts'
 import { Fleet } from './fleet.ts'
-import { noWriter, silent } from './stage.ts'
+import { noLetters, noWriter, silent } from './stage.ts'
 
 const PARTITIONS = 8
 /** Each asks each of two processors about four partitions at once. */
@@ -51,6 +51,7 @@ function serve(fleet: Fleet, options: Pick<ApiOptions, 'owners' | 'local' | 'alo
     partitions: fleet.partitions,
     ...options,
     writer: noWriter,
+    letters: noLetters,
     feed: new Changelog(fleet.partitions).feed(),
     notice: async () => undefined,
     logger: silent,

@@ -14,7 +14,7 @@ import { ConfigurationError } from '../../processor/contract/errors.ts'
 import type { Answer, Freshness, StatusReader } from '../../processor/contract/query.ts'
 import { Changelog } from './changelog.ts'
 import { Fleet } from './fleet.ts'
-import { noWriter, routed, silent, stage } from './stage.ts'
+import { noLetters, noWriter, routed, silent, stage } from './stage.ts'
 
 const FRESH: Freshness = { partition: 0, offset: 0, changelog: 0, lag: 0, servedBy: 'owner' }
 
@@ -29,6 +29,7 @@ async function open(options: Partial<ServerOptions> = {}): Promise<ApiServer> {
   const server = await ApiServer.open({
     reader: routed(new Fleet(4, ['a'])),
     writer: noWriter,
+    letters: noLetters,
     checks: async () => [],
     registry: new Registry(),
     logger: silent,

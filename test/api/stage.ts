@@ -2,6 +2,7 @@ import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { type Api, type AppOptions, buildApp } from '../../api/app.ts'
 import { RoutedReader } from '../../api/reader.ts'
+import type { LetterReader } from '../../processor/contract/letter-reader.ts'
 import type { DeviceWriter } from '../../processor/contract/query.ts'
 import { Fleet } from './fleet.ts'
 
@@ -9,6 +10,14 @@ export const silent = pino({ level: 'silent' })
 
 /** For what writes nothing. */
 export const noWriter: DeviceWriter = { write: () => Promise.reject(new Error('nothing is written here')) }
+
+/** For where no dead letters are read. */
+export const noLetters: LetterReader = {
+  identity: 'none',
+  partitions: 1,
+  bounds: async () => ({ start: 0, end: 0 }),
+  async *read() {},
+}
 
 export interface Stage {
   readonly api: Api
@@ -24,6 +33,7 @@ export async function stage(options: Partial<AppOptions> = {}): Promise<Stage> {
   const api = await buildApp({
     reader: routed(fleet),
     writer: noWriter,
+    letters: noLetters,
     checks: async () => problems,
     registry: new Registry(),
     logger: silent,

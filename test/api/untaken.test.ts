@@ -4,7 +4,7 @@ import { Registry } from 'prom-client'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { ApiServer } from '../../api/server.ts'
 import { Fleet } from './fleet.ts'
-import { noWriter, routed, silent } from './stage.ts'
+import { noLetters, noWriter, routed, silent } from './stage.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
 /** More, all together, than what the sockets in between take. */
@@ -20,6 +20,7 @@ beforeEach(async () => {
   server = await ApiServer.open({
     reader: routed(fleet),
     writer: noWriter,
+    letters: noLetters,
     checks: async () => [],
     registry: new Registry(),
     logger: silent,

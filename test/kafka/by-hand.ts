@@ -9,7 +9,7 @@ import { GROUP_COORDINATOR, KafkaCluster, TRANSACTION_COORDINATOR } from '../../
 import { encodePosition } from '../../processor/log/kafka-offsets.ts'
 import { produce } from '../../processor/log/kafka-produce.ts'
 import { topicNames } from '../../processor/log/kafka-topics.ts'
-import type { Claim } from '../../processor/log/log.ts'
+import type { Claim, Topic } from '../../processor/log/log.ts'
 import { aborted } from '../../processor/pause.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
 import { TestMember } from '../contract/log-member.ts'
@@ -104,5 +104,38 @@ export async function withClaim<T>(log: KafkaLog, work: (claim: Claim) => Promis
     return await done.promise
   } finally {
     await member.leave()
+  }
+}
+
+/** A transaction on partition 0 of a topic, as any producer may have it there. */
+export async function beginTransaction({ cluster, names, prefix }: World, topic: Topic, name: string) {
+  const transactionalId = `${prefix}-${name}`
+  const coordinator = () => cluster.coordinator(LANE, TRANSACTION_COORDINATOR, transactionalId)
+  const producer = await cluster.persist(10_000, undefined, async () => {
+    const { requests } = await coordinator()
+    return requests.initProducerId({ transactionalId, transactionTimeout: 10_000 })
+  })
+  const { producerEpoch } = producer
+  const producerId = Number(producer.producerId)
+  const topics = [{ topic: names[topic], partitions: [0] }]
+  await (await coordinator()).requests.addPartitionsToTxn({ transactionalId, producerId, producerEpoch, topics })
+  let sequence = 0
+  return {
+    async write(value: string): Promise<void> {
+      const written = record('key', value)
+      const holder = { id: producerId, epoch: producerEpoch }
+      const bytes = encodeBatch([written], 0, 1, sizeBound(written), holder, sequence++, true)
+      const leader = await cluster.connection(LANE, await cluster.leader(names[topic], 0))
+      const [produced] = await produce(leader, transactionalId, [{ topic: names[topic], partition: 0, bytes }])
+      expect(produced?.error).toBeUndefined()
+    },
+    async abort(): Promise<void> {
+      const { requests } = await coordinator()
+      await requests.endTxn({ transactionalId, producerId, producerEpoch, transactionResult: false })
+      // Refused until its marker is written.
+      await cluster.persist(10_000, undefined, async () => {
+        await requests.initProducerId({ transactionalId, transactionTimeout: 10_000 })
+      })
+    },
   }
 }

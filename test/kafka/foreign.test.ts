@@ -5,14 +5,13 @@ import pino from 'pino'
 import { Registry } from 'prom-client'
 import { describe, expect, test } from 'vitest'
 import { BASE_TIMESTAMP_AT, encodeBatch, MAX_TIMESTAMP_AT, sizeBound } from '../../processor/log/kafka-batch.ts'
-import { TRANSACTION_COORDINATOR } from '../../processor/log/kafka-cluster.ts'
 import { produce } from '../../processor/log/kafka-produce.ts'
 import type { NewRecord } from '../../processor/log/log.ts'
 import { Processor } from '../../processor/processor.ts'
 import { read } from '../contract/log-member.ts'
 import { record, text } from '../contract/log-records.ts'
 import { sealed } from './batches.ts'
-import { kafkaByHand, LANE, openByHand, type World } from './by-hand.ts'
+import { beginTransaction, kafkaByHand, LANE, openByHand, type World } from './by-hand.ts'
 import { kafkaMissing } from './kafka.ts'
 
 const LONG_MAX = 2n ** 63n - 1n
@@ -52,8 +51,8 @@ describe.skipIf(kafkaMissing !== undefined)('records of another writer', { timeo
 
   test('of transactions that were aborted in another order than they began are not given', async () => {
     const world = await openByHand(kafka())
-    const later = await transaction(world, 'later')
-    const earlier = await transaction(world, 'earlier')
+    const later = await beginTransaction(world, 'telemetry', 'later')
+    const earlier = await beginTransaction(world, 'telemetry', 'earlier')
     await earlier.write('aborted')
     await later.write('aborted')
     await later.abort()
@@ -67,39 +66,6 @@ describe.skipIf(kafkaMissing !== undefined)('records of another writer', { timeo
     world.network.close()
   })
 })
-
-/** A transaction on the telemetry topic, as any producer may have it there. */
-async function transaction({ cluster, names, prefix }: World, name: string) {
-  const transactionalId = `${prefix}-${name}`
-  const coordinator = () => cluster.coordinator(LANE, TRANSACTION_COORDINATOR, transactionalId)
-  const producer = await cluster.persist(10_000, undefined, async () => {
-    const { requests } = await coordinator()
-    return requests.initProducerId({ transactionalId, transactionTimeout: 10_000 })
-  })
-  const { producerEpoch } = producer
-  const producerId = Number(producer.producerId)
-  const topics = [{ topic: names.telemetry, partitions: [0] }]
-  await (await coordinator()).requests.addPartitionsToTxn({ transactionalId, producerId, producerEpoch, topics })
-  let sequence = 0
-  return {
-    async write(value: string): Promise<void> {
-      const written = record('key', value)
-      const holder = { id: producerId, epoch: producerEpoch }
-      const bytes = encodeBatch([written], 0, 1, sizeBound(written), holder, sequence++, true)
-      const leader = await cluster.connection(LANE, await cluster.leader(names.telemetry, 0))
-      const [produced] = await produce(leader, transactionalId, [{ topic: names.telemetry, partition: 0, bytes }])
-      expect(produced?.error).toBeUndefined()
-    },
-    async abort(): Promise<void> {
-      const { requests } = await coordinator()
-      await requests.endTxn({ transactionalId, producerId, producerEpoch, transactionResult: false })
-      // Refused until its marker is written.
-      await cluster.persist(10_000, undefined, async () => {
-        await requests.initProducerId({ transactionalId, transactionTimeout: 10_000 })
-      })
-    },
-  }
-}
 
 /** As a batch of its own, whose time is any 64 bits. */
 async function writeForeign({ cluster, names }: World, written: NewRecord, time?: bigint): Promise<void> {

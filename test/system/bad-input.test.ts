@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { connectAsync, type MqttClient } from 'mqtt'
@@ -117,6 +118,11 @@ describe('a payload or topic the device cannot mend is acknowledged, and becomes
     await client.publishAsync('devices/good/telemetry', '{"a":1}', { qos: 1 })
     await client.endAsync()
     await vi.waitFor(async () => expect((await deadLetters(stack))[reason]).toBe(before + 1), DEADLINE)
+    const bytes = Buffer.from(payload)
+    const encoding = isUtf8(bytes) ? 'text' : 'base64'
+    const content = bytes.toString(isUtf8(bytes) ? 'utf8' : 'base64', 0, 4096)
+    const shown = await stack.json<{ items: object[] }>(`/v1/dead-letters?reason=${reason}&limit=1`)
+    expect(shown.items).toMatchObject([{ reason, payload: { encoding, content, bytes: bytes.length } }])
     await bystanderIsFine()
     expect((await stack.get('/v1/devices/bad')).status).toBe(404)
   })
