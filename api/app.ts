@@ -20,6 +20,7 @@ import { deviceRoutes } from './devices.ts'
 import { docsRoutes } from './docs.ts'
 import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers } from './documentation.ts'
 import { Gate } from './gate.ts'
+import { answerHeadAsGet } from './head.ts'
 import { healthRoutes } from './health.ts'
 import { DEFAULT_LIMITS, type Limits } from './limits.ts'
 import { measureReads, RequestDurations } from './measures.ts'
@@ -107,6 +108,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   for (const component of COMPONENTS) api.addSchema(component)
   await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
   await api.register(compress, COMPRESSION)
+  answerHeadAsGet(api)
   await api.register(async (docs: Api) => {
     durations.observeRoutes(docs)
     await docsRoutes(docs)
