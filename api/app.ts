@@ -16,6 +16,7 @@ import { changesRoutes } from './changes.ts'
 import { type ChangesLimits, DEFAULT_CHANGES_LIMITS } from './changes-limits.ts'
 import { ChangeStreams } from './changes-streams.ts'
 import type { Clock } from './clock.ts'
+import { refuseCodings } from './codings.ts'
 import { deviceRoutes } from './devices.ts'
 import { docsRoutes } from './docs.ts'
 import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers } from './documentation.ts'
@@ -89,6 +90,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   })
   // Beside JSON, Fastify would take text.
   api.removeContentTypeParser('text/plain')
+  refuseCodings(api)
 
   const single = new Gate('reads of one device', limits.maxSingleReads)
   const many = new Gate('reads of many devices', limits.maxManyReads)
