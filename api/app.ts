@@ -105,7 +105,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   const caching = options.tokens === undefined ? 'no-cache' : 'private, no-cache'
   api.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id).header('cache-control', caching)
-    done()
+    done(lacksHost(request) ? ProblemError.invalid([{ field: 'host', message: 'is required' }]) : undefined)
   })
   for (const component of COMPONENTS) api.addSchema(component)
   await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
@@ -162,6 +162,8 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
     },
     http: {
       maxHeaderSize: limits.maxHeaderBytes,
+      // Node would answer by itself, with nothing that says why.
+      requireHostHeader: false,
       headersTimeout: limits.requestTimeoutMs,
       connectionsCheckingInterval: Math.max(100, limits.requestTimeoutMs / 4),
     },
@@ -177,6 +179,11 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
   api.server.maxConnections = limits.maxConnections
   answerOddities(api.server, genReqId)
   return api.withTypeProvider<TypeBoxTypeProvider>()
+}
+
+/** Then the answer is 400 (RFC 9112 section 3.2); HTTP/1.0 had none. */
+function lacksHost({ raw }: FastifyRequest): boolean {
+  return raw.headers.host === undefined && raw.httpVersion === '1.1'
 }
 
 function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {
