@@ -66,8 +66,10 @@ export async function openApi(options: ApiOptions): Promise<string> {
   })
   checks.push(() => (alone ? unserved(reader) : unanswerable(reader)))
   if (tokens !== undefined) checks.push(async () => tokens.check())
+  const { HTTP_KEEP_ALIVE_SECONDS: idle } = configuration
   const api = await ApiServer.open({
     reader,
+    limits: idle === undefined ? {} : { keepAliveTimeoutMs: idle * 1000 },
     writer: options.writer,
     changes: { feed: options.feed, clock: systemClock, random: Math.random },
     checks: options.problems,

@@ -33,6 +33,10 @@ const ENVIRONMENT = {
   HTTP_DRAIN_SECONDS: integer(0, 60, {
     description: 'how long a stop is not ready and still answers; unset: 3 of an api process, else 0',
   }),
+  HTTP_KEEP_ALIVE_SECONDS: integer(1, 3_600, {
+    description:
+      'how long the API keeps a connection without a request, longer than a balancer in front of it; unset: 75',
+  }),
   HTTP_REQUESTS_PER_MINUTE: integer(1, 100_000_000, { description: 'of one caller, in this process; unset: no limit' }),
   HTTP_TRUSTED_PROXIES: text({
     description: 'address,network/bits,… or loopback, linklocal, uniquelocal: their X-Forwarded-For names the caller',

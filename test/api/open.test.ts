@@ -42,10 +42,12 @@ async function apiOver(fleet: Fleet): Promise<string> {
   return serve(fleet, { owners, local: () => undefined, alone: false })
 }
 
-function serve(fleet: Fleet, options: Pick<ApiOptions, 'owners' | 'local' | 'alone'>): Promise<string> {
+type Served = Pick<ApiOptions, 'owners' | 'local' | 'alone'>
+
+function serve(fleet: Fleet, options: Served, environment: Record<string, string> = {}): Promise<string> {
   const checks: (() => Promise<readonly string[]>)[] = []
   return openApi({
-    configuration: readEnvironment({ HTTP_PORT: '0' }),
+    configuration: readEnvironment({ HTTP_PORT: '0', ...environment }),
     access: { host: '127.0.0.1', tokens: undefined },
     version: '0.0.0',
     partitions: fleet.partitions,
@@ -128,4 +130,13 @@ it('answers more counts of its own partitions than may be under way at once', as
     expect(await count.json()).toMatchObject({ count: 1, complete: true })
   }
   expect([most, member.asked]).toEqual([MAX_LOCAL_SEARCHES, COUNTS * PARTITIONS])
+})
+
+it('keeps connections longer than balancers do, and as long as one in front of it needs', async () => {
+  const fleet = new Fleet(PARTITIONS, ['a'])
+  const options = { owners: fleet.owners, local: () => undefined, alone: true }
+  const kept = async (environment: Record<string, string>) =>
+    (await fetch(`${await serve(fleet, options, environment)}/livez`)).headers.get('keep-alive')
+  expect(await kept({})).toBe('timeout=75')
+  expect(await kept({ HTTP_KEEP_ALIVE_SECONDS: '620' })).toBe('timeout=620')
 })
