@@ -80,6 +80,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
     requestIdPrefix: randomUUID().slice(0, 8),
     notice: options.notice,
     host,
+    hostVariable: configuration.HTTP_HOST === undefined ? 'HOST' : 'HTTP_HOST',
     port: configuration.HTTP_PORT,
     registry,
     logger,

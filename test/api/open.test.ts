@@ -46,9 +46,10 @@ type Served = Pick<ApiOptions, 'owners' | 'local' | 'alone'>
 
 function serve(fleet: Fleet, options: Served, environment: Record<string, string> = {}): Promise<string> {
   const checks: (() => Promise<readonly string[]>)[] = []
+  const configuration = readEnvironment({ HTTP_PORT: '0', ...environment })
   return openApi({
-    configuration: readEnvironment({ HTTP_PORT: '0', ...environment }),
-    access: { host: '127.0.0.1', tokens: undefined },
+    configuration,
+    access: { host: configuration.HTTP_HOST ?? configuration.HOST, tokens: undefined },
     version: '0.0.0',
     partitions: fleet.partitions,
     ...options,
@@ -139,4 +140,12 @@ it('keeps connections longer than balancers do, and as long as one in front of i
     (await fetch(`${await serve(fleet, options, environment)}/livez`)).headers.get('keep-alive')
   expect(await kept({})).toBe('timeout=75')
   expect(await kept({ HTTP_KEEP_ALIVE_SECONDS: '620' })).toBe('timeout=620')
+})
+
+it('names what set an address that this machine does not have', async () => {
+  const fleet = new Fleet(PARTITIONS, ['a'])
+  const options = { owners: fleet.owners, local: () => undefined, alone: true }
+  const failed = (environment: Record<string, string>) => serve(fleet, options, environment).catch(String)
+  expect(await failed({ HTTP_HOST: '192.0.2.1' })).toMatch(/192\.0\.2\.1 is no address of this machine; set HTTP_HOST$/)
+  expect(await failed({ HOST: '192.0.2.1' })).toMatch(/is no address of this machine; set HOST$/)
 })
