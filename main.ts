@@ -1,4 +1,5 @@
 import { flushCompileCache } from 'node:module'
+import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Logger } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
@@ -9,7 +10,7 @@ import project from './package.json' with { type: 'json' }
 import { keepRequestsYoung } from './processor/collector.ts'
 import { addressOf, hostAndPort } from './processor/contract/address.ts'
 import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
-import { ConfigurationError } from './processor/contract/errors.ts'
+import { ConfigurationError, reasonOf } from './processor/contract/errors.ts'
 import type { EmbeddedLog } from './processor/log/embedded.ts'
 import type { KafkaLog } from './processor/log/kafka.ts'
 import { lastWords, openLogger } from './processor/logger.ts'
@@ -37,14 +38,16 @@ const API_DRAIN_SECONDS = 3
 async function main(argv: readonly string[]): Promise<number> {
   const [role = 'up', ...flags] = argv
   const { stdout, stderr, env: environment } = process
+  if (role === 'up' || role === 'ingest' || role === 'processor' || role === 'api') return await serve(role, flags)
+  const unread = stopWithStdout()
   if (role === 'simulate') {
     const { runSimulate } = await import('./simulators/simulate.ts')
-    return await runSimulate(flags, { stdout, stderr, now: Date.now, signal: stopSignal() })
+    return await runSimulate(flags, { stdout, stderr, now: Date.now, signal: AbortSignal.any([stopSignal(), unread]) })
   }
-  if (role === 'up' || role === 'ingest' || role === 'processor' || role === 'api') return await serve(role, flags)
   if (role === 'drill') {
     const { runDrillCommand } = await import('./simulators/drill.ts')
-    return await runDrillCommand(flags, { stdout, stderr, environment, signal: stopSignal() })
+    const signal = AbortSignal.any([stopSignal(), unread])
+    return await runDrillCommand(flags, { stdout, stderr, environment, signal })
   }
   if (role === 'token') {
     const { runToken } = await import('./api/token-command.ts')
@@ -56,6 +59,19 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0
   }
   throw new ConfigurationError('INVALID_CONFIGURATION', `unknown role ${JSON.stringify(role)}\n${USAGE}`)
+}
+
+/** Of a command that is there for what it prints. Aborts when stdout takes no more, with which the exit code is 1. */
+function stopWithStdout(): AbortSignal {
+  const unread = new AbortController()
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (unread.signal.aborted) return
+    unread.abort()
+    process.exitCode = 1
+    // Who has stopped reading, as head does, need not be told.
+    if (error.code !== 'EPIPE') void lastWords(`tidemark: stdout cannot be written: ${error.message}\n`)
+  })
+  return unread.signal
 }
 
 /** Aborts at the first SIGINT, SIGTERM or SIGHUP (a terminal that is closed); a second one ends the process at once. */
@@ -91,7 +107,9 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
     const way = 'set KAFKA_BROKERS, or run all roles in one process with "up"'
     throw new ConfigurationError('INVALID_CONFIGURATION', `${role} is a role of a cluster on Kafka: ${way}`)
   }
-  // What is wrong with it is to be known before anything is opened.
+  // What is wrong with it is to be known before anything is opened. Where the working folder is gone, this throws; mkdir
+  // would go round and round in Node's own code.
+  if (role === 'up' || role === 'processor') resolve(configuration.DATA_DIR)
   const access = role === 'up' || role === 'api' ? readAccess(configuration) : undefined
   const logger = openLogger(configuration.LOG_LEVEL)
   // What serves needs nobody that reads its banner.
@@ -278,12 +296,22 @@ Ctrl-C stops it; what was acknowledged stays in ${KAFKA_BROKERS === undefined ? 
 `
 }
 
+/** Of a process without a working folder, in which what is named without one is looked for. */
+function lacksFolder(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException | undefined)?.syscall === 'uv_cwd'
+}
+
+const NO_FOLDER = 'the working folder is not there any more: start this in another one'
+
 try {
-  process.exitCode = await main(process.argv.slice(2))
+  const code = await main(process.argv.slice(2))
+  // It may be set by then.
+  process.exitCode ??= code
   await lastWords()
 } catch (error) {
-  const configuration = error instanceof ConfigurationError
-  const text = configuration ? error.message : error instanceof Error ? error.stack : String(error)
+  const configuration = error instanceof ConfigurationError || lacksFolder(error)
+  const message = lacksFolder(error) ? NO_FOLDER : reasonOf(error)
+  const text = configuration ? message : error instanceof Error ? error.stack : message
   await lastWords(`tidemark: ${text}\n`)
   // What was begun beside it is not waited for: a log that is being opened would keep the process alive, for ever once it is.
   process.exit(configuration ? 2 : 1)

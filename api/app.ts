@@ -17,10 +17,12 @@ import { changesRoutes } from './changes.ts'
 import { type ChangesLimits, DEFAULT_CHANGES_LIMITS } from './changes-limits.ts'
 import { ChangeStreams } from './changes-streams.ts'
 import type { Clock } from './clock.ts'
+import { refuseCodings } from './codings.ts'
 import { deviceRoutes } from './devices.ts'
 import { docsRoutes } from './docs.ts'
 import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers } from './documentation.ts'
 import { Gate } from './gate.ts'
+import { answerHeadAsGet } from './head.ts'
 import { healthRoutes } from './health.ts'
 import { letterRoutes } from './letters.ts'
 import { DEFAULT_LIMITS, type Limits } from './limits.ts'
@@ -91,6 +93,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   })
   // Beside JSON, Fastify would take text.
   api.removeContentTypeParser('text/plain')
+  refuseCodings(api)
 
   const single = new Gate('reads of one device', limits.maxSingleReads)
   const many = new Gate('reads of many devices', limits.maxManyReads)
@@ -106,11 +109,12 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   const caching = options.tokens === undefined ? 'no-cache' : 'private, no-cache'
   api.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id).header('cache-control', caching)
-    done()
+    done(lacksHost(request) ? ProblemError.invalid([{ field: 'host', message: 'is required' }]) : undefined)
   })
   for (const component of COMPONENTS) api.addSchema(component)
   await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
   await api.register(compress, COMPRESSION)
+  answerHeadAsGet(api)
   await api.register(async (docs: Api) => {
     durations.observeRoutes(docs)
     await docsRoutes(docs)
@@ -163,6 +167,8 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
     },
     http: {
       maxHeaderSize: limits.maxHeaderBytes,
+      // Node would answer by itself, with nothing that says why.
+      requireHostHeader: false,
       headersTimeout: limits.requestTimeoutMs,
       connectionsCheckingInterval: Math.max(100, limits.requestTimeoutMs / 4),
     },
@@ -178,6 +184,11 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
   api.server.maxConnections = limits.maxConnections
   answerOddities(api.server, genReqId)
   return api.withTypeProvider<TypeBoxTypeProvider>()
+}
+
+/** Then the answer is 400 (RFC 9112 section 3.2); HTTP/1.0 had none. */
+function lacksHost({ raw }: FastifyRequest): boolean {
+  return raw.headers.host === undefined && raw.httpVersion === '1.1'
 }
 
 function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {

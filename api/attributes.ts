@@ -27,6 +27,15 @@ const MAX_BODY_BYTES = 4 * MAX_ATTRIBUTES_BYTES
 const JSON_TYPE = 'application/json'
 const MERGE_PATCH = 'application/merge-patch+json'
 
+/** Where the body has two media types, and a schema without a name, generators of code make two types of one name. */
+const WRITES_ATTRIBUTES = {
+  ...WRITES_DEVICES,
+  swaggerTransform: ({ schema, url }: { schema: object; url: string }) => ({
+    schema: { ...schema, body: Type.Ref('Attributes#') },
+    url,
+  }),
+}
+
 /** What people say of a device, and its deletion: written through the log, and decided by the owner of its partition. */
 export function attributeRoutes(api: Api, writing: Writing, single: Gate): void {
   api.get('/v1/devices/:deviceId/attributes', { schema: GET, config: READS_DEVICES }, async (request, reply) => {
@@ -55,7 +64,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
     parseExactly(scope, JSON_TYPE)
     scope.put(
       '/v1/devices/:deviceId/attributes',
-      { schema: PUT, config: WRITES_DEVICES, bodyLimit: MAX_BODY_BYTES },
+      { schema: PUT, config: WRITES_ATTRIBUTES, bodyLimit: MAX_BODY_BYTES },
       (request, reply) => {
         visible(request)
         const attributes = checked(request.body as JsonObject)
@@ -66,7 +75,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
       parseExactly(patch, MERGE_PATCH, JSON_TYPE)
       patch.patch(
         '/v1/devices/:deviceId/attributes',
-        { schema: PATCH, config: WRITES_DEVICES, bodyLimit: MAX_BODY_BYTES },
+        { schema: PATCH, config: WRITES_ATTRIBUTES, bodyLimit: MAX_BODY_BYTES },
         (request, reply) => {
           visible(request)
           const attributes = checked(request.body as JsonObject)

@@ -28,12 +28,13 @@ const DESCRIPTION = `From the changelog (WHATWG HTML section 9.2). A client that
 | \`change\` | the status | it changed, and still matches; of changes in quick succession only the newest, at most 4 a second for a device |
 | \`leave\` | \`{"deviceId", "deleted"}\` | it was deleted, or no longer matches |
 | \`snapshot-end\` | \`{"count"}\` | all that matched has been told |
+| \`position\` | \`{}\` | nothing changed of late: only the id is a newer one |
 | \`end\` | \`{"reason"}\` | the server ends the stream: \`shutdown\`, \`slow-reader\`, \`overloaded\`, \`token-expired\`, \`unavailable\`, \`error\`. Connect again, with the last id |
 
 The id of an event is a position in the changelog: with \`Last-Event-ID\` any instance goes on there and misses nothing. What
 a client holds is not known after a resume, so \`enter\` may then come for a device that it has, and \`leave\` for one that it has
 not. While a snapshot is not whole the id is \`${NOWHERE}\`, with which a stream begins anew. Without \`snapshot=true\` a stream that
-begins anew tells of devices as they change. Comments keep a quiet connection open; blocks of only an id move the position.
+begins anew tells of devices as they change. Comments keep a connection open that has no position to tell.
 
 An \`EventSource\` that is cut off connects again by itself, but gives up for good at any other answer than 200: then make a new one,
 with \`?lastEventId=\` of the last event.`

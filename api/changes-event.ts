@@ -2,7 +2,7 @@
  * The events of a stream, as WHATWG HTML section 9.2.6 writes them. A client that empties its set at `reset`, puts at
  * `enter` and `change`, and deletes at `leave`, comes to hold what matches.
  */
-export type EventName = 'reset' | 'enter' | 'change' | 'leave' | 'snapshot-end' | 'end'
+export type EventName = 'reset' | 'enter' | 'change' | 'leave' | 'snapshot-end' | 'position' | 'end'
 
 /** Why a stream begins without what the client may have. */
 export type ResetReason =
@@ -27,11 +27,13 @@ function oneLine(json: string): string {
   return json.includes('\n') || json.includes('\r') ? json.replaceAll(/[\r\n]/g, ' ') : json
 }
 
-/** Keeps a quiet connection open. A block without data is no event, but moves the last id. */
-export function heartbeatText(id: string | undefined): string {
-  return id === undefined ? ':\n\n' : `:\nid: ${id}\n\n`
-}
+/**
+ * Keeps a quiet connection open where there is no position to tell. No block of its own: some clients give every block to
+ * their callers, as an event without data.
+ */
+export const COMMENT = ':\n'
 
+/** What the first block begins with. */
 export function retryText(ms: number): string {
-  return `retry: ${ms}\n\n`
+  return `retry: ${ms}\n`
 }

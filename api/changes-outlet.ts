@@ -1,6 +1,6 @@
 import type { Change } from './changes-change.ts'
 import { Coalescer, type Pending } from './changes-coalescer.ts'
-import { type EventName, eventText, heartbeatText } from './changes-event.ts'
+import { COMMENT, type EventName, eventText } from './changes-event.ts'
 import type { Following } from './changes-following.ts'
 import { Membership } from './changes-membership.ts'
 import type { Sink } from './changes-sink.ts'
@@ -197,11 +197,17 @@ export class Outlet {
         // However little waits for it, it would for as long as the connection holds.
         if (quietMs >= limits.maxBlockedMs) return this.#options.full('slow-reader')
       } else if (quietMs >= limits.heartbeatMs / 2) {
-        this.#lastWrite = clock.steady()
-        this.#sink.write(heartbeatText(this.#options.position()))
+        this.#tellPosition()
       }
       this.#beat()
     })
+  }
+
+  #tellPosition(): void {
+    const id = this.#options.position()
+    if (id !== undefined) return this.#write([{ name: 'position', data: '{}' }], id)
+    this.#lastWrite = this.#following.clock.steady()
+    this.#sink.write(COMMENT)
   }
 
   #release(): void {

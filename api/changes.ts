@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { Matcher } from '../processor/contract/search-match.ts'
@@ -56,7 +57,8 @@ async function stream(
   { subject, snapshot, lastEventId }: Asked,
 ): Promise<FastifyReply> {
   reply.header('content-type', EVENT_STREAM_TYPE)
-  if (request.method === 'HEAD') return reply.send('')
+  // Of which no length is told, as there is none.
+  if (request.method === 'HEAD') return reply.send(Readable.from([]))
   const header = request.headers['last-event-id']
   const asked = {
     subject,

@@ -64,6 +64,7 @@ const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {
   403: CHALLENGE,
   429: RETRY_AFTER,
   503: RETRY_AFTER,
+  415: { 'Accept-Encoding': { type: 'string', description: '`identity`, where the body had a content coding.' } },
   412: { ETag: { type: 'string', description: 'Of the device by now.' } },
 }
 

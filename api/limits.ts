@@ -4,7 +4,10 @@ export interface Limits {
   readonly requestTimeoutMs: number
   /** A connection with a request under way on which no byte moves is closed. */
   readonly idleSocketTimeoutMs: number
-  /** A connection without a request is closed. */
+  /**
+   * A connection without a request is closed. Longer than balancers keep theirs (AWS ALB and nginx: 60 s): one that is
+   * closed here first takes with it the request that is sent on it just then, which may not be sent again if it is a POST.
+   */
   readonly keepAliveTimeoutMs: number
   /** Request line and headers; then 431. */
   readonly maxHeaderBytes: number
@@ -38,7 +41,7 @@ export interface Limits {
 export const DEFAULT_LIMITS: Limits = {
   requestTimeoutMs: 10_000,
   idleSocketTimeoutMs: 60_000,
-  keepAliveTimeoutMs: 30_000,
+  keepAliveTimeoutMs: 75_000,
   maxHeaderBytes: 16 * 1024,
   maxBodyBytes: 256 * 1024,
   maxConnections: 10_000,

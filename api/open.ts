@@ -68,8 +68,10 @@ export async function openApi(options: ApiOptions): Promise<string> {
   })
   checks.push(() => (alone ? unserved(reader) : unanswerable(reader)))
   if (tokens !== undefined) checks.push(async () => tokens.check())
+  const { HTTP_KEEP_ALIVE_SECONDS: idle } = configuration
   const api = await ApiServer.open({
     reader,
+    limits: idle === undefined ? {} : { keepAliveTimeoutMs: idle * 1000 },
     writer: options.writer,
     letters: options.letters,
     changes: { feed: options.feed, clock: systemClock, random: Math.random },
@@ -81,6 +83,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
     requestIdPrefix: randomUUID().slice(0, 8),
     notice: options.notice,
     host,
+    hostVariable: configuration.HTTP_HOST === undefined ? 'HOST' : 'HTTP_HOST',
     port: configuration.HTTP_PORT,
     registry,
     logger,

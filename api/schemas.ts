@@ -87,17 +87,19 @@ const status = {
 const Device = Type.Object(status, { $id: 'Device', description: 'The last status of a device.' })
 
 /** What is asked for by `fields`. */
-const DevicePart = Type.Object(
-  {
-    ...Type.Partial(Type.Object(status)).properties,
-    deviceId: DeviceId,
-    reported: Type.Optional(Type.Record(Type.String(), Type.Partial(Type.Object({ value: Type.Unknown(), at: Time })))),
-    connectivity: Type.Optional(Type.Partial(Connectivity)),
-    counters: Type.Optional(Type.Partial(Counters)),
-    freshness: Type.Ref('Freshness#'),
-  },
-  { $id: 'DevicePart', description: 'The fields that were asked for, of those that the device has.' },
-)
+const part = {
+  ...Type.Partial(Type.Object(status)).properties,
+  deviceId: DeviceId,
+  reported: Type.Optional(Type.Record(Type.String(), Type.Partial(Type.Object({ value: Type.Unknown(), at: Time })))),
+  connectivity: Type.Optional(Type.Partial(Connectivity)),
+  counters: Type.Optional(Type.Partial(Counters)),
+  freshness: Type.Ref('Freshness#'),
+}
+
+const DevicePart = Type.Object(part, {
+  $id: 'DevicePart',
+  description: 'The fields that were asked for, of those that the device has.',
+})
 
 const Problem = Type.Object(
   {
@@ -129,13 +131,17 @@ const DevicePage = Type.Object(
   { $id: 'DevicePage' },
 )
 
+/** A name for each: generators of code make a type of what has one, and stumble over what is put together in place. */
+const FoundDevice = Type.Object({ ...status, found: Type.Literal(true) }, { $id: 'FoundDevice' })
+const FoundDevicePart = Type.Object({ ...part, found: Type.Literal(true) }, { $id: 'FoundDevicePart' })
+const NoDevice = Type.Object(
+  { deviceId: DeviceId, found: Type.Literal(false), freshness: Type.Ref('Freshness#') },
+  { $id: 'NoDevice' },
+)
+const DeviceError = Type.Object({ deviceId: DeviceId, error: Type.Ref('Problem#') }, { $id: 'DeviceError' })
+
 const BatchResult = Type.Union(
-  [
-    Type.Object({ ...status, found: Type.Literal(true) }),
-    Type.Intersect([Type.Ref('DevicePart#'), Type.Object({ found: Type.Literal(true) })]),
-    Type.Object({ deviceId: DeviceId, found: Type.Literal(false), freshness: Type.Ref('Freshness#') }),
-    Type.Object({ deviceId: DeviceId, error: Type.Ref('Problem#') }),
-  ],
+  [Type.Ref('FoundDevice#'), Type.Ref('FoundDevicePart#'), Type.Ref('NoDevice#'), Type.Ref('DeviceError#')],
   { $id: 'BatchResult', description: 'A status, or that the device is not known, or why neither can be said now.' },
 )
 
@@ -199,6 +205,10 @@ export const COMPONENTS = [
   DevicePart,
   Problem,
   DevicePage,
+  FoundDevice,
+  FoundDevicePart,
+  NoDevice,
+  DeviceError,
   BatchResult,
   BatchResults,
   Copy,

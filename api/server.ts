@@ -5,6 +5,8 @@ import { type Api, type AppOptions, buildApp } from './app.ts'
 
 export interface ServerOptions extends AppOptions {
   readonly host: string
+  /** What sets it; default HOST. */
+  readonly hostVariable?: string
   /** 0: any free port. */
   readonly port: number
   /** What a close waits for while /readyz already fails and all is still served: time for balancers to look elsewhere. */

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { SECRETS } from './contract/environment.ts'
 import { ConfigurationError, reasonOf } from './contract/errors.ts'
+import { mangled } from './contract/variables.ts'
 
 type Variables = Readonly<Record<string, string | undefined>>
 
@@ -14,6 +15,10 @@ export async function withSecretFiles(environment: Variables): Promise<Variables
     const variable = `${name}_FILE`
     const file = environment[variable]
     if (file === undefined || file === '') continue
+    const fault = mangled(file)
+    if (fault !== undefined) {
+      throw new ConfigurationError('INVALID_CONFIGURATION', `${variable}=${JSON.stringify(file)}: ${fault}`)
+    }
     if (environment[name] !== undefined && environment[name] !== '') {
       throw new ConfigurationError('INVALID_CONFIGURATION', `${name} and ${variable} are both set: unset one of them`)
     }

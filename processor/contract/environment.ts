@@ -1,6 +1,6 @@
 import { hostAndPort } from './address.ts'
 import { ConfigurationError } from './errors.ts'
-import { choice, integer, secret, text, type Variable } from './variables.ts'
+import { choice, integer, mangled, secret, text, type Variable } from './variables.ts'
 
 const port = (value: number, description: string) =>
   integer(0, 65_535, { default: value, description: `${description}; 0: any free port` })
@@ -32,6 +32,10 @@ const ENVIRONMENT = {
   HTTP_HOST: text({ description: 'address that the API listens on; unset: HOST' }),
   HTTP_DRAIN_SECONDS: integer(0, 60, {
     description: 'how long a stop is not ready and still answers; unset: 3 of an api process, else 0',
+  }),
+  HTTP_KEEP_ALIVE_SECONDS: integer(1, 3_600, {
+    description:
+      'how long the API keeps a connection without a request, longer than a balancer in front of it; unset: 75',
   }),
   HTTP_REQUESTS_PER_MINUTE: integer(1, 100_000_000, { description: 'of one caller, in this process; unset: no limit' }),
   HTTP_TRUSTED_PROXIES: text({
@@ -101,10 +105,13 @@ function valueOf<T>(name: string, variable: Variable<T>, given: string | undefin
   const { read, unset, description, secret: hidden } = variable
   // An empty variable is how a shell or a compose file says "not set".
   if (given === undefined || given === '') return unset
+  const shown = `${name}=${hidden ? '…' : JSON.stringify(given)}`
+  const fault = mangled(given)
+  if (fault !== undefined) throw refused(`${shown}: ${fault}`)
   const found = read(given)
   if ('value' in found) return found.value
   const hint = description === undefined ? '' : ` (${description})`
-  throw refused(`${name}=${hidden ? '…' : JSON.stringify(given)}: ${found.rule}${hint}`)
+  throw refused(`${shown}: ${found.rule}${hint}`)
 }
 
 function checkBrokers({ KAFKA_BROKERS = '' }: Configuration): void {

@@ -111,10 +111,17 @@ export function repartitioned(found: string): ConfigurationError {
   return new ConfigurationError('LOG_MISMATCH', `${found}: ${way}`)
 }
 
-/** Why `what` (MQTT, the API, …) cannot listen, and the way out; `variable` sets its port. */
+interface Listening {
+  readonly host: string
+  readonly port: number
+  readonly variable: string
+  readonly hostVariable?: string | undefined
+}
+
+/** Why `what` (MQTT, the API, …) cannot listen, and the way out; `variable` sets its port, `hostVariable` its host. */
 export function portUnavailable(
   what: string,
-  { host, port, variable }: { readonly host: string; readonly port: number; readonly variable: string },
+  { host, port, variable, hostVariable = 'HOST' }: Listening,
   error: unknown,
 ): ConfigurationError {
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''
@@ -122,8 +129,8 @@ export function portUnavailable(
   const ways: Record<string, string> = {
     EADDRINUSE: `another process listens on ${at} (ss -ltnp 'sport = :${port}' shows which); stop it or set ${variable}`,
     EACCES: `this user may not listen on ${at}; set ${variable} to 1024 or more`,
-    EADDRNOTAVAIL: `${host} is no address of this machine; set HOST`,
-    ENOTFOUND: `${host} is not a known host name; set HOST`,
+    EADDRNOTAVAIL: `${host} is no address of this machine; set ${hostVariable}`,
+    ENOTFOUND: `${host} is not a known host name; set ${hostVariable}`,
   }
   return new ConfigurationError(
     'PORT_UNAVAILABLE',

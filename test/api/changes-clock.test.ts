@@ -30,7 +30,7 @@ it('a stream goes on when somebody sets the clock back', async () => {
   expect(client.devices).toEqual(log.devices())
 })
 
-it('a quiet stream gets its comments when somebody has set the clock back', async () => {
+it('a quiet stream is told its position when somebody has set the clock back', async () => {
   const client = new Client(clock)
   await follow(streams, client, { subject: { deviceId: 'another' } })
   await settled()

@@ -124,7 +124,7 @@ describe('what a stream tells', () => {
     const before = client.lastEventId
     log.put('a', 1)
     await clock.pass(16_000)
-    expect(told()).toEqual(['reset start', 'snapshot-end 0'])
+    expect(client.events.map(({ name }) => name)).toEqual(['reset', 'snapshot-end', 'position'])
     expect(client.lastEventId).not.toBe(before)
   })
 })

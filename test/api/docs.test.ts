@@ -45,3 +45,37 @@ describe('/docs', () => {
     expect(await fileFor({ 'if-unmodified-since': 'Thu, 01 Jan 1970 00:00:00 GMT' })).toEqual(failed)
   })
 })
+
+interface Schema {
+  readonly type?: string
+  readonly anyOf?: readonly Schema[]
+  readonly oneOf?: readonly Schema[]
+  readonly allOf?: readonly Schema[]
+}
+
+/** Every schema within `node`, itself included. */
+function within(node: unknown): Schema[] {
+  if (typeof node !== 'object' || node === null) return []
+  return [node, ...Object.values(node).flatMap(within)]
+}
+
+describe('the document, for generators of code', () => {
+  it('has a name for each of several objects that may be in one place', async () => {
+    const unions = within(await documentOf(on.api)).map(({ anyOf = [], oneOf = [], allOf = [] }) =>
+      [...anyOf, ...oneOf, ...allOf].filter(({ type }) => type === undefined || type === 'object'),
+    )
+    const several = unions.filter((objects) => objects.length > 1)
+    expect(several.length).toBeGreaterThan(0)
+    for (const member of several.flat()) expect(member).toEqual({ $ref: expect.any(String) })
+  })
+
+  it('has a name for a body that comes in several media types', async () => {
+    const { paths } = await documentOf(on.api)
+    const bodies = Object.values(paths)
+      .flatMap(Object.values)
+      .map(({ requestBody }) => requestBody?.content ?? {})
+    const several = bodies.filter((content) => Object.keys(content).length > 1)
+    expect(several).toHaveLength(1)
+    for (const { schema } of several.flatMap(Object.values)) expect(schema).toEqual({ $ref: expect.any(String) })
+  })
+})

@@ -42,11 +42,14 @@ async function apiOver(fleet: Fleet): Promise<string> {
   return serve(fleet, { owners, local: () => undefined, alone: false })
 }
 
-function serve(fleet: Fleet, options: Pick<ApiOptions, 'owners' | 'local' | 'alone'>): Promise<string> {
+type Served = Pick<ApiOptions, 'owners' | 'local' | 'alone'>
+
+function serve(fleet: Fleet, options: Served, environment: Record<string, string> = {}): Promise<string> {
   const checks: (() => Promise<readonly string[]>)[] = []
+  const configuration = readEnvironment({ HTTP_PORT: '0', ...environment })
   return openApi({
-    configuration: readEnvironment({ HTTP_PORT: '0' }),
-    access: { host: '127.0.0.1', tokens: undefined },
+    configuration,
+    access: { host: configuration.HTTP_HOST ?? configuration.HOST, tokens: undefined },
     version: '0.0.0',
     partitions: fleet.partitions,
     ...options,
@@ -129,4 +132,21 @@ it('answers more counts of its own partitions than may be under way at once', as
     expect(await count.json()).toMatchObject({ count: 1, complete: true })
   }
   expect([most, member.asked]).toEqual([MAX_LOCAL_SEARCHES, COUNTS * PARTITIONS])
+})
+
+it('keeps connections longer than balancers do, and as long as one in front of it needs', async () => {
+  const fleet = new Fleet(PARTITIONS, ['a'])
+  const options = { owners: fleet.owners, local: () => undefined, alone: true }
+  const kept = async (environment: Record<string, string>) =>
+    (await fetch(`${await serve(fleet, options, environment)}/livez`)).headers.get('keep-alive')
+  expect(await kept({})).toBe('timeout=75')
+  expect(await kept({ HTTP_KEEP_ALIVE_SECONDS: '620' })).toBe('timeout=620')
+})
+
+it('names what set an address that this machine does not have', async () => {
+  const fleet = new Fleet(PARTITIONS, ['a'])
+  const options = { owners: fleet.owners, local: () => undefined, alone: true }
+  const failed = (environment: Record<string, string>) => serve(fleet, options, environment).catch(String)
+  expect(await failed({ HTTP_HOST: '192.0.2.1' })).toMatch(/192\.0\.2\.1 is no address of this machine; set HTTP_HOST$/)
+  expect(await failed({ HOST: '192.0.2.1' })).toMatch(/is no address of this machine; set HOST$/)
 })

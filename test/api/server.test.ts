@@ -71,6 +71,7 @@ describe('a request that is not HTTP', () => {
     ],
     ['long headers', `GET /livez HTTP/1.1\r\nHost: x\r\nX: ${'a'.repeat(20_000)}\r\n\r\n`, 431],
     ['a long path', `GET /v1/devices/${'a'.repeat(20_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 431],
+    ['no host', 'GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n', 400],
     ['CONNECT', 'CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n', 405],
   ])('is answered with a problem: %s', async (_, bytes, status) => {
     const { head, body } = await raw((await open()).port, bytes)

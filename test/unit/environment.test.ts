@@ -28,6 +28,28 @@ test('a wrong value is named, a secret is not shown', () => {
   expect(message).not.toContain('too-short')
 })
 
+test('what a file of variables made of a value is refused, and the reason told', () => {
+  const names = ['DATA_DIR', 'AUTH_ISSUER', 'KAFKA_SASL_USERNAME', 'HTTP_PORT', 'LOG_LEVEL', 'CLUSTER_SECRET']
+  for (const name of names) {
+    const shown = (value: string) => (name === 'CLUSTER_SECRET' ? '…' : JSON.stringify(value))
+    for (const [value, why] of [
+      ['/data\r', 'control character.*CRLF'],
+      ['/da\0ta', 'control character'],
+      ['"/data"', 'quotes around it'],
+      ["'/data'", 'quotes around it'],
+      [' /data', 'white space at an end'],
+      ['/data\u00a0', 'white space at an end'],
+    ] as const) {
+      const message = refusal({ [name]: value })
+      expect(message.startsWith(`${name}=${shown(value)}: has `), message).toBe(true)
+      expect(message).toMatch(new RegExp(why))
+    }
+  }
+  for (const DATA_DIR of ['/my "data"', `it's`, '"', '/données 1']) {
+    expect(readEnvironment({ DATA_DIR })).toMatchObject({ DATA_DIR })
+  }
+})
+
 test('numbers are numbers within their bounds, names stay text, and a choice is among what there is', () => {
   const given = { PARTITIONS: '1024', QUERY_PORT: '0', INSTANCE_ID: '42', LOG_LEVEL: 'debug' }
   const configuration = readEnvironment(given)

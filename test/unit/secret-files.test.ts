@@ -51,3 +51,15 @@ test('what is in the file keeps the rules of the variable, and is not shown', as
     /CLUSTER_SECRET=…: .*16 to 256/,
   )
 })
+
+test('one newline ends a file, more of them are part of the secret, which may have none', async () => {
+  const read = () => withSecretFiles({ KAFKA_SASL_PASSWORD_FILE: file })
+  await writeFile(file, `${SECRET}\r\n`)
+  expect(await read()).toMatchObject({ KAFKA_SASL_PASSWORD: SECRET })
+  await writeFile(file, `${SECRET}\n\n`)
+  const message = await read().then(readEnvironment).catch(String)
+  expect(message).toMatch(/KAFKA_SASL_PASSWORD=…: has a control character/)
+  expect(await refusal({ KAFKA_SASL_PASSWORD_FILE: `${file}\r` })).toMatch(
+    /KAFKA_SASL_PASSWORD_FILE=".*\\r": has a control/,
+  )
+})
