@@ -25,7 +25,7 @@ const DESCRIPTION = `From the changelog (WHATWG HTML section 9.2). A client that
 |---|---|---|
 | \`reset\` | \`{"reason", "snapshot"}\` | forget what you have: the stream begins anew, with a snapshot or without. \`start\`: it had no position; \`position-…\`: why the one it had cannot be resumed |
 | \`enter\` | the status | the device is there, and matches |
-| \`change\` | the status | it changed, and still matches; of changes in quick succession only the newest, at most 4 a second for a device |
+| \`change\` | the status | it changed, and still matches, or a write was refused or changed nothing, and it is what it was; of changes in quick succession only the newest, at most 4 a second for a device |
 | \`leave\` | \`{"deviceId", "deleted"}\` | it was deleted, or no longer matches |
 | \`snapshot-end\` | \`{"count"}\` | all that matched has been told |
 | \`position\` | \`{}\` | nothing changed of late: only the id is a newer one |

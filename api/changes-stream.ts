@@ -179,10 +179,18 @@ export class ChangesStream implements Follower {
         count += devices.length
         if (this.#stop.signal.aborted) return
       }
-      if (least < Number.POSITIVE_INFINITY) this.#next[partition] = least
+      if (least < Number.POSITIVE_INFINITY) this.#next[partition] = this.#known(partition, least)
     }
     this.#placed = true
     this.#outlet.tell('snapshot-end', { count }, this.#position())
+  }
+
+  /**
+   * What an owner has just committed its answers hold before any reader of the changelog can see it. A position past what
+   * these see would be taken for one that is not in the changelog; what comes after the end comes again instead.
+   */
+  #known(partition: number, reached: Offset): Offset {
+    return Math.min(reached, this.#following.end(partition))
   }
 
   /** From where the stream is in a partition to where following is; after that it is told. */
@@ -243,7 +251,7 @@ export class ChangesStream implements Follower {
       if (offset < (this.#next[partition] as Offset)) return
       const record = { offset, key: deviceId, value: status ?? null, timestamp: 0 }
       void this.#take(this.#following.change(partition, record))
-      this.#next[partition] = freshness.changelog
+      this.#next[partition] = this.#known(partition, freshness.changelog)
     } catch (error) {
       // Then its changes are read one by one.
       if (!(error instanceof UnavailableError)) throw error

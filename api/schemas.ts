@@ -26,7 +26,11 @@ const Count = Type.Integer({ minimum: 0 })
 const Freshness = Type.Object(
   {
     partition: Type.Integer({ minimum: 0, description: 'The partition of the log in which the device lives.' }),
-    offset: Type.Integer({ minimum: 0, description: 'Input position that the answer includes (exclusive end).' }),
+    offset: Type.Integer({
+      minimum: 0,
+      description:
+        'Input position: the answer includes all records before it, and may include later ones. That an answer of any instance includes a write, `atLeast` makes sure.',
+    }),
     lag: Type.Integer({ minimum: 0, description: 'Records of the partition not yet in the answer when it was given.' }),
     servedBy: Type.Enum(['owner', 'standby'], {
       description:

@@ -73,8 +73,10 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   const { context, partition, until, yields } = options
   const { store } = options.copy
   const topic = { topic: 'status', index: partition } as const
-  if (yields) await context.precedence.turn(signal)
+  // Not after the others: until then nobody can say how far behind the copy is, and it answers nothing.
   const changelog = await context.log.bounds(topic)
+  options.copy.progress.sighted(changelog.end)
+  if (yields) await context.precedence.turn(signal)
   const now = context.now()
   const { limits, logger } = context
   const { deleteRetentionMs } = context.log

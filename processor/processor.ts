@@ -14,6 +14,7 @@ import type { Claim, Copying, Log, Member, Offset } from './log/log.ts'
 import { ProcessorMetrics } from './metrics.ts'
 import { pause } from './pause.ts'
 import { Precedence } from './precedence.ts'
+import { Progress } from './progress.ts'
 import { StoreReader } from './query.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import { ScanThreads } from './scan-threads.ts'
@@ -229,7 +230,8 @@ export class Processor implements Member, AsyncDisposable {
     if (open !== undefined) return open
     const store = await this.#stores.store(partition)
     const onWhole = () => this.#builder.take(partition, store)
-    const copy = { store, decisions: new Decisions(), arrivals: new Arrivals(), onWhole }
+    const progress = new Progress(this.#context.monotonic)
+    const copy = { store, decisions: new Decisions(), arrivals: new Arrivals(), progress, onWhole }
     this.#copies.set(partition, copy)
     return copy
   }

@@ -9,20 +9,29 @@ const MIN_ELAPSED_MS = 500
  */
 const RATE_MS = 2_000
 
+/**
+ * What was known of the end is good for a role that begins so soon after the last one, ms: a copy that is at work asks for
+ * the end as seldom. Later, much may have been committed since.
+ */
+const KNOWN_FOR_MS = 5_000
+
 /** Where the copy was at some time. */
 interface Mark {
   readonly at: number
   readonly position: Offset
 }
 
-/** How far a copy is on its way through the changelog, and how fast it goes. */
+/** How far a copy is on its way through the changelog, and how fast it goes; kept from role to role. */
 export class Progress {
   readonly #now: () => number
   /** RATE_MS apart or more, and the same at the beginning. */
   #older: Mark | undefined
   #newer: Mark | undefined
   #position: Offset = 0
-  #end: Offset = 0
+  /** Undefined while it is not known. */
+  #end: Offset | undefined
+  /** Since when no role is at work on the copy. */
+  #idleSince: number | undefined
 
   /** `now`: ms, of a clock that nobody sets. */
   constructor(now: () => number) {
@@ -44,23 +53,36 @@ export class Progress {
 
   /** The changelog was found to end at `end`. */
   sighted(end: Offset): void {
-    this.#end = Math.max(this.#end, end)
+    this.#end = Math.max(this.#end ?? 0, end)
   }
 
-  /** What follows is another way, from another position. */
-  restart(): void {
+  /** What follows is another way, from `position`; `end`: of the changelog, where the role knows it. */
+  restart(position: Offset, end?: Offset): void {
+    if (this.#idleSince !== undefined && this.#now() - this.#idleSince > KNOWN_FOR_MS) this.#end = undefined
+    this.#idleSince = undefined
+    if (end !== undefined) this.sighted(end)
+    this.#position = position
     this.#older = undefined
     this.#newer = undefined
   }
 
-  /** Offsets to the end: records, and the gaps that compaction left. */
-  get remaining(): number {
-    return Math.max(0, this.#end - this.#position)
+  /** The role on the copy has ended; `end`: as `restart` has it. */
+  rest(end?: Offset): void {
+    if (end !== undefined) this.sighted(end)
+    this.#idleSince = this.#now()
   }
 
-  /** `etaSeconds` is undefined while the rate is not known, and while the copy stands still. */
-  get restore(): Restore {
+  /** Offsets to the end: records, and the gaps that compaction left. Undefined while the end is not known. */
+  get remaining(): number | undefined {
+    return this.#end === undefined ? undefined : Math.max(0, this.#end - this.#position)
+  }
+
+  /**
+   * Undefined while the end is not known; its `etaSeconds` while the rate is not known, and while the copy stands still.
+   */
+  get restore(): Restore | undefined {
     const { remaining } = this
+    if (remaining === undefined) return undefined
     const rate = this.#rate()
     return {
       remaining,

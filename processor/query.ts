@@ -107,7 +107,7 @@ export class StoreReader implements PartitionReader {
 
   async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
     const { partition, offset } = position
-    const { store, copy } = this.#role(partition)
+    const { store, copy } = this.#view(partition).role
     const input = store.checkpoint?.input ?? 0
     if (input <= offset && !(await copy.arrivals.past(offset, withinMs))) throw notReached(position, store)
     const [answer] = (await this.getMany(partition, [deviceId])) as [Answer]
@@ -144,7 +144,7 @@ export class StoreReader implements PartitionReader {
         instance: this.#instance,
         role: role.kind,
         state: role.state,
-        readable: checkpoint?.whole === true,
+        readable: checkpoint?.whole === true && role.lag !== undefined,
         offset: checkpoint?.input ?? 0,
         changelogOffset: checkpoint?.changelog ?? 0,
         lag: role.waiting,
@@ -175,7 +175,10 @@ export class StoreReader implements PartitionReader {
 
   #view(partition: number): View {
     const role = this.#role(partition)
-    return { role, freshness: freshnessOf(partition, role), generation: role.store.generation }
+    const { lag } = role
+    // It may have been away for long: what it lacks would pass for what was never there.
+    if (lag === undefined) throw beingRestored(partition)
+    return { role, freshness: freshnessOf(partition, role, lag), generation: role.store.generation }
   }
 
   #viewOrError(partition: number): View | TidemarkError {
@@ -205,11 +208,11 @@ interface View {
   readonly generation: number
 }
 
-function freshnessOf(partition: number, role: Role): Freshness {
+function freshnessOf(partition: number, role: Role, lag: number): Freshness {
   const { input = 0, changelog = 0 } = role.store.checkpoint ?? {}
   // What an owner holds while it restores is no newer than a standby's, and may be older; so may be what one holds that ends.
   const servedBy = role.state === 'running' && !role.doubtful ? role.kind : 'standby'
-  return { partition, offset: input, changelog, lag: role.lag, servedBy }
+  return { partition, offset: input, changelog, lag, servedBy }
 }
 
 /** Of what was not read of the store as the view found it, but as it was at `reached`. */

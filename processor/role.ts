@@ -41,6 +41,7 @@ export interface PartitionCopy {
   readonly store: StateStore
   readonly decisions: Decisions
   readonly arrivals: Arrivals
+  readonly progress: Progress
   /** Called when the store has come to hold all of the changelog. */
   readonly onWhole: () => void
 }
@@ -60,8 +61,11 @@ export interface Role {
   readonly doubtful: boolean
   readonly store: StateStore
   readonly copy: PartitionCopy
-  /** Records that the store has not reached: an owner's of the input, a standby's of the changelog. */
-  readonly lag: number
+  /**
+   * Records that the store has not reached: an owner's of the input, a standby's of the changelog. Undefined while it is not
+   * known where that ends: then another copy is to be asked.
+   */
+  readonly lag: number | undefined
   /** Records that wait for the work on the copy: of the lag, not what an owner restores. Undefined while the end is not known. */
   readonly waiting: number | undefined
   readonly progress: Progress

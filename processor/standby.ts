@@ -2,7 +2,7 @@ import { confirm, followChangelog } from './changelog.ts'
 import { isBeyondUse, LogCorruptedError, RetryableError } from './contract/errors.ts'
 import type { Copying, Offset } from './log/log.ts'
 import { say } from './metrics.ts'
-import { Progress } from './progress.ts'
+import type { Progress } from './progress.ts'
 import { devicesIn, type PartitionCopy, persist, type Role, type RoleContext, type RoleState } from './role.ts'
 import type { StateStore } from './store/store.ts'
 
@@ -33,7 +33,7 @@ export class Standby implements Role {
     this.#copying = copying
     this.copy = copy
     this.store = copy.store
-    this.progress = new Progress(context.monotonic)
+    this.progress = copy.progress
   }
 
   get state(): RoleState {
@@ -44,11 +44,11 @@ export class Standby implements Role {
     return this.#copying.held
   }
 
-  get lag(): number {
+  get lag(): number | undefined {
     return this.progress.remaining
   }
 
-  get waiting(): number {
+  get waiting(): number | undefined {
     return this.lag
   }
 
@@ -96,6 +96,7 @@ export class Standby implements Role {
       }
     } finally {
       this.#state = 'closed'
+      this.progress.rest()
       metrics.partitions.of(instance).delete(this)
       const labels = { processor: instance, partition }
       metrics.standbyLag.remove(labels)
@@ -126,7 +127,7 @@ export class Standby implements Role {
     const { logger, metrics, instance, monotonic } = this.#context
     const partition = this.#partition
     const began = monotonic()
-    this.progress.restart()
+    this.progress.restart(this.store.checkpoint?.changelog ?? 0)
     await followChangelog(
       {
         context: this.#context,
@@ -171,8 +172,8 @@ export class Standby implements Role {
   #gauge(): void {
     const { metrics, instance } = this.#context
     const labels = { processor: instance, partition: this.#partition }
-    metrics.standbyLag.set(labels, this.lag)
-    metrics.restoreRemaining.set({ ...labels, role: 'standby' }, this.#state === 'running' ? 0 : this.lag)
+    say(metrics.standbyLag, labels, this.lag)
+    say(metrics.restoreRemaining, { ...labels, role: 'standby' }, this.#state === 'running' ? 0 : this.lag)
     say(metrics.devices, { ...labels, role: 'standby' }, devicesIn(this.store))
   }
 }

@@ -6,7 +6,7 @@ import { FencedError, isBeyondUse, LogCorruptedError, RetryableError } from './c
 import type { Slice } from './contract/query.ts'
 import type { Batch, Claim, LogRecord, NewRecord, Offset } from './log/log.ts'
 import { say } from './metrics.ts'
-import { Progress } from './progress.ts'
+import type { Progress } from './progress.ts'
 import { ReadAhead } from './read-ahead.ts'
 import { devicesIn, type PartitionCopy, persist, type Role, type RoleContext, type RoleState } from './role.ts'
 import type { StateStore } from './store/store.ts'
@@ -41,7 +41,7 @@ export class Task implements Role {
   /** Committed: the next input offset to read, and the end of the changelog. */
   #input: Offset
   #changelogEnd: Offset
-  /** Undefined until it has been seen. */
+  /** Undefined where the log did not tell it with the claim, until it has been seen. */
   #inputEnd: Offset | undefined
   /** Batches begun, and batches whose effects are in the store. */
   #batch = 0
@@ -63,11 +63,12 @@ export class Task implements Role {
     this.#claim = claim
     this.store = copy.store
     this.copy = copy
-    this.progress = new Progress(context.monotonic)
+    this.progress = copy.progress
     this.#labels = { processor: context.instance, partition: claim.partition }
     this.#texts = context.texts.owner()
     this.#input = claim.start.input
     this.#changelogEnd = claim.start.changelogEnd
+    this.#inputEnd = claim.inputEnd
   }
 
   get state(): RoleState {
@@ -140,6 +141,7 @@ export class Task implements Role {
       throw error
     } finally {
       this.#move('closed')
+      this.progress.rest(this.#changelogEnd)
       metrics.partitions.of(instance).delete(this)
       metrics.lag.remove(this.#labels)
       const labels = { ...this.#labels, role: 'owner' }
@@ -232,9 +234,8 @@ export class Task implements Role {
 
   #restore(signal: AbortSignal): Promise<boolean> {
     const { metrics } = this.#context
-    const { progress } = this
     const labels = { ...this.#labels, role: 'owner' }
-    progress.restart()
+    this.progress.restart(this.store.checkpoint?.changelog ?? 0, this.#changelogEnd)
     return followChangelog(
       {
         context: this.#context,
@@ -243,8 +244,8 @@ export class Task implements Role {
         until: { input: this.#input, changelogEnd: this.#changelogEnd },
         yields: false,
         onProgress: (position) => {
-          progress.reached(position, this.#changelogEnd)
-          metrics.restoreRemaining.set(labels, progress.remaining)
+          this.progress.reached(position, this.#changelogEnd)
+          say(metrics.restoreRemaining, labels, this.progress.remaining)
         },
         onWhole: () => {},
       },

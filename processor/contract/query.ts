@@ -89,7 +89,7 @@ export interface Copy {
   readonly instance: string
   readonly role: 'owner' | 'standby'
   readonly state: 'restoring' | 'running'
-  /** It answers reads: it has been whole, though it may restore what it lacks since. */
+  /** It answers reads: it has been whole, though it may restore what it lacks since, and knows how far behind it is. */
   readonly readable: boolean
   /** Input and changelog position reached. */
   readonly offset: Offset
@@ -101,7 +101,7 @@ export interface Copy {
   readonly lag: number | undefined
   /** Devices held; undefined until the copy has been whole, and while they are being counted. */
   readonly devices: number | undefined
-  /** While it is restoring. */
+  /** While it is restoring, once the end is known. */
   readonly restore?: Restore | undefined
 }
 

@@ -7,6 +7,7 @@ export class EmbeddedClaim implements Claim {
   readonly partition: number
   readonly epoch: number
   readonly start: { readonly input: Offset; readonly changelogEnd: Offset }
+  readonly inputEnd: Offset
   readonly #writer: EmbeddedWriter
   readonly #inGroup: () => boolean
   #committing = false
@@ -26,6 +27,7 @@ export class EmbeddedClaim implements Claim {
     this.partition = partition
     this.epoch = epoch
     this.start = { input, changelogEnd }
+    this.inputEnd = writer.inputEnd(partition)
   }
 
   get held(): boolean {

@@ -119,6 +119,10 @@ export class EmbeddedWriter {
     })
   }
 
+  inputEnd(partition: number): Offset {
+    return (this.#options.partitions.telemetry[partition] as EmbeddedPartition).end
+  }
+
   /** Takes the partition at the next epoch. */
   claim(partition: number): Promise<ClaimPosition> {
     return this.#move({ kind: 'claim', partition, epoch: 0, changelog: [], deadLetters: [], next: 0 })

@@ -27,6 +27,7 @@ export class KafkaClaim implements Claim {
   readonly partition: number
   readonly epoch: number
   readonly start: { readonly input: Offset; readonly changelogEnd: Offset }
+  readonly inputEnd: Offset | undefined
   readonly #context: ClaimContext
   readonly #producer: Producer
   readonly #lane: string
@@ -46,6 +47,7 @@ export class KafkaClaim implements Claim {
     partition: number,
     producer: Producer,
     start: KafkaClaim['start'],
+    inputEnd: Offset | undefined,
     inGroup: () => boolean,
   ) {
     this.#context = context
@@ -55,6 +57,7 @@ export class KafkaClaim implements Claim {
     this.epoch = producer.id * EPOCHS + producer.epoch
     this.#lane = laneOf(partition)
     this.start = start
+    this.inputEnd = inputEnd
     this.#changelogEnd = start.changelogEnd
   }
 
@@ -82,10 +85,12 @@ export class KafkaClaim implements Claim {
       const settling = settle(context, partition, producer, signal)
       // Asked for beside it, and awaited when it is done.
       const kept = context.bounds({ topic: 'telemetry', index: partition })
-      kept.catch(() => {})
+      let inputEnd: Offset | undefined
+      const noting = async () => (inputEnd = (await kept).end)
+      noting().catch(() => {})
       const sight = await settling
       const start = await startOf(context, partition, sight, kept, signal)
-      return new KafkaClaim(context, partition, producer, start, inGroup)
+      return new KafkaClaim(context, partition, producer, start, inputEnd, inGroup)
     } catch (error) {
       throw asTidemark(error, `partition ${partition} cannot be claimed`)
     }

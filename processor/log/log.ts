@@ -136,6 +136,8 @@ export interface Claim {
   readonly epoch: number
   /** The committed input offset, and the changelog end that was committed with it. */
   readonly start: { readonly input: Offset; readonly changelogEnd: Offset }
+  /** The end of telemetry when the claim was taken; undefined where the log did not tell in time. */
+  readonly inputEnd: Offset | undefined
   /** False when another may hold the partition by now: the group has not said of late that this member is in it. */
   readonly held: boolean
 

@@ -16,6 +16,7 @@ export function claimContract({ start, join, until, holds }: LogContext): void {
       await holds(first, 1)
       const claim = first.claims.get(0) as Claim
       expect(claim.start).toEqual({ input: 0, changelogEnd: 0 })
+      expect(claim.inputEnd).toBe(26)
       await claim.commit({ changelog: numbered(0, 3), deadLetters: [], next: 10 })
       const done = await claim.commit({ changelog: numbered(3, 2), deadLetters: [record('x', 'dead')], next: 20 })
       const empty = await claim.commit({ changelog: [], deadLetters: [], next: 25 })

@@ -84,7 +84,7 @@ it('an owner that restores tells what waits after the committed input, and nothi
   }
   await using bench = await Workbench.open(log, { changelogRecords: 20 })
   const { store, next } = slowed(await bench.store())
-  await bench.task(log.claim(), store)
+  await bench.task({ ...log.claim(), inputEnd: undefined }, store)
   const copy = async () => (await bench.reader.copies())[0]
   await vi.waitFor(async () => expect((await copy())?.restore?.remaining).toBe(100))
   expect(await copy()).toMatchObject({ state: 'restoring', offset: 0, lag: undefined })

@@ -137,7 +137,8 @@ export class MemoryLog implements Log {
       if (this.loseOutcome) throw new RetryableError('LOG_UNAVAILABLE', 'the outcome was lost')
       return { changelogEnd: taken.changelogEnd }
     }
-    return { partition, epoch, start, held: true, commit }
+    const inputEnd = this.#end(this.records('telemetry', partition))
+    return { partition, epoch, start, inputEnd, held: true, commit }
   }
 
   join(_member: Member, _signal: AbortSignal): Promise<void> {

@@ -14,6 +14,7 @@ import { DEFAULT_LIMITS, type ProcessorLimits } from '../../processor/limits.ts'
 import type { Claim, Copying, NewRecord } from '../../processor/log/log.ts'
 import { ProcessorMetrics } from '../../processor/metrics.ts'
 import { Precedence } from '../../processor/precedence.ts'
+import { Progress } from '../../processor/progress.ts'
 import { StoreReader } from '../../processor/query.ts'
 import type { PartitionCopy, Role, RoleContext } from '../../processor/role.ts'
 import { Searcher } from '../../processor/search.ts'
@@ -111,6 +112,7 @@ export class Workbench implements AsyncDisposable {
       store: store ?? (await this.store(partition)),
       decisions: new Decisions(),
       arrivals: new Arrivals(),
+      progress: new Progress(this.context.monotonic),
       onWhole: () => {},
     }
     if (store === undefined) this.#copies.set(partition, copy)

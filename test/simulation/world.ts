@@ -221,11 +221,12 @@ export class World {
   }
 
   #claim(claim: Claim, ask: Ask): Claim {
-    const { partition, epoch, start } = claim
+    const { partition, epoch, start, inputEnd } = claim
     return {
       partition,
       epoch,
       start,
+      inputEnd,
       get held() {
         return claim.held
       },

@@ -7,7 +7,7 @@ test('the rate is that of the last seconds: what compaction has thinned out goes
   const go = (seconds: number, perSecond: number) => {
     for (let ms = 0; ms < seconds * 1_000; ms += 100) {
       now += 100
-      progress.reached(500_000_000 - progress.remaining + perSecond / 10, 500_000_000)
+      progress.reached(500_000_000 - (progress.remaining as number) + perSecond / 10, 500_000_000)
     }
   }
   progress.reached(0, 500_000_000)
