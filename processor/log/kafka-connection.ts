@@ -93,11 +93,13 @@ function judgeBySilence(connection: KafkaConnection): void {
       const now = Date.now()
       const { bytesRead } = connection.socket
       if (bytesRead !== bytes) [bytes, heardAt] = [bytesRead, now]
+      // A clock that was set back would have it heard in the future.
+      heardAt = Math.min(heardAt, now)
       const [next] = inflight.keys()
       if (next !== first) [first, firstAt] = [next, now]
-      for (const [id, request] of inflight) {
+      for (const request of inflight.values()) {
         const silent = now - Math.max(request.sentAt, heardAt) > request.requestTimeout
-        const endless = id === first && now - firstAt > request.requestTimeout + MAX_ANSWER_MS
+        const endless = now - firstAt > request.requestTimeout + MAX_ANSWER_MS
         if (silent || endless) request.timeoutRequest()
       }
       if (!connection.isConnected()) requestQueue.destroy()

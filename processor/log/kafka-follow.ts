@@ -81,7 +81,7 @@ export class KafkaFetcher {
       }
     } finally {
       this.#sources.delete(source)
-      this.#troubles.forget(source)
+      this.#troubles.end(source)
       stop.removeEventListener('abort', wake)
     }
   }
@@ -161,7 +161,7 @@ export class KafkaFetcher {
       for (const answer of answers) {
         const source = sources.find((candidate) => isSame(candidate, answer))
         if (source === undefined) continue
-        if (answer.error === undefined) this.#troubles.end(source, nodeId)
+        if (answer.error === undefined) this.#troubles.end(source)
         if (!this.#settle(source, answer, lost)) continue
         transient = true
         this.#note(source, nodeId, asked, answer.error)

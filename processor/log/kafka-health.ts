@@ -143,5 +143,8 @@ function unwritable(what: string, cause: unknown): RetryableError {
 }
 
 function unanswered(): never {
-  throw new RetryableError('LOG_UNAVAILABLE', `no broker has answered within ${PROBE_PATIENCE_MS} ms`)
+  throw new RetryableError(
+    'LOG_UNAVAILABLE',
+    `no broker has answered within ${PROBE_PATIENCE_MS} ms at the address by which the cluster lists it`,
+  )
 }

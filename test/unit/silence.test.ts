@@ -111,4 +111,26 @@ describe('an answer of a broker', () => {
     vi.advanceTimersByTime(MOST_OF_IT_MS)
     await expect(answer).rejects.toMatchObject({ name: 'KafkaJSRequestTimeoutError' })
   })
+
+  test('has its time for itself on a connection that is never idle', async () => {
+    let { answer, socket, request } = await ask()
+    for (let i = 0; i < 2 * (ENDLESS_MS / MOST_OF_IT_MS); i++) {
+      const next = await ask()
+      vi.advanceTimersByTime(MOST_OF_IT_MS)
+      await say(socket, answerTo(request, Buffer.alloc(8)))
+      await answer
+      ;({ answer, socket, request } = next)
+    }
+    expect(connection.alive).toBe(true)
+  })
+
+  test('that does not come is given up in the same time when the clock is set back', async () => {
+    const first = await ask()
+    await say(first.socket, answerTo(first.request, LARGE))
+    vi.advanceTimersByTime(LOOK_MS)
+    vi.setSystemTime(Date.now() - 3_600_000)
+    const { answer } = await ask()
+    vi.advanceTimersByTime(REQUEST_TIMEOUT_MS + 2 * LOOK_MS)
+    await expect(answer).rejects.toMatchObject({ name: 'KafkaJSRequestTimeoutError' })
+  })
 })
