@@ -106,7 +106,7 @@ function valueOf<T>(name: string, variable: Variable<T>, given: string | undefin
   // An empty variable is how a shell or a compose file says "not set".
   if (given === undefined || given === '') return unset
   const shown = `${name}=${hidden ? '…' : JSON.stringify(given)}`
-  const fault = mangled(given)
+  const fault = mangled(given, hidden)
   if (fault !== undefined) throw refused(`${shown}: ${fault}`)
   const found = read(given)
   if ('value' in found) return found.value

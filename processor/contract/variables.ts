@@ -66,8 +66,10 @@ function variable<T, D>({ default: unset, description }: Words<D>, read: Variabl
  * Why `value` is not what somebody wanted a variable to be, whatever it is for: files of variables are read in many ways,
  * and a folder whose name ends with a carriage return would be made, and be empty. Undefined: it may be.
  */
-export function mangled(value: string): string | undefined {
+export function mangled(value: string, hidden = false): string | undefined {
   if (/\p{Cc}/u.test(value)) return 'has a control character; where it is \\r at the end, its file has CRLF line ends'
+  // A secret is what another has chosen, and could not be given otherwise.
+  if (hidden) return undefined
   if (/^(["']).*\1$/.test(value)) return 'has quotes around it, which some readers of files (docker --env-file) keep'
   if (value !== value.trim()) return 'has white space at an end'
   return undefined

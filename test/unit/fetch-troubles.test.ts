@@ -72,11 +72,8 @@ describe('a broker whose fetches fail', () => {
   })
 
   test('is not told of for one failure, however late it comes', async () => {
-    const late = async (): Promise<Buffer> => {
-      await new Promise((resolve) => setTimeout(resolve, 15_000))
-      return await unanswered()
-    }
-    const answers = [late(), Promise.resolve(given)]
+    const late = new Promise((resolve) => setTimeout(resolve, 15_000)).then(unanswered)
+    const answers = [late, Promise.resolve(given)]
     const { fetching, told } = fetcher(() => answers.shift() ?? new Promise(() => {}))
     const read = fetching.follow('t', 0, 0, LIMITS, new AbortController().signal).next()
     await vi.advanceTimersByTimeAsync(60_000)
