@@ -12,8 +12,8 @@ import { checkAnswer, verify } from './invariants.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 import { STEPS, type Step } from './steps.ts'
 
-/** At least so many, and every step at least once. The whole run is TIDEMARK_KILLS=100. */
-const KILLS = Number(process.env.TIDEMARK_KILLS ?? 20)
+/** At least so many, and every step at least once; TIDEMARK_KILLS for more, or for a quick look. */
+const KILLS = Number(process.env.TIDEMARK_KILLS ?? 100)
 const SEED = Number(process.env.TIDEMARK_SEED ?? 1)
 const FAULTY = fileURLToPath(new URL('faulty-processor.ts', import.meta.url))
 /** Without what was compiled before, most of the time of a start goes into reading the sources. */
