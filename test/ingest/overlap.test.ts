@@ -98,6 +98,18 @@ describe('a message that several filters of a client match is delivered once, wi
   )
 })
 
+it('a message that is delivered with QoS 0 takes no packet id', async () => {
+  const { ingest } = await openIngest()
+  const subscriber = await RawClient.open(ingest.port, SESSION)
+  await subscribe(subscriber, { a: 0, b: 1 })
+  const publisher = await RawClient.open(ingest.port)
+  const topics = ['b', 'a', 'a', 'b', 'a', 'b']
+  publisher.write(Buffer.concat(topics.map((topic, i) => publication(topic, topic, 1, i + 1))))
+  await vi.waitFor(() => expect(subscriber.of('publish').length).toBe(topics.length), WAIT)
+  const [first = 0, ...others] = subscriber.ids('publish').filter((id) => id !== undefined)
+  expect(others).toEqual([1, 2].map((after) => ((first + after - 1) % 65_535) + 1))
+})
+
 it('what is granted later counts for the same topic', () => {
   const filters = new Filters()
   for (const [filter, qos] of [
