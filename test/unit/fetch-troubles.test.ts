@@ -31,6 +31,11 @@ function unanswered(): Promise<Buffer> {
   return Promise.reject(Object.assign(new Error('Request Fetch timed out'), { name: 'KafkaJSRequestTimeoutError' }))
 }
 
+async function unansweredForLong(): Promise<Buffer> {
+  await new Promise((resolve) => setTimeout(resolve, 15_000))
+  return await unanswered()
+}
+
 const given = fetchAnswer([0, 1].map((partition) => ({ partition, code: 0, bytes: batch([record('a', 'b')], 0) })))
 const refused = fetchAnswer([0, 1].map((partition) => ({ partition, code: NOT_LEADER_OR_FOLLOWER })))
 
@@ -72,11 +77,7 @@ describe('a broker whose fetches fail', () => {
   })
 
   test('is not told of for one failure, however late it comes', async () => {
-    const late = async (): Promise<Buffer> => {
-      await new Promise((resolve) => setTimeout(resolve, 15_000))
-      return await unanswered()
-    }
-    const answers = [late(), Promise.resolve(given)]
+    const answers = [unansweredForLong(), Promise.resolve(given)]
     const { fetching, told } = fetcher(() => answers.shift() ?? new Promise(() => {}))
     const read = fetching.follow('t', 0, 0, LIMITS, new AbortController().signal).next()
     await vi.advanceTimersByTimeAsync(60_000)
