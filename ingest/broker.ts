@@ -307,7 +307,11 @@ export class Broker {
   }
 }
 
-/** The highest QoS that a filter grants counts [MQTT-3.3.5-1]; what is of QoS 0 then takes no packet id. */
+/**
+ * The highest QoS that a filter grants counts [MQTT-3.3.5-1]. aedes would give what is of QoS 0 then a packet id all the
+ * same, and of a persistent session update its queue: that searches all of it, and once ids begin anew may put the
+ * message in the place of a PUBREL that waits under the same id.
+ */
 function deliverByAllFilters(client: Client): void {
   const { deliver0, deliverQoS } = client
   client.deliverQoS = (packet, done) => {

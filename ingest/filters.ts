@@ -3,6 +3,12 @@ import { matches } from './topics.ts'
 
 export type QoS = Subscription['qos']
 
+/**
+ * UTF-16 code units of a topic that is kept, as many as a filter may have; a topic may have 65,535, and there are up to
+ * 20,000 sessions. A longer one is kept for the turn.
+ */
+const MAX_KEPT_TOPIC_LENGTH = 512
+
 /** The topic filters of a session, and the QoS granted to each. */
 export class Filters {
   readonly #granted = new Map<string, QoS>()
@@ -45,6 +51,12 @@ export class Filters {
     if (this.#found?.qos === qos && this.#found.topic === topic) return this.#found.most
     const most = this.#search(qos, topic)
     this.#found = { qos, topic, most }
+    // All filters that a message matches ask within one turn; 500 of 1,000 would search for half a second.
+    if (topic.length > MAX_KEPT_TOPIC_LENGTH) {
+      queueMicrotask(() => {
+        this.#found = undefined
+      })
+    }
     return most
   }
 

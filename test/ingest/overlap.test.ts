@@ -1,6 +1,11 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { describe, expect, it, vi } from 'vitest'
 import { Filters } from '../../ingest/filters.ts'
 import { deliveries, openIngest, pinged, publication, RawClient, subscribe, WAIT } from './fixture.ts'
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
 
 const SESSION = { clientId: 'office', clean: false }
 const TOPIC = 'cmd/1/x'
@@ -93,6 +98,18 @@ describe('a message that several filters of a client match is delivered once, wi
   )
 })
 
+it('a message that is delivered with QoS 0 takes no packet id', async () => {
+  const { ingest } = await openIngest()
+  const subscriber = await RawClient.open(ingest.port, SESSION)
+  await subscribe(subscriber, { a: 0, b: 1 })
+  const publisher = await RawClient.open(ingest.port)
+  const topics = ['b', 'a', 'a', 'b', 'a', 'b']
+  publisher.write(Buffer.concat(topics.map((topic, i) => publication(topic, topic, 1, i + 1))))
+  await vi.waitFor(() => expect(subscriber.of('publish').length).toBe(topics.length), WAIT)
+  const [first = 0, ...others] = subscriber.ids('publish').filter((id) => id !== undefined)
+  expect(others).toEqual([1, 2].map((after) => ((first + after - 1) % 65_535) + 1))
+})
+
 it('what is granted later counts for the same topic', () => {
   const filters = new Filters()
   for (const [filter, qos] of [
@@ -104,7 +121,26 @@ it('what is granted later counts for the same topic', () => {
   expect([filters.atMost(2, TOPIC), filters.atMost(2, TOPIC)]).toEqual([1, 1])
   filters.set(TOPIC, 2)
   expect([filters.atMost(2, TOPIC), filters.atMost(1, TOPIC), filters.atMost(2, 'elsewhere')]).toEqual([2, 1, 2])
+  expect(filters.atMost(2, TOPIC)).toBe(2)
   filters.delete(TOPIC)
   filters.delete('cmd/#')
   expect(filters.atMost(2, TOPIC)).toBe(0)
+})
+
+it('a session keeps no long topic of a message that it was sent', async () => {
+  const length = 65_000
+  const sessions = Array.from({ length: 500 }, () => new Filters())
+  for (const filters of sessions) {
+    filters.set('+', 0)
+    filters.set('#', 1)
+  }
+  collect()
+  const before = process.memoryUsage().heapUsed
+  for (const [i, filters] of sessions.entries()) {
+    expect(filters.atMost(2, Buffer.alloc(length, `${i} `).toString())).toBe(1)
+  }
+  await Promise.resolve()
+  collect()
+  expect(process.memoryUsage().heapUsed - before).toBeLessThan((sessions.length * length) / 10)
+  expect(sessions.map(({ size }) => size)).toEqual(sessions.map(() => 2))
 })

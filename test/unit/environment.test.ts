@@ -1,5 +1,7 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { readEnvironment } from '../../processor/contract/environment.ts'
+import { readEnvironment, SECRETS } from '../../processor/contract/environment.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 
 const SASL = { KAFKA_SASL_MECHANISM: 'PLAIN', KAFKA_SASL_USERNAME: 'tidemark', KAFKA_SASL_PASSWORD: 'hunter2' }
@@ -91,4 +93,14 @@ test('more copies to be in sync than there are copies are refused', () => {
   expect(readEnvironment(given)).toMatchObject({ KAFKA_REPLICATION: 2, KAFKA_MIN_INSYNC_REPLICAS: 2 })
   const message = refusal({ ...given, KAFKA_REPLICATION: '1' })
   expect(message).toMatch('KAFKA_MIN_INSYNC_REPLICAS=2: must be at most KAFKA_REPLICATION=1')
+})
+
+test('README has a row of each variable, and of no other, and names the file of each secret', async () => {
+  const readme = await readFile(join(import.meta.dirname, '../../README.md'), 'utf8')
+  const tables = [...readme.matchAll(/^\| variable \| default \| \|\n\|[-|]+\n((?:\|.*\n)+)/gm)]
+  const cells = tables.flatMap(([, rows = '']) => [...rows.matchAll(/^\| ([^|]+) \|/gm)])
+  const named = cells.flatMap(([, cell = '']) => cell.split(', '))
+  const read = Object.keys(readEnvironment({}))
+  expect(named.sort()).toEqual(read.map((name) => `\`${name}\``).sort())
+  for (const name of SECRETS) expect(readme).toContain(`\`${name}_FILE\``)
 })
