@@ -14,7 +14,7 @@ const LANES_AT_ONCE = 2
 /** Letters that one partition keeps at most until they are shown; those before them are read again. */
 const MAX_KEPT = 100
 /** Characters of letters found, by one request, after which no more are looked for. */
-const MAX_FOUND_LENGTH = 16 * 1024 * 1024
+export const MAX_FOUND_LENGTH = 16 * 1024 * 1024
 /** Characters of letters after which a page ends. */
 const MAX_PAGE_LENGTH = 4 * 1024 * 1024
 /** How often what retention removes meanwhile is met in one window. */

@@ -5,7 +5,7 @@ import type { Api } from './app.ts'
 import { type Caller, callerOf, maySee, type Scope } from './caller.ts'
 import type { Gate } from './gate.ts'
 import { LetterCursors, type LetterFilters, type Unshown } from './letters-cursor.ts'
-import { readLetters } from './letters-reading.ts'
+import { MAX_FOUND_LENGTH, readLetters } from './letters-reading.ts'
 import { DEFAULT_LIMIT, LIST_LETTERS } from './letters-schemas.ts'
 import { deviceOf } from './letters-shown.ts'
 import type { Limits } from './limits.ts'
@@ -93,5 +93,5 @@ function endOf({ raw }: FastifyReply, ms: number): Disposable & { readonly signa
 
 function cutShort({ letterMs, maxLettersExamined, maxLetterBytesExamined }: Limits): string {
   const most = `${letterMs} ms, ${maxLettersExamined} letters and ${maxLetterBytesExamined} bytes of them`
-  return `not all that had to be examined was: an answer takes up to ${most}`
+  return `not all that had to be examined was: an answer takes up to ${most}, and ${MAX_FOUND_LENGTH} characters of those found`
 }

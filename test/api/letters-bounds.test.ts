@@ -89,6 +89,7 @@ describe('bounds of reading dead letters', () => {
     const { body } = await ask(api, `${ROUTE}?limit=1000`)
     expect(letters.windows.length).toBeLessThan(16)
     expect(body).toMatchObject({ complete: false, nextCursor: expect.any(String) })
+    expect(body).toHaveProperty('reason', expect.stringContaining(`${16 * MIB} characters of those found`))
     expect(body.items.length).toBeGreaterThan(100)
   })
 
