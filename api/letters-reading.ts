@@ -170,7 +170,7 @@ class LetterReading {
 
   async #bounds(partition: number): Promise<{ start: Offset; end: Offset }> {
     this.#signal.throwIfAborted()
-    return await Promise.race([this.#reader.bounds(partition), this.#aborted])
+    return await Promise.race([this.#reader.bounds(partition, this.#signal), this.#aborted])
   }
 
   /** Until the lane has something to show, or has nothing. A window that is begun is examined, so that pages go on. */

@@ -176,8 +176,8 @@ describe('bounds of reading dead letters', () => {
       'does not tell where it begins',
       /20 ms/,
       (letters) => {
-        const bounds = letters.bounds.bind(letters)
-        letters.bounds = (partition) => (partition === 2 ? new Promise(() => {}) : bounds(partition))
+        const { bounds } = letters
+        letters.bounds = (partition, signal) => (partition === 2 ? new Promise(() => {}) : bounds(partition, signal))
       },
     ],
     ['cannot be read', /its disk is away/, failing(new RetryableError('LOG_UNAVAILABLE', 'its disk is away'))],
@@ -197,6 +197,20 @@ describe('bounds of reading dead letters', () => {
     expect(alone.body.detail).toMatch(why)
     expect(alone.body.detail).not.toContain('?partition=')
     for (const other of [0, 1, 3]) expect(await offsets(`partition=${other}`)).toEqual([0])
+  })
+
+  it('asks no further where letters begin when the answer has been given', async () => {
+    const letters = new MemoryLetters(2)
+    const ended: Promise<void>[] = []
+    letters.bounds = (partition, signal) => {
+      ended.push(aborted(signal))
+      const failure = new RetryableError('LOG_UNAVAILABLE', 'no broker')
+      return partition === 0 ? new Promise(() => {}) : Promise.reject(failure)
+    }
+    const { api } = await over(letters)
+    expect((await ask(api, ROUTE)).body.detail).toContain('partition 1')
+    expect(ended).toHaveLength(2)
+    await Promise.all(ended)
   })
 
   it('shows what it has when the time is over, and says so', async () => {
