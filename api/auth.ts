@@ -3,25 +3,28 @@ import type { Api } from './app.ts'
 import type { Caller, Scope } from './caller.ts'
 import { insufficientScope, type Tokens } from './tokens.ts'
 
-/** Every route that names a scope wants a token that has it; before its body is read. Before the routes. */
+/** Every route that names scopes wants a token that has them all; before its body is read. Before the routes. */
 export function requireTokens(api: Api, tokens: Tokens): void {
   api.decorateRequest('caller', null)
-  const hooks = new Map<Scope, onRequestHookHandler>()
+  const hooks = new Map<string, onRequestHookHandler>()
   api.addHook('onRoute', (route) => {
     const scope = route.config?.scope
     if (scope === undefined || scope === null) return
-    const hook = hooks.get(scope) ?? tokenHook(tokens, scope)
-    hooks.set(scope, hook)
+    const needed = [scope].flat()
+    const name = needed.join(' ')
+    const hook = hooks.get(name) ?? tokenHook(tokens, needed)
+    hooks.set(name, hook)
     const own = [route.onRequest ?? []].flat()
     // A HEAD route is made of its GET route, hooks included.
     if (!own.includes(hook)) route.onRequest = [hook, ...own]
   })
 }
 
-function tokenHook(tokens: Tokens, scope: Scope): onRequestHookHandler {
+function tokenHook(tokens: Tokens, needed: readonly Scope[]): onRequestHookHandler {
   return (request, _reply, done) => {
     const admit = (caller: Caller): void => {
-      if (!caller.scopes.has(scope)) return done(insufficientScope(scope))
+      const lacked = needed.find((scope) => !caller.scopes.has(scope))
+      if (lacked !== undefined) return done(insufficientScope(lacked))
       request.caller = caller
       done()
     }

@@ -6,8 +6,8 @@ export type Scope = 'devices:read' | 'devices:write' | 'ops:read'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** What a caller needs for the route; null: it is open to anyone. Every route says. */
-    readonly scope?: Scope | null
+    /** What a caller needs for the route, all of it; null: it is open to anyone. Every route says. */
+    readonly scope?: Scope | readonly Scope[] | null
   }
   interface FastifyRequest {
     /** Read it by `callerOf`. Null until the caller is known. */

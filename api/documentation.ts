@@ -68,7 +68,7 @@ const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {
   412: { ETag: { type: 'string', description: 'Of the device by now.' } },
 }
 
-/** Adds to each route what the scope that it names means. Before the routes. */
+/** Adds to each route what the scopes that it names mean. Before the routes. */
 export function documentScopes(api: Api, enforced: boolean): void {
   api.addHook('onRoute', (route) => {
     const { scope } = route.config ?? {}
@@ -77,11 +77,12 @@ export function documentScopes(api: Api, enforced: boolean): void {
       route.schema = { tags: ['Process'], ...route.schema }
       return
     }
+    const needed = [scope].flat()
     const response = route.schema?.response as Record<string, ResponseDoc>
     route.schema = {
-      tags: [scope === 'ops:read' ? 'Operations' : 'Devices'],
+      tags: [needed.includes('ops:read') ? 'Operations' : 'Devices'],
       ...route.schema,
-      ...(enforced ? { security: [{ bearer: [scope] }] } : {}),
+      ...(enforced ? { security: [{ bearer: needed }] } : {}),
       response: withProblems(response, ['unauthorized', 'forbidden', 'too-many-requests', 'keys-unavailable']),
     }
   })

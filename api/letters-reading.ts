@@ -1,4 +1,4 @@
-import { OffsetOutOfRangeError, RetryableError, reasonOf } from '../processor/contract/errors.ts'
+import { LogCorruptedError, OffsetOutOfRangeError, RetryableError, reasonOf } from '../processor/contract/errors.ts'
 import type { LetterReader } from '../processor/contract/letter-reader.ts'
 import type { LogRecord, Offset } from '../processor/contract/record.ts'
 import { share } from './fleet-search.ts'
@@ -14,7 +14,7 @@ const LANES_AT_ONCE = 2
 /** Letters that one partition keeps at most until they are shown; those before them are read again. */
 const MAX_KEPT = 100
 /** Characters of letters found, by one request, after which no more are looked for. */
-const MAX_FOUND_LENGTH = 16 * 1024 * 1024
+export const MAX_FOUND_LENGTH = 16 * 1024 * 1024
 /** Characters of letters after which a page ends. */
 const MAX_PAGE_LENGTH = 4 * 1024 * 1024
 /** How often what retention removes meanwhile is met in one window. */
@@ -54,7 +54,8 @@ export interface LetterPage {
 
 /**
  * The newest letters of all partitions that are asked for, in order; of a page that is not complete they may be older than
- * some of the next. Rejects with ProblemError `log-unavailable` when the log gives nothing until `signal` aborts.
+ * some of the next. Rejects with ProblemError `log-unavailable`, which names the partition, when one cannot be read or is
+ * damaged, and when the log gives nothing until `signal` aborts.
  */
 export async function readLetters(
   source: LetterSource,
@@ -66,10 +67,6 @@ export async function readLetters(
   const either = AbortSignal.any([signal, ended.signal])
   try {
     return await new LetterReading(source, question, budget, either).page()
-  } catch (error) {
-    if (!(error instanceof RetryableError || error === signal.reason)) throw error
-    const detail = `the log does not give its dead letters now: ${reasonOf(error)}`
-    throw new ProblemError('log-unavailable', detail, {}, { 'retry-after': '1' })
   } finally {
     // What one partition fails at need not be done for the others.
     ended.abort()
@@ -118,7 +115,7 @@ class LetterReading {
           continue
         }
         const wanted = Math.min(MAX_KEPT, share(limit - letters.length, lanes.length))
-        await Promise.all(open.map((lane) => this.#turnstile.run(() => this.#fill(lane, wanted))))
+        await Promise.all(open.map((lane) => this.#inTurn(lane.partition, () => this.#fill(lane, wanted))))
         continue
       }
       const lane = foremost(lanes)
@@ -129,7 +126,9 @@ class LetterReading {
       // To find it, each lane was looked at.
       await this.#turns.spend(lanes.length * LOOK_BYTES)
     }
-    if (!complete && this.#windows === 0) this.#signal.throwIfAborted()
+    // The first of those that none was read of.
+    const unread = this.#windows === 0 ? lanes.find((lane) => lane.isOpen) : undefined
+    if (unread !== undefined && this.#signal.aborted) throw this.#unavailable(unread.partition, this.#signal.reason)
     const unshown: (Offset | undefined)[] = Array.from({ length: this.#reader.partitions }, () => undefined)
     for (const lane of lanes) unshown[lane.partition] = lane.unshown
     const next = unshown.some((offset) => offset !== undefined) ? unshown : undefined
@@ -150,12 +149,28 @@ class LetterReading {
       const { start, end } = await this.#bounds(i)
       return new LetterLane(i, start, Math.min(from?.[i] ?? end, end))
     }
-    return await Promise.all(asked.map((i) => this.#turnstile.run(() => open(i))))
+    return await Promise.all(asked.map((i) => this.#inTurn(i, () => open(i))))
+  }
+
+  /** What the log fails at in the partition becomes the answer: left out, its letters would seem not to be. */
+  async #inTurn<T>(partition: number, work: () => Promise<T>): Promise<T> {
+    try {
+      return await this.#turnstile.run(work)
+    } catch (error) {
+      const isOfLog = error instanceof RetryableError || error instanceof LogCorruptedError
+      throw isOfLog || error === this.#signal.reason ? this.#unavailable(partition, error) : error
+    }
+  }
+
+  #unavailable(partition: number, error: unknown): ProblemError {
+    const others = this.#question.partition === undefined ? '; ?partition= lists the others one by one' : ''
+    const detail = `the log does not give the dead letters of partition ${partition} now: ${reasonOf(error)}${others}`
+    return new ProblemError('log-unavailable', detail, {}, { 'retry-after': '1' })
   }
 
   async #bounds(partition: number): Promise<{ start: Offset; end: Offset }> {
     this.#signal.throwIfAborted()
-    return await Promise.race([this.#reader.bounds(partition), this.#aborted])
+    return await Promise.race([this.#reader.bounds(partition, this.#signal), this.#aborted])
   }
 
   /** Until the lane has something to show, or has nothing. A window that is begun is examined, so that pages go on. */

@@ -2,10 +2,10 @@ import type { FastifyReply } from 'fastify'
 import type { LetterReader } from '../processor/contract/letter-reader.ts'
 import type { LogRecord } from '../processor/contract/record.ts'
 import type { Api } from './app.ts'
-import { type Caller, callerOf, maySee } from './caller.ts'
+import { type Caller, callerOf, maySee, type Scope } from './caller.ts'
 import type { Gate } from './gate.ts'
 import { LetterCursors, type LetterFilters, type Unshown } from './letters-cursor.ts'
-import { readLetters } from './letters-reading.ts'
+import { MAX_FOUND_LENGTH, readLetters } from './letters-reading.ts'
 import { DEFAULT_LIMIT, LIST_LETTERS } from './letters-schemas.ts'
 import { deviceOf } from './letters-shown.ts'
 import type { Limits } from './limits.ts'
@@ -22,12 +22,15 @@ export interface LetterRoutes {
   readonly limits: Limits
 }
 
+/** They show what devices sent, which who has `ops:read` for the metrics is not to see. */
+const READS_LETTERS: { readonly scope: readonly Scope[] } = { scope: ['ops:read', 'devices:read'] }
+
 /** What could not be used: the dead letters of the log. */
 export function letterRoutes(api: Api, { letters, reads, untaken, limits }: LetterRoutes): void {
   const source = { reader: letters, turns: new TextTurns() }
   const budget = { records: limits.maxLettersExamined, bytes: limits.maxLetterBytesExamined }
 
-  api.get('/v1/dead-letters', { schema: LIST_LETTERS, config: { scope: 'ops:read' } }, async (request, reply) => {
+  api.get('/v1/dead-letters', { schema: LIST_LETTERS, config: READS_LETTERS }, async (request, reply) => {
     const { limit = DEFAULT_LIMIT, cursor, reason, deviceId, partition } = request.query
     const caller = callerOf(request)
     if (deviceId !== undefined && !maySee(caller, deviceId)) throw ProblemError.otherDevice(deviceId)
@@ -90,5 +93,5 @@ function endOf({ raw }: FastifyReply, ms: number): Disposable & { readonly signa
 
 function cutShort({ letterMs, maxLettersExamined, maxLetterBytesExamined }: Limits): string {
   const most = `${letterMs} ms, ${maxLettersExamined} letters and ${maxLetterBytesExamined} bytes of them`
-  return `not all that had to be examined was: an answer takes up to ${most}`
+  return `not all that had to be examined was: an answer takes up to ${most}, and ${MAX_FOUND_LENGTH} characters of those found`
 }

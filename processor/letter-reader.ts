@@ -12,7 +12,7 @@ export function letterReader(log: Log): LetterReader {
   return {
     identity: `${cluster} ${telemetry}`,
     partitions,
-    bounds: (index) => log.bounds({ topic, index }),
+    bounds: (index, signal) => log.bounds({ topic, index }, signal),
     async *read(index, from, to, signal) {
       for await (const { records } of stretch(log, { topic, index }, from, to, BATCH, signal)) yield records
     },

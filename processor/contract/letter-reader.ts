@@ -6,8 +6,8 @@ export interface LetterReader {
   readonly identity: string
   readonly partitions: number
 
-  /** Offset of the oldest letter kept, and the end. */
-  bounds(partition: number): Promise<{ readonly start: Offset; readonly end: Offset }>
+  /** Offset of the oldest letter kept, and the end. When `signal` aborts, the log is asked no further. */
+  bounds(partition: number, signal: AbortSignal): Promise<{ readonly start: Offset; readonly end: Offset }>
 
   /**
    * Committed letters from `from` on, in order, until `to` is reached, which must not be past the end; the last batch may

@@ -37,23 +37,29 @@ export class KafkaBounds {
     this.#closing = closing
   }
 
-  async bounds({ topic, index }: Partition): Promise<{ start: Offset; end: Offset }> {
-    const [[start], [end]] = (await this.#ask([topic], index, [START, STABLE])) as [[Offset], [Offset]]
+  async bounds({ topic, index }: Partition, signal?: AbortSignal): Promise<{ start: Offset; end: Offset }> {
+    const until = signal === undefined ? this.#closing : AbortSignal.any([this.#closing, signal])
+    const [[start], [end]] = (await this.#ask([topic], index, [START, STABLE], until)) as [[Offset], [Offset]]
     return { start, end }
   }
 
   /** Of the partition `index` of each of `topics`. */
   async ends(topics: readonly Topic[], index: number): Promise<Ends[]> {
     // In this order: what others append meanwhile must not look undecided.
-    const [ends, stable] = (await this.#ask(topics, index, [END, STABLE])) as [Offset[], Offset[]]
+    const [ends, stable] = (await this.#ask(topics, index, [END, STABLE], this.#closing)) as [Offset[], Offset[]]
     return ends.map((end, i) => ({ stable: stable[i] as Offset, end }))
   }
 
   /** For each of the questions, the offset in each topic. A leader is asked them in their order. */
-  async #ask(topics: readonly Topic[], index: number, questions: readonly Question[]): Promise<Offset[][]> {
+  async #ask(
+    topics: readonly Topic[],
+    index: number,
+    questions: readonly Question[],
+    until: AbortSignal,
+  ): Promise<Offset[][]> {
     const names = topics.map((topic) => this.#names[topic])
     try {
-      return await this.#cluster.persist(PATIENCE_MS, this.#closing, async () => {
+      return await this.#cluster.persist(PATIENCE_MS, until, async () => {
         const leaders = await Promise.all(names.map((name) => this.#cluster.leader(name, index)))
         const offsets = questions.map(() => new Map<string, Offset>())
         const asked = [...Map.groupBy(names, (_, i) => leaders[i] as number)].map(async ([leader, led]) => {

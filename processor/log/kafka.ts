@@ -108,7 +108,7 @@ export class KafkaLog implements Log {
       group,
       identity,
       logger,
-      bounds: (of) => this.bounds(of),
+      bounds: (of, signal) => this.bounds(of, signal),
       follow: (of, from, limits, signal) => this.follow(of, from, limits, signal),
       readEpoch: (index) => this.#fetcher.epochOf(names.telemetry, index),
       ends: (topics, index) => this.#bounds.ends(topics, index),
@@ -144,9 +144,9 @@ export class KafkaLog implements Log {
     return this.#fetcher.follow(this.#names[of.topic], of.index, from, limits, signal)
   }
 
-  async bounds(of: Partition): Promise<{ start: Offset; end: Offset }> {
+  async bounds(of: Partition, signal?: AbortSignal): Promise<{ start: Offset; end: Offset }> {
     this.#check(of)
-    return this.#bounds.bounds(of)
+    return this.#bounds.bounds(of, signal)
   }
 
   join(member: Member, signal: AbortSignal): Promise<void> {

@@ -69,8 +69,11 @@ export interface Log extends AsyncDisposable {
    */
   follow(partition: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch>
 
-  /** Offset of the oldest record kept, and the end. */
-  bounds(partition: Partition): Promise<{ start: Offset; end: Offset }>
+  /**
+   * Offset of the oldest record kept, and the end. When `signal` aborts, brokers that fail at it are not asked again: it
+   * rejects with what they failed at.
+   */
+  bounds(partition: Partition, signal?: AbortSignal): Promise<{ start: Offset; end: Offset }>
 
   /**
    * Takes part in the group until `signal` aborts; then every role of the member is stopped, awaited, and handed over.

@@ -1,7 +1,7 @@
 import { Registry } from 'prom-client'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { AppOptions } from '../../api/app.ts'
-import { RetryableError } from '../../processor/contract/errors.ts'
+import { LogCorruptedError, RetryableError } from '../../processor/contract/errors.ts'
 import { aborted } from '../../processor/pause.ts'
 import { ask } from './conformance.ts'
 import { MemoryLetters } from './letters-memory.ts'
@@ -23,6 +23,17 @@ function lettersOf(count: number, bytes: number): MemoryLetters {
   const value = Buffer.alloc(bytes, 'x')
   for (let i = 0; i < count; i++) letters.add(0, { key: `d${i}`, value, timestamp: i })
   return letters
+}
+
+/** Makes reading partition 2 fail. */
+function failing(error: Error): (letters: MemoryLetters) => void {
+  return (letters) => {
+    const read = letters.read.bind(letters)
+    letters.read = (partition, ...rest) => {
+      if (partition === 2) throw error
+      return read(partition, ...rest)
+    }
+  }
 }
 
 async function offsets(query = ''): Promise<number[]> {
@@ -78,6 +89,7 @@ describe('bounds of reading dead letters', () => {
     const { body } = await ask(api, `${ROUTE}?limit=1000`)
     expect(letters.windows.length).toBeLessThan(16)
     expect(body).toMatchObject({ complete: false, nextCursor: expect.any(String) })
+    expect(body).toHaveProperty('reason', expect.stringContaining(`${16 * MIB} characters of those found`))
     expect(body.items.length).toBeGreaterThan(100)
   })
 
@@ -156,7 +168,49 @@ describe('bounds of reading dead letters', () => {
     const { api } = await over(letters, { limits: { letterMs: 20 } })
     const { status, headers, body } = await ask(api, ROUTE)
     expect([status, headers['retry-after'], body.type]).toEqual([503, '1', 'urn:tidemark:problem:log-unavailable'])
-    expect(body.detail).toMatch(/^the log does not give its dead letters now: /)
+    expect(body.detail).toMatch(/^the log does not give the dead letters of partition 0 now: /)
+  })
+
+  it.each<[string, RegExp, (letters: MemoryLetters) => void]>([
+    [
+      'does not tell where it begins',
+      /20 ms/,
+      (letters) => {
+        const { bounds } = letters
+        letters.bounds = (partition, signal) => (partition === 2 ? new Promise(() => {}) : bounds(partition, signal))
+      },
+    ],
+    ['cannot be read', /its disk is away/, failing(new RetryableError('LOG_UNAVAILABLE', 'its disk is away'))],
+    ['is damaged', /the CRC does not fit/, failing(new LogCorruptedError('the CRC does not fit'))],
+  ])('names the partition that %s, and the way to the others', async (_, why, spoil) => {
+    const letters = new MemoryLetters(4)
+    for (let partition = 0; partition < 4; partition++) letters.add(partition, { timestamp: partition })
+    spoil(letters)
+    const { api } = await over(letters, { limits: { letterMs: 20 } })
+    const { status, headers, body } = await ask(api, ROUTE)
+    expect([status, headers['retry-after'], body.type]).toEqual([503, '1', 'urn:tidemark:problem:log-unavailable'])
+    expect(body.detail).toMatch(/^the log does not give the dead letters of partition 2 now: /)
+    expect(body.detail).toMatch(why)
+    expect(body.detail).toMatch(/; \?partition= lists the others one by one$/)
+    const alone = await ask(api, `${ROUTE}?partition=2`)
+    expect(alone.status).toBe(503)
+    expect(alone.body.detail).toMatch(why)
+    expect(alone.body.detail).not.toContain('?partition=')
+    for (const other of [0, 1, 3]) expect(await offsets(`partition=${other}`)).toEqual([0])
+  })
+
+  it('asks no further where letters begin when the answer has been given', async () => {
+    const letters = new MemoryLetters(2)
+    const ended: Promise<void>[] = []
+    letters.bounds = (partition, signal) => {
+      ended.push(aborted(signal))
+      const failure = new RetryableError('LOG_UNAVAILABLE', 'no broker')
+      return partition === 0 ? new Promise(() => {}) : Promise.reject(failure)
+    }
+    const { api } = await over(letters)
+    expect((await ask(api, ROUTE)).body.detail).toContain('partition 1')
+    expect(ended).toHaveLength(2)
+    await Promise.all(ended)
   })
 
   it('shows what it has when the time is over, and says so', async () => {

@@ -37,7 +37,7 @@ export class MemoryLetters implements LetterReader {
     return this.#records[partition] ?? []
   }
 
-  async bounds(partition: number): Promise<{ start: Offset; end: Offset }> {
+  bounds: LetterReader['bounds'] = async (partition) => {
     return { start: this.#starts[partition] as Offset, end: this.#ends[partition] as Offset }
   }
 

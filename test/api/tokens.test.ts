@@ -43,6 +43,7 @@ describe('a token', () => {
     const document = (await (await guarded()).api.inject('/openapi.json')).json()
     expect(document.paths['/v1/devices'].get.security).toEqual([{ bearer: ['devices:read'] }])
     expect(document.paths['/metrics'].get.security).toEqual([{ bearer: ['ops:read'] }])
+    expect(document.paths['/v1/dead-letters'].get.security).toEqual([{ bearer: ['ops:read', 'devices:read'] }])
     expect(document.paths['/livez'].get).not.toHaveProperty('security')
     expect(document.components.securitySchemes.bearer).toMatchObject({ type: 'http', scheme: 'bearer' })
   })
@@ -107,6 +108,9 @@ describe('a token', () => {
       ['ops:read', '/v1/devices/a', 'devices:read'],
       ['devices:read', '/metrics', 'ops:read'],
       ['devices:read', '/v1/partitions', 'ops:read'],
+      ['devices:read', '/v1/dead-letters', 'ops:read'],
+      ['ops:read', '/v1/dead-letters', 'devices:read'],
+      ['ops:read', '/v1/dead-letters?limit=0', 'devices:read'],
       ['devices:readx  other', '/v1/devices', 'devices:read'],
       [undefined, '/v1/devices', 'devices:read'],
     ] as const) {

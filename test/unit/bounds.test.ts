@@ -1,5 +1,6 @@
 import pino from 'pino'
 import { describe, expect, test } from 'vitest'
+import { RetryableError } from '../../processor/contract/errors.ts'
 import { KafkaBounds } from '../../processor/log/kafka-bounds.ts'
 import type { Network } from '../../processor/log/kafka-broker.ts'
 import { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
@@ -69,6 +70,18 @@ describe('the bounds of a partition', () => {
       code: 'LOG_UNAVAILABLE',
       message: expect.stringMatching(/t\.status has the id .* created anew/),
     })
+  })
+
+  test('are asked for no further when nobody waits for them', async () => {
+    const left = new AbortController()
+    let asked = 0
+    const { bounds } = await open(() => {
+      if (++asked === 3) left.abort()
+      throw new RetryableError('LOG_UNAVAILABLE', 'no leader')
+    })
+    await expect(bounds.bounds({ topic: 'status', index: 0 }, left.signal)).rejects.toThrow('no leader')
+    // Each attempt asks two questions.
+    expect(asked).toBeLessThanOrEqual(4)
   })
 
   test('cost one question for the topic in all, however many partitions are asked for at a time', async () => {
