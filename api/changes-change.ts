@@ -1,3 +1,4 @@
+import { viewOf } from '../processor/contract/own-copy.ts'
 import type { LogRecord, Offset } from '../processor/contract/record.ts'
 import type { Matcher } from '../processor/contract/search-match.ts'
 import { readableStatus, type Status } from '../processor/contract/status.ts'
@@ -51,8 +52,7 @@ export class Change {
 
 /** Of a record that another program wrote, and that is no status, streams show what reads show. */
 function textOf(deviceId: string, value: Uint8Array): string {
-  const status = readableStatus(value, deviceId)
-  return Buffer.from(status.buffer, status.byteOffset, status.byteLength).toString('utf8')
+  return viewOf(readableStatus(value, deviceId)).toString('utf8')
 }
 
 function statusOf(deviceId: string, text: string): Status {

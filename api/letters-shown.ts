@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer'
+import { viewOf } from '../processor/contract/own-copy.ts'
 import { formatPosition, parsePosition } from '../processor/contract/position.ts'
 import type { LogRecord } from '../processor/contract/record.ts'
 import { isDeviceId } from '../processor/contract/telemetry.ts'
@@ -59,7 +60,7 @@ function shown(partition: number, record: LogRecord, at: number | undefined): ob
 }
 
 function payloadOf(value: Uint8Array): object {
-  const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+  const bytes = viewOf(value)
   const whole = bytes.length <= SHOWN_PAYLOAD_BYTES
   const isText = isUtf8(bytes)
   let end = whole ? bytes.length : SHOWN_PAYLOAD_BYTES

@@ -1,3 +1,4 @@
+import { viewOf } from '../processor/contract/own-copy.ts'
 import type { Freshness, Slice } from '../processor/contract/query.ts'
 
 /** Of an answer that is put together as text. */
@@ -13,8 +14,7 @@ export function spliceStatus(status: Uint8Array, members: string): string {
 
 /** The JSON text of a stored status without its last `}`. */
 export function openStatus(status: Uint8Array): string {
-  const bytes = Buffer.isBuffer(status) ? status : Buffer.from(status.buffer, status.byteOffset, status.byteLength)
-  return bytes.toString('utf8', 0, bytes.length - 1)
+  return viewOf(status).toString('utf8', 0, status.length - 1)
 }
 
 /** Of texts, and of statuses without their last `}`, one text as UTF-8. Nothing is copied but once, at its end. */

@@ -1,14 +1,9 @@
 import type { Logger } from 'pino'
-import {
-  FencedError,
-  LogCorruptedError,
-  OffsetOutOfRangeError,
-  RetryableError,
-  type TidemarkError,
-} from '../contract/errors.ts'
+import { FencedError, LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
 import type { KafkaClaim } from './kafka-claim.ts'
 import type { Member, Offset } from './log.ts'
+import { Reminder } from './reminder.ts'
 
 /**
  * How long a claim waits for who works on the partition and has been told by the same assignment to end, ms: a batch that
@@ -21,8 +16,6 @@ const HAND_OVER_MS = 50
  */
 const MIN_REST_MS = 100
 const MAX_REST_MS = 5000
-/** The log tells again of a claim that cannot be taken, ms. */
-const REMIND_MS = 60_000
 /** How long a new standby waits for claims that cannot be taken, ms. */
 const STANDBY_PATIENCE_MS = 1000
 
@@ -194,7 +187,7 @@ export class KafkaRoles {
     if (slot.moving) await pause(HAND_OVER_MS, signal)
     let { restMs } = slot
     slot.restMs = 0
-    const told = new Told()
+    const told = new Reminder()
     while (!signal.aborted) {
       try {
         if (slot.doubtful) {
@@ -223,7 +216,7 @@ export class KafkaRoles {
           return
         }
         restMs = damaged ? MAX_REST_MS : Math.min(Math.max(restMs * 2, MIN_REST_MS), MAX_REST_MS)
-        if (told.isNews(error)) {
+        if (told.isDue(error.message)) {
           this.#options.logger.warn({ err: error, partition: slot.partition }, 'the partition cannot be claimed yet')
         }
         slot.doubtful = true
@@ -305,19 +298,4 @@ async function rest(slot: Slot, ms: number, signal: AbortSignal): Promise<boolea
   slot.resting = resting
   await pause(ms, AbortSignal.any([signal, resting.signal]))
   return resting.signal.aborted
-}
-
-/** What the log has been told of what is tried again and again. */
-export class Told {
-  #message: string | undefined
-  #at = 0
-
-  /** Whether it has not been told of `error` yet, or not for long. */
-  isNews(error: TidemarkError): boolean {
-    const now = performance.now()
-    if (error.message === this.#message && now - this.#at < REMIND_MS) return false
-    this.#message = error.message
-    this.#at = now
-    return true
-  }
 }

@@ -17,9 +17,10 @@ import {
 } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 import { answersAs, KafkaPeers } from './kafka-peers.ts'
-import { KafkaRoles, Told } from './kafka-roles.ts'
+import { KafkaRoles } from './kafka-roles.ts'
 import { Standing } from './kafka-standing.ts'
 import type { Member } from './log.ts'
+import { Reminder } from './reminder.ts'
 
 /** A change of the group is learnt by the answer to a heartbeat, ms. */
 export const HEARTBEAT_MS = 100
@@ -79,7 +80,7 @@ export class KafkaSeat {
   #since: number | null = null
   readonly #refused = Promise.withResolvers<never>()
   #answering = true
-  readonly #told = new Told()
+  readonly #told = new Reminder()
   /** When what the group last granted was asked for, on the clock of performance.now(). */
   #grantedAt = Number.NEGATIVE_INFINITY
 
@@ -286,7 +287,7 @@ export class KafkaSeat {
     const problem = asTidemark(error, `group ${this.#claims.group}`)
     const nameless = isNameless(error)
     if (!nameless && !isTransient(error)) throw problem instanceof RetryableError ? beyondUse(problem) : problem
-    const isNews = nameless ? this.#told.isNews(problem) : this.#answering
+    const isNews = nameless ? this.#told.isDue(problem.message) : this.#answering
     const what = nameless ? 'the group fails: see the log of its brokers' : 'the group does not answer'
     if (isNews) logger.warn({ err: error, instance }, what)
     this.#answering = false
