@@ -152,6 +152,8 @@ describe.skipIf(!here)('three API processes behind a balancer without stickiness
       const exit = await balanced[how](api)
       expect(exit).toEqual(how === 'kill' ? { code: null, signal: 'SIGKILL' } : { code: 0, signal: null })
       await report(`van-${name}-meanwhile`)
+      // A client waits before it connects again: by then the balancer could give it to the same process, back already.
+      await vi.waitFor(() => expect(dashboard.servedBy.at(-1)).not.toBeOneOf([api, undefined]), DEADLINE)
       await untilAnswered(
         requester,
         balanced.apis.filter((one) => one !== api),
