@@ -43,7 +43,7 @@ async function run(): Promise<{ code: number; tap: string; stderr: string }> {
 function runIn(folder: string): Promise<{ code: number; tap: string; stderr: string }> {
   const suite = join(import.meta.dirname, 'conformance-suite.mjs')
   return new Promise((resolve) => {
-    execFile(process.execPath, [suite, folder], { maxBuffer: 64 << 20, timeout: 100_000 }, (error, stdout, stderr) => {
+    execFile(process.execPath, [suite, folder], { maxBuffer: 64 << 20, timeout: 600_000 }, (error, stdout, stderr) => {
       resolve({ code: error === null ? 0 : Number(error.code ?? -1), tap: stdout, stderr })
     })
   })
