@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { Stack } from './stack.ts'
 
@@ -28,7 +28,8 @@ it('is issued once, and good at every process that has the public key', async ()
   for (const stack of stacks) {
     const status = async (path: string, bearer?: string) =>
       (await stack.get(path, bearer === undefined ? {} : { headers: { authorization: `Bearer ${bearer}` } })).status
-    expect(stack.program.stdout).toContain('for bearers of a token')
+    // It is ready before it says so.
+    await vi.waitFor(() => expect(stack.program.stdout).toContain('for bearers of a token'))
     expect(await status('/v1/devices/truck-1', mine)).toBe(404)
     expect(await status('/v1/devices/van-1', mine)).toBe(403)
     expect(await status('/metrics', mine)).toBe(403)
