@@ -21,6 +21,10 @@ beforeAll(async () => {
       expect(status).toBe(200)
     }),
   )
+  // Those that nothing was written to are not waited for by then, nor is it that any of them is online.
+  await vi.waitFor(async () => {
+    expect(await stack.json('/v1/devices/count?q=connectivity.state:online')).toMatchObject({ count: DEVICES })
+  }, DEADLINE)
 })
 
 afterAll(async () => {
