@@ -48,7 +48,8 @@ async function run(script: string) {
   started.push(npm)
   let log = ''
   npm.stderr.setEncoding('utf8').on('data', (text: string) => (log += text))
-  const exited = once(npm, 'exit')
+  // 'close' comes when what it logged is read too.
+  const exited = once(npm, 'close')
   const readyz = () => fetch(`http://127.0.0.1:${httpPort}/readyz`).then(({ status }) => status)
   await vi.waitFor(async () => expect(await readyz()).toBe(200), DEADLINE)
   return { pid: npm.pid as number, mqttPort, exited, readyz, log: () => log }
