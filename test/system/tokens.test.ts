@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
-import { Stack } from './stack.ts'
+import { Stack, timeFor } from './stack.ts'
 
 let folder: string
 beforeAll(async () => {
@@ -18,7 +18,7 @@ async function token(...flags: string[]): Promise<string> {
 const issue = (...flags: string[]) =>
   token('--key', join(folder, 'private.jwk'), '--subject', 'ops', '--scope', 'devices:read', ...flags)
 
-it('is issued once, and good at every process that has the public key', async () => {
+it('is issued once, and good at every process that has the public key', timeFor(4), async () => {
   await token('--new-key', folder)
   const env = { AUTH: 'jwt', AUTH_JWKS: join(folder, 'jwks.json') }
   await using first = await Stack.start({ env })
