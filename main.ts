@@ -142,12 +142,16 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   if (role !== 'api') {
     checks.push(async () => (log.fault === undefined ? [] : [`the log takes no writes: ${log.fault.message}`]))
   }
+  let mqtt: Awaited<ReturnType<typeof openIngest>> | undefined
+  const hasDevices = role === 'up' || role === 'ingest'
+  // What answers for the health of the process is there before it.
+  if (hasDevices) checks.push(async () => (mqtt === undefined ? ['MQTT connections are not taken yet'] : []))
   const problems = async () => (await Promise.all(checks.map((check) => check()))).flat()
   const here: Process = { role, flags, configuration, log, logger, registry, running, checks, problems, fail }
   const processors = beginnings === undefined ? undefined : await openProcessors(here, beginnings)
   // The API outlives the broker by the time a last look takes, and the broker's last records are processed before all ends.
   const http = access === undefined ? undefined : await openApi(here, access, processors)
-  const mqtt = role === 'up' || role === 'ingest' ? await openIngest(here) : undefined
+  if (hasDevices) mqtt = await openIngest(here)
   const query = configuration.KAFKA_BROKERS === undefined ? [] : [...(processors?.keys() ?? [])]
   const connections =
     (http === undefined ? 0 : API_LIMITS.maxConnections) + (mqtt === undefined ? 0 : INGEST_LIMITS.maxConnections)

@@ -13,8 +13,8 @@ export const MAIN = join(REPOSITORY, 'main.ts')
 /** As in the scripts of package.json: what was compiled once starts with half the work. */
 const COMPILE_CACHE = join(REPOSITORY, 'node_modules/.cache/node')
 
-/** How long a process may take to end after SIGTERM. */
-const STOP_MS = 15_000
+/** How long a process may take to end after SIGTERM: main.ts gives itself 15 s, and an api its notice before them, 3 s. */
+const STOP_MS = 25_000
 const POLL_MS = 10
 /** What is kept of a process's output, for the message of a failure. */
 const MAX_OUTPUT_CHARACTERS = 64 * 1024

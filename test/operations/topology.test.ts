@@ -10,12 +10,13 @@ import { Topology } from './topology.ts'
 const DEADLINE = { timeout: 60_000, interval: 20 }
 const here = kafkaMissing === undefined && isThere('haproxy') && isThere('prometheus')
 
-/** Rejects with what CONNACK said. */
+/** Rejects with what CONNACK said, or when the connection is closed without one. */
 async function up(port: number, clientId: string): Promise<MqttClient> {
   const client = connect({ host: '127.0.0.1', port, clientId, reconnectPeriod: 0, connectTimeout: 5_000 })
   await new Promise<void>((resolve, reject) => {
     client.once('connect', () => resolve())
     client.once('error', reject)
+    client.once('close', () => reject(new Error('closed without a CONNACK')))
   })
   return client
 }

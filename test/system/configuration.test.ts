@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { freePorts } from '../../simulators/ports.ts'
 import { endsWithUs, MAIN, Program } from '../../simulators/program.ts'
-import { Stack } from './stack.ts'
+import { Stack, timeFor } from './stack.ts'
 
 let folder: string
 let env: Record<string, string>
@@ -56,7 +56,7 @@ test.each(['MQTT_PORT', 'HTTP_PORT'])('%s that another program has', async (name
   }
 })
 
-test('a data folder that another process has', async () => {
+test('a data folder that another process has', timeFor(2), async () => {
   await using stack = await Stack.start()
   await refuses({ ...env, DATA_DIR: stack.dataDir }, stack.dataDir)
   expect((await stack.get('/readyz')).status).toBe(200)
@@ -91,7 +91,7 @@ test.each([
   await refuses({ ...env, ...more }, ...what)
 })
 
-test('another number of partitions than the folder was made with', async () => {
+test('another number of partitions than the folder was made with', timeFor(3), async () => {
   await using stack = await Stack.start({ env: { PARTITIONS: '2' } })
   await stack.stop()
   await refuses({ ...env, DATA_DIR: stack.dataDir, PARTITIONS: '3' }, 'PARTITIONS', '2', '3')

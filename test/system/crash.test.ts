@@ -57,7 +57,8 @@ function checkAll(answers: Map<string, DeviceAnswer>): void {
   seen = answers
 }
 
-describe('kill -9 under QoS 1 load', { timeout: 120_000 }, () => {
+// As long as what is waited for may take all together.
+describe('kill -9 under QoS 1 load', { timeout: 2 * CRASHES * DEADLINE.timeout }, () => {
   test(`loses nothing that was acknowledged, ${CRASHES} times in a row`, async () => {
     for (let crash = 0; crash < CRASHES; crash++) {
       for (const device of devices) device.start()

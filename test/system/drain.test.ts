@@ -7,12 +7,15 @@ import { Stack } from './stack.ts'
 /** How often the balancer looks at /readyz, ms: well within the notice that a stop gives. */
 const LOOK_MS = 50
 const NOTICE_SECONDS = 2
+/** For how long a look counts, ms: the notice of a stop that it did not see lasts as long again. */
+const LOOK_LASTS_MS = (NOTICE_SECONDS * 1_000) / 2
 
 /** Requests over kept connections to those that were ready at the last look, in turn. */
 class Balancer {
   readonly #stacks: readonly Stack[]
   readonly #agent = new Agent({ keepAlive: true })
-  readonly #ready = new Set<Stack>()
+  /** When the look began that found it ready. */
+  readonly #ready = new Map<Stack, number>()
   readonly failures: unknown[] = []
   answered = new Map<Stack, number>()
   #turn = 0
@@ -23,7 +26,7 @@ class Balancer {
   }
 
   isReady(stack: Stack): boolean {
-    return this.#ready.has(stack)
+    return performance.now() - (this.#ready.get(stack) ?? -Infinity) < LOOK_LASTS_MS
   }
 
   async run(connections: number): Promise<void> {
@@ -40,7 +43,8 @@ class Balancer {
 
   async #look(stack: Stack): Promise<void> {
     while (!this.#over) {
-      if ((await stack.readyz()) === 200) this.#ready.add(stack)
+      const began = performance.now()
+      if ((await stack.readyz()) === 200) this.#ready.set(stack, began)
       else this.#ready.delete(stack)
       await sleep(LOOK_MS)
     }
@@ -48,7 +52,7 @@ class Balancer {
 
   async #ask(): Promise<void> {
     while (!this.#over) {
-      const ready = [...this.#ready]
+      const ready = this.#stacks.filter((stack) => this.isReady(stack))
       const stack = ready[this.#turn++ % ready.length]
       if (stack === undefined) await setImmediate()
       else await this.#get(stack)

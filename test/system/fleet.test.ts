@@ -2,7 +2,7 @@ import { EventSource } from 'eventsource'
 import { connectAsync, type MqttClient } from 'mqtt'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import type { Status } from '../../processor/contract/status.ts'
-import { Stack } from './stack.ts'
+import { Stack, timeFor } from './stack.ts'
 
 const DEVICES = 30
 const DEADLINE = { timeout: 20_000, interval: 10 }
@@ -21,6 +21,10 @@ beforeAll(async () => {
       expect(status).toBe(200)
     }),
   )
+  // Those that nothing was written to are not waited for by then, nor is it that any of them is online.
+  await vi.waitFor(async () => {
+    expect(await stack.json('/v1/devices/count?q=connectivity.state:online')).toMatchObject({ count: DEVICES })
+  }, DEADLINE)
 })
 
 afterAll(async () => {
@@ -81,7 +85,7 @@ const group = (by: object, numbers: readonly number[]) => ({
   metrics: { 'reported.battery': { min: numbers[0], max: numbers.at(-1), exact: true } },
 })
 
-test('a fleet is searched, sorted, paged, counted and summed up, and so again after kill -9', async () => {
+test('a fleet is searched, sorted, paged, counted and summed up, and so again after kill -9', timeFor(1), async () => {
   const q = 'attributes.site:k1 AND reported.battery:<20 AND NOT deviceId:truck-7'
   const batteries = (from: number) => Array.from({ length: DEVICES / 3 }, (_, i) => from + 3 * i)
   const ask = async () => {

@@ -5,6 +5,7 @@ import { connectAsync } from 'mqtt'
 import { afterEach, expect, test, vi } from 'vitest'
 import { freePorts } from '../../simulators/ports.ts'
 import { removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { timeFor } from './stack.ts'
 
 const REPOSITORY = new URL('../..', import.meta.url)
 const DEADLINE = { timeout: 30_000, interval: 10 }
@@ -48,7 +49,8 @@ async function run(script: string) {
   started.push(npm)
   let log = ''
   npm.stderr.setEncoding('utf8').on('data', (text: string) => (log += text))
-  const exited = once(npm, 'exit')
+  // 'close' comes when what it logged is read too.
+  const exited = once(npm, 'close')
   const readyz = () => fetch(`http://127.0.0.1:${httpPort}/readyz`).then(({ status }) => status)
   await vi.waitFor(async () => expect(await readyz()).toBe(200), DEADLINE)
   return { pid: npm.pid as number, mqttPort, exited, readyz, log: () => log }
@@ -58,7 +60,7 @@ test.each([
   ['start', 'SIGTERM at npm', 'SIGTERM'],
   ['start', 'Ctrl-C, which npm and the process get, and npm hands on', 'SIGINT'],
   ['demo', 'SIGTERM at npm', 'SIGTERM'],
-] as const)('npm run %s drains and ends well at %s', async (script, _how, signal) => {
+] as const)('npm run %s drains and ends well at %s', timeFor(2), async (script, _how, signal) => {
   const { pid, mqttPort, exited, readyz, log } = await run(script)
   const device = await connectAsync(`mqtt://127.0.0.1:${mqttPort}`, { reconnectPeriod: 0 })
   const closed = new Promise((resolve) => device.once('close', () => resolve(undefined)))

@@ -8,7 +8,7 @@ import { partitionOf } from '../../processor/contract/partition.ts'
 import { freePorts } from '../../simulators/ports.ts'
 import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { device } from './answers.ts'
-import { Stack } from './stack.ts'
+import { Stack, timeFor } from './stack.ts'
 
 const DEADLINE = { timeout: 10_000, interval: 10 }
 const ISO = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
@@ -35,7 +35,7 @@ const mosquitto = await run('mosquitto_pub', ['--help']).then(
   (error: NodeJS.ErrnoException) => error.code !== 'ENOENT',
 )
 
-test('a start says what README shows', async () => {
+test('a start says what README shows', timeFor(2), async () => {
   const [mqttPort, httpPort] = await freePorts(2)
   const environment = { MQTT_PORT: String(mqttPort), HTTP_PORT: String(httpPort), LOG_LEVEL: 'warn' }
   const folder = await temporaryFolder()
@@ -116,7 +116,7 @@ test.skipIf(!mosquitto)('mosquitto_pub can do it too', async () => {
   expect(status.reported).toEqual({ temperature: { value: 21.5, at: ISO } })
 })
 
-test('a restart keeps it', async () => {
+test('a restart keeps it', timeFor(2), async () => {
   const { freshness, ...before } = await device(stack, 'truck-17')
   expect(await stack.stop()).toEqual({ code: 0, signal: null })
   await stack.restart()

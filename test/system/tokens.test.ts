@@ -1,7 +1,7 @@
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
-import { Stack } from './stack.ts'
+import { Stack, timeFor } from './stack.ts'
 
 let folder: string
 beforeAll(async () => {
@@ -18,7 +18,7 @@ async function token(...flags: string[]): Promise<string> {
 const issue = (...flags: string[]) =>
   token('--key', join(folder, 'private.jwk'), '--subject', 'ops', '--scope', 'devices:read', ...flags)
 
-it('is issued once, and good at every process that has the public key', async () => {
+it('is issued once, and good at every process that has the public key', timeFor(4), async () => {
   await token('--new-key', folder)
   const env = { AUTH: 'jwt', AUTH_JWKS: join(folder, 'jwks.json') }
   await using first = await Stack.start({ env })
@@ -28,7 +28,8 @@ it('is issued once, and good at every process that has the public key', async ()
   for (const stack of stacks) {
     const status = async (path: string, bearer?: string) =>
       (await stack.get(path, bearer === undefined ? {} : { headers: { authorization: `Bearer ${bearer}` } })).status
-    expect(stack.program.stdout).toContain('for bearers of a token')
+    // It is ready before it says so.
+    await vi.waitFor(() => expect(stack.program.stdout).toContain('for bearers of a token'))
     expect(await status('/v1/devices/truck-1', mine)).toBe(404)
     expect(await status('/v1/devices/van-1', mine)).toBe(403)
     expect(await status('/metrics', mine)).toBe(403)

@@ -5,9 +5,10 @@ import { Registry } from 'prom-client'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { EmbeddedLog } from '../../processor/log/embedded.ts'
 import { read } from '../contract/log-member.ts'
-import { Stack } from './stack.ts'
+import { Stack, timeFor } from './stack.ts'
 
 const PARTITIONS = 2
+const ROUNDS = 3
 
 let stack: Stack
 
@@ -34,9 +35,9 @@ async function ask(method: string, path: string, body?: object, headers: Record<
   return { status: response.status, position, body: text === '' ? undefined : (JSON.parse(text) as object) }
 }
 
-test('a write that was acknowledged survives kill -9, and is applied once', async () => {
+test('a write that was acknowledged survives kill -9, and is applied once', timeFor(ROUNDS), async () => {
   await says('truck-17', { t: 1 })
-  for (let round = 1; round <= 3; round++) {
+  for (let round = 1; round <= ROUNDS; round++) {
     const put = await ask('PATCH', 'truck-17/attributes', { [`round${round}`]: true })
     expect(put.status).toBe(202)
     await stack.kill()
@@ -52,7 +53,7 @@ test('a write that was acknowledged survives kill -9, and is applied once', asyn
   expect(stale).toMatchObject({ status: 412, body: { title: 'Precondition failed' } })
 })
 
-test('a deleted device stays so through kill -9, until it reports again', async () => {
+test('a deleted device stays so through kill -9, until it reports again', timeFor(2), async () => {
   await says('truck-18', { t: 1 })
   await says('truck-19', { t: 1 })
   for (const id of ['truck-18', 'truck-19']) {
