@@ -1,7 +1,9 @@
 import type { AddressInfo } from 'node:net'
+import { setImmediate } from 'node:timers/promises'
 import { addressOf } from '../processor/contract/address.ts'
 import { portUnavailable } from '../processor/contract/errors.ts'
 import { type Api, type AppOptions, buildApp } from './app.ts'
+import { Connections } from './connections.ts'
 
 export interface ServerOptions extends AppOptions {
   readonly host: string
@@ -19,6 +21,7 @@ export interface ServerOptions extends AppOptions {
 export class ApiServer implements AsyncDisposable {
   readonly port: number
   readonly #app: Api
+  readonly #connections: Connections
   readonly #options: ServerOptions
   readonly #closing: { now: boolean }
   #closed: Promise<void> | undefined
@@ -26,6 +29,7 @@ export class ApiServer implements AsyncDisposable {
   private constructor(app: Api, options: ServerOptions, closing: { now: boolean }) {
     this.port = (app.server.address() as AddressInfo).port
     this.#app = app
+    this.#connections = new Connections(app.server)
     this.#options = options
     this.#closing = closing
   }
@@ -60,11 +64,11 @@ export class ApiServer implements AsyncDisposable {
     const { logger, notice, drainMs = 10_000 } = this.#options
     this.#closing.now = true
     logger.info('the API is closing')
-    // Whoever goes on asking meanwhile is to ask on a new connection, which a balancer gives to another process.
-    this.#app.server.prependListener('request', (_request, response) => {
-      response.shouldKeepAlive = false
-    })
+    this.#connections.keepNone()
     await notice?.()
+    // What has arrived by now is read first: between two such turns, sockets are.
+    await setImmediate()
+    await setImmediate()
     const cut = setTimeout(() => {
       logger.warn({ drainMs }, 'requests were still under way; their connections are cut')
       this.#app.server.closeAllConnections()

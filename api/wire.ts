@@ -38,7 +38,7 @@ function endWith(problem: ProblemError, socket: Duplex, nameOf: NameOf): void {
 }
 
 /** Node has no public name for it; its own handler of such errors looks there, too. */
-function responseOn(socket: Duplex): ServerResponse | undefined {
+export function responseOn(socket: Duplex): ServerResponse | undefined {
   return (socket as { _httpMessage?: ServerResponse | null })._httpMessage ?? undefined
 }
 

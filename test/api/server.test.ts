@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { Agent, get } from 'node:http'
+import { Agent, get, type IncomingMessage } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { pino } from 'pino'
@@ -195,6 +195,34 @@ describe('a client that goes', () => {
   })
 })
 
+/** Whoever waits so long fails by the time that a test has, ms. */
+const NEVER_MS = 600_000
+
+/** A connection that the server has accepted, and on which nothing was sent. */
+async function connected({ port }: ApiServer): Promise<Socket> {
+  const socket = connect(port, '127.0.0.1')
+  await once(socket, 'connect')
+  // Connections are accepted in order.
+  await raw(port, 'GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+  return socket
+}
+
+/** Until the server listens no more. */
+async function refusal({ port }: ApiServer): Promise<void> {
+  const tried = async (): Promise<boolean> => {
+    const socket = connect(port, '127.0.0.1')
+    try {
+      await once(socket, 'connect')
+      return true
+    } catch {
+      return false
+    } finally {
+      socket.destroy()
+    }
+  }
+  await expect.poll(tried).toBe(false)
+}
+
 describe('ApiServer', () => {
   it('says which port is taken and what to do', async () => {
     const { port } = await open()
@@ -217,16 +245,54 @@ describe('ApiServer', () => {
     agent.destroy()
   })
 
-  it('ends requests under way before it closes', async () => {
+  it('ends requests under way before it closes, and their connections with them', async () => {
     const asked = Promise.withResolvers<void>()
     const answer = Promise.withResolvers<Answer>()
     const reader = { get: () => (asked.resolve(), answer.promise) } as unknown as StatusReader
-    const server = await open({ reader })
+    const server = await open({ reader, drainMs: NEVER_MS })
     const response = fetch(`${server.url}/v1/devices/a`)
     await asked.promise
     const closed = server[Symbol.asyncDispose]()
     answer.resolve({ status: undefined, freshness: FRESH })
-    expect((await response).status).toBe(404)
+    const { status, headers } = await response
+    expect([status, headers.get('connection')]).toEqual([404, 'close'])
+    await closed
+  })
+
+  it('ends a connection with its answer that said, when it began, that it is kept', async () => {
+    const status = Buffer.from(`{"deviceId":"a","pad":"${'x'.repeat(16 * 1024 * 1024)}"}`)
+    const reader = { get: async () => ({ status, freshness: FRESH }) } as unknown as StatusReader
+    const server = await open({ reader, drainMs: NEVER_MS })
+    const agent = new Agent({ keepAlive: true })
+    const [response] = (await once(get(`${server.url}/v1/devices/a`, { agent }), 'response')) as [IncomingMessage]
+    expect(response.headers.connection).toBe('keep-alive')
+    const closed = server[Symbol.asyncDispose]()
+    await refusal(server)
+    expect((await text(response)).length).toBeGreaterThan(status.length)
+    await closed
+    agent.destroy()
+  })
+
+  it('closes without waiting for a connection on which nothing was asked', async () => {
+    const server = await open({ drainMs: NEVER_MS })
+    const early = await connected(server)
+    const closed = once(early, 'close')
+    await server[Symbol.asyncDispose]()
+    await closed
+  })
+
+  it.each([
+    ['that has come and was not read yet', 'GET /livez HTTP/1.1\r\nHost: x\r\n\r\n', ''],
+    ['that has begun to come', 'G', 'ET /livez HTTP/1.1\r\nHost: x\r\n\r\n'],
+  ])('answers a request %s', async (_, beginning, rest) => {
+    const server = await open({ drainMs: NEVER_MS })
+    const socket = await connected(server)
+    const answered = text(socket)
+    socket.write(beginning)
+    const closed = server[Symbol.asyncDispose]()
+    await refusal(server)
+    socket.write(rest)
+    expect(await answered).toMatch(/^HTTP\/1\.1 200 .*\r\nconnection: close\r\n/is)
     await closed
   })
 
