@@ -95,6 +95,11 @@ describe('a request that is not HTTP', () => {
     expect(JSON.parse(body).type).toBe('urn:tidemark:problem:request-timeout')
   })
 
+  it('is none where no byte of one has come: that connection is closed without a word', async () => {
+    const { port } = await open({ limits: { requestTimeoutMs: 100 } })
+    expect(await text(connect(port, '127.0.0.1'))).toBe('')
+  })
+
   it('is answered after those before it, which have their own answers', async () => {
     const asked = Promise.withResolvers<void>()
     const answer = Promise.withResolvers<Answer>()
