@@ -1,3 +1,4 @@
+import { lookup } from 'node:dns/promises'
 import type { AddressInfo } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import { addressOf } from '../processor/contract/address.ts'
@@ -40,7 +41,7 @@ export class ApiServer implements AsyncDisposable {
     const checks = async () => (closing.now ? ['the process is shutting down'] : options.checks())
     const app = await buildApp({ ...options, checks })
     try {
-      await app.listen({ host: options.host, port: options.port })
+      await app.listen({ host: await addressAt(options.host), port: options.port })
     } catch (error) {
       await app.close()
       throw portUnavailable('the API', { ...options, variable: 'HTTP_PORT' }, error)
@@ -76,4 +77,12 @@ export class ApiServer implements AsyncDisposable {
     // Idle connections are closed at once, the others after their answer.
     await this.#app.close().finally(() => clearTimeout(cut))
   }
+}
+
+/**
+ * Fastify listens at all addresses of this name, and to all but the first by servers that it does not let set up; nor does
+ * a close wait for what they have under way.
+ */
+async function addressAt(host: string): Promise<string> {
+  return host === 'localhost' ? (await lookup(host, { order: 'ipv4first' })).address : host
 }

@@ -1,10 +1,11 @@
+import dns, { type LookupAllOptions } from 'node:dns'
 import { once } from 'node:events'
 import { Agent, get, type IncomingMessage } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, type MockInstance, vi } from 'vitest'
 import type { Api } from '../../api/app.ts'
 import { type Caller, SCOPES } from '../../api/caller.ts'
 import { systemClock } from '../../api/clock.ts'
@@ -241,6 +242,18 @@ describe('ApiServer', () => {
     expect((failure as Error).message).toContain(`127.0.0.1:${port}`)
     expect((failure as Error).message).toContain('HTTP_PORT')
     await expect(open({ host: '192.0.2.1' })).rejects.toMatchObject({ code: 'PORT_UNAVAILABLE' })
+  })
+
+  it('listens at one address of localhost: a close waits for all that comes in', async () => {
+    const both = [{ address: '127.0.0.1', family: 4 } as const, { address: '::1', family: 6 } as const]
+    const lookup = vi.spyOn(dns, 'lookup') as unknown as MockInstance
+    lookup.mockImplementation((name: string, _options: LookupAllOptions, done: (...answer: unknown[]) => void) =>
+      done(null, name === 'localhost' ? both : both.filter(({ address }) => address === name)),
+    )
+    const { port, url } = await open({ host: 'localhost' })
+    lookup.mockRestore()
+    expect([url, (await fetch(`http://127.0.0.1:${port}/livez`)).status]).toEqual([`http://localhost:${port}`, 200])
+    await expect(once(connect(port, '::1'), 'connect')).rejects.toThrow()
   })
 
   it('closes twice, with idle connections open', async () => {
