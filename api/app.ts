@@ -24,6 +24,7 @@ import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers } from 
 import { Gate } from './gate.ts'
 import { answerHeadAsGet } from './head.ts'
 import { healthRoutes } from './health.ts'
+import { hostFault } from './host.ts'
 import { letterRoutes } from './letters.ts'
 import { DEFAULT_LIMITS, type Limits } from './limits.ts'
 import { measureReads, RequestDurations } from './measures.ts'
@@ -109,7 +110,8 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   const caching = options.tokens === undefined ? 'no-cache' : 'private, no-cache'
   api.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id).header('cache-control', caching)
-    done(lacksHost(request) ? ProblemError.invalid([{ field: 'host', message: 'is required' }]) : undefined)
+    const fault = hostFault(request.raw)
+    done(fault === undefined ? undefined : ProblemError.invalid([{ field: 'host', message: fault }]))
   })
   for (const component of COMPONENTS) api.addSchema(component)
   await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
@@ -184,11 +186,6 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
   api.server.maxConnections = limits.maxConnections
   answerOddities(api.server, genReqId)
   return api.withTypeProvider<TypeBoxTypeProvider>()
-}
-
-/** Then the answer is 400 (RFC 9112 section 3.2); HTTP/1.0 had none. */
-function lacksHost({ raw }: FastifyRequest): boolean {
-  return raw.headers.host === undefined && raw.httpVersion === '1.1'
 }
 
 function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {

@@ -36,6 +36,10 @@ a client holds is not known after a resume, so \`enter\` may then come for a dev
 not. While a snapshot is not whole the id is \`${NOWHERE}\`, with which a stream begins anew. Without \`snapshot=true\` a stream that
 begins anew tells of devices as they change. Comments keep a connection open that has no position to tell.
 
+For a moment a stream may tell what is older than another answer, such as one with \`atLeast\`, or than what it told before a resume: ignore a
+status that has the \`firstSeenAt\` of the one you hold and a lower \`rev\`. By \`rev\` alone you would miss a device that was deleted
+and is back. Such an answer may replace what you hold, not add to it: of a device that the stream has not told it tells no \`leave\`.
+
 An \`EventSource\` that is cut off connects again by itself, but gives up for good at any other answer than 200: then make a new one,
 with \`?lastEventId=\` of the last event.`
 

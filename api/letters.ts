@@ -1,5 +1,6 @@
 import type { FastifyReply } from 'fastify'
 import type { LetterReader } from '../processor/contract/letter-reader.ts'
+import { partitionOf } from '../processor/contract/partition.ts'
 import type { LogRecord } from '../processor/contract/record.ts'
 import type { Api } from './app.ts'
 import { type Caller, callerOf, maySee, type Scope } from './caller.ts'
@@ -42,7 +43,8 @@ export function letterRoutes(api: Api, { letters, reads, untaken, limits }: Lett
     const from = unshownOf(cursor, cursors)
     untaken.admit()
     using ending = endOf(reply, limits.letterMs)
-    const question = { partition, from, limit, matches: matcherOf(filters, caller) }
+    const home = deviceId === undefined ? undefined : partitionOf(deviceId, letters.partitions)
+    const question = { partition: partition ?? home, from, limit, matches: matcherOf(filters, caller) }
     const page = await reads.run(() => readLetters(source, question, budget, ending.signal))
     const members = [`"items":[${page.letters.map(({ text }) => text).join(',')}]`]
     if (page.next !== undefined) {

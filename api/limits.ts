@@ -1,6 +1,9 @@
 /** Every bound of the HTTP side, and what happens there. */
 export interface Limits {
-  /** From the first byte of a request to its last; then 408 and the connection is closed. */
+  /**
+   * From the first byte of a request to its last; then 408 and the connection is closed. A new connection on which none comes
+   * in the same time is closed without an answer.
+   */
   readonly requestTimeoutMs: number
   /** A connection with a request under way on which no byte moves is closed. */
   readonly idleSocketTimeoutMs: number

@@ -1,7 +1,10 @@
+import { lookup } from 'node:dns/promises'
 import type { AddressInfo } from 'node:net'
+import { setImmediate } from 'node:timers/promises'
 import { addressOf } from '../processor/contract/address.ts'
 import { portUnavailable } from '../processor/contract/errors.ts'
 import { type Api, type AppOptions, buildApp } from './app.ts'
+import { Connections } from './connections.ts'
 
 export interface ServerOptions extends AppOptions {
   readonly host: string
@@ -19,6 +22,7 @@ export interface ServerOptions extends AppOptions {
 export class ApiServer implements AsyncDisposable {
   readonly port: number
   readonly #app: Api
+  readonly #connections: Connections
   readonly #options: ServerOptions
   readonly #closing: { now: boolean }
   #closed: Promise<void> | undefined
@@ -26,6 +30,7 @@ export class ApiServer implements AsyncDisposable {
   private constructor(app: Api, options: ServerOptions, closing: { now: boolean }) {
     this.port = (app.server.address() as AddressInfo).port
     this.#app = app
+    this.#connections = new Connections(app.server)
     this.#options = options
     this.#closing = closing
   }
@@ -36,7 +41,7 @@ export class ApiServer implements AsyncDisposable {
     const checks = async () => (closing.now ? ['the process is shutting down'] : options.checks())
     const app = await buildApp({ ...options, checks })
     try {
-      await app.listen({ host: options.host, port: options.port })
+      await app.listen({ host: await addressAt(options.host), port: options.port })
     } catch (error) {
       await app.close()
       throw portUnavailable('the API', { ...options, variable: 'HTTP_PORT' }, error)
@@ -60,11 +65,11 @@ export class ApiServer implements AsyncDisposable {
     const { logger, notice, drainMs = 10_000 } = this.#options
     this.#closing.now = true
     logger.info('the API is closing')
-    // Whoever goes on asking meanwhile is to ask on a new connection, which a balancer gives to another process.
-    this.#app.server.prependListener('request', (_request, response) => {
-      response.shouldKeepAlive = false
-    })
+    this.#connections.keepNone()
     await notice?.()
+    // What has arrived by now is read first: between two such turns, sockets are.
+    await setImmediate()
+    await setImmediate()
     const cut = setTimeout(() => {
       logger.warn({ drainMs }, 'requests were still under way; their connections are cut')
       this.#app.server.closeAllConnections()
@@ -72,4 +77,12 @@ export class ApiServer implements AsyncDisposable {
     // Idle connections are closed at once, the others after their answer.
     await this.#app.close().finally(() => clearTimeout(cut))
   }
+}
+
+/**
+ * Fastify listens at all addresses of this name, and to all but the first by servers that it does not let set up; nor does
+ * a close wait for what they have under way.
+ */
+async function addressAt(host: string): Promise<string> {
+  return host === 'localhost' ? (await lookup(host, { order: 'ipv4first' })).address : host
 }

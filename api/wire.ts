@@ -1,4 +1,5 @@
 import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { PROBLEM_TYPE, ProblemError } from './problem.ts'
 import type { NameOf } from './request-id.ts'
@@ -8,7 +9,7 @@ const broken = new WeakSet<Duplex>()
 
 /** A request that the HTTP parser refused, or that took too long: there is no response object, only the socket. */
 export function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex, nameOf: NameOf): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+  if (error.code === 'ECONNRESET' || !socket.writable || isUnused(socket)) {
     socket.destroy()
     return
   }
@@ -19,6 +20,11 @@ export function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex
   if (response?.req.complete !== true) return endWith(problem, socket, nameOf)
   broken.add(socket)
   response.once('close', () => answerAfter(problem, socket, nameOf))
+}
+
+/** Browsers connect ahead of their requests: a 408 that nothing asked for would pass for the answer to the first of them. */
+function isUnused(socket: Duplex & Partial<Pick<Socket, 'bytesRead'>>): boolean {
+  return socket.bytesRead === 0
 }
 
 /** Answers in the order of the requests (RFC 9112 section 9.3.2): bytes within another answer would be taken for part of it. */
@@ -38,7 +44,7 @@ function endWith(problem: ProblemError, socket: Duplex, nameOf: NameOf): void {
 }
 
 /** Node has no public name for it; its own handler of such errors looks there, too. */
-function responseOn(socket: Duplex): ServerResponse | undefined {
+export function responseOn(socket: Duplex): ServerResponse | undefined {
   return (socket as { _httpMessage?: ServerResponse | null })._httpMessage ?? undefined
 }
 

@@ -1,5 +1,5 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { hostname } from 'node:os'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
@@ -17,8 +17,6 @@ export const KEEP_ALIVE_MS = 60_000
 const MAX_CONNECTIONS = 2_048
 /** Request line and headers; then 431. */
 const MAX_HEADER_BYTES = 8 * 1024
-/** How long a close waits for requests under way, ms; then their connections are cut. */
-const DRAIN_MS = 2_000
 /** How long the checks may take, ms; then the process is not ready. */
 export const CHECKS_WITHIN_MS = 2_000
 
@@ -39,6 +37,8 @@ export interface EndpointOptions {
   readonly instance?: string
   /** What is answered beside /livez, /readyz and /metrics. */
   readonly handler?: Handler
+  /** How long a close waits for requests under way, ms; then their connections are cut. Default 2,000. */
+  readonly drainMs?: number
 }
 
 /** The HTTP endpoint of a process without the API: whether it lives and is ready, its metrics, and what `handler` answers. */
@@ -47,6 +47,7 @@ export class Endpoint implements AsyncDisposable {
   readonly address: string
   readonly #options: EndpointOptions
   readonly #server: Server
+  readonly #connections = new Set<Socket>()
   #closed: Promise<void> | undefined
 
   private constructor(options: EndpointOptions, server: Server) {
@@ -56,6 +57,10 @@ export class Endpoint implements AsyncDisposable {
     this.#options = options
     this.#server = server
     server.on('request', (request, response) => this.#answer(request, response))
+    server.on('connection', (socket) => {
+      this.#connections.add(socket)
+      socket.once('close', () => this.#connections.delete(socket))
+    })
   }
 
   /** Rejects with ConfigurationError PORT_UNAVAILABLE when the address cannot be listened on. */
@@ -117,8 +122,14 @@ export class Endpoint implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    const cut = setTimeout(() => this.#server.closeAllConnections(), DRAIN_MS)
-    await new Promise((resolve) => this.#server.close(resolve))
+    const cut = setTimeout(() => this.#server.closeAllConnections(), this.#options.drainMs ?? 2_000)
+    const closed = new Promise((resolve) => this.#server.close(resolve))
+    // Node has closed those that rest between requests. One on which no byte has come it takes for one with a request under
+    // way, and one that has its answer now it would keep.
+    for (const socket of this.#connections) if (socket.bytesRead === 0) socket.destroy()
+    this.#server.keepAliveTimeout = 1
+    this.#server.keepAliveTimeoutBuffer = 0
+    await closed
     clearTimeout(cut)
   }
 }

@@ -1,6 +1,9 @@
 import type { LogRecord, Offset } from './record.ts'
 
-/** The dead letters as who shows them needs them. The log's adapters are behind it, whichever they are. */
+/**
+ * The dead letters as who shows them needs them. The log's adapters are behind it, whichever they are. A letter with a key
+ * is in the partition in which the key lives, unless another program put it elsewhere.
+ */
 export interface LetterReader {
   /** Names the log: a place in the letters of another one means nothing here. */
   readonly identity: string

@@ -55,7 +55,7 @@ export interface Log extends AsyncDisposable {
    * Resolves when every record is durable: it survives kill -9 of this process (embedded) or the loss of a broker (Kafka,
    * acks=all). Records of one key keep their order, within a call and over calls made one after the other, awaited or not.
    * Rejects with RetryableError when that is not known; some of the records may be in the log then.
-   * Telemetry goes to `partitionOf(key)`; a record without a key (dead letters only) to any partition.
+   * A record goes to `partitionOf(key)`; one without a key (dead letters only) to any partition.
    */
   append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void>
 
@@ -146,6 +146,7 @@ export interface Claim {
 
   /**
    * Atomic: the changelog records, the dead letters and the input offset `next` all come to be, or none does.
+   * Dead letters with a key go to `partitionOf(key)`, which is this one but for telemetry that another program put here.
    * Resolves, when durable, with the end of the changelog partition after it. Commits of one claim are made one at a time.
    * Rejects with FencedError when a newer epoch exists, with RetryableError when the outcome is not known: the claim is
    * over then, and whoever takes the next one learns the outcome from `start`.

@@ -7,6 +7,7 @@ import type { LogRecord, Offset } from '../../processor/contract/record.ts'
 import { decodeStatus, encodeStatus, type Status } from '../../processor/contract/status.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
+const FIRST_SEEN = Date.parse(AT)
 
 /** A changelog in memory that any number of processes follow, and copies of it that lag as they are told to. */
 export class Changelog {
@@ -15,6 +16,8 @@ export class Changelog {
   readonly #written: LogRecord[][]
   readonly #kept: LogRecord[][]
   #waiting = new Set<() => void>()
+  /** By device, of how many deletions it has come back, and how many statuses it has had since. */
+  readonly #lives = new Map<string, { life: number; rev: number }>()
   /** Characters that each status has beside what it says. */
   padding = 0
   /** Records by which a copy that answers lags, and by which it holds more than it says. */
@@ -31,7 +34,11 @@ export class Changelog {
   put(deviceId: string, x: number | undefined): void {
     const partition = partitionOf(deviceId, this.partitions)
     const offset = this.end(partition)
-    const value = x === undefined ? null : encodeStatus(statusOf(deviceId, x, this.padding))
+    const { life, rev } = this.#lives.get(deviceId) ?? { life: 0, rev: 0 }
+    this.#lives.set(deviceId, x === undefined ? { life: life + 1, rev: 0 } : { life, rev: rev + 1 })
+    const status = x === undefined ? undefined : statusOf(deviceId, x, this.padding)
+    const version = { rev: rev + 1, firstSeenAt: new Date(FIRST_SEEN + life).toISOString() }
+    const value = status === undefined ? null : encodeStatus({ ...status, ...version })
     const record = { offset, key: deviceId, value, timestamp: 0 }
     this.#written[partition]?.push(record)
     this.#kept[partition]?.push(record)
@@ -53,6 +60,12 @@ export class Changelog {
   devices(): Map<string, number> {
     const all = Array.from({ length: this.partitions }, (_, p) => [...this.#state(p, this.end(p))]).flat()
     return new Map(all.map(([deviceId, status]) => [deviceId, reportOf(decodeStatus(status))]))
+  }
+
+  status(deviceId: string): Status | undefined {
+    const partition = partitionOf(deviceId, this.partitions)
+    const status = this.#state(partition, this.end(partition)).get(deviceId)
+    return status && decodeStatus(status)
   }
 
   wake(): void {

@@ -58,6 +58,8 @@ export interface Event {
  */
 export class Client {
   readonly devices = new Map<string, number>()
+  /** The same of a client that asks elsewhere too, and ignores what is older than what it has. */
+  readonly newest = new Map<string, Status>()
   readonly events: Event[] = []
   lastEventId = ''
   readonly #clock: Clock
@@ -74,6 +76,17 @@ export class Client {
     return this.events.filter((event) => event.name === name)
   }
 
+  /** The answer to a GET: it replaces what the client has, and adds nothing. */
+  learn(status: Status): void {
+    if (this.newest.has(status.deviceId)) this.newest.set(status.deviceId, status)
+  }
+
+  #renew(status: Status): void {
+    const { rev, firstSeenAt } = this.newest.get(status.deviceId) ?? status
+    if (status.firstSeenAt === firstSeenAt && status.rev < rev) return
+    this.newest.set(status.deviceId, status)
+  }
+
   #dispatch(block: string): void {
     let name = 'message'
     let data = ''
@@ -87,9 +100,16 @@ export class Client {
     if (data === '') return
     this.events.push({ name, data, at: this.#clock.now() })
     const body = JSON.parse(data) as Status
-    if (name === 'reset') this.devices.clear()
-    else if (name === 'enter' || name === 'change') this.devices.set(body.deviceId, reportOf(body))
-    else if (name === 'leave') this.devices.delete(body.deviceId)
+    if (name === 'reset') {
+      this.devices.clear()
+      this.newest.clear()
+    } else if (name === 'enter' || name === 'change') {
+      this.devices.set(body.deviceId, reportOf(body))
+      this.#renew(body)
+    } else if (name === 'leave') {
+      this.devices.delete(body.deviceId)
+      this.newest.delete(body.deviceId)
+    }
   }
 }
 

@@ -4,12 +4,14 @@ import { join } from 'node:path'
 import { Registry } from 'prom-client'
 import { afterEach, describe, expect, it } from 'vitest'
 import { LetterCursors } from '../../api/letters-cursor.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
 import { deadLetter, type RejectionReason } from '../../processor/contract/telemetry.ts'
 import { letterReader } from '../../processor/letter-reader.ts'
 import { EmbeddedLog, type EmbeddedLogOptions } from '../../processor/log/embedded.ts'
 import type { NewRecord } from '../../processor/log/log.ts'
 import { type Answered, ask } from './conformance.ts'
 import { CLAIMS, get, guarded, signed } from './guarded.ts'
+import { MemoryLetters } from './letters-memory.ts'
 import { Live } from './live.ts'
 import { type Stage, silent, stage } from './stage.ts'
 
@@ -149,6 +151,18 @@ describe('GET /v1/dead-letters', () => {
     expect(await some(`partition=${partition}`)).toEqual(all.filter((one) => one.partition === partition))
     expect(await some('reason=too-deep&deviceId=d2')).toEqual([])
     expect(await some('reason=too-deep&deviceId=d1')).toHaveLength(10)
+  })
+
+  it('looks for a device where its letters are, and wherever it is told to', async () => {
+    const letters = new MemoryLetters(4)
+    const home = partitionOf('d1', 4)
+    for (let partition = 0; partition < 4; partition++) letters.add(partition, letter('d1', `${partition}`, 'not-json'))
+    const on = await stage({ letters })
+    expect(contents(await ask(on.api, `${ROUTE}?deviceId=d1`))).toEqual([`${home}`])
+    expect(letters.windows).toHaveLength(1)
+    // Another program may have put a letter there.
+    const elsewhere = (home + 1) % 4
+    expect(contents(await ask(on.api, `${ROUTE}?deviceId=d1&partition=${elsewhere}`))).toEqual([`${elsewhere}`])
   })
 
   it('shows the beginning of what is long, in whole characters, and how long it is', async () => {

@@ -1,10 +1,11 @@
+import dns, { type LookupAllOptions } from 'node:dns'
 import { once } from 'node:events'
-import { Agent, get } from 'node:http'
+import { Agent, get, type IncomingMessage } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, type MockInstance, vi } from 'vitest'
 import type { Api } from '../../api/app.ts'
 import { type Caller, SCOPES } from '../../api/caller.ts'
 import { systemClock } from '../../api/clock.ts'
@@ -72,6 +73,9 @@ describe('a request that is not HTTP', () => {
     ['long headers', `GET /livez HTTP/1.1\r\nHost: x\r\nX: ${'a'.repeat(20_000)}\r\n\r\n`, 431],
     ['a long path', `GET /v1/devices/${'a'.repeat(20_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 431],
     ['no host', 'GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n', 400],
+    ['two hosts', 'GET /livez HTTP/1.1\r\nHost: x\r\nhost: x\r\nConnection: close\r\n\r\n', 400],
+    ['two hosts of HTTP/1.0', 'GET /livez HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n', 400],
+    ['no valid host', 'GET /livez HTTP/1.1\r\nHost: a/b\r\nConnection: close\r\n\r\n', 400],
     ['CONNECT', 'CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n', 405],
   ])('is answered with a problem: %s', async (_, bytes, status) => {
     const { head, body } = await raw((await open()).port, bytes)
@@ -90,6 +94,11 @@ describe('a request that is not HTTP', () => {
     expect(head).toMatch(/^HTTP\/1\.1 408 /)
     expect(head).toMatch(/^x-request-id: mine$/m)
     expect(JSON.parse(body).type).toBe('urn:tidemark:problem:request-timeout')
+  })
+
+  it('is none where no byte of one has come: that connection is closed without a word', async () => {
+    const { port } = await open({ limits: { requestTimeoutMs: 100 } })
+    expect(await text(connect(port, '127.0.0.1'))).toBe('')
   })
 
   it('is answered after those before it, which have their own answers', async () => {
@@ -133,6 +142,7 @@ describe('a request that is not HTTP', () => {
 describe('odd but valid requests', () => {
   it.each([
     ['HTTP/1.0', 'GET /livez HTTP/1.0\r\n\r\n', 200],
+    ['an empty host', 'GET /livez HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n', 200],
     ['an absolute target', 'GET http://x/livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', 200],
     ['an unknown expectation', 'GET /livez HTTP/1.1\r\nHost: x\r\nExpect: magic\r\nConnection: close\r\n\r\n', 200],
     ['an upgrade', 'GET /livez HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n', 200],
@@ -195,6 +205,34 @@ describe('a client that goes', () => {
   })
 })
 
+/** Whoever waits so long fails by the time that a test has, ms. */
+const NEVER_MS = 600_000
+
+/** A connection that the server has accepted, and on which nothing was sent. */
+async function connected({ port }: ApiServer): Promise<Socket> {
+  const socket = connect(port, '127.0.0.1')
+  await once(socket, 'connect')
+  // Connections are accepted in order.
+  await raw(port, 'GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+  return socket
+}
+
+/** Until the server listens no more. */
+async function refusal({ port }: ApiServer): Promise<void> {
+  const tried = async (): Promise<boolean> => {
+    const socket = connect(port, '127.0.0.1')
+    try {
+      await once(socket, 'connect')
+      return true
+    } catch {
+      return false
+    } finally {
+      socket.destroy()
+    }
+  }
+  await expect.poll(tried).toBe(false)
+}
+
 describe('ApiServer', () => {
   it('says which port is taken and what to do', async () => {
     const { port } = await open()
@@ -204,6 +242,18 @@ describe('ApiServer', () => {
     expect((failure as Error).message).toContain(`127.0.0.1:${port}`)
     expect((failure as Error).message).toContain('HTTP_PORT')
     await expect(open({ host: '192.0.2.1' })).rejects.toMatchObject({ code: 'PORT_UNAVAILABLE' })
+  })
+
+  it('listens at one address of localhost: a close waits for all that comes in', async () => {
+    const both = [{ address: '127.0.0.1', family: 4 } as const, { address: '::1', family: 6 } as const]
+    const lookup = vi.spyOn(dns, 'lookup') as unknown as MockInstance
+    lookup.mockImplementation((name: string, _options: LookupAllOptions, done: (...answer: unknown[]) => void) =>
+      done(null, name === 'localhost' ? both : both.filter(({ address }) => address === name)),
+    )
+    const { port, url } = await open({ host: 'localhost' })
+    lookup.mockRestore()
+    expect([url, (await fetch(`http://127.0.0.1:${port}/livez`)).status]).toEqual([`http://localhost:${port}`, 200])
+    await expect(once(connect(port, '::1'), 'connect')).rejects.toThrow()
   })
 
   it('closes twice, with idle connections open', async () => {
@@ -217,16 +267,54 @@ describe('ApiServer', () => {
     agent.destroy()
   })
 
-  it('ends requests under way before it closes', async () => {
+  it('ends requests under way before it closes, and their connections with them', async () => {
     const asked = Promise.withResolvers<void>()
     const answer = Promise.withResolvers<Answer>()
     const reader = { get: () => (asked.resolve(), answer.promise) } as unknown as StatusReader
-    const server = await open({ reader })
+    const server = await open({ reader, drainMs: NEVER_MS })
     const response = fetch(`${server.url}/v1/devices/a`)
     await asked.promise
     const closed = server[Symbol.asyncDispose]()
     answer.resolve({ status: undefined, freshness: FRESH })
-    expect((await response).status).toBe(404)
+    const { status, headers } = await response
+    expect([status, headers.get('connection')]).toEqual([404, 'close'])
+    await closed
+  })
+
+  it('ends a connection with its answer that said, when it began, that it is kept', async () => {
+    const status = Buffer.from(`{"deviceId":"a","pad":"${'x'.repeat(16 * 1024 * 1024)}"}`)
+    const reader = { get: async () => ({ status, freshness: FRESH }) } as unknown as StatusReader
+    const server = await open({ reader, drainMs: NEVER_MS })
+    const agent = new Agent({ keepAlive: true })
+    const [response] = (await once(get(`${server.url}/v1/devices/a`, { agent }), 'response')) as [IncomingMessage]
+    expect(response.headers.connection).toBe('keep-alive')
+    const closed = server[Symbol.asyncDispose]()
+    await refusal(server)
+    expect((await text(response)).length).toBeGreaterThan(status.length)
+    await closed
+    agent.destroy()
+  })
+
+  it('closes without waiting for a connection on which nothing was asked', async () => {
+    const server = await open({ drainMs: NEVER_MS })
+    const early = await connected(server)
+    const closed = once(early, 'close')
+    await server[Symbol.asyncDispose]()
+    await closed
+  })
+
+  it.each([
+    ['that has come and was not read yet', 'GET /livez HTTP/1.1\r\nHost: x\r\n\r\n', ''],
+    ['that has begun to come', 'G', 'ET /livez HTTP/1.1\r\nHost: x\r\n\r\n'],
+  ])('answers a request %s', async (_, beginning, rest) => {
+    const server = await open({ drainMs: NEVER_MS })
+    const socket = await connected(server)
+    const answered = text(socket)
+    socket.write(beginning)
+    const closed = server[Symbol.asyncDispose]()
+    await refusal(server)
+    socket.write(rest)
+    expect(await answered).toMatch(/^HTTP\/1\.1 200 .*\r\nconnection: close\r\n/is)
     await closed
   })
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { FencedError } from '../../processor/contract/errors.ts'
 import { deadLetter } from '../../processor/contract/telemetry.ts'
-import type { Claim } from '../../processor/log/log.ts'
+import type { Claim, NewRecord } from '../../processor/log/log.ts'
 import { aborted } from '../../processor/pause.ts'
 import type { LogContext } from './log-harness.ts'
 import { read } from './log-member.ts'
@@ -35,6 +35,21 @@ export function claimContract({ start, join, until, holds }: LogContext): void {
       const after = await next.commit({ changelog: numbered(5, 1), deadLetters: [], next: 26 })
       const rest = await read(log, 'status', 0, next.start.changelogEnd, after.changelogEnd)
       expect(rest.map(text)).toEqual(['5'])
+    })
+
+    test('commits a dead letter of a key to the partition in which the key lives', async () => {
+      const harness = await start(4)
+      const [member, log] = await join(harness, 'one')
+      await holds(member, 4)
+      const letters = [0, 1, 2, 3].map((index) => record(keyIn(index, 4), `${index}`))
+      const commit = (letter: NewRecord, index: number) =>
+        (member.claims.get(index) as Claim).commit({ changelog: [], deadLetters: [letter], next: 0 })
+      await Promise.all(letters.map(commit))
+      await log.append('dead-letters', letters)
+      for (const index of [0, 1, 2, 3]) {
+        const got = await read(log, 'dead-letters', index, 0, (all) => all.length >= 2)
+        expect(got.map(text)).toEqual([`${index}`, `${index}`])
+      }
     })
 
     test('commits the dead letters of records that no log would take', async () => {
