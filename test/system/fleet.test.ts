@@ -59,7 +59,8 @@ async function pages(parameters: Record<string, string>): Promise<{ ids: string[
   ) {
     const response = await stack.get(path)
     expect(response.status).toBe(200)
-    const { items } = (await response.json()) as Page
+    const { items, complete } = (await response.json()) as Page
+    expect(complete, `whether all was looked at for ${path}`).not.toBe(false)
     for (const item of items) expect(Object.keys(item).toSorted()).toEqual(['deviceId', 'freshness', 'reported'])
     ids.push(...items.map(({ deviceId }) => deviceId))
     sizes.push(items.length)
