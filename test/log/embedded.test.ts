@@ -206,7 +206,7 @@ describe('embedded log', () => {
     failWrites(undefined)
     log.evict('m')
     release.resolve()
-    await vi.waitFor(() => expect(member.claims.get(0)?.epoch).toBeGreaterThan(before.epoch), { timeout: 5000 })
+    await vi.waitFor(() => expect(member.claims.get(0)?.epoch).toBeGreaterThan(before.epoch))
     await member.leave()
     expect(member.outcome).toBe('left')
   })
