@@ -42,7 +42,7 @@ class Dashboard {
   }
 }
 
-describe.skipIf(kafkaMissing !== undefined)('a cluster of processes', { timeout: 120_000 }, () => {
+describe.skipIf(kafkaMissing !== undefined)('a cluster of processes', { timeout: 600_000 }, () => {
   let kafka: Kafka
   let cluster: Cluster
   const devices: ResendingDevice[] = []
