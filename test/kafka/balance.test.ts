@@ -71,6 +71,7 @@ class Stage implements AsyncDisposable {
       partitions: PARTITIONS,
       standbys: this.#standbys,
       balanceMs: BALANCE_MS,
+      appendTimeoutMs: PATIENCE.timeout,
       logger: pino({}, { write: (line) => this.lines.push(JSON.parse(line) as Line) }),
       registry,
     })
