@@ -103,7 +103,7 @@ export function claimContract({ start, join, until, holds }: LogContext): void {
         expect(claim.epoch).toBeGreaterThan((zombieClaims.get(index) as Claim).epoch)
       }
       const heirs = [...heir.claims.values()]
-      expect(heirs.every(({ held }) => held)).toBe(true)
+      await until(() => expect(heirs.every(({ held }) => held)).toBe(true))
       await until(() => expect([...zombieClaims.values()].some(({ held }) => held)).toBe(false))
       wake.abort()
       await until(() => expect(fenced.length).toBe(2))

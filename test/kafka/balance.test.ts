@@ -49,8 +49,16 @@ class Stage implements AsyncDisposable {
     await vi.waitFor(async () => {
       const sizes = [...(await stage.owned()).values()].map((partitions) => partitions.length)
       expect(sizes).toEqual([2, 2])
+      // The group may tell so before the role of a former owner has ended.
+      expect(['a', 'b'].map((instance) => stage.#working(instance))).toEqual([2, 2])
     }, PATIENCE)
     return stage
+  }
+
+  /** Active roles of an instance, as its log tells it. */
+  #working(instance: string): number {
+    const told = (what: string) => this.lines.filter((line) => line.msg === what && line.instance === instance).length
+    return told('active role begins') - told('active role ended')
   }
 
   async #connect(): Promise<KafkaLog> {
@@ -63,6 +71,7 @@ class Stage implements AsyncDisposable {
       partitions: PARTITIONS,
       standbys: this.#standbys,
       balanceMs: BALANCE_MS,
+      appendTimeoutMs: PATIENCE.timeout,
       logger: pino({}, { write: (line) => this.lines.push(JSON.parse(line) as Line) }),
       registry,
     })

@@ -32,7 +32,7 @@ class Dashboard extends FollowedDevices {
   }
 }
 
-describe.skipIf(kafkaMissing !== undefined)('changes from two api processes', { timeout: 120_000 }, () => {
+describe.skipIf(kafkaMissing !== undefined)('changes from two api processes', { timeout: 330_000 }, () => {
   let kafka: Kafka
   let cluster: Cluster
   const dashboard = new Dashboard()

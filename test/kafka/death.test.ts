@@ -53,7 +53,7 @@ class MemberProcess {
   }
 }
 
-describe.skipIf(kafkaMissing !== undefined)('a member that dies', { timeout: PATIENCE_MS * 4 }, () => {
+describe.skipIf(kafkaMissing !== undefined)('a member that dies', { timeout: PATIENCE_MS * 6 }, () => {
   let kafka: Kafka
   const processes: MemberProcess[] = []
 

@@ -42,8 +42,8 @@ describe.skipIf(kafkaMissing !== undefined)('records of another writer', { timeo
       ['late', -1, expect.objectContaining({ reason: 'bad-timestamp', timestamp: String(2 ** 63) })],
       ['early', -1, expect.objectContaining({ reason: 'bad-timestamp', timestamp: String(-(2 ** 63)) })],
     ])
-    const { end } = await log.bounds({ topic: 'status', index: 0 })
-    const changelog = await read(log, 'status', 0, 0, end)
+    // Each partition of a transaction has a marker of its own: that of the changelog may come after that of the dead letters.
+    const changelog = await read(log, 'status', 0, 0, (records) => records.some(({ key }) => key === 'good'))
     expect(changelog.map(({ key, timestamp }) => [key, timestamp])).toContainEqual(['good', good.timestamp])
     await log[Symbol.asyncDispose]()
     world.network.close()

@@ -68,8 +68,13 @@ describe.skipIf(kafkaMissing !== undefined)('a processor that joins without a st
     }, PATIENCE)
     const b = await cluster.processor('b')
     await vi.waitFor(async () => expect(await shares()).toEqual({ a: 2, b: 2 }), PATIENCE)
-    const [whole, ended] = [times(b, 'standby running'), times(a, 'active role ended')]
-    expect(ended.size).toBe(2)
+    // A claim fences the former owner, and does not wait for its end.
+    const ended = await vi.waitFor(() => {
+      const told = times(a, 'active role ended')
+      expect(told.size).toBe(2)
+      return told
+    }, PATIENCE)
+    const whole = times(b, 'standby running')
     for (const [partition, at] of ended) expect(whole.get(partition)).toBeLessThanOrEqual(at)
     expect(await devices()).toBe(DEVICES)
   })

@@ -41,6 +41,8 @@ describe.skipIf(kafkaMissing !== undefined)('dead letters of Kafka', { timeout: 
       await claim.commit({ changelog: [], deadLetters: [letter('b', 1), letter('c', 2)], next: 3 })
       await claim.commit({ changelog: [], deadLetters: [letter('d', 3)], next: 4 })
     })
+    // A commit resolves before its markers are written; the next claim waits for them.
+    await withClaim(log, () => Promise.resolve())
     const pages: Answered[] = [await ask(on.api, `${ROUTE}?limit=2`)]
     // Of a transaction that is open, and then aborted.
     const open = await beginTransaction(world, 'dead-letters', 'other')

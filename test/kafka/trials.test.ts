@@ -20,7 +20,7 @@ const SERVER_UNAVAILABLE = 3
 const DEADLINE = { timeout: 30_000, interval: 10 }
 
 /** One cluster goes through all of it; each trial has devices of its own, and ends with every invariant checked. */
-describe.skipIf(kafkaMissing !== undefined)('a cluster under load', { timeout: 120_000 }, () => {
+describe.skipIf(kafkaMissing !== undefined)('a cluster under load', { timeout: 300_000 }, () => {
   let kafka: Kafka
   let cluster: Cluster
   let ingest: Program

@@ -12,7 +12,7 @@ const PARTITIONS = 2
 const BUSY_MS = 600
 const DEADLINE = { timeout: 20_000, interval: 10 }
 
-describe.skipIf(kafkaMissing !== undefined)('of two processors with one name', { timeout: 60_000 }, () => {
+describe.skipIf(kafkaMissing !== undefined)('of two processors with one name', { timeout: 120_000 }, () => {
   let kafka: Kafka
   const members: ListeningMember[] = []
 

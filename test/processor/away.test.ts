@@ -14,11 +14,12 @@ it('a copy that was away, and began to catch up, is as old as before until it ha
   await first.stop()
   await log.claim().commit({ changelog: changes(90, 2), deadLetters: [], next: 0 })
   bench.now += 20 * HOUR_MS
+  log.readableTo = 50
   const second = await bench.standby()
   const { store } = second.role
-  await vi.waitFor(() => expect(store.checkpoint?.changelog).toBeGreaterThan(10), { interval: 0 })
+  await vi.waitFor(() => expect(store.checkpoint?.changelog).toBe(50))
   await second.stop()
-  expect(store.checkpoint?.changelog).toBeLessThan(100)
+  log.readableTo = Number.POSITIVE_INFINITY
   // Of a device that was deleted after the copy went, the tombstone may be gone in the part it has not read.
   bench.now += 5 * HOUR_MS
   await bench.standby()

@@ -33,6 +33,8 @@ export class MemoryLog implements Log {
   /** The next commit is made, and then its outcome is lost. */
   loseOutcome = false
   commits = 0
+  /** A reader of the changelog that begins now is given what is before it, and then waits until it is aborted. */
+  readableTo: Offset = Number.POSITIVE_INFINITY
   readonly #topics = new Map<string, LogRecord[]>()
   readonly #taken = new Map<number, Taken>()
   #grown: (() => void)[] = []
@@ -90,6 +92,7 @@ export class MemoryLog implements Log {
 
   async *follow(of: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch> {
     const records = this.records(of.topic, of.index)
+    const readableTo = of.topic === 'status' ? this.readableTo : Number.POSITIVE_INFINITY
     let position = from
     if (from > this.#end(records)) throw new OffsetOutOfRangeError(`${from} is past the end`)
     const wake = () => this.#wake()
@@ -99,7 +102,7 @@ export class MemoryLog implements Log {
         const batch: LogRecord[] = []
         let bytes = 0
         for (const record of records) {
-          if (record.offset < position || batch.length >= limits.maxRecords) continue
+          if (record.offset < position || record.offset >= readableTo || batch.length >= limits.maxRecords) continue
           bytes += record.value?.byteLength ?? 0
           if (batch.length > 0 && bytes > limits.maxBytes) break
           batch.push(record)

@@ -184,8 +184,10 @@ it('a full volume is waited for, told of as long as it is full, and not opened a
   const told = () => lines.filter((line) => line.includes('store cannot be written')).length
   expect(processor.unfit).toBe(false)
   // The log tells of each partition again and again.
-  await vi.waitFor(() => expect(told()).toBeGreaterThan(4), WAIT)
-  expect(processor.problems).toHaveLength(2)
+  await vi.waitFor(() => {
+    expect(told()).toBeGreaterThan(4)
+    expect(processor.problems).toHaveLength(2)
+  }, WAIT)
   expect(processor.problems[0]).toMatch(/^partition \d: .* since \d.*Z: No space left on device: free space/)
   expect(await unwritable()).toBe(2)
   await vi.waitFor(() => expect(processor.unfit).toBe(true), WAIT)

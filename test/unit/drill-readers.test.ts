@@ -1,6 +1,6 @@
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { AFTERMATH_MS } from '../../simulators/drill/calm.ts'
 import { Readers, type ReadersReport } from '../../simulators/drill/readers.ts'
 import { Ledger } from '../../simulators/ledger.ts'
@@ -23,6 +23,10 @@ function statusOf(deviceId: string) {
   }
 }
 
+// How long ago something was is what a test says, however long it takes.
+beforeEach(() => void vi.useFakeTimers({ toFake: ['Date'] }))
+afterEach(() => void vi.useRealTimers())
+
 interface Circumstances {
   /** How long ago each device's message was acknowledged, ms. */
   readonly acknowledged?: number
@@ -43,7 +47,8 @@ async function reported(
     const [status, text] = id === undefined ? [200, '{}'] : body(id)
     response.writeHead(status).end(text)
   }
-  const server = createServer(answer)
+  // A server that closes idle connections may do so just when one is asked again.
+  const server = createServer({ keepAliveTimeout: 0 }, answer)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const ledger = new Ledger(IDS.length)
   ledger.last.fill(SEQ_START)
