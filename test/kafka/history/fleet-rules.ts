@@ -9,7 +9,7 @@ import type { Verdict } from './verdict.ts'
 const matchers = new Map<string, Matcher>()
 
 /** Whether a status is what `q` asks for; one that is not there never is. */
-export function matches(q: string | undefined, status: Status | undefined): boolean {
+function matches(q: string | undefined, status: Status | undefined): boolean {
   if (status === undefined || q === undefined) return status !== undefined
   const matcher = matchers.get(q) ?? new Matcher(queryOf(q))
   matchers.set(q, matcher)
