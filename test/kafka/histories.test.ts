@@ -20,6 +20,8 @@ const PARTITIONS = 4
 const FAULTY = fileURLToPath(new URL('faulty-api.ts', import.meta.url))
 /** Without what was compiled before, most of the time of a start goes into reading the sources. */
 const COMPILE_CACHE = join(tmpdir(), 'tidemark-compile-cache')
+/** Then what is missing is told, after what was wrong: a product that refuses no write will never have refused enough. */
+const PATIENCE_MS = 120_000
 const DEADLINE = { timeout: 30_000, interval: 20 }
 
 /** How often each must have happened before it is enough. */
@@ -71,7 +73,7 @@ describe.skipIf(kafkaMissing !== undefined)('histories of concurrent clients', {
     await using experiment = await Experiment.open(cluster, ['a', 'b', 'c'], PARTITIONS, SEED)
     const { history, asker, clients, devices, followers, nemesis } = experiment
     const began = performance.now()
-    await experiment.run(() => isEnough(experiment, WANTED), 'disturbed')
+    await experiment.run(() => missing(experiment, WANTED).length === 0, 'disturbed', PATIENCE_MS)
     const seconds = ((performance.now() - began) / 1000).toFixed(1)
     expect(asker.unexpected).toEqual([])
     await experiment.quiet()
@@ -85,6 +87,7 @@ describe.skipIf(kafkaMissing !== undefined)('histories of concurrent clients', {
     const told = { ...happened(experiment), 'requests that failed': asker.failures, judged }
     process.stdout.write(`seed ${SEED}, ${seconds} s: ${JSON.stringify(told)}\n`)
     expect(violations).toEqual([])
+    expect(missing(experiment, WANTED)).toEqual([])
     for (const rule of Object.keys(RULES) as Rule[]) expect(judged[rule], rule).toBeGreaterThan(20)
     await verifyStores(cluster, log, Object.fromEntries(nemesis.processors))
   })
@@ -93,7 +96,7 @@ describe.skipIf(kafkaMissing !== undefined)('histories of concurrent clients', {
     await using cluster = await openCluster({ STANDBYS: '0' }, FAULTY)
     await using experiment = await Experiment.open(cluster, ['a'], PARTITIONS, SEED)
     const { history, followers } = experiment
-    await experiment.run(() => isEnough(experiment, WANTED_IN_PEACE), 'in peace')
+    await experiment.run(() => missing(experiment, WANTED_IN_PEACE).length === 0, 'in peace', PATIENCE_MS)
     await experiment.quiet()
     await using log = await cluster.log()
     const states = await experiment.states(log)
@@ -104,9 +107,13 @@ describe.skipIf(kafkaMissing !== undefined)('histories of concurrent clients', {
   })
 })
 
-function isEnough(experiment: Experiment, wanted: Readonly<Record<string, number>>): boolean {
+/** What has not happened often enough. */
+function missing(experiment: Experiment, wanted: Readonly<Record<string, number>>): string[] {
   const counts = happened(experiment)
-  return Object.entries(wanted).every(([what, count]) => (counts[what] ?? 0) >= count)
+  return Object.entries(wanted).flatMap(([what, count]) => {
+    const had = counts[what] ?? 0
+    return had < count ? [`${what}: ${had} of ${count}`] : []
+  })
 }
 
 function happened({ history, clients, followers, nemesis }: Experiment): Record<string, number> {

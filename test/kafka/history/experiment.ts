@@ -57,9 +57,10 @@ export class Experiment implements AsyncDisposable {
     return experiment
   }
 
-  /** Until it is enough. Rejects as soon as a client, or a process, does what it must not. */
-  async run(enough: () => boolean, how: 'disturbed' | 'in peace'): Promise<void> {
+  /** Until it is enough, or patience ends. Rejects as soon as a process ends by itself. */
+  async run(enough: () => boolean, how: 'disturbed' | 'in peace', patienceMs: number): Promise<void> {
     const { signal } = this.#ending
+    const over = AbortSignal.any([signal, AbortSignal.timeout(patienceMs)])
     const random = (stream: number) => seededRandom(this.#seed, stream)
     await Promise.all([
       ...([0, 1, 0, 1] as const).map((home, i) => this.clients.writer(home, random(10 + i), signal)),
@@ -67,7 +68,7 @@ export class Experiment implements AsyncDisposable {
       ...(how === 'disturbed'
         ? [this.nemesis.disturbProcessors(random(30), signal), this.nemesis.disturbEdges(random(31), signal)]
         : []),
-      until(enough, signal).then(() => this.#ending.abort()),
+      until(enough, over).then(() => this.#ending.abort()),
     ])
   }
 
