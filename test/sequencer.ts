@@ -8,6 +8,7 @@ const LONG = [
   'system/drill.test.ts',
   'system/fuzz.test.ts',
   'kafka/topics.test.ts',
+  'kafka/histories.test.ts',
   'kafka/trials.test.ts',
   'operations/stateless.test.ts',
   'contract/log-kafka.test.ts',

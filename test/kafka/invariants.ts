@@ -31,10 +31,30 @@ export async function verify(
   processors: Readonly<Record<string, Program>>,
 ): Promise<void> {
   await using log = await cluster.log()
-  const programs = Object.values(processors)
-  const answers = await caughtUp(cluster, devices, log, programs.length > 1 ? 1 : 0)
-  await checkAnswers(answers, devices, log)
+  const answers = await verifyAnswers(cluster, devices, log, Object.keys(processors).length > 1 ? 1 : 0)
   await checkChangelog(cluster, log, answers)
+  await verifyStores(cluster, log, processors)
+}
+
+/** The part of `verify` that asks the API: also of devices that are written to. Every partition has so many standbys. */
+export async function verifyAnswers(
+  cluster: Cluster,
+  devices: readonly ResendingDevice[],
+  log: KafkaLog,
+  standbys: number,
+): Promise<DeviceAnswer[]> {
+  const answers = await caughtUp(cluster, devices, log, standbys)
+  await checkAnswers(answers, devices, log)
+  return answers
+}
+
+/** The part of `verify` that looks into the stores. Stops the processors. */
+export async function verifyStores(
+  cluster: Cluster,
+  log: KafkaLog,
+  processors: Readonly<Record<string, Program>>,
+): Promise<void> {
+  const programs = Object.values(processors)
   const exits = await Promise.all(programs.map((program) => program.stop()))
   expect(exits).toEqual(programs.map(() => ({ code: 0, signal: null })))
   const expected = new Folds(log)
