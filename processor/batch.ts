@@ -35,7 +35,8 @@ export interface Effects {
  * in the cache that it touched carry its number, and must not be shown before it is stored.
  */
 export async function foldBatch(records: readonly LogRecord[], context: BatchContext): Promise<Effects> {
-  const { turn } = context
+  const { turn, maxCommitBytes = Number.POSITIVE_INFINITY } = context
+  let bytes = 0
   const devices = new TouchedDevices(context)
   const decoded: Decoded[] = []
   const touched: (Touched | undefined)[] = []
@@ -44,7 +45,8 @@ export async function foldBatch(records: readonly LogRecord[], context: BatchCon
     decoded.push(it)
     touched.push(it.kind === 'rejected' ? undefined : devices.add(record.key as string))
     if (turn.spend(record.value?.byteLength ?? 0)) await turn.next()
-    if (devices.full) break
+    bytes += record.value?.byteLength ?? 0
+    if (devices.full || bytes > maxCommitBytes) break
   }
   const left = await devices.load()
   if (left !== undefined) touched.length = touched.indexOf(left)

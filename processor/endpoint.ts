@@ -3,6 +3,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { hostname } from 'node:os'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
+import { addressOf } from './contract/address.ts'
 import { portUnavailable, reasonOf } from './contract/errors.ts'
 import { within } from './pause.ts'
 
@@ -53,7 +54,8 @@ export class Endpoint implements AsyncDisposable {
   private constructor(options: EndpointOptions, server: Server) {
     const { host } = options
     const everywhere = host === '0.0.0.0' || host === '::'
-    this.address = `${everywhere ? hostname() : host}:${(server.address() as AddressInfo).port}`
+    const { port } = server.address() as AddressInfo
+    this.address = addressOf({ host: everywhere ? hostname() : host, port })
     this.#options = options
     this.#server = server
     server.on('request', (request, response) => this.#answer(request, response))

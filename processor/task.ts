@@ -281,9 +281,9 @@ export class Task implements Role {
     if (signal.aborted) return undefined
     this.#inputEnd = batch.end
     const { cache, texts, turns, limits, metrics, logger, instance, now, monotonic } = this.#context
-    const { partition } = this.#claim
+    const { partition, commitBytes: maxCommitBytes } = this.#claim
     const caches = { cache, texts, owner: this.#life, batch: ++this.#batch }
-    const store = { store: this.store, reads: this.#reads, restored: this.#wipedAt !== undefined }
+    const store = { store: this.store, reads: this.#reads, restored: this.#wipedAt !== undefined, maxCommitBytes }
     const turn = turns.take()
     const effects = await foldBatch(records, { partition, turn, maxBytes: limits.statusBytes, ...store, ...caches })
     if (signal.aborted) return undefined
@@ -299,7 +299,7 @@ export class Task implements Role {
     const { changelog, deadLetters } = effects
     this.#label(changelog, next, effects.added)
     this.#committing = began
-    const { changelogEnd } = await this.#claim.commit({ changelog, deadLetters, next })
+    const { changelogEnd } = await this.#claim.commit({ changelog, deadLetters, next, isPart: left.length > 0 })
     metrics.commitSeconds.observe({ processor: instance }, (monotonic() - began) / 1000)
     metrics.batchRecords.observe({ processor: instance }, effects.records)
     this.#input = next

@@ -28,6 +28,8 @@ export interface BatchContext {
   readonly batch: number
   /** JSON of the statuses that the batch begins with, bytes: when they are more, the rest of it is left. */
   readonly maxBytes: number
+  /** `Claim.commitBytes`: bounds that JSON, and what the values of the records come to, too. */
+  readonly maxCommitBytes?: number | undefined
   /** Of the task. */
   readonly reads: ReadSize
   /** What the store holds has just been read from the changelog: what cannot be used is so there too. */
@@ -89,7 +91,8 @@ export class TouchedDevices {
 
   /** Whether no more devices are to be added. */
   get full(): boolean {
-    return this.bytes > this.#context.maxBytes
+    const { maxBytes, maxCommitBytes = maxBytes } = this.#context
+    return this.bytes > Math.min(maxBytes, maxCommitBytes)
   }
 
   /** The work of decoding counts in the turn; whether that is over, what is spent next tells. */

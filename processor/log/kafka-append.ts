@@ -7,14 +7,27 @@ import { pause } from '../pause.ts'
 import { encodeBatch, nextSequence, type Producer, sizeBound } from './kafka-batch.ts'
 import { asTidemark, isTransient, type KafkaCluster, typeOf } from './kafka-cluster.ts'
 import type { KafkaHealth } from './kafka-health.ts'
-import { type Append, type Batch, complete, type Lane, newLane, place, takeAppends, waits } from './kafka-lane.ts'
+import {
+  type Append,
+  type Batch,
+  complete,
+  type Lane,
+  newLane,
+  place,
+  takeAppends,
+  waits,
+  waitsSince,
+} from './kafka-lane.ts'
 import { produce } from './kafka-produce.ts'
+import { KafkaWindow } from './kafka-window.ts'
 import type { NewRecord, Position } from './log.ts'
 
 /** Where one record batch ends and the next begins. */
 export const MAX_BATCH_BYTES = 1024 * 1024
-/** Where one request ends; a broker takes 100 MB by default. */
+/** Where one request ends, at most; a broker takes 100 MB by default. */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024
+/** Requests that take longer become smaller, ms: what waits meanwhile has to wait for its own, too, before `timeoutMs`. */
+const SLOW_MS = 1000
 const RETRY_MS = 50
 /** A batch that has failed for so long says that something is wrong, not only that a leader moved. */
 const FAULT_AFTER_MS = 1000
@@ -45,6 +58,7 @@ export class KafkaAppender {
   readonly #lanes = new Map<string, Lane[]>()
   readonly #busy = new Set<number>()
   readonly #closing = new AbortController()
+  readonly #window = new KafkaWindow(MAX_REQUEST_BYTES, SLOW_MS)
   /** For lanes that have none. */
   #producer: Producer | undefined
   #renewing = false
@@ -81,6 +95,7 @@ export class KafkaAppender {
     for (const bound of bounds) if (bound > MAX_RECORD_BYTES) return Promise.reject(tooLarge(bound))
     return new Promise((resolve, reject) => {
       const append: Append = {
+        since: performance.now(),
         left: records.length,
         error: undefined,
         last: undefined,
@@ -88,11 +103,9 @@ export class KafkaAppender {
         reject,
       }
       const lanes = this.#lanesOf(topic, partitions)
-      const now = performance.now()
       for (const [i, record] of records.entries()) {
         const index = record.key === null ? this.#nextKeyless++ % partitions : partitionOf(record.key, partitions)
         const lane = lanes[index] as Lane
-        if (lane.pending.length === 0) lane.since = now
         lane.pending.push(record)
         lane.bounds.push(bounds[i] as number)
         this.#queuedBytes += bounds[i] as number
@@ -119,7 +132,7 @@ export class KafkaAppender {
       for (const lane of lanes) {
         if (!waits(lane)) continue
         waiting = true
-        const waited = now - (lane.batch ?? lane).since
+        const waited = now - waitsSince(lane)
         const { topic, partition } = lane
         if (waited > SILENT_AFTER_MS) this.#health.failAt(topic, partition, silence(SILENT_AFTER_MS))
         if (waited <= timeoutMs) continue
@@ -212,17 +225,22 @@ export class KafkaAppender {
     const batches: Batch[] = []
     const sent = new Map<Lane, Batch>()
     let bytes = 0
-    for (const lane of ready) {
-      if (bytes > MAX_REQUEST_BYTES) break
+    // What has waited longest first: there may be room for few.
+    const room = this.#window.bytes
+    for (const lane of ready.toSorted((a, b) => waitsSince(a) - waitsSince(b))) {
+      if (bytes >= room) break
       lane.sending = true
-      lane.batch ??= this.#cut(lane)
+      lane.batch ??= this.#cut(lane, Math.min(MAX_BATCH_BYTES, room - bytes))
       bytes += lane.batch.bytes.length
       batches.push(lane.batch)
       sent.set(lane, lane.batch)
     }
+    const full = ready.some(({ pending }) => pending.length > 0)
     let retry = false
+    let began: number | undefined
     try {
       const connection = await this.#cluster.connection(LANE, leader)
+      began = performance.now()
       for (const { topic, partition, baseOffset, error } of await produce(connection, null, batches)) {
         const lane = this.#lanes.get(topic)?.[partition] as Lane
         const batch = sent.get(lane)
@@ -232,6 +250,7 @@ export class KafkaAppender {
     } catch (error) {
       for (const [lane, batch] of sent) if (this.#settle(lane, batch, error)) retry = true
     }
+    if (began !== undefined) this.#window.took(bytes, performance.now() - began, full ? room : undefined)
     if (retry && !this.#closing.signal.aborted) {
       await pause(RETRY_MS, this.#closing.signal)
       await this.#cluster.refresh().catch((error: unknown) => this.#health.fail(error))
@@ -254,7 +273,7 @@ export class KafkaAppender {
       complete(batch.appends, undefined)
       return false
     }
-    const waited = performance.now() - batch.since
+    const waited = performance.now() - waitsSince(lane)
     if (isTransient(error) && waited < this.#options.timeoutMs && !this.#closing.signal.aborted) {
       if (waited > FAULT_AFTER_MS) this.#health.failAt(lane.topic, lane.partition, error)
       return true
@@ -291,22 +310,21 @@ export class KafkaAppender {
     }
   }
 
-  #cut(lane: Lane): Batch {
+  #cut(lane: Lane, maxBytes: number): Batch {
     let size = 0
     let count = 0
     while (count < lane.pending.length) {
       const bound = lane.bounds[count] as number
-      if (count > 0 && size + bound > MAX_BATCH_BYTES) break
+      if (count > 0 && size + bound > maxBytes) break
       size += bound
       count++
     }
-    const { topic, partition, pending, sequence, since } = lane
+    const { topic, partition, pending, sequence } = lane
     const bytes = encodeBatch(pending, 0, count, size, lane.producer as Producer, sequence, false)
     const appends = takeAppends(lane, count)
     lane.pending = count === pending.length ? [] : pending.slice(count)
     lane.bounds = lane.pending.length === 0 ? [] : lane.bounds.slice(count)
-    lane.since = performance.now()
-    return { topic, partition, bytes, appends, count, size, since }
+    return { topic, partition, bytes, appends, count, size }
   }
 }
 

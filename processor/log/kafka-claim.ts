@@ -104,11 +104,15 @@ export class KafkaClaim implements Claim {
     return !this.over && this.#inGroup()
   }
 
-  async commit({ changelog, deadLetters, next }: Parameters<Claim['commit']>[0]): Promise<{ changelogEnd: Offset }> {
+  get commitBytes(): number {
+    return this.#context.window.bytes
+  }
+
+  async commit(work: Parameters<Claim['commit']>[0]): Promise<{ changelogEnd: Offset }> {
     if (this.#over !== undefined) throw this.#over
     this.#deadline = performance.now() + PATIENCE_MS
     try {
-      this.#changelogEnd = await this.#transact(changelog, deadLetters, next)
+      this.#changelogEnd = await this.#transact(work)
     } catch (error) {
       this.#over = this.#judge(error)
       this.onOver()
@@ -117,7 +121,8 @@ export class KafkaClaim implements Claim {
     return { changelogEnd: this.#changelogEnd }
   }
 
-  async #transact(changelog: readonly NewRecord[], deadLetters: readonly NewRecord[], next: Offset): Promise<Offset> {
+  async #transact(work: Parameters<Claim['commit']>[0]): Promise<Offset> {
+    const { changelog, deadLetters, next, isPart = false } = work
     const { cluster, group, identity, names } = this.#context
     await this.#undisturbed()
     const batches = this.#encode(telling(changelog, next, identity), deadLetters)
@@ -129,7 +134,7 @@ export class KafkaClaim implements Claim {
       await this.#coordinated((requests) => requests.addPartitionsToTxn({ ...this.#transaction, topics }))
     }
     const [end] = await Promise.all([
-      this.#produce(batches),
+      this.#timed(batches, isPart),
       this.#coordinated((requests) => requests.addOffsetsToTxn({ ...this.#transaction, groupId: group })),
     ])
     // Of what was read last, which may stand after `next`: what stands before it was written by no later leader.
@@ -225,6 +230,19 @@ export class KafkaClaim implements Claim {
       this.#sequences.set(name, nextSequence(sequence, to - from))
       const bytes = encodeBatch(records, from, to, size, this.#producer, sequence, true)
       batches.push({ topic, partition, bytes })
+    }
+  }
+
+  /** As `#produce`; others learn from it how much to send. */
+  async #timed(batches: readonly PartitionBatch[], isPart: boolean): Promise<Offset> {
+    const { window } = this.#context
+    const room = isPart ? window.bytes : undefined
+    const bytes = batches.reduce((sum, batch) => sum + batch.bytes.length, 0)
+    const began = performance.now()
+    try {
+      return await this.#produce(batches)
+    } finally {
+      window.took(bytes, performance.now() - began, room)
     }
   }
 

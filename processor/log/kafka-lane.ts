@@ -5,6 +5,8 @@ import type { NewRecord, Position } from './log.ts'
 
 /** One call of append(), resolved when the last of its records is in the log. */
 export interface Append {
+  /** On the clock of performance.now(). */
+  readonly since: number
   left: number
   error: TidemarkError | undefined
   /** Where the last of its records that were sent is; undefined while no broker has said. */
@@ -17,7 +19,6 @@ export interface Batch extends PartitionBatch {
   readonly appends: readonly { readonly append: Append; readonly count: number }[]
   readonly count: number
   readonly size: number
-  readonly since: number
 }
 
 /** What waits for one partition, in order. At most one batch of it is under way. */
@@ -32,12 +33,15 @@ export interface Lane {
   batch: Batch | undefined
   /** A request with a batch of it is under way: the next waits for its end, also when the batch was given up. */
   sending: boolean
-  /** Since when the oldest record in `pending` waits. */
-  since: number
 }
 
 export function waits({ batch, pending }: Lane): boolean {
   return batch !== undefined || pending.length > 0
+}
+
+/** Since when what has waited longest in it does. */
+export function waitsSince({ batch, appends }: Pick<Lane, 'batch' | 'appends'>): number {
+  return (batch?.appends[0] ?? appends[0])?.append.since ?? Number.POSITIVE_INFINITY
 }
 
 export function newLane(topic: string, partition: number): Lane {
@@ -51,7 +55,6 @@ export function newLane(topic: string, partition: number): Lane {
     appends: [],
     batch: undefined,
     sending: false,
-    since: 0,
   }
 }
 

@@ -143,17 +143,20 @@ export interface Claim {
   readonly inputEnd: Offset | undefined
   /** False when another may hold the partition by now: the group has not said of late that this member is in it. */
   readonly held: boolean
+  /** Bytes that a commit should hold, about, so that the log takes it in good time; undefined: any. It changes. */
+  readonly commitBytes?: number
 
   /**
    * Atomic: the changelog records, the dead letters and the input offset `next` all come to be, or none does.
    * Dead letters with a key go to `partitionOf(key)`, which is this one but for telemetry that another program put here.
    * Resolves, when durable, with the end of the changelog partition after it. Commits of one claim are made one at a time.
    * Rejects with FencedError when a newer epoch exists, with RetryableError when the outcome is not known: the claim is
-   * over then, and whoever takes the next one learns the outcome from `start`.
+   * over then, and whoever takes the next one learns the outcome from `start`. `isPart`: there is more of its batch.
    */
   commit(work: {
     readonly changelog: readonly NewRecord[]
     readonly deadLetters: readonly NewRecord[]
     readonly next: Offset
+    readonly isPart?: boolean
   }): Promise<{ readonly changelogEnd: Offset }>
 }

@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import { type Admin, Kafka, type KafkaConfig, type KafkaMessage, logLevel } from 'kafkajs'
+import { createRequire } from 'node:module'
+import { type Admin, type ISocketFactory, Kafka, type KafkaConfig, type KafkaMessage, logLevel } from 'kafkajs'
+import { hostAndPort } from '../../processor/contract/address.ts'
 
 export interface ForeignRecord {
   readonly partition: number
@@ -29,6 +31,9 @@ export interface ForeignOptions {
   readonly sasl?: KafkaConfig['sasl']
 }
 
+const require = createRequire(import.meta.url)
+const openSocket = (require('kafkajs/src/network/socketFactory') as () => ISocketFactory)()
+
 const EPOCHS = 0x1_0000
 const RETRY = { retries: 8, initialRetryTime: 50, maxRetryTime: 1_000 }
 /** Without any record for so long, a topic counts as read as far as it can be. */
@@ -51,9 +56,14 @@ export class ForeignKafka implements AsyncDisposable {
   }
 
   static async open({ brokers, ssl, sasl }: ForeignOptions): Promise<ForeignKafka> {
+    // kafkajs cuts an address at its first colon: to it, hosts have names.
+    const addresses = brokers.map(hostAndPort)
+    const hosts = new Map(addresses.map(({ host }, i) => [`broker-${i}`, host]))
     const kafka = new Kafka({
       clientId: 'drill',
-      brokers: [...brokers],
+      brokers: addresses.map(({ port }, i) => `broker-${i}:${port}`),
+      // The brokers themselves tell of others by their hosts.
+      socketFactory: (target) => openSocket({ ...target, host: hosts.get(target.host) ?? target.host }),
       ...(ssl === undefined ? {} : { ssl }),
       ...(sasl === undefined ? {} : { sasl }),
       logLevel: logLevel.NOTHING,

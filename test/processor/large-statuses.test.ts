@@ -4,6 +4,7 @@ import { expect, it } from 'vitest'
 import type { PartitionReader } from '../../processor/contract/query.ts'
 import { decodeOutcomes, encodeQuestions, READ_PATH } from '../../processor/contract/query-wire.ts'
 import { InFlight } from '../../processor/in-flight.ts'
+import type { Claim } from '../../processor/log/log.ts'
 import { QueryServer } from '../../processor/query-server.ts'
 import { ReadSize } from '../../processor/touched.ts'
 import { MemoryLog } from './memory-log.ts'
@@ -75,6 +76,40 @@ it('what fills a commit counts as a full batch among those under way', async () 
   expect(second).toBeGreaterThan(batchRecords / 4)
   expect(second).toBeLessThan(batchRecords)
   expect(third).toBe(batchRecords)
+})
+
+it('a commit holds no more than the log asks for, and tells when there is more of its batch', async () => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  const commits: { readonly bytes: number; readonly isPart: boolean | undefined }[] = []
+  const claim = log.claim()
+  const watched: Claim = {
+    ...claim,
+    commitBytes: 3000,
+    commit(work) {
+      commits.push({
+        bytes: work.changelog.reduce((sum, { value }) => sum + (value?.byteLength ?? 0), 0),
+        isPart: work.isPart,
+      })
+      return claim.commit(work)
+    },
+  }
+  const text = 'x'.repeat(600)
+  await log.append(
+    'telemetry',
+    DEVICES.map((id) => said(id, { text })),
+  )
+  await log.append(
+    'telemetry',
+    DEVICES.map((id) => said(id, { n: 1 })),
+  )
+  await bench.task(watched)
+  await bench.settled()
+  expect(commits.length).toBeGreaterThan(5)
+  expect(Math.max(...commits.map(({ bytes }) => bytes))).toBeLessThan(3 * 3000)
+  expect(commits.filter(({ isPart }) => !isPart)).toEqual([commits.at(-1)])
+  const answers = await bench.reader.getMany(0, DEVICES)
+  expect(answers.map((answer) => statusOf(answer).counters.messages)).toEqual(DEVICES.map(() => 2))
 })
 
 const checks = async () => []

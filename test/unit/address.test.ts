@@ -1,10 +1,16 @@
+import { networkInterfaces } from 'node:os'
 import pino from 'pino'
-import { expect, test } from 'vitest'
+import { Registry } from 'prom-client'
+import { describe, expect, test } from 'vitest'
 import { addressOf, hostAndPort } from '../../processor/contract/address.ts'
+import { Endpoint } from '../../processor/endpoint.ts'
 import type { Network } from '../../processor/log/kafka-broker.ts'
 import { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
+import { METADATA_VERSION } from '../../processor/log/kafka-metadata.ts'
+import { ForeignKafka } from '../../simulators/drill/foreign.ts'
 import { parseOptions } from '../../simulators/drill/options.ts'
 import { metadataAnswer } from './metadata-answer.ts'
+import { scriptedBroker, versions } from './scripted-broker.ts'
 
 test.each([
   ['broker.example:9092', 'broker.example', 'broker.example:9092'],
@@ -37,4 +43,29 @@ test.each(['[::1]:9092', '::1:9092'])(
 
 test('a drill finds MQTT at an address of IPv6', () => {
   expect(parseOptions(['kill', '--mqtt', '[::1]:1883'])).toMatchObject({ mqtt: { host: '::1', port: 1883 } })
+})
+
+const hasIpv6 = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === '::1'))
+
+describe.skipIf(!hasIpv6)('where there is IPv6', () => {
+  test('a process tells of its endpoint in brackets', async () => {
+    const options = { host: '::1', port: 0, variable: 'QUERY_PORT', checks: async () => [] } as const
+    await using endpoint = await Endpoint.open({
+      ...options,
+      registry: new Registry(),
+      logger: pino({ enabled: false }),
+    })
+    expect(endpoint.address).toMatch(/^\[::1\]:\d+$/)
+    expect((await fetch(`http://${endpoint.address}/livez`)).status).toBe(200)
+  })
+
+  test("the drill's own client finds Kafka there", async () => {
+    const { server, address } = await scriptedBroker(versions(METADATA_VERSION), (socket) => socket.destroy(), '::1')
+    try {
+      await using kafka = await ForeignKafka.open({ brokers: [address] })
+      expect(kafka).toBeInstanceOf(ForeignKafka)
+    } finally {
+      server.close()
+    }
+  })
 })

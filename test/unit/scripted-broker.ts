@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { addressOf } from '../../processor/contract/address.ts'
 import { METADATA } from '../../processor/log/kafka-metadata.ts'
 import { WireWriter } from '../../processor/log/kafka-wire.ts'
 
@@ -29,8 +30,8 @@ export function versions(metadata: number): Buffer {
 export async function scriptedBroker(
   first: Buffer,
   next: (socket: Socket, request: Buffer) => void,
+  host = '127.0.0.1',
 ): Promise<{ server: Server; host: string; port: number; address: string }> {
-  const host = '127.0.0.1'
   const server = createServer((socket) => {
     socket.on('error', () => {})
     socket.once('data', (request) => {
@@ -40,5 +41,5 @@ export async function scriptedBroker(
   }).listen(0, host)
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
-  return { server, host, port, address: `${host}:${port}` }
+  return { server, host, port, address: addressOf({ host, port }) }
 }

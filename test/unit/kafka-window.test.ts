@@ -1,0 +1,65 @@
+import { describe, expect, test } from 'vitest'
+import { KafkaWindow } from '../../processor/log/kafka-window.ts'
+
+const KIB = 1024
+const MAX_BYTES = 8 * KIB * KIB
+const SLOW_MS = 1000
+const QUICK_MS = 10
+
+/** All that there is room for, sent at `bytesPerSecond`; gives how long it took, ms. */
+function send(window: KafkaWindow, bytesPerSecond: number): number {
+  const tookMs = (1000 * window.bytes) / bytesPerSecond
+  window.took(window.bytes, tookMs, window.bytes)
+  return tookMs
+}
+
+describe('how much is sent at once', () => {
+  test('grows to the most, and not beyond, while it is taken in good time', () => {
+    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const sizes = Array.from({ length: 20 }, () => {
+      window.took(window.bytes, QUICK_MS, window.bytes)
+      return window.bytes
+    })
+    expect(sizes).toEqual(sizes.toSorted((a, b) => a - b))
+    expect(sizes[10]).toBe(MAX_BYTES)
+    expect(sizes.at(-1)).toBe(MAX_BYTES)
+  })
+
+  test.each([50, 100, 500, 5_000])('follows a link of %d kB/s', (kilobytes) => {
+    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const times = Array.from({ length: 200 }, () => send(window, kilobytes * 1000)).slice(20)
+    expect(Math.max(...times)).toBeLessThan(2 * SLOW_MS)
+    expect(times.reduce((sum, time) => sum + time, 0) / times.length).toBeGreaterThan(SLOW_MS / 4)
+  })
+
+  test('shrinks at once on a link that has become slow, and grows again', () => {
+    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    while (window.bytes < MAX_BYTES) send(window, 1e9)
+    window.took(MAX_BYTES, 8 * SLOW_MS, MAX_BYTES)
+    expect(window.bytes).toBe(MAX_BYTES / 8 / 4)
+    while (window.bytes < MAX_BYTES) send(window, 1e9)
+  })
+
+  test('does not grow by what did not fill it', () => {
+    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const before = window.bytes
+    for (let i = 0; i < 100; i++) window.took(KIB, QUICK_MS, undefined)
+    expect(window.bytes).toBe(before)
+  })
+
+  test('what is sent at the same time counts once, and not when another was slow', () => {
+    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const room = window.bytes
+    for (let i = 0; i < 8; i++) window.took(room, QUICK_MS, room)
+    expect(window.bytes).toBe(1.5 * room)
+    window.took(room, 2 * SLOW_MS, room)
+    window.took(room, QUICK_MS, 1.5 * room)
+    expect(window.bytes).toBe(room / 2 / 4)
+  })
+
+  test('is never so little that its size does not matter', () => {
+    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    window.took(10, 60 * SLOW_MS, undefined)
+    expect(window.bytes).toBe(16 * KIB)
+  })
+})
