@@ -16,8 +16,10 @@ export class KafkaWindow {
   readonly #maxBytes: number
   readonly #slowMs: number
   #bytes: number
+  /** What the last request took that was as small as can be: brokers that are slow answer smaller ones no sooner. */
+  #latencyMs = 0
 
-  /** `slowMs`: what takes longer is too large. */
+  /** `slowMs`: what takes so much longer than the smallest is too large, and the smallest may take as long. */
   constructor(maxBytes: number, slowMs: number) {
     this.#maxBytes = maxBytes
     this.#slowMs = slowMs
@@ -33,8 +35,10 @@ export class KafkaWindow {
    * What is sent at the same time is quick, or not, together: of it, one has the window grow.
    */
   took(bytes: number, tookMs: number, room: number | undefined): void {
-    if (tookMs > this.#slowMs) {
-      const fit = Math.floor((bytes * this.#slowMs) / SHRINK / tookMs)
+    if (bytes <= MIN_BYTES) this.#latencyMs = Math.min(this.#slowMs, tookMs)
+    const ownMs = tookMs - this.#latencyMs
+    if (ownMs > this.#slowMs) {
+      const fit = Math.floor((bytes * this.#slowMs) / SHRINK / ownMs)
       this.#bytes = Math.max(MIN_BYTES, Math.min(this.#bytes, fit))
     } else if (room === this.#bytes) {
       this.#bytes = Math.min(this.#maxBytes, Math.floor(this.#bytes * GROW))

@@ -1,5 +1,3 @@
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { Cluster } from '../../simulators/cluster.ts'
@@ -20,10 +18,8 @@ const SEED = Number(process.env.TIDEMARK_SEED ?? 1)
 const LENGTH = Number(process.env.TIDEMARK_HISTORIES ?? 1)
 const PARTITIONS = 4
 const FAULTY = fileURLToPath(new URL('faulty-api.ts', import.meta.url))
-/** Without what was compiled before, most of the time of a start goes into reading the sources. */
-const COMPILE_CACHE = join(tmpdir(), 'tidemark-compile-cache')
 /** Then what is missing is told, after what was wrong: a product that refuses no write will never have refused enough. */
-const PATIENCE_MS = LENGTH * 120_000
+const PATIENCE_MS = LENGTH * 240_000
 const DEADLINE = { timeout: 30_000, interval: 20 }
 
 /** How often each must have happened before it is enough, in a history of the usual length. */
@@ -71,7 +67,7 @@ describe.skipIf(kafkaMissing !== undefined)(
     })
 
     const openCluster = (env: Readonly<Record<string, string>>, entry?: string) =>
-      Cluster.open(kafka.brokers, PARTITIONS, { ...env, NODE_COMPILE_CACHE: COMPILE_CACHE }, entry)
+      Cluster.open(kafka.brokers, PARTITIONS, env, entry)
 
     test(`are consistent while processes are killed, stopped and frozen (TIDEMARK_SEED=${SEED})`, async () => {
       await using cluster = await openCluster({ HTTP_DRAIN_SECONDS: '0' })

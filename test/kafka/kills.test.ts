@@ -1,5 +1,4 @@
 import { rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -16,8 +15,6 @@ import { STEPS, type Step } from './steps.ts'
 const KILLS = Number(process.env.TIDEMARK_KILLS ?? 100)
 const SEED = Number(process.env.TIDEMARK_SEED ?? 1)
 const FAULTY = fileURLToPath(new URL('faulty-processor.ts', import.meta.url))
-/** Without what was compiled before, most of the time of a start goes into reading the sources. */
-const COMPILE_CACHE = join(tmpdir(), 'tidemark-compile-cache')
 const PARTITIONS = 4
 const DEVICES = 8
 const WINDOW = 2
@@ -34,7 +31,7 @@ describe.skipIf(kafkaMissing !== undefined)('kill -9 of processors under load', 
 
   beforeAll(async () => {
     kafka = await startKafka()
-    cluster = await Cluster.open(kafka.brokers, PARTITIONS, { NODE_COMPILE_CACHE: COMPILE_CACHE })
+    cluster = await Cluster.open(kafka.brokers, PARTITIONS)
   }, 180_000)
 
   afterAll(async () => {

@@ -46,6 +46,7 @@ async function write(deviceId: string, attributes: object): Promise<[number, unk
 }
 
 interface Page {
+  readonly complete?: boolean
   readonly items: readonly (Partial<Status> & { readonly deviceId: string })[]
 }
 

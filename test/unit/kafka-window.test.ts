@@ -57,6 +57,23 @@ describe('how much is sent at once', () => {
     expect(window.bytes).toBe(room / 2 / 4)
   })
 
+  test('grows again where brokers are slow, and not the link', () => {
+    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const latencyMs = 1.8 * SLOW_MS
+    const answer = () => window.took(window.bytes, latencyMs, window.bytes)
+    const sizes = Array.from({ length: 3 }, () => {
+      answer()
+      return window.bytes
+    })
+    expect(Math.min(...sizes)).toBe(16 * KIB)
+    for (let i = 0; i < 20; i++) answer()
+    expect(window.bytes).toBe(MAX_BYTES)
+    // Until the smallest are answered at once.
+    window.took(KIB, QUICK_MS, undefined)
+    answer()
+    expect(window.bytes).toBeLessThan(MAX_BYTES)
+  })
+
   test('is never so little that its size does not matter', () => {
     const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
     window.took(10, 60 * SLOW_MS, undefined)
