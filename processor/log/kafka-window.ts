@@ -1,7 +1,7 @@
 /** Less than that, bytes, takes long for other reasons than its size. */
 const MIN_BYTES = 16 * 1024
-/** Before anything is known of the link: 1.3 s of one of 100 kB/s, and nine steps from the most. */
-const FIRST_BYTES = 128 * 1024
+/** Before anything is known of the link: 2.6 s of one of 100 kB/s, and nine steps from the most. */
+const FIRST_BYTES = 256 * 1024
 /** What was slow becomes so much shorter; what was not, and was full, so much longer. */
 const SHRINK = 4
 const GROW = 1.5
