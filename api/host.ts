@@ -5,6 +5,9 @@ import { isIPv6 } from 'node:net'
 const HOST = /^(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*|\[([^\]]*)\])(?::[0-9]*)?$/
 const FUTURE_ADDRESS = /^v[0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+$/i
 
+/** Nearly all requests to a process are for one host: what was found of the last is not found again. */
+let lastHost = ''
+
 /** What is wrong with the Host of a request: then the answer is 400 (RFC 9112 section 3.2). HTTP/1.0 had none. */
 export function hostFault({ headers, rawHeaders, httpVersion }: IncomingMessage): string | undefined {
   const { host } = headers
@@ -16,7 +19,10 @@ export function hostFault({ headers, rawHeaders, httpVersion }: IncomingMessage)
     if (name.length === 4 && name.toLowerCase() === 'host') lines++
   }
   if (lines > 1) return 'is given more than once'
-  return isHost(host) ? undefined : 'is no host'
+  if (host === lastHost) return undefined
+  if (!isHost(host)) return 'is no host'
+  lastHost = host
+  return undefined
 }
 
 function isHost(text: string): boolean {
