@@ -110,7 +110,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   const caching = options.tokens === undefined ? 'no-cache' : 'private, no-cache'
   api.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id).header('cache-control', caching)
-    const fault = hostFault(request.raw)
+    const fault = hostFault(request.raw, request.routeOptions.config.scope === null)
     done(fault === undefined ? undefined : ProblemError.invalid([{ field: 'host', message: fault }]))
   })
   for (const component of COMPONENTS) api.addSchema(component)

@@ -1,4 +1,4 @@
-import type { Server } from 'node:http'
+import type { Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { responseOn } from './wire.ts'
 
@@ -6,24 +6,30 @@ import { responseOn } from './wire.ts'
 export class Connections {
   readonly #server: Server
   readonly #open = new Set<Socket>()
+  /** To the request that came last on a connection: of pipelined ones more than one answer may be due. */
+  readonly #newest = new WeakMap<Socket, ServerResponse>()
   readonly #closeQuiet: () => void
 
   constructor(server: Server) {
     this.#server = server
     this.#closeQuiet = server.closeIdleConnections.bind(server)
-    // `close` calls it, once nobody can connect any more.
+    // `close` calls it.
     server.closeIdleConnections = this.#closeIdle
     server.on('connection', (socket) => {
       this.#open.add(socket)
       socket.once('close', () => this.#open.delete(socket))
     })
+    server.prependListener('request', (request, response) => this.#newest.set(request.socket, response))
   }
 
-  /** From now on each ends with its answer: whoever goes on asking is to ask on a new one, which a balancer gives to another process. */
+  /** From now on each ends with its last answer: whoever goes on asking is to ask on a new one, which a balancer gives to another process. */
   keepNone(): void {
     for (const socket of this.#open) {
-      const response = responseOn(socket)
-      if (response !== undefined) response.shouldKeepAlive = false
+      const response = this.#newest.get(socket)
+      if (response === undefined) continue
+      response.shouldKeepAlive = false
+      // Node decides it with the headers, and has no public name for it: its own handler of a client's end does the same.
+      if (response.headersSent) (response as unknown as { _last: boolean })._last = true
     }
     this.#server.prependListener('request', (_request, response) => {
       response.shouldKeepAlive = false
@@ -31,15 +37,18 @@ export class Connections {
   }
 
   /**
-   * Node takes a connection for idle whose answer is complete here and has not left yet, and cuts it; not one on which no
-   * byte has come, such as browsers make ahead of their requests. So it is asked when no answer is under way.
+   * Node takes a connection for idle whose answer is complete here and has not left yet, and cuts it: such an answer is not
+   * finished to it meanwhile. One on which no byte has come, such as browsers make ahead of their requests, is none to it.
    */
   readonly #closeIdle = (): void => {
+    const leaving: ServerResponse[] = []
     for (const socket of this.#open) {
       const response = responseOn(socket)
-      if (response !== undefined) return void response.once('close', this.#closeIdle)
+      if (response?.finished) leaving.push(response)
     }
+    for (const response of leaving) response.finished = false
     this.#closeQuiet()
+    for (const response of leaving) response.finished = true
     for (const socket of this.#open) if (socket.bytesRead === 0) socket.destroy()
   }
 }

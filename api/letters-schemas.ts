@@ -73,7 +73,7 @@ export const LIST_LETTERS = {
       reason: Type.Optional(
         Type.Enum([...REJECTION_REASONS], { description: 'Only those of this reason.', examples: ['not-json'] }),
       ),
-      deviceId: Type.Optional(DeviceId),
+      deviceId: Type.Optional({ ...DeviceId, description: 'Letters of this device; only its partition is read.' }),
       partition: Type.Optional(Type.Integer({ minimum: 0, description: 'Only those of this partition.' })),
     },
     { additionalProperties: false },

@@ -75,7 +75,7 @@ describe('a request that is not HTTP', () => {
     ['no host', 'GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n', 400],
     ['two hosts', 'GET /livez HTTP/1.1\r\nHost: x\r\nhost: x\r\nConnection: close\r\n\r\n', 400],
     ['two hosts of HTTP/1.0', 'GET /livez HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n', 400],
-    ['no valid host', 'GET /livez HTTP/1.1\r\nHost: a/b\r\nConnection: close\r\n\r\n', 400],
+    ['no valid host', 'GET /v1/devices HTTP/1.1\r\nHost: a/b\r\nConnection: close\r\n\r\n', 400],
     ['CONNECT', 'CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n', 405],
   ])('is answered with a problem: %s', async (_, bytes, status) => {
     const { head, body } = await raw((await open()).port, bytes)
