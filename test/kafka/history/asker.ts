@@ -92,13 +92,19 @@ export class Asker {
     this.#history.reads.push({ ...intervalOf(reply), answers, atLeast: undefined })
   }
 
-  async list(api: Api, q: string | undefined, sort: string | undefined): Promise<void> {
+  /** What the list holds; undefined when there was none of use. */
+  async list(api: Api, q: string | undefined, sort: string | undefined): Promise<readonly Answer[] | undefined> {
     const order = sort === undefined ? '' : `&sort=${sort}`
     const reply = await this.#ask(api, 'GET', `/v1/devices?limit=1000${asked(q)}${order}`)
-    if (!this.#isAnswer(api, reply, 200)) return
+    if (!this.#isAnswer(api, reply, 200)) return undefined
     const { items, complete = true } = reply.body as { items: readonly Shown[]; complete?: boolean }
-    if (complete) this.#history.lists.push({ ...intervalOf(reply), q, answers: items.map(answerIn) })
-    else this.failures++
+    if (!complete) {
+      this.failures++
+      return undefined
+    }
+    const answers = items.map(answerIn)
+    this.#history.lists.push({ ...intervalOf(reply), q, answers })
+    return answers
   }
 
   async count(api: Api, q: string | undefined): Promise<void> {
@@ -125,6 +131,8 @@ export class Asker {
       return
     }
     const interval = intervalOf(reply)
+    const grouped = groups.reduce((sum, { count }) => sum + count, 0)
+    if (grouped !== devices) this.unexpected.push(`${path}: ${devices} devices, ${grouped} in groups`)
     this.#history.counts.push({ ...interval, q, group: undefined, count: devices, freshness })
     for (const { by, count } of groups) {
       const group = { state: by['connectivity.state'], team: by['attributes.team'] ?? null }

@@ -2,7 +2,7 @@ import { pause } from '../../../processor/pause.ts'
 import type { Random } from '../../../simulators/random.ts'
 import type { Api, Asked, Asker } from './asker.ts'
 import type { Gateway } from './gateway.ts'
-import type { Write } from './history.ts'
+import type { Holding, Write } from './history.ts'
 
 /** Devices of the gateway, which clients write to. */
 const RACED = ['raced-0', 'raced-1', 'raced-2']
@@ -108,16 +108,20 @@ export class Clients {
     }
   }
 
-  /** Everything once more, through both. */
-  async finish(): Promise<void> {
+  /** Everything once more, through both, when all is at rest: what the lists hold then. */
+  async finish(): Promise<Holding[]> {
+    const holdings: Holding[] = []
     for (const api of this.#apis) {
       await this.#asker.batchGet(api, this.devices)
       for (const q of QUERIES) {
-        await this.#asker.list(api, q, undefined)
+        const answers = (await this.#asker.list(api, q, undefined)) ?? []
+        const devices = new Map(answers.map(({ deviceId, text }) => [deviceId, text as string]))
+        holdings.push({ holder: `list of ${q ?? 'all'} at ${api.port}`, q, deviceId: undefined, devices })
         await this.#asker.count(api, q)
         await this.#asker.summarize(api, q)
       }
     }
+    return holdings
   }
 }
 

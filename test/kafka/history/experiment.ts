@@ -1,5 +1,5 @@
 import type { KafkaLog } from '../../../processor/log/kafka.ts'
-import { pause } from '../../../processor/pause.ts'
+import { pause, within } from '../../../processor/pause.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
 import { readRecords } from '../../../simulators/drill/records.ts'
 import { freePorts } from '../../../simulators/ports.ts'
@@ -17,6 +17,8 @@ const REPORTING = ['reporting-0', 'reporting-1', 'reporting-2']
 /** Answers, or messages of each device, that are progress. */
 const PROGRESS = 20
 const POLL_MS = 10
+/** For what was sent and is not acknowledged yet. */
+const QUIET_MS = 60_000
 
 /** Concurrent clients of a cluster on Kafka, who disturbs it meanwhile, and the history of it. */
 export class Experiment implements AsyncDisposable {
@@ -52,12 +54,17 @@ export class Experiment implements AsyncDisposable {
     const [second] = (await freePorts(1)) as [number]
     const apis = [cluster.httpPort, second].map((port): Api => ({ port, life: 0 })) as [Api, Api]
     const experiment = new Experiment(cluster, partitions, apis, seed)
-    await experiment.nemesis.start(instances)
+    try {
+      await experiment.nemesis.start(instances)
+    } catch (error) {
+      await experiment[Symbol.asyncDispose]()
+      throw error
+    }
     for (const device of experiment.devices) device.start()
     return experiment
   }
 
-  /** Until it is enough, or patience ends. Rejects as soon as a process ends by itself. */
+  /** Until it is enough, or patience ends. Rejects when a process that is disturbed has ended by itself. */
   async run(enough: () => boolean, how: 'disturbed' | 'in peace', patienceMs: number): Promise<void> {
     const { signal } = this.#ending
     const over = AbortSignal.any([signal, AbortSignal.timeout(patienceMs)])
@@ -72,11 +79,18 @@ export class Experiment implements AsyncDisposable {
     ])
   }
 
-  /** Resolves when nobody has anything to say any more. */
+  /** Resolves when nobody has anything to say any more. Rejects when a process has ended by itself. */
   async quiet(): Promise<void> {
-    await Promise.all(this.devices.map((device) => device.finish()))
-    await until(() => this.#gateway.heard === this.#gateway.said, new AbortController().signal)
-    await this.#gateway[Symbol.asyncDispose]()
+    this.nemesis.assertAlive()
+    const finished = Promise.all(this.devices.map((device) => device.finish()))
+    await within(finished, QUIET_MS, () => {
+      throw new Error('devices wait for acknowledgements for too long')
+    })
+    const gateway = this.#gateway
+    await until(() => gateway.heard === gateway.said, AbortSignal.timeout(QUIET_MS))
+    if (gateway.heard < gateway.said)
+      throw new Error(`the gateway has ${gateway.heard} of ${gateway.said} acknowledged`)
+    await gateway[Symbol.asyncDispose]()
   }
 
   /** See Nemesis. */

@@ -43,6 +43,13 @@ export class Nemesis {
     this.#ingest = await ingest
   }
 
+  /** Rejects when one of them has ended by itself. */
+  assertAlive(): void {
+    for (const [instance, program] of this.processors) alive(program, `processor ${instance}`)
+    for (const api of this.#apis) alive(this.#programs.get(api), `api ${api.port}`)
+    alive(this.#ingest, 'ingest')
+  }
+
   /** Each fault for each processor, in an order of its own, and again until `signal` aborts; then all run. */
   async disturbProcessors(random: Random, signal: AbortSignal): Promise<void> {
     const faults = [...this.processors.keys()].flatMap((instance) => FAULTS.map((fault) => ({ instance, fault })))
