@@ -62,6 +62,9 @@ export interface DecidedWrite {
   outcome: Outcome
 }
 
+/** What a status has that is made, bytes, beside what the device says: names, times, counters. */
+const NEW_STATUS_BYTES = 384
+
 /** How many statuses a task reads at a time: of large ones fewer. */
 export class ReadSize {
   keys = FIRST_KEYS
@@ -82,6 +85,8 @@ export class TouchedDevices {
   readonly foreign: string[] = []
   /** JSON of the statuses, as far as they are here. */
   bytes = 0
+  /** Of those that are made, about. */
+  #newBytes = 0
   readonly #missing: Touched[] = []
   readonly #context: BatchContext
 
@@ -91,8 +96,8 @@ export class TouchedDevices {
 
   /** Whether no more devices are to be added. */
   get full(): boolean {
-    const { maxBytes, maxCommitBytes = maxBytes } = this.#context
-    return this.bytes > Math.min(maxBytes, maxCommitBytes)
+    const { maxBytes, maxCommitBytes = Number.POSITIVE_INFINITY } = this.#context
+    return this.bytes > maxBytes || this.bytes + this.#newBytes > maxCommitBytes
   }
 
   /** The work of decoding counts in the turn; whether that is over, what is spent next tells. */
@@ -143,7 +148,10 @@ export class TouchedDevices {
         const device = devices[k] as Touched
         if (i > 0 && this.full) return device
         const bytes = values[k]
-        if (bytes === undefined) continue
+        if (bytes === undefined) {
+          this.#newBytes += NEW_STATUS_BYTES
+          continue
+        }
         this.bytes += bytes.byteLength
         this.#begin(device, bytes)
         if (turn.spend(bytes.byteLength)) await turn.next()

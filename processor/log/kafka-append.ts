@@ -19,13 +19,15 @@ import {
   waitsSince,
 } from './kafka-lane.ts'
 import { produce } from './kafka-produce.ts'
-import { KafkaWindow } from './kafka-window.ts'
+import { KafkaWindows } from './kafka-window.ts'
 import type { NewRecord, Position } from './log.ts'
 
 /** Where one record batch ends and the next begins. */
 export const MAX_BATCH_BYTES = 1024 * 1024
 /** Where one request ends, at most; a broker takes 100 MB by default. */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024
+/** And the first one: 1.3 s of a link of 100 kB/s. Nothing is to wait for SILENT_AFTER_MS there. */
+const FIRST_REQUEST_BYTES = 128 * 1024
 /** Requests that take longer become smaller, ms: what waits meanwhile has to wait for its own, too, before `timeoutMs`. */
 const SLOW_MS = 1000
 const RETRY_MS = 50
@@ -58,7 +60,7 @@ export class KafkaAppender {
   readonly #lanes = new Map<string, Lane[]>()
   readonly #busy = new Set<number>()
   readonly #closing = new AbortController()
-  readonly #window = new KafkaWindow(MAX_REQUEST_BYTES, SLOW_MS)
+  readonly #windowsByLeader = new KafkaWindows(FIRST_REQUEST_BYTES, MAX_REQUEST_BYTES, SLOW_MS)
   /** For lanes that have none. */
   #producer: Producer | undefined
   #renewing = false
@@ -226,7 +228,8 @@ export class KafkaAppender {
     const sent = new Map<Lane, Batch>()
     let bytes = 0
     // What has waited longest first: there may be room for few.
-    const room = this.#window.bytes
+    const window = this.#windowsByLeader.of(leader)
+    const room = window.bytes
     for (const lane of ready.toSorted((a, b) => waitsSince(a) - waitsSince(b))) {
       if (bytes >= room) break
       lane.sending = true
@@ -235,7 +238,8 @@ export class KafkaAppender {
       batches.push(lane.batch)
       sent.set(lane, lane.batch)
     }
-    const full = ready.some(({ pending }) => pending.length > 0)
+    // One partition with much to send has a batch of it in a request, however large that may be.
+    let full = bytes > room / 2 && ready.some(({ pending }) => pending.length > 0)
     let retry = false
     let began: number | undefined
     try {
@@ -248,9 +252,10 @@ export class KafkaAppender {
         if (this.#settle(lane, batch, error)) retry = true
       }
     } catch (error) {
+      full = false
       for (const [lane, batch] of sent) if (this.#settle(lane, batch, error)) retry = true
     }
-    if (began !== undefined) this.#window.took(bytes, performance.now() - began, full ? room : undefined)
+    if (began !== undefined) window.took(bytes, performance.now() - began, full ? room : undefined)
     if (retry && !this.#closing.signal.aborted) {
       await pause(RETRY_MS, this.#closing.signal)
       await this.#cluster.refresh().catch((error: unknown) => this.#health.fail(error))

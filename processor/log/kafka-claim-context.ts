@@ -3,19 +3,21 @@ import type { Ends } from './kafka-bounds.ts'
 import { type KafkaCluster, TRANSACTION_COORDINATOR } from './kafka-cluster.ts'
 import { FETCH_LANES } from './kafka-follow.ts'
 import type { TopicNames } from './kafka-topics.ts'
-import type { KafkaWindow } from './kafka-window.ts'
+import { KafkaWindows } from './kafka-window.ts'
 import type { Log, LogIdentity, Topic } from './log.ts'
 
 /** How long a claim or a commit is tried while Kafka does not answer or moves its leaders. */
 export const PATIENCE_MS = 10_000
+/** What the first commit of a partition holds: of eight, 2 MiB are under way. A commit of a whole batch has 0.7 MiB, mostly. */
+const FIRST_COMMIT_BYTES = 256 * 1024
 /** More than any commit comes to, bytes. */
-export const MAX_COMMIT_BYTES = 16 * 1024 * 1024
+const MAX_COMMIT_BYTES = 16 * 1024 * 1024
 /**
  * Commits whose records take longer to be written become smaller, ms. The other steps of a commit wait behind the records,
  * its own and those of others on the lane: each is given up after REQUEST_TIMEOUT_MS, and a transaction is aborted after
  * TRANSACTION_TIMEOUT_MS, which ends the claim, and the work is done again.
  */
-export const SLOW_COMMIT_MS = 2000
+const SLOW_COMMIT_MS = 2000
 /** Requests for different partitions overlap on as many connections. */
 const LANES = 4
 
@@ -26,14 +28,18 @@ export interface ClaimContext {
   readonly group: string
   readonly identity: LogIdentity
   readonly logger: Logger
-  /** Of commits. */
-  readonly window: KafkaWindow
+  /** Of commits, by partition: what is known of it outlives its claims. */
+  readonly windows: KafkaWindows
   readonly bounds: Log['bounds']
   readonly follow: Log['follow']
   /** Of the leader that wrote what was read last of a partition of telemetry; undefined when nothing was. */
   readEpoch(partition: number): number | undefined
   /** Of one partition of each of `topics`. */
   ends(topics: readonly Topic[], partition: number): Promise<Ends[]>
+}
+
+export function commitWindows(): KafkaWindows {
+  return new KafkaWindows(FIRST_COMMIT_BYTES, MAX_COMMIT_BYTES, SLOW_COMMIT_MS)
 }
 
 /**

@@ -12,6 +12,7 @@ import { encodePosition } from './kafka-offsets.ts'
 import { startOf } from './kafka-position.ts'
 import { type PartitionBatch, produce } from './kafka-produce.ts'
 import { telling } from './kafka-tail.ts'
+import type { KafkaWindow } from './kafka-window.ts'
 import type { Claim, NewRecord, Offset } from './log.ts'
 
 /** A transaction that nobody ends is aborted after this, so that it holds up its readers no longer: not while it is tried. */
@@ -29,6 +30,7 @@ export class KafkaClaim implements Claim {
   readonly start: { readonly input: Offset; readonly changelogEnd: Offset }
   readonly inputEnd: Offset | undefined
   readonly #context: ClaimContext
+  readonly #window: KafkaWindow
   readonly #producer: Producer
   readonly #lane: string
   readonly #inGroup: () => boolean
@@ -51,6 +53,7 @@ export class KafkaClaim implements Claim {
     inGroup: () => boolean,
   ) {
     this.#context = context
+    this.#window = context.windows.of(partition)
     this.#inGroup = inGroup
     this.partition = partition
     this.#producer = producer
@@ -105,7 +108,7 @@ export class KafkaClaim implements Claim {
   }
 
   get commitBytes(): number {
-    return this.#context.window.bytes
+    return this.#window.bytes
   }
 
   async commit(work: Parameters<Claim['commit']>[0]): Promise<{ changelogEnd: Offset }> {
@@ -235,14 +238,17 @@ export class KafkaClaim implements Claim {
 
   /** As `#produce`; others learn from it how much to send. */
   async #timed(batches: readonly PartitionBatch[], isPart: boolean): Promise<Offset> {
-    const { window } = this.#context
-    const room = isPart ? window.bytes : undefined
+    const room = isPart ? this.commitBytes : undefined
     const bytes = batches.reduce((sum, batch) => sum + batch.bytes.length, 0)
     const began = performance.now()
+    const took = (to: number | undefined): void => this.#window.took(bytes, performance.now() - began, to)
     try {
-      return await this.#produce(batches)
-    } finally {
-      window.took(bytes, performance.now() - began, room)
+      const end = await this.#produce(batches)
+      if (bytes > 0) took(room)
+      return end
+    } catch (error) {
+      took(undefined)
+      throw error
     }
   }
 

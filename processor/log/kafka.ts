@@ -5,7 +5,7 @@ import type { OwnerMap } from '../contract/query.ts'
 import { KafkaAppender } from './kafka-append.ts'
 import { KafkaBounds } from './kafka-bounds.ts'
 import { type KafkaSecurity, Network } from './kafka-broker.ts'
-import { type ClaimContext, MAX_COMMIT_BYTES, SLOW_COMMIT_MS } from './kafka-claim-context.ts'
+import { type ClaimContext, commitWindows } from './kafka-claim-context.ts'
 import { asTidemark, KafkaCluster } from './kafka-cluster.ts'
 import { KafkaFetcher } from './kafka-follow.ts'
 import { KafkaGroup } from './kafka-group.ts'
@@ -13,7 +13,6 @@ import { KafkaHealth } from './kafka-health.ts'
 import { KafkaMetrics } from './kafka-metrics.ts'
 import { refuseRepartitioned } from './kafka-position.ts'
 import { openTopics, type TopicNames, type TopicOptions, topicNames } from './kafka-topics.ts'
-import { KafkaWindow } from './kafka-window.ts'
 import type { Batch, BatchLimits, Log, LogIdentity, Member, NewRecord, Offset, Partition, Position } from './log.ts'
 
 export interface KafkaLogOptions extends TopicOptions {
@@ -109,7 +108,7 @@ export class KafkaLog implements Log {
       group,
       identity,
       logger,
-      window: new KafkaWindow(MAX_COMMIT_BYTES, SLOW_COMMIT_MS),
+      windows: commitWindows(),
       bounds: (of, signal) => this.bounds(of, signal),
       follow: (of, from, limits, signal) => this.follow(of, from, limits, signal),
       readEpoch: (index) => this.#fetcher.epochOf(names.telemetry, index),

@@ -56,12 +56,12 @@ export class ForeignKafka implements AsyncDisposable {
   }
 
   static async open({ brokers, ssl, sasl }: ForeignOptions): Promise<ForeignKafka> {
-    // kafkajs cuts an address at its first colon: to it, hosts have names.
+    // kafkajs cuts an address at its first colon: to it, hosts have names, which no other host has (RFC 2606).
     const addresses = brokers.map(hostAndPort)
-    const hosts = new Map(addresses.map(({ host }, i) => [`broker-${i}`, host]))
+    const hosts = new Map(addresses.map(({ host }, i) => [`seed-${i}.invalid`, host]))
     const kafka = new Kafka({
       clientId: 'drill',
-      brokers: addresses.map(({ port }, i) => `broker-${i}:${port}`),
+      brokers: addresses.map(({ port }, i) => `seed-${i}.invalid:${port}`),
       // The brokers themselves tell of others by their hosts.
       socketFactory: (target) => openSocket({ ...target, host: hosts.get(target.host) ?? target.host }),
       ...(ssl === undefined ? {} : { ssl }),

@@ -31,18 +31,27 @@ describe.skipIf(kafkaMissing !== undefined)('over a slow uplink to Kafka', { tim
     await uplink?.[Symbol.asyncDispose]()
   })
 
-  test('a processor that is behind comes on, though each of its partitions has 10 s of the link to write', async () => {
-    await using cluster = await Cluster.open(kafka.brokers, PARTITIONS)
-    await using log = await cluster.log()
-    const padding = 'x'.repeat(VALUE_BYTES)
-    const devices = Array.from({ length: RECORDS }, (_, i) => record(`d${i}`, JSON.stringify({ padding })))
-    await log.append('telemetry', devices)
-    const processor = await cluster.processor('p1', `127.0.0.1:${uplink.port}`)
-    await vi.waitFor(async () => {
-      const processed = (await cluster.metrics(processor)).matchAll(/^tidemark_processed_records_total\{.*\} (\d+)$/gm)
-      expect([...processed].reduce((sum, [, count]) => sum + Number(count), 0)).toBe(RECORDS)
-    }, DEADLINE)
-  })
+  test.each([
+    ['large', RECORDS, VALUE_BYTES],
+    // A status has 340 bytes of its own.
+    ['small', 4000, 0],
+  ])(
+    'a processor that is behind comes on, though each of its partitions has 8 s of the link to write: %s messages',
+    async (_, count, bytes) => {
+      await using cluster = await Cluster.open(kafka.brokers, PARTITIONS)
+      await using log = await cluster.log()
+      const padding = 'x'.repeat(bytes)
+      const devices = Array.from({ length: count }, (__, i) => record(`d${i}`, JSON.stringify({ padding })))
+      await log.append('telemetry', devices)
+      const processor = await cluster.processor('p1', `127.0.0.1:${uplink.port}`)
+      await vi.waitFor(async () => {
+        const processed = (await cluster.metrics(processor)).matchAll(
+          /^tidemark_processed_records_total\{.*\} (\d+)$/gm,
+        )
+        expect([...processed].reduce((sum, [, each]) => sum + Number(each), 0)).toBe(count)
+      }, DEADLINE)
+    },
+  )
 
   test('of more appends than it carries in their time, it carries those that it can', async () => {
     const prefix = `uplink-${randomUUID()}`
@@ -51,6 +60,7 @@ describe.skipIf(kafkaMissing !== undefined)('over a slow uplink to Kafka', { tim
       prefix,
       group: prefix,
       partitions: PARTITIONS,
+      appendTimeoutMs: 10_000,
       logger: pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' }),
       registry: new Registry(),
     })

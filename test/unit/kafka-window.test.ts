@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest'
-import { KafkaWindow } from '../../processor/log/kafka-window.ts'
+import { KafkaWindow, KafkaWindows } from '../../processor/log/kafka-window.ts'
 
 const KIB = 1024
 const MAX_BYTES = 8 * KIB * KIB
+const FIRST_BYTES = 128 * KIB
 const SLOW_MS = 1000
 const QUICK_MS = 10
 
@@ -15,7 +16,7 @@ function send(window: KafkaWindow, bytesPerSecond: number): number {
 
 describe('how much is sent at once', () => {
   test('grows to the most, and not beyond, while it is taken in good time', () => {
-    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     const sizes = Array.from({ length: 20 }, () => {
       window.took(window.bytes, QUICK_MS, window.bytes)
       return window.bytes
@@ -26,14 +27,14 @@ describe('how much is sent at once', () => {
   })
 
   test.each([50, 100, 500, 5_000])('follows a link of %d kB/s', (kilobytes) => {
-    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     const times = Array.from({ length: 200 }, () => send(window, kilobytes * 1000)).slice(20)
     expect(Math.max(...times)).toBeLessThan(2 * SLOW_MS)
     expect(times.reduce((sum, time) => sum + time, 0) / times.length).toBeGreaterThan(SLOW_MS / 4)
   })
 
   test('shrinks at once on a link that has become slow, and grows again', () => {
-    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     while (window.bytes < MAX_BYTES) send(window, 1e9)
     window.took(MAX_BYTES, 8 * SLOW_MS, MAX_BYTES)
     expect(window.bytes).toBe(MAX_BYTES / 8 / 4)
@@ -41,14 +42,14 @@ describe('how much is sent at once', () => {
   })
 
   test('does not grow by what did not fill it', () => {
-    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     const before = window.bytes
     for (let i = 0; i < 100; i++) window.took(KIB, QUICK_MS, undefined)
     expect(window.bytes).toBe(before)
   })
 
   test('what is sent at the same time counts once, and not when another was slow', () => {
-    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     const room = window.bytes
     for (let i = 0; i < 8; i++) window.took(room, QUICK_MS, room)
     expect(window.bytes).toBe(1.5 * room)
@@ -58,7 +59,7 @@ describe('how much is sent at once', () => {
   })
 
   test('grows again where brokers are slow, and not the link', () => {
-    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     const latencyMs = 1.8 * SLOW_MS
     const answer = () => window.took(window.bytes, latencyMs, window.bytes)
     const sizes = Array.from({ length: 3 }, () => {
@@ -69,14 +70,23 @@ describe('how much is sent at once', () => {
     for (let i = 0; i < 20; i++) answer()
     expect(window.bytes).toBe(MAX_BYTES)
     // Until the smallest are answered at once.
-    window.took(KIB, QUICK_MS, undefined)
+    for (let i = 0; i < 5; i++) window.took(KIB, QUICK_MS, undefined)
     answer()
     expect(window.bytes).toBeLessThan(MAX_BYTES)
   })
 
   test('is never so little that its size does not matter', () => {
-    const window = new KafkaWindow(MAX_BYTES, SLOW_MS)
+    const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     window.took(10, 60 * SLOW_MS, undefined)
     expect(window.bytes).toBe(16 * KIB)
+  })
+
+  test('a broker that is slow does not learn from quick ones that it is the link', () => {
+    const windows = new KafkaWindows(FIRST_BYTES, MAX_BYTES, SLOW_MS)
+    for (let i = 0; i < 40; i++) {
+      windows.of(1).took(KIB, QUICK_MS, undefined)
+      windows.of(2).took(windows.of(2).bytes, 1.2 * SLOW_MS, windows.of(2).bytes)
+    }
+    expect(windows.of(2).bytes).toBe(MAX_BYTES)
   })
 })
