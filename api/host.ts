@@ -8,11 +8,11 @@ const FUTURE_ADDRESS = /^v[0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+$/i
 /** Nearly all requests to a process are for one host: what was found of the last is not found again. */
 let lastHost = ''
 
-/**
- * What is wrong with the Host of a request: then the answer is 400 (RFC 9112 section 3.2). HTTP/1.0 had none. To a probe it is
- * let pass whatever it is: Envoy's health checks say the name of their cluster there, such as `outbound|8080||api.fleet`.
- */
-export function hostFault({ headers, rawHeaders, httpVersion }: IncomingMessage, isProbe: boolean): string | undefined {
+/** Of a Host that is there, once. */
+export const NO_HOST = 'is no host'
+
+/** What is wrong with the Host of a request: then the answer is 400 (RFC 9112 section 3.2). HTTP/1.0 had none. */
+export function hostFault({ headers, rawHeaders, httpVersion }: IncomingMessage): string | undefined {
   const { host } = headers
   if (host === undefined) return httpVersion === '1.1' ? 'is required' : undefined
   // Node keeps the first, and a proxy in front may have gone by the last.
@@ -22,8 +22,8 @@ export function hostFault({ headers, rawHeaders, httpVersion }: IncomingMessage,
     if (name.length === 4 && name.toLowerCase() === 'host') lines++
   }
   if (lines > 1) return 'is given more than once'
-  if (isProbe || host === lastHost) return undefined
-  if (!isHost(host)) return 'is no host'
+  if (host === lastHost) return undefined
+  if (!isHost(host)) return NO_HOST
   lastHost = host
   return undefined
 }

@@ -143,6 +143,7 @@ describe('odd but valid requests', () => {
   it.each([
     ['HTTP/1.0', 'GET /livez HTTP/1.0\r\n\r\n', 200],
     ['an empty host', 'GET /livez HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n', 200],
+    ['a probe of Envoy', 'GET /readyz HTTP/1.1\r\nHost: outbound|8080||api\r\nConnection: close\r\n\r\n', 200],
     ['an absolute target', 'GET http://x/livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', 200],
     ['an unknown expectation', 'GET /livez HTTP/1.1\r\nHost: x\r\nExpect: magic\r\nConnection: close\r\n\r\n', 200],
     ['an upgrade', 'GET /livez HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n', 200],
