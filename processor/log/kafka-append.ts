@@ -11,9 +11,11 @@ import {
   type Append,
   type Batch,
   complete,
+  fitting,
   type Lane,
   newLane,
   place,
+  silentSince,
   takeAppends,
   waits,
   waitsSince,
@@ -26,9 +28,9 @@ import type { NewRecord, Position } from './log.ts'
 export const MAX_BATCH_BYTES = 1024 * 1024
 /** Where one request ends, at most; a broker takes 100 MB by default. */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024
-/** And the first one: 1.3 s of a link of 100 kB/s. Nothing is to wait for SILENT_AFTER_MS there. */
+/** And the first one: 1.3 s of a link of 100 kB/s. */
 const FIRST_REQUEST_BYTES = 128 * 1024
-/** Requests that take longer become smaller, ms: what waits meanwhile has to wait for its own, too, before `timeoutMs`. */
+/** Requests that take longer become smaller, ms: none is to be taken for silence. */
 const SLOW_MS = 1000
 const RETRY_MS = 50
 /** A batch that has failed for so long says that something is wrong, not only that a leader moved. */
@@ -43,7 +45,7 @@ const LANE = 'append'
 export interface AppenderOptions {
   /** Bytes of records that wait for Kafka; beyond it append rejects. */
   readonly maxQueuedBytes: number
-  /** How long a record waits for its answer, ms, whether brokers refuse it, or say nothing. */
+  /** How long a record waits while brokers refuse it, or say nothing at all, ms. */
   readonly timeoutMs: number
   readonly logger: Logger
   readonly records: Counter<'topic'>
@@ -134,7 +136,7 @@ export class KafkaAppender {
       for (const lane of lanes) {
         if (!waits(lane)) continue
         waiting = true
-        const waited = now - waitsSince(lane)
+        const waited = now - silentSince(lane)
         const { topic, partition } = lane
         if (waited > SILENT_AFTER_MS) this.#health.failAt(topic, partition, silence(SILENT_AFTER_MS))
         if (waited <= timeoutMs) continue
@@ -251,6 +253,7 @@ export class KafkaAppender {
         if (error === undefined && batch !== undefined) place(batch, baseOffset)
         if (this.#settle(lane, batch, error)) retry = true
       }
+      for (const lane of ready) if (!sent.has(lane)) lane.progress = performance.now()
     } catch (error) {
       full = false
       for (const [lane, batch] of sent) if (this.#settle(lane, batch, error)) retry = true
@@ -271,6 +274,7 @@ export class KafkaAppender {
     if (batch === undefined || lane.batch !== batch) return isTransient(error)
     if (error === undefined || typeOf(error) === 'DUPLICATE_SEQUENCE_NUMBER') {
       lane.batch = undefined
+      lane.progress = performance.now()
       lane.sequence = nextSequence(lane.sequence, batch.count)
       this.#queuedBytes -= batch.size
       this.#options.records.inc({ topic: lane.topic }, batch.count)
@@ -278,7 +282,7 @@ export class KafkaAppender {
       complete(batch.appends, undefined)
       return false
     }
-    const waited = performance.now() - waitsSince(lane)
+    const waited = performance.now() - silentSince(lane)
     if (isTransient(error) && waited < this.#options.timeoutMs && !this.#closing.signal.aborted) {
       if (waited > FAULT_AFTER_MS) this.#health.failAt(lane.topic, lane.partition, error)
       return true
@@ -316,14 +320,7 @@ export class KafkaAppender {
   }
 
   #cut(lane: Lane, maxBytes: number): Batch {
-    let size = 0
-    let count = 0
-    while (count < lane.pending.length) {
-      const bound = lane.bounds[count] as number
-      if (count > 0 && size + bound > maxBytes) break
-      size += bound
-      count++
-    }
+    const { count, size } = fitting(lane, maxBytes)
     const { topic, partition, pending, sequence } = lane
     const bytes = encodeBatch(pending, 0, count, size, lane.producer as Producer, sequence, false)
     const appends = takeAppends(lane, count)

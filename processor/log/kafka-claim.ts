@@ -236,7 +236,7 @@ export class KafkaClaim implements Claim {
     }
   }
 
-  /** As `#produce`; others learn from it how much to send. */
+  /** As `#produce`; the next commits learn from it how much they should hold. */
   async #timed(batches: readonly PartitionBatch[], isPart: boolean): Promise<Offset> {
     const room = isPart ? this.commitBytes : undefined
     const bytes = batches.reduce((sum, batch) => sum + batch.bytes.length, 0)

@@ -33,6 +33,8 @@ export interface Lane {
   batch: Batch | undefined
   /** A request with a batch of it is under way: the next waits for its end, also when the batch was given up. */
   sending: boolean
+  /** When something of it was last in the log, or its leader answered a request that had no room for it. */
+  progress: number
 }
 
 export function waits({ batch, pending }: Lane): boolean {
@@ -42,6 +44,11 @@ export function waits({ batch, pending }: Lane): boolean {
 /** Since when what has waited longest in it does. */
 export function waitsSince({ batch, appends }: Pick<Lane, 'batch' | 'appends'>): number {
   return (batch?.appends[0] ?? appends[0])?.append.since ?? Number.POSITIVE_INFINITY
+}
+
+/** Since when its leader has said nothing. */
+export function silentSince(lane: Lane): number {
+  return Math.max(waitsSince(lane), lane.progress)
 }
 
 export function newLane(topic: string, partition: number): Lane {
@@ -55,7 +62,21 @@ export function newLane(topic: string, partition: number): Lane {
     appends: [],
     batch: undefined,
     sending: false,
+    progress: 0,
   }
+}
+
+/** How many of the records that are pending, from the first on, have so many bytes together; one at least. */
+export function fitting({ pending, bounds }: Lane, maxBytes: number): { count: number; size: number } {
+  let size = 0
+  let count = 0
+  while (count < pending.length) {
+    const bound = bounds[count] as number
+    if (count > 0 && size + bound > maxBytes) break
+    size += bound
+    count++
+  }
+  return { count, size }
 }
 
 /** The calls that the first `count` records of the lane belong to, taken out of it. */
