@@ -241,7 +241,7 @@ export class KafkaAppender {
       sent.set(lane, lane.batch)
     }
     // One partition with much to send has a batch of it in a request, however large that may be.
-    let full = bytes > room / 2 && ready.some(({ pending }) => pending.length > 0)
+    let isFull = bytes > room / 2 && ready.some(({ pending }) => pending.length > 0)
     let retry = false
     let began: number | undefined
     try {
@@ -255,10 +255,10 @@ export class KafkaAppender {
       }
       for (const lane of ready) if (!sent.has(lane)) lane.progress = performance.now()
     } catch (error) {
-      full = false
+      isFull = false
       for (const [lane, batch] of sent) if (this.#settle(lane, batch, error)) retry = true
     }
-    if (began !== undefined) window.took(bytes, performance.now() - began, full ? room : undefined)
+    if (began !== undefined) window.took(bytes, performance.now() - began, isFull)
     if (retry && !this.#closing.signal.aborted) {
       await pause(RETRY_MS, this.#closing.signal)
       await this.#cluster.refresh().catch((error: unknown) => this.#health.fail(error))

@@ -238,16 +238,15 @@ export class KafkaClaim implements Claim {
 
   /** As `#produce`; the next commits learn from it how much they should hold. */
   async #timed(batches: readonly PartitionBatch[], isPart: boolean): Promise<Offset> {
-    const room = isPart ? this.commitBytes : undefined
     const bytes = batches.reduce((sum, batch) => sum + batch.bytes.length, 0)
     const began = performance.now()
-    const took = (to: number | undefined): void => this.#window.took(bytes, performance.now() - began, to)
+    const took = (isFull: boolean): void => this.#window.took(bytes, performance.now() - began, isFull)
     try {
       const end = await this.#produce(batches)
-      if (bytes > 0) took(room)
+      if (bytes > 0) took(isPart)
       return end
     } catch (error) {
-      took(undefined)
+      took(false)
       throw error
     }
   }

@@ -9,10 +9,11 @@ const LATENCY_MOST = 2
 const LATENCY_KEPT = 0.8
 
 /**
- * How many bytes are sent at once, to one broker or of one partition: another may be quicker. Over a slow link that takes its time, and nothing tells that it goes on: the
- * kernel takes megabytes in no time (up to 4 MiB by default on Linux, net.ipv4.tcp_wmem), and so does what stands between,
- * so to a socket a slow link looks as a dead one does. Only an answer is a sign of life. So what is sent is to be so small
- * that its answer comes well before anybody gives up on it: its size follows the time that the last ones took.
+ * How many bytes are sent at once, to one broker or of one partition: another may be quicker. Over a slow link that takes
+ * its time, and nothing tells that it goes on: the kernel takes megabytes in no time (up to 4 MiB by default on Linux,
+ * net.ipv4.tcp_wmem), and so does what stands between, so to a socket a slow link looks as a dead one does. Only an answer
+ * is a sign of life. So what is sent is to be so small that its answer comes well before anybody gives up on it: its size
+ * follows the time that the last ones took.
  */
 export class KafkaWindow {
   readonly #maxBytes: number
@@ -32,11 +33,8 @@ export class KafkaWindow {
     return this.#bytes
   }
 
-  /**
-   * `bytes` were answered, or given up, after `tookMs`; `room`: what there was for them, where there was more to send.
-   * What is sent at the same time is quick, or not, together: of it, one has the window grow.
-   */
-  took(bytes: number, tookMs: number, room: number | undefined): void {
+  /** `bytes` were answered, or given up, after `tookMs`. `isFull`: with more room, more would have been sent. */
+  took(bytes: number, tookMs: number, isFull: boolean): void {
     if (bytes <= MIN_BYTES) {
       this.#latencyMs = Math.min(LATENCY_MOST * this.#slowMs, Math.max(tookMs, LATENCY_KEPT * this.#latencyMs))
     }
@@ -44,7 +42,7 @@ export class KafkaWindow {
     if (ownMs > this.#slowMs) {
       const fit = Math.floor((bytes * this.#slowMs) / SHRINK / ownMs)
       this.#bytes = Math.max(MIN_BYTES, Math.min(this.#bytes, fit))
-    } else if (room === this.#bytes) {
+    } else if (isFull) {
       this.#bytes = Math.min(this.#maxBytes, Math.floor(this.#bytes * GROW))
     }
   }

@@ -10,7 +10,7 @@ const QUICK_MS = 10
 /** All that there is room for, sent at `bytesPerSecond`; gives how long it took, ms. */
 function send(window: KafkaWindow, bytesPerSecond: number): number {
   const tookMs = (1000 * window.bytes) / bytesPerSecond
-  window.took(window.bytes, tookMs, window.bytes)
+  window.took(window.bytes, tookMs, true)
   return tookMs
 }
 
@@ -18,7 +18,7 @@ describe('how much is sent at once', () => {
   test('grows to the most, and not beyond, while it is taken in good time', () => {
     const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     const sizes = Array.from({ length: 20 }, () => {
-      window.took(window.bytes, QUICK_MS, window.bytes)
+      window.took(window.bytes, QUICK_MS, true)
       return window.bytes
     })
     expect(sizes).toEqual(sizes.toSorted((a, b) => a - b))
@@ -36,7 +36,7 @@ describe('how much is sent at once', () => {
   test('shrinks at once on a link that has become slow, and grows again', () => {
     const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     while (window.bytes < MAX_BYTES) send(window, 1e9)
-    window.took(MAX_BYTES, 8 * SLOW_MS, MAX_BYTES)
+    window.took(MAX_BYTES, 8 * SLOW_MS, true)
     expect(window.bytes).toBe(MAX_BYTES / 8 / 4)
     while (window.bytes < MAX_BYTES) send(window, 1e9)
   })
@@ -44,24 +44,14 @@ describe('how much is sent at once', () => {
   test('does not grow by what did not fill it', () => {
     const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     const before = window.bytes
-    for (let i = 0; i < 100; i++) window.took(KIB, QUICK_MS, undefined)
+    for (let i = 0; i < 100; i++) window.took(KIB, QUICK_MS, false)
     expect(window.bytes).toBe(before)
-  })
-
-  test('what is sent at the same time counts once, and not when another was slow', () => {
-    const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
-    const room = window.bytes
-    for (let i = 0; i < 8; i++) window.took(room, QUICK_MS, room)
-    expect(window.bytes).toBe(1.5 * room)
-    window.took(room, 2 * SLOW_MS, room)
-    window.took(room, QUICK_MS, 1.5 * room)
-    expect(window.bytes).toBe(room / 2 / 4)
   })
 
   test('grows again where brokers are slow, and not the link', () => {
     const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     const latencyMs = 1.8 * SLOW_MS
-    const answer = () => window.took(window.bytes, latencyMs, window.bytes)
+    const answer = () => window.took(window.bytes, latencyMs, true)
     const sizes = Array.from({ length: 3 }, () => {
       answer()
       return window.bytes
@@ -70,22 +60,22 @@ describe('how much is sent at once', () => {
     for (let i = 0; i < 20; i++) answer()
     expect(window.bytes).toBe(MAX_BYTES)
     // Until the smallest are answered at once.
-    for (let i = 0; i < 5; i++) window.took(KIB, QUICK_MS, undefined)
+    for (let i = 0; i < 5; i++) window.took(KIB, QUICK_MS, false)
     answer()
     expect(window.bytes).toBeLessThan(MAX_BYTES)
   })
 
   test('is never so little that its size does not matter', () => {
     const window = new KafkaWindow(FIRST_BYTES, MAX_BYTES, SLOW_MS)
-    window.took(10, 60 * SLOW_MS, undefined)
+    window.took(10, 60 * SLOW_MS, false)
     expect(window.bytes).toBe(16 * KIB)
   })
 
   test('a broker that is slow does not learn from quick ones that it is the link', () => {
     const windows = new KafkaWindows(FIRST_BYTES, MAX_BYTES, SLOW_MS)
     for (let i = 0; i < 40; i++) {
-      windows.of(1).took(KIB, QUICK_MS, undefined)
-      windows.of(2).took(windows.of(2).bytes, 1.2 * SLOW_MS, windows.of(2).bytes)
+      windows.of(1).took(KIB, QUICK_MS, false)
+      windows.of(2).took(windows.of(2).bytes, 1.2 * SLOW_MS, true)
     }
     expect(windows.of(2).bytes).toBe(MAX_BYTES)
   })
