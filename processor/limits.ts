@@ -7,7 +7,7 @@ export interface ProcessorLimits {
   readonly statusBytes: number
   /** Records of all partitions under way, from fold to store; of large statuses fewer: see `InFlight`. */
   readonly inFlightRecords: number
-  /** Least time between two commits of a partition, ms, while its batches are less than half full: see `restAfter`. */
+  /** Least time between two commits of a partition, ms, while it is not behind: see `restAfter`. */
   readonly minCommitIntervalMs: number
   /** One batch of the changelog. */
   readonly changelogRecords: number
@@ -25,10 +25,10 @@ export interface ProcessorLimits {
 }
 
 export const DEFAULT_LIMITS: ProcessorLimits = {
-  batchRecords: 2000,
+  batchRecords: 4000,
   batchBytes: 2 * 1024 * 1024,
   statusBytes: 8 * 1024 * 1024,
-  inFlightRecords: 6000,
+  inFlightRecords: 12_000,
   minCommitIntervalMs: 10,
   changelogRecords: 4000,
   changelogBytes: 8 * 1024 * 1024,

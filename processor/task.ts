@@ -170,8 +170,8 @@ export class Task implements Role {
         if (over === true) return
         const taken = monotonic()
         if (!(await this.#process(batch, signal))) return
-        const done = { records: batch.records.length, tookMs: monotonic() - taken, maxGatherMs: log.maxGatherMs }
-        const rest = restAfter(done, limits)
+        const times = { tookMs: monotonic() - taken, maxGatherMs: log.maxGatherMs }
+        const rest = restAfter(batch, times, limits)
         if (rest > 0) await sleep(rest, signal)
       }
     } finally {

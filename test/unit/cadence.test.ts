@@ -1,19 +1,25 @@
 import { expect, it } from 'vitest'
 import { restAfter } from '../../processor/cadence.ts'
+import type { LogRecord } from '../../processor/log/log.ts'
 
 const LIMITS = { batchRecords: 2000, minCommitIntervalMs: 10 }
+const RECORD: LogRecord = { key: 'd1', value: null, offset: 0, timestamp: 0 }
 
 it.each([
-  { records: 1, tookMs: 1, maxGatherMs: 100, rest: 9 },
-  { records: 1, tookMs: 5, maxGatherMs: 100, rest: 35 },
-  { records: 999, tookMs: 12, maxGatherMs: 100, rest: 84 },
-  { records: 1, tookMs: 60, maxGatherMs: 100, rest: 40 },
-  { records: 1, tookMs: 5000, maxGatherMs: 100, rest: 0 },
-  { records: 1000, tookMs: 12, maxGatherMs: 100, rest: 0 },
-  { records: 1, tookMs: 5, maxGatherMs: 0, rest: 5 },
+  { count: 0, waiting: 0, tookMs: 1, maxGatherMs: 100, rest: 9 },
+  { count: 1, waiting: 0, tookMs: 1, maxGatherMs: 100, rest: 9 },
+  { count: 1, waiting: 0, tookMs: 5, maxGatherMs: 100, rest: 35 },
+  { count: 999, waiting: 0, tookMs: 12, maxGatherMs: 100, rest: 84 },
+  { count: 1, waiting: 0, tookMs: 60, maxGatherMs: 100, rest: 40 },
+  { count: 1, waiting: 0, tookMs: 5000, maxGatherMs: 100, rest: 0 },
+  { count: 1000, waiting: 0, tookMs: 12, maxGatherMs: 100, rest: 0 },
+  { count: 1, waiting: 0, tookMs: 5, maxGatherMs: 0, rest: 5 },
+  { count: 10, waiting: 10, tookMs: 1, maxGatherMs: 100, rest: 9 },
+  { count: 10, waiting: 11, tookMs: 1, maxGatherMs: 100, rest: 0 },
 ])(
-  'after $records records in $tookMs ms a partition rests for $rest ms, $maxGatherMs at most',
-  ({ rest, ...batch }) => {
-    expect(restAfter(batch, LIMITS)).toBe(rest)
+  'after $count records in $tookMs ms a partition rests for $rest ms, $maxGatherMs at most, while $waiting wait',
+  ({ count, waiting, rest, ...times }) => {
+    const batch = { records: Array.from({ length: count }, () => RECORD), next: count, end: count + waiting }
+    expect(restAfter(batch, times, LIMITS)).toBe(rest)
   },
 )
