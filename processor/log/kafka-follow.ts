@@ -14,7 +14,7 @@ const LOW_WATER_BYTES = 512 * 1024
 const MAX_UNREAD_BYTES = 64 * 1024 * 1024
 const MAX_WAIT_MS = 50
 const MAX_BYTES = 8 * 1024 * 1024
-const PARTITION_BYTES = 1024 * 1024
+const PARTITION_BYTES = 2 * 1024 * 1024
 const LITTLE_BYTES = 64 * 1024
 /** For partitions that are read to their ends: a request waits for what comes in. */
 const WAITING_LANE = 'fetch'
