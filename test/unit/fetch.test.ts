@@ -211,7 +211,7 @@ describe('a fetch', () => {
     await Promise.all(following.map((each) => each.next()))
     void fetching.follow('t', 0, 0, one, never).next()
     await settled()
-    expect(requests.map(({ partitionBytes }) => partitionBytes)).toEqual([[MIB], [MIB], [MIB / 16]])
+    expect(requests.map(({ partitionBytes }) => partitionBytes)).toEqual([[2 * MIB], [2 * MIB], [MIB / 16]])
     fetching.close()
   })
 
