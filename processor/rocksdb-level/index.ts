@@ -7,7 +7,7 @@ import { failureOf, RocksLevelError, toLevelError } from './errors.ts'
 import { holdsDatabase, makeFolder } from './folder.ts'
 import { boundInfoLog } from './info-log.ts'
 import { RocksIterator, type RocksIteratorOptions } from './iterator.ts'
-import { describeHolder, writeOwner } from './lock.ts'
+import { describeHiddenHolder, describeHolder, writeOwner } from './lock.ts'
 import { bytes, Native, type NativeDb } from './native.ts'
 import { type RocksLevelOptions, type RocksOpenOptions, toNativeOptions } from './options.ts'
 import { isEmpty, type RangeBounds, successor, toRange } from './range.ts'
@@ -74,6 +74,11 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
       return
     }
     if (!exists) await makeFolder(path)
+    const hidden = exists ? await describeHiddenHolder(path) : undefined
+    if (hidden !== undefined) {
+      const what = `The database ${path} is held by ${hidden}, though its LOCK file was removed`
+      throw new RocksLevelError('LEVEL_LOCKED', what)
+    }
 
     const db = new Native(path, native)
     try {

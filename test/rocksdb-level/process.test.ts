@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { onTestFinished, test } from 'vitest'
 import { RocksLevel } from '../../processor/rocksdb-level/index.ts'
@@ -62,3 +63,26 @@ test('a folder another process holds says which', async ({ expect }) => {
   await db.open()
   await db.close()
 })
+
+test.runIf(process.platform === 'linux')(
+  'a folder another process holds is not opened when its LOCK was removed',
+  async ({ expect }) => {
+    const folder = await temporaryFolder()
+    const { child, acknowledged } = startWriter(folder)
+    await until(() => acknowledged() >= 1)
+    await rm(join(folder, 'LOCK'))
+
+    await expect(new RocksLevel(folder).open()).rejects.toMatchObject({
+      cause: {
+        code: 'LEVEL_LOCKED',
+        message: `The database ${folder} is held by process ${child.pid}, though its LOCK file was removed`,
+      },
+    })
+
+    child.kill('SIGKILL')
+    await once(child, 'close')
+    const db = new RocksLevel(folder)
+    await db.open()
+    await db.close()
+  },
+)
