@@ -4,7 +4,7 @@ import { RocksChainedBatch } from './chained-batch.ts'
 import { lowerCompactionThreads } from './compaction-threads.ts'
 import { Copies, free, isSmall } from './copies.ts'
 import { failureOf, RocksLevelError, toLevelError } from './errors.ts'
-import { holdsDatabase, makeFolder } from './folder.ts'
+import { holdsDatabase, makeFolder, refuseRemains } from './folder.ts'
 import { boundInfoLog } from './info-log.ts'
 import { RocksIterator, type RocksIteratorOptions } from './iterator.ts'
 import { describeHiddenHolder, describeHolder, writeOwner } from './lock.ts'
@@ -73,7 +73,10 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
       this.#native = await openReadOnly(path, native)
       return
     }
-    if (!exists) await makeFolder(path)
+    if (!exists) {
+      await makeFolder(path)
+      await refuseRemains(path)
+    }
     const hidden = exists ? await describeHiddenHolder(path) : undefined
     if (hidden !== undefined) {
       const what = `The database ${path} is held by ${hidden}, though its LOCK file was removed`
