@@ -1,5 +1,6 @@
 import { hostAndPort } from './address.ts'
 import { ConfigurationError } from './errors.ts'
+import { nearest } from './spelling.ts'
 import { choice, integer, mangled, secret, text, type Variable } from './variables.ts'
 
 const port = (value: number, description: string) =>
@@ -86,6 +87,18 @@ const VARIABLES: readonly (readonly [string, Variable<string | number | undefine
 
 /** Variables whose value nobody may see. Each may be given as a file, by its name with _FILE. */
 export const SECRETS: readonly string[] = VARIABLES.filter(([, variable]) => variable.secret).map(([name]) => name)
+
+/**
+ * Variables that are set, and nearly have the name of one that is read, each with that name: without a misspelt
+ * KAFKA_BROKERS a process runs on a log of its own, and without CLUSTER_SECRET anyone may ask.
+ */
+export function misspelt(environment: Readonly<Record<string, string | undefined>>): (readonly [string, string])[] {
+  const names = [...VARIABLES.map(([name]) => name), ...SECRETS.map((name) => `${name}_FILE`)]
+  return Object.keys(environment).flatMap((given) => {
+    const meant = names.includes(given) || environment[given] === '' ? undefined : nearest(given, names)
+    return meant === undefined ? [] : [[given, meant] as const]
+  })
+}
 
 export type Configuration = {
   readonly [Name in keyof Environment]: Environment[Name] extends Variable<infer Value> ? Value : never

@@ -24,8 +24,9 @@ afterAll(async () => {
   await stack?.[Symbol.asyncDispose]()
 })
 
+const total = () => devices.reduce((sum, { acknowledged }) => sum + acknowledged, 0)
+
 async function untilAcknowledged(count: number): Promise<void> {
-  const total = () => devices.reduce((sum, { acknowledged }) => sum + acknowledged, 0)
   await vi.waitFor(() => expect(total()).toBeGreaterThan(count), DEADLINE)
 }
 
