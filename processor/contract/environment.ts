@@ -9,6 +9,9 @@ const port = (value: number, description: string) =>
 /** Of a signature. There is no `none`. */
 const ALGORITHM = '(HS256|HS384|HS512|RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA)'
 
+/** What PARTITIONS is when it is not set. */
+export const DEFAULT_PARTITIONS = 8
+
 const NAME = /^[A-Za-z0-9._-]{1,100}$/
 
 /** What else is in DATA_DIR: the embedded log, the data of `npm run kafka`, and the name that was made for a processor. */
@@ -58,7 +61,7 @@ const ENVIRONMENT = {
   }),
   TOPIC_PREFIX: text({ pattern: NAME, default: 'tidemark', description: 'first part of the topic names' }),
   GROUP: text({ pattern: NAME, default: 'tidemark', description: 'consumer group of the processors' }),
-  PARTITIONS: integer(1, 1024, { default: 8, description: 'partitions, when the log is created' }),
+  PARTITIONS: integer(1, 1024, { default: DEFAULT_PARTITIONS, description: 'partitions, when the log is created' }),
   STANDBYS: integer(0, 8, { default: 1, description: 'warm copies of each partition' }),
   INSTANCE_ID: text({
     pattern: INSTANCE_NAME,
