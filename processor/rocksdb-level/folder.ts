@@ -35,6 +35,17 @@ export async function refuseRemains(path: string): Promise<void> {
   throw new RocksLevelError('LEVEL_CORRUPTION', `The database ${path} has lost its file CURRENT, and has ${left} still`)
 }
 
+/** What RocksDB wrote into the folder when it made the database; undefined when that is not there. Rejects when nobody can tell. */
+export async function identityOf(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(join(path, 'IDENTITY'), 'utf8')
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
+    throw error
+  }
+}
+
 /** Changes whenever table files or logs come and go: every such change is appended to the manifest before any is removed. */
 export async function manifestOf(path: string): Promise<string> {
   const name = (await readFile(join(path, 'CURRENT'), 'utf8')).trim()
