@@ -9,7 +9,7 @@ import { DEFAULT_LIMITS as INGEST_LIMITS } from './ingest/limits.ts'
 import project from './package.json' with { type: 'json' }
 import { keepRequestsYoung } from './processor/collector.ts'
 import { addressOf, hostAndPort } from './processor/contract/address.ts'
-import { type Configuration, readEnvironment } from './processor/contract/environment.ts'
+import { type Configuration, misspelt, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError, reasonOf } from './processor/contract/errors.ts'
 import type { EmbeddedLog } from './processor/log/embedded.ts'
 import type { KafkaLog } from './processor/log/kafka.ts'
@@ -112,6 +112,9 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   if (role === 'up' || role === 'processor') resolve(configuration.DATA_DIR)
   const access = role === 'up' || role === 'api' ? readAccess(configuration) : undefined
   const logger = openLogger(configuration.LOG_LEVEL)
+  for (const [variable, meant] of misspelt(process.env)) {
+    logger.warn({ variable }, `${variable} is set, and nothing reads it: ${meant} may be meant`)
+  }
   // What serves needs nobody that reads its banner.
   process.stdout.on('error', (error) => logger.warn({ err: error }, 'stdout takes nothing'))
   const registry = new Registry()

@@ -66,7 +66,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
     logger,
     now: steady,
   })
-  checks.push(() => (alone ? unserved(reader) : unanswerable(reader)))
+  checks.push(() => (alone ? unserved(reader) : unanswerable(reader, configuration)))
   if (tokens !== undefined) checks.push(async () => tokens.check())
   const { HTTP_KEEP_ALIVE_SECONDS: idle } = configuration
   const api = await ApiServer.open({
@@ -103,6 +103,9 @@ async function unserved(reader: RoutedReader): Promise<string[]> {
  * In a cluster a partition that moves is no reason to take every API process out of service, nor is a Kafka that is away:
  * one that finds nobody to ask is of no use.
  */
-async function unanswerable(reader: RoutedReader): Promise<string[]> {
-  return (await reader.mayAnswer()) ? [] : ['no processor answers for any partition']
+async function unanswerable(reader: RoutedReader, { GROUP, TOPIC_PREFIX }: Configuration): Promise<string[]> {
+  if (await reader.mayAnswer()) return []
+  return [
+    `no processor answers for any partition (GROUP=${GROUP}, TOPIC_PREFIX=${TOPIC_PREFIX}, as the processors have them)`,
+  ]
 }

@@ -1,5 +1,6 @@
 import { hostAndPort } from './address.ts'
 import { ConfigurationError } from './errors.ts'
+import { nearest } from './spelling.ts'
 import { choice, integer, mangled, secret, text, type Variable } from './variables.ts'
 
 const port = (value: number, description: string) =>
@@ -7,6 +8,9 @@ const port = (value: number, description: string) =>
 
 /** Of a signature. There is no `none`. */
 const ALGORITHM = '(HS256|HS384|HS512|RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA)'
+
+/** What PARTITIONS is when it is not set. */
+export const DEFAULT_PARTITIONS = 8
 
 const NAME = /^[A-Za-z0-9._-]{1,100}$/
 
@@ -57,7 +61,7 @@ const ENVIRONMENT = {
   }),
   TOPIC_PREFIX: text({ pattern: NAME, default: 'tidemark', description: 'first part of the topic names' }),
   GROUP: text({ pattern: NAME, default: 'tidemark', description: 'consumer group of the processors' }),
-  PARTITIONS: integer(1, 1024, { default: 8, description: 'partitions, when the log is created' }),
+  PARTITIONS: integer(1, 1024, { default: DEFAULT_PARTITIONS, description: 'partitions, when the log is created' }),
   STANDBYS: integer(0, 8, { default: 1, description: 'warm copies of each partition' }),
   INSTANCE_ID: text({
     pattern: INSTANCE_NAME,
@@ -86,6 +90,18 @@ const VARIABLES: readonly (readonly [string, Variable<string | number | undefine
 
 /** Variables whose value nobody may see. Each may be given as a file, by its name with _FILE. */
 export const SECRETS: readonly string[] = VARIABLES.filter(([, variable]) => variable.secret).map(([name]) => name)
+
+/**
+ * Variables that are set, and nearly have the name of one that is read, each with that name: without a misspelt
+ * KAFKA_BROKERS a process runs on a log of its own, and without CLUSTER_SECRET anyone may ask.
+ */
+export function misspelt(environment: Readonly<Record<string, string | undefined>>): (readonly [string, string])[] {
+  const names = [...VARIABLES.map(([name]) => name), ...SECRETS.map((name) => `${name}_FILE`)]
+  return Object.keys(environment).flatMap((given) => {
+    const meant = names.includes(given) || environment[given] === '' ? undefined : nearest(given, names)
+    return meant === undefined ? [] : [[given, meant] as const]
+  })
+}
 
 export type Configuration = {
   readonly [Name in keyof Environment]: Environment[Name] extends Variable<infer Value> ? Value : never

@@ -34,6 +34,8 @@ export interface Database extends AbstractLevel<Buffer, Buffer, Buffer> {
   compactRange(start: Buffer, end: Buffer): Promise<void>
   /** Gives back the memory of a value that was read, or has been written, and is not needed any more. */
   release(value: Buffer): void
+  /** Whether what is written could be opened again from where it was; without it, always. */
+  isInPlace?(): Promise<boolean>
 }
 export type Operation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer }
 
@@ -220,6 +222,17 @@ export class EmbeddedStorage {
 
   #unavailable(what: string, cause?: unknown): RetryableError {
     return new RetryableError('LOG_UNAVAILABLE', `the log in ${this.folder} ${what}`, cause)
+  }
+
+  /** Rejects with RetryableError when the folder is gone, or another one is in its place, as `reopen` would find it. */
+  async checkPlace(): Promise<void> {
+    if (this.#reopened !== undefined || (await this.#db.isInPlace?.()) !== false) return
+    throw this.#unavailable(`is gone, or another one is in its place; ${PUT_BACK}`)
+  }
+
+  /** False where the place cannot be lost. */
+  get hasPlace(): boolean {
+    return this.#db.isInPlace !== undefined
   }
 
   /** Bytes free on the volume. */

@@ -78,6 +78,7 @@ export class EmbeddedWriter {
   #running: Promise<void> | undefined
   #recovered: PromiseWithResolvers<void> | undefined
   #nextKeyless = 0
+  #doubt: RetryableError | undefined
   fault: RetryableError | undefined
 
   constructor(storage: EmbeddedStorage, options: WriterOptions) {
@@ -143,6 +144,12 @@ export class EmbeddedWriter {
     return this.#move({ kind: 'commit', partition, epoch, changelog, deadLetters, next })
   }
 
+  /** What is written now may be lost, though no write fails: as after one that did. */
+  doubt(reason: RetryableError): void {
+    if (this.fault === undefined) this.#doubt = reason
+    this.#start()
+  }
+
   /** Resolves when writes work (again), or the writer is closed. */
   async healthy(): Promise<void> {
     while (this.#recovered !== undefined && !this.#closing.signal.aborted) await this.#recovered.promise
@@ -175,7 +182,7 @@ export class EmbeddedWriter {
   async #run(): Promise<void> {
     // What else is asked for in this turn of the event loop shares the write.
     await Promise.resolve()
-    while (this.#queue.length > 0) await this.#write()
+    while (this.#queue.length > 0 || this.#doubt !== undefined) await this.#write()
     this.#running = undefined
   }
 
@@ -188,6 +195,7 @@ export class EmbeddedWriter {
     let rolled = false
     this.#arena.reset()
     try {
+      if (this.#doubt !== undefined) throw this.#doubt
       this.#stage(written, touched, moved)
       for (const partition of touched) if (partition.encode(operations, this.#arena)) rolled = true
       for (const [index, { epoch, input, changelogEnd }] of moved) {
@@ -272,6 +280,7 @@ export class EmbeddedWriter {
   /** Nobody can say what of a failed write is on the disk: all who wait are told so, and the database is asked anew. */
   async #fail(thrown: unknown, written: Iterable<Append | Move>): Promise<void> {
     const { logger, metrics } = this.#options
+    this.#doubt = undefined
     const noSpace = errorCode(thrown) === 'LEVEL_NO_SPACE'
     const out = wayOut(errorCode(thrown), reasonOf(thrown))
     this.fault = new RetryableError(

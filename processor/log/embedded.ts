@@ -1,8 +1,9 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { LogCorruptedError } from '../contract/errors.ts'
+import { LogCorruptedError, type RetryableError } from '../contract/errors.ts'
 import type { OwnerMap } from '../contract/query.ts'
 import type { NewRecord, Offset } from '../contract/record.ts'
+import { pause } from '../pause.ts'
 import { Cleaner } from './cleaner.ts'
 import { EmbeddedFollower } from './embedded-follower.ts'
 import { EmbeddedGroup } from './embedded-group.ts'
@@ -19,6 +20,8 @@ import { Retention } from './retention.ts'
 const MIB = 1024 * 1024
 const HOUR_MS = 3_600_000
 const DELETE_RETENTION_MS = 24 * HOUR_MS
+/** What is acknowledged while the folder is gone, and nobody has noticed, is lost, ms. */
+const PLACE_MS = 1_000
 
 export interface EmbeddedLogOptions {
   /** Where the log lives; made if it is not there. One process at a time. */
@@ -85,6 +88,7 @@ export class EmbeddedLog implements Log {
   readonly #group: EmbeddedGroup
   readonly #upkeep: EmbeddedUpkeep
   readonly #upkeepEnded: Promise<void>
+  readonly #watchEnded: Promise<void>
   readonly #closing = new AbortController()
   #closed: Promise<void> | undefined
 
@@ -159,6 +163,7 @@ export class EmbeddedLog implements Log {
       monotonic,
     })
     this.#upkeepEnded = this.#upkeep.run(this.#closing.signal)
+    this.#watchEnded = this.#watch(this.#closing.signal)
   }
 
   get fault(): Error | undefined {
@@ -225,8 +230,16 @@ export class EmbeddedLog implements Log {
     this.#closing.abort()
     this.#storage.end()
     for (const partition of Object.values(this.#partitions).flat()) partition.wake()
-    await Promise.all([written, this.#upkeepEnded])
+    await Promise.all([written, this.#upkeepEnded, this.#watchEnded])
     await this.#storage.close()
+  }
+
+  /** Never rejects. */
+  async #watch(signal: AbortSignal): Promise<void> {
+    while (this.#storage.hasPlace && !signal.aborted) {
+      await this.#storage.checkPlace().catch((error: RetryableError) => this.#writer.doubt(error))
+      await pause(PLACE_MS, signal)
+    }
   }
 
   #partition({ topic, index }: Partition): EmbeddedPartition {

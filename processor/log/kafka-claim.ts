@@ -128,7 +128,7 @@ export class KafkaClaim implements Claim {
     const { changelog, deadLetters, next, isPart = false } = work
     const { cluster, group, identity, names } = this.#context
     await this.#undisturbed()
-    const batches = this.#encode(telling(changelog, next, identity), deadLetters)
+    const batches = this.#encode(telling(changelog, next, identity, group), deadLetters)
     const topics = [...Map.groupBy(batches, ({ topic }) => topic)].map(([topic, parts]) => ({
       topic,
       partitions: [...new Set(parts.map(({ partition }) => partition))],

@@ -7,7 +7,7 @@ import type { Joined } from './kafka-broker.ts'
 import type { ClaimContext } from './kafka-claim-context.ts'
 import { checkGroupRecord, type MemberAssignment } from './kafka-group-record.ts'
 import { KafkaLoad } from './kafka-load.ts'
-import { decodeSubscription, encodeAssignment, type Peer, yields } from './kafka-membership.ts'
+import { decodeSubscription, encodeAssignment, type Peer, strangerTo, telemetryOf, yields } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
 import { type Watched, watches } from './watches.ts'
 
@@ -73,15 +73,36 @@ export class KafkaLeader {
     this.due = false
   }
 
-  /** Rejects with ConfigurationError when Kafka could not keep what is assigned. */
+  /**
+   * Rejects with ConfigurationError when Kafka could not keep what is assigned, or this member is for other topics than the
+   * group.
+   */
   async assign(joined: Joined): Promise<MemberAssignment[]> {
+    const { cluster, group, names, logger } = this.#claims
     this.#balancer ??= this.#newBalancer()
     this.due = false
-    const known: Known[] = []
-    const candidates = joined.members.flatMap(({ memberId, memberMetadata }): Candidate[] => {
+    const ours = joined.members.flatMap(({ memberId, memberMetadata }) => {
       const subscription = decodeSubscription(memberMetadata)
-      if (subscription === undefined) return []
-      const { instance, endpoint, zone, since, active, standby, whole, unfit, readsIds = false } = subscription
+      return subscription === undefined ? [] : [{ memberId, ...subscription }]
+    })
+    const telemetry = telemetryOf(ours) ?? names.telemetry
+    if (telemetry !== names.telemetry) throw strangerTo(group, names, telemetry)
+    const strangers = ours.filter((member) => member.telemetry !== telemetry)
+    const known: Known[] = []
+    const candidates = ours.flatMap((subscription): Candidate[] => {
+      if (strangers.includes(subscription)) return []
+      const {
+        memberId,
+        instance,
+        endpoint,
+        zone,
+        since,
+        active,
+        standby,
+        whole,
+        unfit,
+        readsIds = false,
+      } = subscription
       const positions = new Map(Object.entries(subscription.positions).map(([key, value]) => [Number(key), value]))
       const { host } = hostAndPort(endpoint)
       known.push({ memberId, endpoint, instance, since, zone, host, readsIds })
@@ -98,10 +119,17 @@ export class KafkaLeader {
       const heir = balanced.heirs.get(name) ?? []
       const peers = peersOf(member, watched.get(member) ?? [], known)
       const assignment = { active, standby, moving, heir, peers }
-      const memberAssignment = encodeAssignment(this.#claims.names, assignment, member.readsIds)
+      const memberAssignment = encodeAssignment(names, assignment, member.readsIds)
       return { memberId: member.memberId, memberAssignment }
     })
-    const { cluster, group, logger } = this.#claims
+    for (const { memberId, instance, endpoint, telemetry: theirs } of strangers) {
+      logger.warn(
+        { instance, endpoint, topic: theirs },
+        `a processor of other topics has GROUP=${group}: it is assigned nothing`,
+      )
+      const nothing = { active: [], standby: [], moving: [], heir: [], peers: [], stranger: telemetry }
+      assignments.push({ memberId, memberAssignment: encodeAssignment(names, nothing, true) })
+    }
     await checkGroupRecord(cluster, group, joined, assignments, logger)
     return assignments
   }

@@ -1,3 +1,4 @@
+import { ConfigurationError } from '../contract/errors.ts'
 import type { Owner } from '../contract/query.ts'
 import type { TopicNames } from './kafka-topics.ts'
 import { WireReader, WireWriter } from './kafka-wire.ts'
@@ -34,6 +35,8 @@ export interface Assignment {
   readonly heir: readonly number[]
   /** Whom the member watches, and who has its name: of a large group not everyone (watches.ts). */
   readonly peers: readonly Peer[]
+  /** Told to a member of other topics: those of the group, by their telemetry. It is assigned nothing, and goes. */
+  readonly stranger?: string | undefined
 }
 
 export interface Peer {
@@ -50,6 +53,32 @@ export function yields(member: Peer, other: Peer): boolean {
     return member.memberId > other.memberId
   }
   return other.since !== null && (member.since === null || member.since > other.since)
+}
+
+/**
+ * Of members by the telemetry that they work on, whose the group is: of those that were in it first, or of most of these.
+ * Where partitions of two logs were assigned as one, each would be owned by processors that know nothing of it.
+ */
+export function telemetryOf(
+  members: readonly { readonly telemetry: string; readonly since?: number | null | undefined }[],
+): string | undefined {
+  const sinceOf = ({ since }: (typeof members)[number]) => since ?? Number.POSITIVE_INFINITY
+  const first = Math.min(...members.map(sinceOf))
+  const counts = new Map<string, number>()
+  for (const member of members) {
+    if (sinceOf(member) === first) counts.set(member.telemetry, (counts.get(member.telemetry) ?? 0) + 1)
+  }
+  const [most] = [...counts].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
+  return most?.[0]
+}
+
+/** `theirs`: the telemetry that `group` works on. */
+export function strangerTo(group: string, { telemetry }: Pick<TopicNames, 'telemetry'>, theirs: string) {
+  return new ConfigurationError(
+    'LOG_MISMATCH',
+    `GROUP=${group}: this processor is for ${telemetry}, and the processors of that group work on ${theirs}: correct ` +
+      'TOPIC_PREFIX, or set another GROUP, as each TOPIC_PREFIX needs one of its own',
+  )
 }
 
 const VERSION = 0
@@ -75,18 +104,19 @@ export function encodeSubscription(names: TopicNames, subscription: Subscription
   return writer.int32(userData.length).raw(userData).finish()
 }
 
-/** Undefined for a member that is not one of ours. */
-export function decodeSubscription(bytes: Buffer): Subscription | undefined {
+/** With the topic of the telemetry that the member works on; undefined for one that is not one of ours. */
+export function decodeSubscription(bytes: Buffer): (Subscription & Pick<TopicNames, 'telemetry'>) | undefined {
   if (bytes.length === 0) return undefined
   const reader = new WireReader(bytes)
   reader.int16()
-  reader.array(() => reader.string())
+  const [telemetry = ''] = reader.array(() => reader.string() ?? '')
   const userData = reader.bytesOrNull()
   if (userData === null) return undefined
   try {
     const subscription = JSON.parse(userData.toString()) as Partial<Subscription>
     if (typeof subscription.instance !== 'string' || typeof subscription.endpoint !== 'string') return undefined
-    return { active: [], standby: [], positions: {}, whole: [], ...subscription } as Subscription
+    const { instance, endpoint } = subscription
+    return { active: [], standby: [], positions: {}, whole: [], ...subscription, instance, endpoint, telemetry }
   } catch {
     return undefined
   }
@@ -94,14 +124,14 @@ export function decodeSubscription(bytes: Buffer): Subscription | undefined {
 
 /** For a member that `readsIds`, or for one of an older version. */
 export function encodeAssignment(names: TopicNames, assignment: Assignment, readsIds: boolean): Buffer {
-  const { active, standby, moving, heir } = assignment
+  const { active, standby, moving, heir, stranger } = assignment
   const peers = readsIds ? assignment.peers.map(shortened) : assignment.peers
   const writer = new WireWriter().int16(VERSION).int32(2)
   writer.string(names.telemetry).int32(active.length)
   for (const partition of active) writer.int32(partition)
   writer.string(names.status).int32(standby.length)
   for (const partition of standby) writer.int32(partition)
-  const userData = Buffer.from(JSON.stringify({ peers, moving, heir }))
+  const userData = Buffer.from(JSON.stringify({ peers, moving, heir, stranger }))
   return writer.int32(userData.length).raw(userData).finish()
 }
 
@@ -120,13 +150,14 @@ export function decodeAssignment(names: TopicNames, bytes: Buffer): Assignment {
     userData = reader.bytesOrNull()
   }
   const told: Told = userData === null ? {} : JSON.parse(userData.toString())
-  const { moving = [], heir = [] } = told
+  const { moving = [], heir = [], stranger } = told
   const peers = (told.peers ?? []).map((peer) => ({ ...ownerOf(peer.memberId), ...peer }) as Peer)
-  return { active: topics.get(names.telemetry) ?? [], standby: topics.get(names.status) ?? [], moving, heir, peers }
+  const [active = [], standby = []] = [topics.get(names.telemetry), topics.get(names.status)]
+  return { active, standby, moving, heir, peers, stranger }
 }
 
 type ShortPeer = Pick<Peer, 'memberId' | 'since'> & Partial<Peer>
-type Told = Partial<Pick<Assignment, 'moving' | 'heir'>> & { readonly peers?: readonly ShortPeer[] }
+type Told = Partial<Pick<Assignment, 'moving' | 'heir' | 'stranger'>> & { readonly peers?: readonly ShortPeer[] }
 
 /** The id has most of the bytes already, and Kafka keeps all that the leader tells in one record. */
 function shortened(peer: Peer): ShortPeer {

@@ -4,8 +4,8 @@ import { type ClaimContext, laneOf, PATIENCE_MS } from './kafka-claim-context.ts
 import { CONTROL_LANE, GROUP_COORDINATOR } from './kafka-cluster.ts'
 import { epochEnd } from './kafka-epochs.ts'
 import type { Sight } from './kafka-hanging.ts'
-import { type CommittedPosition, decodePosition, fetchAllCommitted } from './kafka-offsets.ts'
-import { holdsMore, lastCommit } from './kafka-tail.ts'
+import { type CommittedPosition, decodePosition, fetchAllCommitted, fetchCommitted } from './kafka-offsets.ts'
+import { holdsMore, lastCommit, type ToldCommit } from './kafka-tail.ts'
 import type { Claim, Offset } from './log.ts'
 
 /** How long a claim waits to hear what telemetry keeps, ms. */
@@ -160,9 +160,34 @@ async function later(
 ): Promise<Claim['start'] | undefined> {
   const told = await lastCommit(context, partition, from, signal)
   if (told === undefined || told.telemetry !== context.identity.telemetry) return undefined
+  await refuseOtherGroup(context, partition, told, signal)
   const { input, changelogEnd } = told
   context.logger.warn({ partition, from, input, changelogEnd }, 'the group forgot a commit; the changelog tells of it')
   return { input, changelogEnd }
+}
+
+/**
+ * Claims of two groups do not fence each other: each would count every record, and write to the one changelog. Kafka
+ * deletes no group that has members, so of one that is not there any more nobody goes on.
+ */
+async function refuseOtherGroup(
+  { cluster, group, names }: ClaimContext,
+  partition: number,
+  { group: other = group }: ToldCommit,
+  signal: AbortSignal,
+): Promise<void> {
+  if (other === group) return
+  const committed = await cluster.persist(PATIENCE_MS, signal, async () => {
+    const coordinator = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, other)
+    return fetchCommitted(coordinator, other, names.telemetry, partition, false)
+  })
+  if (committed === undefined) return
+  throw new ConfigurationError(
+    'LOG_MISMATCH',
+    `group ${other} works on ${names.telemetry}, and this processor is of group ${group}: both would count each record; ` +
+      `set GROUP=${other}; or, to go on as ${group} where the other ended, stop the processors of ${other}, and delete ` +
+      `it (kafka-consumer-groups --delete --group ${other})`,
+  )
 }
 
 function overtaken(context: ClaimContext, partition: number, input: Offset, oldest: Offset): RetryableError {

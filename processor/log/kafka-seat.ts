@@ -13,6 +13,7 @@ import {
   encodeSubscription,
   type Peer,
   type Subscription,
+  strangerTo,
   yields,
 } from './kafka-membership.ts'
 import type { KafkaMetrics } from './kafka-metrics.ts'
@@ -196,7 +197,8 @@ export class KafkaSeat {
     const syncing = performance.now()
     const synced = await requests.syncGroup({ groupId: group, generationId, memberId, groupAssignment })
     if (signal.aborted) return
-    const { active, standby, moving, heir, peers } = decodeAssignment(names, synced.memberAssignment)
+    const { active, standby, moving, heir, peers, stranger } = decodeAssignment(names, synced.memberAssignment)
+    if (stranger !== undefined) throw strangerTo(group, names, stranger)
     const { instance } = this.#member
     logger.info({ instance, generation: generationId, active, standby, heir }, 'partitions assigned')
     this.#metrics.rebalances.observe((performance.now() - started) / 1000)

@@ -2,7 +2,10 @@ import type { ClaimContext } from './kafka-claim-context.ts'
 import type { LogIdentity, LogRecord, NewRecord, Offset } from './log.ts'
 import { stretch } from './stretch.ts'
 
-/** Header of the last changelog record of each commit: the input offset committed with it, and the id of the input topic. */
+/**
+ * Header of the last changelog record of each commit: the input offset committed with it, the id of the input topic, and
+ * the group that committed.
+ */
 export const HEADER_POSITION = 'position'
 
 /** Records read at once. */
@@ -16,6 +19,8 @@ export interface ToldCommit {
   readonly changelogEnd: Offset
   /** Id of the topic that `input` is an offset of. */
   readonly telemetry: string
+  /** Undefined in what versions before this wrote. */
+  readonly group: string | undefined
 }
 
 /** The records of a commit, of which the last one tells that it was made with `next`. */
@@ -23,10 +28,11 @@ export function telling(
   changelog: readonly NewRecord[],
   next: Offset,
   { telemetry }: Pick<LogIdentity, 'telemetry'>,
+  group: string,
 ): readonly NewRecord[] {
   const last = changelog.at(-1)
   if (last === undefined) return changelog
-  const headers = { ...last.headers, [HEADER_POSITION]: `${next} ${telemetry}` }
+  const headers = { ...last.headers, [HEADER_POSITION]: `${next} ${telemetry} ${group}` }
   return changelog.with(changelog.length - 1, { ...last, headers })
 }
 
@@ -70,7 +76,7 @@ export async function holdsMore(
 
 /** Undefined for a record that is not the last of a commit, or of another writer. */
 function told({ headers, offset }: LogRecord): ToldCommit | undefined {
-  const [input = '', telemetry = ''] = headers?.[HEADER_POSITION]?.split(' ') ?? []
+  const [input = '', telemetry = '', group] = headers?.[HEADER_POSITION]?.split(' ') ?? []
   if (!/^\d{1,15}$/.test(input) || telemetry === '') return undefined
-  return { input: Number(input), changelogEnd: offset + 1, telemetry }
+  return { input: Number(input), changelogEnd: offset + 1, telemetry, group }
 }

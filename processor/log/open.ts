@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
-import { type Configuration, LOG_FOLDER } from '../contract/environment.ts'
+import { type Configuration, DEFAULT_PARTITIONS, LOG_FOLDER } from '../contract/environment.ts'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
 import { contentsOf } from '../secret-files.ts'
 import type { EmbeddedLog } from './embedded.ts'
@@ -33,7 +33,7 @@ async function open(configuration: Configuration, logger: Logger, registry: Regi
   const { KafkaLog } = await import('./kafka.ts')
   logger.info({ brokers: KAFKA_BROKERS }, 'connecting to Kafka')
   try {
-    return await KafkaLog.open({
+    const log = await KafkaLog.open({
       brokers: KAFKA_BROKERS.split(','),
       prefix: configuration.TOPIC_PREFIX,
       group: configuration.GROUP,
@@ -46,6 +46,13 @@ async function open(configuration: Configuration, logger: Logger, registry: Regi
       logger,
       registry,
     })
+    const there = log.identity.partitions
+    if (partitions !== there && partitions !== DEFAULT_PARTITIONS) {
+      logger.warn(
+        `PARTITIONS=${partitions}, and the topics have ${there}, which they keep: set it where they are made first`,
+      )
+    }
+    return log
   } catch (error) {
     if (!(error instanceof RetryableError)) throw error
     // It tells its way out itself.

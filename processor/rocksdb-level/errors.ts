@@ -29,6 +29,9 @@ const LOCKED = /lock hold by current process|while lock file.*temporarily unavai
 const CORRUPTED =
   /corrupt|checksum|mismatch|truncated|bad (entry|magic|block)|too short|not an sstable|can't access|malformed|missing|VersionEdit|no meta/i
 
+/** The file that CURRENT names, when that could be read. */
+const LOST_MANIFEST = /MANIFEST-\d+: No such file/
+
 /**
  * Gives a native error its code. rocksdb-native wraps some errors ("Batch was not applied") and passes on RocksDB's
  * text with a rough errno, so the code comes from these two of the innermost error.
@@ -61,6 +64,7 @@ function codeOf(native: string, text: string): RocksErrorCode {
   if (native === 'ENOSPC' || /no space left|disk quota|space limit/i.test(text)) return 'LEVEL_NO_SPACE'
   if (LOCKED.test(text)) return 'LEVEL_LOCKED'
   if (/read only mode/i.test(text)) return 'LEVEL_READ_ONLY'
+  if (LOST_MANIFEST.test(text)) return 'LEVEL_CORRUPTION'
   if (/^while /i.test(text)) return 'LEVEL_IO_ERROR'
   if (CORRUPTED.test(text)) return 'LEVEL_CORRUPTION'
   if (native === 'EIO' || native === 'EROFS') return 'LEVEL_IO_ERROR'

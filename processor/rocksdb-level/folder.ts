@@ -1,4 +1,4 @@
-import { access, mkdir, readFile, stat } from 'node:fs/promises'
+import { access, mkdir, readdir, readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { RocksLevelError } from './errors.ts'
 
@@ -22,6 +22,28 @@ export function holdsDatabase(path: string): Promise<boolean> {
     () => true,
     () => false,
   )
+}
+
+/**
+ * Rejects with LEVEL_CORRUPTION when a folder without CURRENT has files that RocksDB makes after it: taken for an empty one, it
+ * would be given a new database, which removes them.
+ */
+export async function refuseRemains(path: string): Promise<void> {
+  const names = await readdir(path).catch(() => [])
+  const left = names.find((name) => /^\d+\.(sst|log)$/.test(name))
+  if (left === undefined) return
+  throw new RocksLevelError('LEVEL_CORRUPTION', `The database ${path} has lost its file CURRENT, and has ${left} still`)
+}
+
+/** What RocksDB wrote into the folder when it made the database; undefined when that is not there. Rejects when nobody can tell. */
+export async function identityOf(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(join(path, 'IDENTITY'), 'utf8')
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
+    throw error
+  }
 }
 
 /** Changes whenever table files or logs come and go: every such change is appended to the manifest before any is removed. */

@@ -4,10 +4,10 @@ import { RocksChainedBatch } from './chained-batch.ts'
 import { lowerCompactionThreads } from './compaction-threads.ts'
 import { Copies, free, isSmall } from './copies.ts'
 import { failureOf, RocksLevelError, toLevelError } from './errors.ts'
-import { holdsDatabase, makeFolder } from './folder.ts'
+import { holdsDatabase, identityOf, makeFolder, refuseRemains } from './folder.ts'
 import { boundInfoLog } from './info-log.ts'
 import { RocksIterator, type RocksIteratorOptions } from './iterator.ts'
-import { describeHolder, writeOwner } from './lock.ts'
+import { describeHiddenHolder, describeHolder, writeOwner } from './lock.ts'
 import { bytes, Native, type NativeDb } from './native.ts'
 import { type RocksLevelOptions, type RocksOpenOptions, toNativeOptions } from './options.ts'
 import { isEmpty, type RangeBounds, successor, toRange } from './range.ts'
@@ -34,6 +34,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
   readonly location: string
   #native: NativeDb | null = null
   #readOnly = false
+  #identity: string | undefined
   #endInfoLog: () => void = () => {}
 
   constructor(location: string, options?: RocksLevelOptions<KDefault, VDefault>) {
@@ -73,7 +74,15 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
       this.#native = await openReadOnly(path, native)
       return
     }
-    if (!exists) await makeFolder(path)
+    if (!exists) {
+      await makeFolder(path)
+      await refuseRemains(path)
+    }
+    const hidden = exists ? await describeHiddenHolder(path) : undefined
+    if (hidden !== undefined) {
+      const what = `The database ${path} is held by ${hidden}, though its LOCK file was removed`
+      throw new RocksLevelError('LEVEL_LOCKED', what)
+    }
 
     const db = new Native(path, native)
     try {
@@ -85,6 +94,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
       throw new RocksLevelError('LEVEL_LOCKED', `The database ${path} is held by ${holder}`, failure.cause)
     }
     this.#native = db
+    this.#identity = await identityOf(path).catch(() => undefined)
     this.#endInfoLog = boundInfoLog(path)
     await lowerCompactionThreads()
     await writeOwner(path)
@@ -95,8 +105,9 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     this.#native = null
     if (this.#readOnly) return native?.close()
     this.#endInfoLog()
-    // Opening reads what is only in the write-ahead log; without it, it takes milliseconds. On a full disk it stays there.
-    await native?.flush().catch(() => undefined)
+    // Opening reads what is only in the write-ahead log; without it, it takes milliseconds. On a full disk it stays there. A
+    // table file would go to whatever folder is at the path now.
+    if (await this.isInPlace()) await native?.flush().catch(() => undefined)
     await native?.close()
   }
 
@@ -164,6 +175,19 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     const { start } = range
     const stop = end
     await this.#run((db) => db.deleteRange(start, stop))
+  }
+
+  /**
+   * False when the folder that was opened is gone from its path, or another database is there: files that are open take
+   * writes all the same, and what is only in them cannot be opened again.
+   */
+  async isInPlace(): Promise<boolean> {
+    const known = this.#identity
+    if (known === undefined) return true
+    return identityOf(this.location).then(
+      (found) => found === known,
+      () => true,
+    )
   }
 
   /** Writes the memtable to a table file. Without it data is as durable as the write-ahead log. */

@@ -1,4 +1,4 @@
-import { readFile, stat, writeFile } from 'node:fs/promises'
+import { readdir, readFile, readlink, realpath, stat, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 
@@ -14,6 +14,24 @@ export async function describeHolder(path: string): Promise<string> {
   // Not every holder leaves its name: a name of the dead is an old one.
   const stale = owner !== undefined && owner.host === hostname() && !isAlive(owner.pid)
   return owner === undefined || stale ? 'another process' : name(owner.pid, owner.host)
+}
+
+/**
+ * Who holds a folder of which RocksDB's lock can be had all the same, as its LOCK file was removed; undefined when nobody is
+ * known to. Both would write, and each remove the files of the other. Linux tells what a process has open; of another
+ * user's process, and elsewhere, that is not known.
+ */
+export async function describeHiddenHolder(path: string): Promise<string | undefined> {
+  const owner = await readOwner(path)
+  if (owner === undefined || owner.pid === process.pid || owner.host !== hostname() || !isAlive(owner.pid))
+    return undefined
+  const held = `${join(await realpath(path), 'LOCK')} (deleted)`
+  const open = `/proc/${owner.pid}/fd`
+  for (const file of await readdir(open).catch(() => [])) {
+    const target = await readlink(join(open, file)).catch(() => undefined)
+    if (target === held) return name(owner.pid, owner.host)
+  }
+  return undefined
 }
 
 /** Leaves our name in the folder, for systems without /proc/locks. Best effort: a full disk must not stop an open. */

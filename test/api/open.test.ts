@@ -150,3 +150,12 @@ it('names what set an address that this machine does not have', async () => {
   expect(await failed({ HTTP_HOST: '192.0.2.1' })).toMatch(/192\.0\.2\.1 is no address of this machine; set HTTP_HOST$/)
   expect(await failed({ HOST: '192.0.2.1' })).toMatch(/is no address of this machine; set HOST$/)
 })
+
+it('is not ready where the group has no processor, and names the group and the topics that it looks for', async () => {
+  const fleet = new Fleet(PARTITIONS, ['a'])
+  const options = { owners: async () => new Map(), local: () => undefined, alone: false }
+  const url = await serve(fleet, options, { GROUP: 'misspelt', TOPIC_PREFIX: 'fleet' })
+  const response = await fetch(`${url}/readyz`)
+  const detail = expect.stringMatching(/no processor .*GROUP=misspelt, TOPIC_PREFIX=fleet/)
+  expect(await response.json()).toMatchObject({ status: 503, detail })
+})

@@ -5,7 +5,9 @@ import { join } from 'node:path'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { readEnvironment } from '../../processor/contract/environment.ts'
 import { KafkaLog, type KafkaLogOptions } from '../../processor/log/kafka.ts'
+import { openLog } from '../../processor/log/open.ts'
 import type { Claim } from '../../processor/log/log.ts'
 import { aborted } from '../../processor/pause.ts'
 import type { Kafka } from '../../simulators/kafka.ts'
@@ -52,6 +54,21 @@ describe.skipIf(kafkaMissing !== undefined)('topics on Kafka', { timeout: PATIEN
       expect(again.identity.status).not.toBe(logs[0]?.identity.status)
       expect(again.identity.telemetry).toBe(logs[0]?.identity.telemetry)
     }, PATIENCE_MS)
+  })
+
+  test.each([
+    ['says that it has other partitions than it was told to make', '3', true],
+    ['says nothing where it was told as many', '2', false],
+    ['says nothing where it was told nothing', '', false],
+  ])('that are there: who opens them %s', async (_, PARTITIONS, isTold) => {
+    const prefix = `there-${randomUUID()}`
+    await (await open(prefix))[Symbol.asyncDispose]()
+    const lines: string[] = []
+    const logger = pino({ level: 'warn' }, { write: (line) => lines.push(line) })
+    const given = { KAFKA_BROKERS: kafka.brokers, TOPIC_PREFIX: prefix, GROUP: prefix, PARTITIONS }
+    await using log = await openLog(readEnvironment(given), logger, new Registry())
+    expect(log.identity.partitions).toBe(2)
+    expect(lines.join('').includes('PARTITIONS=3, and the topics have 2')).toBe(isTold)
   })
 
   test('tell how long they keep tombstones', async () => {

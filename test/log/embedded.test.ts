@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises'
+import { readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as fc from 'fast-check'
 import { RocksLevel } from 'rocksdb-level'
@@ -111,6 +111,8 @@ describe('embedded log', () => {
 
   test.each<[string, (path: string) => Promise<void>]>([
     ['its database', (path) => writeFile(join(path, 'CURRENT'), 'nonsense\n')],
+    ['what names its files, gone,', (path) => without(path, /^CURRENT$|^\d+\.log$/)],
+    ['the list of its files, gone,', (path) => without(path, /^MANIFEST-/)],
     [
       'its last batch',
       async (path) => {
@@ -264,3 +266,7 @@ describe('embedded log', () => {
     expect(member.claims.size).toBe(0)
   })
 })
+
+async function without(path: string, names: RegExp): Promise<void> {
+  for (const name of await readdir(path)) if (names.test(name)) await rm(join(path, name))
+}

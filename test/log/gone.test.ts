@@ -1,4 +1,4 @@
-import { access, cp, rename } from 'node:fs/promises'
+import { access, cp, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test, vi } from 'vitest'
 import type { EmbeddedLog } from '../../processor/log/embedded.ts'
@@ -58,6 +58,29 @@ test('a log whose folder is gone waits for it, and is no empty one', async () =>
   await restore()
   await whole(log, 10)
 })
+
+test.each<[string, (path: string) => Promise<void>]>([
+  ['was removed', (path) => rm(path, { recursive: true })],
+  ['is empty', (path) => empty(path)],
+  ['is another one', (path) => replaceByAnother(path)],
+])('a log whose folder %s acknowledges nothing more, though its open files still take all', async (_, lose) => {
+  const path = join(await folder(), 'log')
+  const log = await openLog(path)
+  await log.append('telemetry', numbered(0, 10))
+  await lose(path)
+  await vi.waitFor(() => expect(log.fault?.message).toMatch(`the log in ${path}`), WAIT)
+  await expect(log.append('telemetry', numbered(10, 1))).rejects.toMatchObject(REFUSED)
+})
+
+async function empty(path: string): Promise<void> {
+  for (const name of await readdir(path)) await rm(join(path, name))
+}
+
+async function replaceByAnother(path: string): Promise<void> {
+  await (await openLog(`${path}-other`))[Symbol.asyncDispose]()
+  await rename(path, `${path}-away`)
+  await rename(`${path}-other`, path)
+}
 
 test('a log in whose place there is another one leaves that alone, and waits for its own', async () => {
   const { path, log, fail, replace, restore } = await start()

@@ -10,6 +10,19 @@ import { isMarkedDamaged, markDamaged } from '../../processor/store/damage.ts'
 
 test.each<[string, (folder: string) => Promise<void>]>([
   ['is damaged', (folder) => writeFile(join(folder, 'CURRENT'), 'nonsense\n')],
+  [
+    'lacks what names its files',
+    async (folder) => {
+      await rm(join(folder, 'CURRENT'))
+      await writeFile(join(folder, '000099.sst'), '')
+    },
+  ],
+  [
+    'lacks the list of its files',
+    async (folder) => {
+      for (const name of await readdir(folder)) if (name.startsWith('MANIFEST-')) await rm(join(folder, name))
+    },
+  ],
   ['was found damaged', async (folder) => markDamaged(folder, new Error('a block does not fit its checksum'))],
 ])('a start on a folder that %s wipes what is in it, and leaves a link to a volume what it is', async (_, damage) => {
   const root = await mkdtemp(join(tmpdir(), 'tidemark-damaged-'))

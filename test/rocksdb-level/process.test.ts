@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { onTestFinished, test } from 'vitest'
 import { RocksLevel } from '../../processor/rocksdb-level/index.ts'
@@ -60,5 +61,52 @@ test('a folder another process holds says which', async ({ expect }) => {
   await once(child, 'close')
   const db = new RocksLevel(folder)
   await db.open()
+  await db.close()
+})
+
+test.runIf(process.platform === 'linux')(
+  'a folder another process holds is not opened when its LOCK was removed',
+  async ({ expect }) => {
+    const folder = await temporaryFolder()
+    const { child, acknowledged } = startWriter(folder)
+    await until(() => acknowledged() >= 1)
+    await rm(join(folder, 'LOCK'))
+
+    await expect(new RocksLevel(folder).open()).rejects.toMatchObject({
+      cause: {
+        code: 'LEVEL_LOCKED',
+        message: `The database ${folder} is held by process ${child.pid}, though its LOCK file was removed`,
+      },
+    })
+
+    child.kill('SIGKILL')
+    await once(child, 'close')
+    const db = new RocksLevel(folder)
+    await db.open()
+    await db.close()
+  },
+)
+
+test('a folder that took the place of its own is left as it is', async ({ expect }) => {
+  const folder = join(await temporaryFolder(), 'db')
+  const other = new RocksLevel(`${folder}-other`)
+  await other.open()
+  await other.close()
+  const db = new RocksLevel(folder)
+  await db.put('key', 'value')
+  expect(await db.isInPlace()).toBe(true)
+  await rename(folder, `${folder}-away`)
+  expect(await db.isInPlace()).toBe(false)
+  await rename(`${folder}-other`, folder)
+  expect(await db.isInPlace()).toBe(false)
+  const before = await readdir(folder)
+  await db.close()
+  expect(await readdir(folder)).toEqual(before)
+
+  await rm(folder, { recursive: true })
+  await rename(`${folder}-away`, folder)
+  expect(await db.isInPlace()).toBe(true)
+  await db.open()
+  expect(await db.get('key')).toBe('value')
   await db.close()
 })

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { readEnvironment, SECRETS } from '../../processor/contract/environment.ts'
+import { misspelt, readEnvironment, SECRETS } from '../../processor/contract/environment.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 
 const SASL = { KAFKA_SASL_MECHANISM: 'PLAIN', KAFKA_SASL_USERNAME: 'tidemark', KAFKA_SASL_PASSWORD: 'hunter2' }
@@ -103,4 +103,26 @@ test('README has a row of each variable, and of no other, and names the file of 
   const read = Object.keys(readEnvironment({}))
   expect(named.sort()).toEqual(read.map((name) => `\`${name}\``).sort())
   for (const name of SECRETS) expect(readme).toContain(`\`${name}_FILE\``)
+})
+
+test.each([
+  ['KAFKA_BROKER', 'KAFKA_BROKERS'],
+  ['kafka_brokers', 'KAFKA_BROKERS'],
+  ['CLUSTER_SECERT', 'CLUSTER_SECRET'],
+  ['CLUSTER_SECRETS_FILE', 'CLUSTER_SECRET_FILE'],
+  ['HTTP_REQUEST_PER_MINUTE', 'HTTP_REQUESTS_PER_MINUTE'],
+  ['STANDBY', 'STANDBYS'],
+  ['PARTITION', 'PARTITIONS'],
+  ['DATADIR', 'DATA_DIR'],
+  ['group', 'GROUP'],
+])('%s, which nobody reads, is told to be nearly %s', (given, meant) => {
+  expect(misspelt({ [given]: 'x' })).toEqual([[given, meant]])
+  expect(misspelt({ [given]: '' })).toEqual([])
+})
+
+test('what is read, or is not nearly what is read, is not told to be misspelt', () => {
+  const others = ['HOSTNAME', 'HOSTS', 'PORT', 'GROUPS', 'ZONES', 'AUTHS', 'KAFKA_HEAP_OPTS', 'NODE_ENV', 'LOG_FILE']
+  const secrets = SECRETS.map((name) => `${name}_FILE`)
+  const all = [...Object.keys(readEnvironment({})), ...secrets, ...others]
+  expect(misspelt(Object.fromEntries(all.map((name) => [name, 'x'])))).toEqual([])
 })

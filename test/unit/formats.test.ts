@@ -151,8 +151,8 @@ held('what Kafka keeps', 'read the old as well, and write it until no process of
   ],
   [
     'headers of the last record of a commit',
-    () => [HEADER_INPUT, HEADER_DEVICES, telling([record('d', 'x')], 7, IDS).map(told)],
-    ['input', 'devices', [['x', { position: '7 ti' }]]],
+    () => [HEADER_INPUT, HEADER_DEVICES, telling([record('d', 'x')], 7, IDS, 'g').map(told)],
+    ['input', 'devices', [['x', { position: '7 ti g' }]]],
   ],
   [
     'the header of decided writes',

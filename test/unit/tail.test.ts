@@ -27,8 +27,14 @@ function changelog(end: number, told: Readonly<Record<number, string | undefined
 
 describe('the last commit that a changelog tells of', () => {
   test('is that of the last record that tells', async () => {
-    const { context } = changelog(100, { 10: '5 id', 20: '7 id', 30: undefined })
-    expect(await lastCommit(context, 0, 0, never)).toEqual({ input: 7, changelogEnd: 21, telemetry: 'id' })
+    const { context } = changelog(100, { 10: '5 id g', 20: '7 id g', 30: undefined })
+    const told = { input: 7, changelogEnd: 21, telemetry: 'id', group: 'g' }
+    expect(await lastCommit(context, 0, 0, never)).toEqual(told)
+  })
+
+  test('does not tell its group where an earlier version wrote it', async () => {
+    const { context } = changelog(100, { 10: '5 id' })
+    expect(await lastCommit(context, 0, 0, never)).toEqual({ input: 5, changelogEnd: 11, telemetry: 'id' })
   })
 
   test('is not one before the given offset', async () => {
@@ -55,12 +61,11 @@ describe('the last commit that a changelog tells of', () => {
 })
 
 test('only the last record of a commit tells, beside what it said before', () => {
-  const [first, last] = telling([record('a', '1'), { ...record('b', '2'), headers: { input: '7' } }], 7, {
-    telemetry: 'id',
-  })
+  const records = [record('a', '1'), { ...record('b', '2'), headers: { input: '7' } }]
+  const [first, last] = telling(records, 7, { telemetry: 'id' }, 'g')
   expect(first?.headers).toBeUndefined()
-  expect(last?.headers).toEqual({ input: '7', [HEADER_POSITION]: '7 id' })
-  expect(telling([], 7, { telemetry: 'id' })).toEqual([])
+  expect(last?.headers).toEqual({ input: '7', [HEADER_POSITION]: '7 id g' })
+  expect(telling([], 7, { telemetry: 'id' }, 'g')).toEqual([])
 })
 
 test('a changelog holds more only where records are', async () => {
