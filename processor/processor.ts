@@ -2,6 +2,7 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
 import { Arrivals } from './arrivals.ts'
+import { mayLackTombstones } from './changelog.ts'
 import { ConfigurationError, StoreCorruptedError } from './contract/errors.ts'
 import type { PartitionReader } from './contract/query.ts'
 import { Decisions } from './decisions.ts'
@@ -180,7 +181,7 @@ export class Processor implements Member, AsyncDisposable {
     for (const [partition, { store }] of this.#copies) {
       const { checkpoint } = store
       if (checkpoint === undefined) continue
-      const isOld = now() - checkpoint.since > log.deleteRetentionMs
+      const isOld = mayLackTombstones(checkpoint.since, now(), log.deleteRetentionMs)
       // An owner's is what others are measured by.
       const isStuck = faults.has(partition) && this.#roles.get(partition)?.kind === 'standby'
       positions.set(partition, isOld || isStuck ? 0 : checkpoint.changelog)
