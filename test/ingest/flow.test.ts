@@ -89,6 +89,20 @@ describe('flow', () => {
     await vi.waitFor(() => expect(client.ids('puback')).toEqual([1]), WAIT)
   })
 
+  it('does not let the keepalive of a client run out while it stands still itself', async () => {
+    const { ingest } = await openIngest()
+    const client = await RawClient.open(ingest.port, { keepalive: 1 })
+    // What comes after the sockets that are read at the time are the timers.
+    client.socket.once('data', () => {
+      client.send({ cmd: 'pingreq' })
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_000)
+    })
+    client.send({ cmd: 'pingreq' })
+    await vi.waitFor(() => expect(client.of('pingresp').length).toBe(2), WAIT)
+    expect(client.closed).toBe(false)
+    await client.end()
+  })
+
   it('cuts a subscriber that does not read, and publishers do not wait for it', async () => {
     const { ingest, log, metric } = await openIngest({ maxOutgoingBytes: 1024 * 1024 })
     const subscriber = await RawClient.open(ingest.port)
