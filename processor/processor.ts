@@ -17,6 +17,7 @@ import { pause } from './pause.ts'
 import { Precedence } from './precedence.ts'
 import { Progress } from './progress.ts'
 import { StoreReader } from './query.ts'
+import { Receipts } from './receipts.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import { ScanThreads } from './scan-threads.ts'
 import { Searcher } from './search.ts'
@@ -94,7 +95,8 @@ export class Processor implements Member, AsyncDisposable {
     const precedence = new Precedence(sleep)
     this.#builder = new IndexBuilder({ precedence, turns, logger, now: monotonic, sleep, retryMs: limits.retryMaxMs })
     const inFlight = new InFlight(limits.inFlightRecords, sleep)
-    const shared = { cache, texts, turns, precedence, inFlight, faults }
+    const receipts = new Receipts({ instance, metrics, logger, now })
+    const shared = { cache, texts, turns, precedence, inFlight, faults, receipts }
     const clocks = { now, monotonic, sleep }
     this.#context = { instance, log, ...shared, limits, metrics, logger, ...clocks }
   }
