@@ -4,6 +4,8 @@ import { SIZE_BYTES } from './kafka-responses.ts'
 const CORRELATION_BYTES = 4
 /** From one look at whether anything came to the next, ms: a broker's silence is found so much later at most. */
 const LOOK_MS = 100
+/** A look that is so much late, ms, says that this process stood still: what came meanwhile has not been read yet. */
+const STOOD_STILL_MS = 1_000
 /**
  * An answer that is not whole so long, ms, after it should have begun is given up though its bytes come: the largest that
  * is asked for, a fetch of 8 MiB, takes it at 70 kB/s. Answers come one after the other: each has it for itself.
@@ -112,12 +114,15 @@ function judgeBySilence(connection: KafkaConnection): void {
   requestQueue.scheduleRequestTimeoutCheck = () => {
     let [bytes, heardAt] = [0, 0]
     let [first, firstAt]: [number | undefined, number] = [undefined, 0]
+    let lookedAt = performance.now()
     const look = (): void => {
       const now = performance.now()
       const { bytesRead } = connection.socket
       if (bytesRead !== bytes) [bytes, heardAt] = [bytesRead, now]
       const [next] = inflight.keys()
       if (next !== first) [first, firstAt] = [next, now]
+      if (now - lookedAt > LOOK_MS + STOOD_STILL_MS) heardAt = firstAt = now
+      lookedAt = now
       for (const request of inflight.values()) {
         const silent = now - Math.max(sentAt.get(request) as number, heardAt) > request.requestTimeout
         const endless = now - firstAt > request.requestTimeout + MAX_ANSWER_MS

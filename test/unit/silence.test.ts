@@ -70,6 +70,13 @@ function pieces(bytes: Buffer, count: number): Buffer[] {
   return Array.from({ length: count }, (_, i) => bytes.subarray(i * size, (i + 1) * size))
 }
 
+/** For an hour, in which no timer runs; some have run before. */
+function standStill(): void {
+  vi.advanceTimersByTime(2 * LOOK_MS)
+  const now = performance.now.bind(performance)
+  vi.spyOn(performance, 'now').mockImplementation(() => now() + HOUR_MS)
+}
+
 describe('an answer of a broker', () => {
   test('that takes long is one, while its bytes come, and those behind it wait for it', async () => {
     const { answer, socket, request } = await ask()
@@ -150,6 +157,22 @@ describe('an answer of a broker', () => {
     vi.advanceTimersByTime(LOOK_MS)
     vi.setSystemTime(Date.now() - HOUR_MS)
     vi.advanceTimersByTime(REQUEST_TIMEOUT_MS + 2 * LOOK_MS)
+    await expect(answer).rejects.toMatchObject({ name: 'KafkaJSRequestTimeoutError' })
+  })
+
+  test('that came while this process stood still is read', async () => {
+    const { answer, socket, request } = await ask()
+    standStill()
+    vi.advanceTimersByTime(LOOK_MS)
+    expect(connection.alive).toBe(true)
+    await say(socket, answerTo(request, LARGE))
+    expect(await answer).toEqual(LARGE)
+  })
+
+  test('that did not come is given up in the same time after this process stood still', async () => {
+    const { answer } = await ask()
+    standStill()
+    vi.advanceTimersByTime(REQUEST_TIMEOUT_MS + 3 * LOOK_MS)
     await expect(answer).rejects.toMatchObject({ name: 'KafkaJSRequestTimeoutError' })
   })
 })
