@@ -118,7 +118,7 @@ export class Batcher {
     const flight = new Flight()
     this.#open = flight
     this.#linger = setTimeout(() => this.#lingered(), lingerMs)
-    flight.deadline = setTimeout(() => this.#giveUp(flight), appendDeadlineMs).unref()
+    flight.deadline = setTimeout(() => this.#late(flight), appendDeadlineMs).unref()
     return flight
   }
 
@@ -181,6 +181,13 @@ export class Batcher {
       () => ended(null),
       (error: unknown) => ended(error instanceof Error ? error : new Error(String(error))),
     )
+  }
+
+  /** This process may be the one that stood still, and timers come before answers: what has arrived is read first. */
+  #late(flight: Flight): void {
+    setImmediate(() => {
+      if (flight.outcome === undefined) this.#giveUp(flight)
+    })
   }
 
   #giveUp(flight: Flight): void {
