@@ -108,7 +108,7 @@ describe('flow', () => {
     await client.end()
   })
 
-  it('does not give up an append that was answered while it stood still itself', async () => {
+  it('does not give up an append because it stood still itself', async () => {
     const { ingest, log } = await openIngest({ appendDeadlineMs: 2_000 })
     const client = await RawClient.open(ingest.port)
     log.hold = true
@@ -116,8 +116,8 @@ describe('flow', () => {
     await vi.waitFor(() => expect(log.heldMessages()).toBe(1), WAIT)
     // From within what is read, so that timers come before what is there next.
     stat('.', () => {
-      stat('.', () => log.release())
       standStill(2_500)
+      setTimeout(() => log.release(), 10)
     })
     await vi.waitFor(() => expect(client.ids('puback')).toEqual([1]), WAIT)
     expect(client.closed).toBe(false)
