@@ -20,7 +20,7 @@ export interface BeginningFacts {
 
 /**
  * Clocks of processes differ, and a position may be some time behind when it is given: half of the time that deletions are
- * kept is left for both.
+ * kept is left for both. One that is of later than now by more was given by a clock of which nothing can be told.
  */
 const SAFE_SHARE = 0.5
 
@@ -30,7 +30,8 @@ export function planBeginning(facts: BeginningFacts): Beginning {
   if (lastEventId === undefined || lastEventId === '' || lastEventId === NOWHERE) return { anew: 'start' }
   const position = positions.decode(lastEventId)
   if (typeof position === 'string') return { anew: position }
-  if (now - position.atSeconds * 1000 > deleteRetentionMs * SAFE_SHARE) return { anew: 'position-expired' }
+  const age = now - position.atSeconds * 1000
+  if (Math.abs(age) > deleteRetentionMs * SAFE_SHARE) return { anew: 'position-expired' }
   const behind = ends.reduce((sum, end, partition) => sum + Math.max(0, end - (position.offsets[partition] ?? end)), 0)
   if (maxBehind !== undefined && behind > maxBehind) return { anew: 'position-too-old' }
   return { at: position }

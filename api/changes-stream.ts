@@ -14,8 +14,8 @@ import { readSnapshot, type SnapshotReader } from './changes-snapshot.ts'
 
 /** Of changes at hand, what a stream that catches up takes in at once; then their events must be on their way. */
 const READ_BYTES = 256 * 1024
-/** A stream with a token that is good for longer ends then all the same, and its client connects again. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1
+/** A clock that is set ahead ends a stream with its token so much later at most, ms. */
+const EXPIRY_LOOK_MS = 60_000
 /** Where following begins to tell a stream that still reads a partition by itself: nowhere. */
 const BY_ITSELF = Number.POSITIVE_INFINITY
 
@@ -46,7 +46,7 @@ export class ChangesStream implements Follower {
   readonly #sink: Sink
   readonly #outlet: Outlet
   readonly #stop = new AbortController()
-  readonly #cancelExpiry: () => void
+  #cancelExpiry = () => {}
   /** The partitions that the subject lives in. */
   readonly #partitions: readonly number[]
   /** By partition: all before it was taken in, when the stream was last reading by itself. */
@@ -74,11 +74,7 @@ export class ChangesStream implements Follower {
     this.#toldFrom = all.map(() => BY_ITSELF)
     sink.onClose = () => this.#close(undefined)
     const { expiresAt } = options.caller
-    const { clock } = following
-    this.#cancelExpiry =
-      expiresAt === undefined
-        ? () => {}
-        : clock.after(Math.min(Math.max(0, expiresAt - clock.now()), LONGEST_TIMER_MS), () => this.end('token-expired'))
+    if (expiresAt !== undefined) this.#awaitExpiry(expiresAt)
     this.#outlet = new Outlet({
       following,
       sink,
@@ -129,6 +125,16 @@ export class ChangesStream implements Follower {
     this.#sink.onClose = cancel
     this.#close(reason)
     this.#sink.end(eventText('end', JSON.stringify({ reason })))
+  }
+
+  /** By the clock that requests with the token go by, which somebody may set. */
+  #awaitExpiry(at: number): void {
+    const { clock } = this.#following
+    const leftMs = Math.min(Math.max(0, at - clock.now()), EXPIRY_LOOK_MS)
+    this.#cancelExpiry = clock.after(leftMs, () => {
+      if (clock.now() < at) this.#awaitExpiry(at)
+      else this.end('token-expired')
+    })
   }
 
   #fail(error: unknown): void {

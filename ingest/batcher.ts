@@ -3,6 +3,9 @@ import type { NewRecord } from '../processor/contract/record.ts'
 import type { Counts } from './counts.ts'
 import type { Limits } from './limits.ts'
 
+/** A deadline that is seen so much late, ms, says that the process stood still: the batch has its time once more. */
+const STOOD_STILL_MS = 100
+
 /**
  * Something that waits for the log: an ack, mostly. Settled once for each ticket it was added with, with the reason when
  * the log did not take the record.
@@ -35,6 +38,10 @@ class Flight {
   /** Undefined while open; null: durable; or why not. */
   outcome: Error | null | undefined
   deadline: NodeJS.Timeout | undefined
+  /** When it passes, by performance.now(). */
+  dueAt = 0
+  /** It was passed once while the process stood still. */
+  renewed = false
 }
 
 /**
@@ -114,11 +121,11 @@ export class Batcher {
   #flight(): Flight {
     const open = this.#open
     if (open !== undefined) return open
-    const { lingerMs, appendDeadlineMs } = this.#shared.limits
+    const { lingerMs } = this.#shared.limits
     const flight = new Flight()
     this.#open = flight
     this.#linger = setTimeout(() => this.#lingered(), lingerMs)
-    flight.deadline = setTimeout(() => this.#giveUp(flight), appendDeadlineMs).unref()
+    this.#await(flight)
     return flight
   }
 
@@ -181,6 +188,19 @@ export class Batcher {
       () => ended(null),
       (error: unknown) => ended(error instanceof Error ? error : new Error(String(error))),
     )
+  }
+
+  #await(flight: Flight): void {
+    const { appendDeadlineMs } = this.#shared.limits
+    flight.dueAt = performance.now() + appendDeadlineMs
+    flight.deadline = setTimeout(() => this.#late(flight), appendDeadlineMs).unref()
+  }
+
+  /** A process that stood still has not read what was answered, and may not even have sent the batch. */
+  #late(flight: Flight): void {
+    if (flight.renewed || performance.now() - flight.dueAt < STOOD_STILL_MS) return this.#giveUp(flight)
+    flight.renewed = true
+    this.#await(flight)
   }
 
   #giveUp(flight: Flight): void {

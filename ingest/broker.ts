@@ -35,7 +35,7 @@ const SERVER_UNAVAILABLE = 3
 /** How long a stop waits for clients to close their end, ms; until then they can read their last acks. */
 const FAREWELL_MS = 1_000
 
-/** How often the keepalive of clients that are held back is set again, and sessions expire, ms; the least keepalive is 1.5 s. */
+/** How often the keepalive of clients that are not read is set again, and sessions expire, ms; the least keepalive is 1.5 s. */
 const SWEEP_MS = 500
 
 interface BrokerOptions {
@@ -64,6 +64,8 @@ export class Broker {
   readonly #sessions = new Map<string, Session>()
   #willBytes = 0
   #sweep: NodeJS.Timeout | undefined
+  /** When it was swept last, by performance.now(). */
+  #sweptAt = performance.now()
 
   private constructor({ limits, counts, gather, epochs, logger, now }: BrokerOptions) {
     this.#limits = limits
@@ -299,8 +301,12 @@ export class Broker {
   }
 
   #spare(): void {
+    const now = performance.now()
+    // Timers come before sockets: what was sent to a process that stood still is not read yet.
+    const stoodStill = now - this.#sweptAt > 2 * SWEEP_MS
+    this.#sweptAt = now
     for (const client of this.#clients) {
-      if (client.conn.heldBack) client._keepaliveTimer?.refresh()
+      if (stoodStill || client.conn.heldBack) client._keepaliveTimer?.refresh()
       // The broker has a client wait only after what it wrote itself.
       if (client.conn.clogged) client.waitForDrain(() => undefined)
     }

@@ -23,6 +23,14 @@ export interface RestoreFacts {
   readonly deleteRetentionMs: number
 }
 
+/**
+ * Whether tombstones may be gone that a copy has not read which held all of the changelog at `since`, epoch ms. A time that
+ * lies ahead by as much is of a clock that was wrong: nobody knows how long ago that was.
+ */
+export function mayLackTombstones(since: number, now: number, deleteRetentionMs: number): boolean {
+  return Math.abs(now - since) > deleteRetentionMs
+}
+
 /** Where the copy must read on from, and whether what it holds can be built upon. Pure. */
 export function planRestore(facts: RestoreFacts): RestorePlan {
   const { checkpoint, changelog, claimed } = facts
@@ -39,11 +47,13 @@ export function planRestore(facts: RestoreFacts): RestorePlan {
   if (claimed !== undefined && checkpoint.input > claimed.input) {
     return wipe(`its input offset ${checkpoint.input} is past the committed ${claimed.input}`)
   }
-  const away = facts.now - checkpoint.since
+  const { now, deleteRetentionMs } = facts
   // At the end nothing was missed, however long it was away. What follows a claim's is markers.
   const end = claimed?.changelogEnd ?? changelog.end
-  if (checkpoint.changelog < end && away > facts.deleteRetentionMs) {
-    return wipe(`it was away for ${Math.round(away / 1000)} s: tombstones may be gone since`)
+  if (checkpoint.changelog < end && mayLackTombstones(checkpoint.since, now, deleteRetentionMs)) {
+    const seconds = Math.round((now - checkpoint.since) / 1000)
+    const away = seconds < 0 ? `its last time is ${-seconds} s ahead of the clock` : `it was away for ${seconds} s`
+    return wipe(`${away}: tombstones may be gone since`)
   }
   return { kind: 'resume', from: checkpoint.changelog }
 }
@@ -116,7 +126,7 @@ export async function confirm({ log }: RoleContext, store: StateStore, end: Offs
   if (checkpoint === undefined) return
   const away = at - checkpoint.since
   // After too long nobody knows whether it was: a machine may have slept, and all its clocks for leases with it.
-  if (away < log.deleteRetentionMs / CONFIRMATIONS || away > log.deleteRetentionMs) return
+  if (Math.abs(away) < log.deleteRetentionMs / CONFIRMATIONS || away > log.deleteRetentionMs) return
   await store.confirm(end, at)
 }
 

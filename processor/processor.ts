@@ -2,6 +2,7 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
 import { Arrivals } from './arrivals.ts'
+import { mayLackTombstones } from './changelog.ts'
 import { ConfigurationError, StoreCorruptedError } from './contract/errors.ts'
 import type { PartitionReader } from './contract/query.ts'
 import { Decisions } from './decisions.ts'
@@ -16,6 +17,7 @@ import { pause } from './pause.ts'
 import { Precedence } from './precedence.ts'
 import { Progress } from './progress.ts'
 import { StoreReader } from './query.ts'
+import { Receipts } from './receipts.ts'
 import { type PartitionCopy, persist, type Role, type RoleContext } from './role.ts'
 import { ScanThreads } from './scan-threads.ts'
 import { Searcher } from './search.ts'
@@ -93,7 +95,8 @@ export class Processor implements Member, AsyncDisposable {
     const precedence = new Precedence(sleep)
     this.#builder = new IndexBuilder({ precedence, turns, logger, now: monotonic, sleep, retryMs: limits.retryMaxMs })
     const inFlight = new InFlight(limits.inFlightRecords, sleep)
-    const shared = { cache, texts, turns, precedence, inFlight, faults }
+    const receipts = new Receipts({ instance, metrics, logger, now })
+    const shared = { cache, texts, turns, precedence, inFlight, faults, receipts }
     const clocks = { now, monotonic, sleep }
     this.#context = { instance, log, ...shared, limits, metrics, logger, ...clocks }
   }
@@ -180,7 +183,7 @@ export class Processor implements Member, AsyncDisposable {
     for (const [partition, { store }] of this.#copies) {
       const { checkpoint } = store
       if (checkpoint === undefined) continue
-      const isOld = now() - checkpoint.since > log.deleteRetentionMs
+      const isOld = mayLackTombstones(checkpoint.since, now(), log.deleteRetentionMs)
       // An owner's is what others are measured by.
       const isStuck = faults.has(partition) && this.#roles.get(partition)?.kind === 'standby'
       positions.set(partition, isOld || isStuck ? 0 : checkpoint.changelog)

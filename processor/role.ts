@@ -9,6 +9,7 @@ import type { Log } from './log/log.ts'
 import type { ProcessorMetrics } from './metrics.ts'
 import type { Precedence } from './precedence.ts'
 import type { Progress } from './progress.ts'
+import type { Receipts } from './receipts.ts'
 import type { StatusCache } from './store/cache.ts'
 import type { StateStore } from './store/store.ts'
 import type { TextCache } from './store/texts.ts'
@@ -25,6 +26,7 @@ export interface RoleContext {
   readonly precedence: Precedence
   readonly inFlight: InFlight
   readonly faults: StoreFaults
+  readonly receipts: Receipts
   readonly limits: ProcessorLimits
   readonly metrics: ProcessorMetrics
   readonly logger: Logger

@@ -280,7 +280,7 @@ export class Task implements Role {
   ): Promise<readonly LogRecord[] | undefined> {
     if (signal.aborted) return undefined
     this.#inputEnd = batch.end
-    const { cache, texts, turns, limits, metrics, logger, instance, now, monotonic } = this.#context
+    const { cache, texts, turns, limits, metrics, logger, instance, receipts, monotonic } = this.#context
     const { partition, commitBytes: maxCommitBytes } = this.#claim
     const caches = { cache, texts, owner: this.#life, batch: ++this.#batch }
     const store = { store: this.store, reads: this.#reads, restored: this.#wipedAt !== undefined, maxCommitBytes }
@@ -314,10 +314,7 @@ export class Task implements Role {
     for (const reason of effects.rejections) metrics.deadLetters.inc({ processor: instance, reason })
     for (const { outcome } of effects.decisions) metrics.decisions.inc({ processor: instance, outcome })
     const [first] = records
-    // Ingest's clock may be ahead of this one.
-    if (first !== undefined) {
-      metrics.endToEndSeconds.observe({ processor: instance }, Math.max(0, now() - first.timestamp) / 1000)
-    }
+    if (first !== undefined) receipts.applied(partition, first.timestamp)
     this.#gauge()
     return left
   }

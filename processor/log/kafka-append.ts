@@ -171,7 +171,8 @@ export class KafkaAppender {
   #wake(): void {
     if (this.#woken || this.#closing.signal.aborted) return
     this.#woken = true
-    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS).unref()
+    // Timers come before answers: what has arrived while this process stood still is read first.
+    this.#sweeper ??= setInterval(() => setImmediate(() => this.#sweep()), SWEEP_MS).unref()
     setImmediate(() => {
       this.#woken = false
       this.#dispatch().catch((error: unknown) => this.#failAll(error))

@@ -4,6 +4,8 @@ import { SIZE_BYTES } from './kafka-responses.ts'
 const CORRELATION_BYTES = 4
 /** From one look at whether anything came to the next, ms: a broker's silence is found so much later at most. */
 const LOOK_MS = 100
+/** A look that is so much late, ms, says that this process stood still: what came meanwhile has not been read yet. */
+const STOOD_STILL_MS = 1_000
 /**
  * An answer that is not whole so long, ms, after it should have begun is given up though its bytes come: the largest that
  * is asked for, a fetch of 8 MiB, takes it at 70 kB/s. Answers come one after the other: each has it for itself.
@@ -27,6 +29,9 @@ export interface KafkaConnection {
     requestTimeoutIntervalId: NodeJS.Timeout
     scheduleRequestTimeoutCheck: () => void
     scheduleCheckPendingRequests: () => void
+    /** Until when a quota has it wait before it sends, by Date.now(). */
+    throttledUntil: number
+    sendSocketRequest: (request: SentRequest) => void
     push: (request: QueuedRequest) => void
     fulfillRequest(response: { size: number; correlationId: number; payload: Buffer }): void
     /** Ends its timers. */
@@ -35,8 +40,6 @@ export interface KafkaConnection {
 }
 
 interface SentRequest {
-  /** By Date.now(). */
-  readonly sentAt: number
   /** Ms. */
   readonly requestTimeout: number
   timeoutRequest(): void
@@ -52,6 +55,7 @@ interface QueuedRequest {
 /** Mends what is amiss in `connection` before it connects. */
 export function mend(connection: KafkaConnection): void {
   quieten(connection.requestQueue)
+  throttleSteadily(connection.requestQueue)
   takeWhole(connection)
   judgeBySilence(connection)
 }
@@ -65,6 +69,20 @@ function quieten(queue: KafkaConnection['requestQueue']): void {
   queue.scheduleCheckPendingRequests = () => {
     if (queue.pending.length > 0) schedule()
   }
+}
+
+/**
+ * kafkajs goes by the time of day: once that was set back by an hour, a connection that a quota had wait for a second would
+ * send nothing for the hour, and what waits in its queue is never given up.
+ */
+function throttleSteadily(queue: KafkaConnection['requestQueue']): void {
+  let until = Number.NEGATIVE_INFINITY
+  Object.defineProperty(queue, 'throttledUntil', {
+    get: () => Date.now() + (until - performance.now()),
+    set: (time: number) => {
+      until = performance.now() + (time - Date.now())
+    },
+  })
 }
 
 /** What its socket gives are whole responses: kafkajs would copy each, to put together what it takes for a part of one. */
@@ -81,24 +99,32 @@ function takeWhole(connection: KafkaConnection): void {
 
 /**
  * kafkajs gives up a request whose answer is not whole in time. A large one takes longer than that over a slow link, and is
- * as large when it is asked for again; those behind it wait for it. So a request has its time from the last byte that came.
+ * as large when it is asked for again; those behind it wait for it. So a request has its time from the last byte that came,
+ * by a clock that nobody sets: by the time of day, all that is under way would be given up when that is set ahead.
  */
 function judgeBySilence(connection: KafkaConnection): void {
   const { requestQueue } = connection
   const { inflight } = requestQueue
+  const sentAt = new WeakMap<SentRequest, number>()
+  const send = requestQueue.sendSocketRequest.bind(requestQueue)
+  requestQueue.sendSocketRequest = (request) => {
+    sentAt.set(request, performance.now())
+    send(request)
+  }
   requestQueue.scheduleRequestTimeoutCheck = () => {
     let [bytes, heardAt] = [0, 0]
     let [first, firstAt]: [number | undefined, number] = [undefined, 0]
+    let lookedAt = performance.now()
     const look = (): void => {
-      const now = Date.now()
+      const now = performance.now()
       const { bytesRead } = connection.socket
       if (bytesRead !== bytes) [bytes, heardAt] = [bytesRead, now]
-      // A clock that was set back would have it heard in the future.
-      heardAt = Math.min(heardAt, now)
       const [next] = inflight.keys()
       if (next !== first) [first, firstAt] = [next, now]
+      if (now - lookedAt > LOOK_MS + STOOD_STILL_MS) heardAt = firstAt = now
+      lookedAt = now
       for (const request of inflight.values()) {
-        const silent = now - Math.max(request.sentAt, heardAt) > request.requestTimeout
+        const silent = now - Math.max(sentAt.get(request) as number, heardAt) > request.requestTimeout
         const endless = now - firstAt > request.requestTimeout + MAX_ANSWER_MS
         if (silent || endless) request.timeoutRequest()
       }

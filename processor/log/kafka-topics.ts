@@ -14,6 +14,10 @@ const LEADER_POLL_MS = 50
 /** What a configuration is asked of. */
 export const TOPIC_RESOURCE = 2
 const BROKER_DEFAULT = -1
+/** How far a record's time may be from the broker's. Kafka 3 has the one before these two beside them. */
+const TIME_LIMITS = ['message.timestamp.before.max.ms', 'message.timestamp.after.max.ms'] as const
+const OLD_TIME_LIMIT = 'message.timestamp.difference.max.ms'
+const NO_LIMIT = '9223372036854775807'
 /** A batch with one largest record in it, and what stands around the record. */
 const MAX_MESSAGE_BYTES = MAX_BATCH_BYTES + MAX_RECORD_BYTES
 
@@ -75,8 +79,8 @@ function request(topic: Topic, names: TopicNames, options: TopicOptions): TopicR
     'max.message.bytes': String(MAX_MESSAGE_BYTES),
     // Times are the devices' and the gateways'; what is absurd is told apart by the fold, not refused by the log.
     'message.timestamp.type': 'CreateTime',
-    'message.timestamp.after.max.ms': '9223372036854775807',
   }
+  for (const limit of TIME_LIMITS) config[limit] = NO_LIMIT
   if (options.minInSyncReplicas !== undefined) config['min.insync.replicas'] = String(options.minInSyncReplicas)
   return {
     topic: names[topic],
@@ -105,7 +109,7 @@ async function create(cluster: KafkaCluster, topic: TopicRequest, patienceMs: nu
   } catch (error) {
     // Another process came first.
     if (typeOf(error) === 'TOPIC_ALREADY_EXISTS') return
-    // `message.timestamp.after.max.ms` came with 3.6 (KIP-937).
+    // The limits of times came with 3.6 (KIP-937).
     const old = typeOf(error) === 'INVALID_CONFIG' ? ' (it takes Kafka 3.6 or newer)' : ''
     const message = `topic ${topic.topic} cannot be created: ${reasonOf(error)}${old}`
     throw new ConfigurationError('LOG_MISMATCH', message, error)
@@ -166,6 +170,9 @@ async function verify(
     }
     expect('cleanup.policy', topic === 'status' ? 'compact' : 'delete')
     expect('message.timestamp.type', 'CreateTime')
+    // Statuses and dead letters have the times of their records: one that is refused stops its partition.
+    for (const limit of TIME_LIMITS) expect(limit, NO_LIMIT)
+    if (config.has(OLD_TIME_LIMIT)) expect(OLD_TIME_LIMIT, NO_LIMIT)
     if (Number(config.get('max.message.bytes')) < MAX_MESSAGE_BYTES) {
       mismatch(name, 'max.message.bytes', `${config.get('max.message.bytes')}`, `${MAX_MESSAGE_BYTES} or more`)
     }

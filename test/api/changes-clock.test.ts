@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest'
 import { UnavailableError } from '../../processor/contract/errors.ts'
 import { Changelog } from './changelog.ts'
 import { Client, FakeClock, settled } from './changes-client.ts'
-import { follow, streamsOver } from './changes-stage.ts'
+import { ANYONE, follow, streamsOver } from './changes-stage.ts'
 
 const HOUR = 3600_000
 
@@ -63,5 +63,23 @@ it('a snapshot gives up on a partition in time when somebody has set the clock b
   await settled()
   clock.set -= HOUR
   await clock.pass(11_000)
+  expect(sink.ended).toBe(true)
+})
+
+it('a stream ends with its token, as the clock has it, when somebody has set it ahead', async () => {
+  const sink = await follow(streams, new Client(clock), { caller: { ...ANYONE, expiresAt: clock.now() + 2 * HOUR } })
+  clock.set += HOUR
+  await clock.pass(HOUR - 1)
+  expect(sink.ended).toBe(false)
+  await clock.pass(60_000)
+  expect(sink.ended).toBe(true)
+})
+
+it('a stream lasts as long as its token when somebody has set the clock back', async () => {
+  const sink = await follow(streams, new Client(clock), { caller: { ...ANYONE, expiresAt: clock.now() + HOUR } })
+  clock.set -= HOUR
+  await clock.pass(2 * HOUR - 1)
+  expect(sink.ended).toBe(false)
+  await clock.pass(1)
   expect(sink.ended).toBe(true)
 })

@@ -167,6 +167,7 @@ describe('a stream that comes back', () => {
       [at([0, 0], 0, ['memory', 'x:>5', null]), 'position-of-another-stream'],
       [at([0, 0], 0, ['memory', '', ['k1']]), 'position-of-another-stream'],
       [at([0, 0], 13 * 3600), 'position-expired'],
+      [at([0, 0], -13 * 3600), 'position-expired'],
       [at([0, 0]), 'position-too-old'],
       [at([100, 100]), 'position-out-of-range'],
     ]

@@ -1,3 +1,4 @@
+import { stat } from 'node:fs'
 import { duplexPair } from 'node:stream'
 import { connectAsync } from 'mqtt'
 import { generate } from 'mqtt-packet'
@@ -15,6 +16,10 @@ const TOPIC = 'devices/truck-17/telemetry'
 
 function burst(count: number, bytes = 10): Buffer {
   return Buffer.concat(Array.from({ length: count }, (_, i) => publication(TOPIC, Buffer.alloc(bytes, 'x'), 1, i + 1)))
+}
+
+function standStill(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
 }
 
 describe('flow', () => {
@@ -87,6 +92,35 @@ describe('flow', () => {
     expect(client.closed).toBe(false)
     log.release()
     await vi.waitFor(() => expect(client.ids('puback')).toEqual([1]), WAIT)
+  })
+
+  it('does not let the keepalive of a client run out while it stands still itself', async () => {
+    const { ingest } = await openIngest()
+    const client = await RawClient.open(ingest.port, { keepalive: 1 })
+    // What comes after the sockets that are read at the time are the timers.
+    client.socket.once('data', () => {
+      client.send({ cmd: 'pingreq' })
+      standStill(2_000)
+    })
+    client.send({ cmd: 'pingreq' })
+    await vi.waitFor(() => expect(client.of('pingresp').length).toBe(2), WAIT)
+    expect(client.closed).toBe(false)
+    await client.end()
+  })
+
+  it('does not give up an append because it stood still itself', async () => {
+    const { ingest, log } = await openIngest({ appendDeadlineMs: 2_000 })
+    const client = await RawClient.open(ingest.port)
+    log.hold = true
+    client.publish(TOPIC, '1', 1, 1)
+    await vi.waitFor(() => expect(log.heldMessages()).toBe(1), WAIT)
+    // From within what is read, so that timers come before what is there next.
+    stat('.', () => {
+      standStill(2_500)
+      setTimeout(() => log.release(), 10)
+    })
+    await vi.waitFor(() => expect(client.ids('puback')).toEqual([1]), WAIT)
+    expect(client.closed).toBe(false)
   })
 
   it('cuts a subscriber that does not read, and publishers do not wait for it', async () => {

@@ -73,7 +73,8 @@ describe.skipIf(kafkaMissing !== undefined)('topics on Kafka', { timeout: PATIEN
 
   test('tell how long they keep tombstones', async () => {
     const prefix = `tombstones-${randomUUID()}`
-    const settings = ['cleanup.policy=compact', 'max.message.bytes=2097152', 'delete.retention.ms=123456']
+    const anyTime = 'message.timestamp.after.max.ms=9223372036854775807'
+    const settings = ['cleanup.policy=compact', 'max.message.bytes=2097152', anyTime, 'delete.retention.ms=123456']
     const config = settings.flatMap((setting) => ['--config', setting])
     await topicTool(['--create', '--topic', `${prefix}.status`, '--partitions', '2', ...config])
     await using log = await open(prefix)
@@ -93,6 +94,16 @@ describe.skipIf(kafkaMissing !== undefined)('topics on Kafka', { timeout: PATIEN
     await expect(open(other)).rejects.toMatchObject({
       code: 'LOG_MISMATCH',
       message: expect.stringMatching(/telemetry has 3, topic .*\.status has 2, .* use another TOPIC_PREFIX/),
+    })
+    // As Kafka 4 makes them.
+    const strict = `strict-${randomUUID()}`
+    const roomy = ['cleanup.policy=compact', 'max.message.bytes=2097152'].flatMap((setting) => ['--config', setting])
+    await topicTool(['--create', '--topic', `${strict}.status`, '--partitions', '2', ...roomy])
+    await expect(open(strict)).rejects.toMatchObject({
+      code: 'LOG_MISMATCH',
+      message: expect.stringMatching(
+        /\.status: message\.timestamp\.after\.max\.ms is 3600000, must be 9223372036854775807/,
+      ),
     })
     const tooMany = { replication: 3, brokersWithinMs: 100 }
     await expect(open(`factor-${randomUUID()}`, tooMany)).rejects.toMatchObject({

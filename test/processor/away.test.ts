@@ -43,3 +43,14 @@ it.each(['task', 'standby'] as const)('a %s that slept longer than tombstones ar
   expect(since()).toBe(there)
   expect(there).toBe(RECEIVED + log.deleteRetentionMs)
 })
+
+it.each(['task', 'standby'] as const)('a %s notes that it was there when the clock is set back', async (kind) => {
+  const log = new MemoryLog()
+  await using bench = await Workbench.open(log)
+  await log.claim().commit({ changelog: changes(1, 1), deadLetters: [], next: 0 })
+  const { role } = await bench[kind]()
+  await bench.settled()
+  bench.now -= 2 * log.deleteRetentionMs
+  await role.sight()
+  expect(role.store.checkpoint?.since).toBe(bench.now)
+})

@@ -16,6 +16,7 @@ import { ProcessorMetrics } from '../../processor/metrics.ts'
 import { Precedence } from '../../processor/precedence.ts'
 import { Progress } from '../../processor/progress.ts'
 import { StoreReader } from '../../processor/query.ts'
+import { Receipts } from '../../processor/receipts.ts'
 import type { PartitionCopy, Role, RoleContext } from '../../processor/role.ts'
 import { Searcher } from '../../processor/search.ts'
 import { Standby } from '../../processor/standby.ts'
@@ -87,6 +88,7 @@ export class Workbench implements AsyncDisposable {
       inFlight: new InFlight(DEFAULT_LIMITS.inFlightRecords, immediately),
       limits: { ...DEFAULT_LIMITS, minCommitIntervalMs: 0, retryMinMs: 0, ...limits },
       faults: new StoreFaults({ instance: 'one', metrics, logger, now, reopen: () => this.#stores.reopen() }),
+      receipts: new Receipts({ instance: 'one', metrics, logger, now }),
       metrics,
       logger,
       now,

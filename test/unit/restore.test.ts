@@ -27,7 +27,8 @@ it.each<[string, Partial<RestoreFacts>, object]>([
   ['goes on at the start', { changelog: { start: 20, end: 30 } }, { kind: 'resume', from: 20 }],
   ['goes on as a standby, whatever the input', { claimed: undefined }, { kind: 'resume', from: 20 }],
   ['goes on just within the retention of tombstones', { checkpoint: since(77) }, { kind: 'resume', from: 20 }],
-  ['goes on when the clock went back', { checkpoint: since(500) }, { kind: 'resume', from: 20 }],
+  ['goes on when the clock went back', { checkpoint: since(125) }, { kind: 'resume', from: 20 }],
+  ['wipes what a clock dated that was far ahead', { checkpoint: since(125.1) }, { kind: 'wipe', from: 0 }],
   ['wipes what was away for longer', { checkpoint: since(76.9) }, { kind: 'wipe', from: 0 }],
   [
     'goes on at the end, however long it was away',

@@ -11,6 +11,7 @@ const LOOK_MS = 100
 /** Of the time that a request has without a byte. */
 const MOST_OF_IT_MS = REQUEST_TIMEOUT_MS - 2 * LOOK_MS
 const ENDLESS_MS = 120_000 + REQUEST_TIMEOUT_MS
+const HOUR_MS = 3_600_000
 const LARGE = Buffer.alloc(100_000, 7)
 
 let server: Server
@@ -22,7 +23,7 @@ let whenAsked: () => void
 let read: MockInstance<Responses['read']>
 
 beforeEach(async () => {
-  vi.useFakeTimers({ toFake: ['Date', 'setInterval', 'clearInterval'] })
+  vi.useFakeTimers({ toFake: ['Date', 'performance', 'setInterval', 'clearInterval'] })
   asked = []
   whenAsked = () => {}
   read = vi.spyOn(Responses.prototype, 'read')
@@ -67,6 +68,13 @@ async function say(socket: Socket, bytes: Buffer): Promise<void> {
 function pieces(bytes: Buffer, count: number): Buffer[] {
   const size = Math.ceil(bytes.length / count)
   return Array.from({ length: count }, (_, i) => bytes.subarray(i * size, (i + 1) * size))
+}
+
+/** For an hour, in which no timer runs; some have run before. */
+function standStill(): void {
+  vi.advanceTimersByTime(2 * LOOK_MS)
+  const now = performance.now.bind(performance)
+  vi.spyOn(performance, 'now').mockImplementation(() => now() + HOUR_MS)
 }
 
 describe('an answer of a broker', () => {
@@ -128,9 +136,43 @@ describe('an answer of a broker', () => {
     const first = await ask()
     await say(first.socket, answerTo(first.request, LARGE))
     vi.advanceTimersByTime(LOOK_MS)
-    vi.setSystemTime(Date.now() - 3_600_000)
+    vi.setSystemTime(Date.now() - HOUR_MS)
     const { answer } = await ask()
     vi.advanceTimersByTime(REQUEST_TIMEOUT_MS + 2 * LOOK_MS)
+    await expect(answer).rejects.toMatchObject({ name: 'KafkaJSRequestTimeoutError' })
+  })
+
+  test('that is on its way is waited for as long when the clock is set ahead', async () => {
+    const { answer, socket, request } = await ask()
+    vi.advanceTimersByTime(LOOK_MS)
+    vi.setSystemTime(Date.now() + HOUR_MS)
+    vi.advanceTimersByTime(MOST_OF_IT_MS - LOOK_MS)
+    expect(connection.alive).toBe(true)
+    await say(socket, answerTo(request, LARGE))
+    expect(await answer).toEqual(LARGE)
+  })
+
+  test('that is on its way is given up in the same time when the clock is set back', async () => {
+    const { answer } = await ask()
+    vi.advanceTimersByTime(LOOK_MS)
+    vi.setSystemTime(Date.now() - HOUR_MS)
+    vi.advanceTimersByTime(REQUEST_TIMEOUT_MS + 2 * LOOK_MS)
+    await expect(answer).rejects.toMatchObject({ name: 'KafkaJSRequestTimeoutError' })
+  })
+
+  test('that came while this process stood still is read', async () => {
+    const { answer, socket, request } = await ask()
+    standStill()
+    vi.advanceTimersByTime(LOOK_MS)
+    expect(connection.alive).toBe(true)
+    await say(socket, answerTo(request, LARGE))
+    expect(await answer).toEqual(LARGE)
+  })
+
+  test('that did not come is given up in the same time after this process stood still', async () => {
+    const { answer } = await ask()
+    standStill()
+    vi.advanceTimersByTime(REQUEST_TIMEOUT_MS + 3 * LOOK_MS)
     await expect(answer).rejects.toMatchObject({ name: 'KafkaJSRequestTimeoutError' })
   })
 })

@@ -8,9 +8,10 @@ import { metadataAnswer, type ToldTopic } from './metadata-answer.ts'
 
 const HOSTS = ['one', 'two', 'three']
 const INVALID_REPLICATION_FACTOR = 38
+const NO_LIMIT = '9223372036854775807'
 
 /** A cluster of which one more broker is live each time when a topic cannot be created. */
-function starting(live = ['one'], minInSync?: number, replicas = 2) {
+function starting(live = ['one'], minInSync?: number, replicas = 2, altered: Record<string, string> = {}) {
   const topics: Record<string, ToldTopic> = {}
   const connection = {
     alive: true,
@@ -24,7 +25,7 @@ function starting(live = ['one'], minInSync?: number, replicas = 2) {
         topics[asked.topic] = { id: 1, leaders: [{ leader: 0, epoch: 0 }], replicas }
       },
       describeConfigs: async ({ resources }: { resources: { name: string }[] }) => ({
-        resources: minInSync === undefined ? [] : resources.map(({ name }) => settingsOf(name, minInSync)),
+        resources: minInSync === undefined ? [] : resources.map(({ name }) => settingsOf(name, minInSync, altered)),
       }),
     },
   }
@@ -36,13 +37,16 @@ function starting(live = ['one'], minInSync?: number, replicas = 2) {
   return { cluster, names, logger, lines, topics }
 }
 
-function settingsOf(topic: string, minInSync: number) {
-  const settings = {
+function settingsOf(topic: string, minInSync: number, altered: Readonly<Record<string, string>>) {
+  const settings: Record<string, string> = {
     'cleanup.policy': topic.endsWith('.status') ? 'compact' : 'delete',
     'message.timestamp.type': 'CreateTime',
+    'message.timestamp.before.max.ms': NO_LIMIT,
+    'message.timestamp.after.max.ms': NO_LIMIT,
     'max.message.bytes': '9999999',
     'min.insync.replicas': String(minInSync),
     'delete.retention.ms': '86400000',
+    ...altered,
   }
   const configEntries = Object.entries(settings).map(([configName, configValue]) => ({ configName, configValue }))
   return { resourceName: topic, configEntries }
@@ -78,4 +82,14 @@ test.each([
   const topics = Object.values(names).map((topic) => ({ topic, replicas, minInSyncReplicas: minInSync }))
   const msg = expect.stringContaining('may be on one broker alone')
   expect(told).toEqual(warned ? [expect.objectContaining({ level: 40, brokers: 3, topics, msg })] : [])
+})
+
+test.each(['before', 'after', 'difference'])('topics that refuse times by %s.max.ms are refused', async (side) => {
+  const setting = `message.timestamp.${side}.max.ms`
+  const { cluster, names, logger } = starting(HOSTS, 2, 3, { [setting]: '3600000' })
+  const opened = openTopics(cluster, names, { partitions: 1 }, logger)
+  await expect(opened).rejects.toMatchObject({
+    code: 'LOG_MISMATCH',
+    message: expect.stringContaining(`t.telemetry: ${setting} is 3600000, must be ${NO_LIMIT}`),
+  })
 })
