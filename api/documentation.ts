@@ -144,8 +144,8 @@ export const DESCRIPTION = `The last status of every device of a fleet.
 
 Every answer says how fresh it is. Errors are \`application/problem+json\` (RFC 9457); \`errors\` names the fields to
 blame. Beside what each operation lists: an unknown path is answered with 404, a known path with another method with 405
-and \`Allow\`, both as problems. \`HEAD\` is answered wherever \`GET\` is. Query parameters that are not listed are refused
-under /v1.
+and \`Allow\`, a method that HTTP does not know with 501, all as problems. \`HEAD\` is answered wherever \`GET\` is. Query
+parameters that are not listed are refused under /v1.
 
 Every answer has an \`X-Request-Id\`: the caller's, or one of our own. Where requests are limited, \`RateLimit-Limit\`,
 \`RateLimit-Remaining\` and \`RateLimit-Reset\` say how many a caller has left for how many seconds; each process counts for
