@@ -17,7 +17,7 @@ import { changesRoutes } from './changes.ts'
 import { type ChangesLimits, DEFAULT_CHANGES_LIMITS } from './changes-limits.ts'
 import { ChangeStreams } from './changes-streams.ts'
 import type { Clock } from './clock.ts'
-import { refuseCodings } from './codings.ts'
+import { refuseCodings, tellOfCodings } from './codings.ts'
 import { deviceRoutes } from './devices.ts'
 import { docsRoutes } from './docs.ts'
 import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers } from './documentation.ts'
@@ -118,12 +118,13 @@ export async function buildApp(options: AppOptions): Promise<Api> {
       return done(ProblemError.invalid([{ field: 'host', message: fault }]))
     }
     // What is open to anyone is asked nothing by a query.
-    const message = scope ? queryFault(request.url) : undefined
-    done(message === undefined ? undefined : ProblemError.invalid([{ field: 'query', message }]))
+    const wrong = scope ? queryFault(request.url) : undefined
+    done(wrong === undefined ? undefined : ProblemError.invalid([wrong]))
   })
   for (const component of COMPONENTS) api.addSchema(component)
   await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
   await api.register(compress, COMPRESSION)
+  tellOfCodings(api)
   answerHeadAsGet(api)
   await api.register(async (docs: Api) => {
     durations.observeRoutes(docs)
