@@ -20,7 +20,7 @@ import type { Clock } from './clock.ts'
 import { refuseCodings, tellOfCodings } from './codings.ts'
 import { deviceRoutes } from './devices.ts'
 import { docsRoutes } from './docs.ts'
-import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers } from './documentation.ts'
+import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers, TAGS } from './documentation.ts'
 import { Gate } from './gate.ts'
 import { answerHeadAsGet } from './head.ts'
 import { healthRoutes } from './health.ts'
@@ -251,6 +251,7 @@ function documentOptions(version: string, tokens: boolean): object {
         license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
       },
       servers: [{ url: '/' }],
+      tags: TAGS,
       ...(tokens ? { components: { securitySchemes: { bearer: BEARER } } } : {}),
     },
     refResolver: {

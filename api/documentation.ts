@@ -68,22 +68,34 @@ const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {
   412: { ETag: { type: 'string', description: 'Of the device by now.' } },
 }
 
+/** Of operations, in the order of the document. */
+export const TAGS = [
+  { name: 'Devices', description: 'What is known of devices, and what people say of them.' },
+  { name: 'Operations', description: 'What runs the fleet: copies of partitions, dead letters, metrics.' },
+  { name: 'Process', description: 'What anyone may ask a process.' },
+]
+
 /** Adds to each route what the scopes that it names mean. Before the routes. */
 export function documentScopes(api: Api, enforced: boolean): void {
   api.addHook('onRoute', (route) => {
     const { scope } = route.config ?? {}
     if (scope === undefined) return
     if (scope === null) {
-      route.schema = { tags: ['Process'], ...route.schema }
+      route.schema = { tags: ['Process'], ...route.schema, ...(enforced ? { security: [] } : {}) }
       return
     }
     const needed = [scope].flat()
     const response = route.schema?.response as Record<string, ResponseDoc>
+    const invalid = response[400] as ResponseDoc
     route.schema = {
       tags: [needed.includes('ops:read') ? 'Operations' : 'Devices'],
       ...route.schema,
       ...(enforced ? { security: [{ bearer: needed }] } : {}),
-      response: withProblems(response, ['unauthorized', 'forbidden', 'too-many-requests', 'keys-unavailable']),
+      response: {
+        ...withProblems(response, ['unauthorized', 'forbidden', 'too-many-requests', 'keys-unavailable']),
+        // Of an Authorization that is none.
+        400: { ...invalid, headers: CHALLENGE },
+      },
     }
   })
 }
