@@ -12,9 +12,9 @@ import { hasBackslashInName, type JsonObject } from '../processor/contract/json.
 import { decodeStatus } from '../processor/contract/status.ts'
 import type { Api } from './app.ts'
 import { callerOf, maySee, READS_DEVICES, WRITES_DEVICES } from './caller.ts'
-import { MAX_WAIT_SECONDS } from './conditions.ts'
+import { isKnown, MAX_WAIT_SECONDS, READ_CONDITIONS } from './conditions.ts'
 import { EXAMPLE_DEVICE, emptyAnswer, jsonAnswer, problemAnswers, type ResponseDoc } from './documentation.ts'
-import { etagOf, isNoneMatch } from './etag.ts'
+import { etagOf } from './etag.ts'
 import type { Gate } from './gate.ts'
 import { AtLeast, readDevice } from './past.ts'
 import { ProblemError, type ProblemKind } from './problem.ts'
@@ -47,9 +47,9 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
       throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
     }
     const etag = etagOf(openStatus(status))
+    const known = isKnown(request.headers, etag)
     reply.header('etag', etag).header('tidemark-freshness', freshnessField(freshness))
-    const known = request.headers['if-none-match']
-    if (known !== undefined && isNoneMatch(known, etag)) return reply.code(304).send(undefined)
+    if (known) return reply.code(304).send(undefined)
     return bounded(decodeStatus(status).attributes) ?? {}
   })
 
@@ -240,14 +240,20 @@ const GET = {
   description: 'With `If-None-Match` and the `ETag` of an earlier answer: 304 while the device is the same.',
   params: ONE_DEVICE,
   querystring: Type.Object({ atLeast: AtLeast }, { additionalProperties: false }),
-  headers: Type.Object({ 'if-none-match': Type.Optional(Type.String()) }),
+  headers: READ_CONDITIONS,
   response: {
     200: {
       ...jsonAnswer('The attributes; empty when nothing is said.', 'Attributes', EXAMPLE),
       headers: ATTRIBUTES_HEADERS,
     },
     304: emptyAnswer('The device is the same, as of now.'),
-    ...problemAnswers('unknown-device', 'partition-unavailable', 'position-not-reached', 'overloaded'),
+    ...problemAnswers(
+      'unknown-device',
+      'precondition-failed',
+      'partition-unavailable',
+      'position-not-reached',
+      'overloaded',
+    ),
   },
 }
 
