@@ -57,7 +57,9 @@ export const NEXT_LINK = {
   Link: { type: 'string', description: 'The next page, `rel="next"` (RFC 8288); absent on the last.' },
 }
 
-const RETRY_AFTER = { 'Retry-After': { type: 'integer', minimum: 1, description: 'Seconds after which to ask again.' } }
+const RETRY_AFTER = {
+  'Retry-After': { type: 'integer', format: 'int32', minimum: 1, description: 'Seconds after which to ask again.' },
+}
 const CHALLENGE = { 'WWW-Authenticate': { type: 'string', description: 'What the token lacks (RFC 6750 section 3).' } }
 const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {
   401: CHALLENGE,

@@ -49,6 +49,9 @@ describe('/docs', () => {
 
 interface Schema {
   readonly type?: string
+  readonly format?: string
+  readonly maximum?: number
+  readonly properties?: Readonly<Record<string, Schema>>
   readonly anyOf?: readonly Schema[]
   readonly oneOf?: readonly Schema[]
   readonly allOf?: readonly Schema[]
@@ -86,6 +89,18 @@ describe('the document, for generators of code', () => {
       for (const { security } of Object.values(operations)) expect(security, path).toBeDefined()
     }
     await api.close()
+  })
+
+  it('says how many bits whole numbers have, where it does not bound them', async () => {
+    const numbers = within(await documentOf(on.api)).filter(({ type, maximum }) => type === 'integer' && !maximum)
+    expect(numbers.length).toBeGreaterThan(10)
+    for (const number of numbers) expect(number).toMatchObject({ format: expect.stringMatching(/^int(32|64)$/) })
+    const { components } = await documentOf(on.api)
+    for (const name of ['rev', 'session', 'messages']) {
+      const found = within(components).flatMap(({ properties = {} }) => properties[name] ?? [])
+      for (const number of found) expect(number, name).toMatchObject({ format: 'int64' })
+      expect(found).not.toEqual([])
+    }
   })
 
   it('describes the tags that operations have', async () => {
