@@ -17,10 +17,10 @@ import { changesRoutes } from './changes.ts'
 import { type ChangesLimits, DEFAULT_CHANGES_LIMITS } from './changes-limits.ts'
 import { ChangeStreams } from './changes-streams.ts'
 import type { Clock } from './clock.ts'
-import { refuseCodings } from './codings.ts'
+import { refuseCodings, tellOfCodings } from './codings.ts'
 import { deviceRoutes } from './devices.ts'
 import { docsRoutes } from './docs.ts'
-import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers } from './documentation.ts'
+import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers, TAGS } from './documentation.ts'
 import { Gate } from './gate.ts'
 import { answerHeadAsGet } from './head.ts'
 import { healthRoutes } from './health.ts'
@@ -35,6 +35,7 @@ import { type NameOf, requestNames } from './request-id.ts'
 import { COMPONENTS } from './schemas.ts'
 import { searchRoutes } from './search.ts'
 import { JSON_TYPE } from './splice.ts'
+import { pathOf, queryFault } from './target.ts'
 import type { Tokens } from './tokens.ts'
 import { UntakenAnswers } from './untaken.ts'
 import { compileValidator } from './validation.ts'
@@ -112,12 +113,18 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     reply.header('x-request-id', request.id).header('cache-control', caching)
     const fault = hostFault(request.raw)
     // To probes, any: Envoy's health checks say the name of a cluster there, such as `outbound|8080||api.fleet`.
-    const passes = fault === undefined || (fault === NO_HOST && request.routeOptions.config.scope === null)
-    done(passes ? undefined : ProblemError.invalid([{ field: 'host', message: fault }]))
+    const { scope } = request.routeOptions.config
+    if (fault !== undefined && (fault !== NO_HOST || scope !== null)) {
+      return done(ProblemError.invalid([{ field: 'host', message: fault }]))
+    }
+    // What is open to anyone is asked nothing by a query.
+    const wrong = scope ? queryFault(request.url) : undefined
+    done(wrong === undefined ? undefined : ProblemError.invalid([wrong]))
   })
   for (const component of COMPONENTS) api.addSchema(component)
   await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
   await api.register(compress, COMPRESSION)
+  tellOfCodings(api)
   answerHeadAsGet(api)
   await api.register(async (docs: Api) => {
     durations.observeRoutes(docs)
@@ -222,8 +229,10 @@ function rememberRoutes(api: Api): (request: { url: string; method: string }) =>
     routes.push({ path, methods: [method].flat() })
   })
   return ({ url, method }) => {
-    const path = url.split('?', 1)[0] as string
+    const path = pathOf(url)
     const allowed = new Set(routes.filter((route) => route.path.test(path)).flatMap((route) => route.methods))
+    // Of a path with and without a slash at its end Fastify tells the GET of one alone.
+    if (allowed.has('HEAD')) allowed.add('GET')
     // A route that serves files is asked for one that it lacks.
     if (allowed.size === 0 || allowed.has(method)) return ProblemError.unknownRoute()
     const allow = Array.from(allowed).sort().join(', ')
@@ -242,6 +251,7 @@ function documentOptions(version: string, tokens: boolean): object {
         license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
       },
       servers: [{ url: '/' }],
+      tags: TAGS,
       ...(tokens ? { components: { securitySchemes: { bearer: BEARER } } } : {}),
     },
     refResolver: {

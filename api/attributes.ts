@@ -12,12 +12,12 @@ import { hasBackslashInName, type JsonObject } from '../processor/contract/json.
 import { decodeStatus } from '../processor/contract/status.ts'
 import type { Api } from './app.ts'
 import { callerOf, maySee, READS_DEVICES, WRITES_DEVICES } from './caller.ts'
-import { MAX_WAIT_SECONDS } from './conditions.ts'
+import { isKnown, MAX_WAIT_SECONDS, READ_CONDITIONS } from './conditions.ts'
 import { EXAMPLE_DEVICE, emptyAnswer, jsonAnswer, problemAnswers, type ResponseDoc } from './documentation.ts'
-import { etagOf, isNoneMatch } from './etag.ts'
+import { etagOf } from './etag.ts'
 import type { Gate } from './gate.ts'
 import { AtLeast, readDevice } from './past.ts'
-import { ProblemError } from './problem.ts'
+import { ProblemError, type ProblemKind } from './problem.ts'
 import { AttributesBody, DeviceId } from './schemas.ts'
 import { freshnessField, openStatus, shownFreshness } from './splice.ts'
 import { answerWrite, type Writing } from './write.ts'
@@ -26,6 +26,7 @@ import { answerWrite, type Writing } from './write.ts'
 const MAX_BODY_BYTES = 4 * MAX_ATTRIBUTES_BYTES
 const JSON_TYPE = 'application/json'
 const MERGE_PATCH = 'application/merge-patch+json'
+const PATCH_TYPES = [MERGE_PATCH, JSON_TYPE]
 
 /** Where the body has two media types, and a schema without a name, generators of code make two types of one name. */
 const WRITES_ATTRIBUTES = {
@@ -46,9 +47,9 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
       throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
     }
     const etag = etagOf(openStatus(status))
+    const known = isKnown(request.headers, etag)
     reply.header('etag', etag).header('tidemark-freshness', freshnessField(freshness))
-    const known = request.headers['if-none-match']
-    if (known !== undefined && isNoneMatch(known, etag)) return reply.code(304).send(undefined)
+    if (known) return reply.code(304).send(undefined)
     return bounded(decodeStatus(status).attributes) ?? {}
   })
 
@@ -61,7 +62,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
   })
 
   void api.register(async (scope: Api) => {
-    parseExactly(scope, JSON_TYPE)
+    parseExactly(scope, [JSON_TYPE])
     scope.put(
       '/v1/devices/:deviceId/attributes',
       { schema: PUT, config: WRITES_ATTRIBUTES, bodyLimit: MAX_BODY_BYTES },
@@ -72,7 +73,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
       },
     )
     await scope.register(async (patch: Api) => {
-      parseExactly(patch, MERGE_PATCH, JSON_TYPE)
+      parseExactly(patch, PATCH_TYPES, { 'accept-patch': PATCH_TYPES.join(', ') })
       patch.patch(
         '/v1/devices/:deviceId/attributes',
         { schema: PATCH, config: WRITES_ATTRIBUTES, bodyLimit: MAX_BODY_BYTES },
@@ -92,12 +93,15 @@ function visible(request: FastifyRequest<{ Params: { deviceId: string } }>): str
   return deviceId
 }
 
-/** Fastify's own parser would refuse some names without naming them, and turn bytes that are no UTF-8 into U+FFFD. */
-function parseExactly(api: Api, ...types: string[]): void {
+/**
+ * Fastify's own parser would refuse some names without naming them, and turn bytes that are no UTF-8 into U+FFFD. `headers`: of
+ * the answer to another type.
+ */
+function parseExactly(api: Api, types: string[], headers: Record<string, string> = {}): void {
   api.removeAllContentTypeParsers()
   api.addContentTypeParser<Buffer>(types, { parseAs: 'buffer' }, parseJson)
   const message = `must be ${types.join(' or ')}`
-  api.addContentTypeParser('*', (_request, _body, done) => done(unsupported(message)))
+  api.addContentTypeParser('*', (_request, _body, done) => done(unsupported(message, headers)))
 }
 
 /** Clients give the type of a body also where there is none: an empty one is none, whatever its type. */
@@ -113,9 +117,9 @@ function parseNothing(api: Api): void {
   })
 }
 
-function unsupported(message: string): ProblemError {
+function unsupported(message: string, headers: Record<string, string> = {}): ProblemError {
   const errors = [{ field: 'content-type', message }]
-  return new ProblemError('unsupported-media-type', `the content type ${message}`, { errors })
+  return new ProblemError('unsupported-media-type', `the content type ${message}`, { errors }, headers)
 }
 
 function parseJson(_request: FastifyRequest, body: Buffer, done: (error: Error | null, body?: unknown) => void): void {
@@ -174,45 +178,55 @@ const CONDITIONS = Type.Object({
   ),
 })
 
-const POSITION_HEADER = {
+const WRITE_HEADERS = {
   'Tidemark-Position': { type: 'string', description: 'Where the write is in the log; for `atLeast`.' },
+  'Preference-Applied': {
+    type: 'string',
+    description: '`wait=N`, where that was preferred: how long it was, at most.',
+  },
 }
 
 function accepted(): ResponseDoc {
   const body = jsonAnswer('The log has the write: it will be applied in its turn.', 'Written', { position: '3-1842' })
   const location = { type: 'string', description: 'Where to read the device with the write applied.' }
-  return { ...body, headers: { ...POSITION_HEADER, Location: location } }
+  return { ...body, headers: { ...WRITE_HEADERS, Location: location } }
 }
 
-const WRITE_PROBLEMS = problemAnswers(
-  'unknown-device',
-  'precondition-failed',
-  'body-too-large',
-  'unsupported-media-type',
-  'log-unavailable',
-  'partition-unavailable',
-  'overloaded',
-  'outcome-unknown',
-)
-const BODY_PROBLEMS = problemAnswers(
-  'unknown-device',
-  'precondition-failed',
-  'body-too-large',
-  'attributes-too-large',
-  'unsupported-media-type',
-  'log-unavailable',
-  'partition-unavailable',
-  'overloaded',
-  'outcome-unknown',
-)
-const CHANGED = {
+/** By status: also of a write that is in the log. */
+const DECIDED = [404, 412, 413, 504]
+
+function writeProblems(...kinds: readonly ProblemKind[]): Record<string, ResponseDoc> {
+  const answers = problemAnswers(
+    'unknown-device',
+    'precondition-failed',
+    'body-too-large',
+    ...kinds,
+    'unsupported-media-type',
+    'log-unavailable',
+    'partition-unavailable',
+    'overloaded',
+    'outcome-unknown',
+  )
+  for (const status of DECIDED) {
+    const answer = answers[status] as ResponseDoc
+    answers[status] = { ...answer, headers: { ...WRITE_HEADERS, ...answer.headers } }
+  }
+  return answers
+}
+
+function refusedPatch(refused: ResponseDoc): ResponseDoc {
+  const taken = { type: 'string', description: 'What is taken, where the body was of another type (RFC 5789).' }
+  return { ...refused, headers: { ...refused.headers, 'Accept-Patch': taken } }
+}
+
+const CHANGED: Record<string, ResponseDoc> = {
   200: {
     ...jsonAnswer('It is applied: the status after it, or after later writes too.', 'Device', EXAMPLE_DEVICE),
-    headers: { ...POSITION_HEADER, ETag: { type: 'string', description: 'Of the device: changes with its `rev`.' } },
+    headers: { ...WRITE_HEADERS, ETag: { type: 'string', description: 'Of the device: changes with its `rev`.' } },
   },
   202: accepted(),
-  204: emptyAnswer('It is applied, and there is nothing to show.', POSITION_HEADER),
-  ...BODY_PROBLEMS,
+  204: emptyAnswer('It is applied, and there is nothing to show.', WRITE_HEADERS),
+  ...writeProblems('attributes-too-large'),
 }
 
 const ATTRIBUTES_HEADERS = {
@@ -226,14 +240,20 @@ const GET = {
   description: 'With `If-None-Match` and the `ETag` of an earlier answer: 304 while the device is the same.',
   params: ONE_DEVICE,
   querystring: Type.Object({ atLeast: AtLeast }, { additionalProperties: false }),
-  headers: Type.Object({ 'if-none-match': Type.Optional(Type.String()) }),
+  headers: READ_CONDITIONS,
   response: {
     200: {
       ...jsonAnswer('The attributes; empty when nothing is said.', 'Attributes', EXAMPLE),
       headers: ATTRIBUTES_HEADERS,
     },
     304: emptyAnswer('The device is the same, as of now.'),
-    ...problemAnswers('unknown-device', 'partition-unavailable', 'position-not-reached', 'overloaded'),
+    ...problemAnswers(
+      'unknown-device',
+      'precondition-failed',
+      'partition-unavailable',
+      'position-not-reached',
+      'overloaded',
+    ),
   },
 }
 
@@ -253,12 +273,12 @@ const PATCH = {
   operationId: 'patchAttributes',
   summary: 'Changes some of what is said of a device',
   description: 'JSON Merge Patch (RFC 7396): null removes a member. The result may have up to 8 KiB.',
-  consumes: [MERGE_PATCH, JSON_TYPE],
+  consumes: PATCH_TYPES,
   params: ONE_DEVICE,
   querystring: NO_QUERY,
   headers: CONDITIONS,
   body: AttributesBody,
-  response: CHANGED,
+  response: { ...CHANGED, 415: refusedPatch(CHANGED[415] as ResponseDoc) },
 }
 
 const DELETE = {
@@ -271,7 +291,7 @@ const DELETE = {
   headers: CONDITIONS,
   response: {
     202: accepted(),
-    204: emptyAnswer('It is deleted.', POSITION_HEADER),
-    ...WRITE_PROBLEMS,
+    204: emptyAnswer('It is deleted.', WRITE_HEADERS),
+    ...writeProblems(),
   },
 }

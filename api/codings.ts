@@ -1,4 +1,4 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyRequest, onRequestHookHandler } from 'fastify'
 import type { Api } from './app.ts'
 import { ProblemError } from './problem.ts'
 
@@ -21,4 +21,19 @@ function uncoded(): ProblemError {
   const errors = [{ field: 'content-encoding', message: 'must be identity: bodies are taken as they are' }]
   const detail = 'bodies are not taken compressed, nor in any other content coding'
   return new ProblemError('unsupported-media-type', detail, { errors }, { 'accept-encoding': 'identity' })
+}
+
+/**
+ * Tells caches that an answer goes by `Accept-Encoding`, also where it came as it is (RFC 9110 section 12.5.5), and with 304
+ * (section 15.4.5): the plugin that compresses does so where it has compressed. Before the routes.
+ */
+export function tellOfCodings(api: Api): void {
+  api.addHook('onRoute', (route) => {
+    if (route.compress !== false) route.onRequest = [tellOfCoding, ...[route.onRequest ?? []].flat()]
+  })
+}
+
+const tellOfCoding: onRequestHookHandler = (_request, reply, done) => {
+  reply.header('vary', 'accept-encoding')
+  done()
 }

@@ -3,8 +3,9 @@ import { bytesOf, type Freshness, type SlicedAnswer, type StatusReader } from '.
 import type { Api } from './app.ts'
 import { Bodies } from './bodies.ts'
 import { type Caller, callerOf, maySee, READS_DEVICES } from './caller.ts'
+import { isKnown, READ_CONDITIONS } from './conditions.ts'
 import { EXAMPLE_DEVICE, emptyAnswer, jsonAnswer, problemAnswers, problemExample } from './documentation.ts'
-import { etagOf, isNoneMatch } from './etag.ts'
+import { etagOf } from './etag.ts'
 import type { Gate } from './gate.ts'
 import type { Limits } from './limits.ts'
 import { AtLeast, readDevice } from './past.ts'
@@ -45,9 +46,9 @@ export function deviceRoutes(api: Api, { reader, single, many, untaken, limits }
       const { fields } = request.query
       const text = openStatus(status)
       const etag = etagOf(text)
+      const known = isKnown(request.headers, etag)
       reply.header('etag', etag)
-      const known = request.headers['if-none-match']
-      if (known !== undefined && isNoneMatch(known, etag)) return reply.code(304).send(undefined)
+      if (known) return reply.code(304).send(undefined)
       if (text.length >= SMALL_ANSWER_BYTES) untaken.hold(text.length, reply.raw)
       reply.header('content-type', JSON_TYPE)
       return `${fields === undefined ? text : projection(status)},${freshnessMember(freshness)}}`
@@ -186,11 +187,17 @@ const GET_DEVICE = {
     'With `If-None-Match` and the `ETag` of an earlier answer: 304 while the status is the same. Devices called `count`, `.` or `..` are read by `POST /v1/devices/batch-get`: the first is another path, and browsers resolve the others before they ask.',
   params: Type.Object({ deviceId: DeviceId }),
   querystring: Type.Object({ fields: Type.Optional(Fields), atLeast: AtLeast }, { additionalProperties: false }),
-  headers: Type.Object({ 'if-none-match': Type.Optional(Type.String()) }),
+  headers: READ_CONDITIONS,
   response: {
     200: { ...jsonAnswer('The last status.', DEVICE, EXAMPLE_DEVICE), headers: ETAG },
     304: emptyAnswer('The status is the same, as of now.'),
-    ...problemAnswers('unknown-device', 'partition-unavailable', 'position-not-reached', 'overloaded'),
+    ...problemAnswers(
+      'unknown-device',
+      'precondition-failed',
+      'partition-unavailable',
+      'position-not-reached',
+      'overloaded',
+    ),
   },
 }
 

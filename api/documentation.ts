@@ -57,7 +57,9 @@ export const NEXT_LINK = {
   Link: { type: 'string', description: 'The next page, `rel="next"` (RFC 8288); absent on the last.' },
 }
 
-const RETRY_AFTER = { 'Retry-After': { type: 'integer', minimum: 1, description: 'Seconds after which to ask again.' } }
+const RETRY_AFTER = {
+  'Retry-After': { type: 'integer', format: 'int32', minimum: 1, description: 'Seconds after which to ask again.' },
+}
 const CHALLENGE = { 'WWW-Authenticate': { type: 'string', description: 'What the token lacks (RFC 6750 section 3).' } }
 const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {
   401: CHALLENGE,
@@ -68,22 +70,34 @@ const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {
   412: { ETag: { type: 'string', description: 'Of the device by now.' } },
 }
 
+/** Of operations, in the order of the document. */
+export const TAGS = [
+  { name: 'Devices', description: 'What is known of devices, and what people say of them.' },
+  { name: 'Operations', description: 'What runs the fleet: copies of partitions, dead letters, metrics.' },
+  { name: 'Process', description: 'What anyone may ask a process.' },
+]
+
 /** Adds to each route what the scopes that it names mean. Before the routes. */
 export function documentScopes(api: Api, enforced: boolean): void {
   api.addHook('onRoute', (route) => {
     const { scope } = route.config ?? {}
     if (scope === undefined) return
     if (scope === null) {
-      route.schema = { tags: ['Process'], ...route.schema }
+      route.schema = { tags: ['Process'], ...route.schema, ...(enforced ? { security: [] } : {}) }
       return
     }
     const needed = [scope].flat()
     const response = route.schema?.response as Record<string, ResponseDoc>
+    const invalid = response[400] as ResponseDoc
     route.schema = {
       tags: [needed.includes('ops:read') ? 'Operations' : 'Devices'],
       ...route.schema,
       ...(enforced ? { security: [{ bearer: needed }] } : {}),
-      response: withProblems(response, ['unauthorized', 'forbidden', 'too-many-requests', 'keys-unavailable']),
+      response: {
+        ...withProblems(response, ['unauthorized', 'forbidden', 'too-many-requests', 'keys-unavailable']),
+        // Of an Authorization that is none.
+        400: { ...invalid, headers: CHALLENGE },
+      },
     }
   })
 }
@@ -144,8 +158,8 @@ export const DESCRIPTION = `The last status of every device of a fleet.
 
 Every answer says how fresh it is. Errors are \`application/problem+json\` (RFC 9457); \`errors\` names the fields to
 blame. Beside what each operation lists: an unknown path is answered with 404, a known path with another method with 405
-and \`Allow\`, both as problems. \`HEAD\` is answered wherever \`GET\` is. Query parameters that are not listed are refused
-under /v1.
+and \`Allow\`, a method that HTTP does not know with 501, all as problems. \`HEAD\` is answered wherever \`GET\` is. Query
+parameters that are not listed are refused under /v1.
 
 Every answer has an \`X-Request-Id\`: the caller's, or one of our own. Where requests are limited, \`RateLimit-Limit\`,
 \`RateLimit-Remaining\` and \`RateLimit-Reset\` say how many a caller has left for how many seconds; each process counts for

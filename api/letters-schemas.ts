@@ -3,23 +3,22 @@ import { REJECTION_REASONS } from '../processor/contract/telemetry.ts'
 import { jsonAnswer, NEXT_LINK, problemAnswers } from './documentation.ts'
 import { MAX_LETTERS_CURSOR } from './letters-cursor.ts'
 import { SHOWN_PAYLOAD_BYTES, SHOWN_TEXT_LENGTH } from './letters-shown.ts'
-import { DeviceId } from './schemas.ts'
+import { DeviceId, Whole } from './schemas.ts'
 
 /** The shapes of `api/letters.ts`. */
 
 export const DEFAULT_LIMIT = 100
 
-const Count = Type.Integer({ minimum: 0 })
+const Count = Whole()
 const Text = Type.String()
 const OrNull = (schema: object, description: string) => Type.Union([schema, Type.Null()], { description })
 
 const Payload = Type.Object({
   encoding: Type.Enum(['text', 'base64'], { description: 'text: the payload is UTF-8; base64: it is not.' }),
   content: Text,
-  bytes: Type.Integer({ minimum: 0, description: 'Of the whole payload.' }),
+  bytes: Whole({ description: 'Of the whole payload.' }),
   shownBytes: Type.Optional(
-    Type.Integer({
-      minimum: 0,
+    Whole({
       description: `Only when the payload is longer: \`content\` has so many of its first bytes, ${SHOWN_PAYLOAD_BYTES} at most.`,
     }),
   ),
@@ -74,7 +73,7 @@ export const LIST_LETTERS = {
         Type.Enum([...REJECTION_REASONS], { description: 'Only those of this reason.', examples: ['not-json'] }),
       ),
       deviceId: Type.Optional({ ...DeviceId, description: 'Letters of this device; only its partition is read.' }),
-      partition: Type.Optional(Type.Integer({ minimum: 0, description: 'Only those of this partition.' })),
+      partition: Type.Optional(Whole({ description: 'Only those of this partition.' })),
     },
     { additionalProperties: false },
   ),

@@ -19,6 +19,7 @@ export const PROBLEMS = {
   'too-many-requests': [429, 'Too many requests'],
   'headers-too-large': [431, 'Headers too large'],
   'internal-error': [500, 'Internal error'],
+  'not-implemented': [501, 'Not implemented'],
   'partition-unavailable': [503, 'Partition unavailable'],
   'not-ready': [503, 'Not ready'],
   'keys-unavailable': [503, 'Keys unavailable'],

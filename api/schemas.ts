@@ -20,18 +20,22 @@ export const Fields = Type.String({
   examples: ['connectivity.state,reported.temperature'],
 })
 
+/** Generators of code take one without a format for 32 bits, and no session of a device fits in them. */
+export function Whole(options: { readonly description?: string } = {}) {
+  return Type.Integer({ minimum: 0, format: 'int64', ...options })
+}
+
 const Time = Type.String({ format: 'date-time', description: 'ISO 8601, milliseconds, UTC.' })
-const Count = Type.Integer({ minimum: 0 })
+const Count = Whole()
 
 const Freshness = Type.Object(
   {
-    partition: Type.Integer({ minimum: 0, description: 'The partition of the log in which the device lives.' }),
-    offset: Type.Integer({
-      minimum: 0,
+    partition: Whole({ description: 'The partition of the log in which the device lives.' }),
+    offset: Whole({
       description:
         'Input position: the answer includes all records before it, and may include later ones. That an answer of any instance includes a write, `atLeast` makes sure.',
     }),
-    lag: Type.Integer({ minimum: 0, description: 'Records of the partition not yet in the answer when it was given.' }),
+    lag: Whole({ description: 'Records of the partition not yet in the answer when it was given.' }),
     servedBy: Type.Enum(['owner', 'standby'], {
       description:
         'owner: the owner of the partition answered, with all that it knows to be committed. standby: a standby did, or an owner that restores, ' +
@@ -61,14 +65,14 @@ const Connectivity = Type.Object({
   state: Type.Enum(['online', 'offline', 'unknown']),
   since: Time,
   reason: Type.Enum([...CONNECTIVITY_REASONS]),
-  session: Type.Integer({ minimum: 0, description: 'Epoch of the MQTT session; 0: none was seen.' }),
+  session: Whole({ description: 'Epoch of the MQTT session; 0: none was seen.' }),
 })
 
 const Counters = Type.Object({ messages: Count, late: Count, duplicates: Count, skewed: Count })
 
 const status = {
   deviceId: DeviceId,
-  rev: Type.Integer({ minimum: 0, description: 'Grows by one with every record that changes the status.' }),
+  rev: Whole({ description: 'Grows by one with every record that changes the status.' }),
   reported: Type.Record(
     Type.String(),
     Type.Object({ value: Type.Unknown({ description: 'Any JSON value.' }), at: Time }),
@@ -155,8 +159,8 @@ const Copy = Type.Object(
   {
     instance: Type.String(),
     state: Type.Enum(['restoring', 'running']),
-    offset: Type.Integer({ minimum: 0, description: 'Input position reached.' }),
-    changelogOffset: Type.Integer({ minimum: 0, description: 'Changelog position reached.' }),
+    offset: Whole({ description: 'Input position reached.' }),
+    changelogOffset: Whole({ description: 'Changelog position reached.' }),
     lag: Type.Union([Count, Type.Null()], {
       description:
         'Records that wait: of the input, after what is committed; for a standby, of the changelog. null while the end is not known.',
@@ -167,11 +171,10 @@ const Copy = Type.Object(
     restore: Type.Optional(
       Type.Object(
         {
-          remaining: Type.Integer({
-            minimum: 0,
+          remaining: Whole({
             description: 'Changelog offsets still to be read: records, and the gaps that compaction left.',
           }),
-          recordsPerSecond: Type.Integer({ minimum: 0, description: 'Offsets a second, in the last seconds.' }),
+          recordsPerSecond: Whole({ description: 'Offsets a second, in the last seconds.' }),
           etaSeconds: Type.Union([Count, Type.Null()], { description: 'null while the rate is not known.' }),
         },
         { description: 'How far a copy is on its way to be whole; only while it is restoring.' },
@@ -192,7 +195,7 @@ const Partitions = Type.Object(
     ),
     totals: Type.Object({
       partitions: Count,
-      owned: Type.Integer({ minimum: 0, description: 'Partitions with an owner that is running.' }),
+      owned: Whole({ description: 'Partitions with an owner that is running.' }),
       lag: Type.Union([Count, Type.Null()], { description: "Sum of the owners' lags; null while one is not known." }),
       devices: Type.Union([Count, Type.Null()], { description: 'null while a partition is not counted.' }),
     }),

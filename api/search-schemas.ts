@@ -2,7 +2,7 @@ import { Type } from 'typebox'
 import { MAX_CURSOR } from './cursor.ts'
 import { EXAMPLE_DEVICE, jsonAnswer, NEXT_LINK, problemAnswers } from './documentation.ts'
 import { Q } from './query.ts'
-import { Fields } from './schemas.ts'
+import { Fields, Whole } from './schemas.ts'
 
 /** The shapes of `api/search.ts`. */
 
@@ -58,7 +58,7 @@ export const LIST_DEVICES = {
 const FRESHNESS = Type.Array(Type.Ref('Freshness#'), { description: 'Of each partition.' })
 const COMPLETE = Type.Boolean({ description: 'false: see `reason`.' })
 const REASON = Type.Optional(Type.String({ description: 'Why the answer is not complete; absent when it is.' }))
-const COUNT = Type.Integer({ minimum: 0 })
+const COUNT = Whole()
 
 export const COUNT_DEVICES = {
   operationId: 'countDevices',
@@ -110,7 +110,7 @@ export const SUMMARIZE_FLEET = {
     200: jsonAnswer(
       'The summary.',
       Type.Object({
-        devices: Type.Integer({ minimum: 0, description: 'Each once, whatever groups it is in.' }),
+        devices: Whole({ description: 'Each once, whatever groups it is in.' }),
         groups: Type.Array(
           Type.Object({
             by: Type.Record(Type.String(), Type.Unknown()),
@@ -118,8 +118,7 @@ export const SUMMARIZE_FLEET = {
             metrics: Type.Optional(Type.Record(Type.String(), Type.Union([Distribution, Type.Null()]))),
           }),
         ),
-        notShown: Type.Integer({
-          minimum: 0,
+        notShown: Whole({
           description: 'Devices of groups that found no place in the answer; where values are lists, at most so many.',
         }),
         complete: COMPLETE,

@@ -7,15 +7,22 @@ import type { NameOf } from './request-id.ts'
 /** The connections on which a request is broken, while those before it are answered. */
 const broken = new WeakSet<Duplex>()
 
+/** `bytesParsed` of `rawPacket` were no mistake. */
+interface BrokenRequestError {
+  readonly code?: string | undefined
+  readonly rawPacket?: unknown
+  readonly bytesParsed?: number | undefined
+}
+
 /** A request that the HTTP parser refused, or that took too long: there is no response object, only the socket. */
-export function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex, nameOf: NameOf): void {
+export function answerBrokenRequest(error: BrokenRequestError, socket: Duplex, nameOf: NameOf): void {
   if (error.code === 'ECONNRESET' || !socket.writable || isUnused(socket)) {
     socket.destroy()
     return
   }
   // What still comes cannot be read any more, and is told of again and again.
   if (broken.has(socket)) return
-  const problem = brokenRequest(error.code)
+  const problem = brokenRequest(error)
   const response = responseOn(socket)
   if (response?.req.complete !== true) return endWith(problem, socket, nameOf)
   broken.add(socket)
@@ -48,19 +55,29 @@ export function responseOn(socket: Duplex): ServerResponse | undefined {
   return (socket as { _httpMessage?: ServerResponse | null })._httpMessage ?? undefined
 }
 
-function brokenRequest(code: string | undefined): ProblemError {
+/** A line that is all right but for its method, which is any token (RFC 9112 section 3). */
+const REQUEST_LINE = /^[\w!#$%&'*+.^`|~-]+ [\x21-\x7e]+ HTTP\/1\.\d\r?\n/
+
+function brokenRequest({ code, rawPacket, bytesParsed = 0 }: BrokenRequestError): ProblemError {
   if (code === 'HPE_HEADER_OVERFLOW') {
     return new ProblemError('headers-too-large', 'the request line and the headers are over the limit')
   }
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
     return new ProblemError('request-timeout', 'the request did not arrive in time')
   }
+  if (code === 'HPE_INVALID_METHOD' && Buffer.isBuffer(rawPacket)) {
+    const line = rawPacket.toString('latin1', rawPacket.lastIndexOf('\n', bytesParsed) + 1)
+    // RFC 9110 section 9.1.
+    if (REQUEST_LINE.test(line)) return new ProblemError('not-implemented', 'the method is none that is known here')
+  }
   return ProblemError.invalid([{ field: 'request', message: 'is not valid HTTP/1.1' }])
 }
 
 function refuse(socket: Duplex, problem: ProblemError, name: string, headers = ''): void {
   const body = JSON.stringify(problem.body())
-  const head = `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\ncontent-type: ${PROBLEM_TYPE}\r\n`
+  // As on other answers: a date must be there (RFC 9110 section 6.6.1), and caches may keep some of these without being told to.
+  const general = `date: ${new Date().toUTCString()}\r\ncache-control: no-store\r\ncontent-type: ${PROBLEM_TYPE}\r\n`
+  const head = `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\n${general}`
   const tail = `x-request-id: ${name}\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`
   socket.end(`${head}${headers}${tail}`, () => socket.destroy())
 }

@@ -4,7 +4,7 @@ import { UnavailableError } from '../processor/contract/errors.ts'
 import { formatPosition, type Position } from '../processor/contract/position.ts'
 import type { DeviceWriter, PastAnswer, StatusReader } from '../processor/contract/query.ts'
 import { MAX_STATUS_BYTES } from '../processor/contract/status.ts'
-import type { Outcome, Write } from '../processor/contract/write.ts'
+import { isVersion, type Outcome, type Write } from '../processor/contract/write.ts'
 import { callerOf } from './caller.ts'
 import { ifMatchOf, ifNoneMatchOf, preferredWait } from './conditions.ts'
 import { etagOf } from './etag.ts'
@@ -43,7 +43,8 @@ export function answerWrite(
     // Whether there is such a device is decided with the write. One that is known need not wait for that.
     const heedless = condition === undefined && waitSeconds === undefined
     const known = heedless && (await reader.get(deviceId)).status !== undefined
-    const ifMatch = condition === 'any' ? undefined : condition
+    // A tag that is no version is matched by no device: of such tags alone the list is empty.
+    const ifMatch = condition === 'any' ? undefined : condition?.filter(isVersion)
     const position = await writer.write(deviceId, { ...write, ifMatch })
     reply.header('tidemark-position', formatPosition(position))
     if (waitSeconds !== undefined) reply.header('preference-applied', `wait=${waitSeconds}`)

@@ -41,7 +41,7 @@ export class Listener {
     this.#server.on('connection', (socket) => this.#accept(socket))
     this.#server.on('drop', () => counts.refusals.add('too many connections'))
     this.#http = createHttpServer((_request, response) => {
-      response.writeHead(426, { 'content-type': 'text/plain', connection: 'close', upgrade: 'websocket' })
+      response.writeHead(426, { 'content-type': 'text/plain', connection: 'upgrade, close', upgrade: 'websocket' })
       response.end('This port speaks MQTT, over TCP or WebSocket.\n')
     })
     const options = {

@@ -7,10 +7,15 @@ import type { Freshness } from '../../processor/contract/query.ts'
 interface Operation {
   readonly responses: Record<
     string,
-    { content?: Record<string, { schema: object; examples?: Record<string, Example> }> }
+    {
+      content?: Record<string, { schema: object; examples?: Record<string, Example> }>
+      headers?: Record<string, object>
+    }
   >
   readonly requestBody?: { content: Record<string, { schema: object; example?: unknown }> }
   readonly parameters?: { name: string; in: string; schema: object }[]
+  readonly security?: readonly object[]
+  readonly tags: readonly string[]
 }
 interface Example {
   readonly value: unknown
@@ -19,6 +24,7 @@ export interface Document {
   readonly openapi: string
   readonly paths: Record<string, Record<string, Operation>>
   readonly components: { readonly schemas: Record<string, object> }
+  readonly tags: readonly { readonly name: string; readonly description: string }[]
 }
 /** A JSON answer. Which members it has depends on what was asked; its shape is held to the document. */
 export interface Body {
@@ -71,7 +77,11 @@ function inlined(document: Document, node: unknown): unknown {
   return inlined(document, target)
 }
 
-/** Asks by inject(), and holds what is answered to the document: the status, the media type, the shape. */
+/** Headers that the document tells of at each answer that may have them. */
+const TOLD =
+  /^(accept-encoding|accept-patch|etag|link|location|preference-applied|retry-after|tidemark-.*|www-authenticate)$/
+
+/** Asks by inject(), and holds what is answered to the document: the status, the media type, the shape, the headers. */
 export async function ask(api: Api, request: (InjectOptions & { url: string }) | string): Promise<Answered> {
   const options = typeof request === 'string' ? { url: request } : request
   const response = await api.inject(options)
@@ -84,6 +94,11 @@ export async function ask(api: Api, request: (InjectOptions & { url: string }) |
   const body: unknown = type.endsWith('json') ? response.json() : response.body
   const operation = operationOf(document, options.url, (options.method ?? 'GET').toLowerCase())
   const headers = response.headers as Record<string, string | undefined>
+  const told = Object.keys(operation?.responses[response.statusCode]?.headers ?? {}).map((name) => name.toLowerCase())
+  if (operation !== undefined) {
+    const untold = Object.keys(headers).filter((name) => TOLD.test(name) && !told.includes(name))
+    expect(untold, `headers of ${response.statusCode} of ${options.url} are documented`).toEqual([])
+  }
   if (response.statusCode === 204) {
     expect(operation?.responses[204], `204 of ${options.url} is documented`).toBeDefined()
     expect(response.body).toBe('')

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import type { Tokens } from '../../api/tokens.ts'
 import { ask, documentOf } from './conformance.ts'
 import { type Stage, stage } from './stage.ts'
 
@@ -48,6 +49,9 @@ describe('/docs', () => {
 
 interface Schema {
   readonly type?: string
+  readonly format?: string
+  readonly maximum?: number
+  readonly properties?: Readonly<Record<string, Schema>>
   readonly anyOf?: readonly Schema[]
   readonly oneOf?: readonly Schema[]
   readonly allOf?: readonly Schema[]
@@ -77,5 +81,32 @@ describe('the document, for generators of code', () => {
     const several = bodies.filter((content) => Object.keys(content).length > 1)
     expect(several).toHaveLength(1)
     for (const { schema } of several.flatMap(Object.values)) expect(schema).toEqual({ $ref: expect.any(String) })
+  })
+  it('tells of each operation which token it needs, or that it needs none', async () => {
+    const { api } = await stage({ tokens: {} as Tokens })
+    const { paths } = await documentOf(api)
+    for (const [path, operations] of Object.entries(paths)) {
+      for (const { security } of Object.values(operations)) expect(security, path).toBeDefined()
+    }
+    await api.close()
+  })
+
+  it('says how many bits whole numbers have, where it does not bound them', async () => {
+    const numbers = within(await documentOf(on.api)).filter(({ type, maximum }) => type === 'integer' && !maximum)
+    expect(numbers.length).toBeGreaterThan(10)
+    for (const number of numbers) expect(number).toMatchObject({ format: expect.stringMatching(/^int(32|64)$/) })
+    const { components } = await documentOf(on.api)
+    for (const name of ['rev', 'session', 'messages']) {
+      const found = within(components).flatMap(({ properties = {} }) => properties[name] ?? [])
+      for (const number of found) expect(number, name).toMatchObject({ format: 'int64' })
+      expect(found).not.toEqual([])
+    }
+  })
+
+  it('describes the tags that operations have', async () => {
+    const { paths, tags } = await documentOf(on.api)
+    const used = Object.values(paths).flatMap((operations) => Object.values(operations).flatMap((each) => each.tags))
+    expect(tags.map(({ name }) => name).sort()).toEqual([...new Set(used)].sort())
+    for (const { description } of tags) expect(description).toEqual(expect.any(String))
   })
 })

@@ -57,7 +57,9 @@ async function raw(port: number, bytes: string): Promise<{ head: string; body: s
 describe('a request that is not HTTP', () => {
   it.each([
     ['garbage', '\x16\x03\x01\r\n\r\n', 400],
-    ['an unknown method', 'FOO /livez HTTP/1.1\r\nHost: x\r\n\r\n', 400],
+    ['words', 'Hello, how are you?\r\n\r\n', 400],
+    ['an unknown method', 'FOO /livez HTTP/1.1\r\nHost: x\r\n\r\n', 501],
+    ['a method in lower case', 'get /livez HTTP/1.0\r\n\r\n', 501],
     ['a null byte in the path', 'GET /v1/devices/a\0b HTTP/1.1\r\nHost: x\r\n\r\n', 400],
     ['two lengths', 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab', 400],
     [
@@ -82,6 +84,8 @@ describe('a request that is not HTTP', () => {
     expect(head).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
     expect(head).toContain('content-type: application/problem+json')
     expect(head).toMatch(/^x-request-id: request-\w+$/m)
+    expect(head).toMatch(/^cache-control: no-store$/m)
+    expect(head).toMatch(/^date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$/im)
     expect(JSON.parse(body)).toMatchObject({ status, type: expect.stringMatching(/^urn:tidemark:problem:/) })
   })
 

@@ -64,3 +64,12 @@ describe('a deletion', () => {
     expect((await ask(live.api, url)).status).toBe(200)
   })
 })
+
+describe('another media type', () => {
+  it('is refused by PATCH, which tells those it takes', async () => {
+    for (const type of ['text/plain', 'application/json-patch+json']) {
+      const { status, headers } = await write('PATCH', await device(), { 'content-type': type })
+      expect([status, headers['accept-patch']]).toEqual([415, 'application/merge-patch+json, application/json'])
+    }
+  })
+})

@@ -110,6 +110,11 @@ describe('WebSocket', () => {
     const { url } = await openIngest()
     const response = await fetch(url.replace('mqtt', 'http'))
     expect(response.status).toBe(426)
+    // RFC 9110 section 7.8.
+    expect([response.headers.get('upgrade'), response.headers.get('connection')]).toEqual([
+      'websocket',
+      'upgrade, close',
+    ])
     expect(await response.text()).toContain('MQTT')
   })
 })
