@@ -113,13 +113,12 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     reply.header('x-request-id', request.id).header('cache-control', caching)
     const fault = hostFault(request.raw)
     // To probes, any: Envoy's health checks say the name of a cluster there, such as `outbound|8080||api.fleet`.
-    const { scope } = request.routeOptions.config
-    if (fault !== undefined && (fault !== NO_HOST || scope !== null)) {
+    if (fault !== undefined && (fault !== NO_HOST || request.routeOptions.config.scope !== null)) {
       return done(ProblemError.invalid([{ field: 'host', message: fault }]))
     }
-    // What is open to anyone is asked nothing by a query.
-    const wrong = scope ? queryFault(request.url) : undefined
-    done(wrong === undefined ? undefined : ProblemError.invalid([wrong]))
+    const wrong = queryFault(request.url)
+    // What is open to anyone is asked nothing by a query. What a route is for is looked up last, as that takes long.
+    done(wrong === undefined || !request.routeOptions.config.scope ? undefined : ProblemError.invalid([wrong]))
   })
   for (const component of COMPONENTS) api.addSchema(component)
   await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
