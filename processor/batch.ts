@@ -1,5 +1,6 @@
 import { fold } from './contract/fold.ts'
 import { indexedOf, isSamePlace, isSameSlot, type Move } from './contract/index-entries.ts'
+import { workOf } from './contract/json.ts'
 import { advance, PlainEncoder, type PlainStatus, plainBound, plainOf, statusOf } from './contract/plain.ts'
 import { encodeStatus, MAX_STATUS_BYTES, statusText } from './contract/status.ts'
 import { type Decoded, deadLetter, decodeRecord, type RejectionReason } from './contract/telemetry.ts'
@@ -125,6 +126,9 @@ function apply(device: Touched, it: Exclude<Decoded, { kind: 'rejected' }>, reco
     device.status = fold(device.status, device.deviceId, it)
     return
   }
+  // A write to attributes copies them, and compares them as texts: 0.4 ms where there are 700.
+  if (it.write.kind === 'attributes')
+    turn.spend(workOf(device.status?.attributes ?? null) + workOf(it.write.attributes))
   const { outcome, status } = decide(device.status, it.write)
   device.status = status
   if (status === undefined && outcome === 'applied') device.deleted = true
