@@ -1,5 +1,6 @@
 import { fold } from './contract/fold.ts'
 import { indexedOf, isSamePlace, isSameSlot, type Move } from './contract/index-entries.ts'
+import { workOf } from './contract/json.ts'
 import { advance, PlainEncoder, type PlainStatus, plainBound, plainOf, statusOf } from './contract/plain.ts'
 import { encodeStatus, MAX_STATUS_BYTES, statusText } from './contract/status.ts'
 import { type Decoded, deadLetter, decodeRecord, type RejectionReason } from './contract/telemetry.ts'
@@ -8,6 +9,9 @@ import { type Decision, decidedHeader } from './decisions.ts'
 import type { Headers, LogRecord, NewRecord } from './log/log.ts'
 import { type BatchContext, type DecidedWrite, stored, type Touched, TouchedDevices } from './touched.ts'
 import type { Turn } from './turns.ts'
+
+/** As work of a turn, bytes: an error of `JSON.parse`, with its text and its stack, takes 5 to 11 µs. */
+const REJECTED_WORK = 1024
 
 /** What one batch of telemetry comes to: to be committed whole, or not at all. */
 export interface Effects {
@@ -44,7 +48,8 @@ export async function foldBatch(records: readonly LogRecord[], context: BatchCon
     const it = decodeRecord(record)
     decoded.push(it)
     touched.push(it.kind === 'rejected' ? undefined : devices.add(record.key as string))
-    if (turn.spend(record.value?.byteLength ?? 0)) await turn.next()
+    const work = it.kind === 'rejected' ? REJECTED_WORK : 0
+    if (turn.spend(work + (record.value?.byteLength ?? 0))) await turn.next()
     bytes += record.value?.byteLength ?? 0
     if (devices.full || bytes > maxCommitBytes) break
   }
@@ -59,6 +64,7 @@ export async function foldBatch(records: readonly LogRecord[], context: BatchCon
     const record = records[i] as LogRecord
     if (it.kind === 'rejected' || device === undefined) {
       if (it.kind === 'rejected') reject(effects, it.reason, record, context.partition)
+      if (turn.spend(0)) await turn.next()
       continue
     }
     begun(device, context)
@@ -120,6 +126,9 @@ function apply(device: Touched, it: Exclude<Decoded, { kind: 'rejected' }>, reco
     device.status = fold(device.status, device.deviceId, it)
     return
   }
+  // A write to attributes copies them, and compares them as texts: 0.4 ms where there are 700.
+  if (it.write.kind === 'attributes')
+    turn.spend(workOf(device.status?.attributes ?? null) + workOf(it.write.attributes))
   const { outcome, status } = decide(device.status, it.write)
   device.status = status
   if (status === undefined && outcome === 'applied') device.deleted = true

@@ -1,5 +1,10 @@
-/** How long a batch is held back, ms: those under way may hang on a broker, and must not stop the others for good. */
-const MAX_WAIT_MS = 1_000
+/**
+ * When none of those under way has ended for so long, ms, they may hang on a broker, and must not stop the others. One that
+ * waits for its turn alone goes on waiting: so late are all when many partitions are far behind, and then the bound matters.
+ */
+const STUCK_MS = 1_000
+/** A batch of less than this share of the bound waits for nobody: its partition is at its end, and its devices are asked for. */
+const SMALL = 1 / 64
 
 interface Waiting {
   readonly weight: number
@@ -7,14 +12,16 @@ interface Waiting {
 }
 
 /**
- * Bounds the records that the tasks of a process have under way, from fold to store; those of large statuses weigh more. What is made of a batch lives that
- * long: of a full one in each of many partitions it is more than the young generation holds, and the collector copies it
- * twice over. A few batches keep log, store and event loop busy.
+ * Bounds the records that the tasks of a process have under way, from fold to store; those of large statuses weigh more.
+ * What is made of a batch lives that long: of a full one in each of many partitions it is more than the young generation
+ * holds, and the collector copies it twice over. A few batches keep log, store and event loop busy.
  */
 export class InFlight {
   readonly #maxWeight: number
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
   #weight = 0
+  /** How many have ended. */
+  #ended = 0
   /** In the order in which they came; at most one per task. */
   readonly #waiting: Waiting[] = []
 
@@ -25,20 +32,23 @@ export class InFlight {
   }
 
   /**
-   * Does `work` with a batch of `weight`, in records: at once where it fits, otherwise when others have ended, after about
-   * MAX_WAIT_MS, or when `signal` aborted.
+   * Does `work` with a batch of `weight`, in records: at once where it is small, or fits and nobody waits; otherwise in its
+   * turn when others have ended, when none has for STUCK_MS, or when `signal` aborted.
    */
   async run<T>(weight: number, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    if (this.#fits(weight)) this.#weight += weight
+    if (weight < this.#maxWeight * SMALL) return work()
+    if (this.#waiting.length === 0 && this.#fits(weight)) this.#weight += weight
     else await this.#wait(weight, signal)
     try {
       return await work()
     } finally {
-      this.#leave(weight)
+      this.#weight -= weight
+      this.#ended++
+      this.#release(({ weight: next }) => this.#fits(next))
     }
   }
 
-  /** One alone may be larger than the bound. A small one need not wait behind a large one, which others will let in. */
+  /** One alone may be larger than the bound. */
   #fits(weight: number): boolean {
     return this.#weight === 0 || this.#weight + weight <= this.#maxWeight
   }
@@ -46,18 +56,26 @@ export class InFlight {
   async #wait(weight: number, signal: AbortSignal): Promise<void> {
     const waiting = { weight, released: new AbortController() }
     this.#waiting.push(waiting)
-    await this.#sleep(MAX_WAIT_MS, AbortSignal.any([signal, waiting.released.signal]))
-    // Who released it has counted it.
-    if (waiting.released.signal.aborted) return
+    const woken = AbortSignal.any([signal, waiting.released.signal])
+    for (;;) {
+      const ended = this.#ended
+      await this.#sleep(STUCK_MS, woken)
+      // Who released it has counted it.
+      if (waiting.released.signal.aborted) return
+      if (signal.aborted) break
+      if (ended !== this.#ended) continue
+      this.#release(() => true)
+      return
+    }
     this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
     this.#weight += weight
   }
 
-  #leave(weight: number): void {
-    this.#weight -= weight
+  /** Lets them in, the first first, as long as each `may`. */
+  #release(may: (first: Waiting) => boolean): void {
     for (;;) {
       const [first] = this.#waiting
-      if (first === undefined || !this.#fits(first.weight)) return
+      if (first === undefined || !may(first)) return
       this.#waiting.shift()
       this.#weight += first.weight
       first.released.abort()

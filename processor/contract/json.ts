@@ -45,3 +45,16 @@ function isName(text: string, at: number): boolean {
   while (text[next] === ' ' || text[next] === '\n' || text[next] === '\r' || text[next] === '\t') next++
   return text[next] === ':'
 }
+
+/** Of each value, beside the characters in it: what it takes to copy it, and to write it out. */
+const VALUE_WORK = 128
+
+/** What handling `value` takes, about, as bytes of JSON: many small values take more than a long text. */
+export function workOf(value: Json): number {
+  if (typeof value === 'string') return VALUE_WORK + value.length
+  if (typeof value !== 'object' || value === null) return VALUE_WORK
+  let work = VALUE_WORK
+  if (Array.isArray(value)) for (const element of value) work += workOf(element)
+  else for (const name in value) work += name.length + workOf(value[name] as Json)
+  return work
+}

@@ -21,7 +21,8 @@ export class EmbeddedFollower {
   #decoded: LogRecord[] = []
   #given = 0
   #decodedEnd: Offset = 0
-  #bytesPerEntry = CHUNK_BYTES / 8
+  /** As large as one may be, until some were read: partitions that are far behind begin all at once. */
+  #bytesPerEntry = CHUNK_BYTES
 
   constructor(partition: EmbeddedPartition, storage: EmbeddedStorage, closed: AbortSignal) {
     this.#partition = partition

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../contract/errors.ts'
 import { pause } from '../pause.ts'
@@ -73,6 +74,8 @@ export class KafkaFetcher {
       void this.#look(source)
       for (;;) {
         const batch = source.take(limits)
+        // Who is given nothing to do asks for more at once, and more of it may be there: markers, and what was aborted.
+        if (batch?.records.length === 0) await setImmediate()
         if (stop.aborted) return
         if (!source.fetching && source.unread < LOW_WATER_BYTES) this.#wake()
         if (batch !== undefined) yield batch

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import type { AbstractLevel } from 'abstract-level'
 import { INDEX_VERSION, type Indexed, indexedIn, isSamePlace, type Move } from '../contract/index-entries.ts'
 import { viewOf } from '../contract/own-copy.ts'
@@ -14,6 +15,12 @@ export type Database = AbstractLevel<Buffer, string, Buffer>
 
 /** Devices that are added to an index that is built between two turns of the event loop. */
 const BUILD_SLICE = 256
+
+/**
+ * A write of more than so many devices is put together over several turns of the event loop: with 4,000 that move in the
+ * index it takes 12 ms.
+ */
+const LARGE_WRITE = 1024
 
 /** Entries a recount reads between two turns of the event loop. */
 const RECOUNT_SLICE = 2000
@@ -145,7 +152,9 @@ export class LevelStore implements StateStore {
       await this.#index.settle()
       const known = moves === undefined || this.#doubtful ? await this.#movesOf(writes) : moves
       const count = added === undefined || this.#count === undefined ? undefined : this.#count + added
-      await this.#write(writes, reached, count, this.#index.changes(known))
+      const change = this.#index.changes(known)
+      if (known.length > LARGE_WRITE) await setImmediate()
+      await this.#write(writes, reached, count, change)
       this.#doubtful = false
     })
   }
@@ -182,7 +191,9 @@ export class LevelStore implements StateStore {
           if (value === null) batch.del(prefix + key)
           else batch.put(prefix + key, viewOf(value))
         }
+        if (writes.size > LARGE_WRITE) await setImmediate()
         this.#index.addTo(batch, change)
+        if (change.puts.length > LARGE_WRITE) await setImmediate()
         batch.put(this.#keys.meta, this.#meta(reached, count, index))
         await batch.write()
       })

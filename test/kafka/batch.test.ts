@@ -111,6 +111,20 @@ describe('record batches', () => {
     expect(sliced.next).toBe(8)
   })
 
+  test('as many markers as an answer may hold are passed over in parts', () => {
+    const markers = Array.from({ length: 10_000 }, (_, i) => marker(i, 1, 'abort'))
+    const bytes = Buffer.concat([...markers, batch([record('after')], markers.length)])
+    const fetched = new FetchedRecords('t 0', bytes, [], 0)
+    const reached: number[] = []
+    const got: LogRecord[] = []
+    while (!fetched.done) {
+      fetched.read(ALL, got, 0)
+      reached.push(fetched.next)
+    }
+    expect(reached).toEqual([4000, 8000, 10_001])
+    expect(got.map(({ offset }) => offset)).toEqual([10_000])
+  })
+
   test('a batch that compaction emptied, and one cut short, leave no gap behind', () => {
     const emptied = batch([{ key: 'k', value: null, timestamp: 1 }], 10)
     emptied.writeInt32BE(4, 23)

@@ -8,7 +8,7 @@ import { storageKey } from '../../processor/log/embedded-storage.ts'
 import type { Claim, NewRecord } from '../../processor/log/log.ts'
 import { aborted } from '../../processor/pause.ts'
 import { read, TestMember } from '../contract/log-member.ts'
-import { numbered, record, text } from '../contract/log-records.ts'
+import { numbered, record, sized, text } from '../contract/log-records.ts'
 import { failingDatabase, folder, openLog } from './folder.ts'
 
 /** Each batch is a segment of its own. */
@@ -152,6 +152,30 @@ describe('embedded log', () => {
       code: 'FOLDER_UNAVAILABLE',
       message: expect.stringContaining(path),
     })
+  })
+
+  test('reads no more at first of large records that wait than it will read later', async () => {
+    const path = await folder()
+    const size = 800 * 1024
+    {
+      await using log = await openLog(path)
+      for (let i = 0; i < 12; i++) await log.append('telemetry', [sized('k', size)])
+    }
+    const limits: number[] = []
+    const database = (at: string) => {
+      const db = new RocksLevel<Buffer, Buffer>(at, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
+      const iterator = db.iterator.bind(db) as (options: { limit?: number }) => unknown
+      const watched = (options: { limit?: number }) => {
+        limits.push(options.limit ?? 0)
+        return iterator(options)
+      }
+      return Object.assign(db, { iterator: watched as never })
+    }
+    const log = await openLog(path, { database })
+    limits.length = 0
+    expect(await read(log, 'telemetry', 0, 0, 12)).toHaveLength(12)
+    // Two entries, each of one record.
+    expect(Math.max(...limits)).toBe(2)
   })
 
   test('rejects appends beyond the bound of its queue, and keeps those before', async () => {

@@ -14,6 +14,8 @@ const MIB = 1024 * 1024
 const UNKNOWN_SERVER_ERROR = -1
 const CORRUPT_MESSAGE = 2
 const NOT_LEADER_OR_FOLLOWER = 6
+/** Attributes of a batch: transactional, and a control batch. */
+const MARKER = 0x30
 
 interface Asked {
   readonly lane: string
@@ -268,6 +270,20 @@ describe('a fetch', () => {
     const damaged = first(fetching.follow('t', 1, 0, LIMITS, never))
     await expect(damaged).rejects.toMatchObject({ name: 'LogCorruptedError', code: 'LOG_CORRUPTED' })
     await vi.waitFor(async () => expect(await whole).toEqual(['given']))
+    fetching.close()
+  })
+
+  test('of much that is passed over gives way to others in between', async () => {
+    const markers = Array.from({ length: 5000 }, (_, i) => batch([record('\0\0\0\x01', '')], i, 7, MARKER))
+    const after = batch([record('a', 'after')], markers.length)
+    const bytes = Buffer.concat([...markers, after])
+    const { fetcher: fetching } = fetcher([fetchAnswer([{ partition: 0, code: 0, bytes }])])
+    let turned = false
+    const turn = setImmediate(() => (turned = true))
+    const following = fetching.follow('t', 0, 0, LIMITS, never)
+    while ((await first(following)).length === 0);
+    expect(turned).toBe(true)
+    clearImmediate(turn)
     fetching.close()
   })
 })
