@@ -50,6 +50,7 @@ function serve(fleet: Fleet, options: Served, environment: Record<string, string
   return openApi({
     configuration,
     access: { host: configuration.HTTP_HOST ?? configuration.HOST, tokens: undefined },
+    maxConnections: 100,
     version: '0.0.0',
     partitions: fleet.partitions,
     ...options,
