@@ -6,6 +6,7 @@ import { ConfigurationError } from './contract/errors.ts'
 import { instanceOf } from './instance.ts'
 import type { EmbeddedLog } from './log/embedded.ts'
 import type { KafkaLog } from './log/kafka.ts'
+import { MEMORY_SHARE } from './memory.ts'
 import { openDatabase, Processor } from './processor.ts'
 import { QueryServer } from './query-server.ts'
 import type { Database } from './store/level.ts'
@@ -101,6 +102,13 @@ export async function openProcessors(options: ProcessorsOptions): Promise<Readon
       servers.push(server)
     }
     processors.set(endpoint, processor)
+  }
+  if (MEMORY_SHARE < 1) {
+    const share = Math.round(MEMORY_SHARE * 100) / 100
+    logger.info(
+      { share },
+      'there is less memory than 1 GiB, or V8 may use less than 512 MiB: caches and buffers are smaller',
+    )
   }
   // The processors leave the group before their stores close, and answer until they have left. That the endpoints close
   // then tells the peers to look at the group at once.

@@ -5,13 +5,14 @@ import { RetryableError, reasonOf } from './contract/errors.ts'
 import type { SearchQuestion, SummaryQuestion } from './contract/search.ts'
 import { encodeSearchQuestion, encodeSummaryQuestion } from './contract/search-wire.ts'
 import { Summary } from './contract/summary.ts'
+import { inMemory, MEMORY_SHARE } from './memory.ts'
 import type { FoundSlice, Held, Scans, SummedSlice } from './search.ts'
 import { Unfinished } from './unfinished.ts'
 
 /** Each takes the memory of a JavaScript engine and of what it reads, so there are few. */
 const MAX_THREADS = 4
-/** As many as cores: at their priority they have what the rest leaves. */
-const DEFAULT_THREADS = Math.min(MAX_THREADS, availableParallelism())
+/** As many as cores: at their priority they have what the rest leaves. Fewer where memory is scarce. */
+const DEFAULT_THREADS = Math.max(1, Math.floor(Math.min(MAX_THREADS, availableParallelism()) * MEMORY_SHARE))
 /**
  * A thread that gets little of a busy machine, or opens the stores, may take longer than who asks waits until he takes
  * this process for gone: after so long, ms, the answer is that nothing is found yet.
@@ -22,7 +23,7 @@ const IDLE_MS = 60_000
 /** Why scans fail is told at most so often, ms: who asks for one asks again. */
 const TELL_MS = 60_000
 /** Of the JavaScript heap of a thread. */
-const HEAP = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 64 }
+const HEAP = { maxOldGenerationSizeMb: inMemory(256), maxYoungGenerationSizeMb: inMemory(64) }
 
 export type ScanJob = Held &
   (
