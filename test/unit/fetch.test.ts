@@ -211,7 +211,17 @@ describe('a fetch', () => {
     await Promise.all(following.map((each) => each.next()))
     void fetching.follow('t', 0, 0, one, never).next()
     await settled()
-    expect(requests.map(({ partitionBytes }) => partitionBytes)).toEqual([[MIB], [MIB], [MIB / 16]])
+    expect(requests.map(({ partitionBytes }) => partitionBytes)).toEqual([[2 * MIB], [2 * MIB], [MIB / 16]])
+    fetching.close()
+  })
+
+  test('asks for little of most partitions that are begun at once', async () => {
+    const { fetcher: fetching, requests } = fetcher([])
+    for (let index = 0; index < 256; index++) void fetching.follow('t', index, 0, LIMITS, never).next()
+    await vi.waitFor(() => expect(requests).toHaveLength(256))
+    const bytes = requests.map(({ partitionBytes: [bytes = 0] }) => bytes)
+    expect(bytes.reduce((sum, each) => sum + each)).toBeLessThanOrEqual(66 * MIB + (256 * MIB) / 16)
+    expect(bytes.slice(0, 16)).toEqual(Array.from({ length: 16 }, () => 2 * MIB))
     fetching.close()
   })
 
