@@ -15,7 +15,7 @@ import type { EmbeddedLog } from './processor/log/embedded.ts'
 import type { KafkaLog } from './processor/log/kafka.ts'
 import { lastWords, openLogger } from './processor/logger.ts'
 import type { Beginning } from './processor/open.ts'
-import { tellOpenFiles } from './processor/open-files.ts'
+import { type Connections, connectionsWithin } from './processor/open-files.ts'
 import { aborted, pause } from './processor/pause.ts'
 import type { Processor } from './processor/processor.ts'
 import { withSecretFiles } from './processor/secret-files.ts'
@@ -96,6 +96,8 @@ interface Process {
   readonly checks: (() => Promise<readonly string[]>)[]
   /** Of all checks. */
   readonly problems: () => Promise<readonly string[]>
+  /** The most that are open at once. */
+  readonly connections: Connections
   readonly fail: (error: unknown) => void
 }
 
@@ -150,15 +152,17 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   // What answers for the health of the process is there before it.
   if (hasDevices) checks.push(async () => (mqtt === undefined ? ['MQTT connections are not taken yet'] : []))
   const problems = async () => (await Promise.all(checks.map((check) => check()))).flat()
-  const here: Process = { role, flags, configuration, log, logger, registry, running, checks, problems, fail }
+  const wanted = {
+    api: access === undefined ? 0 : API_LIMITS.maxConnections,
+    mqtt: hasDevices ? INGEST_LIMITS.maxConnections : 0,
+  }
+  const connections = await connectionsWithin(wanted, logger)
+  const here = { role, flags, configuration, log, logger, registry, running, checks, problems, connections, fail }
   const processors = beginnings === undefined ? undefined : await openProcessors(here, beginnings)
   // The API outlives the broker by the time a last look takes, and the broker's last records are processed before all ends.
   const http = access === undefined ? undefined : await openApi(here, access, processors)
   if (hasDevices) mqtt = await openIngest(here)
   const query = configuration.KAFKA_BROKERS === undefined ? [] : [...(processors?.keys() ?? [])]
-  const connections =
-    (http === undefined ? 0 : API_LIMITS.maxConnections) + (mqtt === undefined ? 0 : INGEST_LIMITS.maxConnections)
-  await tellOpenFiles(connections, logger)
   process.stdout.write(banner(here, { query, http, mqtt: mqtt?.port, health: mqtt?.health }))
 
   await aborted(AbortSignal.any([stop, broken.signal]))
@@ -228,6 +232,7 @@ async function openApi(here: Process, access: Access, processors: ReadonlyMap<st
   return await open({
     ...here,
     access,
+    maxConnections: here.connections.api,
     version: project.version,
     partitions: log.identity.partitions,
     owners: () => log.owners(),
@@ -246,7 +251,7 @@ function noticeMs({ role, configuration: { HTTP_DRAIN_SECONDS: given } }: Proces
 }
 
 async function openIngest(here: Process): Promise<{ port: number; health: string | undefined }> {
-  const { role, flags, configuration, log, logger, registry, running, problems: checks } = here
+  const { role, flags, configuration, log, logger, registry, running, problems: checks, connections } = here
   const { HOST: host, MQTT_PORT, HEALTH_PORT } = configuration
   let health: string | undefined
   // Where there is an API, it answers this too.
@@ -257,7 +262,8 @@ async function openIngest(here: Process): Promise<{ port: number; health: string
   }
   const { Ingest } = await import('./ingest/ingest.ts')
   const { now, random } = { now: Date.now, random: Math.random }
-  const { port } = running.use(await Ingest.open({ log, host, port: MQTT_PORT, registry, logger, now, random }))
+  const limits = { maxConnections: connections.mqtt }
+  const { port } = running.use(await Ingest.open({ log, host, port: MQTT_PORT, limits, registry, logger, now, random }))
   if (flags.demo) {
     const { Fleet } = await import('./simulators/fleet.ts')
     running.use(await Fleet.open({ host, port, devices: DEMO_DEVICES }, Date.now))

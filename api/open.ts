@@ -23,6 +23,7 @@ const READ_ATTEMPTS = 6
 export interface ApiOptions {
   readonly configuration: Configuration
   readonly access: Access
+  readonly maxConnections: number
   readonly version: string
   readonly partitions: number
   readonly owners: () => Promise<OwnerMap>
@@ -47,7 +48,8 @@ export interface ApiOptions {
 
 /** The API on its socket; resolves with its URL. Rejects with ConfigurationError. */
 export async function openApi(options: ApiOptions): Promise<string> {
-  const { configuration, access, partitions, owners, local, alone, logger, registry, running, checks } = options
+  const { configuration, access, maxConnections, partitions, owners, local, alone, logger, registry, running, checks } =
+    options
   const { tokens: settings, host } = access
   const tokens = settings && (await Tokens.open({ ...settings, logger, now: Date.now, steady }))
   const remotes = alone ? undefined : running.use(new RemoteReaders({ secret: configuration.CLUSTER_SECRET, logger }))
@@ -71,7 +73,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
   const { HTTP_KEEP_ALIVE_SECONDS: idle } = configuration
   const api = await ApiServer.open({
     reader,
-    limits: idle === undefined ? {} : { keepAliveTimeoutMs: idle * 1000 },
+    limits: { maxConnections, ...(idle === undefined ? {} : { keepAliveTimeoutMs: idle * 1000 }) },
     writer: options.writer,
     letters: options.letters,
     changes: { feed: options.feed, clock: systemClock, random: Math.random },

@@ -1,3 +1,5 @@
+import { inMemory } from './memory.ts'
+
 /** Bounds and times of a processor, with their units. */
 export interface ProcessorLimits {
   /** One batch of telemetry: records, and bytes of their values. */
@@ -12,10 +14,10 @@ export interface ProcessorLimits {
   /** One batch of the changelog. */
   readonly changelogRecords: number
   readonly changelogBytes: number
-  /** Decoded statuses of all partitions: entries, and bytes of their JSON. */
+  /** Decoded statuses of all partitions: entries, and bytes of their JSON. By default fewer where memory is scarce. */
   readonly cacheEntries: number
   readonly cacheBytes: number
-  /** JSON of statuses that were read lately: bytes. */
+  /** JSON of statuses that were read lately: bytes. By default fewer where memory is scarce. */
   readonly textBytes: number
   /** How often the ends of the partitions are asked for, ms: what does not move has no other way to know its lag. */
   readonly sightMs: number
@@ -32,9 +34,9 @@ export const DEFAULT_LIMITS: ProcessorLimits = {
   minCommitIntervalMs: 10,
   changelogRecords: 4000,
   changelogBytes: 8 * 1024 * 1024,
-  cacheEntries: 120_000,
-  cacheBytes: 80 * 1024 * 1024,
-  textBytes: 96 * 1024 * 1024,
+  cacheEntries: inMemory(120_000),
+  cacheBytes: inMemory(80 * 1024 * 1024),
+  textBytes: inMemory(96 * 1024 * 1024),
   sightMs: 5000,
   retryMinMs: 100,
   retryMaxMs: 5000,

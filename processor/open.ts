@@ -6,6 +6,7 @@ import { ConfigurationError } from './contract/errors.ts'
 import { instanceOf } from './instance.ts'
 import type { EmbeddedLog } from './log/embedded.ts'
 import type { KafkaLog } from './log/kafka.ts'
+import { MEMORY_SHARE } from './memory.ts'
 import { openDatabase, Processor } from './processor.ts'
 import { QueryServer } from './query-server.ts'
 import type { Database } from './store/level.ts'
@@ -78,6 +79,18 @@ export async function openProcessors(options: ProcessorsOptions): Promise<Readon
   const kafka = 'memberIds' in log ? log : undefined
   const processors = new Map<string, Processor>()
   const servers: QueryServer[] = []
+  // Before the endpoints: each answers as soon as it listens.
+  checks.push(async () => {
+    const unclaimed = kafka === undefined ? [] : told(kafka, beginnings.length)
+    if (unclaimed === undefined) return ['a processor is not in the group yet']
+    const copies = (await Promise.all([...processors.values()].map(({ reader }) => reader.copies()))).flat()
+    const restoring = copies.filter((copy) => copy.role === 'owner' && copy.state !== 'running')
+    return [
+      ...unclaimed.map((partition) => `partition ${partition} is being taken`),
+      ...restoring.map(({ partition }) => `partition ${partition} is being restored`),
+      ...[...processors.values()].flatMap((processor) => processor.problems),
+    ]
+  })
   for (const [i, { instance, folder, database: opening }] of beginnings.entries()) {
     const port = portOf(QUERY_PORT, i)
     const server =
@@ -102,6 +115,13 @@ export async function openProcessors(options: ProcessorsOptions): Promise<Readon
     }
     processors.set(endpoint, processor)
   }
+  if (MEMORY_SHARE < 1) {
+    const share = Math.round(MEMORY_SHARE * 100) / 100
+    logger.info(
+      { share },
+      'there is less memory than 1 GiB, or V8 may use less than 512 MiB: caches and buffers are smaller',
+    )
+  }
   // The processors leave the group before their stores close, and answer until they have left. That the endpoints close
   // then tells the peers to look at the group at once.
   const leave = new AbortController()
@@ -111,15 +131,12 @@ export async function openProcessors(options: ProcessorsOptions): Promise<Readon
     await Promise.all(memberships)
     await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()))
   })
-  checks.push(async () => {
-    if (kafka !== undefined && kafka.memberIds.length < beginnings.length)
-      return ['a processor is not in the group yet']
-    const copies = (await Promise.all([...processors.values()].map(({ reader }) => reader.copies()))).flat()
-    const restoring = copies.filter((copy) => copy.role === 'owner' && copy.state !== 'running')
-    return [
-      ...restoring.map(({ partition }) => `partition ${partition} is being restored`),
-      ...[...processors.values()].flatMap((processor) => processor.problems),
-    ]
-  })
   return processors
+}
+
+/** What the members of this process are to own and have not taken; undefined until the group has told each of `count`. */
+function told(log: KafkaLog, count: number): number[] | undefined {
+  const { memberIds, unclaimed } = log
+  const known = unclaimed.filter((partitions) => partitions !== undefined)
+  return memberIds.length < count || known.length < count ? undefined : known.flat()
 }

@@ -12,6 +12,7 @@ import { InFlight } from './in-flight.ts'
 import { IndexBuilder } from './index-builder.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from './limits.ts'
 import type { Claim, Copying, Log, Member, Offset } from './log/log.ts'
+import { inMemory } from './memory.ts'
 import { ProcessorMetrics } from './metrics.ts'
 import { pause } from './pause.ts'
 import { Precedence } from './precedence.ts'
@@ -248,7 +249,7 @@ export class Processor implements Member, AsyncDisposable {
 }
 
 /** Statuses are overwritten again and again: with larger memtables fewer tables are written, and compacted away. */
-const ROCKSDB = { writeBufferSize: 32 * 1024 * 1024, maxWriteBufferNumber: 3 }
+const ROCKSDB = { writeBufferSize: inMemory(32 * 1024 * 1024), maxWriteBufferNumber: 3 }
 
 /**
  * Begins to open the stores in `folder`: after kill -9 that takes up to a second, as RocksDB reads its write-ahead log.

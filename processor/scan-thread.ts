@@ -1,6 +1,3 @@
-import { readlinkSync } from 'node:fs'
-import { setPriority } from 'node:os'
-import { basename } from 'node:path'
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { RocksLevel } from 'rocksdb-level'
 import type { ScanAnswer, ScanJob } from './scan-threads.ts'
@@ -8,9 +5,8 @@ import { type Held, Searcher } from './search.ts'
 import { databaseFailure } from './store/failure.ts'
 import { LevelView } from './store/level-view.ts'
 import { Turns } from './turns.ts'
+import { yieldToOthers } from './yield-to-others.ts'
 
-/** The priority of the thread, from -20 (first) to 19 (last): what processes and answers has 0, and 68 times the share. */
-const NICE = 19
 /** Devices of one read: of more at once many outlive a minor collection, and a scan takes twice as long (measured). */
 const MAX_READ = 128
 /** How long a view is kept that nobody uses, ms: it keeps table files that the writer has removed. */
@@ -150,6 +146,5 @@ function run(port: MessagePort, folder: string): void {
   port.on('message', ([id, job]: [number, ScanJob]) => void reply(id, job))
 }
 
-// Elsewhere a thread has no priority of its own.
-if (process.platform === 'linux') setPriority(Number(basename(readlinkSync('/proc/thread-self'))), NICE)
+yieldToOthers()
 run(parentPort as MessagePort, workerData as string)

@@ -1,17 +1,18 @@
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import type { Logger } from 'pino'
-import { RetryableError } from './contract/errors.ts'
+import { RetryableError, reasonOf } from './contract/errors.ts'
 import type { SearchQuestion, SummaryQuestion } from './contract/search.ts'
 import { encodeSearchQuestion, encodeSummaryQuestion } from './contract/search-wire.ts'
 import { Summary } from './contract/summary.ts'
+import { inMemory, MEMORY_SHARE } from './memory.ts'
 import type { FoundSlice, Held, Scans, SummedSlice } from './search.ts'
 import { Unfinished } from './unfinished.ts'
 
 /** Each takes the memory of a JavaScript engine and of what it reads, so there are few. */
 const MAX_THREADS = 4
-/** As many as cores: at their priority they have what the rest leaves. */
-const DEFAULT_THREADS = Math.min(MAX_THREADS, availableParallelism())
+/** As many as cores: at their priority they have what the rest leaves. Fewer where memory is scarce. */
+const DEFAULT_THREADS = Math.max(1, Math.floor(Math.min(MAX_THREADS, availableParallelism()) * MEMORY_SHARE))
 /**
  * A thread that gets little of a busy machine, or opens the stores, may take longer than who asks waits until he takes
  * this process for gone: after so long, ms, the answer is that nothing is found yet.
@@ -19,8 +20,10 @@ const DEFAULT_THREADS = Math.min(MAX_THREADS, availableParallelism())
 export const PATIENCE_MS = 400
 /** A thread that was not used for so long, ms, is ended. */
 const IDLE_MS = 60_000
+/** Why scans fail is told at most so often, ms: who asks for one asks again. */
+const TELL_MS = 60_000
 /** Of the JavaScript heap of a thread. */
-const HEAP = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 64 }
+const HEAP = { maxOldGenerationSizeMb: inMemory(256), maxYoungGenerationSizeMb: inMemory(64) }
 
 export type ScanJob = Held &
   (
@@ -49,6 +52,8 @@ export class ScanThreads implements Scans, AsyncDisposable {
   readonly #patienceMs: number
   readonly #threads: (ScanThread | undefined)[]
   readonly #unfinished = new Unfinished<ScanAnswer>()
+  #toldAt = Number.NEGATIVE_INFINITY
+  #ended = false
 
   constructor({ folder, logger, threads = DEFAULT_THREADS, patienceMs = PATIENCE_MS }: ScanThreadsOptions) {
     this.#patienceMs = patienceMs
@@ -72,7 +77,24 @@ export class ScanThreads implements Scans, AsyncDisposable {
   #within(question: string, job: ScanJob): Promise<ScanAnswer | undefined> {
     const { partition } = job.search ?? job.summary
     const key = `${job.generation} ${job.reached} ${question}`
-    return this.#unfinished.within(key, () => this.#thread(partition).run(job), this.#patienceMs)
+    return this.#unfinished.within(key, () => this.#run(partition, job), this.#patienceMs)
+  }
+
+  async #run(partition: number, job: ScanJob): Promise<ScanAnswer> {
+    try {
+      return await this.#thread(partition).run(job)
+    } catch (error) {
+      this.#tell(partition, error)
+      throw error
+    }
+  }
+
+  /** Who asked hears only that nobody can answer. */
+  #tell(partition: number, error: unknown): void {
+    const now = performance.now()
+    if (this.#ended || now - this.#toldAt < TELL_MS) return
+    this.#toldAt = now
+    this.#logger.warn({ partition, err: error }, 'a partition cannot be scanned: its lists, counts and summaries fail')
   }
 
   #thread(partition: number): ScanThread {
@@ -82,13 +104,14 @@ export class ScanThreads implements Scans, AsyncDisposable {
       const onEnd = () => {
         if (this.#threads[place] === thread) this.#threads[place] = undefined
       }
-      this.#threads[place] = thread = new ScanThread(this.#folder, this.#logger, onEnd)
+      this.#threads[place] = thread = started(this.#folder, onEnd)
     }
     return thread
   }
 
   /** What is under way rejects. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended = true
     await Promise.all(this.#threads.filter((thread) => thread !== undefined).map((thread) => thread.end()))
   }
 }
@@ -96,6 +119,14 @@ export class ScanThreads implements Scans, AsyncDisposable {
 interface Waiting {
   readonly resolve: (answer: ScanAnswer) => void
   readonly reject: (error: RetryableError) => void
+}
+
+function started(folder: string, onEnd: () => void): ScanThread {
+  try {
+    return new ScanThread(folder, onEnd)
+  } catch (error) {
+    throw new RetryableError('STORE_UNAVAILABLE', `no thread can be started to scan: ${reasonOf(error)}`, error)
+  }
 }
 
 /** What waits for it is bounded by what is unfinished. */
@@ -107,7 +138,7 @@ class ScanThread {
   readonly #onEnd: () => void
 
   /** `onEnd`: it takes no more. */
-  constructor(folder: string, logger: Logger, onEnd: () => void) {
+  constructor(folder: string, onEnd: () => void) {
     this.#onEnd = onEnd
     this.#worker = new Worker(new URL('./scan-thread.ts', import.meta.url), {
       workerData: folder,
@@ -120,14 +151,16 @@ class ScanThread {
       if (answer.error === undefined) resolve(answer)
       else reject(new RetryableError('STORE_UNAVAILABLE', `the store cannot be scanned now: ${answer.error}`))
     })
-    this.#worker.on('error', (error) => {
-      logger.error({ err: error }, 'a thread that scans has failed; the next scan starts another')
+    let failure: Error | undefined
+    this.#worker.on('error', (error: Error) => {
+      failure = error
     })
     this.#worker.on('exit', () => {
       onEnd()
       clearTimeout(this.#idle)
+      const how = failure === undefined ? 'ended' : `failed: ${failure.message}`
       for (const { reject } of this.#waiting.values()) {
-        reject(new RetryableError('STORE_UNAVAILABLE', 'the thread that scanned the store has ended'))
+        reject(new RetryableError('STORE_UNAVAILABLE', `the thread that scanned the store has ${how}`, failure))
       }
     })
     this.#idle = setTimeout(() => {

@@ -134,7 +134,7 @@ export function portUnavailable(
   }
   return new ConfigurationError(
     'PORT_UNAVAILABLE',
-    `${what} cannot listen: ${ways[code] ?? `${at}: ${String(error)}`}`,
+    `${what} cannot listen: ${ways[code] ?? `${at}: ${String(error)}; set ${hostVariable} or ${variable}`}`,
     error,
   )
 }

@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import type { AbstractLevel, AbstractOpenOptions } from 'abstract-level'
 import { RocksLevel } from 'rocksdb-level'
 import { ConfigurationError, LogCorruptedError, RetryableError, reasonOf } from '../contract/errors.ts'
+import { inMemory } from '../memory.ts'
 import { wayOut } from '../store/failure.ts'
 import type { LogIdentity, Offset, Topic } from './log.ts'
 
@@ -13,7 +14,7 @@ const FORMAT = 1
 
 /** Values are batches of many records, read in sequence: no block cache, no Bloom filters, large blocks. */
 const ROCKSDB = {
-  writeBufferSize: 16 * MIB,
+  writeBufferSize: inMemory(16 * MIB),
   maxWriteBufferNumber: 4,
   maxOpenFiles: 256,
   blockCache: false,

@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../contract/errors.ts'
+import { inMemory } from '../memory.ts'
 import { pause } from '../pause.ts'
 import type { BrokerConnection } from './kafka-broker.ts'
 import { asTidemark, isNameless, isTransient, type KafkaCluster, typeOf } from './kafka-cluster.ts'
@@ -11,8 +12,11 @@ import type { Batch, BatchLimits, Offset } from './log.ts'
 
 /** A partition with less than this unread is asked for more; so it holds at most this and one answer. */
 const LOW_WATER_BYTES = 512 * 1024
-/** What all partitions may hold unread; above it only those with nothing are asked for more, and for little each. */
-const MAX_UNREAD_BYTES = 64 * 1024 * 1024
+/**
+ * What all partitions may hold unread, or may be given by their first requests; above it only those with nothing are asked
+ * for more, and for little each. Less where memory is scarce.
+ */
+const MAX_UNREAD_BYTES = inMemory(64 * 1024 * 1024)
 const MAX_WAIT_MS = 50
 const MAX_BYTES = 8 * 1024 * 1024
 const PARTITION_BYTES = 2 * 1024 * 1024
@@ -48,6 +52,8 @@ export class KafkaFetcher {
   /** Of the leaders that wrote what was fetched last, by topic and partition. */
   readonly #epochs = new Map<string, number>()
   readonly #troubles: FetchTroubles
+  /** Bytes that the first requests under way may bring: each partition has one of its own. */
+  #looked = 0
   readonly #closing = new AbortController()
 
   constructor(cluster: KafkaCluster, logger: Logger) {
@@ -129,7 +135,7 @@ export class KafkaFetcher {
   }
 
   get #full(): boolean {
-    let unread = 0
+    let unread = this.#looked
     for (const source of this.#sources) unread += source.unread
     return unread > MAX_UNREAD_BYTES
   }
@@ -145,7 +151,10 @@ export class KafkaFetcher {
   }
 
   async #look(source: Source): Promise<void> {
-    await this.#fetch([source], LOOK_LANE, this.#limits(0))
+    const limits = this.#limits(0)
+    this.#looked += limits.maxPartitionBytes
+    await this.#fetch([source], LOOK_LANE, limits)
+    this.#looked -= limits.maxPartitionBytes
     this.#wake()
   }
 

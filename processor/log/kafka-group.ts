@@ -190,6 +190,11 @@ export class KafkaGroup {
     return [...this.#seats].map(({ memberId }) => memberId).filter((id) => id !== '')
   }
 
+  /** Of each member of this process, what it is to own and has not taken; undefined before it knows. */
+  get unclaimed(): (number[] | undefined)[] {
+    return [...this.#seats].map(({ unclaimed }) => unclaimed)
+  }
+
   /** Behaves as a frozen process does: no heartbeat, until it finds that a claim was lost. */
   suspend(): void {
     for (const seat of this.#seats) seat.suspended = true

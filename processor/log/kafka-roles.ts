@@ -105,6 +105,12 @@ export class KafkaRoles {
     return this.#slots.filter((slot) => slot.wanted === kind).map(({ partition }) => partition)
   }
 
+  /** To be owned here, and not taken yet. */
+  get unclaimed(): number[] {
+    const unclaimed = this.#slots.filter(({ wanted, role }) => wanted === 'active' && role?.kind !== 'active')
+    return unclaimed.map(({ partition }) => partition)
+  }
+
   /** Standbys that hold all that the changelog held when they began, and follow it. */
   get whole(): number[] {
     return this.#slots.filter(({ role }) => role?.whole === true).map(({ partition }) => partition)
@@ -171,7 +177,7 @@ export class KafkaRoles {
 
   /** A copy that is begun can wait for the claims that are: until they are taken, nobody works on those partitions. */
   async #afterClaims(slot: Slot): Promise<void> {
-    const claims = this.#slots.filter(({ wanted, role }) => wanted === 'active' && role?.kind !== 'active')
+    const claims = this.unclaimed.map((partition) => this.#slots[partition] as Slot)
     if (claims.length === 0) return
     const waiting = new AbortController()
     slot.waiting = waiting

@@ -104,7 +104,7 @@ export class KafkaSeat {
     this.#refused.promise.catch(() => {})
     this.#lane = `group ${member.instance}`
     claims.cluster.introduce(this.#lane, clientIdOf(member))
-    const inGroup = () => this.#leased
+    const inGroup = () => performance.now() - this.#grantedAt < LEASE_MS
     this.#roles = new KafkaRoles(member, claims.identity.partitions, {
       logger,
       take: (partition, signal) => KafkaClaim.take(claims, partition, inGroup, signal),
@@ -118,8 +118,9 @@ export class KafkaSeat {
     })
   }
 
-  get #leased(): boolean {
-    return performance.now() - this.#grantedAt < LEASE_MS
+  /** Partitions that are to be owned here, and are not taken yet; undefined before the group has told which. */
+  get unclaimed(): number[] | undefined {
+    return Number.isFinite(this.#grantedAt) ? this.#roles.unclaimed : undefined
   }
 
   /** Makes the connection to the group's coordinator, which `run` will ask for. */

@@ -166,6 +166,11 @@ export class KafkaLog implements Log {
     return this.#group.memberIds
   }
 
+  /** Of each member of this process, the partitions that it is to own and has not taken; undefined before it knows. */
+  get unclaimed(): readonly (readonly number[] | undefined)[] {
+    return this.#group.unclaimed
+  }
+
   /**
    * Has the group drop a member that is dead, so that its partitions move at once. If it was alive after all, it finds
    * out with its next heartbeat, and joins anew; its claims are fenced, so nothing is written twice.

@@ -50,6 +50,7 @@ function serve(fleet: Fleet, options: Served, environment: Record<string, string
   return openApi({
     configuration,
     access: { host: configuration.HTTP_HOST ?? configuration.HOST, tokens: undefined },
+    maxConnections: 100,
     version: '0.0.0',
     partitions: fleet.partitions,
     ...options,
@@ -148,6 +149,8 @@ it('names what set an address that this machine does not have', async () => {
   const options = { owners: fleet.owners, local: () => undefined, alone: true }
   const failed = (environment: Record<string, string>) => serve(fleet, options, environment).catch(String)
   expect(await failed({ HTTP_HOST: '192.0.2.1' })).toMatch(/192\.0\.2\.1 is no address of this machine; set HTTP_HOST$/)
+  // Without a zone, or on a machine without IPv6.
+  expect(await failed({ HOST: 'fe80::1' })).toMatch(/\[fe80::1\]:\d+: Error: listen E.*; set HOST or HTTP_PORT$/)
   expect(await failed({ HOST: '192.0.2.1' })).toMatch(/is no address of this machine; set HOST$/)
 })
 

@@ -264,6 +264,34 @@ test('a folder that is gone fails what is asked, and nothing else', async () => 
   }
 })
 
+test('why scans fail is told, and not for each of them', async () => {
+  const lines: string[] = []
+  const logger = pino({}, { write: (line) => lines.push(line) })
+  await using elsewhere = new ScanThreads({ folder: join(folder, 'none'), logger, patienceMs: PATIENT_MS })
+  for (let i = 0; i < 3; i++) await expect(elsewhere.summarize(question, held(0))).rejects.toThrow()
+  expect(lines.map((line) => JSON.parse(line))).toEqual([
+    expect.objectContaining({
+      level: 40,
+      partition: 0,
+      err: expect.objectContaining({ message: expect.stringMatching(/none does not exist/) }),
+    }),
+  ])
+})
+
+test('a thread that cannot be started is a reason to ask again, and is told', async () => {
+  const lines: string[] = []
+  const logger = pino({}, { write: (line) => lines.push(line) })
+  await using refused = new ScanThreads({ folder, logger, patienceMs: PATIENT_MS })
+  // As where the system has no thread to give, a Worker throws.
+  vi.spyOn(URL.prototype, 'href', 'get').mockImplementationOnce(() => {
+    throw new Error('ERR_WORKER_INIT_FAILED')
+  })
+  onTestFinished(() => void vi.restoreAllMocks())
+  await expect(refused.summarize(question, held(0))).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
+  expect(lines).toHaveLength(1)
+  expect((await refused.summarize(question, held(changelog))).summary.devices).toBeGreaterThan(0)
+})
+
 test.runIf(process.platform === 'linux')('a store that cannot be read is not left open by those who try', async () => {
   await db.put('m00009', Buffer.from('no checkpoint'))
   await db.flush()

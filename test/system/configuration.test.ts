@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer, type Server } from 'node:net'
@@ -6,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { freePorts } from '../../simulators/ports.ts'
-import { endsWithUs, MAIN, Program } from '../../simulators/program.ts'
+import { Program } from '../../simulators/program.ts'
 import { Stack, timeFor } from './stack.ts'
 
 let folder: string
@@ -104,22 +103,6 @@ test('what a process compiled is there for the next one, also after kill -9', as
   await program.kill()
   const files = await readdir(compiled, { recursive: true })
   expect(files.length).toBeGreaterThan(1_000)
-})
-
-test.skipIf(process.platform !== 'linux')('a limit of open files lower than connections need is told of', async () => {
-  const limited = ['-c', 'ulimit -n 1500 && exec "$0" "$@"', process.execPath, MAIN, 'up']
-  const child = spawn('sh', limited, {
-    env: { ...process.env, ...env, LOG_LEVEL: 'info' },
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
-  endsWithUs(child)
-  let stderr = ''
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    stderr += text
-  })
-  await vi.waitFor(() => expect(stderr).toMatch(/"limit":1500,"needed":31000,"msg":"the limit of open files .*ulimit/))
-  child.kill('SIGKILL')
-  await once(child, 'exit')
 })
 
 test('an unknown role', async () => {

@@ -217,6 +217,16 @@ describe('a fetch', () => {
     fetching.close()
   })
 
+  test('asks for little of most partitions that are begun at once', async () => {
+    const { fetcher: fetching, requests } = fetcher([])
+    for (let index = 0; index < 256; index++) void fetching.follow('t', index, 0, LIMITS, never).next()
+    await vi.waitFor(() => expect(requests).toHaveLength(256))
+    const bytes = requests.map(({ partitionBytes }) => partitionBytes[0] ?? 0)
+    expect(bytes.reduce((sum, each) => sum + each)).toBeLessThanOrEqual(66 * MIB + (256 * MIB) / 16)
+    expect(bytes.slice(0, 16)).toEqual(Array.from({ length: 16 }, () => 2 * MIB))
+    fetching.close()
+  })
+
   test('for a partition whose log was cut behind it waits at the new end', async () => {
     const { fetcher: fetching, requests } = fetcher([
       fetchAnswer([of(0, 'first', 0, 9)]),
