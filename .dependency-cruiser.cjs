@@ -33,6 +33,37 @@ module.exports = {
       to: { path: '^processor/', pathNot: '^processor/contract/' },
     },
     {
+      // How HTTP is spoken; what is asked and answered is known further up. Types of the application may be named.
+      name: 'http-knows-no-question',
+      severity: 'error',
+      from: { path: '^api/http/' },
+      to: { path: '^api/', pathNot: '^api/http/', dependencyTypesNot: ['type-only'] },
+    },
+    {
+      name: 'reader-knows-no-route',
+      severity: 'error',
+      from: { path: '^api/reader/' },
+      to: { path: '^api/', pathNot: '^api/(http|reader)/', dependencyTypesNot: ['type-only'] },
+    },
+    {
+      name: 'tokens-know-no-question',
+      severity: 'error',
+      from: { path: '^api/auth/' },
+      to: { path: '^api/(reader|devices|search|letters|changes)/' },
+    },
+    {
+      name: 'questions-in-one-direction',
+      severity: 'error',
+      from: { path: '^api/(devices|search)/' },
+      to: { path: '^api/(reader|letters|changes)/' },
+    },
+    {
+      name: 'letters-and-changes-apart',
+      severity: 'error',
+      from: { path: '^api/(letters|changes)/' },
+      to: { path: '^api/(letters|changes|reader)/', pathNot: '^api/$1/' },
+    },
+    {
       name: 'contract-is-pure',
       severity: 'error',
       from: { path: '^processor/contract/' },
@@ -47,6 +78,18 @@ module.exports = {
         path: '^processor/',
         pathNot: '^processor/(contract/|log/|rocksdb-level/|memory\\.ts|pause\\.ts|secret-files\\.ts|store/failure\\.ts)',
       },
+    },
+    {
+      name: 'adapters-apart',
+      severity: 'error',
+      from: { path: '^processor/log/(kafka|embedded)/' },
+      to: { path: '^processor/log/(kafka|embedded)/', pathNot: '^processor/log/$1/' },
+    },
+    {
+      name: 'index-knows-no-query',
+      severity: 'error',
+      from: { path: '^processor/index/' },
+      to: { path: '^processor/query/' },
     },
     {
       name: 'store-knows-the-log-port-only',
@@ -71,7 +114,7 @@ module.exports = {
       // A drill reads as a foreign program would.
       name: 'kafkajs-in-its-adapter',
       severity: 'error',
-      from: { pathNot: '^(processor/log/kafka|simulators/drill/foreign|test/)' },
+      from: { pathNot: '^(processor/log/kafka/|simulators/drill/foreign|test/)' },
       to: { path: 'node_modules/kafkajs' },
     },
     { name: 'aedes-in-ingest', severity: 'error', from: { pathNot: '^(ingest/|test/)' }, to: { path: 'node_modules/aedes' } },

@@ -10,7 +10,7 @@ RUN install -d -o node -g node /data node_modules/.cache
 USER node
 # Compiled once, and for this user, the code of a role loads with half the work, also where nothing can be written.
 ENV NODE_COMPILE_CACHE=/app/node_modules/.cache/node
-RUN node main.ts help && node -e "for (const file of ['processor/log/kafka', 'processor/log/embedded', 'processor/open', 'api/open', 'ingest/ingest']) import('./' + file + '.ts')"
+RUN node main.ts help && node -e "for (const file of ['processor/log/kafka/kafka', 'processor/log/embedded/embedded', 'processor/open', 'api/open', 'ingest/ingest']) import('./' + file + '.ts')"
 # RocksDB's threads would each grow a heap of their own.
 ENV HOST=0.0.0.0 DATA_DIR=/data MALLOC_ARENA_MAX=4
 VOLUME /data

@@ -11,8 +11,8 @@ import { keepRequestsYoung } from './processor/collector.ts'
 import { addressOf, hostAndPort } from './processor/contract/address.ts'
 import { type Configuration, misspelt, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError, reasonOf } from './processor/contract/errors.ts'
-import type { EmbeddedLog } from './processor/log/embedded.ts'
-import type { KafkaLog } from './processor/log/kafka.ts'
+import type { EmbeddedLog } from './processor/log/embedded/embedded.ts'
+import type { KafkaLog } from './processor/log/kafka/kafka.ts'
 import { lastWords, openLogger } from './processor/logger.ts'
 import type { Beginning } from './processor/open.ts'
 import { type Connections, connectionsWithin } from './processor/open-files.ts'
@@ -50,7 +50,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return await runDrillCommand(flags, { stdout, stderr, environment, signal })
   }
   if (role === 'token') {
-    const { runToken } = await import('./api/token-command.ts')
+    const { runToken } = await import('./api/auth/token-command.ts')
     stdout.write(`${await runToken(flags, readEnvironment(await withSecretFiles(environment)), Date.now())}\n`)
     return 0
   }
@@ -226,7 +226,7 @@ async function openApi(here: Process, access: Access, processors: ReadonlyMap<st
   const [{ openApi: open }, { changeFeed }, { letterReader }, { writeRecord }] = await Promise.all([
     import('./api/open.ts'),
     import('./processor/change-feed.ts'),
-    import('./processor/letter-reader.ts'),
+    import('./processor/query/letter-reader.ts'),
     import('./processor/contract/write.ts'),
   ])
   return await open({
@@ -256,7 +256,7 @@ async function openIngest(here: Process): Promise<{ port: number; health: string
   let health: string | undefined
   // Where there is an API, it answers this too.
   if (role === 'ingest') {
-    const { Endpoint } = await import('./processor/endpoint.ts')
+    const { Endpoint } = await import('./processor/query/endpoint.ts')
     const options = { host, port: HEALTH_PORT, variable: 'HEALTH_PORT', checks, registry, logger } as const
     health = running.use(await Endpoint.open(options)).address
   }

@@ -1,8 +1,8 @@
 import { Type } from 'typebox'
 import type { Copy, PartitionInfo, StatusReader } from '../processor/contract/query.ts'
 import type { Api } from './app.ts'
-import { EXAMPLE_COPY, jsonAnswer, problemAnswers } from './documentation.ts'
-import type { Gate } from './gate.ts'
+import { EXAMPLE_COPY, jsonAnswer, problemAnswers } from './http/documentation.ts'
+import type { Gate } from './http/gate.ts'
 
 export function partitionRoutes(api: Api, reader: StatusReader, many: Gate): void {
   api.get('/v1/partitions', { schema: GET_PARTITIONS, config: { scope: 'ops:read' } }, async () => {

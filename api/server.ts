@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises'
 import { addressOf } from '../processor/contract/address.ts'
 import { portUnavailable } from '../processor/contract/errors.ts'
 import { type Api, type AppOptions, buildApp } from './app.ts'
-import { Connections } from './connections.ts'
+import { Connections } from './http/connections.ts'
 
 export interface ServerOptions extends AppOptions {
   readonly host: string

@@ -1,6 +1,6 @@
 import { array, assert, option, property, stringMatching } from 'fast-check'
 import { expect, it } from 'vitest'
-import { type Caller, disjoint, maySee, visibleAfter } from '../../api/caller.ts'
+import { type Caller, disjoint, maySee, visibleAfter } from '../../api/auth/caller.ts'
 
 const deviceId = stringMatching(/^[-.:_0Aaz]{1,4}$/)
 

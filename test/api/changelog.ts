@@ -1,4 +1,4 @@
-import type { SnapshotReader } from '../../api/changes-snapshot.ts'
+import type { SnapshotReader } from '../../api/changes/snapshot.ts'
 import type { ChangeBatch, ChangeFeed } from '../../processor/contract/changes.ts'
 import { OffsetOutOfRangeError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { Change, DeviceNumbers } from '../../api/changes-change.ts'
+import { Change, DeviceNumbers } from '../../api/changes/change.ts'
 import { Matcher } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 

@@ -1,4 +1,4 @@
-import type { Sink } from '../../api/changes-sink.ts'
+import type { Sink } from '../../api/changes/sink.ts'
 import type { Clock } from '../../api/clock.ts'
 import type { Status } from '../../processor/contract/status.ts'
 import { reportOf } from './changelog.ts'

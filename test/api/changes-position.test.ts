@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { Positions } from '../../api/changes-position.ts'
+import { Positions } from '../../api/changes/position.ts'
 
 const positions = fc.record({
   offsets: fc.array(fc.option(fc.nat({ max: 2 ** 40 }), { nil: undefined }), { minLength: 1, maxLength: 20 }),

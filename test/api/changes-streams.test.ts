@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { Positions } from '../../api/changes-position.ts'
-import type { ChangeStreams } from '../../api/changes-streams.ts'
+import { Positions } from '../../api/changes/position.ts'
+import type { ChangeStreams } from '../../api/changes/streams.ts'
 import { UnavailableError } from '../../processor/contract/errors.ts'
 import { Matcher } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it } from 'vitest'
-import type { ChangeStreams } from '../../api/changes-streams.ts'
+import type { ChangeStreams } from '../../api/changes/streams.ts'
 import { Matcher } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import type { Status } from '../../processor/contract/status.ts'

@@ -3,7 +3,7 @@ import { createServer, type Server, type ServerResponse } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { expect, onTestFinished, test } from 'vitest'
-import { Connections } from '../../api/connections.ts'
+import { Connections } from '../../api/http/connections.ts'
 
 /** A server whose requests are answered by the test, by path. */
 class Answered {

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { Tokens } from '../../api/tokens.ts'
+import type { Tokens } from '../../api/auth/tokens.ts'
 import { ask, documentOf } from './conformance.ts'
 import { type Stage, stage } from './stage.ts'
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { summarizeFleet } from '../../api/fleet-search.ts'
+import { summarizeFleet } from '../../api/search/fleet-search.ts'
 import type { Freshness } from '../../processor/contract/query.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { Summary } from '../../processor/contract/summary.ts'

@@ -16,7 +16,7 @@ import {
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
 import type { Outcome } from '../../processor/contract/write.ts'
-import { Searcher } from '../../processor/search.ts'
+import { Searcher } from '../../processor/query/search.ts'
 import type { Way } from '../../processor/store/store.ts'
 import { Turns } from '../../processor/turns.ts'
 

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest'
 import type { TokenSettings } from '../../api/access.ts'
 import type { AppOptions } from '../../api/app.ts'
-import { Tokens } from '../../api/tokens.ts'
+import { Tokens } from '../../api/auth/tokens.ts'
 import { type Answered, ask } from './conformance.ts'
 import { type Stage, silent, stage } from './stage.ts'
 

@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { exportJWK, generateKeyPair, type JWK, SignJWT } from 'jose'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import type { Tokens } from '../../api/tokens.ts'
+import type { Tokens } from '../../api/auth/tokens.ts'
 import { CLAIMS, clock, folder, get, guarded, guardedBy, pass, refused, signed, tokensOf } from './guarded.ts'
 
 async function keyPair(alg: string, kid?: string) {

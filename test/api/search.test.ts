@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { searchFleet, summarizeFleet } from '../../api/fleet-search.ts'
+import { searchFleet, summarizeFleet } from '../../api/search/fleet-search.ts'
 import { type Field, parseField, valueOf } from '../../processor/contract/field.ts'
 import { compareInOrder, type Order, parseOrder, sortKey } from '../../processor/contract/order.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'

@@ -1,7 +1,7 @@
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { type Api, type AppOptions, buildApp } from '../../api/app.ts'
-import { RoutedReader } from '../../api/reader.ts'
+import { RoutedReader } from '../../api/reader/reader.ts'
 import type { LetterReader } from '../../processor/contract/letter-reader.ts'
 import type { DeviceWriter } from '../../processor/contract/query.ts'
 import { Fleet } from './fleet.ts'

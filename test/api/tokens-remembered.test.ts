@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto'
 import { expect, it } from 'vitest'
-import { Tokens } from '../../api/tokens.ts'
+import { Tokens } from '../../api/auth/tokens.ts'
 import { silent } from './stage.ts'
 
 const SECRET = 'not-so-secret-but-32-bytes-long!'

@@ -1,7 +1,7 @@
 import { rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { runToken } from '../../api/token-command.ts'
+import { runToken } from '../../api/auth/token-command.ts'
 import { readEnvironment } from '../../processor/contract/environment.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { ask, documentOf } from './conformance.ts'

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type FoundDevice, searchFleet } from '../../api/fleet-search.ts'
+import { type FoundDevice, searchFleet } from '../../api/search/fleet-search.ts'
 import { type Field, parseField } from '../../processor/contract/field.ts'
 import { type Order, parseOrder, sortKey } from '../../processor/contract/order.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'

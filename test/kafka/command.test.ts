@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { KafkaLog } from '../../processor/log/kafka.ts'
+import { KafkaLog } from '../../processor/log/kafka/kafka.ts'
 import { numbered } from '../contract/log-records.ts'
 import { kafkaMissing } from './kafka.ts'
 

@@ -1,9 +1,9 @@
 /* oxlint-disable typescript/unbound-method -- methods are taken off their classes here, and called with `call` */
 import { writeSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
-import { KafkaLog } from '../../processor/log/kafka.ts'
-import { type BrokerRequests, Network } from '../../processor/log/kafka-broker.ts'
-import { KafkaClaim } from '../../processor/log/kafka-claim.ts'
+import { type BrokerRequests, Network } from '../../processor/log/kafka/broker.ts'
+import { KafkaClaim } from '../../processor/log/kafka/claim.ts'
+import { KafkaLog } from '../../processor/log/kafka/kafka.ts'
 import type { Partition } from '../../processor/log/log.ts'
 import { Processor } from '../../processor/processor.ts'
 import { LevelStore } from '../../processor/store/level.ts'

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { TRANSACTION_COORDINATOR } from '../../processor/log/kafka-cluster.ts'
+import { TRANSACTION_COORDINATOR } from '../../processor/log/kafka/cluster.ts'
 import { read } from '../contract/log-member.ts'
 import { record, text } from '../contract/log-records.ts'
 import { kafkaByHand, LANE, offer, openByHand, type World, withClaim, write } from './by-hand.ts'

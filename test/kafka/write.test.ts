@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { parsePosition } from '../../processor/contract/position.ts'
-import type { KafkaLog } from '../../processor/log/kafka.ts'
+import type { KafkaLog } from '../../processor/log/kafka/kafka.ts'
 import type { LogRecord } from '../../processor/log/log.ts'
 import { Cluster } from '../../simulators/cluster.ts'
 import type { Kafka } from '../../simulators/kafka.ts'

@@ -4,7 +4,7 @@
  */
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
-import { EmbeddedLog } from '../../processor/log/embedded.ts'
+import { EmbeddedLog } from '../../processor/log/embedded/embedded.ts'
 import type { Claim, Member } from '../../processor/log/log.ts'
 
 const [folder = '', first = '0'] = process.argv.slice(2)

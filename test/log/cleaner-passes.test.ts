@@ -1,5 +1,5 @@
 import { expect, onTestFinished, test, vi } from 'vitest'
-import { Cleaner } from '../../processor/log/cleaner.ts'
+import { Cleaner } from '../../processor/log/embedded/cleaner.ts'
 import type { Claim } from '../../processor/log/log.ts'
 import { TestMember } from '../contract/log-member.ts'
 import { record } from '../contract/log-records.ts'

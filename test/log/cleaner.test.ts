@@ -1,6 +1,6 @@
 import { describe, expect, test, vi } from 'vitest'
-import type { EmbeddedLog } from '../../processor/log/embedded.ts'
-import { storageKey } from '../../processor/log/embedded-storage.ts'
+import type { EmbeddedLog } from '../../processor/log/embedded/embedded.ts'
+import { storageKey } from '../../processor/log/embedded/storage.ts'
 import type { Claim, LogRecord, NewRecord } from '../../processor/log/log.ts'
 import { read, TestMember } from '../contract/log-member.ts'
 import { record, sized, text } from '../contract/log-records.ts'

@@ -5,7 +5,7 @@ import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
 import { onTestFinished } from 'vitest'
-import { EmbeddedLog, type EmbeddedLogOptions } from '../../processor/log/embedded.ts'
+import { EmbeddedLog, type EmbeddedLogOptions } from '../../processor/log/embedded/embedded.ts'
 import type { LogRecord, Topic } from '../../processor/log/log.ts'
 import { read } from '../contract/log-member.ts'
 

@@ -1,7 +1,7 @@
 import { access, cp, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test, vi } from 'vitest'
-import type { EmbeddedLog } from '../../processor/log/embedded.ts'
+import type { EmbeddedLog } from '../../processor/log/embedded/embedded.ts'
 import { numbered, text } from '../contract/log-records.ts'
 import { dump, failingDatabase, folder, openLog } from './folder.ts'
 

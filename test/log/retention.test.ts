@@ -1,5 +1,5 @@
 import { describe, expect, test, vi } from 'vitest'
-import { EmbeddedStorage, offsetOfKey, storageKey, storageRange } from '../../processor/log/embedded-storage.ts'
+import { EmbeddedStorage, offsetOfKey, storageKey, storageRange } from '../../processor/log/embedded/storage.ts'
 import type { Claim } from '../../processor/log/log.ts'
 import { read, TestMember } from '../contract/log-member.ts'
 import { record, text } from '../contract/log-records.ts'

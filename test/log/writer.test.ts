@@ -1,5 +1,5 @@
 import { expect, onTestFinished, test, vi } from 'vitest'
-import { EmbeddedStorage } from '../../processor/log/embedded-storage.ts'
+import { EmbeddedStorage } from '../../processor/log/embedded/storage.ts'
 import { record } from '../contract/log-records.ts'
 import { failingDatabase, folder, openLog } from './folder.ts'
 

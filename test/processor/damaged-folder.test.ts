@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { expect, onTestFinished, test } from 'vitest'
-import { EmbeddedLog } from '../../processor/log/embedded.ts'
+import { EmbeddedLog } from '../../processor/log/embedded/embedded.ts'
 import { Processor } from '../../processor/processor.ts'
 import { isMarkedDamaged, markDamaged } from '../../processor/store/damage.ts'
 

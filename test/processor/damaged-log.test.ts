@@ -6,9 +6,9 @@ import {
   RetryableError,
   StoreCorruptedError,
 } from '../../processor/contract/errors.ts'
-import { storageKey } from '../../processor/log/embedded-storage.ts'
-import { CRC_AT } from '../../processor/log/kafka-batch.ts'
-import { FetchedRecords } from '../../processor/log/kafka-records.ts'
+import { storageKey } from '../../processor/log/embedded/storage.ts'
+import { CRC_AT } from '../../processor/log/kafka/batch.ts'
+import { FetchedRecords } from '../../processor/log/kafka/records.ts'
 import type { Topic } from '../../processor/log/log.ts'
 import { read } from '../contract/log-member.ts'
 import { LIMITS, numbered, record } from '../contract/log-records.ts'

@@ -5,7 +5,7 @@ import { text } from 'node:stream/consumers'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { expect, test } from 'vitest'
-import { Endpoint, type Handler, reply } from '../../processor/endpoint.ts'
+import { Endpoint, type Handler, reply } from '../../processor/query/endpoint.ts'
 
 /** Its close waits for requests under way for longer than a test has. */
 function open(handler?: Handler): Promise<Endpoint> {

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { searchFleet } from '../../api/fleet-search.ts'
+import { searchFleet } from '../../api/search/fleet-search.ts'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import type { Place } from '../../processor/contract/search.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'

@@ -6,9 +6,9 @@ import { Worker } from 'node:worker_threads'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { searchFleet, summarizeFleet } from '../../api/fleet-search.ts'
-import { RoutedReader } from '../../api/reader.ts'
-import { RemoteReaders } from '../../api/remote.ts'
+import { RoutedReader } from '../../api/reader/reader.ts'
+import { RemoteReaders } from '../../api/reader/remote.ts'
+import { searchFleet, summarizeFleet } from '../../api/search/fleet-search.ts'
 import { UnavailableError } from '../../processor/contract/errors.ts'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
@@ -22,7 +22,7 @@ import {
   SEARCH_PATH,
   SUMMARY_PATH,
 } from '../../processor/contract/search-wire.ts'
-import { QueryServer } from '../../processor/query-server.ts'
+import { QueryServer } from '../../processor/query/query-server.ts'
 import { Fleet } from '../api/fleet.ts'
 import { readerContract } from '../contract/reader.ts'
 

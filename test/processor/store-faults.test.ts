@@ -6,7 +6,7 @@ import pino from 'pino'
 import { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { EmbeddedLog } from '../../processor/log/embedded.ts'
+import { EmbeddedLog } from '../../processor/log/embedded/embedded.ts'
 import { Processor } from '../../processor/processor.ts'
 import { said, statusOf } from './workbench.ts'
 

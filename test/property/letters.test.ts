@@ -1,8 +1,8 @@
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { LetterCursors } from '../../api/letters-cursor.ts'
-import { type LetterBudget, type LetterPage, readLetters } from '../../api/letters-reading.ts'
-import { TextTurns } from '../../api/text-turns.ts'
+import { TextTurns } from '../../api/http/text-turns.ts'
+import { LetterCursors } from '../../api/letters/cursor.ts'
+import { type LetterBudget, type LetterPage, readLetters } from '../../api/letters/reading.ts'
 import type { LogRecord } from '../../processor/contract/record.ts'
 import { MemoryLetters } from '../api/letters-memory.ts'
 

@@ -8,7 +8,7 @@ export interface Mutation {
 /** What each of them breaks must be found: they test the simulation. */
 export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   'the fence is skipped': {
-    file: 'processor/log/embedded-writer.ts',
+    file: 'processor/log/embedded/writer.ts',
     find: 'if (work.epoch !== position.epoch) {',
     replace: 'if (work.epoch < 0) {',
   },
@@ -33,17 +33,17 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     replace: 'await this.#db.put(this.#keys.meta, ',
   },
   'an append is acknowledged before it is written': {
-    file: 'processor/log/embedded-writer.ts',
+    file: 'processor/log/embedded/writer.ts',
     find: "this.#queue.push({ kind: 'append',",
     replace: "resolve(); this.#queue.push({ kind: 'append',",
   },
   'a later append is written first': {
-    file: 'processor/log/embedded-writer.ts',
+    file: 'processor/log/embedded/writer.ts',
     find: "this.#queue.push({ kind: 'append',",
     replace: "this.#queue.unshift({ kind: 'append',",
   },
   'the input offset is committed later than the changelog': {
-    file: 'processor/log/embedded-writer.ts',
+    file: 'processor/log/embedded/writer.ts',
     find: 'encodeNumbers(epoch, input, changelogEnd)',
     replace: 'encodeNumbers(epoch, (positions[index] as ClaimPosition).input, changelogEnd)',
   },

@@ -1,4 +1,4 @@
-import { EmbeddedLog } from '../../processor/log/embedded.ts'
+import { EmbeddedLog } from '../../processor/log/embedded/embedded.ts'
 
 /** `node main.ts` whose embedded log keeps no more telemetry than a few seconds of a small drill have. */
 const LITTLE = { retention: { telemetryBytes: 20_000 }, segmentBytes: 4_000 }

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
 import type { ServerResponse } from 'node:http'
 import { describe, expect, it } from 'vitest'
-import { Bodies } from '../../api/bodies.ts'
+import { Bodies } from '../../api/http/bodies.ts'
 
 const KIB = 1024
 const MIB = 1024 * KIB

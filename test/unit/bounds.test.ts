@@ -1,10 +1,10 @@
 import pino from 'pino'
 import { describe, expect, test } from 'vitest'
 import { RetryableError } from '../../processor/contract/errors.ts'
-import { KafkaBounds } from '../../processor/log/kafka-bounds.ts'
-import type { Network } from '../../processor/log/kafka-broker.ts'
-import { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
-import { WireReader } from '../../processor/log/kafka-wire.ts'
+import { KafkaBounds } from '../../processor/log/kafka/bounds.ts'
+import type { Network } from '../../processor/log/kafka/broker.ts'
+import { KafkaCluster } from '../../processor/log/kafka/cluster.ts'
+import { WireReader } from '../../processor/log/kafka/wire.ts'
 import { metadataAnswer } from './metadata-answer.ts'
 
 const PARTITIONS = 50

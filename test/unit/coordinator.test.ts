@@ -1,7 +1,7 @@
 import pino from 'pino'
 import { expect, test } from 'vitest'
-import type { Network } from '../../processor/log/kafka-broker.ts'
-import { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
+import type { Network } from '../../processor/log/kafka/broker.ts'
+import { KafkaCluster } from '../../processor/log/kafka/cluster.ts'
 import { metadataAnswer } from './metadata-answer.ts'
 
 const HOSTS = ['one', 'two', 'three']

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { Pace } from '../../processor/log/embedded-pace.ts'
+import { Pace } from '../../processor/log/embedded/pace.ts'
 
 const MAX_BACKLOG = 100
 

@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest'
 import { ConfigurationError, RetryableError } from '../../processor/contract/errors.ts'
-import { errorOf } from '../../processor/log/kafka-broker.ts'
-import { isFencing } from '../../processor/log/kafka-claim.ts'
-import { asTidemark, isNameless, isTransient, typeOf } from '../../processor/log/kafka-cluster.ts'
+import { errorOf } from '../../processor/log/kafka/broker.ts'
+import { isFencing } from '../../processor/log/kafka/claim.ts'
+import { asTidemark, isNameless, isTransient, typeOf } from '../../processor/log/kafka/cluster.ts'
 
 /** One that no version of Kafka has. */
 const NEVER = 32_000

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { eventText } from '../../api/changes-event.ts'
+import { eventText } from '../../api/changes/event.ts'
 
 it('an event has its data in one line, as another program may have written the JSON of a device', () => {
   const json = JSON.stringify({ deviceId: 'a', note: 'two\nlines' }, undefined, 2).replaceAll('\n', '\r\n')

@@ -1,4 +1,4 @@
-import { WireWriter } from '../../processor/log/kafka-wire.ts'
+import { WireWriter } from '../../processor/log/kafka/wire.ts'
 
 export interface Answered {
   readonly partition: number

@@ -2,8 +2,8 @@ import { MemoryLevel } from 'memory-level'
 import pino from 'pino'
 import { RocksLevel } from 'rocksdb-level'
 import { describe, expect, it, vi } from 'vitest'
-import { Positions } from '../../api/changes-position.ts'
-import { encodeCursor } from '../../api/cursor.ts'
+import { Positions } from '../../api/changes/position.ts'
+import { encodeCursor } from '../../api/search/cursor.ts'
 import { HEADER_DEVICES, HEADER_INPUT } from '../../processor/changelog.ts'
 import { type Order, parseOrder, sortKey } from '../../processor/contract/order.ts'
 import type { NewRecord } from '../../processor/contract/record.ts'
@@ -12,12 +12,12 @@ import { encodeStatus } from '../../processor/contract/status.ts'
 import { connectivityRecord, HEADER_METRIC, HEADER_WILL } from '../../processor/contract/telemetry.ts'
 import { writeRecord } from '../../processor/contract/write.ts'
 import { decidedHeader } from '../../processor/decisions.ts'
-import type { EmbeddedLog, EmbeddedLogOptions } from '../../processor/log/embedded.ts'
-import { clientIdOf, encodeAssignment, encodeSubscription } from '../../processor/log/kafka-membership.ts'
-import { encodePosition } from '../../processor/log/kafka-offsets.ts'
-import { telling } from '../../processor/log/kafka-tail.ts'
-import { topicNames } from '../../processor/log/kafka-topics.ts'
-import { Arena, BatchBuilder, BatchReader } from '../../processor/log/record-batch.ts'
+import type { EmbeddedLog, EmbeddedLogOptions } from '../../processor/log/embedded/embedded.ts'
+import { Arena, BatchBuilder, BatchReader } from '../../processor/log/embedded/record-batch.ts'
+import { clientIdOf, encodeAssignment, encodeSubscription } from '../../processor/log/kafka/membership.ts'
+import { encodePosition } from '../../processor/log/kafka/offsets.ts'
+import { telling } from '../../processor/log/kafka/tail.ts'
+import { topicNames } from '../../processor/log/kafka/topics.ts'
 import type { Database } from '../../processor/store/level.ts'
 import { LevelStores } from '../../processor/store/level-stores.ts'
 import { TestMember } from '../contract/log-member.ts'
@@ -101,7 +101,7 @@ async function stored() {
   return (await db.iterator().all()).map(([key, value]) => `${key} ${value.toString()}`)
 }
 
-held('the folder of the embedded log', 'raise FORMAT in embedded-storage.ts, VERSION for a batch, and read the old', [
+held('the folder of the embedded log', 'raise FORMAT in embedded/storage.ts, VERSION for a batch, and read the old', [
   [
     'batches, the end of compaction, identity, and where a partition stands (epoch, input, end of the changelog)',
     () => inFolder(processSome, { compaction: { minDirtyBytes: 0 } }),

@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
-import { errorOf } from '../../processor/log/kafka-broker.ts'
+import { errorOf } from '../../processor/log/kafka/broker.ts'
 import { ONE_STANDBY, seatOf } from './seat.ts'
 
 const UNKNOWN_SERVER_ERROR = -1

@@ -3,20 +3,20 @@ import pino from 'pino'
 import { Registry } from 'prom-client'
 import { expect, test } from 'vitest'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
-import type { Joined } from '../../processor/log/kafka-broker.ts'
-import type { ClaimContext } from '../../processor/log/kafka-claim-context.ts'
-import { groupRecordBytes, type MemberAssignment } from '../../processor/log/kafka-group-record.ts'
-import { KafkaLeader } from '../../processor/log/kafka-leader.ts'
+import type { Joined } from '../../processor/log/kafka/broker.ts'
+import type { ClaimContext } from '../../processor/log/kafka/claim-context.ts'
+import { groupRecordBytes, type MemberAssignment } from '../../processor/log/kafka/group-record.ts'
+import { KafkaLeader } from '../../processor/log/kafka/leader.ts'
 import {
   clientIdOf,
   decodeAssignment,
   encodeSubscription,
   type Peer,
   type Subscription,
-} from '../../processor/log/kafka-membership.ts'
-import { KafkaMetrics } from '../../processor/log/kafka-metrics.ts'
-import { topicNames } from '../../processor/log/kafka-topics.ts'
-import { WireReader } from '../../processor/log/kafka-wire.ts'
+} from '../../processor/log/kafka/membership.ts'
+import { KafkaMetrics } from '../../processor/log/kafka/metrics.ts'
+import { topicNames } from '../../processor/log/kafka/topics.ts'
+import { WireReader } from '../../processor/log/kafka/wire.ts'
 
 const PARTITIONS = 1024
 const KIBIBYTE = 1024

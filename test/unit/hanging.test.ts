@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { decide, type HangingFacts } from '../../processor/log/kafka-hanging.ts'
+import { decide, type HangingFacts } from '../../processor/log/kafka/hanging.ts'
 
 const closed: HangingFacts = {
   status: false,

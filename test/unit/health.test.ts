@@ -1,7 +1,7 @@
 import pino from 'pino'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import type { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
-import { KafkaHealth } from '../../processor/log/kafka-health.ts'
+import type { KafkaCluster } from '../../processor/log/kafka/cluster.ts'
+import { KafkaHealth } from '../../processor/log/kafka/health.ts'
 
 const TOPIC = { id: 'id', leaders: [1, 1], epochs: [0, 0], replicas: 1 }
 

@@ -4,8 +4,8 @@ import type { JsonObject } from '../../processor/contract/json.ts'
 import { type Order, parseOrder, type SortKey, sortKey } from '../../processor/contract/order.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import type { Status } from '../../processor/contract/status.ts'
-import { planBeginning } from '../../processor/index-beginning.ts'
-import { CANDIDATE_COST, MAX_GATHERED, planIndex } from '../../processor/index-plan.ts'
+import { planBeginning } from '../../processor/index/beginning.ts'
+import { CANDIDATE_COST, MAX_GATHERED, planIndex } from '../../processor/index/plan.ts'
 import { type CountChanges, IndexCounts } from '../../processor/store/index-counts.ts'
 
 interface Kind {

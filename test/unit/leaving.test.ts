@@ -1,5 +1,5 @@
 import { expect, test, vi } from 'vitest'
-import { errorOf } from '../../processor/log/kafka-broker.ts'
+import { errorOf } from '../../processor/log/kafka/broker.ts'
 import { ONE_STANDBY, seatOf } from './seat.ts'
 
 const UNKNOWN_MEMBER_ID = 25

@@ -1,4 +1,4 @@
-import { WireWriter } from '../../processor/log/kafka-wire.ts'
+import { WireWriter } from '../../processor/log/kafka/wire.ts'
 
 export interface ToldTopic {
   /** The byte that its id consists of. */

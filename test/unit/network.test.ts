@@ -3,9 +3,9 @@ import type { Socket } from 'node:net'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { expect, test, vi } from 'vitest'
-import { KafkaLog } from '../../processor/log/kafka.ts'
-import { Network } from '../../processor/log/kafka-broker.ts'
-import { WireWriter } from '../../processor/log/kafka-wire.ts'
+import { Network } from '../../processor/log/kafka/broker.ts'
+import { KafkaLog } from '../../processor/log/kafka/kafka.ts'
+import { WireWriter } from '../../processor/log/kafka/wire.ts'
 import { scriptedBroker, versions } from './scripted-broker.ts'
 
 /** CLUSTER_AUTHORIZATION_FAILED */

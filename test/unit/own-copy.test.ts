@@ -10,7 +10,7 @@ import { Presence } from '../../ingest/presence.ts'
 import { RetainedStore } from '../../ingest/retained.ts'
 import type { Session } from '../../ingest/session.ts'
 import { routeOf } from '../../ingest/topics.ts'
-import { Responses } from '../../processor/log/kafka-responses.ts'
+import { Responses } from '../../processor/log/kafka/responses.ts'
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void

@@ -1,8 +1,8 @@
 import { describe, expect, test, vi } from 'vitest'
-import type { ClaimContext } from '../../processor/log/kafka-claim-context.ts'
-import { encodePosition } from '../../processor/log/kafka-offsets.ts'
-import { startOf } from '../../processor/log/kafka-position.ts'
-import { WireReader, WireWriter } from '../../processor/log/kafka-wire.ts'
+import type { ClaimContext } from '../../processor/log/kafka/claim-context.ts'
+import { encodePosition } from '../../processor/log/kafka/offsets.ts'
+import { startOf } from '../../processor/log/kafka/position.ts'
+import { WireReader, WireWriter } from '../../processor/log/kafka/wire.ts'
 
 const IDS = { telemetry: 'telemetry-id', status: 'status-id', partitions: 4 }
 const CHANGELOG_END = 20

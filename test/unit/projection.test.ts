@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { projectionOf } from '../../api/projection.ts'
+import { projectionOf } from '../../api/devices/projection.ts'
 
 it.each([
   ['{"deviceId":"c"}', '{"deviceId":"c"'],

@@ -2,7 +2,7 @@ import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { LogCorruptedError } from '../../processor/contract/errors.ts'
 import type { LogRecord, NewRecord } from '../../processor/contract/record.ts'
-import { Arena, BatchBuilder, BatchReader, sizeBound } from '../../processor/log/record-batch.ts'
+import { Arena, BatchBuilder, BatchReader, sizeBound } from '../../processor/log/embedded/record-batch.ts'
 
 const text = fc.string({ unit: 'grapheme', maxLength: 20 })
 const records: fc.Arbitrary<NewRecord[]> = fc.array(

@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { addressOf } from '../../processor/contract/address.ts'
-import { METADATA } from '../../processor/log/kafka-metadata.ts'
-import { WireWriter } from '../../processor/log/kafka-wire.ts'
+import { METADATA } from '../../processor/log/kafka/metadata.ts'
+import { WireWriter } from '../../processor/log/kafka/wire.ts'
 
 const CORRELATION_ID_AT = 8
 const SASL_HANDSHAKE = 17

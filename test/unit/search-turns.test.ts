@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { encodeStatus } from '../../processor/contract/status.ts'
-import { Searcher } from '../../processor/search.ts'
+import { Searcher } from '../../processor/query/search.ts'
 import type { Searched } from '../../processor/store/store.ts'
 import { type Turn, Turns } from '../../processor/turns.ts'
 import { statusOf } from '../api/changelog.ts'

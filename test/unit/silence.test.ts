@@ -2,9 +2,9 @@ import { once } from 'node:events'
 import type { Server, Socket } from 'node:net'
 import pino from 'pino'
 import { afterEach, beforeEach, describe, expect, type MockInstance, test, vi } from 'vitest'
-import { type BrokerConnection, Network, REQUEST_TIMEOUT_MS } from '../../processor/log/kafka-broker.ts'
-import { METADATA, METADATA_VERSION } from '../../processor/log/kafka-metadata.ts'
-import { Responses } from '../../processor/log/kafka-responses.ts'
+import { type BrokerConnection, Network, REQUEST_TIMEOUT_MS } from '../../processor/log/kafka/broker.ts'
+import { METADATA, METADATA_VERSION } from '../../processor/log/kafka/metadata.ts'
+import { Responses } from '../../processor/log/kafka/responses.ts'
 import { answerTo, scriptedBroker, versions } from './scripted-broker.ts'
 
 const LOOK_MS = 100

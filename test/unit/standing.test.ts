@@ -1,10 +1,10 @@
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { decodeSubscription, encodeSubscription, type Subscription } from '../../processor/log/kafka-membership.ts'
-import { KafkaMetrics } from '../../processor/log/kafka-metrics.ts'
-import { Standing } from '../../processor/log/kafka-standing.ts'
-import { topicNames } from '../../processor/log/kafka-topics.ts'
+import { decodeSubscription, encodeSubscription, type Subscription } from '../../processor/log/kafka/membership.ts'
+import { KafkaMetrics } from '../../processor/log/kafka/metrics.ts'
+import { Standing } from '../../processor/log/kafka/standing.ts'
+import { topicNames } from '../../processor/log/kafka/topics.ts'
 import type { Member } from '../../processor/log/log.ts'
 
 beforeEach(() => vi.useFakeTimers({ toFake: ['performance'] }))

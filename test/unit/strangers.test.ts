@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
-import { decodeAssignment, encodeAssignment, telemetryOf } from '../../processor/log/kafka-membership.ts'
-import { topicNames } from '../../processor/log/kafka-topics.ts'
+import { decodeAssignment, encodeAssignment, telemetryOf } from '../../processor/log/kafka/membership.ts'
+import { topicNames } from '../../processor/log/kafka/topics.ts'
 
 const of = (telemetry: string, since?: number | null) => ({ telemetry, since })
 

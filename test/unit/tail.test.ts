@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import type { ClaimContext } from '../../processor/log/kafka-claim-context.ts'
-import { HEADER_POSITION, holdsMore, lastCommit, telling } from '../../processor/log/kafka-tail.ts'
+import type { ClaimContext } from '../../processor/log/kafka/claim-context.ts'
+import { HEADER_POSITION, holdsMore, lastCommit, telling } from '../../processor/log/kafka/tail.ts'
 import type { Batch, LogRecord } from '../../processor/log/log.ts'
 import { record } from '../contract/log-records.ts'
 

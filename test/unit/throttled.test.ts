@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import pino from 'pino'
 import { afterEach, expect, test, vi } from 'vitest'
-import { Network } from '../../processor/log/kafka-broker.ts'
-import { WireWriter } from '../../processor/log/kafka-wire.ts'
+import { Network } from '../../processor/log/kafka/broker.ts'
+import { WireWriter } from '../../processor/log/kafka/wire.ts'
 import { answerTo, scriptedBroker } from './scripted-broker.ts'
 
 const HEARTBEAT = 12

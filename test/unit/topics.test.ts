@@ -1,9 +1,9 @@
 import pino from 'pino'
 import { expect, test } from 'vitest'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
-import { errorOf, type Network, type TopicRequest } from '../../processor/log/kafka-broker.ts'
-import { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
-import { openTopics, topicNames } from '../../processor/log/kafka-topics.ts'
+import { errorOf, type Network, type TopicRequest } from '../../processor/log/kafka/broker.ts'
+import { KafkaCluster } from '../../processor/log/kafka/cluster.ts'
+import { openTopics, topicNames } from '../../processor/log/kafka/topics.ts'
 import { metadataAnswer, type ToldTopic } from './metadata-answer.ts'
 
 const HOSTS = ['one', 'two', 'three']

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { Turnstile } from '../../api/turnstile.ts'
+import { Turnstile } from '../../api/http/turnstile.ts'
 
 const PATIENCE_MS = 1_000
 const patience = { ms: PATIENCE_MS, over: () => new Error('over') }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { type Peer, yields } from '../../processor/log/kafka-membership.ts'
+import { type Peer, yields } from '../../processor/log/kafka/membership.ts'
 
 function peer(memberId: string, since?: number | null): Peer {
   return { memberId, endpoint: `${memberId}:1`, instance: 'a', since }

@@ -1,5 +1,5 @@
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { Unfinished } from '../../processor/unfinished.ts'
+import { Unfinished } from '../../processor/query/unfinished.ts'
 
 const LONG_MS = 60_000
 const MAX_KEPT = 1_024

@@ -1,9 +1,9 @@
 import pino from 'pino'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import type { Network } from '../../processor/log/kafka-broker.ts'
-import { KafkaCluster } from '../../processor/log/kafka-cluster.ts'
-import { KafkaHealth } from '../../processor/log/kafka-health.ts'
-import { openTopics, topicNames } from '../../processor/log/kafka-topics.ts'
+import type { Network } from '../../processor/log/kafka/broker.ts'
+import { KafkaCluster } from '../../processor/log/kafka/cluster.ts'
+import { KafkaHealth } from '../../processor/log/kafka/health.ts'
+import { openTopics, topicNames } from '../../processor/log/kafka/topics.ts'
 import { metadataAnswer, type ToldTopic } from './metadata-answer.ts'
 
 const BALANCER = 'balancer'

@@ -1,6 +1,6 @@
 import pino from 'pino'
-import { Network } from '../../../processor/log/kafka-broker.ts'
-import { GROUP_COORDINATOR, KafkaCluster } from '../../../processor/log/kafka-cluster.ts'
+import { Network } from '../../../processor/log/kafka/broker.ts'
+import { GROUP_COORDINATOR, KafkaCluster } from '../../../processor/log/kafka/cluster.ts'
 import { pause } from '../../../processor/pause.ts'
 
 const POLL_MS = 10

@@ -1,4 +1,4 @@
-import type { KafkaLog } from '../../../processor/log/kafka.ts'
+import type { KafkaLog } from '../../../processor/log/kafka/kafka.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
 import { loadDeviceId } from '../../../simulators/load-packet.ts'
 import { seededRandom } from '../../../simulators/random.ts'

@@ -1,4 +1,4 @@
-import type { KafkaLog } from '../../../processor/log/kafka.ts'
+import type { KafkaLog } from '../../../processor/log/kafka/kafka.ts'
 import { pause, within } from '../../../processor/pause.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
 import { readRecords } from '../../../simulators/drill/records.ts'

@@ -1,4 +1,4 @@
-import { queryOf } from '../../../api/query.ts'
+import { queryOf } from '../../../api/search/query.ts'
 import { Matcher } from '../../../processor/contract/search-match.ts'
 import type { Status } from '../../../processor/contract/status.ts'
 import type { Count, History } from './history.ts'

@@ -1,0 +1,199 @@
+import { createSecretKey, hash, type KeyObject } from 'node:crypto'
+import { errors, type JWTPayload, type JWTVerifyOptions, jwtVerify } from 'jose'
+import type { Logger } from 'pino'
+import { isDeviceId } from '../../processor/contract/telemetry.ts'
+import type { TokenSettings } from '../access.ts'
+import { Gate } from '../http/gate.ts'
+import { ProblemError } from '../http/problem.ts'
+import { type Caller, disjoint, SCOPES, type Scope } from './caller.ts'
+import { KeySet } from './keys.ts'
+
+/** Clocks of the issuer and of this process may differ by so much, seconds. */
+const LEEWAY_SECONDS = 5
+/** A verified token is believed for so long, ms; then it is verified anew, so that a key that is withdrawn ends it. */
+const BELIEVED_MS = 60_000
+/** Verified tokens remembered; at the bound the one that was verified first is forgotten. */
+const MAX_REMEMBERED = 10_000
+/** Signatures being verified; one more token is refused with 503. */
+const MAX_VERIFYING = 256
+/** Tokens that wait for a load of the keys; one more is refused with 503. All of them may be verified at once then. */
+const MAX_AWAITING = MAX_VERIFYING
+/** Characters of a token; a longer one is refused with 401. */
+const MAX_TOKEN = 8 * 1024
+/** Prefixes that a token may name. */
+const MAX_PREFIXES = 64
+
+const REALM = 'Bearer realm="tidemark"'
+/** RFC 6750 section 2.1, with the scheme in any case (RFC 9110 section 11.1). */
+const BEARER = /^bearer +([A-Za-z0-9\-._~+/]+=*)$/i
+
+export interface TokensOptions extends TokenSettings {
+  readonly logger: Logger
+  /** Epoch ms. */
+  readonly now: () => number
+  /** Of a clock that never goes back, ms: how old keys are, and what was verified, is not to depend on who sets a clock. */
+  readonly steady: () => number
+}
+
+interface Remembered {
+  readonly caller: Caller
+  /** It is believed until then, by the steady clock, if it does not expire before. */
+  readonly until: number
+}
+
+/** Verifies Bearer tokens that are JWTs (RFC 6750, RFC 7519) by their signature alone, so that any process can. */
+export class Tokens {
+  readonly #options: TokensOptions
+  readonly #keys: KeySet | KeyObject
+  /** By the SHA-256 of the token, in the order of verification. */
+  readonly #remembered = new Map<string, Remembered>()
+  readonly #verifying = new Gate('signatures of tokens', MAX_VERIFYING)
+  readonly #awaiting = new Gate('waits for the keys of tokens', MAX_AWAITING)
+
+  private constructor(options: TokensOptions, keys: KeySet | KeyObject) {
+    this.#options = options
+    this.#keys = keys
+  }
+
+  /** ConfigurationError when the file of the keys is none. */
+  static async open(options: TokensOptions): Promise<Tokens> {
+    const { keys, logger, steady } = options
+    if ('secret' in keys) return new Tokens(options, createSecretKey(Buffer.from(keys.secret)))
+    return new Tokens(options, await KeySet.open({ source: keys.jwks, logger, now: steady }))
+  }
+
+  /** Why no token can be verified now; empty when they can. See KeySet. */
+  check(): readonly string[] {
+    const problem = this.#keys instanceof KeySet ? this.#keys.check() : undefined
+    return problem === undefined ? [] : [problem]
+  }
+
+  /** Of `Authorization`. ProblemError `unauthorized`, or `invalid-request` when it is no use of Bearer. */
+  callerOf(authorization: string | undefined): Caller | Promise<Caller> {
+    const token = bearerToken(authorization)
+    const digest = hash('sha256', token, 'base64')
+    const known = this.#remembered.get(digest)
+    if (known !== undefined && this.#isBelieved(known)) return known.caller
+    return this.#verify(token, digest)
+  }
+
+  #isBelieved({ caller, until }: Remembered): boolean {
+    const { now, steady } = this.#options
+    return now() < (caller.expiresAt ?? Number.POSITIVE_INFINITY) && steady() < until
+  }
+
+  async #verify(token: string, digest: string): Promise<Caller> {
+    const { algorithms, issuer, audience, now, steady } = this.#options
+    const until = steady() + BELIEVED_MS
+    const payload = await this.#payloadOf(token, {
+      algorithms: [...algorithms],
+      issuer,
+      audience,
+      clockTolerance: LEEWAY_SECONDS,
+      requiredClaims: ['exp'],
+      currentDate: new Date(now()),
+    })
+    const caller = callerFrom(payload, ((payload.exp as number) + LEEWAY_SECONDS) * 1000)
+    this.#remember(digest, { caller, until })
+    return caller
+  }
+
+  async #payloadOf(token: string, options: JWTVerifyOptions): Promise<JWTPayload> {
+    const keys = this.#keys
+    try {
+      if (!(keys instanceof KeySet)) return (await this.#verifying.run(() => jwtVerify(token, keys, options))).payload
+      keys.refresh()
+      const verify = () => this.#verifying.run(() => jwtVerify(token, keys.find, options))
+      try {
+        return (await verify()).payload
+      } catch (error) {
+        const renewal = keys.renewal(error)
+        if (renewal === undefined) throw error
+        // Outside the gate of signatures: forged tokens that name keys of their own would shut out all others.
+        await this.#awaiting.run(() => renewal)
+        return (await verify()).payload
+      }
+    } catch (error) {
+      throw error instanceof errors.JOSEError ? invalidToken(reasonOf(error)) : error
+    }
+  }
+
+  #remember(digest: string, verified: Remembered): void {
+    this.#remembered.delete(digest)
+    if (this.#remembered.size >= MAX_REMEMBERED) {
+      const [oldest] = this.#remembered.keys()
+      this.#remembered.delete(oldest as string)
+    }
+    this.#remembered.set(digest, verified)
+  }
+}
+
+function bearerToken(authorization: string | undefined): string {
+  if (authorization === undefined) throw unauthorized('a Bearer token is needed', REALM)
+  const token = BEARER.exec(authorization)?.[1]
+  if (token === undefined) {
+    if (!/^bearer\b/i.test(authorization)) throw unauthorized('a Bearer token is needed', REALM)
+    const message = 'must be Bearer and a token (RFC 6750 section 2.1)'
+    throw new ProblemError(
+      'invalid-request',
+      `authorization ${message}`,
+      { errors: [{ field: 'authorization', message }] },
+      { 'www-authenticate': challenge('invalid_request', message) },
+    )
+  }
+  if (token.length > MAX_TOKEN) throw invalidToken(`it has more than ${MAX_TOKEN} characters`)
+  return token
+}
+
+/** Throws ProblemError: the signature is good, but the claims are not of this API. */
+function callerFrom({ sub, scope, devices }: JWTPayload, expiresAt: number): Caller {
+  if (scope !== undefined && typeof scope !== 'string') throw invalidToken('its claim scope is not a string')
+  if (sub !== undefined && typeof sub !== 'string') throw invalidToken('its claim sub is not a string')
+  const scopes = new Set(scope?.split(' ').filter((name): name is Scope => SCOPES.has(name as Scope)))
+  return { subject: sub, scopes, prefixes: prefixesFrom(devices), expiresAt }
+}
+
+function prefixesFrom(devices: unknown): readonly string[] | undefined {
+  if (devices === undefined) return undefined
+  if (!Array.isArray(devices) || devices.length > MAX_PREFIXES || !devices.every(isBeginning)) {
+    throw invalidToken(`its claim devices is not an array of up to ${MAX_PREFIXES} beginnings of device ids`)
+  }
+  return disjoint(devices)
+}
+
+/** The beginning of an id is of the same form as a whole one. */
+function isBeginning(value: unknown): value is string {
+  return typeof value === 'string' && isDeviceId(value)
+}
+
+/** What the caller is told: never more than what it could read in the token itself. */
+function reasonOf(error: errors.JOSEError): string {
+  if (error instanceof errors.JWTExpired) return 'it has expired'
+  if (error instanceof errors.JWTClaimValidationFailed) {
+    return error.reason === 'missing' ? `it has no claim ${error.claim}` : `its claim ${error.claim} is not accepted`
+  }
+  if (error instanceof errors.JOSEAlgNotAllowed) return 'its algorithm is not allowed'
+  if (error instanceof errors.JWSSignatureVerificationFailed) return 'its signature is not that of the issuer'
+  if (error instanceof errors.JWKSNoMatchingKey) return 'no key of the issuer fits it'
+  if (error instanceof errors.JWKSMultipleMatchingKeys) return 'it does not say by which key it is signed (kid)'
+  return 'it is not a signed JWT'
+}
+
+function invalidToken(reason: string): ProblemError {
+  return unauthorized(`the token is not accepted: ${reason}`, challenge('invalid_token', reason))
+}
+
+/** `description`: of what RFC 6750 section 3 allows, which all texts of ours are. */
+function challenge(error: string, description: string): string {
+  return `${REALM}, error="${error}", error_description="${description}"`
+}
+
+function unauthorized(detail: string, header: string): ProblemError {
+  return new ProblemError('unauthorized', detail, {}, { 'www-authenticate': header })
+}
+
+/** The token is good, but not for this. */
+export function insufficientScope(scope: Scope): ProblemError {
+  const header = `${challenge('insufficient_scope', `the scope ${scope} is needed`)}, scope="${scope}"`
+  return new ProblemError('forbidden', `the token lacks the scope ${scope}`, {}, { 'www-authenticate': header })
+}

@@ -1,0 +1,112 @@
+import { Readable } from 'node:stream'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { Type } from 'typebox'
+import { Matcher } from '../../processor/contract/search-match.ts'
+import { printQuery } from '../../processor/contract/search-query.ts'
+import type { Api } from '../app.ts'
+import { callerOf, maySee, READS_DEVICES } from '../auth/caller.ts'
+import { DeviceId } from '../devices/schemas.ts'
+import { problemAnswers } from '../http/documentation.ts'
+import { ProblemError } from '../http/problem.ts'
+import { Q, queryOf } from '../search/query.ts'
+import { EVENT_STREAM } from './documentation.ts'
+import { MAX_POSITION } from './position.ts'
+import { ResponseSink } from './sink.ts'
+import type { ChangeStreams, StreamRequest } from './streams.ts'
+
+const EVENT_STREAM_TYPE = 'text/event-stream; charset=utf-8'
+
+export function changesRoutes(api: Api, streams: ChangeStreams): void {
+  // Before the server waits for its connections to end, which streams would not.
+  api.addHook('preClose', () => streams.close())
+
+  api.get('/v1/changes', { schema: CHANGES, config: READS_DEVICES }, async (request, reply) => {
+    const { q, snapshot, lastEventId } = request.query
+    const subject = subjectOf(q)
+    return await stream(streams, request, reply, { subject, snapshot, lastEventId })
+  })
+
+  api.get(
+    '/v1/devices/:deviceId/changes',
+    { schema: DEVICE_CHANGES, config: READS_DEVICES },
+    async (request, reply) => {
+      const { deviceId } = request.params
+      if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
+      const { snapshot, lastEventId } = request.query
+      return await stream(streams, request, reply, { subject: { deviceId }, snapshot, lastEventId })
+    },
+  )
+}
+
+/** Throws ProblemError with the place of what is wrong in the query. */
+function subjectOf(q: string | undefined): StreamRequest['subject'] {
+  const query = queryOf(q)
+  return { text: printQuery(query), matcher: query.root.kind === 'all' ? undefined : new Matcher(query) }
+}
+
+interface Asked {
+  readonly subject: StreamRequest['subject']
+  readonly snapshot: 'true' | 'false' | undefined
+  readonly lastEventId: string | undefined
+}
+
+async function stream(
+  streams: ChangeStreams,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { subject, snapshot, lastEventId }: Asked,
+): Promise<FastifyReply> {
+  reply.header('content-type', EVENT_STREAM_TYPE)
+  // Of which no length is told, as there is none.
+  if (request.method === 'HEAD') return reply.send(Readable.from([]))
+  const header = request.headers['last-event-id']
+  const asked = {
+    subject,
+    caller: callerOf(request),
+    snapshot: snapshot === 'true',
+    // The header is the newer one: an EventSource sends it beside the parameters with which it once began.
+    lastEventId: typeof header === 'string' ? header : lastEventId,
+  }
+  await streams.open(asked, () => {
+    if (reply.raw.destroyed) return undefined
+    reply.hijack()
+    // `x-accel-buffering`: nginx is to pass events on as they come. The connection ends with the stream.
+    const headers = { 'cache-control': 'no-store', 'x-accel-buffering': 'no', connection: 'close' }
+    reply.raw.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), ...headers })
+    return new ResponseSink(reply.raw)
+  })
+  return reply
+}
+
+const PARAMETERS = {
+  snapshot: Type.Optional(
+    Type.Enum(['true', 'false'], {
+      description: 'Whether a stream that begins anew begins with all that matches. Default false.',
+    }),
+  ),
+  lastEventId: Type.Optional(
+    Type.String({
+      maxLength: MAX_POSITION,
+      description: 'The id to resume after, for clients that cannot set `Last-Event-ID`; the header goes first.',
+    }),
+  ),
+}
+
+const PROBLEMS = ['partition-unavailable', 'overloaded'] as const
+
+const CHANGES = {
+  operationId: 'streamChanges',
+  summary: 'What changes in the fleet, as Server-Sent Events',
+  description: EVENT_STREAM.description,
+  querystring: Type.Object({ q: Q, ...PARAMETERS }, { additionalProperties: false }),
+  response: { 200: EVENT_STREAM.answer, ...problemAnswers(...PROBLEMS) },
+}
+
+const DEVICE_CHANGES = {
+  operationId: 'streamDeviceChanges',
+  summary: 'What changes in one device, as Server-Sent Events',
+  description: `As \`/v1/changes\`, for one device; one that is not known yet is waited for.`,
+  params: Type.Object({ deviceId: DeviceId }),
+  querystring: Type.Object(PARAMETERS, { additionalProperties: false }),
+  response: { 200: EVENT_STREAM.answer, ...problemAnswers(...PROBLEMS, 'forbidden') },
+}

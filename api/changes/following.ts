@@ -1,0 +1,227 @@
+import { setImmediate } from 'node:timers/promises'
+import type { Logger } from 'pino'
+import type { ChangeFeed } from '../../processor/contract/changes.ts'
+import { OffsetOutOfRangeError, reasonOf, UnavailableError } from '../../processor/contract/errors.ts'
+import type { LogRecord, Offset } from '../../processor/contract/record.ts'
+import type { Matcher } from '../../processor/contract/search-match.ts'
+import type { Clock } from '../clock.ts'
+import { Turnstile } from '../http/turnstile.ts'
+import { Change, DeviceNumbers } from './change.ts'
+import type { ChangesLimits } from './limits.ts'
+import { RecentChanges } from './recent.ts'
+
+/** Records of a partition that are read again when following begins, for streams that come from elsewhere. */
+const HEAD_START = 2_000
+/** After a failure the changelog is asked again, ms. */
+const RETRY_MS = 500
+/** Queries asked of statuses, or events taken, before the event loop gets its turn: about 5 ms. */
+const SLICE = 20_000
+/** Bytes of JSON handled that take as long as one of those. */
+const BYTES_OF_ONE = 40
+
+/** What a stream is about: one device, or those that satisfy a query. */
+export type Subject =
+  | { readonly deviceId: string }
+  | {
+      /** Streams with the same text share the answer for each status. */
+      readonly text: string
+      /** Undefined: every status. */
+      readonly matcher: Matcher | undefined
+    }
+
+/** Who is told of changes. Called within a turn of the event loop; it does no more than note them. */
+export interface Follower {
+  readonly subject: Subject
+  /** `matched`: the status is there and satisfies the subject. */
+  offer(change: Change, matched: boolean): void
+  /** The changelog no longer reaches back to where it was followed in this partition: what came since is not known. */
+  lose(partition: number): void
+}
+
+interface Group {
+  readonly matcher: Matcher | undefined
+  readonly followers: Set<Follower>
+}
+
+export interface FollowingOptions {
+  readonly feed: ChangeFeed
+  readonly limits: ChangesLimits
+  readonly logger: Logger
+  readonly clock: Clock
+}
+
+/** The changelog as one process follows it for all its streams: one reader a partition, and what it read last. */
+export class Following {
+  readonly feed: ChangeFeed
+  readonly limits: ChangesLimits
+  readonly clock: Clock
+  readonly numbers: DeviceNumbers
+  /** Bounds the reads of older changes, and of snapshots, by streams of their own. */
+  readonly catchUps: Turnstile
+  readonly snapshots: Turnstile
+  /** Of the statuses that wait in all streams. */
+  waitingBytes = 0
+  readonly #logger: Logger
+  readonly #recent: RecentChanges[]
+  /** Ends of the partitions when following began. */
+  readonly #ends: readonly Offset[]
+  readonly #byDevice = new Map<string, Set<Follower>>()
+  readonly #groups = new Map<string, Group>()
+  readonly #stop = new AbortController()
+  readonly #ended: Promise<unknown>
+  #work = 0
+
+  /** Rejects with UnavailableError while the changelog cannot be read. */
+  static async open(options: FollowingOptions): Promise<Following> {
+    const { feed } = options
+    try {
+      const partitions = Array.from({ length: feed.partitions }, (_, partition) => feed.bounds(partition))
+      return new Following(options, await Promise.all(partitions))
+    } catch (error) {
+      throw new UnavailableError('LOG_UNAVAILABLE', `the changelog cannot be read now: ${reasonOf(error)}`, 1, error)
+    }
+  }
+
+  private constructor(options: FollowingOptions, bounds: readonly { readonly start: Offset; readonly end: Offset }[]) {
+    const { feed, limits, logger, clock } = options
+    this.feed = feed
+    this.limits = limits
+    this.clock = clock
+    this.#logger = logger
+    this.numbers = new DeviceNumbers(limits.maxDevices)
+    this.catchUps = new Turnstile(limits.maxCatchUps)
+    this.snapshots = new Turnstile(limits.maxSnapshots)
+    this.#ends = bounds.map(({ end }) => end)
+    const headStart = Math.min(HEAD_START, limits.recentRecords)
+    this.#recent = bounds.map(({ start, end }) => this.#fresh(Math.max(start, end - headStart)))
+    this.#ended = Promise.all(bounds.map((_, partition) => this.#follow(partition)))
+  }
+
+  /** The end of a partition as it is known here, or a little before. */
+  end(partition: number): Offset {
+    return Math.max(this.#ends[partition] as Offset, this.recent(partition).next)
+  }
+
+  recent(partition: number): RecentChanges {
+    return this.#recent[partition] as RecentChanges
+  }
+
+  change(partition: number, record: LogRecord): Change {
+    return new Change(partition, record, this.numbers)
+  }
+
+  /** Counts work that a stream does for itself, as bytes of JSON handled; what is to be awaited when the turn is over. */
+  spend(bytes: number): Promise<void> | undefined {
+    this.#work += 1 + bytes / BYTES_OF_ONE
+    return this.#rest()
+  }
+
+  add(follower: Follower): void {
+    this.#followers(follower.subject).add(follower)
+  }
+
+  remove(follower: Follower): void {
+    const { subject } = follower
+    const followers = this.#followers(subject)
+    followers.delete(follower)
+    if (followers.size > 0) return
+    if ('deviceId' in subject) this.#byDevice.delete(subject.deviceId)
+    else this.#groups.delete(subject.text)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort()
+    await this.#ended
+  }
+
+  #followers(subject: Subject): Set<Follower> {
+    if ('deviceId' in subject) {
+      let followers = this.#byDevice.get(subject.deviceId)
+      if (followers === undefined) this.#byDevice.set(subject.deviceId, (followers = new Set()))
+      return followers
+    }
+    let group = this.#groups.get(subject.text)
+    if (group === undefined) {
+      group = { matcher: subject.matcher, followers: new Set() }
+      this.#groups.set(subject.text, group)
+    }
+    return group.followers
+  }
+
+  #fresh(from: Offset): RecentChanges {
+    const { recentRecords, recentBytes } = this.limits
+    return new RecentChanges(from, recentRecords, recentBytes / this.feed.partitions)
+  }
+
+  /** Never rejects: it goes on until following ends. */
+  async #follow(partition: number): Promise<void> {
+    const { signal } = this.#stop
+    let failing = false
+    let lost = false
+    while (!signal.aborted) {
+      try {
+        if (lost) await this.#restart(partition)
+        lost = false
+        for await (const batch of this.feed.follow(partition, this.recent(partition).next, signal)) {
+          if (failing) this.#logger.info({ partition }, 'the changelog can be followed again')
+          failing = false
+          for (const record of batch.records) {
+            this.#deliver(this.change(partition, record))
+            const turn = this.#rest()
+            if (turn !== undefined) await turn
+          }
+          this.recent(partition).pass(batch.next)
+        }
+      } catch (error) {
+        if (signal.aborted) return
+        if (!failing) this.#logger.warn({ partition, err: error }, 'the changelog cannot be followed; trying again')
+        failing = true
+        lost ||= error instanceof OffsetOutOfRangeError
+        await this.#pause(signal)
+      }
+    }
+  }
+
+  #rest(): Promise<void> | undefined {
+    if (this.#work < SLICE) return undefined
+    this.#work = 0
+    return setImmediate()
+  }
+
+  #deliver(change: Change): void {
+    this.recent(change.partition).push(change)
+    this.#work += 1 + this.#groups.size
+    const watching = this.#byDevice.get(change.deviceId)
+    if (watching !== undefined) {
+      for (const follower of watching) follower.offer(change, change.text !== undefined)
+      this.#work += watching.size
+    }
+    for (const { matcher, followers } of this.#groups.values()) {
+      const matched = change.matches(matcher)
+      for (const follower of followers) follower.offer(change, matched)
+      this.#work += followers.size
+    }
+    this.#work += change.forget() / BYTES_OF_ONE
+  }
+
+  /** The log is not the one that was followed, or lost a part: what came between is not known. */
+  async #restart(partition: number): Promise<void> {
+    const { end } = await this.feed.bounds(partition)
+    this.#recent[partition] = this.#fresh(end)
+    for (const followers of [...this.#byDevice.values(), ...Array.from(this.#groups.values(), (g) => g.followers)]) {
+      for (const follower of followers) follower.lose(partition)
+    }
+  }
+
+  #pause(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const end = (): void => {
+        cancel()
+        signal.removeEventListener('abort', end)
+        resolve()
+      }
+      const cancel = this.clock.after(RETRY_MS, end)
+      signal.addEventListener('abort', end)
+    })
+  }
+}

@@ -1,0 +1,78 @@
+import { UnavailableError } from '../../processor/contract/errors.ts'
+import type { Listing, StatusReader } from '../../processor/contract/query.ts'
+import type { Offset } from '../../processor/contract/record.ts'
+import { decodeStatus } from '../../processor/contract/status.ts'
+import { type Caller, maySee, visibleAfter } from '../auth/caller.ts'
+import type { Following, Subject } from './following.ts'
+
+/** Between two attempts to read a partition that nobody answers for, ms. */
+const RETRY_MS = 250
+
+/** Whom snapshots are read from. */
+export type SnapshotReader = Pick<StatusReader, 'get' | 'listPartition'>
+
+export interface SnapshotOptions {
+  readonly following: Following
+  readonly reader: SnapshotReader
+  readonly caller: Caller
+  readonly subject: Subject
+  readonly partition: number
+}
+
+export interface SnapshotPage {
+  readonly devices: readonly { readonly number: number | undefined; readonly text: string }[]
+  /**
+   * What came before it in the changelog is in this page; a copy that lags is so far back. To follow from the least of
+   * all pages misses nothing; a change that a page had already may come again.
+   */
+  readonly reached: Offset
+}
+
+/** The devices of a partition that the stream is about, as a copy of the partition has them. Rejects with UnavailableError. */
+export async function* readSnapshot(options: SnapshotOptions): AsyncGenerator<SnapshotPage> {
+  const { following, reader, caller, subject, partition } = options
+  if ('deviceId' in subject) {
+    const { status, freshness } = await ask(following, () => reader.get(subject.deviceId))
+    yield { devices: status === undefined ? [] : [device(subject.deviceId, status)], reached: freshness.changelog }
+    return
+  }
+  let after: string | undefined
+  for (;;) {
+    const from = visibleAfter(caller, after)
+    if (from === null) return
+    const page = await ask(following, () => reader.listPartition(partition, from, following.limits.snapshotPage))
+    const devices = await matching(page)
+    yield { devices, reached: page.freshness.changelog }
+    const last = page.items.at(-1)
+    if (last === undefined) return
+    after = last.deviceId
+  }
+
+  async function matching({ items }: Listing): Promise<SnapshotPage['devices']> {
+    const { matcher } = subject as Exclude<Subject, { deviceId: string }>
+    const devices: SnapshotPage['devices'][number][] = []
+    for (const { deviceId, status } of items) {
+      if (!maySee(caller, deviceId)) continue
+      if (matcher === undefined || matcher.matches(decodeStatus(status))) devices.push(device(deviceId, status))
+      const turn = following.spend(status.byteLength + (matcher?.takeWork() ?? 0))
+      if (turn !== undefined) await turn
+    }
+    return devices
+  }
+
+  function device(deviceId: string, status: Uint8Array): SnapshotPage['devices'][number] {
+    return { number: following.numbers.of(deviceId), text: Buffer.from(status).toString('utf8') }
+  }
+}
+
+async function ask<T>({ clock, limits, snapshots }: Following, question: () => Promise<T>): Promise<T> {
+  const began = clock.steady()
+  for (;;) {
+    try {
+      return await snapshots.run(question)
+    } catch (error) {
+      if (!(error instanceof UnavailableError) || clock.steady() - began > limits.snapshotPatienceMs) throw error
+    }
+    await new Promise<void>((resolve) => void clock.after(RETRY_MS, resolve))
+  }
+}

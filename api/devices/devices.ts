@@ -1,0 +1,224 @@
+import { Type } from 'typebox'
+import { bytesOf, type Freshness, type SlicedAnswer, type StatusReader } from '../../processor/contract/query.ts'
+import type { Api } from '../app.ts'
+import { type Caller, callerOf, maySee, READS_DEVICES } from '../auth/caller.ts'
+import { Bodies } from '../http/bodies.ts'
+import { isKnown, READ_CONDITIONS } from '../http/conditions.ts'
+import { EXAMPLE_DEVICE, emptyAnswer, jsonAnswer, problemAnswers, problemExample } from '../http/documentation.ts'
+import { etagOf } from '../http/etag.ts'
+import type { Gate } from '../http/gate.ts'
+import { ProblemError, problemOf } from '../http/problem.ts'
+import { freshnessMember, JSON_TYPE, openStatus, SplicedBytes, shownFreshness } from '../http/splice.ts'
+import { TextTurns } from '../http/text-turns.ts'
+import { SMALL_ANSWER_BYTES, type UntakenAnswers } from '../http/untaken.ts'
+import type { Limits } from '../limits.ts'
+import { AtLeast, readDevice } from './past.ts'
+import { type Projection, projectionOf } from './projection.ts'
+import { DeviceId, Fields } from './schemas.ts'
+
+export interface DeviceRoutes {
+  readonly reader: StatusReader
+  readonly single: Gate
+  readonly many: Gate
+  readonly untaken: UntakenAnswers
+  readonly limits: Limits
+}
+
+const WITH_FIELDS = Type.Object({ fields: Type.Optional(Fields) }, { additionalProperties: false })
+
+/** Most devices asked of the reader at once: the bound on `maxAnswerBytes` is kept between the slices. */
+const SLICE = 200
+
+export function deviceRoutes(api: Api, { reader, single, many, untaken, limits }: DeviceRoutes): void {
+  api.get(
+    '/v1/devices/:deviceId',
+    { schema: GET_DEVICE, config: READS_DEVICES, compress: false },
+    async (request, reply) => {
+      const { deviceId } = request.params
+      const projection = projectionOf(request.query.fields)
+      if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
+      const { status, freshness } = await single.run(() => readDevice(reader, deviceId, request.query.atLeast))
+      if (status === undefined) {
+        throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, {
+          freshness: shownFreshness(freshness),
+        })
+      }
+      const { fields } = request.query
+      const text = openStatus(status)
+      const etag = etagOf(text)
+      const known = isKnown(request.headers, etag)
+      reply.header('etag', etag)
+      if (known) return reply.code(304).send(undefined)
+      if (text.length >= SMALL_ANSWER_BYTES) untaken.hold(text.length, reply.raw)
+      reply.header('content-type', JSON_TYPE)
+      return `${fields === undefined ? text : projection(status)},${freshnessMember(freshness)}}`
+    },
+  )
+
+  const bodies = new Bodies()
+  api.post(
+    '/v1/devices/batch-get',
+    { schema: BATCH_GET, config: READS_DEVICES, bodyLimit: limits.maxBodyBytes },
+    async (request, reply) => {
+      const { deviceIds } = request.body
+      const { fields } = request.query
+      const projection = fields === undefined ? undefined : projectionOf(fields)
+      untaken.admit()
+      const results = await many.run(() =>
+        readBatch({ reader, caller: callerOf(request), projection, maxBytes: limits.maxAnswerBytes }, deviceIds),
+      )
+      untaken.hold(results.bytes, reply.raw)
+      reply.header('content-type', JSON_TYPE)
+      return results.toBuffer((length) => bodies.take(length, reply.raw))
+    },
+  )
+}
+
+interface BatchReading {
+  readonly reader: StatusReader
+  readonly caller: Caller
+  /** Undefined: each status as it is. */
+  readonly projection: Projection | undefined
+  /** Of the statuses that are read. */
+  readonly maxBytes: number
+}
+
+async function readBatch(
+  { reader, caller, projection, maxBytes }: BatchReading,
+  deviceIds: readonly string[],
+): Promise<BatchResults> {
+  const results = new BatchResults(projection)
+  let bytes = 0
+  const turns = new TextTurns()
+  for (let from = 0; from < deviceIds.length; from += SLICE) {
+    const slice = deviceIds.slice(from, from + SLICE)
+    const seen = caller.prefixes === undefined ? slice : slice.filter((deviceId) => maySee(caller, deviceId))
+    const answers = bytes > maxBytes ? seen.map(() => ANSWER_FULL) : await reader.getMany(seen)
+    let next = 0
+    for (let i = 0; i < slice.length; i++) {
+      const deviceId = slice[i] as string
+      if (!maySee(caller, deviceId)) {
+        results.addError(deviceId, ProblemError.otherDevice(deviceId))
+        continue
+      }
+      const answer = answers[next++] as SlicedAnswer | Error
+      if (answer instanceof Error) {
+        results.addError(deviceId, answer)
+        continue
+      }
+      const here = answer.status === undefined ? 0 : answer.status.end - answer.status.start
+      if (bytes + here > maxBytes) results.addError(deviceId, ANSWER_FULL)
+      else results.add(deviceId, answer)
+      bytes += here
+      const turn = turns.spend(here)
+      if (turn !== undefined) await turn
+    }
+  }
+  return results
+}
+
+const ANSWER_FULL = new ProblemError('answer-too-large', 'this answer is full: ask for the device in another request')
+
+/** The body of the answer, result by result. */
+class BatchResults {
+  readonly #projection: Projection | undefined
+  readonly #text = new SplicedBytes()
+  /** What follows a status, by how fresh it is. */
+  readonly #ends = new Map<Freshness, Buffer>()
+
+  constructor(projection: Projection | undefined) {
+    this.#projection = projection
+    this.#text.add(RESULTS)
+  }
+
+  get bytes(): number {
+    return this.#text.length
+  }
+
+  add(deviceId: string, { status, freshness }: SlicedAnswer): void {
+    if (status === undefined) {
+      this.#addText(`{"deviceId":"${deviceId}","found":false,${freshnessMember(freshness)}}`)
+      return
+    }
+    if (this.#projection === undefined) this.#text.addOpenStatus(status)
+    else this.#text.add(Buffer.from(this.#projection(bytesOf(status))))
+    let end = this.#ends.get(freshness)
+    if (end === undefined) {
+      end = Buffer.from(`,${freshnessMember(freshness)},"found":true},`)
+      this.#ends.set(freshness, end)
+    }
+    this.#text.add(end)
+  }
+
+  /** Throws what is no problem of the device. */
+  addError(deviceId: string, error: Error): void {
+    const problem = problemOf(error)
+    if (problem === undefined) throw error
+    this.#addText(JSON.stringify({ deviceId, error: problem.body() }))
+  }
+
+  /** Of at least one result. `take`: a buffer of so many bytes. */
+  toBuffer(take: (length: number) => Buffer): Buffer {
+    this.#text.add(END)
+    const whole = take(this.#text.length)
+    this.#text.copyTo(whole)
+    // In place of the comma after the last result.
+    whole.set(BRACKET, whole.length - END.length - BRACKET.length)
+    return whole
+  }
+
+  #addText(result: string): void {
+    this.#text.add(Buffer.from(`${result},`))
+  }
+}
+
+const RESULTS = Buffer.from('{"results":[')
+const BRACKET = Buffer.from(']')
+const END = Buffer.from('}')
+
+const DEVICE = Type.Union([Type.Ref('Device#'), Type.Ref('DevicePart#')])
+
+const ETAG = { ETag: { type: 'string', description: 'Weak: of the status, but not of how fresh it is.' } }
+
+const GET_DEVICE = {
+  operationId: 'getDevice',
+  summary: 'The last status of one device',
+  description:
+    'With `If-None-Match` and the `ETag` of an earlier answer: 304 while the status is the same. Devices called `count`, `.` or `..` are read by `POST /v1/devices/batch-get`: the first is another path, and browsers resolve the others before they ask.',
+  params: Type.Object({ deviceId: DeviceId }),
+  querystring: Type.Object({ fields: Type.Optional(Fields), atLeast: AtLeast }, { additionalProperties: false }),
+  headers: READ_CONDITIONS,
+  response: {
+    200: { ...jsonAnswer('The last status.', DEVICE, EXAMPLE_DEVICE), headers: ETAG },
+    304: emptyAnswer('The status is the same, as of now.'),
+    ...problemAnswers(
+      'unknown-device',
+      'precondition-failed',
+      'partition-unavailable',
+      'position-not-reached',
+      'overloaded',
+    ),
+  },
+}
+
+const BATCH_GET = {
+  operationId: 'batchGetDevices',
+  summary: 'The last status of up to 1,000 devices',
+  description:
+    'One result per id, in the order of the ids; an id that is given twice is answered twice. What cannot be had now is an `error` in its place.',
+  body: Type.Object(
+    { deviceIds: Type.Array(DeviceId, { minItems: 1, maxItems: 1000 }) },
+    { additionalProperties: false, examples: [{ deviceIds: ['truck-17', 'truck-18'] }] },
+  ),
+  querystring: WITH_FIELDS,
+  response: {
+    200: jsonAnswer('The results.', 'BatchResults', {
+      results: [
+        { ...EXAMPLE_DEVICE, found: true },
+        { deviceId: 'truck-18', found: false, freshness: EXAMPLE_DEVICE.freshness },
+        { deviceId: 'truck-19', error: problemExample('partition-unavailable') },
+      ],
+    }),
+    ...problemAnswers('body-too-large', 'unsupported-media-type', 'overloaded'),
+  },
+}

@@ -1,0 +1,89 @@
+import { attributePath, bounded, FIELD_NAMES, type Field, parseField } from '../../processor/contract/field.ts'
+import { isObject, type Json, type JsonObject } from '../../processor/contract/json.ts'
+import { decodeStatus, type Status } from '../../processor/contract/status.ts'
+import { ProblemError } from '../http/problem.ts'
+import { openStatus } from '../http/splice.ts'
+
+/** Fields of one answer; with more, 400. */
+const MAX_FIELDS = 64
+
+/** The JSON text of a stored status, or of the fields of it that were asked for, without its last `}`. */
+export type Projection = (status: Uint8Array) => string
+
+/**
+ * Of the parameter `fields`: names with commas between them, `\,` for a comma in a name. An answer has the fields at the
+ * places that they have in a status, and always the device id; a field that a device lacks is left out.
+ * Throws ProblemError that names what is no field. Without `fields` the status is not parsed.
+ */
+export function projectionOf(fields: string | undefined): Projection {
+  if (fields === undefined) return openStatus
+  const names = namesOf(fields)
+  if (names.length > MAX_FIELDS) throw invalid(`may name up to ${MAX_FIELDS} fields`)
+  const parsed = names.map(fieldOf)
+  return (stored) => {
+    const status = decodeStatus(stored)
+    const shown = emptyObject()
+    shown.deviceId = status.deviceId
+    for (const field of parsed) show(field, status, shown)
+    return JSON.stringify(shown).slice(0, -1)
+  }
+}
+
+/** With commas between them; `\,` is a comma in a name. */
+export function namesOf(fields: string): string[] {
+  return fields.split(/(?<!\\),/).map((name) => name.replaceAll('\\,', ','))
+}
+
+function fieldOf(name: string): Field {
+  const field = parseField(name)
+  if (field === undefined)
+    throw invalid(`${JSON.stringify(name)} is no field; fields are ${FIELD_NAMES}, and their groups`)
+  return field
+}
+
+function invalid(message: string): ProblemError {
+  return ProblemError.invalid([{ field: 'fields', message }])
+}
+
+function show(field: Field, status: Status, shown: JsonObject): void {
+  const path = pathOf(field, status)
+  if (path === undefined) return
+  let from: Json | undefined = status as unknown as JsonObject
+  let to = shown
+  for (let i = 0; i < path.length; i++) {
+    const name = path[i] as string
+    from = isObject(from) && Object.hasOwn(from, name) ? from[name] : undefined
+    if (from === undefined) return
+    if (i === path.length - 1) {
+      // All of it rather than the part that another field asked for.
+      to[name] = bounded(from)
+      return
+    }
+    const known = to[name]
+    // The group is there as a whole.
+    if (known === from) return
+    const next: JsonObject = isObject(known) ? known : emptyObject()
+    to[name] = next
+    to = next
+  }
+}
+
+/** The names from the outermost object on. */
+function pathOf(field: Field, status: Status): readonly string[] | undefined {
+  if (field.kind === 'group') return [field.group]
+  if (field.kind === 'member') return field.group === undefined ? [field.member] : [field.group, field.member]
+  if (field.kind === 'attribute') {
+    const names = attributePath(status.attributes, field.path)
+    return names && ['attributes', ...names]
+  }
+  const reported: Json | undefined = (status as unknown as JsonObject).reported
+  // What another program wrote may lack what the type promises.
+  if (!isObject(reported)) return undefined
+  if (Object.hasOwn(reported, field.metric)) return ['reported', field.metric, 'value']
+  return field.timed === undefined ? undefined : ['reported', field.timed, 'at']
+}
+
+/** Devices name metrics as they like: `__proto__` too. */
+function emptyObject(): JsonObject {
+  return Object.create(null) as JsonObject
+}

@@ -1,0 +1,131 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { MAX_ATTRIBUTES_BYTES } from '../../processor/contract/attributes.ts'
+import { UnavailableError } from '../../processor/contract/errors.ts'
+import { formatPosition, type Position } from '../../processor/contract/position.ts'
+import type { DeviceWriter, PastAnswer, StatusReader } from '../../processor/contract/query.ts'
+import { MAX_STATUS_BYTES } from '../../processor/contract/status.ts'
+import { isVersion, type Outcome, type Write } from '../../processor/contract/write.ts'
+import { callerOf } from '../auth/caller.ts'
+import { ifMatchOf, ifNoneMatchOf, preferredWait } from '../http/conditions.ts'
+import { etagOf } from '../http/etag.ts'
+import type { Gate } from '../http/gate.ts'
+import { ProblemError } from '../http/problem.ts'
+import { freshnessMember, JSON_TYPE, openStatus, shownFreshness, spliceStatus } from '../http/splice.ts'
+
+/** How long a conditional write waits for the decision on it when the client does not say, ms. */
+const DECISION_MS = 5_000
+
+type Unconditional<T> = T extends unknown ? Omit<T, 'ifMatch'> : never
+
+export interface Writing {
+  readonly reader: StatusReader
+  readonly writer: DeviceWriter
+  /** Holds the writes under way, those that wait included. */
+  readonly writes: Gate
+}
+
+/**
+ * Appends a write, and answers: 202 when the log has it and that is all that was asked for; when the client wants to wait,
+ * or the write has a condition, what the owner of the partition decided on it.
+ */
+export function answerWrite(
+  { reader, writer, writes }: Writing,
+  write: Unconditional<Write>,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<string> {
+  const { deviceId } = request.params as { deviceId: string }
+  const condition = ifMatchOf(request.headers['if-match'])
+  const onlyAnew = ifNoneMatchOf(request.headers['if-none-match'])
+  const waitSeconds = preferredWait(joined(request.headers.prefer))
+  return writes.run(async () => {
+    if (onlyAnew) throw await refusalAnew(reader, deviceId)
+    // Whether there is such a device is decided with the write. One that is known need not wait for that.
+    const heedless = condition === undefined && waitSeconds === undefined
+    const known = heedless && (await reader.get(deviceId)).status !== undefined
+    // A tag that is no version is matched by no device: of such tags alone the list is empty.
+    const ifMatch = condition === 'any' ? undefined : condition?.filter(isVersion)
+    const position = await writer.write(deviceId, { ...write, ifMatch })
+    reply.header('tidemark-position', formatPosition(position))
+    if (waitSeconds !== undefined) reply.header('preference-applied', `wait=${waitSeconds}`)
+    if (known) return accept(deviceId, position, reply)
+    const withinMs = waitSeconds === undefined ? DECISION_MS : waitSeconds * 1000
+    const answer = await decided(reader, deviceId, position, withinMs)
+    if (answer?.outcome === undefined && condition !== undefined) throw undecided(position)
+    if (answer?.outcome === undefined) return accept(deviceId, position, reply)
+    if (answer.outcome !== 'applied') throw refusal(answer.outcome, deviceId, position, answer)
+    if (heedless) return accept(deviceId, position, reply)
+    const { status, freshness } = answer
+    // Deleted, if not by this then by a later write; or the caller may only write.
+    if (status === undefined || write.kind === 'deletion' || !callerOf(request).scopes.has('devices:read')) {
+      reply.code(204)
+      return ''
+    }
+    reply.header('content-type', JSON_TYPE).header('etag', etagOf(openStatus(status)))
+    return spliceStatus(status, freshnessMember(freshness))
+  })
+}
+
+function joined(header: string | readonly string[] | undefined): string | undefined {
+  return typeof header === 'string' ? header : header?.join(',')
+}
+
+/** Undefined when the decision cannot be learnt in time. */
+async function decided(
+  reader: StatusReader,
+  deviceId: string,
+  position: Position,
+  withinMs: number,
+): Promise<PastAnswer | undefined> {
+  try {
+    return await reader.getPast(position, deviceId, withinMs)
+  } catch (error) {
+    if (error instanceof UnavailableError) return undefined
+    throw error
+  }
+}
+
+function accept(deviceId: string, position: Position, reply: FastifyReply): string {
+  const at = formatPosition(position)
+  reply.code(202)
+  reply.header('location', `/v1/devices/${deviceId}?atLeast=${at}`)
+  reply.header('content-type', JSON_TYPE)
+  return JSON.stringify({ position: at })
+}
+
+function undecided(position: Position): ProblemError {
+  const at = formatPosition(position)
+  const detail = `the write is in the log at ${at}, and whether its condition held is not known; read the device with atLeast=${at}`
+  return new ProblemError('outcome-unknown', detail, { position: at })
+}
+
+/** No write makes a device: where there is one the condition is false, and where there is none the write has no effect. */
+async function refusalAnew(reader: StatusReader, deviceId: string): Promise<ProblemError> {
+  const { status, freshness } = await reader.get(deviceId)
+  const members = { freshness: shownFreshness(freshness) }
+  if (status === undefined) return unknownDevice(deviceId, members)
+  const etag = etagOf(openStatus(status))
+  return new ProblemError('precondition-failed', `device ${deviceId} is there, at ${etag}`, members, { etag })
+}
+
+function unknownDevice(deviceId: string, members: ProblemError['members']): ProblemError {
+  return new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
+}
+
+function refusal(
+  outcome: Exclude<Outcome, 'applied'>,
+  deviceId: string,
+  position: Position,
+  { status, freshness }: PastAnswer,
+): ProblemError {
+  const members = { position: formatPosition(position), freshness: shownFreshness(freshness) }
+  if (outcome === 'unknown-device') return unknownDevice(deviceId, members)
+  if (outcome === 'stale') {
+    const now = status === undefined ? 'is deleted by now' : `is at ${etagOf(openStatus(status))} by now`
+    const detail = `device ${deviceId} was at another version than If-Match asks for, and ${now}`
+    return new ProblemError('precondition-failed', detail, members, status && { etag: etagOf(openStatus(status)) })
+  }
+  const [what, bytes] =
+    outcome === 'attributes-too-large' ? ['attributes', MAX_ATTRIBUTES_BYTES] : ['status', MAX_STATUS_BYTES]
+  return new ProblemError('attributes-too-large', `the ${what} would take more than ${bytes} bytes`, members)
+}

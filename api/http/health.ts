@@ -1,0 +1,65 @@
+import type { Registry } from 'prom-client'
+import { Type } from 'typebox'
+import { reasonOf } from '../../processor/contract/errors.ts'
+import type { Api } from '../app.ts'
+import { jsonAnswer, problemAnswers } from './documentation.ts'
+import { ProblemError } from './problem.ts'
+
+/** How long the checks may take, in ms; then the process is not ready. */
+export const CHECKS_WITHIN_MS = 2_000
+
+/** `checks`: the problems that make the process not ready; none when it is. */
+export function healthRoutes(api: Api, checks: () => Promise<readonly string[]>, registry: Registry): void {
+  api.get('/livez', { schema: LIVEZ, config: { scope: null } }, async () => ({ status: 'alive' }))
+
+  api.get('/readyz', { schema: READYZ, config: { scope: null } }, async () => {
+    const problems = await problemsWithin(checks)
+    if (problems.length === 0) return { status: 'ready' }
+    const errors = problems.map((message) => ({ field: 'readiness', message }))
+    throw new ProblemError('not-ready', problems.join('; '), { errors }, { 'retry-after': '1' })
+  })
+
+  api.get('/metrics', { schema: METRICS, config: { scope: 'ops:read' } }, async (_request, reply) => {
+    reply.header('content-type', registry.contentType)
+    return registry.metrics()
+  })
+}
+
+async function problemsWithin(checks: () => Promise<readonly string[]>): Promise<readonly string[]> {
+  const { promise: late, resolve } = Promise.withResolvers<readonly string[]>()
+  const timer = setTimeout(() => resolve([`the checks took longer than ${CHECKS_WITHIN_MS} ms`]), CHECKS_WITHIN_MS)
+  try {
+    return await Promise.race([checks(), late])
+  } catch (error) {
+    return [`a check failed: ${reasonOf(error)}`]
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+const LIVEZ = {
+  operationId: 'livez',
+  summary: 'Whether the process runs',
+  response: {
+    200: jsonAnswer('It runs.', Type.Object({ status: Type.Literal('alive') }), { status: 'alive' }),
+    ...problemAnswers(),
+  },
+}
+
+const READYZ = {
+  operationId: 'readyz',
+  summary: 'Whether the process should be sent requests',
+  response: {
+    200: jsonAnswer('It should.', Type.Object({ status: Type.Literal('ready') }), { status: 'ready' }),
+    ...problemAnswers('not-ready'),
+  },
+}
+
+const METRICS = {
+  operationId: 'metrics',
+  summary: 'Metrics in the Prometheus text format',
+  response: {
+    200: { description: 'All metrics of the process.', content: { 'text/plain': { schema: Type.String() } } },
+    ...problemAnswers(),
+  },
+}

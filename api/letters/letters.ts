@@ -1,0 +1,99 @@
+import type { FastifyReply } from 'fastify'
+import type { LetterReader } from '../../processor/contract/letter-reader.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
+import type { LogRecord } from '../../processor/contract/record.ts'
+import type { Api } from '../app.ts'
+import { type Caller, callerOf, maySee, type Scope } from '../auth/caller.ts'
+import type { Gate } from '../http/gate.ts'
+import { nextPage } from '../http/next-page.ts'
+import { ProblemError } from '../http/problem.ts'
+import { JSON_TYPE } from '../http/splice.ts'
+import { TextTurns } from '../http/text-turns.ts'
+import type { UntakenAnswers } from '../http/untaken.ts'
+import type { Limits } from '../limits.ts'
+import { LetterCursors, type LetterFilters, type Unshown } from './cursor.ts'
+import { MAX_FOUND_LENGTH, readLetters } from './reading.ts'
+import { DEFAULT_LIMIT, LIST_LETTERS } from './schemas.ts'
+import { deviceOf } from './shown.ts'
+
+export interface LetterRoutes {
+  readonly letters: LetterReader
+  readonly reads: Gate
+  readonly untaken: UntakenAnswers
+  readonly limits: Limits
+}
+
+/** They show what devices sent, which who has `ops:read` for the metrics is not to see. */
+const READS_LETTERS: { readonly scope: readonly Scope[] } = { scope: ['ops:read', 'devices:read'] }
+
+/** What could not be used: the dead letters of the log. */
+export function letterRoutes(api: Api, { letters, reads, untaken, limits }: LetterRoutes): void {
+  const source = { reader: letters, turns: new TextTurns() }
+  const budget = { records: limits.maxLettersExamined, bytes: limits.maxLetterBytesExamined }
+
+  api.get('/v1/dead-letters', { schema: LIST_LETTERS, config: READS_LETTERS }, async (request, reply) => {
+    const { limit = DEFAULT_LIMIT, cursor, reason, deviceId, partition } = request.query
+    const caller = callerOf(request)
+    if (deviceId !== undefined && !maySee(caller, deviceId)) throw ProblemError.otherDevice(deviceId)
+    if (partition !== undefined && partition >= letters.partitions) {
+      throw ProblemError.invalid([{ field: 'partition', message: `must be < ${letters.partitions}` }])
+    }
+    const filters = { reason, deviceId, partition }
+    const cursors = new LetterCursors(letters.identity, letters.partitions, filters)
+    const from = unshownOf(cursor, cursors)
+    untaken.admit()
+    using ending = endOf(reply, limits.letterMs)
+    const home = deviceId === undefined ? undefined : partitionOf(deviceId, letters.partitions)
+    const question = { partition: partition ?? home, from, limit, matches: matcherOf(filters, caller) }
+    const page = await reads.run(() => readLetters(source, question, budget, ending.signal))
+    const members = [`"items":[${page.letters.map(({ text }) => text).join(',')}]`]
+    if (page.next !== undefined) {
+      const nextCursor = cursors.encode(page.next)
+      reply.header('link', nextPage(request, nextCursor))
+      members.push(`"nextCursor":"${nextCursor}"`)
+    }
+    if (!page.complete) members.push(`"complete":false,"reason":${JSON.stringify(cutShort(limits))}`)
+    const text = `{${members.join(',')}}`
+    untaken.hold(text.length, reply.raw)
+    reply.header('content-type', JSON_TYPE)
+    return text
+  })
+}
+
+function unshownOf(cursor: string | undefined, cursors: LetterCursors): Unshown | undefined {
+  if (cursor === undefined) return undefined
+  const unshown = cursors.decode(cursor)
+  if (unshown !== undefined) return unshown
+  const message = 'is not a cursor that this API gave for this reason, deviceId and partition'
+  throw ProblemError.invalid([{ field: 'cursor', message }])
+}
+
+/** To whom only some devices are shown, no letter is that tells no device. */
+function matcherOf({ reason, deviceId }: LetterFilters, caller: Caller): (record: LogRecord) => boolean {
+  return (record) => {
+    if (reason !== undefined && record.headers?.reason !== reason) return false
+    if (deviceId === undefined && caller.prefixes === undefined) return true
+    const told = deviceOf(record)
+    return told !== undefined && (deviceId === undefined ? maySee(caller, told) : told === deviceId)
+  }
+}
+
+/** Aborts when the time is over, or nobody waits any more. */
+function endOf({ raw }: FastifyReply, ms: number): Disposable & { readonly signal: AbortSignal } {
+  const ending = new AbortController()
+  const leave = (): void => ending.abort(new Error('the client has left'))
+  const timer = setTimeout(() => ending.abort(new Error(`it has not answered within ${ms} ms`)), ms)
+  raw.once('close', leave)
+  return {
+    signal: ending.signal,
+    [Symbol.dispose]() {
+      clearTimeout(timer)
+      raw.off('close', leave)
+    },
+  }
+}
+
+function cutShort({ letterMs, maxLettersExamined, maxLetterBytesExamined }: Limits): string {
+  const most = `${letterMs} ms, ${maxLettersExamined} letters and ${maxLetterBytesExamined} bytes of them`
+  return `not all that had to be examined was: an answer takes up to ${most}, and ${MAX_FOUND_LENGTH} characters of those found`
+}

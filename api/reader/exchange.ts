@@ -1,0 +1,219 @@
+import { type Agent, request as httpRequest, type IncomingMessage } from 'node:http'
+import type { Logger } from 'pino'
+import { hostAndPort } from '../../processor/contract/address.ts'
+import { reasonOf, UnavailableError } from '../../processor/contract/errors.ts'
+import { decodeError } from '../../processor/contract/query-wire.ts'
+import { inTime, LateError } from './late.ts'
+
+/** Bytes of one answer; a longer one is none of a processor's. */
+const MAX_ANSWER_BYTES = 128 * 1024 * 1024
+/** So long, ms, a processor has for an answer: less than readers wait for a copy, as they are to hear why it failed. */
+export const ANSWER_WITHIN_MS = 800
+/** A request without an answer is given up so long after it was sent, ms. */
+export const MAX_ANSWER_MS = 5_000
+/** Requests that wait for a connection to one endpoint; further ones fail as unavailable. */
+const MAX_QUEUED = 1_024
+/**
+ * A request that has waited for a connection for so long, ms, fails as unavailable. Who asks on must be there while a
+ * processor still keeps what it has scanned.
+ */
+export const MAX_QUEUED_MS = 4_000
+/** For so long, ms, a processor that is late is called silent; or until a request to it is answered, or breaks. */
+const SILENCE_MS = 5_000
+
+export interface ExchangeOptions {
+  /** What the processors ask callers for; undefined when they do not. */
+  readonly secret: string | undefined
+  readonly logger: Logger
+  /**
+   * What has no answer so long after it was sent, in ms, is late: those who wait are told, and the answer is still read.
+   * Default ANSWER_WITHIN_MS.
+   */
+  readonly answerWithinMs?: number
+}
+
+/** A POST of `body`; without one, a GET. */
+interface Request<T> {
+  readonly path: string
+  readonly body?: string
+  readonly decode: (body: Buffer) => T
+  /** It waits for a late answer. */
+  readonly patient: boolean
+}
+
+/** A request that is on its way. */
+export interface UnderWay<T> {
+  /** Rejects with UnavailableError, whatever goes wrong; with LateError when it is late, unless it was asked patiently. */
+  readonly answer: Promise<T>
+  /** Resolves when nothing is to come any more. */
+  readonly over: Promise<void>
+}
+
+interface Queued {
+  readonly patient: boolean
+  go(): void
+  fail(error: UnavailableError): void
+}
+
+/**
+ * Requests to one endpoint. No more are under way than the agent has connections; the others wait here, in order, and not in
+ * the agent: there their time would run, which is the endpoint's, and an abort would reach none of them.
+ */
+export class Exchange {
+  readonly #endpoint: string
+  readonly #agent: Agent
+  readonly #headers: Readonly<Record<string, string>>
+  readonly #answerWithinMs: number
+  readonly #logger: Logger
+  readonly #queue = new Set<Queued>()
+  #underWay = 0
+  #silentUntil = Number.NEGATIVE_INFINITY
+  #refused = false
+
+  constructor(endpoint: string, agent: Agent, { secret, logger, answerWithinMs = ANSWER_WITHIN_MS }: ExchangeOptions) {
+    this.#endpoint = endpoint
+    this.#agent = agent
+    this.#headers = secret === undefined ? {} : { authorization: `Bearer ${secret}` }
+    this.#answerWithinMs = answerWithinMs
+    this.#logger = logger
+  }
+
+  /** Why others should be asked first; undefined when there is no reason. */
+  get silence(): LateError | undefined {
+    if (performance.now() >= this.#silentUntil) return undefined
+    return new LateError(`${this.#endpoint} has not answered lately`)
+  }
+
+  begin<T>(request: Request<T>): UnderWay<T> {
+    if (this.#underWay < this.#agent.maxSockets) {
+      this.#underWay++
+      return this.#begin(request)
+    }
+    const begun = this.#turn(request.patient).then(() => this.#begin(request))
+    return { answer: begun.then(({ answer }) => answer), over: begun.then(({ over }) => over, nothing) }
+  }
+
+  /** In a place that `#leave` passes on. */
+  #begin<T>(request: Request<T>): UnderWay<T> {
+    const sent = this.#answer(request)
+    const over = sent.then(this.#leave, this.#leave)
+    if (request.patient) return { answer: sent, over }
+    return { answer: inTime(sent, this.#answerWithinMs, this.#noteLate), over }
+  }
+
+  /** Resolves with a place; rejects with UnavailableError. */
+  #turn(patient: boolean): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const full = (reason: string) => new UnavailableError('PARTITION_UNAVAILABLE', `${this.#endpoint}: ${reason}`)
+      if (this.#queue.size >= MAX_QUEUED) return reject(full(`${MAX_QUEUED} requests wait for a connection`))
+      const end = (settle: () => void): void => {
+        clearTimeout(timer)
+        this.#queue.delete(queued)
+        settle()
+      }
+      const queued: Queued = { patient, go: () => end(resolve), fail: (error) => end(() => reject(error)) }
+      const late = () => queued.fail(full(`no connection was free within ${MAX_QUEUED_MS} ms`))
+      const timer = setTimeout(late, MAX_QUEUED_MS)
+      this.#queue.add(queued)
+    })
+  }
+
+  /** The place goes to the next who waits. */
+  readonly #leave = (): void => {
+    const [next] = this.#queue
+    if (next === undefined) this.#underWay--
+    else next.go()
+  }
+
+  readonly #noteLate = (): string => {
+    this.#silentUntil = performance.now() + SILENCE_MS
+    // Those who wait would wait for the same: others are asked now.
+    for (const queued of this.#queue) {
+      if (!queued.patient) queued.fail(new LateError(`${this.#endpoint} has not answered lately`))
+    }
+    return `${this.#endpoint} gave no answer: it took longer than ${this.#answerWithinMs} ms`
+  }
+
+  async #answer<T>(request: Request<T>): Promise<T> {
+    try {
+      const { status, bytes } = await this.#send(request, true)
+      this.#noteRefusal(status === 401)
+      if (status === 200) return request.decode(bytes)
+      if (status === 503) throw decodeError(bytes)
+      throw new Error(`status ${status}: ${bytes.subarray(0, 200).toString()}`)
+    } catch (error) {
+      if (error instanceof UnavailableError) throw error
+      const message = `${this.#endpoint} gave no answer: ${reasonOf(error)}`
+      throw new UnavailableError('PARTITION_UNAVAILABLE', message, 1, error)
+    }
+  }
+
+  /** Told once: every question to the processor fails until a person sees to it. */
+  #noteRefusal(refused: boolean): void {
+    if (refused && !this.#refused) {
+      const endpoint = this.#endpoint
+      this.#logger.error({ endpoint }, 'a processor refuses this process: give both the same CLUSTER_SECRET')
+    }
+    this.#refused = refused
+  }
+
+  #send(asked: Request<unknown>, again: boolean): Promise<Reply> {
+    const { path, body } = asked
+    return new Promise((resolve, reject) => {
+      const request = httpRequest({
+        agent: this.#agent,
+        ...hostAndPort(this.#endpoint),
+        method: body === undefined ? 'GET' : 'POST',
+        path,
+        headers:
+          body === undefined ? this.#headers : { ...this.#headers, 'content-length': String(Buffer.byteLength(body)) },
+      })
+      const timer = setTimeout(() => {
+        abandoned = true
+        request.destroy(new LateError(`${this.#endpoint} gave no answer: it took longer than ${MAX_ANSWER_MS} ms`))
+      }, MAX_ANSWER_MS)
+      let abandoned = false
+      const end = (settle: () => void): void => {
+        clearTimeout(timer)
+        // It speaks, or it is gone, which the next question is told at once.
+        if (!abandoned) this.#silentUntil = Number.NEGATIVE_INFINITY
+        settle()
+      }
+      request.on('error', (error: NodeJS.ErrnoException) => {
+        // A kept connection may have been closed just before it was used again: the request has not been seen then.
+        if (again && request.reusedSocket && error.code === 'ECONNRESET') {
+          return end(() => resolve(this.#send(asked, false)))
+        }
+        end(() => reject(error))
+      })
+      request.on('response', (response) => {
+        readAll(response).then(
+          (reply) => end(() => resolve(reply)),
+          (error: unknown) => end(() => reject(error)),
+        )
+      })
+      request.end(body)
+    })
+  }
+}
+
+function nothing(): void {}
+
+interface Reply {
+  readonly status: number
+  readonly bytes: Buffer
+}
+
+async function readAll(response: IncomingMessage): Promise<Reply> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    bytes += chunk.byteLength
+    if (bytes > MAX_ANSWER_BYTES) throw new Error(`the answer is longer than ${MAX_ANSWER_BYTES} bytes`)
+    chunks.push(chunk)
+  }
+  return {
+    status: response.statusCode ?? 0,
+    bytes: chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks),
+  }
+}

@@ -1,0 +1,345 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { TidemarkError, UnavailableError } from '../../processor/contract/errors.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
+import type { Position } from '../../processor/contract/position.ts'
+import {
+  type Answer,
+  bytesOf,
+  type Copy,
+  type Freshness,
+  type Listing,
+  type Owner,
+  type OwnerMap,
+  type PartitionInfo,
+  type PartitionReader,
+  type PastAnswer,
+  type SlicedAnswer,
+  type StatusReader,
+  sliceOf,
+} from '../../processor/contract/query.ts'
+import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
+import { copiesOf, partitionsOf } from './copies.ts'
+import { type Dated, EACH, isFurther, ofStandby, whole } from './dated.ts'
+import { Gather, type Settle } from './gather.ts'
+import { type Found, lastResort } from './last-resort.ts'
+import { inTime, LateError } from './late.ts'
+import { Owners } from './owners.ts'
+import { ANSWER_WITHIN_MS, type RoutedReaderOptions } from './reader-options.ts'
+import { group, type Share, shareOut } from './shares.ts'
+import { Shown } from './shown.ts'
+
+/** What of the time that an answer may take an owner may hold a question: the rest is for the way. */
+export const HOLD_SHARE = 0.6
+/** First and longest pause before a copy that is not far enough, or does not answer, is asked again, ms. */
+const MIN_PAUSE_MS = 50
+const MAX_PAUSE_MS = 400
+
+/** Devices that are asked for. */
+interface Question {
+  readonly deviceIds: readonly string[]
+  /** Takes each answer as it comes: nobody waits for the owner of another device. */
+  readonly settle: Settle
+}
+
+/** What a copy has said already. */
+interface Said<T> {
+  readonly by: Owner
+  readonly answer: T | TidemarkError
+}
+
+/**
+ * Reads every device of the fleet through the processes that hold the partitions: the owner, or a standby while the owner
+ * cannot answer. It remembers nothing but the owner map, and how far answers of standbys went, so any number of API processes
+ * can stand beside each other.
+ */
+export class RoutedReader implements StatusReader {
+  readonly #options: RoutedReaderOptions
+  readonly #owners: Owners
+  readonly #shown: Shown
+  readonly #single = new Gather((deviceIds, settle) => this.#answer({ deviceIds, settle }))
+  readonly #answerWithinMs: number
+  readonly #searchWithinMs: number
+  readonly #patienceMs: number
+  readonly #attempts: number
+
+  constructor(options: RoutedReaderOptions) {
+    this.#options = options
+    this.#answerWithinMs = options.answerWithinMs ?? ANSWER_WITHIN_MS
+    this.#searchWithinMs = this.#answerWithinMs + (options.searchQueuedMs ?? 0)
+    this.#patienceMs = options.patienceMs ?? 5_000
+    this.#attempts = options.attempts ?? 1
+    this.#shown = new Shown(options.partitions, options.now)
+    this.#owners = new Owners({
+      load: options.owners,
+      now: options.now,
+      logger: options.logger,
+      minAgeMs: options.ownersMinAgeMs ?? 100,
+      maxAgeMs: options.ownersMaxAgeMs ?? 5_000,
+    })
+  }
+
+  async get(deviceId: string): Promise<Answer> {
+    const { status, freshness } = await this.#single.get(deviceId)
+    return { status: status && bytesOf(status), freshness }
+  }
+
+  async getMany(deviceIds: readonly string[]): Promise<(SlicedAnswer | Error)[]> {
+    const answers: (SlicedAnswer | Error)[] = Array.from({ length: deviceIds.length })
+    await this.#answer({
+      deviceIds,
+      settle: (place, answer) => {
+        answers[place] = answer
+      },
+    })
+    return answers
+  }
+
+  async #answer(question: Question): Promise<void> {
+    const { deviceIds, settle } = question
+    let map: OwnerMap
+    try {
+      map = await this.#owners.current()
+    } catch (error) {
+      // Nobody is known who could be asked.
+      if (!(error instanceof UnavailableError)) throw error
+      for (let place = 0; place < deviceIds.length; place++) settle(place, error)
+      return
+    }
+    const { shares, unowned } = shareOut(deviceIds, map, this.#options.partitions)
+    await Promise.all([
+      ...shares.map((share) => this.#askOwner(share, question)),
+      ...Array.from(unowned, ([partition, places]) => this.#askCopies(partition, places, question)),
+    ])
+  }
+
+  /** Asks an owner once for all that it owns. What it cannot answer, or not as the owner, is asked by partition. */
+  async #askOwner({ owner, deviceIds, partitions, places }: Share, question: Question): Promise<void> {
+    let given: readonly (SlicedAnswer | TidemarkError)[] | TidemarkError
+    try {
+      given = await this.#askMember(owner, (reader) => reader.getEach(deviceIds, partitions))
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error
+      given = error
+    }
+    const said = (k: number) => (given instanceof TidemarkError ? given : (given[k] as SlicedAnswer | TidemarkError))
+    const open = new Map<number, number[]>()
+    for (let k = 0; k < places.length; k++) {
+      const answer = said(k)
+      if (answer instanceof TidemarkError || !this.#stands(answer.freshness)) {
+        group(open, partitions[k] as number, k)
+      } else question.settle(places[k] as number, answer)
+    }
+    if (open.size === 0) return
+    await Promise.all(
+      Array.from(open, ([partition, ks]) => {
+        const answers = ks.map(said)
+        const failure = answers.find((answer) => answer instanceof TidemarkError)
+        const at = ks.map((k) => places[k] as number)
+        return this.#askCopies(partition, at, question, { by: owner, answer: failure ?? (answers as SlicedAnswer[]) })
+      }),
+    )
+  }
+
+  async #askCopies(
+    partition: number,
+    places: readonly number[],
+    { deviceIds, settle }: Question,
+    said?: Said<SlicedAnswer[]>,
+  ): Promise<void> {
+    const ids = places.map((place) => deviceIds[place] as string)
+    const ask = async (reader: PartitionReader): Promise<SlicedAnswer[]> => {
+      const given = await reader.getMany(partition, ids)
+      return given.map(({ status, freshness }) => ({ status: status && sliceOf(status), freshness }))
+    }
+    try {
+      const given = await this.#ask(partition, ask, EACH, said)
+      for (let k = 0; k < places.length; k++) settle(places[k] as number, given[k] as SlicedAnswer)
+    } catch (error) {
+      if (!(error instanceof UnavailableError)) throw error
+      for (const place of places) settle(place, error)
+    }
+  }
+
+  listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing> {
+    return this.#ask(partition, (reader) => reader.list(partition, after, limit), whole())
+  }
+
+  search(question: SearchQuestion): Promise<SearchSlice> {
+    const ask = (reader: PartitionReader) => reader.search(question)
+    return this.#ask(question.partition, ask, whole(), undefined, this.#searchWithinMs)
+  }
+
+  summarize(question: SummaryQuestion): Promise<SummarySlice> {
+    const ask = (reader: PartitionReader) => reader.summarize(question)
+    return this.#ask(question.partition, ask, whole(), undefined, this.#searchWithinMs)
+  }
+
+  get partitionCount(): number {
+    return this.#options.partitions
+  }
+
+  async partitions(): Promise<PartitionInfo[]> {
+    const map = await this.#owners.renew()
+    const copies = await copiesOf(map, this.#copiesAt)
+    return partitionsOf(map, this.#options.partitions, copies.all)
+  }
+
+  /**
+   * Whether a read of any partition could be answered, by the map that reads go by: nobody needs the group for that, which
+   * may be away. A processor that is late may answer yet.
+   */
+  async mayAnswer(): Promise<boolean> {
+    const copies = await copiesOf(await this.#owners.current(), this.#copiesAt)
+    if (copies.late || copies.all.some(({ readable }) => readable)) return true
+    this.#owners.hint()
+    return false
+  }
+
+  partitionOf(deviceId: string): number {
+    return partitionOf(deviceId, this.#options.partitions)
+  }
+
+  /** The owner holds the question until its copy is there; a standby that is there already may answer for it. */
+  async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
+    const { now } = this.#options
+    const deadline = now() + withinMs
+    let map = await this.#owners.current()
+    for (let pauseMs = MIN_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, MAX_PAUSE_MS)) {
+      const { active, standbys = [] } = map.get(position.partition) ?? {}
+      const holdMs = Math.min(Math.max(0, deadline - now()), this.#answerWithinMs * HOLD_SHARE)
+      const failures: TidemarkError[] = []
+      const ask = (copy: Owner) => {
+        const within = copy === active ? holdMs : 0
+        return this.#askMember(copy, (reader) => reader.getPast(position, deviceId, within))
+      }
+      for (const copy of [active, ...standbys]) {
+        if (copy === undefined) continue
+        try {
+          const given = await ask(copy)
+          if (copy === active && this.#stands(given.freshness)) return given
+          const answer = await this.#besides(given, (copy === active ? standbys : []).map(ask), whole())
+          // What became of a write is no less true of a copy that is behind.
+          return { ...answer, outcome: answer.outcome ?? given.outcome }
+        } catch (error) {
+          if (!(error instanceof TidemarkError)) throw error
+          failures.push(error)
+        }
+      }
+      const [first] = failures
+      if (now() + pauseMs >= deadline) throw first ?? this.#unavailable(position.partition, failures)
+      await delay(pauseMs)
+      if (first?.code !== 'POSITION_NOT_REACHED') map = await this.#owners.renew()
+    }
+  }
+
+  readonly #copiesAt = (member: Owner): Promise<Copy[]> => this.#askMember(member, (reader) => reader.copies())
+
+  /**
+   * Asks the owner, unless `said` is what it has said; if it cannot answer, the owner by a new map, then the standbys. When
+   * none can, but some are late, these are waited for.
+   * While the map is too young to be loaded again the standbys come first: an answer a little older is better than a late
+   * one. Who is not the owner by the map answers as a standby, whatever it takes itself for: it may have been replaced
+   * without knowing it yet.
+   */
+  async #ask<T>(
+    partition: number,
+    question: (reader: PartitionReader) => Promise<T>,
+    dated: Dated<T>,
+    said?: Said<T>,
+    withinMs = this.#answerWithinMs,
+  ): Promise<T> {
+    const failures: TidemarkError[] = []
+    const attempt = async (copies: readonly (Owner | undefined)[]): Promise<Found<T> | undefined> => {
+      for (const copy of copies) {
+        if (copy === undefined) continue
+        try {
+          return { answer: await this.#askMember(copy, question, withinMs), by: copy }
+        } catch (error) {
+          if (!(error instanceof TidemarkError)) throw error
+          failures.push(error)
+        }
+      }
+      return undefined
+    }
+    let known = (await this.#owners.current()).get(partition)
+    let found: Found<T> | undefined
+    if (said === undefined) found = await attempt([known?.active])
+    else if (said.answer instanceof TidemarkError) failures.push(said.answer)
+    else found = { answer: said.answer, by: said.by }
+    const isLate = (): boolean => failures.some((failure) => failure instanceof LateError)
+    const last = async (): Promise<Found<T> | undefined> => {
+      const ask = (copy: Owner) => this.#askMember(copy, question, this.#patienceMs, true)
+      const answered = await lastResort({ partition, owners: this.#owners, ask, failures })
+      known = (await this.#owners.current()).get(partition)
+      return answered
+    }
+    if (found === undefined && (isLate() || !this.#owners.renewable)) found = await attempt(known?.standbys ?? [])
+    // Who is late is asked with patience at once: a new map may be late, too.
+    const wasLate = isLate()
+    if (found === undefined && wasLate) found = await last()
+    const { now } = this.#options
+    const began = now()
+    for (let i = 0; found === undefined && i < this.#attempts && !(failures.at(-1) instanceof LateError); i++) {
+      // While the group does not answer, every map takes its time, and is the old one.
+      if (i > 0 && now() - began > this.#answerWithinMs) break
+      known = (await this.#owners.renew()).get(partition)
+      found = await attempt([known?.active, ...(known?.standbys ?? [])])
+    }
+    if (found === undefined && !wasLate && isLate()) found = await last()
+    if (found === undefined) throw this.#unavailable(partition, failures)
+    const byOwner = found.by.endpoint === known?.active?.endpoint
+    const freshness = dated.of(found.answer)
+    if (freshness === undefined || (byOwner && this.#stands(freshness))) return found.answer
+    const others = byOwner ? (known?.standbys ?? []) : []
+    const ask = (copy: Owner) => this.#askMember(copy, question, withinMs)
+    return this.#besides(found.answer, others.map(ask), dated)
+  }
+
+  /** An answer that is not the last word, or one of the others that is further; none that is less is given after it. */
+  async #besides<T>(first: T, others: readonly Promise<T>[], dated: Dated<T>): Promise<T> {
+    // The map may say owner where a standby is by now: the answer is good, the map is not.
+    this.#owners.hint()
+    const answer = await this.#furthest(ofStandby(first, dated), others, dated)
+    const reached = dated.of(answer)
+    if (reached !== undefined) this.#shown.note(reached)
+    return answer
+  }
+
+  /** Whether an owner's answer is the last word. */
+  #stands(freshness: Freshness): boolean {
+    return freshness.servedBy === 'owner' && !this.#shown.exceeds(freshness)
+  }
+
+  /** An owner that restores may be far behind a standby, or behind the owner that it was before; so may a doubtful one. */
+  async #furthest<T>(first: T, others: readonly Promise<T>[], dated: Dated<T>): Promise<T> {
+    const answers = await Promise.allSettled(others)
+    let best = first
+    for (const answer of answers) {
+      if (answer.status === 'fulfilled') {
+        if (isFurther(dated.of(answer.value), dated.of(best))) best = ofStandby(answer.value, dated)
+      } else if (!(answer.reason instanceof TidemarkError)) throw answer.reason
+    }
+    return best
+  }
+
+  async #askMember<T>(
+    member: Owner,
+    question: (reader: PartitionReader) => Promise<T>,
+    withinMs = this.#answerWithinMs,
+    patient = false,
+  ): Promise<T> {
+    const reader = this.#options.connect(member, patient)
+    if (reader === undefined) {
+      throw new UnavailableError('PARTITION_UNAVAILABLE', `${member.instance} cannot be reached`)
+    }
+    return inTime(question(reader), withinMs, () => `${member.instance} did not answer within ${withinMs} ms`)
+  }
+
+  #unavailable(partition: number, failures: readonly TidemarkError[]): UnavailableError {
+    const told = failures.map((error) => (error instanceof UnavailableError ? error.retryAfterSeconds : 0))
+    const retryAfter = Math.max(1, ...told)
+    const reason = failures.at(-1)?.message ?? 'it has neither an owner nor a standby'
+    const message = `no copy of partition ${partition} can answer now: ${reason}`
+    return new UnavailableError('PARTITION_UNAVAILABLE', message, retryAfter, failures.at(-1))
+  }
+}

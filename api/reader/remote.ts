@@ -1,0 +1,270 @@
+import { Agent } from 'node:http'
+import { TidemarkError, UnavailableError } from '../../processor/contract/errors.ts'
+import type { Position } from '../../processor/contract/position.ts'
+import {
+  type Answer,
+  type Copy,
+  type Listing,
+  type Owner,
+  type PartitionReader,
+  type PastAnswer,
+  type SlicedAnswer,
+  sliceOf,
+} from '../../processor/contract/query.ts'
+import {
+  COPIES_PATH,
+  decodeCopies,
+  decodeListing,
+  decodeOutcomes,
+  decodePast,
+  encodeListQuestion,
+  encodePastQuestion,
+  encodeQuestions,
+  LIST_PATH,
+  MAX_HOLD_MS,
+  MAX_IDS_OF_QUESTION,
+  MAX_IDS_OF_REQUEST,
+  MAX_LISTED,
+  MAX_QUESTIONS,
+  PAST_PATH,
+  type Question,
+  READ_PATH,
+} from '../../processor/contract/query-wire.ts'
+import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
+import {
+  decodeSearchSlice,
+  decodeSummarySlice,
+  encodeSearchQuestion,
+  encodeSummaryQuestion,
+  SEARCH_PATH,
+  SUMMARY_PATH,
+} from '../../processor/contract/search-wire.ts'
+import { keepRecent } from '../http/recent.ts'
+import { Exchange, type ExchangeOptions } from './exchange.ts'
+import type { LateError } from './late.ts'
+import { group } from './shares.ts'
+
+/**
+ * Connections to one processor for reads; further requests wait for one. What is asked of it at once, beside its copies, are
+ * 8 reads (see MAX_UNDER_WAY) and 8 lists (see `maxSnapshots`).
+ */
+const MAX_READING_SOCKETS = 16
+/** Connections to one processor for questions that it holds; further ones wait for one. */
+const MAX_HOLDING_SOCKETS = 64
+/**
+ * Connections to one processor for slices of searches, which take it up to 400 ms each; further ones wait for one. Of 64
+ * searches (see `maxSearches`) of 8 partitions each comes to its turn within MAX_QUEUED_MS. A processor begins each search
+ * on its event loop, which takes about 6 ms: of more at a time the last would be late (800 ms) on a busy machine.
+ */
+const MAX_SEARCHING_SOCKETS = 48
+/** Idle connections are closed after so long, ms: sooner than a processor closes them. */
+export const IDLE_MS = 30_000
+/**
+ * Requests for devices under way to one processor, and as many of those who are patient: what is asked meanwhile travels
+ * together in the next one.
+ */
+const MAX_UNDER_WAY = 4
+/** Ids that wait to be asked of one processor; further questions fail as unavailable. */
+const MAX_WAITING_IDS = 16_384
+/** Processors remembered; the one asked longest ago is forgotten. */
+const MAX_READERS = 1_024
+
+/** The ways to one processor, each with connections, a queue and a silence of its own: no read stands behind what takes long. */
+interface Exchanges {
+  readonly reading: Exchange
+  readonly holding: Exchange
+  readonly searching: Exchange
+}
+
+interface Readers {
+  readonly usual: RemoteReader
+  readonly patient: RemoteReader
+}
+
+/** The processors of other processes, each behind connections that are kept. */
+export class RemoteReaders implements Disposable {
+  readonly #reading = agent(MAX_READING_SOCKETS)
+  readonly #holding = agent(MAX_HOLDING_SOCKETS)
+  readonly #searching = agent(MAX_SEARCHING_SOCKETS)
+  /** By endpoint; the one asked last stands last. */
+  readonly #readers = new Map<string, Readers>()
+  readonly #options: ExchangeOptions
+
+  constructor(options: ExchangeOptions) {
+    this.#options = options
+  }
+
+  /** `patient`: asks whether or not the processor has answered lately, and waits for late answers. */
+  connect({ endpoint }: Owner, patient = false): PartitionReader {
+    const readers = this.#readers.get(endpoint) ?? this.#meet(endpoint)
+    keepRecent(this.#readers, endpoint, readers, MAX_READERS)
+    return patient ? readers.patient : readers.usual
+  }
+
+  #meet(endpoint: string): Readers {
+    const exchanges = {
+      reading: new Exchange(endpoint, this.#reading, this.#options),
+      holding: new Exchange(endpoint, this.#holding, this.#options),
+      searching: new Exchange(endpoint, this.#searching, this.#options),
+    }
+    return { usual: new RemoteReader(exchanges, false), patient: new RemoteReader(exchanges, true) }
+  }
+
+  /** Ends all connections; questions under way fail. */
+  [Symbol.dispose](): void {
+    this.#reading.destroy()
+    this.#holding.destroy()
+    this.#searching.destroy()
+  }
+}
+
+function agent(maxSockets: number): Agent {
+  return new Agent({ keepAlive: true, maxSockets, timeout: IDLE_MS })
+}
+
+interface Waiting extends Question {
+  resolve(answers: Answer[]): void
+  reject(error: unknown): void
+}
+
+/** What one processor can answer. Whatever goes wrong on the way is an UnavailableError: ask another copy. */
+class RemoteReader implements PartitionReader {
+  readonly #exchanges: Exchanges
+  readonly #patient: boolean
+  #waiting: Waiting[] = []
+  #waitingIds = 0
+  #underWay = 0
+  #scheduled = false
+
+  constructor(exchanges: Exchanges, patient: boolean) {
+    this.#exchanges = exchanges
+    this.#patient = patient
+  }
+
+  async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
+    if (deviceIds.length <= MAX_IDS_OF_QUESTION) return deviceIds.length === 0 ? [] : this.#ask(partition, deviceIds)
+    const parts: Promise<Answer[]>[] = []
+    for (let from = 0; from < deviceIds.length; from += MAX_IDS_OF_QUESTION) {
+      parts.push(this.#ask(partition, deviceIds.slice(from, from + MAX_IDS_OF_QUESTION)))
+    }
+    return (await Promise.all(parts)).flat()
+  }
+
+  async getEach(
+    deviceIds: readonly string[],
+    partitions: readonly number[],
+  ): Promise<(SlicedAnswer | TidemarkError)[]> {
+    const answers: (SlicedAnswer | TidemarkError)[] = Array.from({ length: deviceIds.length })
+    const ask = async (partition: number, places: readonly number[]): Promise<void> => {
+      try {
+        const ids = places.map((i) => deviceIds[i] as string)
+        const given = await this.getMany(partition, ids)
+        for (let k = 0; k < places.length; k++) {
+          const { status, freshness } = given[k] as Answer
+          answers[places[k] as number] = { status: status && sliceOf(status), freshness }
+        }
+      } catch (error) {
+        if (!(error instanceof TidemarkError)) throw error
+        for (const i of places) answers[i] = error
+      }
+    }
+    const places = new Map<number, number[]>()
+    for (let i = 0; i < partitions.length; i++) group(places, partitions[i] as number, i)
+    await Promise.all(Array.from(places, ([partition, at]) => ask(partition, at)))
+    return answers
+  }
+
+  async list(partition: number, after: string | undefined, limit: number): Promise<Listing> {
+    const question = encodeListQuestion({ partition, after, limit: Math.min(limit, MAX_LISTED) })
+    return this.#post(this.#exchanges.reading, LIST_PATH, question, decodeListing)
+  }
+
+  /** Held there for `withinMs`, which must be shorter than an answer may take. */
+  async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
+    const question = encodePastQuestion({ position, deviceId, withinMs: Math.min(withinMs, MAX_HOLD_MS) })
+    return this.#post(this.#exchanges.holding, PAST_PATH, question, decodePast)
+  }
+
+  async search(question: SearchQuestion): Promise<SearchSlice> {
+    return this.#post(this.#exchanges.searching, SEARCH_PATH, encodeSearchQuestion(question), decodeSearchSlice)
+  }
+
+  async summarize(question: SummaryQuestion): Promise<SummarySlice> {
+    return this.#post(this.#exchanges.searching, SUMMARY_PATH, encodeSummaryQuestion(question), decodeSummarySlice)
+  }
+
+  async #post<T>(exchange: Exchange, path: string, question: string, decode: (body: Buffer) => T): Promise<T> {
+    const silence = this.#silence(exchange)
+    if (silence !== undefined) throw silence
+    return exchange.begin({ path, body: question, decode, patient: this.#patient }).answer
+  }
+
+  async copies(): Promise<Copy[]> {
+    return this.#exchanges.reading.begin({ path: COPIES_PATH, decode: decodeCopies, patient: false }).answer
+  }
+
+  /** Who answers no reads answers nothing. */
+  #silence(exchange: Exchange): LateError | undefined {
+    return this.#patient ? undefined : (this.#exchanges.reading.silence ?? exchange.silence)
+  }
+
+  #ask(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
+    const silence = this.#silence(this.#exchanges.reading)
+    if (silence !== undefined) return Promise.reject(silence)
+    if (this.#waitingIds + deviceIds.length > MAX_WAITING_IDS) {
+      return Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'too many reads wait for this processor'))
+    }
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ partition, deviceIds, resolve, reject })
+      this.#waitingIds += deviceIds.length
+      this.#schedule()
+    })
+  }
+
+  /** After this turn of the event loop: the questions about all partitions of the processor come in one. */
+  #schedule(): void {
+    if (this.#scheduled || this.#underWay >= MAX_UNDER_WAY) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      while (this.#waiting.length > 0 && this.#underWay < MAX_UNDER_WAY) void this.#send(this.#next())
+    })
+  }
+
+  #next(): Waiting[] {
+    let count = 0
+    let ids = 0
+    for (const { deviceIds } of this.#waiting) {
+      if (count === MAX_QUESTIONS || ids + deviceIds.length > MAX_IDS_OF_REQUEST) break
+      count++
+      ids += deviceIds.length
+    }
+    this.#waitingIds -= ids
+    return this.#waiting.splice(0, count)
+  }
+
+  /** Never rejects: what goes wrong is told to those who wait. */
+  async #send(batch: readonly Waiting[]): Promise<void> {
+    this.#underWay++
+    const { answer, over } = this.#exchanges.reading.begin({
+      path: READ_PATH,
+      body: encodeQuestions(batch.map(({ partition, deviceIds }) => ({ partition, deviceIds }))),
+      decode: (body) => decodeOutcomes(body, batch),
+      patient: this.#patient,
+    })
+    try {
+      const outcomes = await answer
+      for (let i = 0; i < batch.length; i++) {
+        const outcome = outcomes[i]
+        if (Array.isArray(outcome)) batch[i]?.resolve(outcome)
+        else batch[i]?.reject(outcome)
+      }
+    } catch (error) {
+      for (const waiting of batch) waiting.reject(error)
+    }
+    // A processor that is late gets no more to do.
+    await over
+    this.#underWay--
+    if (this.#waiting.length > 0) this.#schedule()
+  }
+}

@@ -1,0 +1,235 @@
+import type { Field } from '../../processor/contract/field.ts'
+import { compareInOrder, type Order, type SortKey, sortKey } from '../../processor/contract/order.ts'
+import type { Answer, Freshness, StatusReader } from '../../processor/contract/query.ts'
+import type { Place, Selection } from '../../processor/contract/search.ts'
+import { Matcher } from '../../processor/contract/search-match.ts'
+import { StoredFields } from '../../processor/contract/stored-fields.ts'
+import { Summary } from '../../processor/contract/summary.ts'
+
+/** What is asked of a reader here. */
+type SearchReader = Pick<StatusReader, 'partitionCount' | 'search'>
+type SummaryReader = Pick<StatusReader, 'partitionCount' | 'summarize'>
+
+export interface FoundDevice extends Answer, Place {
+  readonly status: Uint8Array
+}
+
+export interface FoundPage {
+  readonly items: readonly FoundDevice[]
+  /** Where the next page begins; undefined when there is none, or when there is no telling. */
+  readonly next: Place | undefined
+  /** False: the time was over before all that had to be examined was. */
+  readonly complete: boolean
+}
+
+export interface SearchOptions extends Selection {
+  readonly order: Order
+  readonly after: Place | undefined
+  readonly limit: number
+  /** No further slice is asked for then. */
+  readonly isOver: () => boolean
+}
+
+/** The devices of all partitions that satisfy the query, in order. Rejects when a partition cannot answer. */
+export async function searchFleet(reader: SearchReader, options: SearchOptions): Promise<FoundPage> {
+  const { order, limit } = options
+  // What is not kept in the order is examined anew for every question: each partition then gives all that may be needed.
+  const inOrder = order.field.name === 'deviceId'
+  const first = inOrder ? share(limit + 1, reader.partitionCount) : limit + 1
+  const lanes = Array.from({ length: reader.partitionCount }, (_, partition) => new Lane(reader, partition, options))
+  await Promise.all(lanes.map((lane) => lane.fill(first)))
+  const items: FoundDevice[] = []
+  for (;;) {
+    const lane = foremost(lanes, order)
+    if (lane === undefined) return page(items, lanes, options, false)
+    // Something may stand before it that was not come to.
+    const cut = lanes.some((other) => other.cut && (!inOrder || !other.passed(lane.head as FoundDevice)))
+    if (cut || items.length === limit) return page(items, lanes, options, items.length === limit && !cut)
+    items.push(lane.take())
+    if (lane.head !== undefined) continue
+    const wanted = limit + 1 - items.length
+    const few = share(wanted, lanes.length)
+    // One that was given little of what it has may have to look at all next, and those beside it too: better at once.
+    if (inOrder) await lane.fill(few)
+    else await Promise.all(lanes.filter((other) => other.left < few).map((other) => other.fill(wanted)))
+  }
+}
+
+function page(items: FoundDevice[], lanes: readonly Lane[], { order, after }: SearchOptions, full: boolean): FoundPage {
+  const last = items.at(-1)
+  if (full) return { items, next: last, complete: true }
+  const cut = lanes.filter((lane) => lane.cut)
+  if (cut.length === 0) return { items, next: undefined, complete: true }
+  if (order.field.name !== 'deviceId') return { items, next: undefined, complete: false }
+  // All partitions were examined up to the one that came least far: the next page goes on there.
+  const reached = cut.map((lane) => lane.reached ?? after?.deviceId)
+  const least = reached.reduce((a, b) =>
+    a === undefined || b === undefined ? undefined : a < b === order.descending ? b : a,
+  )
+  const next = least === undefined ? undefined : { key: sortKey(least), deviceId: least }
+  return { items, next: next ?? after, complete: false }
+}
+
+/**
+ * Keys spread evenly over the partitions, so a page needs about its share of each: that and a few more is read ahead
+ * instead of the whole page from every partition.
+ */
+export function share(limit: number, partitions: number): number {
+  const even = limit / partitions
+  return Math.min(limit, Math.ceil(even + 2 * Math.sqrt(even)) + 1)
+}
+
+function foremost(lanes: readonly Lane[], { descending }: Order): Lane | undefined {
+  let found: Lane | undefined
+  for (const lane of lanes) {
+    if (lane.head === undefined) continue
+    if (found?.head === undefined || compare(descending, lane.head, found.head) < 0) found = lane
+  }
+  return found
+}
+
+function compare(descending: boolean, a: Place, b: Place): number {
+  return compareInOrder(descending, a.key, a.deviceId, b.key, b.deviceId)
+}
+
+/** What one partition has found and not yet given. */
+class Lane {
+  readonly #reader: SearchReader
+  readonly #partition: number
+  readonly #options: SearchOptions
+  readonly #fields: StoredFields
+  #items: FoundDevice[] = []
+  #next = 0
+  #after: Place | undefined
+  #ended = false
+  /** The time was over before it was examined as far as needed. */
+  cut = false
+  /** In the order of the ids: it was examined up to here. */
+  reached: string | undefined
+
+  constructor(reader: SearchReader, partition: number, options: SearchOptions) {
+    this.#reader = reader
+    this.#partition = partition
+    this.#options = options
+    // All that the partition picked it out with: of what is no JSON, or has a member twice, one alone may be another.
+    this.#fields = new StoredFields([...new Matcher(options.query).fields, options.order.field])
+    this.#after = options.after
+  }
+
+  get head(): FoundDevice | undefined {
+    return this.#items[this.#next]
+  }
+
+  get left(): number {
+    return this.#items.length - this.#next
+  }
+
+  take(): FoundDevice {
+    return this.#items[this.#next++] as FoundDevice
+  }
+
+  /** In the order of the ids: all before `place` was examined. */
+  passed({ deviceId }: Place): boolean {
+    if (this.reached === undefined) return false
+    return this.#options.order.descending ? deviceId >= this.reached : deviceId <= this.reached
+  }
+
+  /** Adds to what is left `wanted` devices that nothing found later can stand before, or all there are: of many bytes, fewer. */
+  async fill(wanted: number): Promise<void> {
+    const { query, within, order, isOver } = this.#options
+    let items: FoundDevice[] = []
+    let more = false
+    let bound: Place | undefined
+    let reached: number | undefined
+    for (let from: string | undefined; !this.#ended && !this.cut; ) {
+      const place = { partition: this.#partition, after: this.#after, from, reached }
+      const slice = await this.#reader.search({ ...place, query, within, order, limit: wanted })
+      const found = slice.items.map(({ deviceId, status }) => this.#found(deviceId, status, slice.freshness))
+      items = merge(items, found, order.descending)
+      // What this slice left out comes after its last: nothing found beyond that can be told yet.
+      const last = slice.more ? found.at(-1) : undefined
+      if (last !== undefined && (bound === undefined || compare(order.descending, last, bound) < 0)) bound = last
+      if (bound !== undefined) items = upTo(items, bound, order.descending)
+      more ||= slice.more || items.length > wanted
+      items.length = Math.min(items.length, wanted)
+      if (slice.next === undefined) {
+        this.#ended = !more
+        break
+      }
+      if (slice.settled && items.length >= wanted) break
+      from = slice.next
+      reached ??= slice.freshness.changelog
+      if (!isOver()) continue
+      this.cut = true
+      this.reached = from
+    }
+    const last = items.at(-1)
+    if (last !== undefined) this.#after = { key: last.key, deviceId: last.deviceId }
+    this.#items = merge(this.#items.slice(this.#next), items, order.descending)
+    this.#next = 0
+  }
+
+  #found(deviceId: string, status: Uint8Array, freshness: Freshness): FoundDevice {
+    const isId = this.#options.order.field.name === 'deviceId'
+    const key: SortKey = sortKey(isId ? deviceId : this.#fields.read(status).at(-1))
+    return { deviceId, status, freshness, key }
+  }
+}
+
+/** Each device once: one that changed may have been found where it was and where it is. */
+function merge(a: readonly FoundDevice[], b: readonly FoundDevice[], descending: boolean): FoundDevice[] {
+  const byId = new Map([...a, ...b].map((found) => [found.deviceId, found]))
+  return Array.from(byId.values()).sort((x, y) => compare(descending, x, y))
+}
+
+function upTo(items: FoundDevice[], bound: Place, descending: boolean): FoundDevice[] {
+  return items.filter((found) => compare(descending, found, bound) <= 0)
+}
+
+export interface SummaryOptions extends Selection {
+  readonly by: readonly Field[]
+  readonly metrics: readonly Field[]
+  readonly isOver: () => boolean
+}
+
+export interface FleetSummary {
+  readonly summary: Summary
+  /** False: the time was over before all devices were examined. */
+  readonly complete: boolean
+  readonly freshness: readonly Freshness[]
+}
+
+/** The devices of all partitions that satisfy the query, counted. Rejects when a partition cannot answer. */
+export async function summarizeFleet(reader: SummaryReader, options: SummaryOptions): Promise<FleetSummary> {
+  const { isOver, ...question } = options
+  const summary = new Summary(options.metrics.length)
+  let complete = true
+  const one = async (partition: number): Promise<Freshness> => {
+    let freshness: Freshness | undefined
+    let reached: number | undefined
+    for (let from: string | undefined; ; ) {
+      const slice = await reader.summarize({ ...question, partition, from, reached })
+      summary.merge(slice.summary)
+      freshness = freshness === undefined ? slice.freshness : freshnessOfBoth(freshness, slice.freshness)
+      if (slice.next === undefined) return freshness
+      from = slice.next
+      reached ??= slice.freshness.changelog
+      if (!isOver()) continue
+      complete = false
+      return freshness
+    }
+  }
+  const freshness = await Promise.all(Array.from({ length: reader.partitionCount }, (_, partition) => one(partition)))
+  return { summary, complete, freshness }
+}
+
+/** Of two slices put together: what one of them lacks is not in the whole. */
+function freshnessOfBoth(a: Freshness, b: Freshness): Freshness {
+  return {
+    partition: a.partition,
+    offset: Math.min(a.offset, b.offset),
+    changelog: Math.min(a.changelog, b.changelog),
+    lag: Math.max(a.lag, b.lag),
+    servedBy: a.servedBy === 'owner' ? b.servedBy : 'standby',
+  }
+}

@@ -1,0 +1,334 @@
+import type { Logger } from 'pino'
+import { ConfigurationError, FencedError, RetryableError } from '../../contract/errors.ts'
+import type { Owner, OwnerMap } from '../../contract/query.ts'
+import { within } from '../../pause.ts'
+import { assign } from '../assigner.ts'
+import { succeed } from '../heirs.ts'
+import type { Member } from '../log.ts'
+import { EmbeddedClaim } from './claim.ts'
+import type { EmbeddedWriter } from './writer.ts'
+
+export interface GroupOptions {
+  readonly partitions: number
+  /** Copies beside each owner's. */
+  readonly standbys: number
+  /** How long a role may take to end before its partition is claimed for another member, and it fenced, ms. */
+  readonly revokeTimeoutMs: number
+  readonly logger: Logger
+}
+
+/**
+ * A member's place. `in`: it takes part. `evicted`: the group takes it for dead, and it has not noticed. `dead`: it will
+ * not. `leaving`: its roles are ending.
+ */
+interface Seat {
+  readonly member: Member
+  readonly roles: Set<Role>
+  readonly broken: PromiseWithResolvers<never>
+  state: 'in' | 'evicted' | 'dead' | 'leaving'
+}
+
+interface Role {
+  readonly kind: 'active' | 'standby'
+  readonly partition: number
+  readonly seat: Seat
+  readonly claim: EmbeddedClaim | undefined
+  readonly stopping: AbortController
+  done: Promise<void>
+  /** Of a standby: the copy holds all that the changelog held when it began, and follows. */
+  whole: boolean
+  /** It has had its time to end. */
+  overdue: boolean
+  timer: NodeJS.Timeout | undefined
+}
+
+/** What a partition has, and what it should have. */
+interface Slot {
+  readonly partition: number
+  readonly roles: Set<Role>
+  active: Seat | undefined
+  standbys: readonly Seat[]
+  /** The one of `standbys` that is to own the partition when its copy is whole. */
+  heir: Seat | undefined
+  settling: boolean
+  unsettled: boolean
+}
+
+/** The coordinator of the members in this process. */
+export class EmbeddedGroup {
+  readonly #writer: EmbeddedWriter
+  readonly #options: GroupOptions
+  readonly #seats = new Map<string, Seat>()
+  readonly #joins = new Set<Promise<void>>()
+  readonly #slots: readonly Slot[]
+  #scheduled = false
+  #closed = false
+
+  constructor(writer: EmbeddedWriter, options: GroupOptions) {
+    this.#writer = writer
+    this.#options = options
+    this.#slots = Array.from({ length: options.partitions }, (_, partition) => {
+      const nobody = { active: undefined, standbys: [], heir: undefined }
+      return { partition, roles: new Set(), ...nobody, settling: false, unsettled: false }
+    })
+  }
+
+  join(member: Member, signal: AbortSignal): Promise<void> {
+    const joined = this.#join(member, signal).finally(() => this.#joins.delete(joined))
+    this.#joins.add(joined)
+    return joined
+  }
+
+  owners(): OwnerMap {
+    return new Map(
+      this.#slots.map(({ partition, roles }) => {
+        const held = [...roles].filter((role) => heard(role) && !role.stopping.signal.aborted)
+        const active = held.find((role) => role.kind === 'active')
+        const standbys = held.filter((role) => role.kind === 'standby').map(owner)
+        return [partition, { active: active && owner(active), standbys }]
+      }),
+    )
+  }
+
+  /**
+   * Does what a coordinator does when a session times out: the member is out, its partitions go to others, and its roles
+   * are told nothing. When one of them finds itself fenced the others are stopped and the member joins again by itself,
+   * unless it is `dead`.
+   */
+  evict(instance: string, dead: boolean): void {
+    const seat = this.#seats.get(instance)
+    if (seat?.state !== 'in') return
+    this.#options.logger.warn({ instance }, 'member was evicted')
+    seat.state = dead ? 'dead' : 'evicted'
+    this.#schedule()
+    // One that owns nothing has nothing to be fenced from.
+    if (!dead && !owns(seat)) this.#return(seat)
+  }
+
+  /** Ends all roles; join() rejects. Waits for them no longer than a revocation would. */
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const seat of this.#seats.values()) seat.broken.reject(closed())
+    await within(Promise.allSettled(this.#joins), this.#options.revokeTimeoutMs, () => {})
+  }
+
+  async #join(member: Member, signal: AbortSignal): Promise<void> {
+    if (this.#closed) throw closed()
+    if (signal.aborted) return
+    const { instance } = member
+    if (this.#seats.has(instance)) {
+      const why = `a member called ${instance} is in the group already`
+      throw new ConfigurationError('INVALID_CONFIGURATION', `${why}: give each its own INSTANCE_ID`)
+    }
+    const seat: Seat = { member, roles: new Set(), broken: Promise.withResolvers(), state: 'in' }
+    this.#seats.set(instance, seat)
+    this.#options.logger.info({ instance }, 'member joined')
+    this.#schedule()
+    const left = Promise.withResolvers<void>()
+    const leave = () => left.resolve()
+    signal.addEventListener('abort', leave, { once: true })
+    try {
+      await Promise.race([left.promise, seat.broken.promise])
+    } finally {
+      signal.removeEventListener('abort', leave)
+      seat.state = 'leaving'
+      this.#schedule()
+      for (const role of seat.roles) this.#stop(role)
+      await Promise.all([...seat.roles].map((role) => role.done))
+      this.#seats.delete(instance)
+      this.#options.logger.info({ instance }, 'member left')
+    }
+  }
+
+  /** Members that come or go at once make one assignment. */
+  #schedule(): void {
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      this.#assign()
+    })
+  }
+
+  #assign(): void {
+    const slots = this.#slots
+    const seats = this.#closed ? [] : [...this.#seats.values()].filter((seat) => seat.state === 'in')
+    const held = (mine: (slot: Slot) => boolean) => slots.filter(mine).map((slot) => slot.partition)
+    const members = seats.map((seat) => ({
+      name: seat.member.instance,
+      active: held((slot) => slot.active === seat),
+      standby: held((slot) => slot.standbys.includes(seat)),
+      positions: seat.member.positions(),
+      whole: [...seat.roles].filter(({ whole }) => whole).map(({ partition }) => partition),
+    }))
+    const { partitions, standbys } = this.#options
+    const { assigned, heirs } = succeed(assign({ members, partitions, standbys }), members, undefined)
+    for (const slot of slots) {
+      const here = (list: 'active' | 'standby') => {
+        return seats.filter((seat) => assigned.get(seat.member.instance)?.[list].includes(slot.partition))
+      }
+      slot.active = here('active')[0]
+      slot.standbys = here('standby')
+      slot.heir = seats.find((seat) => heirs.get(seat.member.instance)?.includes(slot.partition))
+      this.#settle(slot)
+    }
+  }
+
+  #settle(slot: Slot): void {
+    slot.unsettled = true
+    if (slot.settling) return
+    slot.settling = true
+    void this.#settleAll(slot)
+  }
+
+  async #settleAll(slot: Slot): Promise<void> {
+    while (slot.unsettled) {
+      slot.unsettled = false
+      await this.#step(slot)
+    }
+    slot.settling = false
+  }
+
+  /** Brings a slot nearer to what it should have. The end of a role, and of its time to end, call for the next step. */
+  async #step(slot: Slot): Promise<void> {
+    for (const role of slot.roles) if (heard(role) && !wanted(slot, role)) this.#stop(role)
+    const seat = slot.active
+    if (seat !== undefined && seat.state === 'in' && ![...slot.roles].some((role) => blocks(role, seat))) {
+      await this.#claim(slot, seat)
+    }
+    for (const standby of slot.standbys) {
+      if (standby.state === 'in' && ![...slot.roles].some((role) => role.seat === standby)) {
+        this.#start('standby', slot, standby, undefined)
+      }
+    }
+  }
+
+  async #claim(slot: Slot, seat: Seat): Promise<void> {
+    const { partition } = slot
+    try {
+      const position = await this.#writer.claim(partition)
+      const claim = new EmbeddedClaim(this.#writer, partition, position, () => seat.state === 'in')
+      if (slot.active !== seat || seat.state !== 'in') return
+      this.#start('active', slot, seat, claim)
+    } catch (error) {
+      if (!(error instanceof RetryableError)) {
+        seat.broken.reject(error)
+        return
+      }
+      if (this.#closed) return
+      await this.#writer.healthy()
+      slot.unsettled = true
+    }
+  }
+
+  #start(kind: 'active' | 'standby', slot: Slot, seat: Seat, claim: EmbeddedClaim | undefined): void {
+    const { partition } = slot
+    const { member } = seat
+    const stopping = new AbortController()
+    const done = Promise.resolve()
+    const more = { whole: false, overdue: false, timer: undefined }
+    const role: Role = { kind, partition, seat, claim, stopping, done, ...more }
+    slot.roles.add(role)
+    seat.roles.add(role)
+    this.#options.logger.info({ instance: member.instance, partition, epoch: claim?.epoch }, `${kind} role begins`)
+    const { signal } = stopping
+    const run = async () => {
+      if (claim === undefined) {
+        return member.standby(partition, signal, {
+          heir: slot.heir === seat,
+          get held() {
+            return seat.state === 'in'
+          },
+          whole: (is) => this.#whole(role, is),
+        })
+      }
+      claim.onOver = () => this.#lost(role)
+      return member.active(claim, signal)
+    }
+    role.done = run().then(
+      () => this.#ended(role, undefined),
+      (error: unknown) => this.#ended(role, error ?? new Error(`${kind} role rejected with nothing`)),
+    )
+  }
+
+  #whole(role: Role, is: boolean): void {
+    role.whole = is
+    if (!is) return
+    const heirs = this.#slots.filter(({ heir }) => heir === role.seat)
+    const ripe = heirs.every(({ roles }) => [...roles].some(({ seat, whole }) => seat === role.seat && whole))
+    if (heirs.length > 0 && ripe) this.#schedule()
+  }
+
+  #stop(role: Role): void {
+    if (role.stopping.signal.aborted) return
+    role.stopping.abort()
+    const { partition, kind, seat } = role
+    role.timer = setTimeout(() => {
+      role.overdue = true
+      const fields = { instance: seat.member.instance, partition, kind, waitedMs: this.#options.revokeTimeoutMs }
+      this.#options.logger.warn(fields, 'role does not end; its partition is taken from it')
+      this.#settle(this.#slots[partition] as Slot)
+    }, this.#options.revokeTimeoutMs)
+  }
+
+  /** The role's claim is over: it is fenced, or nobody knows what became of its last commit. */
+  #lost(role: Role): void {
+    if (role.seat.state === 'evicted') this.#return(role.seat)
+    else if (role.seat.state !== 'dead') this.#stop(role)
+  }
+
+  #return(seat: Seat): void {
+    this.#options.logger.info({ instance: seat.member.instance }, 'evicted member joins again')
+    seat.state = 'in'
+    for (const role of seat.roles) this.#stop(role)
+    this.#schedule()
+  }
+
+  #ended(role: Role, error: unknown): void {
+    const { kind, partition, seat, claim, stopping } = role
+    const slot = this.#slots[partition] as Slot
+    clearTimeout(role.timer)
+    slot.roles.delete(role)
+    seat.roles.delete(role)
+    this.#options.logger.info({ instance: seat.member.instance, partition, epoch: claim?.epoch }, `${kind} role ended`)
+    if (error === undefined) {
+      const early = new Error(`the ${kind} role of partition ${partition} ended before it was told to`)
+      if (!stopping.signal.aborted) seat.broken.reject(early)
+    } else if (error instanceof FencedError) {
+      if (seat.state === 'evicted') this.#return(seat)
+    } else if (error !== stopping.signal.reason && !(claim?.over && error instanceof RetryableError)) {
+      seat.broken.reject(error)
+    }
+    // What it owned was being taken from it before it was evicted, so that nothing fences it.
+    if (seat.state === 'evicted' && !owns(seat)) this.#return(seat)
+    this.#settle(slot)
+  }
+}
+
+function owner({ seat: { member } }: Role): Owner {
+  return { instance: member.instance, endpoint: member.endpoint }
+}
+
+function owns({ roles }: Seat): boolean {
+  return [...roles].some(({ kind }) => kind === 'active')
+}
+
+/** Whether the role hears of what the group decides. */
+function heard({ seat }: Role): boolean {
+  return seat.state !== 'evicted' && seat.state !== 'dead'
+}
+
+function wanted(slot: Slot, { kind, seat, claim }: Role): boolean {
+  if (seat.state !== 'in') return false
+  return kind === 'active' ? seat === slot.active && claim?.over !== true : slot.standbys.includes(seat)
+}
+
+/** Whether `seat` cannot claim the partition before this role has ended. A zombie is not waited for: it will be fenced. */
+function blocks(role: Role, seat: Seat): boolean {
+  if (role.seat === seat) return true
+  return role.kind === 'active' && heard(role) && !role.overdue
+}
+
+function closed(): RetryableError {
+  return new RetryableError('LOG_CLOSED', 'the log was closed')
+}

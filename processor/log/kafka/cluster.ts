@@ -1,0 +1,316 @@
+import type { Logger } from 'pino'
+import { addressOf, hostAndPort } from '../../contract/address.ts'
+import { ConfigurationError, RetryableError, reasonOf, TidemarkError } from '../../contract/errors.ts'
+import { pause } from '../../pause.ts'
+import { type BrokerConnection, errorOf, type Network } from './broker.ts'
+import { isRefusal, NAMELESS, TRANSIENT } from './error-codes.ts'
+import { decodeMetadata, encodeRequest, METADATA, METADATA_VERSION, type Metadata, newest } from './metadata.ts'
+import { TopicCheck } from './topic-check.ts'
+import { TopicIds } from './topic-ids.ts'
+
+export const GROUP_COORDINATOR = 0
+export const TRANSACTION_COORDINATOR = 1
+
+/** For what is seldom asked, and is no work of a partition. */
+export const CONTROL_LANE = 'control'
+
+const MIN_BACKOFF_MS = 10
+const MAX_BACKOFF_MS = 500
+const UNKNOWN_TOPIC = 3
+/** A broker that has not told by then is not waited for alone: the next one is asked too. */
+const HEDGE_MS = 500
+/** A broker that failed, or was that slow, is asked after all others for so long. */
+const SILENCE_MS = 5000
+/** Addresses in a message. */
+const MAX_NAMED = 3
+
+/**
+ * Where things are: brokers, leaders, coordinators. Requests go over lanes: a lane has its own connections, as a broker
+ * answers one connection's requests one after the other, so that a slow answer holds up only its lane.
+ */
+export class KafkaCluster {
+  readonly ids = new TopicIds()
+  readonly #check = new TopicCheck(this.ids, (connection, topics) => this.#ask(connection, topics))
+  readonly #seeds: readonly string[]
+  readonly #topics: readonly string[]
+  readonly #network: Network
+  readonly #logger: Logger
+  readonly #connections = new Map<string, Promise<BrokerConnection>>()
+  readonly #coordinators = new Map<string, number>()
+  /** Of lanes whose connections have another client id than the network's. */
+  readonly #clientIds = new Map<string, string>()
+  #metadata: Metadata | undefined
+  /** Address of the broker that answered last. */
+  #answering = ''
+  /** Addresses of brokers that said nothing when they were asked for it: until when they are asked last. */
+  readonly #silent = new Map<string, number>()
+  #refreshing: Promise<Metadata> | undefined
+
+  constructor(seeds: readonly string[], topics: readonly string[], network: Network, logger: Logger) {
+    this.#seeds = seeds.map((seed) => addressOf(hostAndPort(seed)))
+    this.#topics = topics
+    this.#network = network
+    this.#logger = logger
+  }
+
+  /** Brokers know the connections of `lane` that are made from now on by `clientId`. */
+  introduce(lane: string, clientId: string): void {
+    this.#clientIds.set(lane, clientId)
+  }
+
+  metadata(): Promise<Metadata> {
+    return this.#metadata === undefined ? this.refresh() : Promise.resolve(this.#metadata)
+  }
+
+  /**
+   * Asks any broker that answers, each time another one: who is cut off from the other brokers answers as well as ever,
+   * with what was before. Calls made meanwhile share the answer.
+   */
+  refresh(): Promise<Metadata> {
+    this.#refreshing ??= this.#refresh().finally(() => {
+      this.#refreshing = undefined
+    })
+    return this.#refreshing
+  }
+
+  async #refresh(): Promise<Metadata> {
+    const told = await firstAnswer(this.#addresses(), (address) => this.#hear(address))
+    this.#metadata = newest(this.#metadata, told)
+    return this.#metadata
+  }
+
+  /**
+   * As `refresh`, and a broker has answered at the address by which the cluster lists it: all work goes there. What the
+   * addresses of the configuration lead to, a balancer or another listener, answers also when none of those is reached.
+   */
+  async probe(): Promise<Metadata> {
+    const metadata = await this.refresh()
+    const answering = this.#answering
+    const addresses = listed(metadata)
+    if (!addresses.includes(answering)) {
+      await firstAnswer(addresses, (address) => this.#hear(address)).catch((error: unknown) => {
+        throw isTransient(error) ? unreachable(answering, addresses, error) : error
+      })
+    }
+    return metadata
+  }
+
+  /** In the order in which they are to be asked. */
+  #addresses(): Set<string> {
+    const known = this.#metadata === undefined ? [] : listed(this.#metadata)
+    const after = known.indexOf(this.#answering) + 1
+    const now = performance.now()
+    const last = (address: string): number => ((this.#silent.get(address) ?? 0) > now ? 1 : 0)
+    const turn = [...known.slice(after), ...known.slice(0, after)].sort((a, b) => last(a) - last(b))
+    return new Set([...turn, ...this.#seeds])
+  }
+
+  async #hear(address: string): Promise<Metadata> {
+    const silence = (): void => void this.#silent.set(address, performance.now() + SILENCE_MS)
+    const slow = setTimeout(silence, HEDGE_MS)
+    try {
+      const answer = await this.#ask(await this.#connect('metadata', address), this.#topics)
+      // A broker that is only starting may know nobody yet.
+      if (answer.nodes.size === 0) throw errorOf(UNKNOWN_TOPIC)
+      this.#answering = address
+      this.#silent.delete(address)
+      return answer
+    } catch (error) {
+      this.#disconnect('metadata', address)
+      silence()
+      throw error
+    } finally {
+      clearTimeout(slow)
+    }
+  }
+
+  async #ask(connection: BrokerConnection, topics: readonly string[]): Promise<Metadata> {
+    const answer = decodeMetadata(
+      await connection.send(METADATA, 'Metadata', METADATA_VERSION, [encodeRequest(topics)]),
+    )
+    const fault = this.ids.see(answer.topics, performance.now())
+    if (fault !== undefined) this.#logger.error({ err: fault }, 'a topic is not the one that the log was opened with')
+    const grown = this.ids.grown(answer.topics)
+    if (grown !== undefined) this.#logger.error({ err: grown }, 'partitions were added to a topic')
+    return answer
+  }
+
+  /** Why what the broker `leader` has said of positions in `topic`, all of it before now, is not to be relied on. */
+  doubt(topic: string, leader: number, connection: BrokerConnection): Promise<TidemarkError | undefined> {
+    return this.#check.doubt(topic, leader, connection)
+  }
+
+  /** Node id of the leader, -1 while there is none. */
+  async leader(topic: string, partition: number): Promise<number> {
+    const { topics } = await this.metadata()
+    return topics.get(topic)?.leaders[partition] ?? -1
+  }
+
+  async connection(lane: string, nodeId: number): Promise<BrokerConnection> {
+    const node = (await this.metadata()).nodes.get(nodeId)
+    if (nodeId < 0)
+      throw new RetryableError(
+        'LOG_UNAVAILABLE',
+        'the partition has no leader: its brokers are away, or its topic was deleted',
+      )
+    if (node === undefined) throw new RetryableError('LOG_UNAVAILABLE', `broker ${nodeId} is not among the live ones`)
+    return this.#connect(lane, addressOf(node))
+  }
+
+  /** To the broker that answered last: one that is dead is among the live ones until the controller knows, 9 s by default. */
+  async anyConnection(lane: string): Promise<BrokerConnection> {
+    await this.metadata()
+    return this.#connect(lane, this.#answering)
+  }
+
+  async coordinator(lane: string, type: number, key: string): Promise<BrokerConnection> {
+    const name = `${type} ${key}`
+    let nodeId = this.#coordinators.get(name)
+    if (nodeId === undefined) {
+      const any = await this.anyConnection(lane)
+      const found = await any.requests.findGroupCoordinator({ groupId: key, coordinatorType: type })
+      nodeId = found.coordinator.nodeId
+      this.#coordinators.set(name, nodeId)
+    }
+    return this.connection(lane, nodeId)
+  }
+
+  /**
+   * Runs `attempt` until it resolves, fails for good, or `patienceMs` have passed since the first try; in between, what
+   * is known of the cluster is asked anew. Rejects with the error of the last attempt.
+   */
+  async persist<T>(patienceMs: number, signal: AbortSignal | undefined, attempt: () => Promise<T>): Promise<T> {
+    const deadline = performance.now() + patienceMs
+    for (let wait = MIN_BACKOFF_MS; ; wait = Math.min(wait * 2, MAX_BACKOFF_MS)) {
+      try {
+        return await attempt()
+      } catch (error) {
+        if (this.#network.closed) throw new RetryableError('LOG_CLOSED', 'the log is closed', error)
+        if (!isTransient(error) || performance.now() + wait > deadline || signal?.aborted) throw error
+        if (typeOf(error) !== 'CONCURRENT_TRANSACTIONS') await this.forget()
+        else wait = MIN_BACKOFF_MS / 2
+        await pause(wait, signal)
+      }
+    }
+  }
+
+  /** What is known of coordinators and leaders is asked anew. Does not reject. */
+  async forget(): Promise<void> {
+    this.#coordinators.clear()
+    // Nobody answers: then the next attempt says so.
+    await this.refresh().catch((error: unknown) => this.#logger.debug({ err: error }, 'no broker gives metadata'))
+  }
+
+  async #connect(lane: string, address: string): Promise<BrokerConnection> {
+    const name = `${lane} ${address}`
+    const present = this.#connections.get(name)
+    if (present !== undefined) {
+      const connection = await present
+      if (connection.alive) return connection
+      if (this.#connections.get(name) === present) this.#connections.delete(name)
+    }
+    let opening = this.#connections.get(name)
+    if (opening === undefined) {
+      const { host, port } = hostAndPort(address)
+      opening = this.#network.connect(host, port, this.#clientIds.get(lane))
+      this.#connections.set(name, opening)
+      opening.catch(() => this.#connections.delete(name))
+    }
+    return opening
+  }
+
+  #disconnect(lane: string, address: string): void {
+    this.#connections.delete(`${lane} ${address}`)
+  }
+}
+
+function listed({ nodes }: Metadata): string[] {
+  return [...nodes.values()].map(addressOf)
+}
+
+function unreachable(answering: string, addresses: readonly string[], cause: unknown): RetryableError {
+  const more = addresses.length > MAX_NAMED ? ', …' : ''
+  const brokers = addresses.length > 1 ? 'its brokers are' : 'it is'
+  return new RetryableError(
+    'BROKERS_UNREACHABLE',
+    `Kafka at ${answering} answers, but says that ${brokers} at ${addresses.slice(0, MAX_NAMED).join(', ')}${more}, ` +
+      `which cannot be reached (${reasonOf(cause)}): correct advertised.listeners of its brokers, or the network or the ` +
+      'names on this host',
+    cause,
+  )
+}
+
+/** Of whichever answers first: the next one is asked too when one fails, or has not answered in time. Rejects when all fail. */
+function firstAnswer<T>(addresses: Iterable<string>, ask: (address: string) => Promise<T>): Promise<T> {
+  const { promise, resolve, reject } = Promise.withResolvers<T>()
+  const left = [...addresses]
+  let [waiting, timer]: [number, NodeJS.Timeout | undefined] = [0, undefined]
+  const hear = async (address: string): Promise<void> => {
+    try {
+      resolve(await ask(address))
+      left.length = 0
+      clearTimeout(timer)
+    } catch (error) {
+      waiting--
+      if (waiting === 0 && left.length === 0) reject(error)
+      else askNext()
+    }
+  }
+  const askNext = (): void => {
+    clearTimeout(timer)
+    const address = left.shift()
+    if (address === undefined) return
+    waiting++
+    void hear(address)
+    timer = setTimeout(askNext, HEDGE_MS)
+  }
+  askNext()
+  return promise
+}
+
+/** The type of a Kafka protocol error, such as NOT_COORDINATOR_FOR_GROUP; undefined for other errors. */
+export function typeOf(error: unknown): string | undefined {
+  if (typeof error !== 'object' || error === null || !('type' in error)) return undefined
+  return typeof error.type === 'string' ? error.type : undefined
+}
+
+/** Whether the same request may succeed later: a transient protocol error, or no answer at all. */
+export function isTransient(error: unknown): boolean {
+  if (error instanceof TidemarkError) return error instanceof RetryableError
+  const type = typeOf(error)
+  if (type !== undefined) return TRANSIENT.has(type)
+  return error instanceof Error && CONNECTION_ERRORS.has(error.name) && !isDistrust(error)
+}
+
+/** The broker has failed at it in a way that has no name, or none that is known here. */
+export function isNameless(error: unknown): boolean {
+  const type = typeOf(error)
+  return type !== undefined && NAMELESS.has(type)
+}
+
+/** The other side's certificate is not accepted, and will not be the next time. */
+function isDistrust(error: Error): boolean {
+  return 'code' in error && typeof error.code === 'string' && /CERT|^ERR_TLS|^ERR_SSL/.test(error.code)
+}
+
+const CONNECTION_ERRORS = new Set([
+  'KafkaJSConnectionError',
+  'KafkaJSConnectionClosedError',
+  'KafkaJSRequestTimeoutError',
+  'KafkaJSLockTimeout',
+])
+
+/** What the caller of the port is told. */
+export function asTidemark(error: unknown, what: string): TidemarkError {
+  if (error instanceof TidemarkError) return error
+  const reason = reasonOf(error)
+  if (isFatal(error)) return new ConfigurationError('INVALID_CONFIGURATION', `${what}: ${reason}`, error)
+  return new RetryableError('LOG_UNAVAILABLE', `${what}: ${reason}`, error)
+}
+
+/** A person must change something before Kafka lets the caller in. */
+function isFatal(error: unknown): boolean {
+  const type = typeOf(error)
+  if (type !== undefined && isRefusal(type)) return true
+  return error instanceof Error && (error.name === 'KafkaJSSASLAuthenticationError' || isDistrust(error))
+}

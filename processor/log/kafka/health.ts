@@ -1,0 +1,150 @@
+import type { Logger } from 'pino'
+import { RetryableError, reasonOf } from '../../contract/errors.ts'
+import { pause, within } from '../../pause.ts'
+import type { KafkaCluster } from './cluster.ts'
+import type { Metadata } from './metadata.ts'
+import type { KafkaMetrics } from './metrics.ts'
+
+const PROBE_INTERVAL_MS = 500
+/** A cluster that has not answered for so long cannot be written to, whatever its connections say. */
+const PROBE_PATIENCE_MS = 2500
+/** A partition that may be tried, and has not failed again for so long, is taken for well. */
+const FORGET_MS = 30_000
+/** For so long, ms, brokers must tell of no such topic: one that is behind with its metadata may not know it for a moment. */
+const GONE_AFTER_MS = 2000
+
+interface PartitionFault {
+  readonly error: RetryableError
+  /** Since when it may be tried again; whether it can be written to is not known then. */
+  retryAt: number | undefined
+}
+
+/** Whether Kafka, and each partition, can be written to, as far as the last attempts tell. */
+export class KafkaHealth {
+  readonly #needed: { readonly topic: string; readonly partitions: number }
+  readonly #logger: Logger
+  readonly #metrics: Pick<KafkaMetrics, 'fault' | 'faults'>
+  readonly #faults = new Map<string, Map<number, PartitionFault>>()
+  fault: RetryableError | undefined
+  /** Since when brokers tell of no topic that is needed, ms. */
+  #goneSince: number | undefined
+
+  /** `needed`: when no partition of it can be written to, or it is gone, nothing can. */
+  constructor(
+    needed: { topic: string; partitions: number },
+    logger: Logger,
+    metrics: Pick<KafkaMetrics, 'fault' | 'faults'>,
+  ) {
+    this.#needed = needed
+    this.#logger = logger
+    this.#metrics = metrics
+  }
+
+  /** Why the partition is not to be written to now; undefined also when it is time to try it again. */
+  faultAt(topic: string, partition: number): RetryableError | undefined {
+    const fault = this.#faults.get(topic)?.get(partition)
+    return fault?.retryAt === undefined ? fault?.error : undefined
+  }
+
+  /** Something that took Kafka's answer had it. */
+  succeed(): void {
+    if (this.fault === undefined) return
+    this.fault = undefined
+    this.#metrics.fault.set(0)
+    this.#logger.info('Kafka answers again')
+  }
+
+  fail(cause: unknown): void {
+    if (this.fault !== undefined) return
+    this.fault = unwritable('Kafka', cause)
+    this.#metrics.fault.set(1)
+    this.#logger.error({ err: cause }, 'Kafka cannot be written to')
+  }
+
+  /** The partition has taken a batch. */
+  succeedAt(topic: string, partition: number): void {
+    this.#clear(topic, partition)
+    if (this.fault !== undefined && !this.#allFail) this.succeed()
+  }
+
+  failAt(topic: string, partition: number, cause: unknown): void {
+    const faults = this.#faults.get(topic) ?? new Map<number, PartitionFault>()
+    const before = faults.get(partition)
+    if (before !== undefined && before.retryAt === undefined) return
+    faults.set(partition, { error: unwritable(`${topic} ${partition}`, cause), retryAt: undefined })
+    if (before === undefined) {
+      this.#faults.set(topic, faults)
+      this.#metrics.faults.set({ topic }, faults.size)
+      this.#logger.error({ err: cause, topic, partition }, 'a partition cannot be written to')
+    }
+    if (this.#allFail) this.fail(cause)
+  }
+
+  #clear(topic: string, partition: number): void {
+    const faults = this.#faults.get(topic)
+    if (!faults?.delete(partition)) return
+    this.#metrics.faults.set({ topic }, faults.size)
+    this.#logger.info({ topic, partition }, 'a partition can be written to again')
+  }
+
+  /**
+   * Asks the cluster now and then: without it a process that has nothing to write would not notice that Kafka is away,
+   * and one that refuses writes because of the fault would never notice that it is back. So a partition that has a leader
+   * may be tried again once nothing waits for it, which `waits` tells.
+   */
+  async run(
+    cluster: KafkaCluster,
+    waits: (topic: string, partition: number) => boolean,
+    signal: AbortSignal,
+  ): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        const { topics } = await within(cluster.probe(), PROBE_PATIENCE_MS, unanswered)
+        for (const [topic, faults] of this.#faults) {
+          const leaders = topics.get(topic)?.leaders ?? []
+          for (const [index, fault] of faults) {
+            if ((leaders[index] ?? -1) < 0 || waits(topic, index)) continue
+            fault.retryAt ??= performance.now()
+            // Nobody has found it so again.
+            if (performance.now() - fault.retryAt > FORGET_MS) this.#clear(topic, index)
+          }
+        }
+        const gone = this.#gone(topics)
+        if (gone !== undefined) this.fail(gone)
+        else if (!this.#allFail) this.succeed()
+      } catch (error) {
+        if (!signal.aborted) this.fail(error)
+      }
+      await pause(PROBE_INTERVAL_MS, signal)
+    }
+  }
+
+  #gone(topics: Metadata['topics']): RetryableError | undefined {
+    const { topic } = this.#needed
+    if (topics.has(topic)) {
+      this.#goneSince = undefined
+      return undefined
+    }
+    this.#goneSince ??= performance.now()
+    if (performance.now() - this.#goneSince < GONE_AFTER_MS) return undefined
+    const reason = `brokers tell of no topic ${topic}: it was deleted, or this user may not see it any more`
+    return new RetryableError('LOG_UNAVAILABLE', reason)
+  }
+
+  get #allFail(): boolean {
+    const { topic, partitions } = this.#needed
+    for (let index = 0; index < partitions; index++) if (this.faultAt(topic, index) === undefined) return false
+    return true
+  }
+}
+
+function unwritable(what: string, cause: unknown): RetryableError {
+  return new RetryableError('LOG_UNAVAILABLE', `${what} cannot be written to: ${reasonOf(cause)}`, cause)
+}
+
+function unanswered(): never {
+  throw new RetryableError(
+    'LOG_UNAVAILABLE',
+    `no broker has answered within ${PROBE_PATIENCE_MS} ms at the address by which the cluster lists it`,
+  )
+}
