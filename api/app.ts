@@ -151,7 +151,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   return api
 }
 
-/** Of answers for those who ask for it, but on routes that say `compress: false`, and of event streams. */
+/** Of answers for those who ask for it, but on routes that say `compress: false`. */
 const COMPRESSION: FastifyCompressOptions = {
   encodings: ['br', 'gzip'],
   // Under it, bytes, a packet is a packet.
