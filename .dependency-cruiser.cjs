@@ -58,6 +58,12 @@ module.exports = {
       to: { path: '^api/(reader|letters|changes)/' },
     },
     {
+      name: 'devices-know-no-search',
+      severity: 'error',
+      from: { path: '^api/devices/' },
+      to: { path: '^api/search/' },
+    },
+    {
       name: 'letters-and-changes-apart',
       severity: 'error',
       from: { path: '^api/(letters|changes)/' },
@@ -86,10 +92,23 @@ module.exports = {
       to: { path: '^processor/log/(kafka|embedded)/', pathNot: '^processor/log/$1/' },
     },
     {
-      name: 'index-knows-no-query',
+      name: 'index-knows-the-store',
       severity: 'error',
       from: { path: '^processor/index/' },
-      to: { path: '^processor/query/' },
+      to: {
+        path: '^processor/',
+        pathNot: '^processor/(contract/|store/|index/|precedence\\.ts|read-ahead\\.ts|scan\\.ts|turns\\.ts)',
+      },
+    },
+    {
+      name: 'query-knows-no-adapter',
+      severity: 'error',
+      from: { path: '^processor/query/' },
+      to: {
+        path: '^processor/',
+        pathNot:
+          '^processor/(contract/|rocksdb-level/|store/|index/|query/|log/(log|stretch)\\.ts|(memory|pause|role|scan|turns|yield-to-others)\\.ts)',
+      },
     },
     {
       name: 'store-knows-the-log-port-only',

@@ -113,9 +113,11 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     reply.header('x-request-id', request.id).header('cache-control', caching)
     const fault = hostFault(request.raw)
     // To probes, any: Envoy's health checks say the name of a cluster there, such as `outbound|8080||api.fleet`.
-    if (fault !== undefined && (fault !== NO_HOST || request.routeOptions.config.scope !== null)) {
-      return done(ProblemError.invalid([{ field: 'host', message: fault }]))
-    }
+    const passes = fault === undefined || (fault === NO_HOST && request.routeOptions.config.scope === null)
+    done(passes ? undefined : ProblemError.invalid([{ field: 'host', message: fault }]))
+  })
+  // As whatever else is wrong with a query, it is looked for once it is known who asks, and counted.
+  api.addHook('preValidation', (request, _reply, done) => {
     const wrong = queryFault(request.url)
     // What is open to anyone is asked nothing by a query. What a route is for is looked up last, as that takes long.
     done(wrong === undefined || !request.routeOptions.config.scope ? undefined : ProblemError.invalid([wrong]))
@@ -151,7 +153,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   return api
 }
 
-/** Of answers for those who ask for it, but on routes that say `compress: false`, and of event streams. */
+/** Of answers for those who ask for it, but on routes that say `compress: false`. */
 const COMPRESSION: FastifyCompressOptions = {
   encodings: ['br', 'gzip'],
   // Under it, bytes, a packet is a packet.

@@ -20,7 +20,7 @@ export function changesRoutes(api: Api, streams: ChangeStreams): void {
   // Before the server waits for its connections to end, which streams would not.
   api.addHook('preClose', () => streams.close())
 
-  api.get('/v1/changes', { schema: CHANGES, config: READS_DEVICES }, async (request, reply) => {
+  api.get('/v1/changes', { schema: CHANGES, config: READS_DEVICES, compress: false }, async (request, reply) => {
     const { q, snapshot, lastEventId } = request.query
     const subject = subjectOf(q)
     return await stream(streams, request, reply, { subject, snapshot, lastEventId })
@@ -28,7 +28,7 @@ export function changesRoutes(api: Api, streams: ChangeStreams): void {
 
   api.get(
     '/v1/devices/:deviceId/changes',
-    { schema: DEVICE_CHANGES, config: READS_DEVICES },
+    { schema: DEVICE_CHANGES, config: READS_DEVICES, compress: false },
     async (request, reply) => {
       const { deviceId } = request.params
       if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)

@@ -1,6 +1,6 @@
 import type { LetterReader } from '../contract/letter-reader.ts'
-import { stretch } from '../log/kafka/stretch.ts'
 import type { Log } from '../log/log.ts'
+import { stretch } from '../log/stretch.ts'
 
 /** Letters given at once: few enough to be looked at in one turn of the event loop, but a large one. */
 const BATCH = { maxRecords: 500, maxBytes: 256 * 1024 }

@@ -1,4 +1,6 @@
 import { afterEach, beforeEach, expect, it } from 'vitest'
+import { planBeginning } from '../../api/changes/beginning.ts'
+import { Positions } from '../../api/changes/position.ts'
 import { UnavailableError } from '../../processor/contract/errors.ts'
 import { Changelog } from './changelog.ts'
 import { Client, FakeClock, settled } from './changes-client.ts'
@@ -82,4 +84,14 @@ it('a stream lasts as long as its token when somebody has set the clock back', a
   expect(sink.ended).toBe(false)
   await clock.pass(1)
   expect(sink.ended).toBe(true)
+})
+
+it('a stream goes on from a position of a process whose clock is ahead, by up to half of the time deletions are kept', () => {
+  const positions = new Positions('any', 1)
+  const resumed = (aheadMs: number) => {
+    const lastEventId = positions.encode({ offsets: [7], atSeconds: (100 * HOUR + aheadMs) / 1000 })
+    const facts = { lastEventId, positions, ends: [7], maxBehind: undefined, deleteRetentionMs: 24 * HOUR }
+    return 'at' in planBeginning({ ...facts, now: 100 * HOUR })
+  }
+  expect([5_000, 12 * HOUR, 12 * HOUR + 1000].map(resumed)).toEqual([true, true, false])
 })

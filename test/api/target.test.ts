@@ -1,5 +1,7 @@
 import { METHODS } from 'node:http'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import type { Tokens } from '../../api/auth/tokens.ts'
+import { ProblemError } from '../../api/http/problem.ts'
 import { ask } from './conformance.ts'
 import { type Stage, stage } from './stage.ts'
 
@@ -38,6 +40,24 @@ describe('a query that is not UTF-8', () => {
     expect([status, body.errors?.[0]?.field]).toEqual([400, field])
     expect((await ask(on.api, `/livez?${query}`)).status).toBe(200)
     expect((await ask(on.api, `/nowhere?${query}`)).status).toBe(404)
+  })
+
+  it('counts as a request, as any other that is refused', async () => {
+    const { api } = await stage({ ratePerMinute: 1 })
+    for (const status of [400, 429]) expect((await ask(api, '/v1/devices?q=%ff')).status).toBe(status)
+    await api.close()
+  })
+
+  it('is looked at once it is known who asks', async () => {
+    const { api } = await stage({
+      tokens: {
+        callerOf: () => {
+          throw new ProblemError('unauthorized', 'no token')
+        },
+      } as unknown as Tokens,
+    })
+    expect((await ask(api, '/v1/devices?q=%ff')).status).toBe(401)
+    await api.close()
   })
 
   it('is none where percent signs are encoded, or what is encoded is UTF-8', async () => {

@@ -1,9 +1,11 @@
 import { afterEach, beforeEach, expect, it } from 'vitest'
+import { systemClock } from '../../api/clock.ts'
+import { Changelog } from './changelog.ts'
 import { type Stage, stage } from './stage.ts'
 
 let on: Stage
 beforeEach(async () => {
-  on = await stage()
+  on = await stage({ changes: { feed: new Changelog(1).feed(), clock: systemClock, random: () => 0 } })
   on.fleet.put('a', { t: { value: 'x'.repeat(5000), at: '2026-11-24T10:00:00.000Z' } })
 })
 afterEach(() => on.api.close())
@@ -29,6 +31,10 @@ it.each(['/v1/devices/a/attributes', '/docs/static/swagger-ui.css'])(
   },
 )
 
-it('tells nothing of what is never compressed', async () => {
-  expect(await varyOf('/v1/devices/a', { 'accept-encoding': 'gzip' })).toEqual([200, undefined])
-})
+it.each(['/v1/devices/a', '/v1/changes', '/v1/devices/a/changes'])(
+  'tells nothing of what is never compressed: %s',
+  async (url) => {
+    const { statusCode, headers } = await on.api.inject({ method: 'HEAD', url, headers: { 'accept-encoding': 'gzip' } })
+    expect([statusCode, headers.vary]).toEqual([200, undefined])
+  },
+)

@@ -1,6 +1,6 @@
 import type { LogIdentity, LogRecord, NewRecord, Offset } from '../log.ts'
+import { stretch } from '../stretch.ts'
 import type { ClaimContext } from './claim-context.ts'
-import { stretch } from './stretch.ts'
 
 /**
  * Header of the last changelog record of each commit: the input offset committed with it, the id of the input topic, and

@@ -1,4 +1,4 @@
-import type { Batch, BatchLimits, Log, Offset, Partition } from '../log.ts'
+import type { Batch, BatchLimits, Log, Offset, Partition } from './log.ts'
 
 /**
  * What is committed from `from` on, until `to` is reached, which must not be past the end: nothing is waited for there. The
