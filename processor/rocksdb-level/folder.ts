@@ -1,6 +1,7 @@
 import { access, mkdir, readdir, readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { RocksLevelError } from './errors.ts'
+import { describeHolder, lockHolder } from './lock.ts'
 
 /**
  * Makes a folder and those above it. Not mkdir's own `recursive`, which never returns where the system answers ENOENT
@@ -26,12 +27,17 @@ export function holdsDatabase(path: string): Promise<boolean> {
 
 /**
  * Rejects with LEVEL_CORRUPTION when a folder without CURRENT has files that RocksDB makes after it: taken for an empty one, it
- * would be given a new database, which removes them.
+ * would be given a new database, which removes them. Of one that is held its holder judges, or makes the database now.
  */
 export async function refuseRemains(path: string): Promise<void> {
   const names = await readdir(path).catch(() => [])
   const left = names.find((name) => /^\d+\.(sst|log)$/.test(name))
   if (left === undefined) return
+  const isHeld = (await lockHolder(path)) !== undefined
+  // Where nobody tells who holds it: CURRENT comes before those files.
+  if (isHeld || (await holdsDatabase(path))) {
+    throw new RocksLevelError('LEVEL_LOCKED', `The database ${path} is held by ${await describeHolder(path)}`)
+  }
   throw new RocksLevelError('LEVEL_CORRUPTION', `The database ${path} has lost its file CURRENT, and has ${left} still`)
 }
 

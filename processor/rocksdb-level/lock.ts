@@ -50,7 +50,7 @@ function name(pid: number, host: string | undefined): string {
 }
 
 /** Linux names the holder of every file lock, by inode. A pid of 0 or less belongs to another pid namespace. */
-async function lockHolder(path: string): Promise<number | undefined> {
+export async function lockHolder(path: string): Promise<number | undefined> {
   const [locks, lock] = await Promise.all([
     readFile('/proc/locks', 'utf8').catch(() => ''),
     stat(join(path, 'LOCK')).catch(() => undefined),

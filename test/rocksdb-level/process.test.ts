@@ -87,6 +87,24 @@ test.runIf(process.platform === 'linux')(
   },
 )
 
+test.runIf(process.platform === 'linux')(
+  'a folder another process holds is held, and not damaged, when its CURRENT was removed',
+  async ({ expect }) => {
+    const folder = await temporaryFolder()
+    const { child, acknowledged } = startWriter(folder)
+    await until(() => acknowledged() >= 1)
+    await rm(join(folder, 'CURRENT'))
+
+    await expect(new RocksLevel(folder).open()).rejects.toMatchObject({
+      cause: { code: 'LEVEL_LOCKED', message: `The database ${folder} is held by process ${child.pid}` },
+    })
+
+    child.kill('SIGKILL')
+    await once(child, 'close')
+    await expect(new RocksLevel(folder).open()).rejects.toMatchObject({ cause: { code: 'LEVEL_CORRUPTION' } })
+  },
+)
+
 test('a folder that took the place of its own is left as it is', async ({ expect }) => {
   const folder = join(await temporaryFolder(), 'db')
   const other = new RocksLevel(`${folder}-other`)
