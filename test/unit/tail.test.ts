@@ -27,8 +27,8 @@ function changelog(end: number, told: Readonly<Record<number, string | undefined
 
 describe('the last commit that a changelog tells of', () => {
   test('is that of the last record that tells', async () => {
-    const { context } = changelog(100, { 10: '5 id g', 20: '7 id the group', 30: undefined })
-    const told = { input: 7, changelogEnd: 21, telemetry: 'id', group: 'the group' }
+    const { context } = changelog(100, { 10: '5 id g', 20: '7 id g', 30: undefined })
+    const told = { input: 7, changelogEnd: 21, telemetry: 'id', group: 'g' }
     expect(await lastCommit(context, 0, 0, never)).toEqual(told)
   })
 

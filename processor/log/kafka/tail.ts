@@ -76,8 +76,7 @@ export async function holdsMore(
 
 /** Undefined for a record that is not the last of a commit, or of another writer. */
 function told({ headers, offset }: LogRecord): ToldCommit | undefined {
-  const [input = '', telemetry = '', ...group] = headers?.[HEADER_POSITION]?.split(' ') ?? []
+  const [input = '', telemetry = '', group] = headers?.[HEADER_POSITION]?.split(' ') ?? []
   if (!/^\d{1,15}$/.test(input) || telemetry === '') return undefined
-  // A group may have spaces in its name.
-  return { input: Number(input), changelogEnd: offset + 1, telemetry, group: group.join(' ') || undefined }
+  return { input: Number(input), changelogEnd: offset + 1, telemetry, group }
 }
