@@ -306,7 +306,9 @@ export class Broker {
     const stoodStill = now - this.#sweptAt > 2 * SWEEP_MS
     this.#sweptAt = now
     for (const client of this.#clients) {
-      if (stoodStill || client.conn.heldBack) client._keepaliveTimer?.refresh()
+      // Once for each silence: a process that stands still now and then must not keep who is gone for good.
+      if (client.conn.heldBack || (stoodStill && !client.conn.spared)) client._keepaliveTimer?.refresh()
+      client.conn.spared ||= stoodStill
       // The broker has a client wait only after what it wrote itself.
       if (client.conn.clogged) client.waitForDrain(() => undefined)
     }

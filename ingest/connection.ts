@@ -45,6 +45,8 @@ export class Connection extends Duplex {
   closeReason: CloseReason | undefined
   /** DISCONNECT was received. */
   disconnecting = false
+  /** Its keepalive was set again for a silence that may be ours, and nothing has come since. */
+  spared = false
   /** Work of a PUBLISH: of one connection they are much alike. */
   #publishWork = PARSED
   /** QoS 1 and 2 messages handed on and not acknowledged; of these, what the broker has not looked at yet. */
@@ -174,6 +176,7 @@ export class Connection extends Duplex {
   }
 
   receive(chunk: Buffer): void {
+    this.spared = false
     if (this.#stopped || this.disconnecting || this.#ended || this.destroyed) return
     const backlog = this.#backlog
     this.#backlog = backlog === undefined ? chunk : Buffer.concat([backlog.subarray(this.#offset), chunk])

@@ -1,6 +1,7 @@
 /**
- * When none of those under way has ended for so long, ms, they may hang on a broker, and must not stop the others. One that
- * waits for its turn alone goes on waiting: so late are all when many partitions are far behind, and then the bound matters.
+ * When none of those under way has ended for so long, ms, they may hang on a broker, and must not stop the others: they are
+ * counted no more. One that waits for its turn alone goes on waiting: so late are all when many partitions are far behind,
+ * and then the bound matters.
  */
 const STUCK_MS = 1_000
 /** A batch of less than this share of the bound waits for nobody: its partition is at its end, and its devices are asked for. */
@@ -9,6 +10,8 @@ const SMALL = 1 / 64
 interface Waiting {
   readonly weight: number
   readonly released: AbortController
+  /** In which it was released. */
+  era: number
 }
 
 /**
@@ -19,7 +22,9 @@ interface Waiting {
 export class InFlight {
   readonly #maxWeight: number
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
+  /** Of those under way, but for those that were taken for hanging: all that had begun before the present era. */
   #weight = 0
+  #era = 0
   /** How many have ended. */
   #ended = 0
   /** In the order in which they came; at most one per task. */
@@ -37,12 +42,12 @@ export class InFlight {
    */
   async run<T>(weight: number, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     if (weight < this.#maxWeight * SMALL) return work()
-    if (this.#waiting.length === 0 && this.#fits(weight)) this.#weight += weight
-    else await this.#wait(weight, signal)
+    const mayGo = this.#waiting.length === 0 && this.#fits(weight)
+    const era = mayGo ? this.#begin(weight) : await this.#wait(weight, signal)
     try {
       return await work()
     } finally {
-      this.#weight -= weight
+      if (era === this.#era) this.#weight -= weight
       this.#ended++
       this.#release(({ weight: next }) => this.#fits(next))
     }
@@ -53,22 +58,29 @@ export class InFlight {
     return this.#weight === 0 || this.#weight + weight <= this.#maxWeight
   }
 
-  async #wait(weight: number, signal: AbortSignal): Promise<void> {
-    const waiting = { weight, released: new AbortController() }
+  #begin(weight: number): number {
+    this.#weight += weight
+    return this.#era
+  }
+
+  async #wait(weight: number, signal: AbortSignal): Promise<number> {
+    const waiting = { weight, released: new AbortController(), era: 0 }
     this.#waiting.push(waiting)
     const woken = AbortSignal.any([signal, waiting.released.signal])
     for (;;) {
       const ended = this.#ended
       await this.#sleep(STUCK_MS, woken)
       // Who released it has counted it.
-      if (waiting.released.signal.aborted) return
+      if (waiting.released.signal.aborted) return waiting.era
       if (signal.aborted) break
       if (ended !== this.#ended) continue
+      this.#era++
+      this.#weight = 0
       this.#release(() => true)
-      return
+      return waiting.era
     }
     this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
-    this.#weight += weight
+    return this.#begin(weight)
   }
 
   /** Lets them in, the first first, as long as each `may`. */
@@ -77,7 +89,7 @@ export class InFlight {
       const [first] = this.#waiting
       if (first === undefined || !may(first)) return
       this.#waiting.shift()
-      this.#weight += first.weight
+      first.era = this.#begin(first.weight)
       first.released.abort()
     }
   }

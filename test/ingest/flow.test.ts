@@ -1,5 +1,6 @@
 import { stat } from 'node:fs'
 import { duplexPair } from 'node:stream'
+import { setTimeout as pause } from 'node:timers/promises'
 import { connectAsync } from 'mqtt'
 import { generate } from 'mqtt-packet'
 import { pino } from 'pino'
@@ -106,6 +107,17 @@ describe('flow', () => {
     await vi.waitFor(() => expect(client.of('pingresp').length).toBe(2), WAIT)
     expect(client.closed).toBe(false)
     await client.end()
+  })
+
+  it('lets the keepalive of a dead client run out though it stands still again and again', async () => {
+    const { ingest, metric } = await openIngest()
+    await RawClient.open(ingest.port, { keepalive: 1 })
+    const isClosed = async () => (await metric('closes_total', { reason: 'keepalive timeout' })) === 1
+    for (let i = 0; i < 6 && !(await isClosed()); i++) {
+      standStill(1_100)
+      await pause(10)
+    }
+    expect(await isClosed()).toBe(true)
   })
 
   it('does not give up an append because it stood still itself', async () => {

@@ -17,15 +17,16 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     find: 'const { changelogEnd } = await this.#claim.commit(',
     replace: `await this.store.commit(
         effects.writes,
-        { input: next, changelog: this.#changelogEnd + changelog.length, whole: true, since: now() },
+        { input: next, changelog: this.#changelogEnd + changelog.length, whole: true, since: this.#context.now() },
         0,
+        [],
       )
       const { changelogEnd } = await this.#claim.commit(`,
   },
   'the checkpoint is dropped now and then': {
     file: 'processor/store/level.ts',
     find: 'batch.put(this.#keys.meta,',
-    replace: 'if (meta.changelog % 2 === 0) batch.put(this.#keys.meta,',
+    replace: 'if (reached.changelog % 2 === 0) batch.put(this.#keys.meta,',
   },
   'the checkpoint is a write of its own': {
     file: 'processor/store/level.ts',

@@ -80,6 +80,23 @@ test('when nothing ends for long all that wait go on, and the count stays right'
   await expectRight({ begun, batch })
 })
 
+test('those that hang do not slow the others down for as long as they hang', async () => {
+  const { ends, begun, batch } = world()
+  const hanging = batch('hanging', 10)
+  const a = batch('a', 5)
+  ends[0]?.()
+  await vi.waitFor(() => expect(begun).toEqual(['hanging', 'a']))
+  a.end()
+  await a.done
+  const next = [batch('b', 5), batch('c', 5), batch('d', 5)]
+  expect(begun).toEqual(['hanging', 'a', 'b', 'c'])
+  for (const one of [hanging, ...next]) {
+    one.end()
+    await one.done
+  }
+  await expectRight({ begun, batch })
+})
+
 test('as long as others end, a batch waits for its turn, however long that takes', async () => {
   const { ends, begun, batch } = world()
   const a = batch('a', 10)
