@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer'
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import {
   type AttributesFault,
@@ -61,33 +61,32 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
     })
   })
 
+  const change = (operation: 'replace' | 'merge', request: DeviceRequest, reply: FastifyReply) => {
+    visible(request)
+    const attributes = checked(request.body as JsonObject)
+    return answerWrite(writing, { kind: 'attributes', operation, attributes }, request, reply)
+  }
   void api.register(async (scope: Api) => {
     parseExactly(scope, [JSON_TYPE])
     scope.put(
       '/v1/devices/:deviceId/attributes',
       { schema: PUT, config: WRITES_ATTRIBUTES, bodyLimit: MAX_BODY_BYTES },
-      (request, reply) => {
-        visible(request)
-        const attributes = checked(request.body as JsonObject)
-        return answerWrite(writing, { kind: 'attributes', operation: 'replace', attributes }, request, reply)
-      },
+      (request, reply) => change('replace', request, reply),
     )
     await scope.register(async (patch: Api) => {
       parseExactly(patch, PATCH_TYPES, { 'accept-patch': PATCH_TYPES.join(', ') })
       patch.patch(
         '/v1/devices/:deviceId/attributes',
         { schema: PATCH, config: WRITES_ATTRIBUTES, bodyLimit: MAX_BODY_BYTES },
-        (request, reply) => {
-          visible(request)
-          const attributes = checked(request.body as JsonObject)
-          return answerWrite(writing, { kind: 'attributes', operation: 'merge', attributes }, request, reply)
-        },
+        (request, reply) => change('merge', request, reply),
       )
     })
   })
 }
 
-function visible(request: FastifyRequest<{ Params: { deviceId: string } }>): string {
+type DeviceRequest = FastifyRequest<{ Params: { deviceId: string } }>
+
+function visible(request: DeviceRequest): string {
   const { deviceId } = request.params
   if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
   return deviceId

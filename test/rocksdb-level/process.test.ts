@@ -43,10 +43,25 @@ test('kill -9 loses nothing that was acknowledged, and no batch is there in part
   }
 })
 
-test('a folder another process holds says which', async ({ expect }) => {
+/** Of a process that writes there. */
+async function heldFolder() {
   const folder = await temporaryFolder()
   const { child, acknowledged } = startWriter(folder)
   await until(() => acknowledged() >= 1)
+  return { folder, child }
+}
+
+/** Once its holder was killed it can be opened. */
+async function expectFree(holder: ChildProcess, folder: string) {
+  holder.kill('SIGKILL')
+  await once(holder, 'close')
+  const db = new RocksLevel(folder)
+  await db.open()
+  await db.close()
+}
+
+test('a folder another process holds says which', async ({ expect }) => {
+  const { folder, child } = await heldFolder()
 
   await expect(new RocksLevel(folder).open()).rejects.toMatchObject({
     code: 'LEVEL_DATABASE_NOT_OPEN',
@@ -57,19 +72,13 @@ test('a folder another process holds says which', async ({ expect }) => {
     },
   })
 
-  child.kill('SIGKILL')
-  await once(child, 'close')
-  const db = new RocksLevel(folder)
-  await db.open()
-  await db.close()
+  await expectFree(child, folder)
 })
 
 test.runIf(process.platform === 'linux')(
   'a folder another process holds is not opened when its LOCK was removed',
   async ({ expect }) => {
-    const folder = await temporaryFolder()
-    const { child, acknowledged } = startWriter(folder)
-    await until(() => acknowledged() >= 1)
+    const { folder, child } = await heldFolder()
     await rm(join(folder, 'LOCK'))
 
     await expect(new RocksLevel(folder).open()).rejects.toMatchObject({
@@ -79,20 +88,14 @@ test.runIf(process.platform === 'linux')(
       },
     })
 
-    child.kill('SIGKILL')
-    await once(child, 'close')
-    const db = new RocksLevel(folder)
-    await db.open()
-    await db.close()
+    await expectFree(child, folder)
   },
 )
 
 test.runIf(process.platform === 'linux')(
   'a folder another process holds is held, and not damaged, when its CURRENT was removed',
   async ({ expect }) => {
-    const folder = await temporaryFolder()
-    const { child, acknowledged } = startWriter(folder)
-    await until(() => acknowledged() >= 1)
+    const { folder, child } = await heldFolder()
     await rm(join(folder, 'CURRENT'))
 
     await expect(new RocksLevel(folder).open()).rejects.toMatchObject({
