@@ -190,7 +190,7 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
     bodyLimit: limits.maxBodyBytes,
     // While closing, what still comes on open connections is answered, with `connection: close`.
     return503OnClosing: false,
-    clientErrorHandler: (error, socket) => answerBrokenRequest(error, socket, genReqId),
+    clientErrorHandler: (error, socket) => answerBrokenRequest(error, socket, genReqId, limits),
     frameworkErrors: (error, request, reply) => answerError(error, request, reply, logger),
   })
   api.server.maxConnections = limits.maxConnections
@@ -199,7 +199,7 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
 }
 
 function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {
-  let problem = problemOf(error) ?? cutOff(error, request)
+  let problem = problemOf(error, request.routeOptions.bodyLimit) ?? cutOff(error, request)
   if (problem === undefined) {
     logger.error(
       { err: error, requestId: request.id, method: request.method, url: request.url },

@@ -147,8 +147,8 @@ function checked(attributes: JsonObject): JsonObject {
   if (found !== undefined) throw ProblemError.invalid([{ field: found.at || 'body', message: FAULTS[found.fault] }])
   const bytes = Buffer.byteLength(JSON.stringify(attributes))
   if (bytes <= MAX_ATTRIBUTES_BYTES) return attributes
-  const detail = `the body has ${bytes} bytes of JSON, and ${MAX_ATTRIBUTES_BYTES} are allowed`
-  throw new ProblemError('attributes-too-large', detail)
+  const message = `has ${bytes} bytes of JSON, and ${MAX_ATTRIBUTES_BYTES} are allowed`
+  throw new ProblemError('attributes-too-large', `the body ${message}`, { errors: [{ field: 'body', message }] })
 }
 
 const ONE_DEVICE = Type.Object({ deviceId: DeviceId })
