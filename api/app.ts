@@ -23,7 +23,7 @@ import { deviceRoutes } from './devices/devices.ts'
 import { COMPONENTS } from './devices/schemas.ts'
 import { refuseCodings, tellOfCodings } from './http/codings.ts'
 import { docsRoutes } from './http/docs.ts'
-import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers, TAGS } from './http/documentation.ts'
+import { BEARER, descriptionOf, documentScopes, jsonAnswer, problemAnswers, TAGS } from './http/documentation.ts'
 import { Gate } from './http/gate.ts'
 import { answerHeadAsGet } from './http/head.ts'
 import { healthRoutes } from './http/health.ts'
@@ -123,7 +123,9 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     done(wrong === undefined || !request.routeOptions.config.scope ? undefined : ProblemError.invalid([wrong]))
   })
   for (const component of COMPONENTS) api.addSchema(component)
-  await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
+  const changesLimits = options.changes && { ...DEFAULT_CHANGES_LIMITS, ...options.changes.limits }
+  const bounds = { limits, maxStreams: changesLimits?.maxStreams, perMinute: options.ratePerMinute }
+  await api.register(swagger, documentOptions(options, descriptionOf(bounds)))
   await api.register(compress, COMPRESSION)
   tellOfCodings(api)
   answerHeadAsGet(api)
@@ -139,8 +141,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     searchRoutes(routes, { reader, searches, untaken, limits, now })
     deviceRoutes(routes, { reader, single, many, untaken, limits })
     attributeRoutes(routes, { reader, writer, writes }, single)
-    if (options.changes !== undefined) {
-      const changesLimits = { ...DEFAULT_CHANGES_LIMITS, ...options.changes.limits }
+    if (options.changes !== undefined && changesLimits !== undefined) {
       changesRoutes(routes, new ChangeStreams({ ...options.changes, limits: changesLimits, reader, registry, logger }))
     }
     partitionRoutes(routes, reader, many)
@@ -241,19 +242,20 @@ function rememberRoutes(api: Api): (request: { url: string; method: string }) =>
   }
 }
 
-function documentOptions(version: string, tokens: boolean): object {
+function documentOptions({ version = '0', tokens }: AppOptions, description: string): object {
   return {
     openapi: {
       openapi: '3.1.0',
       info: {
         title: 'Tidemark',
         version,
-        description: DESCRIPTION,
+        description,
         license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
       },
       servers: [{ url: '/' }],
       tags: TAGS,
-      ...(tokens ? { components: { securitySchemes: { bearer: BEARER } } } : {}),
+      // Said outright, or it might have been forgotten: no token is asked for.
+      ...(tokens === undefined ? { security: [] } : { components: { securitySchemes: { bearer: BEARER } } }),
     },
     refResolver: {
       buildLocalReference: (schema: { $id?: string }, _uri: unknown, _fragment: string, i: number): string =>
@@ -284,6 +286,7 @@ function indexRoutes(api: Api): void {
 const OPENAPI = {
   operationId: 'openapi',
   summary: 'This document',
+  description: 'The contract of this process, made of the schemas that it validates requests by. `/docs` shows it.',
   response: {
     200: jsonAnswer('OpenAPI 3.1.', Type.Object({ openapi: Type.String() }), { openapi: '3.1.0' }),
     ...problemAnswers(),
@@ -293,6 +296,7 @@ const OPENAPI = {
 const INDEX = {
   operationId: 'index',
   summary: 'Where things are',
+  description: 'The paths to begin with.',
   response: {
     200: jsonAnswer('Paths.', Type.Object({ name: Type.String(), links: Type.Record(Type.String(), Type.String()) }), {
       name: 'tidemark',

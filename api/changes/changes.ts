@@ -92,12 +92,21 @@ const PARAMETERS = {
   ),
 }
 
+const HEADERS = Type.Object({
+  'last-event-id': Type.Optional(
+    Type.String({
+      description: 'The id to resume after, of this process or another. What is none is answered with `reset`.',
+    }),
+  ),
+})
+
 const PROBLEMS = ['partition-unavailable', 'overloaded'] as const
 
 const CHANGES = {
   operationId: 'streamChanges',
   summary: 'What changes in the fleet, as Server-Sent Events',
   description: EVENT_STREAM.description,
+  headers: HEADERS,
   querystring: Type.Object({ q: Q, ...PARAMETERS }, { additionalProperties: false }),
   response: { 200: EVENT_STREAM.answer, ...problemAnswers(...PROBLEMS) },
 }
@@ -107,6 +116,7 @@ const DEVICE_CHANGES = {
   summary: 'What changes in one device, as Server-Sent Events',
   description: `As \`/v1/changes\`, for one device; one that is not known yet is waited for.`,
   params: Type.Object({ deviceId: DeviceId }),
+  headers: HEADERS,
   querystring: Type.Object(PARAMETERS, { additionalProperties: false }),
   response: { 200: EVENT_STREAM.answer, ...problemAnswers(...PROBLEMS, 'forbidden') },
 }

@@ -91,6 +91,36 @@ describe('the document, for generators of code', () => {
     await api.close()
   })
 
+  it('says that no operation needs a token where none is asked for', async () => {
+    expect((await documentOf(on.api)).security).toEqual([])
+  })
+
+  it('describes each operation, with an example of each answer that has a body', async () => {
+    const { paths } = await documentOf(on.api)
+    for (const { operationId, description, responses } of Object.values(paths).flatMap(Object.values)) {
+      expect(description, operationId).toEqual(expect.stringMatching(/\.$/))
+      const contents = Object.values<{ content?: object }>(responses).flatMap(({ content = {} }) =>
+        Object.values(content),
+      )
+      for (const { examples = {} } of contents) expect(Object.keys(examples), operationId).not.toEqual([])
+    }
+  })
+
+  it('says what the limits of the process are', async () => {
+    const limits = { maxBodyBytes: 1_000, maxHeaderBytes: 32 * 1024, requestTimeoutMs: 2_500 }
+    const { api } = await stage({ limits, ratePerMinute: 6_000 })
+    const { description } = (await documentOf(api)).info
+    for (const [what, most, beyond] of [
+      ['body', '1,000 bytes; of attributes less', '413'],
+      ['request line and headers', '32 KiB', '431'],
+      ['time for a request to arrive', '2.5 s', '408'],
+      ['requests of one caller', '6,000 a minute', '429'],
+    ]) {
+      expect(description).toContain(`| ${what} | ${most} | ${beyond} |`)
+    }
+    await api.close()
+  })
+
   it('says how many bits whole numbers have, where it does not bound them', async () => {
     const numbers = within(await documentOf(on.api)).filter(({ type, maximum }) => type === 'integer' && !maximum)
     expect(numbers.length).toBeGreaterThan(10)
