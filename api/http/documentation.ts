@@ -170,7 +170,7 @@ parameters that are not listed are refused under /v1.
 
 Every answer has an \`X-Request-Id\`: the caller's, or one of our own. Where requests are limited, \`RateLimit-Limit\`,
 \`RateLimit-Remaining\` and \`RateLimit-Reset\` say how many a caller has left for how many seconds; each process counts for
-itself. Answers are compressed (br, gzip) for those who accept that.
+itself. Answers for many devices are compressed (br, gzip) for those who accept that.
 
 Where a token is asked for, it is a JWT, sent as \`Authorization: Bearer …\` (RFC 6750). Its claim \`scope\` names what it is
 for; a claim \`devices\`, an array of beginnings of device ids, narrows it to these devices: others are not in lists, counts
@@ -179,6 +179,7 @@ and streams, and are answered with 403 by id. What \`ops:read\` shows of partiti
 /** Of one process. */
 export interface ProcessLimits {
   readonly limits: Limits
+  readonly maxAttributesBodyBytes: number
   /** Undefined: it has no streams. */
   readonly maxStreams: number | undefined
   /** Requests a minute of one caller; undefined: no limit. */
@@ -186,10 +187,10 @@ export interface ProcessLimits {
 }
 
 /** What the document says of the API as a whole. */
-export function descriptionOf({ limits, maxStreams, perMinute }: ProcessLimits): string {
+export function descriptionOf({ limits, maxAttributesBodyBytes, maxStreams, perMinute }: ProcessLimits): string {
   const rows: readonly (readonly [what: string, most: string, beyond: string])[] = [
     ['request line and headers', bytes(limits.maxHeaderBytes), '431'],
-    ['body', `${bytes(limits.maxBodyBytes)}; of attributes less`, '413'],
+    ['body', `${bytes(limits.maxBodyBytes)}; of attributes ${bytes(maxAttributesBodyBytes)}`, '413'],
     ['time for a request to arrive', seconds(limits.requestTimeoutMs), '408'],
     ['time for one question about the fleet', seconds(limits.searchMs), 'the answer says that it was cut short'],
     ['statuses in one answer', bytes(limits.maxAnswerBytes), 'a page ends early; an error for the rest of a batch'],
