@@ -35,7 +35,7 @@ export type ProblemKind = keyof typeof PROBLEMS
 export interface FieldError {
   readonly field: string
   readonly message: string
-  /** Of the first character that is wrong, from 0. */
+  /** Of the first character that is wrong, from 0, in UTF-16 code units. */
   readonly position?: number
 }
 
