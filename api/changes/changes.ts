@@ -56,7 +56,8 @@ async function stream(
   reply: FastifyReply,
   { subject, snapshot, lastEventId }: Asked,
 ): Promise<FastifyReply> {
-  reply.header('content-type', EVENT_STREAM_TYPE)
+  // `x-accel-buffering`: nginx is to pass events on as they come.
+  reply.headers({ 'content-type': EVENT_STREAM_TYPE, 'cache-control': 'no-store', 'x-accel-buffering': 'no' })
   // Of which no length is told, as there is none.
   if (request.method === 'HEAD') return reply.send(Readable.from([]))
   const header = request.headers['last-event-id']
@@ -70,9 +71,8 @@ async function stream(
   await streams.open(asked, () => {
     if (reply.raw.destroyed) return undefined
     reply.hijack()
-    // `x-accel-buffering`: nginx is to pass events on as they come. The connection ends with the stream.
-    const headers = { 'cache-control': 'no-store', 'x-accel-buffering': 'no', connection: 'close' }
-    reply.raw.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), ...headers })
+    // The connection ends with the stream.
+    reply.raw.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), connection: 'close' })
     return new ResponseSink(reply.raw)
   })
   return reply
