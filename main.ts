@@ -27,7 +27,7 @@ const USAGE = `usage: tidemark [up | ingest | processor | api | simulate | drill
   ingest, processor, api         one role of a cluster; needs KAFKA_BROKERS
   simulate [flags]               a simulated fleet against a running broker; --help lists its flags
   drill NAME [flags]             disturbs a cluster under load, and checks what must hold; --help lists drills and flags
-  token [flags]                  a token for the API, where AUTH=jwt asks for one`
+  token [flags]                  a token for the API, where AUTH=jwt asks for one; --help lists its flags`
 
 /** How long a stop may take, in ms, before the process ends anyway; what was acknowledged is in the log by then. */
 const STOP_DEADLINE_MS = 15_000

@@ -23,7 +23,7 @@ import { deviceRoutes } from './devices/devices.ts'
 import { COMPONENTS } from './devices/schemas.ts'
 import { refuseCodings, tellOfCodings } from './http/codings.ts'
 import { docsRoutes } from './http/docs.ts'
-import { BEARER, DESCRIPTION, documentScopes, jsonAnswer, problemAnswers, TAGS } from './http/documentation.ts'
+import { BEARER, descriptionOf, documentScopes, jsonAnswer, problemAnswers, TAGS } from './http/documentation.ts'
 import { Gate } from './http/gate.ts'
 import { answerHeadAsGet } from './http/head.ts'
 import { healthRoutes } from './http/health.ts'
@@ -36,7 +36,7 @@ import { UntakenAnswers } from './http/untaken.ts'
 import { compileValidator } from './http/validation.ts'
 import { answerBrokenRequest, answerOddities } from './http/wire.ts'
 import { letterRoutes } from './letters/letters.ts'
-import { DEFAULT_LIMITS, type Limits } from './limits.ts'
+import { DEFAULT_LIMITS, type Limits, MAX_ATTRIBUTES_BODY_BYTES } from './limits.ts'
 import { measureReads, RequestDurations } from './measures.ts'
 import { partitionRoutes } from './partitions.ts'
 import { searchRoutes } from './search/search.ts'
@@ -123,7 +123,14 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     done(wrong === undefined || !request.routeOptions.config.scope ? undefined : ProblemError.invalid([wrong]))
   })
   for (const component of COMPONENTS) api.addSchema(component)
-  await api.register(swagger, documentOptions(options.version ?? '0', options.tokens !== undefined))
+  const changesLimits = options.changes && { ...DEFAULT_CHANGES_LIMITS, ...options.changes.limits }
+  const bounds = {
+    limits,
+    maxAttributesBodyBytes: MAX_ATTRIBUTES_BODY_BYTES,
+    maxStreams: changesLimits?.maxStreams,
+    perMinute: options.ratePerMinute,
+  }
+  await api.register(swagger, documentOptions(options, descriptionOf(bounds)))
   await api.register(compress, COMPRESSION)
   tellOfCodings(api)
   answerHeadAsGet(api)
@@ -139,8 +146,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     searchRoutes(routes, { reader, searches, untaken, limits, now })
     deviceRoutes(routes, { reader, single, many, untaken, limits })
     attributeRoutes(routes, { reader, writer, writes }, single)
-    if (options.changes !== undefined) {
-      const changesLimits = { ...DEFAULT_CHANGES_LIMITS, ...options.changes.limits }
+    if (options.changes !== undefined && changesLimits !== undefined) {
       changesRoutes(routes, new ChangeStreams({ ...options.changes, limits: changesLimits, reader, registry, logger }))
     }
     partitionRoutes(routes, reader, many)
@@ -190,7 +196,7 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
     bodyLimit: limits.maxBodyBytes,
     // While closing, what still comes on open connections is answered, with `connection: close`.
     return503OnClosing: false,
-    clientErrorHandler: (error, socket) => answerBrokenRequest(error, socket, genReqId),
+    clientErrorHandler: (error, socket) => answerBrokenRequest(error, socket, genReqId, limits),
     frameworkErrors: (error, request, reply) => answerError(error, request, reply, logger),
   })
   api.server.maxConnections = limits.maxConnections
@@ -199,7 +205,7 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
 }
 
 function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {
-  let problem = problemOf(error) ?? cutOff(error, request)
+  let problem = problemOf(error, request.routeOptions.bodyLimit) ?? cutOff(error, request)
   if (problem === undefined) {
     logger.error(
       { err: error, requestId: request.id, method: request.method, url: request.url },
@@ -241,19 +247,20 @@ function rememberRoutes(api: Api): (request: { url: string; method: string }) =>
   }
 }
 
-function documentOptions(version: string, tokens: boolean): object {
+function documentOptions({ version = '0', tokens }: AppOptions, description: string): object {
   return {
     openapi: {
       openapi: '3.1.0',
       info: {
         title: 'Tidemark',
         version,
-        description: DESCRIPTION,
+        description,
         license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
       },
       servers: [{ url: '/' }],
       tags: TAGS,
-      ...(tokens ? { components: { securitySchemes: { bearer: BEARER } } } : {}),
+      // Said outright, or it might have been forgotten: no token is asked for.
+      ...(tokens === undefined ? { security: [] } : { components: { securitySchemes: { bearer: BEARER } } }),
     },
     refResolver: {
       buildLocalReference: (schema: { $id?: string }, _uri: unknown, _fragment: string, i: number): string =>
@@ -284,6 +291,7 @@ function indexRoutes(api: Api): void {
 const OPENAPI = {
   operationId: 'openapi',
   summary: 'This document',
+  description: 'The contract of this process, made of the schemas that it validates requests by. `/docs` shows it.',
   response: {
     200: jsonAnswer('OpenAPI 3.1.', Type.Object({ openapi: Type.String() }), { openapi: '3.1.0' }),
     ...problemAnswers(),
@@ -293,6 +301,7 @@ const OPENAPI = {
 const INDEX = {
   operationId: 'index',
   summary: 'Where things are',
+  description: 'The paths to begin with.',
   response: {
     200: jsonAnswer('Paths.', Type.Object({ name: Type.String(), links: Type.Record(Type.String(), Type.String()) }), {
       name: 'tidemark',

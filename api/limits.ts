@@ -1,3 +1,5 @@
+import { MAX_ATTRIBUTES_BYTES } from '../processor/contract/attributes.ts'
+
 /** Every bound of the HTTP side, and what happens there. */
 export interface Limits {
   /**
@@ -60,3 +62,6 @@ export const DEFAULT_LIMITS: Limits = {
   maxAnswerBytes: 16 * 1024 * 1024,
   maxUntakenBytes: 256 * 1024 * 1024,
 }
+
+/** Of a body with attributes, with whatever space it has: then 413. */
+export const MAX_ATTRIBUTES_BODY_BYTES = 4 * MAX_ATTRIBUTES_BYTES

@@ -36,6 +36,7 @@ function totals(partitions: readonly PartitionInfo[]): object {
 const GET_PARTITIONS = {
   operationId: 'getPartitions',
   summary: 'Who holds each partition, and how far each copy is',
+  description: 'Of the whole log: a token that is for some devices is told of all, too.',
   querystring: Type.Object({}, { additionalProperties: false }),
   response: {
     200: jsonAnswer('All partitions.', 'Partitions', {

@@ -21,6 +21,7 @@ const UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, 
 /** Issues tokens for development, and for fleets that have no issuer of their own. Resolves to what is to be printed. */
 export async function runToken(argv: readonly string[], configuration: Configuration, now: number): Promise<string> {
   const flags = parse(argv)
+  if (flags.help) return USAGE
   if (flags['new-key'] !== undefined) return await makeKeys(flags['new-key'], flags.algorithm ?? 'ES256')
   const { subject, devices } = flags
   if (subject === undefined || flags.scope === undefined) throw refused(USAGE)
@@ -58,6 +59,7 @@ function parse(argv: readonly string[]) {
         key: { type: 'string' },
         'new-key': { type: 'string' },
         algorithm: { type: 'string' },
+        help: { type: 'boolean', default: false },
       },
     }).values
   } catch (error) {

@@ -189,11 +189,16 @@ function challenge(error: string, description: string): string {
 }
 
 function unauthorized(detail: string, header: string): ProblemError {
-  return new ProblemError('unauthorized', detail, {}, { 'www-authenticate': header })
+  return new ProblemError('unauthorized', detail, blamed(detail), { 'www-authenticate': header })
 }
 
 /** The token is good, but not for this. */
 export function insufficientScope(scope: Scope): ProblemError {
   const header = `${challenge('insufficient_scope', `the scope ${scope} is needed`)}, scope="${scope}"`
-  return new ProblemError('forbidden', `the token lacks the scope ${scope}`, {}, { 'www-authenticate': header })
+  const detail = `the token lacks the scope ${scope}`
+  return new ProblemError('forbidden', detail, blamed(detail), { 'www-authenticate': header })
+}
+
+function blamed(message: string): ProblemError['members'] {
+  return { errors: [{ field: 'authorization', message }] }
 }

@@ -56,7 +56,8 @@ async function stream(
   reply: FastifyReply,
   { subject, snapshot, lastEventId }: Asked,
 ): Promise<FastifyReply> {
-  reply.header('content-type', EVENT_STREAM_TYPE)
+  // `x-accel-buffering`: nginx is to pass events on as they come.
+  reply.headers({ 'content-type': EVENT_STREAM_TYPE, 'cache-control': 'no-store', 'x-accel-buffering': 'no' })
   // Of which no length is told, as there is none.
   if (request.method === 'HEAD') return reply.send(Readable.from([]))
   const header = request.headers['last-event-id']
@@ -70,9 +71,8 @@ async function stream(
   await streams.open(asked, () => {
     if (reply.raw.destroyed) return undefined
     reply.hijack()
-    // `x-accel-buffering`: nginx is to pass events on as they come. The connection ends with the stream.
-    const headers = { 'cache-control': 'no-store', 'x-accel-buffering': 'no', connection: 'close' }
-    reply.raw.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), ...headers })
+    // The connection ends with the stream.
+    reply.raw.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), connection: 'close' })
     return new ResponseSink(reply.raw)
   })
   return reply
@@ -92,12 +92,21 @@ const PARAMETERS = {
   ),
 }
 
+const HEADERS = Type.Object({
+  'last-event-id': Type.Optional(
+    Type.String({
+      description: 'The id to resume after, of this process or another. What is none is answered with `reset`.',
+    }),
+  ),
+})
+
 const PROBLEMS = ['partition-unavailable', 'overloaded'] as const
 
 const CHANGES = {
   operationId: 'streamChanges',
   summary: 'What changes in the fleet, as Server-Sent Events',
   description: EVENT_STREAM.description,
+  headers: HEADERS,
   querystring: Type.Object({ q: Q, ...PARAMETERS }, { additionalProperties: false }),
   response: { 200: EVENT_STREAM.answer, ...problemAnswers(...PROBLEMS) },
 }
@@ -107,6 +116,7 @@ const DEVICE_CHANGES = {
   summary: 'What changes in one device, as Server-Sent Events',
   description: `As \`/v1/changes\`, for one device; one that is not known yet is waited for.`,
   params: Type.Object({ deviceId: DeviceId }),
+  headers: HEADERS,
   querystring: Type.Object(PARAMETERS, { additionalProperties: false }),
   response: { 200: EVENT_STREAM.answer, ...problemAnswers(...PROBLEMS, 'forbidden') },
 }

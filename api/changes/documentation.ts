@@ -33,7 +33,8 @@ const DESCRIPTION = `From the changelog (WHATWG HTML section 9.2). A client that
 
 The id of an event is a position in the changelog: with \`Last-Event-ID\` any instance goes on there and misses nothing. What
 a client holds is not known after a resume, so \`enter\` may then come for a device that it has, and \`leave\` for one that it has
-not. While a snapshot is not whole the id is \`${NOWHERE}\`, with which a stream begins anew. Without \`snapshot=true\` a stream that
+not. While a snapshot is not whole the id is \`${NOWHERE}\`, with which a stream begins anew. Events that are written together have one
+id, at the last of them: to who was cut off before it, those of them that came are told again, or what is newer by then. Without \`snapshot=true\` a stream that
 begins anew tells of devices as they change. Comments keep a connection open that has no position to tell.
 
 For a moment a stream may tell what is older than another answer, such as one with \`atLeast\`, or than what it told before a resume: ignore a

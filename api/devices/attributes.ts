@@ -18,12 +18,11 @@ import { etagOf } from '../http/etag.ts'
 import type { Gate } from '../http/gate.ts'
 import { ProblemError, type ProblemKind } from '../http/problem.ts'
 import { freshnessField, openStatus, shownFreshness } from '../http/splice.ts'
+import { MAX_ATTRIBUTES_BODY_BYTES } from '../limits.ts'
 import { AtLeast, readDevice } from './past.ts'
 import { AttributesBody, DeviceId } from './schemas.ts'
 import { answerWrite, type Writing } from './write.ts'
 
-/** Of a body, with whatever space it has: then 413. */
-const MAX_BODY_BYTES = 4 * MAX_ATTRIBUTES_BYTES
 const JSON_TYPE = 'application/json'
 const MERGE_PATCH = 'application/merge-patch+json'
 const PATCH_TYPES = [MERGE_PATCH, JSON_TYPE]
@@ -70,14 +69,14 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
     parseExactly(scope, [JSON_TYPE])
     scope.put(
       '/v1/devices/:deviceId/attributes',
-      { schema: PUT, config: WRITES_ATTRIBUTES, bodyLimit: MAX_BODY_BYTES },
+      { schema: PUT, config: WRITES_ATTRIBUTES, bodyLimit: MAX_ATTRIBUTES_BODY_BYTES },
       (request, reply) => change('replace', request, reply),
     )
     await scope.register(async (patch: Api) => {
       parseExactly(patch, PATCH_TYPES, { 'accept-patch': PATCH_TYPES.join(', ') })
       patch.patch(
         '/v1/devices/:deviceId/attributes',
-        { schema: PATCH, config: WRITES_ATTRIBUTES, bodyLimit: MAX_BODY_BYTES },
+        { schema: PATCH, config: WRITES_ATTRIBUTES, bodyLimit: MAX_ATTRIBUTES_BODY_BYTES },
         (request, reply) => change('merge', request, reply),
       )
     })
@@ -147,8 +146,8 @@ function checked(attributes: JsonObject): JsonObject {
   if (found !== undefined) throw ProblemError.invalid([{ field: found.at || 'body', message: FAULTS[found.fault] }])
   const bytes = Buffer.byteLength(JSON.stringify(attributes))
   if (bytes <= MAX_ATTRIBUTES_BYTES) return attributes
-  const detail = `the body has ${bytes} bytes of JSON, and ${MAX_ATTRIBUTES_BYTES} are allowed`
-  throw new ProblemError('attributes-too-large', detail)
+  const message = `has ${bytes} bytes of JSON, and ${MAX_ATTRIBUTES_BYTES} are allowed`
+  throw new ProblemError('attributes-too-large', `the body ${message}`, { errors: [{ field: 'body', message }] })
 }
 
 const ONE_DEVICE = Type.Object({ deviceId: DeviceId })

@@ -109,6 +109,10 @@ const DevicePart = Type.Object(part, {
   description: 'The fields that were asked for, of those that the device has.',
 })
 
+const PLACE = Whole({
+  description: 'Of the first character that is wrong, from 0, in UTF-16 code units, as JavaScript counts.',
+})
+
 const Problem = Type.Object(
   {
     type: Type.String({ format: 'uri', description: 'Names the kind of problem; never changes.' }),
@@ -117,8 +121,9 @@ const Problem = Type.Object(
     detail: Type.String(),
     instance: Type.Optional(Type.String({ format: 'uri-reference', description: 'The path that was asked for.' })),
     errors: Type.Optional(
-      Type.Array(Type.Object({ field: Type.String(), message: Type.String(), position: Type.Optional(Count) }), {
-        description: 'What is wrong with which parameter or place in the body; or what a process is not ready for.',
+      Type.Array(Type.Object({ field: Type.String(), message: Type.String(), position: Type.Optional(PLACE) }), {
+        description:
+          'What is wrong with which parameter, header or place in the body; or what a process is not ready for.',
       }),
     ),
     freshness: Type.Optional(Type.Ref('Freshness#')),

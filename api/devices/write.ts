@@ -6,7 +6,7 @@ import type { DeviceWriter, PastAnswer, StatusReader } from '../../processor/con
 import { MAX_STATUS_BYTES } from '../../processor/contract/status.ts'
 import { isVersion, type Outcome, type Write } from '../../processor/contract/write.ts'
 import { callerOf } from '../auth/caller.ts'
-import { ifMatchOf, ifNoneMatchOf, preferredWait } from '../http/conditions.ts'
+import { blamed, ifMatchOf, ifNoneMatchOf, preferredWait } from '../http/conditions.ts'
 import { etagOf } from '../http/etag.ts'
 import type { Gate } from '../http/gate.ts'
 import { ProblemError } from '../http/problem.ts'
@@ -105,7 +105,8 @@ async function refusalAnew(reader: StatusReader, deviceId: string): Promise<Prob
   const members = { freshness: shownFreshness(freshness) }
   if (status === undefined) return unknownDevice(deviceId, members)
   const etag = etagOf(openStatus(status))
-  return new ProblemError('precondition-failed', `device ${deviceId} is there, at ${etag}`, members, { etag })
+  const said = { ...members, ...blamed('if-none-match', 'holds for no device that is there') }
+  return new ProblemError('precondition-failed', `device ${deviceId} is there, at ${etag}`, said, { etag })
 }
 
 function unknownDevice(deviceId: string, members: ProblemError['members']): ProblemError {
@@ -123,9 +124,12 @@ function refusal(
   if (outcome === 'stale') {
     const now = status === undefined ? 'is deleted by now' : `is at ${etagOf(openStatus(status))} by now`
     const detail = `device ${deviceId} was at another version than If-Match asks for, and ${now}`
-    return new ProblemError('precondition-failed', detail, members, status && { etag: etagOf(openStatus(status)) })
+    const said = { ...members, ...blamed('if-match', 'names another version') }
+    return new ProblemError('precondition-failed', detail, said, status && { etag: etagOf(openStatus(status)) })
   }
   const [what, bytes] =
     outcome === 'attributes-too-large' ? ['attributes', MAX_ATTRIBUTES_BYTES] : ['status', MAX_STATUS_BYTES]
-  return new ProblemError('attributes-too-large', `the ${what} would take more than ${bytes} bytes`, members)
+  const detail = `the ${what} would take more than ${bytes} bytes`
+  const errors = [{ field: 'body', message: detail }]
+  return new ProblemError('attributes-too-large', detail, { ...members, errors })
 }

@@ -54,10 +54,16 @@ export const READ_CONDITIONS = Type.Object({
 export function isKnown(headers: IncomingHttpHeaders, etag: string): boolean {
   const wanted = ifMatchOf(headers['if-match'])
   if (wanted !== undefined && wanted !== 'any' && !wanted.some((tag) => isOf(tag, etag))) {
-    throw new ProblemError('precondition-failed', `the device is at ${etag}`, {}, { etag })
+    const detail = `the device is at ${etag}`
+    throw new ProblemError('precondition-failed', detail, blamed('if-match', 'names another version'), { etag })
   }
   const known = headers['if-none-match']
   return known !== undefined && isNoneMatch(known, etag)
+}
+
+/** What a problem says of a condition that does not hold. */
+export function blamed(field: 'if-match' | 'if-none-match', message: string): ProblemError['members'] {
+  return { errors: [{ field, message }] }
 }
 
 /** Of a device that is at a version, the tag may be its rev alone. */

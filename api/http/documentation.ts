@@ -1,5 +1,6 @@
 import { Type } from 'typebox'
 import type { Api } from '../app.ts'
+import type { Limits } from '../limits.ts'
 import { PROBLEM_TYPE, PROBLEMS, type ProblemKind } from './problem.ts'
 
 /** How answers are written in the OpenAPI document: `schema.response` of a Fastify route. */
@@ -107,9 +108,15 @@ const DETAILS: Readonly<Partial<Record<ProblemKind, object>>> = {
     detail: 'limit must be <= 1000',
     errors: [{ field: 'limit', message: 'must be <= 1000' }],
   },
-  unauthorized: { detail: 'the token is not accepted: it has expired' },
+  unauthorized: {
+    detail: 'the token is not accepted: it has expired',
+    errors: [{ field: 'authorization', message: 'the token is not accepted: it has expired' }],
+  },
   'too-many-requests': { detail: 'more than 600 requests a minute' },
-  forbidden: { detail: 'the token lacks the scope devices:read' },
+  forbidden: {
+    detail: 'the token lacks the scope devices:read',
+    errors: [{ field: 'authorization', message: 'the token lacks the scope devices:read' }],
+  },
   'unknown-device': { detail: 'no telemetry of device truck-18 has been seen', freshness: exampleFreshness() },
   'partition-unavailable': { detail: 'no copy of partition 3 can answer now: it is being restored' },
 }
@@ -154,7 +161,7 @@ export const BEARER = {
   description: 'Scopes: `devices:read`, `devices:write`, `ops:read`.',
 }
 
-export const DESCRIPTION = `The last status of every device of a fleet.
+const DESCRIPTION = `The last status of every device of a fleet.
 
 Every answer says how fresh it is. Errors are \`application/problem+json\` (RFC 9457); \`errors\` names the fields to
 blame. Beside what each operation lists: an unknown path is answered with 404, a known path with another method with 405
@@ -163,8 +170,60 @@ parameters that are not listed are refused under /v1.
 
 Every answer has an \`X-Request-Id\`: the caller's, or one of our own. Where requests are limited, \`RateLimit-Limit\`,
 \`RateLimit-Remaining\` and \`RateLimit-Reset\` say how many a caller has left for how many seconds; each process counts for
-itself. Answers are compressed (br, gzip) for those who accept that.
+itself. Answers for many devices are compressed (br, gzip) for those who accept that.
 
 Where a token is asked for, it is a JWT, sent as \`Authorization: Bearer …\` (RFC 6750). Its claim \`scope\` names what it is
-for; a claim \`devices\`, an array of beginnings of device ids, narrows it to these devices: others are not in lists, and
-are answered with 403 by id.`
+for; a claim \`devices\`, an array of beginnings of device ids, narrows it to these devices: others are not in lists, counts
+and streams, and are answered with 403 by id. What \`ops:read\` shows of partitions and of the process is of all devices.`
+
+/** Of one process. */
+export interface ProcessLimits {
+  readonly limits: Limits
+  readonly maxAttributesBodyBytes: number
+  /** Undefined: it has no streams. */
+  readonly maxStreams: number | undefined
+  /** Requests a minute of one caller; undefined: no limit. */
+  readonly perMinute: number | undefined
+}
+
+/** What the document says of the API as a whole. */
+export function descriptionOf({ limits, maxAttributesBodyBytes, maxStreams, perMinute }: ProcessLimits): string {
+  const rows: readonly (readonly [what: string, most: string, beyond: string])[] = [
+    ['request line and headers', bytes(limits.maxHeaderBytes), '431'],
+    ['body', `${bytes(limits.maxBodyBytes)}; of attributes ${bytes(maxAttributesBodyBytes)}`, '413'],
+    ['time for a request to arrive', seconds(limits.requestTimeoutMs), '408'],
+    ['time for one question about the fleet', seconds(limits.searchMs), 'the answer says that it was cut short'],
+    ['statuses in one answer', bytes(limits.maxAnswerBytes), 'a page ends early; an error for the rest of a batch'],
+    ['connections', count(limits.maxConnections), 'closed at once'],
+    ['reads of one device under way', count(limits.maxSingleReads), '503'],
+    ['reads of many devices under way', count(limits.maxManyReads), '503'],
+    ['questions about the fleet under way', count(limits.maxSearches), '503'],
+    ['writes under way', count(limits.maxWrites), '503'],
+    ['readings of dead letters under way', count(limits.maxLetterReads), '503'],
+    ...(maxStreams === undefined ? [] : [['streams of changes', count(maxStreams), '503'] as const]),
+    ['answers that clients have not taken', bytes(limits.maxUntakenBytes), '503'],
+    ['requests of one caller', perMinute === undefined ? 'any' : `${count(perMinute)} a minute`, '429'],
+  ]
+  const table = rows.map((row) => `| ${row.join(' | ')} |`).join('\n')
+  return `${DESCRIPTION}
+
+**Limits of this process.** Each process has its own, and counts for itself: of N processes behind a balancer, N times as
+much is taken.
+
+| of one process | at most | beyond |
+|---|---|---|
+${table}`
+}
+
+function bytes(number: number): string {
+  if (number % 1024 !== 0) return `${count(number)} bytes`
+  return number % 1024 ** 2 === 0 ? `${count(number / 1024 ** 2)} MiB` : `${count(number / 1024)} KiB`
+}
+
+function seconds(ms: number): string {
+  return `${ms / 1000} s`
+}
+
+function count(number: number): string {
+  return number.toLocaleString('en-US')
+}

@@ -40,6 +40,7 @@ async function problemsWithin(checks: () => Promise<readonly string[]>): Promise
 const LIVEZ = {
   operationId: 'livez',
   summary: 'Whether the process runs',
+  description: 'Answered for as long as the process answers anything, also while it is not ready.',
   response: {
     200: jsonAnswer('It runs.', Type.Object({ status: Type.Literal('alive') }), { status: 'alive' }),
     ...problemAnswers(),
@@ -49,17 +50,33 @@ const LIVEZ = {
 const READYZ = {
   operationId: 'readyz',
   summary: 'Whether the process should be sent requests',
+  description:
+    'Fails from the signal to stop on, while all else is still answered, and for as long as nothing can be read.',
   response: {
     200: jsonAnswer('It should.', Type.Object({ status: Type.Literal('ready') }), { status: 'ready' }),
     ...problemAnswers('not-ready'),
   },
 }
 
+const METRICS_TEXT = {
+  schema: Type.String(),
+  examples: {
+    streams: {
+      value: [
+        '# HELP tidemark_changes_streams Streams of changes that are open.',
+        '# TYPE tidemark_changes_streams gauge',
+        'tidemark_changes_streams 12\n',
+      ].join('\n'),
+    },
+  },
+}
+
 const METRICS = {
   operationId: 'metrics',
   summary: 'Metrics in the Prometheus text format',
+  description: 'Of this process alone, and of all devices that it knows of.',
   response: {
-    200: { description: 'All metrics of the process.', content: { 'text/plain': { schema: Type.String() } } },
+    200: { description: 'All metrics of the process.', content: { 'text/plain': METRICS_TEXT } },
     ...problemAnswers(),
   },
 }

@@ -35,7 +35,7 @@ export type ProblemKind = keyof typeof PROBLEMS
 export interface FieldError {
   readonly field: string
   readonly message: string
-  /** Of the first character that is wrong, from 0. */
+  /** Of the first character that is wrong, from 0, in UTF-16 code units. */
   readonly position?: number
 }
 
@@ -76,7 +76,9 @@ export class ProblemError extends Error {
 
   static otherDevice(deviceId: string): ProblemError {
     const header = 'Bearer realm="tidemark", error="insufficient_scope", error_description="it is for other devices"'
-    return new ProblemError('forbidden', `the token is not for device ${deviceId}`, {}, { 'www-authenticate': header })
+    const errors = [{ field: 'deviceId', message: 'begins with nothing that the token is for' }]
+    const headers = { 'www-authenticate': header }
+    return new ProblemError('forbidden', `the token is not for device ${deviceId}`, { errors }, headers)
   }
 
   static overloaded(detail: string): ProblemError {
@@ -103,13 +105,16 @@ export class ProblemError extends Error {
   }
 }
 
-/** The errors of Fastify and its plugins that a client can cause, by code. */
-const FASTIFY_PROBLEMS: Readonly<Record<string, (message: string) => ProblemError>> = {
+/** The errors of Fastify and its plugins that a client can cause, by code. `bodyLimit`: of the route, bytes. */
+const FASTIFY_PROBLEMS: Readonly<Record<string, (bodyLimit: number | undefined) => ProblemError>> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: () =>
     new ProblemError('unsupported-media-type', 'the body must be application/json', {
       errors: [{ field: 'content-type', message: 'must be application/json' }],
     }),
-  FST_ERR_CTP_BODY_TOO_LARGE: () => new ProblemError('body-too-large', 'the body is over the limit of this route'),
+  FST_ERR_CTP_BODY_TOO_LARGE: (bodyLimit) => {
+    const message = `has more than the ${bodyLimit} bytes that are allowed`
+    return new ProblemError('body-too-large', `the body ${message}`, { errors: [{ field: 'body', message }] })
+  },
   FST_ERR_CTP_EMPTY_JSON_BODY: () => ProblemError.invalid([{ field: 'body', message: 'is empty' }]),
   FST_ERR_CTP_INVALID_JSON_BODY: () => ProblemError.invalid([{ field: 'body', message: 'is not valid JSON' }]),
   FST_ERR_CTP_INVALID_CONTENT_LENGTH: () =>
@@ -118,8 +123,11 @@ const FASTIFY_PROBLEMS: Readonly<Record<string, (message: string) => ProblemErro
   FST_ERR_BAD_URL: () => ProblemError.invalid([{ field: 'path', message: 'has a malformed percent-encoding' }]),
 }
 
-/** The answer to `error`; undefined when it is no fault of the request and no known state: a defect of this program. */
-export function problemOf(error: unknown): ProblemError | undefined {
+/**
+ * The answer to `error`; undefined when it is no fault of the request and no known state: a defect of this program.
+ * `bodyLimit`: see FASTIFY_PROBLEMS.
+ */
+export function problemOf(error: unknown, bodyLimit?: number): ProblemError | undefined {
   if (error instanceof ProblemError) return error
   if (error instanceof UnavailableError) {
     const retryAfter = String(Math.max(1, Math.ceil(error.retryAfterSeconds)))
@@ -131,7 +139,7 @@ export function problemOf(error: unknown): ProblemError | undefined {
     return new ProblemError('log-unavailable', detail, {}, { 'retry-after': '1' })
   }
   if (!(error instanceof Error)) return undefined
-  if ('code' in error) return FASTIFY_PROBLEMS[String(error.code)]?.(error.message)
+  if ('code' in error) return FASTIFY_PROBLEMS[String(error.code)]?.(bodyLimit)
   return 'statusCode' in error ? fileProblem(error) : undefined
 }
 

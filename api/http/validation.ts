@@ -47,11 +47,16 @@ function fieldErrors(errors: readonly TLocalizedValidationError[], part: string)
       const { requiredProperties } = error.params
       for (const name of requiredProperties) found.push({ field: name, message: 'is required' })
     } else {
-      const message = error.keyword === 'boolean' ? 'is not known' : error.message
-      found.push({ field: fieldOf(error.instancePath) || part, message })
+      found.push({ field: fieldOf(error.instancePath) || part, message: messageOf(error) })
     }
   }
   return found
+}
+
+function messageOf(error: TLocalizedValidationError): string {
+  if (error.keyword === 'boolean') return 'is not known'
+  if (error.keyword === 'enum') return `must be one of ${error.params.allowedValues.join(', ')}`
+  return error.message
 }
 
 /** `/deviceIds/3` as `deviceIds[3]`. */

@@ -1,6 +1,7 @@
 import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { Limits } from '../limits.ts'
 import { PROBLEM_TYPE, ProblemError } from './problem.ts'
 import type { NameOf } from './request-id.ts'
 
@@ -15,14 +16,14 @@ interface BrokenRequestError {
 }
 
 /** A request that the HTTP parser refused, or that took too long: there is no response object, only the socket. */
-export function answerBrokenRequest(error: BrokenRequestError, socket: Duplex, nameOf: NameOf): void {
+export function answerBrokenRequest(error: BrokenRequestError, socket: Duplex, nameOf: NameOf, limits: Limits): void {
   if (error.code === 'ECONNRESET' || !socket.writable || isUnused(socket)) {
     socket.destroy()
     return
   }
   // What still comes cannot be read any more, and is told of again and again.
   if (broken.has(socket)) return
-  const problem = brokenRequest(error)
+  const problem = brokenRequest(error, limits)
   const response = responseOn(socket)
   if (response?.req.complete !== true) return endWith(problem, socket, nameOf)
   broken.add(socket)
@@ -58,12 +59,14 @@ export function responseOn(socket: Duplex): ServerResponse | undefined {
 /** A line that is all right but for its method, which is any token (RFC 9112 section 3). */
 const REQUEST_LINE = /^[\w!#$%&'*+.^`|~-]+ [\x21-\x7e]+ HTTP\/1\.\d\r?\n/
 
-function brokenRequest({ code, rawPacket, bytesParsed = 0 }: BrokenRequestError): ProblemError {
+function brokenRequest({ code, rawPacket, bytesParsed = 0 }: BrokenRequestError, limits: Limits): ProblemError {
   if (code === 'HPE_HEADER_OVERFLOW') {
-    return new ProblemError('headers-too-large', 'the request line and the headers are over the limit')
+    const message = `have more than the ${limits.maxHeaderBytes} bytes that are allowed`
+    const errors = [{ field: 'headers', message }]
+    return new ProblemError('headers-too-large', `the request line and the headers ${message}`, { errors })
   }
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
-    return new ProblemError('request-timeout', 'the request did not arrive in time')
+    return new ProblemError('request-timeout', `the request did not arrive within ${limits.requestTimeoutMs} ms`)
   }
   if (code === 'HPE_INVALID_METHOD' && Buffer.isBuffer(rawPacket)) {
     const line = rawPacket.toString('latin1', rawPacket.lastIndexOf('\n', bytesParsed) + 1)

@@ -41,9 +41,10 @@ function bodyOf(bytes: number): string {
 
 it('refuses the body of a batch of more than maxBodyBytes with 413', async () => {
   const { api } = await stage({ limits: { maxBodyBytes: 100 } })
-  const post = (payload: string) =>
-    ask(api, { ...BATCH, payload, headers: { 'content-type': 'application/json' } }).then(({ status }) => status)
-  expect([await post(bodyOf(100)), await post(bodyOf(101))]).toEqual([200, 413])
+  const post = (payload: string) => ask(api, { ...BATCH, payload, headers: { 'content-type': 'application/json' } })
+  const [fits, over] = [await post(bodyOf(100)), await post(bodyOf(101))]
+  expect([fits.status, over.status]).toEqual([200, 413])
+  expect(over.body.errors).toEqual([{ field: 'body', message: 'has more than the 100 bytes that are allowed' }])
   await api.close()
 })
 

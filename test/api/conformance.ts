@@ -15,6 +15,8 @@ interface Operation {
   readonly requestBody?: { content: Record<string, { schema: object; example?: unknown }> }
   readonly parameters?: { name: string; in: string; schema: object }[]
   readonly security?: readonly object[]
+  readonly operationId: string
+  readonly description?: string
   readonly tags: readonly string[]
 }
 interface Example {
@@ -22,6 +24,8 @@ interface Example {
 }
 export interface Document {
   readonly openapi: string
+  readonly info: { readonly description: string }
+  readonly security?: readonly object[]
   readonly paths: Record<string, Record<string, Operation>>
   readonly components: { readonly schemas: Record<string, object> }
   readonly tags: readonly { readonly name: string; readonly description: string }[]
@@ -81,6 +85,9 @@ function inlined(document: Document, node: unknown): unknown {
 const TOLD =
   /^(accept-encoding|accept-patch|etag|link|location|preference-applied|retry-after|tidemark-.*|www-authenticate)$/
 
+/** Statuses of problems that are in a part of the request. */
+const BLAMING = [400, 401, 403, 412, 413, 415]
+
 /** Asks by inject(), and holds what is answered to the document: the status, the media type, the shape, the headers. */
 export async function ask(api: Api, request: (InjectOptions & { url: string }) | string): Promise<Answered> {
   const options = typeof request === 'string' ? { url: request } : request
@@ -110,6 +117,10 @@ export async function ask(api: Api, request: (InjectOptions & { url: string }) |
       : operation.responses[response.statusCode]?.content?.[type]?.schema
   expect(schema, `${response.statusCode} ${type} of ${options.url} is documented`).toBeDefined()
   expect(validatorOf(document, schema as object)(body), response.body).toBe(true)
+  if (operation !== undefined && BLAMING.includes(response.statusCode)) {
+    const blamed = (body as Body).errors?.map(({ field }) => field) ?? []
+    expect(blamed.length, `${response.body} names what is to blame`).toBeGreaterThan(0)
+  }
   return { status: response.statusCode, headers, body: body as Body, text: response.body }
 }
 

@@ -1,5 +1,8 @@
+import { readFile } from 'node:fs/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Tokens } from '../../api/auth/tokens.ts'
+import { DEFAULT_CHANGES_LIMITS } from '../../api/changes/limits.ts'
+import { DEFAULT_LIMITS, MAX_ATTRIBUTES_BODY_BYTES } from '../../api/limits.ts'
 import { ask, documentOf } from './conformance.ts'
 import { type Stage, stage } from './stage.ts'
 
@@ -89,6 +92,55 @@ describe('the document, for generators of code', () => {
       for (const { security } of Object.values(operations)) expect(security, path).toBeDefined()
     }
     await api.close()
+  })
+
+  it('says that no operation needs a token where none is asked for', async () => {
+    expect((await documentOf(on.api)).security).toEqual([])
+  })
+
+  it('describes each operation, with an example of each answer that has a body', async () => {
+    const { paths } = await documentOf(on.api)
+    for (const { operationId, description, responses } of Object.values(paths).flatMap(Object.values)) {
+      expect(description, operationId).toEqual(expect.stringMatching(/\.$/))
+      const contents = Object.values<{ content?: object }>(responses).flatMap(({ content = {} }) =>
+        Object.values(content),
+      )
+      for (const { examples = {} } of contents) expect(Object.keys(examples), operationId).not.toEqual([])
+    }
+  })
+
+  it('says what the limits of the process are', async () => {
+    const limits = { maxBodyBytes: 1_000, maxHeaderBytes: 32 * 1024, requestTimeoutMs: 2_500 }
+    const { api } = await stage({ limits, ratePerMinute: 6_000 })
+    const { description } = (await documentOf(api)).info
+    for (const [what, most, beyond] of [
+      ['body', '1,000 bytes; of attributes 32 KiB', '413'],
+      ['request line and headers', '32 KiB', '431'],
+      ['time for a request to arrive', '2.5 s', '408'],
+      ['requests of one caller', '6,000 a minute', '429'],
+    ]) {
+      expect(description).toContain(`| ${what} | ${most} | ${beyond} |`)
+    }
+    await api.close()
+  })
+
+  it('is not alone in telling the limits: README has them too', async () => {
+    const readme = (await readFile('README.md', 'utf8')).replaceAll('\n', ' ')
+    const { maxHeaderBytes, maxBodyBytes, requestTimeoutMs, maxUntakenBytes, ...counts } = DEFAULT_LIMITS
+    const said = [
+      `${maxHeaderBytes / 1024} KiB of request line`,
+      `${maxBodyBytes / 1024} KiB of body (${MAX_ATTRIBUTES_BODY_BYTES / 1024} KiB of attributes)`,
+      `arrived after ${requestTimeoutMs / 1000} s`,
+      `not taken ${maxUntakenBytes / 1024 ** 2} MiB`,
+      `${counts.maxSingleReads.toLocaleString('en-US')} reads of one device, ${counts.maxManyReads} of many`,
+      `${counts.maxSearches} questions about the fleet`,
+      `${counts.maxWrites.toLocaleString('en-US')} writes or ${counts.maxLetterReads} readings`,
+      `${DEFAULT_CHANGES_LIMITS.maxStreams.toLocaleString('en-US')} streams are open`,
+      `Over ${counts.maxConnections.toLocaleString('en-US')} connections`,
+      `takes nothing for ${DEFAULT_CHANGES_LIMITS.maxBlockedMs / 1000} s, or ${DEFAULT_CHANGES_LIMITS.maxWaitingBytes / 1024 ** 2} MiB`,
+      `within ${DEFAULT_CHANGES_LIMITS.lastWordMs / 1000} s`,
+    ]
+    for (const limit of said) expect(readme).toContain(limit)
   })
 
   it('says how many bits whole numbers have, where it does not bound them', async () => {

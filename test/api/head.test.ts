@@ -47,6 +47,8 @@ describe('HEAD', () => {
     for (const url of ['/v1/changes', '/v1/devices/d0/changes']) {
       const { statusCode, headers } = await on.api.inject({ method: 'HEAD', url })
       expect([statusCode, headers['content-type']]).toEqual([200, 'text/event-stream; charset=utf-8'])
+      // As the stream itself has it.
+      expect(headers['cache-control']).toBe('no-store')
       expect(headers).not.toHaveProperty('content-length')
     }
   })

@@ -194,7 +194,7 @@ describe('GET /v1/devices?q=', () => {
     ['/v1/devices?sort=reported', 'sort', undefined],
     ['/v1/devices?sort=', 'sort', undefined],
     ['/v1/devices?sort=--rev', 'sort', undefined],
-    ['/v1/devices/count?q=(', 'q', 1],
+    ['/v1/devices/count?q=%22%F0%9F%98%80%22(', 'q', 4],
     ['/v1/devices/count?limit=1', 'limit', undefined],
     ['/v1/fleet/summary?by=foo', 'by', undefined],
     ['/v1/fleet/summary?by=', 'by', undefined],

@@ -87,6 +87,7 @@ describe('a request that is not HTTP', () => {
     expect(head).toMatch(/^cache-control: no-store$/m)
     expect(head).toMatch(/^date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$/im)
     expect(JSON.parse(body)).toMatchObject({ status, type: expect.stringMatching(/^urn:tidemark:problem:/) })
+    if (status === 431) expect(JSON.parse(body).detail).toContain('more than the 16384 bytes')
   })
 
   it('is answered with 408 when it does not arrive in time', async () => {

@@ -52,7 +52,9 @@ describe('a query that is not UTF-8', () => {
     const { api } = await stage({
       tokens: {
         callerOf: () => {
-          throw new ProblemError('unauthorized', 'no token')
+          throw new ProblemError('unauthorized', 'no token', {
+            errors: [{ field: 'authorization', message: 'no token' }],
+          })
         },
       } as unknown as Tokens,
     })

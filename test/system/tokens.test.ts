@@ -39,6 +39,10 @@ it('is issued once, and good at every process that has the public key', timeFor(
   }
 })
 
+it('tells how it is asked for', async () => {
+  expect(await token('--help')).toMatch(/^usage: tidemark token --subject NAME/)
+})
+
 it('is refused with one clear message when a flag is wrong', async () => {
   const program = Program.main(['token', '--subject', 'ops', '--scope', 'all'])
   expect(await program.exited).toEqual({ code: 2, signal: null })
