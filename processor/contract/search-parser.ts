@@ -12,7 +12,7 @@ import {
   type QueryNode,
   QuerySyntaxError,
 } from './search-query.ts'
-import { isBoundOf } from './search-time.ts'
+import { isBoundOf, isSpanOf } from './search-time.ts'
 
 /**
  * Reads Lucene's syntax, less what makes no sense for statuses (boosts, fuzziness, regular expressions):
@@ -128,16 +128,21 @@ class Parser {
         : { kind: 'range', field, low: undefined, high: bound }
     }
     if (this.#peek('[') || this.#peek('{')) return this.#range(field)
-    if (this.#peek('"')) {
-      const text = this.#phrase()
-      return { kind: 'equals', field, value: { text, quoted: true } }
-    }
+    const began = this.#at
+    if (this.#peek('"')) return this.#equals(field, { text: this.#phrase(), quoted: true }, began)
     this.#expectWord(VALUE)
     const { text, pattern, wildcards, escaped } = this.#word('')
     this.#skip()
     if (/^\*+$/.test(pattern)) return { kind: 'exists', field }
     if (wildcards > 0) return { kind: 'like', field, pattern }
-    return { kind: 'equals', field, value: { text, quoted: escaped } }
+    return this.#equals(field, { text, quoted: escaped }, began)
+  }
+
+  #equals(field: Field, value: Operand, began: number): QueryNode {
+    if (!isBoundOf(field, value.text)) this.#failAsTime(field, value, began)
+    if (!isSpanOf(field, value.text)) return { kind: 'equals', field, value }
+    const bound = { ...value, inclusive: true }
+    return { kind: 'range', field, low: bound, high: bound }
   }
 
   #range(field: Field): QueryNode {
@@ -167,9 +172,12 @@ class Parser {
   #operand(field: Field, what: string): Operand {
     const began = this.#at
     const operand = this.#peek('"') ? { text: this.#phrase(), quoted: true } : this.#unquoted(what)
-    if (isBoundOf(field, operand.text)) return operand
-    const wrong = `${JSON.stringify(operand.text)} is no time: a bound of ${field.name} is one`
-    return this.#fail(`${wrong} like 2026-11-24T09:00:00Z, or the beginning of it`, began)
+    return isBoundOf(field, operand.text) ? operand : this.#failAsTime(field, operand, began)
+  }
+
+  #failAsTime(field: Field, { text }: Operand, began: number): never {
+    const wrong = `${JSON.stringify(text)} is no time: ${field.name} is compared with one`
+    return this.#fail(`${wrong} like 2026-11-24T09:00:00Z, or with the beginning of one`, began)
   }
 
   #unquoted(what: string): Operand {
