@@ -21,8 +21,18 @@ export const compileValidator: FastifySchemaCompiler<TSchema> = ({ schema, httpP
   return (given: unknown) => {
     const value = httpPart === 'querystring' ? withIntegers(schema, given as Record<string, unknown>) : given
     if (validator.Check(value)) return { value }
-    return { error: ProblemError.invalid(fieldErrors(validator.Errors(value), PARTS[httpPart ?? 'body'] as string)) }
+    const errors = fieldErrors(validator.Errors(value), PARTS[httpPart ?? 'body'] as string)
+    return { error: ProblemError.invalid(httpPart === 'querystring' ? errors.map(oncePerName(value)) : errors) }
   }
+}
+
+const UNKNOWN = 'is not known'
+
+/** A parameter that is given again is a list, which none of ours may be. */
+function oncePerName(query: unknown): (error: FieldError) => FieldError {
+  const given = query as Record<string, unknown>
+  return (error) =>
+    Array.isArray(given[error.field]) && error.message !== UNKNOWN ? { ...error, message: 'must be given once' } : error
 }
 
 const INTEGER = /^(0|-?[1-9]\d{0,14})$/
@@ -47,7 +57,7 @@ function fieldErrors(errors: readonly TLocalizedValidationError[], part: string)
       const { requiredProperties } = error.params
       for (const name of requiredProperties) found.push({ field: name, message: 'is required' })
     } else {
-      const message = error.keyword === 'boolean' ? 'is not known' : error.message
+      const message = error.keyword === 'boolean' ? UNKNOWN : error.message
       found.push({ field: fieldOf(error.instancePath) || part, message })
     }
   }
