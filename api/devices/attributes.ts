@@ -43,8 +43,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
     const deviceId = visible(request)
     const { status, freshness } = await single.run(() => readDevice(writing.reader, deviceId, request.query.atLeast))
     if (status === undefined) {
-      const members = { freshness: shownFreshness(freshness) }
-      throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
+      throw ProblemError.unknownDevice(deviceId, { freshness: shownFreshness(freshness) })
     }
     const etag = etagOf(openStatus(status))
     const known = isKnown(request.headers, etag)
