@@ -108,7 +108,6 @@ async function refusalAnew(reader: StatusReader, deviceId: string): Promise<Prob
   return new ProblemError('precondition-failed', `device ${deviceId} is there, at ${etag}`, members, { etag })
 }
 
-
 function refusal(
   outcome: Exclude<Outcome, 'applied'>,
   deviceId: string,

@@ -139,7 +139,10 @@ describe('a write', () => {
         await send('PUT', 'nobody', { a: 1 }, headers),
         await remove('nobody', headers),
       ]) {
-        expect([status, body.detail]).toEqual([404, 'device nobody is not known: it has sent nothing yet, or nothing since it was deleted'])
+        expect([status, body.detail]).toEqual([
+          404,
+          'device nobody is not known: it has sent nothing yet, or nothing since it was deleted',
+        ])
       }
     }
     const id = await device()
