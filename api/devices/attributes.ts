@@ -42,8 +42,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
     const deviceId = visible(request)
     const { status, freshness } = await single.run(() => readDevice(writing.reader, deviceId, request.query.atLeast))
     if (status === undefined) {
-      const members = { freshness: shownFreshness(freshness) }
-      throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
+      throw ProblemError.unknownDevice(deviceId, { freshness: shownFreshness(freshness) })
     }
     const etag = etagOf(openStatus(status))
     const known = isKnown(request.headers, etag)
@@ -138,7 +137,8 @@ function parseJson(_request: FastifyRequest, body: Buffer, done: (error: Error |
 const FAULTS: Readonly<Record<AttributesFault, string>> = {
   'too-deep': `is nested deeper than ${MAX_ATTRIBUTES_DEPTH}`,
   'bad-number': 'is a number too large for JSON to keep',
-  'bad-attribute-name': 'is no name that an attribute may have',
+  'bad-attribute-name':
+    'is no name that an attribute may have: none that is empty, is __proto__, or has what JSON writes with a backslash',
 }
 
 function checked(attributes: JsonObject): JsonObject {

@@ -48,7 +48,7 @@ const Freshness = Type.Object(
 const anyAttributes = Type.Record(Type.String(), Type.Unknown({ description: 'Any JSON value.' }))
 const aboutAttributes = {
   description:
-    'What people say of a device: any JSON object of up to 8 KiB. A device of which nothing is said has none.',
+    'What people say of a device: any JSON object of up to 8 KiB, nested up to 16 deep, without names that are empty, are `__proto__` or need an escape in JSON. A device of which nothing is said has none.',
   examples: [{ type: 'van', site: 'k1', tags: ['cold-chain'] }],
 }
 
@@ -109,8 +109,8 @@ const DevicePart = Type.Object(part, {
   description: 'The fields that were asked for, of those that the device has.',
 })
 
-const PLACE = Whole({
-  description: 'Of the first character that is wrong, from 0, in UTF-16 code units, as JavaScript counts.',
+const Place = Whole({
+  description: 'In `q`, the first character that is wrong: from 0, in UTF-16 code units, as JavaScript counts.',
 })
 
 const Problem = Type.Object(
@@ -121,7 +121,7 @@ const Problem = Type.Object(
     detail: Type.String(),
     instance: Type.Optional(Type.String({ format: 'uri-reference', description: 'The path that was asked for.' })),
     errors: Type.Optional(
-      Type.Array(Type.Object({ field: Type.String(), message: Type.String(), position: Type.Optional(PLACE) }), {
+      Type.Array(Type.Object({ field: Type.String(), message: Type.String(), position: Type.Optional(Place) }), {
         description:
           'What is wrong with which parameter, header or place in the body; or what a process is not ready for.',
       }),

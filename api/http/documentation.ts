@@ -117,7 +117,10 @@ const DETAILS: Readonly<Partial<Record<ProblemKind, object>>> = {
     detail: 'the token lacks the scope devices:read',
     errors: [{ field: 'authorization', message: 'the token lacks the scope devices:read' }],
   },
-  'unknown-device': { detail: 'no telemetry of device truck-18 has been seen', freshness: exampleFreshness() },
+  'unknown-device': {
+    detail: 'device truck-18 is not known: it has sent nothing yet, or nothing since it was deleted',
+    freshness: exampleFreshness(),
+  },
   'partition-unavailable': { detail: 'no copy of partition 3 can answer now: it is being restored' },
 }
 

@@ -81,6 +81,11 @@ export class ProblemError extends Error {
     return new ProblemError('forbidden', `the token is not for device ${deviceId}`, { errors }, headers)
   }
 
+  static unknownDevice(deviceId: string, members: Members): ProblemError {
+    const detail = `device ${deviceId} is not known: it has sent nothing yet, or nothing since it was deleted`
+    return new ProblemError('unknown-device', detail, members)
+  }
+
   static overloaded(detail: string): ProblemError {
     return new ProblemError('overloaded', detail, {}, { 'retry-after': '1' })
   }

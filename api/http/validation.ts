@@ -21,8 +21,18 @@ export const compileValidator: FastifySchemaCompiler<TSchema> = ({ schema, httpP
   return (given: unknown) => {
     const value = httpPart === 'querystring' ? withIntegers(schema, given as Record<string, unknown>) : given
     if (validator.Check(value)) return { value }
-    return { error: ProblemError.invalid(fieldErrors(validator.Errors(value), PARTS[httpPart ?? 'body'] as string)) }
+    const errors = fieldErrors(validator.Errors(value), PARTS[httpPart ?? 'body'] as string)
+    return { error: ProblemError.invalid(httpPart === 'querystring' ? errors.map(oncePerName(value)) : errors) }
   }
+}
+
+const UNKNOWN = 'is not known'
+
+/** A parameter that is given again is a list, which none of ours may be. */
+function oncePerName(query: unknown): (error: FieldError) => FieldError {
+  const given = query as Record<string, unknown>
+  return (error) =>
+    Array.isArray(given[error.field]) && error.message !== UNKNOWN ? { ...error, message: 'must be given once' } : error
 }
 
 const INTEGER = /^(0|-?[1-9]\d{0,14})$/
@@ -54,7 +64,7 @@ function fieldErrors(errors: readonly TLocalizedValidationError[], part: string)
 }
 
 function messageOf(error: TLocalizedValidationError): string {
-  if (error.keyword === 'boolean') return 'is not known'
+  if (error.keyword === 'boolean') return UNKNOWN
   if (error.keyword === 'enum') return `must be one of ${error.params.allowedValues.join(', ')}`
   return error.message
 }

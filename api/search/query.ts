@@ -8,7 +8,7 @@ export const Q = Type.Optional(
   Type.String({
     maxLength: MAX_QUERY_LENGTH,
     description:
-      'Which devices: Lucene\'s syntax without boosts, fuzziness and regular expressions. `field:value`, `field:"a phrase"`, `field:>=5`, `field:[1 TO 5}`, `field:a*b?`, `field:*` (the field is there), `field:(a OR b)`, AND, OR, NOT, parentheses; what stands side by side is joined by AND; a bare word is in the device id. A bound of a time is one in ISO 8601, or its beginning: `lastSeenAt:<2026-11-24T09:00:00Z`. Absent: all.',
+      'Which devices: Lucene\'s syntax without boosts, fuzziness, regular expressions and `+`. `field:value`, `field:"a phrase"`, `field:>=5`, `field:[1 TO 5}`, `field:a*b?` (a text that fits), `field:*` or `_exists_:field` (the field is there), `field:(a OR b)`, AND, OR and NOT in capitals, parentheses; what stands side by side is joined by AND; a bare word is in the device id. Times are compared with one in ISO 8601, or with its beginning, which stands for all of that time: `lastSeenAt:<2026-11-24T09:00:00Z`, `lastSeenAt:[2026-11-01 TO 2026-11-24]` with the last day. Absent: all.',
     examples: ['connectivity.state:offline AND reported.battery:<20 AND attributes.site:k1'],
   }),
 )

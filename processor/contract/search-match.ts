@@ -3,7 +3,7 @@ import type { Json } from './json.ts'
 import { compareText } from './order.ts'
 import { Pattern, type Work } from './search-pattern.ts'
 import type { Bound, Condition, Operand, Query, QueryNode } from './search-query.ts'
-import { textFor } from './search-time.ts'
+import { boundText, textFor } from './search-time.ts'
 import type { Status } from './status.ts'
 
 /** A longer text fits no pattern. */
@@ -87,8 +87,8 @@ function scalarTest(node: Exclude<Condition, { kind: 'exists' }>, work: Work): (
 }
 
 function between(field: Field, from: Bound | undefined, to: Bound | undefined): (value: Json) => boolean {
-  const low = from === undefined ? undefined : beside(field, from)
-  const high = to === undefined ? undefined : beside(field, to)
+  const low = from === undefined ? undefined : beside(field, from, 'low')
+  const high = to === undefined ? undefined : beside(field, to, 'high')
   return (value) => {
     if (typeof value !== 'number' && typeof value !== 'string') return false
     return (low === undefined || low(value) >= 0) && (high === undefined || high(value) <= 0)
@@ -110,8 +110,8 @@ function equalTo(field: Field, operand: Operand): (value: Json) => boolean {
 }
 
 /** Where a value stands beside the bound; NaN when there is no telling, or it is the bound and that is excluded. */
-function beside(field: Field, bound: Bound): (value: number | string) => number {
-  const text = textFor(field, bound)
+function beside(field: Field, bound: Bound, end: 'low' | 'high'): (value: number | string) => number {
+  const text = boundText(field, bound, end)
   const number = bound.quoted ? undefined : numberOf(bound.text)
   return (value) => {
     if (typeof value === 'number' && number === undefined) return Number.NaN

@@ -1,6 +1,7 @@
 import { FIELD_NAMES, type Field, parseField } from './field.ts'
 import {
   type Bound,
+  type Condition,
   escapeInner,
   MAX_PATTERN_LENGTH,
   MAX_QUERY_CLAUSES,
@@ -12,12 +13,12 @@ import {
   type QueryNode,
   QuerySyntaxError,
 } from './search-query.ts'
-import { isBoundOf } from './search-time.ts'
+import { isBoundOf, isSpanOf } from './search-time.ts'
 
 /**
  * Reads Lucene's syntax, less what makes no sense for statuses (boosts, fuzziness, regular expressions):
- * `field:value`, `field:"a phrase"`, `field:>=5`, `field:[1 TO 5}`, `field:a*`, `field:*`, `field:(a OR b)`, a bare word
- * (the device id contains it), AND, OR, NOT, `&&`, `||`, `!`, `-`, parentheses. What stands side by side is joined by
+ * `field:value`, `field:"a phrase"`, `field:>=5`, `field:[1 TO 5}`, `field:a*`, `field:*`, `_exists_:field`,
+ * `field:(a OR b)`, a bare word (the device id contains it), AND, OR, NOT, `&&`, `||`, `!`, `-`, parentheses. What stands side by side is joined by
  * AND; NOT binds closer than AND, AND closer than OR. `\` takes the next character as it is. An empty query fits all.
  * Throws QuerySyntaxError. Takes time in proportion to the length.
  */
@@ -31,6 +32,7 @@ export function parseQuery(text: string): Query {
 const SPACE = /\s/
 const CLAUSE = 'a field or a device id'
 const VALUE = 'a value'
+const EXISTS = '_exists_'
 const DEVICE_ID = parseField('deviceId') as Field
 
 class Parser {
@@ -83,7 +85,12 @@ class Parser {
       return this.#deeper(began, () => this.#group(began, field))
     }
     if (++this.#clauses > MAX_QUERY_CLAUSES) this.#fail(`is one condition more than the ${MAX_QUERY_CLAUSES} allowed`)
-    if (field !== undefined) return this.#value(field)
+    if (field !== undefined) {
+      // It may be meant as NOT, or as a part of the value; before a digit it is a sign.
+      if (/^-(?!\d)/.test(this.#text.slice(began, began + 2)))
+        this.#fail('is not clear: NOT excludes a value here, and one that begins with - goes in quotes')
+      return this.#value(field)
+    }
     if (this.#text.startsWith('*:*', began)) {
       this.#at += 3
       this.#skip()
@@ -93,19 +100,30 @@ class Parser {
     this.#expectWord(CLAUSE)
     const word = this.#word(':')
     if (!this.#peek(':')) return this.#bareWord(word)
-    const known = parseField(word.text)
-    if (known === undefined || word.wildcards > 0) {
-      const name = this.#text.slice(began, this.#at)
-      this.#fail(
-        `${JSON.stringify(name)} is no field (a device id with a colon goes in quotes); there are ${FIELD_NAMES}`,
-        began,
-      )
-    }
+    const exists = word.text === EXISTS
+    const known = exists ? undefined : this.#field(word, began, ' (a device id with a colon goes in quotes)')
     this.#at++
+    if (known === undefined) return this.#exists()
     if (this.#ended || SPACE.test(this.#text[this.#at] as string)) this.#fail(`needs a value of ${known.name}`)
     const opened = this.#at
     if (this.#operator('(')) return this.#deeper(opened, () => this.#group(opened, known))
     return this.#value(known)
+  }
+
+  #exists(): QueryNode {
+    const began = this.#at
+    if (this.#ended || SPACE.test(this.#text[began] as string)) this.#fail(`needs a field after ${EXISTS}:`)
+    this.#expectWord('a field')
+    const field = this.#field(this.#word(''), began)
+    this.#skip()
+    return { kind: 'exists', field }
+  }
+
+  #field({ text, wildcards }: Word, began: number, hint = ''): Field {
+    const field = wildcards > 0 ? undefined : parseField(text)
+    if (field !== undefined) return field
+    const name = JSON.stringify(this.#text.slice(began, this.#at))
+    return this.#fail(`${name} is no field${hint}; there are ${FIELD_NAMES}`, began)
   }
 
   #group(opened: number, field: Field | undefined): QueryNode {
@@ -116,6 +134,13 @@ class Parser {
   }
 
   #value(field: Field): QueryNode {
+    const began = this.#at
+    const node = this.#condition(field)
+    if (field.kind !== 'group' || node.kind === 'exists') return node
+    return this.#fail(`${field.name} is a group: it is there (${field.name}:*), or a field in it is compared`, began)
+  }
+
+  #condition(field: Field): Condition {
     for (const comparison of ['>=', '<=', '>', '<']) {
       if (!this.#operator(comparison)) continue
       const bound: Bound = {
@@ -128,19 +153,24 @@ class Parser {
         : { kind: 'range', field, low: undefined, high: bound }
     }
     if (this.#peek('[') || this.#peek('{')) return this.#range(field)
-    if (this.#peek('"')) {
-      const text = this.#phrase()
-      return { kind: 'equals', field, value: { text, quoted: true } }
-    }
+    const began = this.#at
+    if (this.#peek('"')) return this.#equals(field, { text: this.#phrase(), quoted: true }, began)
     this.#expectWord(VALUE)
     const { text, pattern, wildcards, escaped } = this.#word('')
     this.#skip()
     if (/^\*+$/.test(pattern)) return { kind: 'exists', field }
     if (wildcards > 0) return { kind: 'like', field, pattern }
-    return { kind: 'equals', field, value: { text, quoted: escaped } }
+    return this.#equals(field, { text, quoted: escaped }, began)
   }
 
-  #range(field: Field): QueryNode {
+  #equals(field: Field, value: Operand, began: number): Condition {
+    if (!isBoundOf(field, value.text)) this.#failAsTime(field, value, began)
+    if (!isSpanOf(field, value.text)) return { kind: 'equals', field, value }
+    const bound = { ...value, inclusive: true }
+    return { kind: 'range', field, low: bound, high: bound }
+  }
+
+  #range(field: Field): Condition {
     const began = this.#at
     const lowInclusive = this.#text[this.#at++] === '['
     this.#skip()
@@ -167,9 +197,12 @@ class Parser {
   #operand(field: Field, what: string): Operand {
     const began = this.#at
     const operand = this.#peek('"') ? { text: this.#phrase(), quoted: true } : this.#unquoted(what)
-    if (isBoundOf(field, operand.text)) return operand
-    const wrong = `${JSON.stringify(operand.text)} is no time: a bound of ${field.name} is one`
-    return this.#fail(`${wrong} like 2026-11-24T09:00:00Z, or the beginning of it`, began)
+    return isBoundOf(field, operand.text) ? operand : this.#failAsTime(field, operand, began)
+  }
+
+  #failAsTime(field: Field, { text }: Operand, began: number): never {
+    const wrong = `${JSON.stringify(text)} is no time: ${field.name} is compared with one`
+    return this.#fail(`${wrong} like 2026-11-24T09:00:00Z, or with the beginning of one`, began)
   }
 
   #unquoted(what: string): Operand {
@@ -249,8 +282,9 @@ class Parser {
     if (this.#ended) this.#fail(`the query ends where ${what} is expected`)
     const character = this.#text[this.#at] as string
     if (character === '/') this.#fail('begins a regular expression, which is not supported: use * and ?')
-    if (character === '+') this.#fail('is not needed: what stands side by side must all hold')
     const clause = what === CLAUSE
+    if (clause && character === '+') this.#fail('is not needed: what stands side by side must all hold')
+    if (!clause && '+!'.includes(character)) this.#fail(`begins ${what}: there it goes in quotes, or \\ before it`)
     const misplaced = `)]}<>=([{"${clause ? ':' : ''}`.includes(character) || this.#peek('&&') || this.#peek('||')
     if (misplaced) this.#fail(`stands where ${what} is expected`)
     if ((clause || what === VALUE) && ['AND', 'OR', 'NOT'].some((keyword) => this.#isKeyword(keyword))) {

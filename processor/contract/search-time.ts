@@ -1,5 +1,5 @@
 import type { Field } from './field.ts'
-import type { Operand } from './search-query.ts'
+import type { Bound, Operand } from './search-query.ts'
 import { parseTime } from './time.ts'
 
 const TIME_MEMBERS = new Set(['firstSeenAt', 'lastSeenAt', 'since'])
@@ -7,15 +7,27 @@ const TIME_MEMBERS = new Set(['firstSeenAt', 'lastSeenAt', 'since'])
 const ZONED_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,3}(\d{0,6}))?)?(?:Z|[+-]\d\d:\d\d)$/
 /** Up to its milliseconds the beginning of a time, with what it has beyond them. */
 const FINE_BEGINNING = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})(\d{1,6})$/
-/** What a status has, and one such to complete a beginning with. */
+/** What a status has, and such to complete a beginning with: `2026-11-3` begins the 30th of a month that has no 31st. */
 const ISO_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
-const SOME_ISO_TIME = '2000-01-01T00:00:00.000Z'
+const SOME_ISO_TIMES = ['2000-01-01T00:00:00.000Z', '2000-01-10T00:00:00.000Z']
+/** As much of a time as a metric called `x.at` is not likely to have as its text. */
+const DAY = 'YYYY-MM-DD'.length
 /** After all that a time can have in its place. */
 const AFTER = '~'
 
 /** A time that has a zone is compared as the moment it is, with a field that is a time: there all have one form. */
 export function textFor(field: Field, { text }: Operand): string {
-  return isTime(field) || (field.kind === 'reported' && field.timed !== undefined) ? (timeText(text) ?? text) : text
+  return mayBeTime(field) ? (timeText(text) ?? text) : text
+}
+
+/**
+ * The text beside which `end` of a range is. The beginning of a time stands for all times that begin so: with `<=` and `]`
+ * they are within the range, after `>` and `{` they are not.
+ */
+export function boundText(field: Field, bound: Bound, end: 'low' | 'high'): string {
+  const text = textFor(field, bound)
+  const afterAll = bound.inclusive === (end === 'high') && mayBeTime(field) && isBeginning(bound.text)
+  return afterAll ? text + AFTER : text
 }
 
 /**
@@ -23,7 +35,25 @@ export function textFor(field: Field, { text }: Operand): string {
  * devices would be found. `reported.x.at` may be a metric of that name: it takes any bound.
  */
 export function isBoundOf(field: Field, text: string): boolean {
-  return !isTime(field) || timeText(text) !== undefined || ISO_TIME.test(text + SOME_ISO_TIME.slice(text.length))
+  return !isTime(field) || timeText(text) !== undefined || isBeginning(text)
+}
+
+/** Whether what is equal to the text are all the times that begin so. */
+export function isSpanOf(field: Field, text: string): boolean {
+  return isBeginning(text) && (isTime(field) || (mayBeTime(field) && text.length >= DAY))
+}
+
+function isBeginning(text: string): boolean {
+  if (ZONED_TIME.test(text)) return false
+  const [, beginning = text] = FINE_BEGINNING.exec(text) ?? []
+  return SOME_ISO_TIMES.some((time) => {
+    const whole = beginning + time.slice(beginning.length)
+    return ISO_TIME.test(whole) && !Number.isNaN(parseTime(whole))
+  })
+}
+
+function mayBeTime(field: Field): boolean {
+  return isTime(field) || (field.kind === 'reported' && field.timed !== undefined)
 }
 
 function isTime(field: Field): boolean {

@@ -19,8 +19,8 @@ import {
 import type { Json } from '../contract/json.ts'
 import { Matcher, scalarOf } from '../contract/search-match.ts'
 import { literalPrefix } from '../contract/search-pattern.ts'
-import type { Bound, Condition, QueryNode } from '../contract/search-query.ts'
-import { textFor } from '../contract/search-time.ts'
+import type { Condition, QueryNode } from '../contract/search-query.ts'
+import { boundText, textFor } from '../contract/search-time.ts'
 import type { ReadCounts } from '../store/index-counts.ts'
 import type { EntryRange } from '../store/store.ts'
 
@@ -268,7 +268,6 @@ export interface SeenBounds {
 
 /** Where `lastSeenAt` is when the condition holds. */
 export function seenBounds(node: Condition): SeenBounds | undefined {
-  const textOf = (bound: Bound) => textFor(node.field, bound)
   if (node.kind === 'exists') return undefined
   if (node.kind === 'equals') {
     const text = textFor(node.field, node.value)
@@ -276,8 +275,8 @@ export function seenBounds(node: Condition): SeenBounds | undefined {
   }
   if (node.kind === 'range') {
     return {
-      low: node.low === undefined ? '' : textOf(node.low),
-      high: node.high === undefined ? undefined : textOf(node.high),
+      low: node.low === undefined ? '' : boundText(node.field, node.low, 'low'),
+      high: node.high === undefined ? undefined : boundText(node.field, node.high, 'high'),
     }
   }
   const [literal] = /^[ -~]*/.exec(literalPrefix(node.pattern)) as RegExpExecArray

@@ -139,7 +139,10 @@ describe('a write', () => {
         await send('PUT', 'nobody', { a: 1 }, headers),
         await remove('nobody', headers),
       ]) {
-        expect([status, body.detail]).toEqual([404, 'no telemetry of device nobody has been seen'])
+        expect([status, body.detail]).toEqual([
+          404,
+          'device nobody is not known: it has sent nothing yet, or nothing since it was deleted',
+        ])
       }
     }
     const id = await device()
@@ -193,7 +196,7 @@ describe('bad input', () => {
     ['17 objects', nested(17), `${Array(16).fill('a').join('.')} is nested deeper than 16`],
     ['a prototype', '{"a":{"__proto__":{}}}', 'a.__proto__ is no name'],
     ['an empty name', '{"":1}', 'body is no name'],
-    ['a name with a quote', '{"a\\"":1}', 'a" is no name'],
+    ['a name with a quote', '{"a\\"":1}', 'a" is no name that an attribute may have: none that is empty'],
     ['a name with a backslash', '{"a":{"\\\\":1}}', 'body has a name with a backslash'],
     ['a name with a line break', '{"a\\n":1}', 'a\n is no name'],
   ])('is refused as a body: %s', async (_, body, detail) => {
@@ -303,7 +306,7 @@ describe('what cannot be known or done now', () => {
   it.each<[Outcome, number, string]>([
     ['attributes-too-large', 413, 'the attributes would take more than 8192 bytes'],
     ['status-too-large', 413, 'the status would take more than 524288 bytes'],
-    ['unknown-device', 404, 'no telemetry of device truck-17 has been seen'],
+    ['unknown-device', 404, 'device truck-17 is not known: it has sent nothing yet, or nothing since it was deleted'],
     [
       'stale',
       412,

@@ -160,8 +160,12 @@ describe('GET /v1/devices', () => {
     },
   )
 
-  it('refuses a limit given twice', async () => {
-    expect((await ask(on.api, '/v1/devices?limit=1&limit=2')).body.errors).toMatchObject([{ field: 'limit' }])
+  it.each(['limit=1', 'q=rev:1', 'sort=rev'])('refuses %s given twice', async (given) => {
+    const [field] = given.split('=')
+    const { body } = await ask(on.api, `/v1/devices?${given}&${given}`)
+    expect(body.errors).toEqual([{ field, message: 'must be given once' }])
+    const unknown = await ask(on.api, '/v1/devices?x=1&x=2')
+    expect(unknown.body.errors).toEqual([{ field: 'x', message: 'is not known' }])
   })
 
   it.each(['', 'x', '%00', '%zz', 'MTo', 'a'.repeat(200), TRUCK.slice(1), `${TRUCK}=`])(

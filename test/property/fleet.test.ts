@@ -21,9 +21,17 @@ const INDEXED = ['connectivity.state', 'lastSeenAt', 'attributes.site', 'attribu
 const indexed = fc.constantFrom(...INDEXED).map((name) => parseField(name) as Field)
 const ordering = fc.constantFrom('deviceId', 'lastSeenAt').map((name) => parseField(name) as Field)
 const WORDS = ['k1', 'k2', 'on*', 'o*', '(online OR offline)', '5', '>=2026-11-24T10\\:00\\:00.500Z', '*']
+const TIMES = [
+  '2026-11-24',
+  '(2026-11-25 OR >2026-11-25)',
+  '<=2026-11-24T10',
+  '2026-11-2*',
+  '>=2026-11-24T10\\:00\\:00.500Z',
+  '*',
+]
 const simple = fc
-  .tuple(fc.boolean(), fc.constantFrom(...INDEXED), fc.constantFrom(...WORDS))
-  .map(([not, name, word]) => parseQuery(`${not ? 'NOT ' : ''}${name}:${word}`))
+  .tuple(fc.boolean(), fc.constantFrom(...INDEXED), fc.constantFrom(...WORDS), fc.constantFrom(...TIMES))
+  .map(([not, name, word, time]) => parseQuery(`${not ? 'NOT ' : ''}${name}:${name === 'lastSeenAt' ? time : word}`))
 const some = (of: fc.Arbitrary<Field>, maxLength: number) =>
   fc.uniqueArray(of, { maxLength, selector: ({ name }) => name })
 /** `written`: another program wrote the status of another device, so that readers have the id alone. */

@@ -24,7 +24,7 @@ export function naiveMatches(node: QueryNode, status: Status): boolean {
       if (bound === undefined) continue
       const found = sides(element, bound, node.field.name)
       if (found === undefined) return false
-      const beyond = found.difference * sign
+      const beyond = isTime(node.field.name) && begins(element, bound) ? 0 : found.difference * sign
       if (!(bound.inclusive ? beyond >= 0 : beyond > 0)) return false
     }
     return true
@@ -52,8 +52,7 @@ function lookUp(holder: Json | undefined, name: string): Json | undefined {
 
 function sides(value: Json, { text, quoted }: Operand, field: string): { difference: number } | undefined {
   if (typeof value === 'string') {
-    const isTime = field === 'lastSeenAt' || field.endsWith('.at')
-    const wanted = isTime ? nanosOf(text) : undefined
+    const wanted = isTime(field) ? nanosOf(text) : undefined
     if (wanted === undefined) return { difference: Buffer.compare(Buffer.from(value), Buffer.from(text)) }
     const found = nanosOf(value)
     if (found === undefined) {
@@ -71,6 +70,17 @@ function sides(value: Json, { text, quoted }: Operand, field: string): { differe
     return Number.isFinite(number) && !text.endsWith('.') ? { difference: value - number } : undefined
   }
   return JSON.stringify(value) === text ? { difference: 0 } : undefined
+}
+
+function isTime(field: string): boolean {
+  return field === 'lastSeenAt' || field.endsWith('.at')
+}
+
+/** Whether the bound is the beginning of a time, and the value one of the times that begin so. */
+function begins(value: Json, { text }: Operand): boolean {
+  const upToMs = text.replace(/(\.\d{3})0+$/, '$1')
+  const isBeginning = '0000-00-00T00:00:00.000'.startsWith(upToMs.replace(/\d/g, '0'))
+  return isBeginning && typeof value === 'string' && value.startsWith(upToMs)
 }
 
 /** Of a time with a zone, and of one that is finer than milliseconds; undefined: it is something else. */

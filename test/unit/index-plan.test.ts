@@ -85,7 +85,7 @@ describe('the plan of a search', () => {
       ['a"site"\0"k2\0online', 'a"site"\0"k2\0offline'],
     ],
     [
-      'lastSeenAt:>2026-11-24 AND attributes.site:k2 AND NOT attributes.site:k1',
+      'lastSeenAt:>=2026-11-24 AND attributes.site:k2 AND NOT attributes.site:k1',
       ['a"site"\0"k2\0online', 'a"site"\0"k2\0offline'],
     ],
   ])('of %s takes the most selective condition', (text, entries) => {
@@ -99,6 +99,8 @@ describe('the plan of a search', () => {
       { from: 'l\x002026-11-23T08:5', to: 'l\x002026-11-23T09:0\x01' },
     ],
     ['lastSeenAt:"2026-11-23T09:00:00.000Z"', { from: 'l\x002026-11-23T09:0', to: 'l\x002026-11-23T09:0\x01' }],
+    ['lastSeenAt:<=2026-11-23', { from: 'l\0', to: 'l\x002026-11-23~\x01' }],
+    ['lastSeenAt:2026-11-23', { from: 'l\x002026-11-23', to: 'l\x002026-11-23~\x01' }],
     ['lastSeenAt:2026-11-23*', { from: 'l\x002026-11-23', to: 'l\x002026-11-23\x7f\x01' }],
     ['attributes.site:k2*', { from: 'a"site"\0"k2', to: 'a"site"\0"k3' }],
     ['attributes.none:*', { from: 'a"none"\0', to: 'a"none"\x01' }],
@@ -136,7 +138,7 @@ describe('the plan of a search', () => {
     ['attributes.site:>k1'],
     ['attributes.site.name:k2'],
     ['attributes:*'],
-    ['lastSeenAt:>2026-11-24'],
+    ['lastSeenAt:>=2026-11-24'],
     ['lastSeenAt:*'],
     ['firstSeenAt:<2026-11-24'],
   ])('of %s scans', (text) => {
@@ -214,7 +216,7 @@ describe('the plan of a list in the order of the times seen last', () => {
     [30, 'lastSeenAt:>2026-11-24T09:05:00Z', 1],
     [31, 'lastSeenAt:>2026-11-24T09:05:00Z', 2],
     [80, 'lastSeenAt:>=2026-11-24T09:05:00Z AND lastSeenAt:<2026-11-24T10:00:00Z', 2],
-    [50, 'lastSeenAt:>=2026-11-24T09:05:00Z lastSeenAt:>2026-11-24T09:15:00Z lastSeenAt:>2026', 2],
+    [50, 'lastSeenAt:>=2026-11-24T09:05:00Z lastSeenAt:>2026-11-24T09:15:00Z lastSeenAt:>=2026', 2],
   ])('for %i of %s ends where they must be', (limit, q, last) => {
     const found = beginning('lastSeenAt', limit, q)
     expect(found?.upTo).toEqual(upTo(`${last}\x7f`))
