@@ -146,11 +146,22 @@ const NoDevice = Type.Object(
   { deviceId: DeviceId, found: Type.Literal(false), freshness: Type.Ref('Freshness#') },
   { $id: 'NoDevice' },
 )
-const DeviceError = Type.Object({ deviceId: DeviceId, error: Type.Ref('Problem#') }, { $id: 'DeviceError' })
+const DeviceError = Type.Object(
+  {
+    deviceId: DeviceId,
+    found: Type.Null({ description: 'Why it is not said whether there is the device, `error` tells.' }),
+    error: Type.Ref('Problem#'),
+  },
+  { $id: 'DeviceError' },
+)
 
 const BatchResult = Type.Union(
   [Type.Ref('FoundDevice#'), Type.Ref('FoundDevicePart#'), Type.Ref('NoDevice#'), Type.Ref('DeviceError#')],
-  { $id: 'BatchResult', description: 'A status, or that the device is not known, or why neither can be said now.' },
+  {
+    $id: 'BatchResult',
+    description:
+      'A status (`found` is true), or that the device is not known (false), or why neither can be said now (null).',
+  },
 )
 
 const BatchResults = Type.Object({ results: Type.Array(Type.Ref('BatchResult#')) }, { $id: 'BatchResults' })

@@ -51,6 +51,7 @@ interface Schema {
   readonly type?: string
   readonly format?: string
   readonly maximum?: number
+  readonly required?: readonly string[]
   readonly properties?: Readonly<Record<string, Schema>>
   readonly anyOf?: readonly Schema[]
   readonly oneOf?: readonly Schema[]
@@ -71,6 +72,19 @@ describe('the document, for generators of code', () => {
     const several = unions.filter((objects) => objects.length > 1)
     expect(several.length).toBeGreaterThan(0)
     for (const member of several.flat()) expect(member).toEqual({ $ref: expect.any(String) })
+  })
+
+  it('tells the results of batch-get apart by one member that each of them has', async () => {
+    const { components } = await documentOf(on.api)
+    const { BatchResult } = components.schemas as Record<string, Schema & { anyOf: readonly { $ref: string }[] }>
+    const members = BatchResult?.anyOf.map(({ $ref }) => components.schemas[$ref.split('/').at(-1) as string] as Schema)
+    for (const member of members ?? []) expect(member.required).toContain('found')
+    expect(members?.map(({ properties }) => properties?.found)).toMatchObject([
+      { enum: [true] },
+      { enum: [true] },
+      { enum: [false] },
+      { type: 'null' },
+    ])
   })
 
   it('has a name for a body that comes in several media types', async () => {
