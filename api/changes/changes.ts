@@ -46,7 +46,7 @@ function subjectOf(q: string | undefined): StreamRequest['subject'] {
 
 interface Asked {
   readonly subject: StreamRequest['subject']
-  readonly snapshot: 'true' | 'false' | undefined
+  readonly snapshot: boolean | undefined
   readonly lastEventId: string | undefined
 }
 
@@ -63,7 +63,7 @@ async function stream(
   const asked = {
     subject,
     caller: callerOf(request),
-    snapshot: snapshot === 'true',
+    snapshot: snapshot === true,
     // The header is the newer one: an EventSource sends it beside the parameters with which it once began.
     lastEventId: typeof header === 'string' ? header : lastEventId,
   }
@@ -80,7 +80,7 @@ async function stream(
 
 const PARAMETERS = {
   snapshot: Type.Optional(
-    Type.Enum(['true', 'false'], {
+    Type.Boolean({
       description: 'Whether a stream that begins anew begins with all that matches. Default false.',
     }),
   ),
@@ -92,6 +92,12 @@ const PARAMETERS = {
   ),
 }
 
+const HEADERS = Type.Object({
+  'Last-Event-ID': Type.Optional(
+    Type.String({ description: 'The id to resume after: of the last event, of whichever process.' }),
+  ),
+})
+
 const PROBLEMS = ['partition-unavailable', 'overloaded'] as const
 
 const CHANGES = {
@@ -99,6 +105,7 @@ const CHANGES = {
   summary: 'What changes in the fleet, as Server-Sent Events',
   description: EVENT_STREAM.description,
   querystring: Type.Object({ q: Q, ...PARAMETERS }, { additionalProperties: false }),
+  headers: HEADERS,
   response: { 200: EVENT_STREAM.answer, ...problemAnswers(...PROBLEMS) },
 }
 
@@ -108,5 +115,6 @@ const DEVICE_CHANGES = {
   description: `As \`/v1/changes\`, for one device; one that is not known yet is waited for.`,
   params: Type.Object({ deviceId: DeviceId }),
   querystring: Type.Object(PARAMETERS, { additionalProperties: false }),
+  headers: HEADERS,
   response: { 200: EVENT_STREAM.answer, ...problemAnswers(...PROBLEMS, 'forbidden') },
 }

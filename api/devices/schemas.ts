@@ -25,6 +25,9 @@ export function Whole(options: { readonly description?: string } = {}) {
   return Type.Integer({ minimum: 0, format: 'int64', ...options })
 }
 
+/** Beside the values: generators of code take a schema without a type for anything. */
+export const TEXT = { type: 'string' }
+
 const Time = Type.String({ format: 'date-time', description: 'ISO 8601, milliseconds, UTC.' })
 const Count = Whole()
 
@@ -37,6 +40,7 @@ const Freshness = Type.Object(
     }),
     lag: Whole({ description: 'Records of the partition not yet in the answer when it was given.' }),
     servedBy: Type.Enum(['owner', 'standby'], {
+      ...TEXT,
       description:
         'owner: the owner of the partition answered, with all that it knows to be committed. standby: a standby did, or an owner that restores, ' +
         'or may have been replaced, or does not know what became of a commit; the answer may be older.',
@@ -62,9 +66,9 @@ const Written = Type.Object(
 )
 
 const Connectivity = Type.Object({
-  state: Type.Enum(['online', 'offline', 'unknown']),
+  state: Type.Enum(['online', 'offline', 'unknown'], TEXT),
   since: Time,
-  reason: Type.Enum([...CONNECTIVITY_REASONS]),
+  reason: Type.Enum([...CONNECTIVITY_REASONS], TEXT),
   session: Whole({ description: 'Epoch of the MQTT session; 0: none was seen.' }),
 })
 
@@ -169,7 +173,7 @@ const BatchResults = Type.Object({ results: Type.Array(Type.Ref('BatchResult#'))
 const Copy = Type.Object(
   {
     instance: Type.String(),
-    state: Type.Enum(['restoring', 'running']),
+    state: Type.Enum(['restoring', 'running'], TEXT),
     offset: Whole({ description: 'Input position reached.' }),
     changelogOffset: Whole({ description: 'Changelog position reached.' }),
     lag: Type.Union([Count, Type.Null()], {

@@ -1,11 +1,13 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Tokens } from '../../api/auth/tokens.ts'
+import { systemClock } from '../../api/clock.ts'
+import { Changelog } from './changelog.ts'
 import { ask, documentOf } from './conformance.ts'
 import { type Stage, stage } from './stage.ts'
 
 let on: Stage
 beforeEach(async () => {
-  on = await stage()
+  on = await stage({ changes: { feed: new Changelog(1).feed(), clock: systemClock, random: () => 0 } })
 })
 afterEach(() => on.api.close())
 
@@ -51,6 +53,7 @@ interface Schema {
   readonly $ref?: string
   readonly type?: string
   readonly format?: string
+  readonly enum?: readonly unknown[]
   readonly maximum?: number
   readonly required?: readonly string[]
   readonly properties?: Readonly<Record<string, Schema>>
@@ -86,6 +89,26 @@ describe('the document, for generators of code', () => {
       { enum: [false] },
       { type: 'null' },
     ])
+  })
+
+  it('writes the name of a header in one way', async () => {
+    const { paths } = await documentOf(on.api)
+    const names = Object.values(paths)
+      .flatMap((operations) => Object.values(operations))
+      .flatMap(({ parameters = [] }) => parameters.filter((each) => each.in === 'header').map(({ name }) => name))
+    expect([...new Set(names)].sort()).toEqual(['If-Match', 'If-None-Match', 'Last-Event-ID', 'Prefer'])
+  })
+
+  it('tells the type of what is one of several values', async () => {
+    const choices = within(await documentOf(on.api)).filter((schema) => schema.enum !== undefined)
+    expect(choices.length).toBeGreaterThan(10)
+    for (const choice of choices) expect(choice).toMatchObject({ type: expect.stringMatching(/^(string|boolean)$/) })
+  })
+
+  it('has truth values for what is true or false', async () => {
+    const { paths } = await documentOf(on.api)
+    const parameters = paths['/v1/changes']?.get?.parameters ?? []
+    expect(parameters).toContainEqual(expect.objectContaining({ name: 'snapshot', schema: { type: 'boolean' } }))
   })
 
   it('has a name for a body that comes in several media types', async () => {
