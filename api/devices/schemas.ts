@@ -98,6 +98,12 @@ const status = {
 
 const Device = Type.Object(status, { $id: 'Device', description: 'The last status of a device.' })
 
+const { freshness: _, ...told } = status
+const DeviceStatus = Type.Object(told, {
+  $id: 'DeviceStatus',
+  description: 'The status of a device as streams of changes tell it.',
+})
+
 /** What is asked for by `fields`. */
 const part = {
   ...Type.Partial(Type.Object(status)).properties,
@@ -113,6 +119,15 @@ const DevicePart = Type.Object(part, {
   description: 'The fields that were asked for, of those that the device has.',
 })
 
+const FieldError = Type.Object(
+  {
+    field: Type.String(),
+    message: Type.String(),
+    position: Type.Optional(Whole({ description: 'Of the first character that is wrong, from 0.' })),
+  },
+  { $id: 'FieldError' },
+)
+
 const Problem = Type.Object(
   {
     type: Type.String({ format: 'uri', description: 'Names the kind of problem; never changes.' }),
@@ -121,7 +136,7 @@ const Problem = Type.Object(
     detail: Type.String(),
     instance: Type.Optional(Type.String({ format: 'uri-reference', description: 'The path that was asked for.' })),
     errors: Type.Optional(
-      Type.Array(Type.Object({ field: Type.String(), message: Type.String(), position: Type.Optional(Count) }), {
+      Type.Array(Type.Ref('FieldError#'), {
         description: 'What is wrong with which parameter or place in the body; or what a process is not ready for.',
       }),
     ),
@@ -199,15 +214,18 @@ const Copy = Type.Object(
   { $id: 'Copy', description: 'One copy of a partition.' },
 )
 
+const PartitionCopies = Type.Object(
+  {
+    partition: Count,
+    owner: Type.Union([Type.Ref('Copy#'), Type.Null()], { description: 'null: nobody owns the partition now.' }),
+    standbys: Type.Array(Type.Ref('Copy#')),
+  },
+  { $id: 'PartitionCopies' },
+)
+
 const Partitions = Type.Object(
   {
-    partitions: Type.Array(
-      Type.Object({
-        partition: Count,
-        owner: Type.Union([Type.Ref('Copy#'), Type.Null()], { description: 'null: nobody owns the partition now.' }),
-        standbys: Type.Array(Type.Ref('Copy#')),
-      }),
-    ),
+    partitions: Type.Array(Type.Ref('PartitionCopies#')),
     totals: Type.Object({
       partitions: Count,
       owned: Whole({ description: 'Partitions with an owner that is running.' }),
@@ -218,13 +236,15 @@ const Partitions = Type.Object(
   { $id: 'Partitions' },
 )
 
-/** What other schemas refer to by name. */
-export const COMPONENTS = [
+/** What other schemas refer to by name, and generators of code make a type of. */
+export const DEVICE_COMPONENTS = [
   Freshness,
   Attributes,
   Written,
   Device,
+  DeviceStatus,
   DevicePart,
+  FieldError,
   Problem,
   DevicePage,
   FoundDevice,
@@ -234,5 +254,6 @@ export const COMPONENTS = [
   BatchResult,
   BatchResults,
   Copy,
+  PartitionCopies,
   Partitions,
 ]

@@ -56,6 +56,7 @@ interface Schema {
   readonly enum?: readonly unknown[]
   readonly maximum?: number
   readonly required?: readonly string[]
+  readonly items?: Schema
   readonly properties?: Readonly<Record<string, Schema>>
   readonly anyOf?: readonly Schema[]
   readonly oneOf?: readonly Schema[]
@@ -109,6 +110,20 @@ describe('the document, for generators of code', () => {
     const { paths } = await documentOf(on.api)
     const parameters = paths['/v1/changes']?.get?.parameters ?? []
     expect(parameters).toContainEqual(expect.objectContaining({ name: 'snapshot', schema: { type: 'boolean' } }))
+  })
+
+  it('has a name for each answer, for what lists have, and for the data of each event of a stream', async () => {
+    const { paths, components } = await documentOf(on.api)
+    const { ChangeEvents = {} }: Record<string, Schema> = components.schemas
+    const answers = Object.entries(paths)
+      .filter(([path]) => path.startsWith('/v1/'))
+      .flatMap(([, operations]) => Object.values(operations))
+      .flatMap(({ responses }): Schema | Schema[] => responses[200]?.content?.['application/json']?.schema ?? [])
+      .flatMap((schema) => schema.anyOf ?? schema)
+    const items = within(components).flatMap(({ items: of }) => (of?.type === 'object' ? of : []))
+    const events = Object.values(ChangeEvents.properties ?? {})
+    expect([answers.length, events.length, items]).toEqual([11, 7, []])
+    for (const schema of [...answers, ...events]) expect(schema).toEqual({ $ref: expect.any(String) })
   })
 
   it('has a name for a body that comes in several media types', async () => {
