@@ -38,11 +38,7 @@ export function deviceRoutes(api: Api, { reader, single, many, untaken, limits }
       const projection = projectionOf(request.query.fields)
       if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
       const { status, freshness } = await single.run(() => readDevice(reader, deviceId, request.query.atLeast))
-      if (status === undefined) {
-        throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, {
-          freshness: shownFreshness(freshness),
-        })
-      }
+      if (status === undefined) throw ProblemError.unknownDevice(deviceId, { freshness: shownFreshness(freshness) })
       const { fields } = request.query
       const text = openStatus(status)
       const etag = etagOf(text)

@@ -110,7 +110,10 @@ const DETAILS: Readonly<Partial<Record<ProblemKind, object>>> = {
   unauthorized: { detail: 'the token is not accepted: it has expired' },
   'too-many-requests': { detail: 'more than 600 requests a minute' },
   forbidden: { detail: 'the token lacks the scope devices:read' },
-  'unknown-device': { detail: 'no telemetry of device truck-18 has been seen', freshness: exampleFreshness() },
+  'unknown-device': {
+    detail: 'device truck-18 is not known: it has not reported, or not since it was deleted',
+    freshness: exampleFreshness(),
+  },
   'partition-unavailable': { detail: 'no copy of partition 3 can answer now: it is being restored' },
 }
 

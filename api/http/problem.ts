@@ -74,6 +74,12 @@ export class ProblemError extends Error {
     this.headers = headers
   }
 
+  /** Of one that was deleted it is not kept that it was there. */
+  static unknownDevice(deviceId: string, members: Members): ProblemError {
+    const detail = `device ${deviceId} is not known: it has not reported, or not since it was deleted`
+    return new ProblemError('unknown-device', detail, members)
+  }
+
   static otherDevice(deviceId: string): ProblemError {
     const header = 'Bearer realm="tidemark", error="insufficient_scope", error_description="it is for other devices"'
     return new ProblemError('forbidden', `the token is not for device ${deviceId}`, {}, { 'www-authenticate': header })

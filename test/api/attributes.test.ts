@@ -139,7 +139,10 @@ describe('a write', () => {
         await send('PUT', 'nobody', { a: 1 }, headers),
         await remove('nobody', headers),
       ]) {
-        expect([status, body.detail]).toEqual([404, 'no telemetry of device nobody has been seen'])
+        expect([status, body.detail]).toEqual([
+          404,
+          'device nobody is not known: it has not reported, or not since it was deleted',
+        ])
       }
     }
     const id = await device()
@@ -303,7 +306,7 @@ describe('what cannot be known or done now', () => {
   it.each<[Outcome, number, string]>([
     ['attributes-too-large', 413, 'the attributes would take more than 8192 bytes'],
     ['status-too-large', 413, 'the status would take more than 524288 bytes'],
-    ['unknown-device', 404, 'no telemetry of device truck-17 has been seen'],
+    ['unknown-device', 404, 'device truck-17 is not known: it has not reported, or not since it was deleted'],
     [
       'stale',
       412,
