@@ -16,11 +16,12 @@ import { limitRates } from './auth/rate-limit.ts'
 import type { Tokens } from './auth/tokens.ts'
 import { changesRoutes } from './changes/changes.ts'
 import { type ChangesLimits, DEFAULT_CHANGES_LIMITS } from './changes/limits.ts'
+import { CHANGES_COMPONENTS } from './changes/schemas.ts'
 import { ChangeStreams } from './changes/streams.ts'
 import type { Clock } from './clock.ts'
 import { attributeRoutes } from './devices/attributes.ts'
 import { deviceRoutes } from './devices/devices.ts'
-import { COMPONENTS } from './devices/schemas.ts'
+import { DEVICE_COMPONENTS } from './devices/schemas.ts'
 import { refuseCodings, tellOfCodings } from './http/codings.ts'
 import { docsRoutes } from './http/docs.ts'
 import { BEARER, descriptionOf, documentScopes, jsonAnswer, problemAnswers, TAGS } from './http/documentation.ts'
@@ -36,10 +37,12 @@ import { UntakenAnswers } from './http/untaken.ts'
 import { compileValidator } from './http/validation.ts'
 import { answerBrokenRequest, answerOddities } from './http/wire.ts'
 import { letterRoutes } from './letters/letters.ts'
+import { LETTER_COMPONENTS } from './letters/schemas.ts'
 import { DEFAULT_LIMITS, type Limits, MAX_ATTRIBUTES_BODY_BYTES } from './limits.ts'
 import { measureReads, RequestDurations } from './measures.ts'
 import { partitionRoutes } from './partitions.ts'
 import { searchRoutes } from './search/search.ts'
+import { SEARCH_COMPONENTS } from './search/search-schemas.ts'
 
 export type Api = FastifyInstance<Server, IncomingMessage, ServerResponse, FastifyBaseLogger, TypeBoxTypeProvider>
 
@@ -158,6 +161,8 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   await api.ready()
   return api
 }
+
+const COMPONENTS = [...DEVICE_COMPONENTS, ...SEARCH_COMPONENTS, ...LETTER_COMPONENTS, ...CHANGES_COMPONENTS]
 
 /** Of answers for those who ask for it, but on routes that say `compress: false`. */
 const COMPRESSION: FastifyCompressOptions = {

@@ -46,7 +46,7 @@ function subjectOf(q: string | undefined): StreamRequest['subject'] {
 
 interface Asked {
   readonly subject: StreamRequest['subject']
-  readonly snapshot: 'true' | 'false' | undefined
+  readonly snapshot: boolean | undefined
   readonly lastEventId: string | undefined
 }
 
@@ -64,7 +64,7 @@ async function stream(
   const asked = {
     subject,
     caller: callerOf(request),
-    snapshot: snapshot === 'true',
+    snapshot: snapshot === true,
     // The header is the newer one: an EventSource sends it beside the parameters with which it once began.
     lastEventId: typeof header === 'string' ? header : lastEventId,
   }
@@ -80,7 +80,7 @@ async function stream(
 
 const PARAMETERS = {
   snapshot: Type.Optional(
-    Type.Enum(['true', 'false'], {
+    Type.Boolean({
       description: 'Whether a stream that begins anew begins with all that matches. Default false.',
     }),
   ),
@@ -93,7 +93,7 @@ const PARAMETERS = {
 }
 
 const HEADERS = Type.Object({
-  'last-event-id': Type.Optional(
+  'Last-Event-ID': Type.Optional(
     Type.String({
       description: 'The id to resume after, of this process or another. What is none is answered with `reset`.',
     }),
@@ -106,8 +106,8 @@ const CHANGES = {
   operationId: 'streamChanges',
   summary: 'What changes in the fleet, as Server-Sent Events',
   description: EVENT_STREAM.description,
-  headers: HEADERS,
   querystring: Type.Object({ q: Q, ...PARAMETERS }, { additionalProperties: false }),
+  headers: HEADERS,
   response: { 200: EVENT_STREAM.answer, ...problemAnswers(...PROBLEMS) },
 }
 
@@ -116,7 +116,7 @@ const DEVICE_CHANGES = {
   summary: 'What changes in one device, as Server-Sent Events',
   description: `As \`/v1/changes\`, for one device; one that is not known yet is waited for.`,
   params: Type.Object({ deviceId: DeviceId }),
-  headers: HEADERS,
   querystring: Type.Object(PARAMETERS, { additionalProperties: false }),
+  headers: HEADERS,
   response: { 200: EVENT_STREAM.answer, ...problemAnswers(...PROBLEMS, 'forbidden') },
 }

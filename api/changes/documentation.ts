@@ -20,6 +20,7 @@ const EXAMPLE = [
 
 const DESCRIPTION = `From the changelog (WHATWG HTML section 9.2). A client that empties its set at \`reset\`, puts at \`enter\` and
 \`change\`, and deletes at \`leave\`, comes to hold exactly the devices that match.
+The schema \`ChangeEvents\` has what the data of each event is.
 
 | event | data | |
 |---|---|---|

@@ -5,13 +5,15 @@
 export type EventName = 'reset' | 'enter' | 'change' | 'leave' | 'snapshot-end' | 'position' | 'end'
 
 /** Why a stream begins without what the client may have. */
-export type ResetReason =
-  | 'start'
-  | 'position-malformed'
-  | 'position-of-another-stream'
-  | 'position-out-of-range'
-  | 'position-expired'
-  | 'position-too-old'
+export const RESET_REASONS = [
+  'start',
+  'position-malformed',
+  'position-of-another-stream',
+  'position-out-of-range',
+  'position-expired',
+  'position-too-old',
+] as const
+export type ResetReason = (typeof RESET_REASONS)[number]
 
 /** Why the server ends a stream. The client may connect again, with the last id. */
 export const END_REASONS = ['shutdown', 'slow-reader', 'overloaded', 'token-expired', 'unavailable', 'error'] as const

@@ -41,9 +41,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
   api.get('/v1/devices/:deviceId/attributes', { schema: GET, config: READS_DEVICES }, async (request, reply) => {
     const deviceId = visible(request)
     const { status, freshness } = await single.run(() => readDevice(writing.reader, deviceId, request.query.atLeast))
-    if (status === undefined) {
-      throw ProblemError.unknownDevice(deviceId, { freshness: shownFreshness(freshness) })
-    }
+    if (status === undefined) throw ProblemError.unknownDevice(deviceId, { freshness: shownFreshness(freshness) })
     const etag = etagOf(openStatus(status))
     const known = isKnown(request.headers, etag)
     reply.header('etag', etag).header('tidemark-freshness', freshnessField(freshness))

@@ -38,9 +38,7 @@ export function deviceRoutes(api: Api, { reader, single, many, untaken, limits }
       const projection = projectionOf(request.query.fields)
       if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
       const { status, freshness } = await single.run(() => readDevice(reader, deviceId, request.query.atLeast))
-      if (status === undefined) {
-        throw ProblemError.unknownDevice(deviceId, { freshness: shownFreshness(freshness) })
-      }
+      if (status === undefined) throw ProblemError.unknownDevice(deviceId, { freshness: shownFreshness(freshness) })
       const { fields } = request.query
       const text = openStatus(status)
       const etag = etagOf(text)
@@ -152,7 +150,7 @@ class BatchResults {
   addError(deviceId: string, error: Error): void {
     const problem = problemOf(error)
     if (problem === undefined) throw error
-    this.#addText(JSON.stringify({ deviceId, error: problem.body() }))
+    this.#addText(JSON.stringify({ deviceId, found: null, error: problem.body() }))
   }
 
   /** Of at least one result. `take`: a buffer of so many bytes. */
@@ -203,7 +201,7 @@ const BATCH_GET = {
   operationId: 'batchGetDevices',
   summary: 'The last status of up to 1,000 devices',
   description:
-    'One result per id, in the order of the ids; an id that is given twice is answered twice. What cannot be had now is an `error` in its place.',
+    'One result per id, in the order of the ids; an id that is given twice is answered twice. What cannot be had now, or is not for this token, is an `error` in its place, and `found` is null.',
   body: Type.Object(
     { deviceIds: Type.Array(DeviceId, { minItems: 1, maxItems: 1000 }) },
     { additionalProperties: false, examples: [{ deviceIds: ['truck-17', 'truck-18'] }] },
@@ -214,7 +212,7 @@ const BATCH_GET = {
       results: [
         { ...EXAMPLE_DEVICE, found: true },
         { deviceId: 'truck-18', found: false, freshness: EXAMPLE_DEVICE.freshness },
-        { deviceId: 'truck-19', error: problemExample('partition-unavailable') },
+        { deviceId: 'truck-19', found: null, error: problemExample('partition-unavailable') },
       ],
     }),
     ...problemAnswers('body-too-large', 'unsupported-media-type', 'overloaded'),

@@ -25,6 +25,9 @@ export function Whole(options: { readonly description?: string } = {}) {
   return Type.Integer({ minimum: 0, format: 'int64', ...options })
 }
 
+/** Beside the values: generators of code take a schema without a type for anything. */
+export const TEXT = { type: 'string' }
+
 const Time = Type.String({ format: 'date-time', description: 'ISO 8601, milliseconds, UTC.' })
 const Count = Whole()
 
@@ -37,6 +40,7 @@ const Freshness = Type.Object(
     }),
     lag: Whole({ description: 'Records of the partition not yet in the answer when it was given.' }),
     servedBy: Type.Enum(['owner', 'standby'], {
+      ...TEXT,
       description:
         'owner: the owner of the partition answered, with all that it knows to be committed. standby: a standby did, or an owner that restores, ' +
         'or may have been replaced, or does not know what became of a commit; the answer may be older.',
@@ -62,9 +66,9 @@ const Written = Type.Object(
 )
 
 const Connectivity = Type.Object({
-  state: Type.Enum(['online', 'offline', 'unknown']),
+  state: Type.Enum(['online', 'offline', 'unknown'], TEXT),
   since: Time,
-  reason: Type.Enum([...CONNECTIVITY_REASONS]),
+  reason: Type.Enum([...CONNECTIVITY_REASONS], TEXT),
   session: Whole({ description: 'Epoch of the MQTT session; 0: none was seen.' }),
 })
 
@@ -94,6 +98,12 @@ const status = {
 
 const Device = Type.Object(status, { $id: 'Device', description: 'The last status of a device.' })
 
+const { freshness: _, ...told } = status
+const DeviceStatus = Type.Object(told, {
+  $id: 'DeviceStatus',
+  description: 'The status of a device as streams of changes tell it.',
+})
+
 /** What is asked for by `fields`. */
 const part = {
   ...Type.Partial(Type.Object(status)).properties,
@@ -109,9 +119,18 @@ const DevicePart = Type.Object(part, {
   description: 'The fields that were asked for, of those that the device has.',
 })
 
-const Place = Whole({
-  description: 'In `q`, the first character that is wrong: from 0, in UTF-16 code units, as JavaScript counts.',
-})
+const FieldError = Type.Object(
+  {
+    field: Type.String(),
+    message: Type.String(),
+    position: Type.Optional(
+      Whole({
+        description: 'In `q`, the first character that is wrong: from 0, in UTF-16 code units, as JavaScript counts.',
+      }),
+    ),
+  },
+  { $id: 'FieldError' },
+)
 
 const Problem = Type.Object(
   {
@@ -121,7 +140,7 @@ const Problem = Type.Object(
     detail: Type.String(),
     instance: Type.Optional(Type.String({ format: 'uri-reference', description: 'The path that was asked for.' })),
     errors: Type.Optional(
-      Type.Array(Type.Object({ field: Type.String(), message: Type.String(), position: Type.Optional(Place) }), {
+      Type.Array(Type.Ref('FieldError#'), {
         description:
           'What is wrong with which parameter, header or place in the body; or what a process is not ready for.',
       }),
@@ -151,11 +170,22 @@ const NoDevice = Type.Object(
   { deviceId: DeviceId, found: Type.Literal(false), freshness: Type.Ref('Freshness#') },
   { $id: 'NoDevice' },
 )
-const DeviceError = Type.Object({ deviceId: DeviceId, error: Type.Ref('Problem#') }, { $id: 'DeviceError' })
+const DeviceError = Type.Object(
+  {
+    deviceId: DeviceId,
+    found: Type.Null({ description: 'Why it is not said whether there is the device, `error` tells.' }),
+    error: Type.Ref('Problem#'),
+  },
+  { $id: 'DeviceError' },
+)
 
 const BatchResult = Type.Union(
   [Type.Ref('FoundDevice#'), Type.Ref('FoundDevicePart#'), Type.Ref('NoDevice#'), Type.Ref('DeviceError#')],
-  { $id: 'BatchResult', description: 'A status, or that the device is not known, or why neither can be said now.' },
+  {
+    $id: 'BatchResult',
+    description:
+      'A status (`found` is true), or that the device is not known (false), or why neither can be said now (null).',
+  },
 )
 
 const BatchResults = Type.Object({ results: Type.Array(Type.Ref('BatchResult#')) }, { $id: 'BatchResults' })
@@ -163,7 +193,7 @@ const BatchResults = Type.Object({ results: Type.Array(Type.Ref('BatchResult#'))
 const Copy = Type.Object(
   {
     instance: Type.String(),
-    state: Type.Enum(['restoring', 'running']),
+    state: Type.Enum(['restoring', 'running'], TEXT),
     offset: Whole({ description: 'Input position reached.' }),
     changelogOffset: Whole({ description: 'Changelog position reached.' }),
     lag: Type.Union([Count, Type.Null()], {
@@ -189,15 +219,18 @@ const Copy = Type.Object(
   { $id: 'Copy', description: 'One copy of a partition.' },
 )
 
+const PartitionCopies = Type.Object(
+  {
+    partition: Count,
+    owner: Type.Union([Type.Ref('Copy#'), Type.Null()], { description: 'null: nobody owns the partition now.' }),
+    standbys: Type.Array(Type.Ref('Copy#')),
+  },
+  { $id: 'PartitionCopies' },
+)
+
 const Partitions = Type.Object(
   {
-    partitions: Type.Array(
-      Type.Object({
-        partition: Count,
-        owner: Type.Union([Type.Ref('Copy#'), Type.Null()], { description: 'null: nobody owns the partition now.' }),
-        standbys: Type.Array(Type.Ref('Copy#')),
-      }),
-    ),
+    partitions: Type.Array(Type.Ref('PartitionCopies#')),
     totals: Type.Object({
       partitions: Count,
       owned: Whole({ description: 'Partitions with an owner that is running.' }),
@@ -208,13 +241,15 @@ const Partitions = Type.Object(
   { $id: 'Partitions' },
 )
 
-/** What other schemas refer to by name. */
-export const COMPONENTS = [
+/** What other schemas refer to by name, and generators of code make a type of. */
+export const DEVICE_COMPONENTS = [
   Freshness,
   Attributes,
   Written,
   Device,
+  DeviceStatus,
   DevicePart,
+  FieldError,
   Problem,
   DevicePage,
   FoundDevice,
@@ -224,5 +259,6 @@ export const COMPONENTS = [
   BatchResult,
   BatchResults,
   Copy,
+  PartitionCopies,
   Partitions,
 ]

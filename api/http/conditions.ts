@@ -39,10 +39,10 @@ export function ifNoneMatchOf(header: string | undefined): boolean {
 
 /** Headers of a read. */
 export const READ_CONDITIONS = Type.Object({
-  'if-match': Type.Optional(
+  'If-Match': Type.Optional(
     Type.String({ description: 'ETags of the device, or its `rev` alone: 412 when it is at none of them.' }),
   ),
-  'if-none-match': Type.Optional(
+  'If-None-Match': Type.Optional(
     Type.String({ description: 'ETags of earlier answers: 304 when the device is at one of them.' }),
   ),
 })

@@ -74,6 +74,7 @@ export class ProblemError extends Error {
     this.headers = headers
   }
 
+  /** Of one that was deleted it is not kept that it was there. */
   static otherDevice(deviceId: string): ProblemError {
     const header = 'Bearer realm="tidemark", error="insufficient_scope", error_description="it is for other devices"'
     const errors = [{ field: 'deviceId', message: 'begins with nothing that the token is for' }]

@@ -13,13 +13,13 @@ const PARTS: Readonly<Record<string, string>> = {
 }
 
 /**
- * Strict validation by the schemas of the document: nothing is converted but whole numbers in the query, nothing unknown
- * is dropped, and every error names its field.
+ * Strict validation by the schemas of the document: nothing is converted but whole numbers and truth values in the
+ * query, nothing unknown is dropped, and every error names its field.
  */
 export const compileValidator: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
   const validator = Compile(schema)
   return (given: unknown) => {
-    const value = httpPart === 'querystring' ? withIntegers(schema, given as Record<string, unknown>) : given
+    const value = httpPart === 'querystring' ? converted(schema, given as Record<string, unknown>) : given
     if (validator.Check(value)) return { value }
     const errors = fieldErrors(validator.Errors(value), PARTS[httpPart ?? 'body'] as string)
     return { error: ProblemError.invalid(httpPart === 'querystring' ? errors.map(oncePerName(value)) : errors) }
@@ -37,13 +37,14 @@ function oncePerName(query: unknown): (error: FieldError) => FieldError {
 
 const INTEGER = /^(0|-?[1-9]\d{0,14})$/
 
-function withIntegers(schema: TSchema, query: Record<string, unknown>): Record<string, unknown> {
+function converted(schema: TSchema, query: Record<string, unknown>): Record<string, unknown> {
   const { properties } = schema as { properties?: Record<string, { type?: string }> }
   const value = { ...query }
   for (const name in properties) {
     const text = value[name]
-    if (properties[name]?.type === 'integer' && typeof text === 'string' && INTEGER.test(text))
-      value[name] = Number(text)
+    const type = properties[name]?.type
+    if (type === 'integer' && typeof text === 'string' && INTEGER.test(text)) value[name] = Number(text)
+    if (type === 'boolean' && (text === 'true' || text === 'false')) value[name] = text === 'true'
   }
   return value
 }

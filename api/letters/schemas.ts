@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import { REJECTION_REASONS } from '../../processor/contract/telemetry.ts'
-import { DeviceId, Whole } from '../devices/schemas.ts'
+import { DeviceId, TEXT, Whole } from '../devices/schemas.ts'
 import { jsonAnswer, NEXT_LINK, problemAnswers } from '../http/documentation.ts'
 import { MAX_LETTERS_CURSOR } from './cursor.ts'
 import { SHOWN_PAYLOAD_BYTES, SHOWN_TEXT_LENGTH } from './shown.ts'
@@ -13,44 +13,64 @@ const Count = Whole()
 const Text = Type.String()
 const OrNull = (schema: object, description: string) => Type.Union([schema, Type.Null()], { description })
 
-const Payload = Type.Object({
-  encoding: Type.Enum(['text', 'base64'], { description: 'text: the payload is UTF-8; base64: it is not.' }),
-  content: Text,
-  bytes: Whole({ description: 'Of the whole payload.' }),
-  shownBytes: Type.Optional(
-    Whole({
-      description: `Only when the payload is longer: \`content\` has so many of its first bytes, ${SHOWN_PAYLOAD_BYTES} at most.`,
-    }),
-  ),
-})
+const Payload = Type.Object(
+  {
+    encoding: Type.Enum(['text', 'base64'], { ...TEXT, description: 'text: the payload is UTF-8; base64: it is not.' }),
+    content: Text,
+    bytes: Whole({ description: 'Of the whole payload.' }),
+    shownBytes: Type.Optional(
+      Whole({
+        description: `Only when the payload is longer: \`content\` has so many of its first bytes, ${SHOWN_PAYLOAD_BYTES} at most.`,
+      }),
+    ),
+  },
+  { $id: 'DeadLetterPayload' },
+)
 
-const Letter = Type.Object({
-  partition: Count,
-  offset: Count,
-  at: OrNull(Type.String({ format: 'date-time' }), 'When the message came in; null: it has no time that can be.'),
-  reason: OrNull(Text, 'Why it has no effect; null for a letter of another writer that does not say.'),
-  deviceId: OrNull(DeviceId, 'null: the letter tells no device.'),
-  key: OrNull(Text, 'Of the record: the device id, or what another writer put there.'),
-  topic: Type.Optional(Type.String({ description: 'MQTT topic, where ingest put the letter.' })),
-  position: Type.Optional(
-    Type.String({ description: 'Where the record is in the telemetry log, where a processor put the letter.' }),
-  ),
-  timestamp: Type.Optional(Type.String({ description: 'The impossible time that the record had.' })),
-  truncated: Type.Optional(
-    Type.String({ description: 'What of the letter itself was cut, and its bytes: `value=3145728`.' }),
-  ),
-  headers: Type.Optional(
-    Type.Record(Type.String(), Text, { description: 'Further headers of the record, such as `metric` or `kind`.' }),
-  ),
-  payload: Type.Union([Payload, Type.Null()], {
-    description: 'What the device sent; null: nothing, not even no bytes.',
-  }),
-  shortened: Type.Optional(
-    Type.Array(Text, {
-      description: `Members of which only the beginning is shown, ${SHOWN_TEXT_LENGTH} characters, or of headers those that fit into so many; absent when there are none.`,
+const Letter = Type.Object(
+  {
+    partition: Count,
+    offset: Count,
+    at: OrNull(Type.String({ format: 'date-time' }), 'When the message came in; null: it has no time that can be.'),
+    reason: OrNull(Text, 'Why it has no effect; null for a letter of another writer that does not say.'),
+    deviceId: OrNull(DeviceId, 'null: the letter tells no device.'),
+    key: OrNull(Text, 'Of the record: the device id, or what another writer put there.'),
+    topic: Type.Optional(Type.String({ description: 'MQTT topic, where ingest put the letter.' })),
+    position: Type.Optional(
+      Type.String({ description: 'Where the record is in the telemetry log, where a processor put the letter.' }),
+    ),
+    timestamp: Type.Optional(Type.String({ description: 'The impossible time that the record had.' })),
+    truncated: Type.Optional(
+      Type.String({ description: 'What of the letter itself was cut, and its bytes: `value=3145728`.' }),
+    ),
+    headers: Type.Optional(
+      Type.Record(Type.String(), Text, { description: 'Further headers of the record, such as `metric` or `kind`.' }),
+    ),
+    payload: Type.Union([Type.Ref('DeadLetterPayload#'), Type.Null()], {
+      description: 'What the device sent; null: nothing, not even no bytes.',
     }),
-  ),
-})
+    shortened: Type.Optional(
+      Type.Array(Text, {
+        description: `Members of which only the beginning is shown, ${SHOWN_TEXT_LENGTH} characters, or of headers those that fit into so many; absent when there are none.`,
+      }),
+    ),
+  },
+  { $id: 'DeadLetter' },
+)
+
+const LetterPage = Type.Object(
+  {
+    items: Type.Array(Type.Ref('DeadLetter#')),
+    nextCursor: Type.Optional(
+      Type.String({ description: 'Where the next page begins; absent when there are no older letters.' }),
+    ),
+    complete: Type.Optional(Type.Literal(false, { description: 'Not all that had to be examined was; see `reason`.' })),
+    reason: Type.Optional(Text),
+  },
+  { $id: 'DeadLetterPage' },
+)
+
+export const LETTER_COMPONENTS = [Payload, Letter, LetterPage]
 
 export const LIST_LETTERS = {
   operationId: 'listDeadLetters',
@@ -70,7 +90,11 @@ export const LIST_LETTERS = {
         }),
       ),
       reason: Type.Optional(
-        Type.Enum([...REJECTION_REASONS], { description: 'Only those of this reason.', examples: ['not-json'] }),
+        Type.Enum([...REJECTION_REASONS], {
+          ...TEXT,
+          description: 'Only those of this reason.',
+          examples: ['not-json'],
+        }),
       ),
       deviceId: Type.Optional({ ...DeviceId, description: 'Letters of this device; only its partition is read.' }),
       partition: Type.Optional(Whole({ description: 'Only those of this partition.' })),
@@ -79,44 +103,31 @@ export const LIST_LETTERS = {
   ),
   response: {
     200: {
-      ...jsonAnswer(
-        'A page.',
-        Type.Object({
-          items: Type.Array(Letter),
-          nextCursor: Type.Optional(
-            Type.String({ description: 'Where the next page begins; absent when there are no older letters.' }),
-          ),
-          complete: Type.Optional(
-            Type.Literal(false, { description: 'Not all that had to be examined was; see `reason`.' }),
-          ),
-          reason: Type.Optional(Text),
-        }),
-        {
-          items: [
-            {
-              partition: 3,
-              offset: 17,
-              at: '2026-11-24T10:00:00.120Z',
-              reason: 'not-json',
-              deviceId: 'truck-17',
-              key: 'truck-17',
-              position: '3-1042',
-              payload: { encoding: 'text', content: '{"temperature":', bytes: 15 },
-            },
-            {
-              partition: 0,
-              offset: 4,
-              at: '2026-11-24T09:58:00.007Z',
-              reason: 'bad-topic',
-              deviceId: null,
-              key: null,
-              topic: 'fleet/truck-17/telemetry',
-              payload: { encoding: 'base64', content: '/wA=', bytes: 2 },
-            },
-          ],
-          nextCursor: 'f1a6c44d97b3a218.4.2.-.h',
-        },
-      ),
+      ...jsonAnswer('A page.', 'DeadLetterPage', {
+        items: [
+          {
+            partition: 3,
+            offset: 17,
+            at: '2026-11-24T10:00:00.120Z',
+            reason: 'not-json',
+            deviceId: 'truck-17',
+            key: 'truck-17',
+            position: '3-1042',
+            payload: { encoding: 'text', content: '{"temperature":', bytes: 15 },
+          },
+          {
+            partition: 0,
+            offset: 4,
+            at: '2026-11-24T09:58:00.007Z',
+            reason: 'bad-topic',
+            deviceId: null,
+            key: null,
+            topic: 'fleet/truck-17/telemetry',
+            payload: { encoding: 'base64', content: '/wA=', bytes: 2 },
+          },
+        ],
+        nextCursor: 'f1a6c44d97b3a218.4.2.-.h',
+      }),
       headers: NEXT_LINK,
     },
     ...problemAnswers('log-unavailable', 'overloaded'),

@@ -60,17 +60,22 @@ const COMPLETE = Type.Boolean({ description: 'false: see `reason`.' })
 const REASON = Type.Optional(Type.String({ description: 'Why the answer is not complete; absent when it is.' }))
 const COUNT = Whole()
 
+const DeviceCount = Type.Object(
+  { count: COUNT, complete: COMPLETE, reason: REASON, freshness: FRESHNESS },
+  { $id: 'DeviceCount' },
+)
+
 export const COUNT_DEVICES = {
   operationId: 'countDevices',
   summary: 'How many devices there are, by query',
   description: 'A device called `count` is read by `POST /v1/devices/batch-get`.',
   querystring: Type.Object({ q: Q }, { additionalProperties: false }),
   response: {
-    200: jsonAnswer(
-      'The count.',
-      Type.Object({ count: COUNT, complete: COMPLETE, reason: REASON, freshness: FRESHNESS }),
-      { count: 17, complete: true, freshness: [EXAMPLE_DEVICE.freshness] },
-    ),
+    200: jsonAnswer('The count.', 'DeviceCount', {
+      count: 17,
+      complete: true,
+      freshness: [EXAMPLE_DEVICE.freshness],
+    }),
     ...problemAnswers('partition-unavailable', 'overloaded'),
   },
 }
@@ -87,8 +92,37 @@ const Distribution = Type.Object(
     }),
     percentiles: Type.Object({ p50: Percentile, p90: Percentile, p95: Percentile, p99: Percentile }),
   },
-  { description: 'Of the numbers among the values; nearest-rank percentiles.' },
+  { $id: 'Distribution', description: 'Of the numbers among the values; nearest-rank percentiles.' },
 )
+
+const SummaryGroup = Type.Object(
+  {
+    by: Type.Record(Type.String(), Type.Unknown(), { description: 'The value of each field that the devices have.' }),
+    count: COUNT,
+    metrics: Type.Optional(
+      Type.Record(Type.String(), Type.Union([Type.Ref('Distribution#'), Type.Null()]), {
+        description: 'By metric; null: no device of the group has a number there.',
+      }),
+    ),
+  },
+  { $id: 'SummaryGroup' },
+)
+
+const FleetSummary = Type.Object(
+  {
+    devices: Whole({ description: 'Each once, whatever groups it is in.' }),
+    groups: Type.Array(Type.Ref('SummaryGroup#')),
+    notShown: Whole({
+      description: 'Devices of groups that found no place in the answer; where values are lists, at most so many.',
+    }),
+    complete: COMPLETE,
+    reason: REASON,
+    freshness: FRESHNESS,
+  },
+  { $id: 'FleetSummary' },
+)
+
+export const SEARCH_COMPONENTS = [DeviceCount, Distribution, SummaryGroup, FleetSummary]
 
 export const SUMMARIZE_FLEET = {
   operationId: 'summarizeFleet',
@@ -107,48 +141,29 @@ export const SUMMARIZE_FLEET = {
     { additionalProperties: false },
   ),
   response: {
-    200: jsonAnswer(
-      'The summary.',
-      Type.Object({
-        devices: Whole({ description: 'Each once, whatever groups it is in.' }),
-        groups: Type.Array(
-          Type.Object({
-            by: Type.Record(Type.String(), Type.Unknown()),
-            count: COUNT,
-            metrics: Type.Optional(Type.Record(Type.String(), Type.Union([Distribution, Type.Null()]))),
-          }),
-        ),
-        notShown: Whole({
-          description: 'Devices of groups that found no place in the answer; where values are lists, at most so many.',
-        }),
-        complete: COMPLETE,
-        reason: REASON,
-        freshness: FRESHNESS,
-      }),
-      {
-        devices: 3,
-        groups: [
-          {
-            by: { 'connectivity.state': 'online', 'attributes.type': 'truck' },
-            count: 2,
-            metrics: {
-              'reported.temperature': {
-                count: 2,
-                min: 19,
-                max: 21.5,
-                mean: 20.25,
-                exact: true,
-                percentiles: { p50: 19, p90: 21.5, p95: 21.5, p99: 21.5 },
-              },
+    200: jsonAnswer('The summary.', 'FleetSummary', {
+      devices: 3,
+      groups: [
+        {
+          by: { 'connectivity.state': 'online', 'attributes.type': 'truck' },
+          count: 2,
+          metrics: {
+            'reported.temperature': {
+              count: 2,
+              min: 19,
+              max: 21.5,
+              mean: 20.25,
+              exact: true,
+              percentiles: { p50: 19, p90: 21.5, p95: 21.5, p99: 21.5 },
             },
           },
-          { by: { 'connectivity.state': 'offline' }, count: 1, metrics: { 'reported.temperature': null } },
-        ],
-        notShown: 0,
-        complete: true,
-        freshness: [EXAMPLE_DEVICE.freshness],
-      },
-    ),
+        },
+        { by: { 'connectivity.state': 'offline' }, count: 1, metrics: { 'reported.temperature': null } },
+      ],
+      notShown: 0,
+      complete: true,
+      freshness: [EXAMPLE_DEVICE.freshness],
+    }),
     ...problemAnswers('partition-unavailable', 'overloaded'),
   },
 }

@@ -46,7 +46,7 @@ describe('attributes', () => {
     const { paths } = await documentOf(live.api)
     const { responses, parameters } = paths['/v1/devices/{deviceId}/attributes']?.get ?? {}
     expect(responses).toHaveProperty('304')
-    expect(parameters).toContainEqual(expect.objectContaining({ name: 'if-none-match', in: 'header' }))
+    expect(parameters).toContainEqual(expect.objectContaining({ name: 'If-None-Match', in: 'header' }))
     await send('PUT', id, { site: 'k2' }, WAIT)
     const changed = await ask(live.api, { url, headers: { 'if-none-match': etag } })
     expect([changed.status, changed.body]).toEqual([200, { site: 'k2' }])

@@ -8,7 +8,7 @@ import { ChangeStreams } from '../../api/changes/streams.ts'
 import { systemClock } from '../../api/clock.ts'
 import { ApiServer } from '../../api/server.ts'
 import { Changelog } from './changelog.ts'
-import { ask } from './conformance.ts'
+import { ask, type Document, validatorOf } from './conformance.ts'
 import { Fleet } from './fleet.ts'
 import { noLetters, noWriter, routed, silent, stage } from './stage.ts'
 
@@ -100,6 +100,30 @@ describe('GET /v1/changes', () => {
     await full[Symbol.asyncDispose]()
     await serve(log, { port })
     await vi.waitFor(() => expect(seen.slice(3).toSorted()).toEqual(['end', 'enter b', 'leave a']), 20_000)
+  })
+
+  it('has events whose data is as the document says', async () => {
+    const log = new Changelog(1)
+    log.put('a', 1)
+    const server = await serve(log)
+    const document = (await (await fetch(`${server.url}/openapi.json`)).json()) as Document
+    const { properties } = document.components.schemas.ChangeEvents as { properties: Record<string, object> }
+    const source = new EventSource(`${server.url}/v1/changes?snapshot=true`)
+    closing.push(() => source.close())
+    const seen = new Map<string, unknown>()
+    for (const name of Object.keys(properties)) {
+      source.addEventListener(name, ({ data }) => seen.set(name, JSON.parse(data)))
+    }
+    await vi.waitFor(() => expect([...seen.keys()]).toEqual(['reset', 'enter', 'snapshot-end']))
+    log.put('a', 2)
+    await vi.waitFor(() => expect(seen.has('change')).toBe(true))
+    log.put('a', undefined)
+    await vi.waitFor(() => expect(seen.has('leave')).toBe(true))
+    await server[Symbol.asyncDispose]()
+    await vi.waitFor(() => expect(seen.has('end')).toBe(true))
+    for (const [name, data] of seen) {
+      expect(validatorOf(document, properties[name] as object)(data), `${name} ${JSON.stringify(data)}`).toBe(true)
+    }
   })
 
   it('resumes by a parameter for those who cannot set headers, and by the header where there are both', async () => {

@@ -2,13 +2,15 @@ import { readFile } from 'node:fs/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Tokens } from '../../api/auth/tokens.ts'
 import { DEFAULT_CHANGES_LIMITS } from '../../api/changes/limits.ts'
+import { systemClock } from '../../api/clock.ts'
 import { DEFAULT_LIMITS, MAX_ATTRIBUTES_BODY_BYTES } from '../../api/limits.ts'
+import { Changelog } from './changelog.ts'
 import { ask, documentOf } from './conformance.ts'
 import { type Stage, stage } from './stage.ts'
 
 let on: Stage
 beforeEach(async () => {
-  on = await stage()
+  on = await stage({ changes: { feed: new Changelog(1).feed(), clock: systemClock, random: () => 0 } })
 })
 afterEach(() => on.api.close())
 
@@ -51,9 +53,13 @@ describe('/docs', () => {
 })
 
 interface Schema {
+  readonly $ref?: string
   readonly type?: string
   readonly format?: string
+  readonly enum?: readonly unknown[]
   readonly maximum?: number
+  readonly required?: readonly string[]
+  readonly items?: Schema
   readonly properties?: Readonly<Record<string, Schema>>
   readonly anyOf?: readonly Schema[]
   readonly oneOf?: readonly Schema[]
@@ -74,6 +80,53 @@ describe('the document, for generators of code', () => {
     const several = unions.filter((objects) => objects.length > 1)
     expect(several.length).toBeGreaterThan(0)
     for (const member of several.flat()) expect(member).toEqual({ $ref: expect.any(String) })
+  })
+
+  it('tells the results of batch-get apart by one member that each of them has', async () => {
+    const { components } = await documentOf(on.api)
+    const { BatchResult } = components.schemas as Record<string, Schema>
+    const members = BatchResult?.anyOf?.map(({ $ref }) => components.schemas[$ref?.split('/').at(-1) ?? ''] as Schema)
+    for (const member of members ?? []) expect(member.required).toContain('found')
+    expect(members?.map(({ properties }) => properties?.found)).toMatchObject([
+      { enum: [true] },
+      { enum: [true] },
+      { enum: [false] },
+      { type: 'null' },
+    ])
+  })
+
+  it('writes the name of a header in one way', async () => {
+    const { paths } = await documentOf(on.api)
+    const names = Object.values(paths)
+      .flatMap((operations) => Object.values(operations))
+      .flatMap(({ parameters = [] }) => parameters.filter((each) => each.in === 'header').map(({ name }) => name))
+    expect([...new Set(names)].sort()).toEqual(['If-Match', 'If-None-Match', 'Last-Event-ID', 'Prefer'])
+  })
+
+  it('tells the type of what is one of several values', async () => {
+    const choices = within(await documentOf(on.api)).filter((schema) => schema.enum !== undefined)
+    expect(choices.length).toBeGreaterThan(10)
+    for (const choice of choices) expect(choice).toMatchObject({ type: expect.stringMatching(/^(string|boolean)$/) })
+  })
+
+  it('has truth values for what is true or false', async () => {
+    const { paths } = await documentOf(on.api)
+    const parameters = paths['/v1/changes']?.get?.parameters ?? []
+    expect(parameters).toContainEqual(expect.objectContaining({ name: 'snapshot', schema: { type: 'boolean' } }))
+  })
+
+  it('has a name for each answer, for what lists have, and for the data of each event of a stream', async () => {
+    const { paths, components } = await documentOf(on.api)
+    const { ChangeEvents = {} }: Record<string, Schema> = components.schemas
+    const answers = Object.entries(paths)
+      .filter(([path]) => path.startsWith('/v1/'))
+      .flatMap(([, operations]) => Object.values(operations))
+      .flatMap(({ responses }): Schema | Schema[] => responses[200]?.content?.['application/json']?.schema ?? [])
+      .flatMap((schema) => schema.anyOf ?? schema)
+    const items = within(components).flatMap(({ items: of }) => (of?.type === 'object' ? of : []))
+    const events = Object.values(ChangeEvents.properties ?? {})
+    expect([answers.length, events.length, items]).toEqual([11, 7, []])
+    for (const schema of [...answers, ...events]) expect(schema).toEqual({ $ref: expect.any(String) })
   })
 
   it('has a name for a body that comes in several media types', async () => {

@@ -106,3 +106,12 @@ test.skipIf(!isThere('promtool'))('promtool has nothing to say against them', as
     expect(run('promtool', ['check', 'metrics'], text)).toEqual({ code: 0, said: '' })
   }
 })
+
+test('README says which metrics there are on Kafka alone', async () => {
+  const readme = await readFile(join(import.meta.dirname, '../../README.md'), 'utf8')
+  const [, told = ''] = /there on Kafka alone: ([^.]+)\./.exec(readme) ?? []
+  const [running, kafka] = texts.map((text) => [...metricsIn(text).keys()])
+  const alone = kafka?.filter((name) => running?.includes(name) === false)
+  const names = Array.from(told.matchAll(/`(\w+)`/g), ([, name]) => name as string)
+  expect(new Set(names)).toEqual(new Set(alone))
+})
