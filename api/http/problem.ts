@@ -74,7 +74,6 @@ export class ProblemError extends Error {
     this.headers = headers
   }
 
-  /** Of one that was deleted it is not kept that it was there. */
   static otherDevice(deviceId: string): ProblemError {
     const header = 'Bearer realm="tidemark", error="insufficient_scope", error_description="it is for other devices"'
     const errors = [{ field: 'deviceId', message: 'begins with nothing that the token is for' }]
@@ -82,6 +81,7 @@ export class ProblemError extends Error {
     return new ProblemError('forbidden', `the token is not for device ${deviceId}`, { errors }, headers)
   }
 
+  /** Of one that was deleted it is not kept that it was there. */
   static unknownDevice(deviceId: string, members: Members): ProblemError {
     const detail = `device ${deviceId} is not known: it has sent nothing yet, or nothing since it was deleted`
     return new ProblemError('unknown-device', detail, members)
