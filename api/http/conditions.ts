@@ -57,7 +57,12 @@ export const READ_CONDITIONS = Type.Object({
 export function isKnown(headers: IncomingHttpHeaders, etag: string): boolean {
   const wanted = ifMatchOf(headers['if-match'])
   if (wanted !== undefined && wanted !== 'any' && !wanted.some((tag) => isOf(tag, etag))) {
-    throw new ProblemError('precondition-failed', `the device is at ${etag}`, {}, { etag })
+    throw new ProblemError(
+      'precondition-failed',
+      `if-match asks for another version: the device is at ${etag}`,
+      {},
+      { etag },
+    )
   }
   const known = headers['if-none-match']
   return known !== undefined && isNoneMatch(known, etag)

@@ -21,8 +21,21 @@ export const compileValidator: FastifySchemaCompiler<TSchema> = ({ schema, httpP
   return (given: unknown) => {
     const value = httpPart === 'querystring' ? withIntegers(schema, given as Record<string, unknown>) : given
     if (validator.Check(value)) return { value }
-    return { error: ProblemError.invalid(fieldErrors(validator.Errors(value), PARTS[httpPart ?? 'body'] as string)) }
+    const errors = fieldErrors(validator.Errors(value), PARTS[httpPart ?? 'body'] as string)
+    return {
+      error: ProblemError.invalid(httpPart === 'querystring' ? errors.map(withRepetition(schema, value)) : errors),
+    }
   }
+}
+
+/** No parameter takes more than one value; Fastify makes an array of them, whose type is not what the client got wrong. */
+function withRepetition(schema: TSchema, query: unknown): (error: FieldError) => FieldError {
+  const { properties = {} } = schema as { properties?: object }
+  const given = query as Readonly<Record<string, unknown>>
+  return (error) =>
+    Object.hasOwn(properties, error.field) && Array.isArray(given[error.field])
+      ? { ...error, message: 'is given more than once' }
+      : error
 }
 
 const INTEGER = /^(0|-?[1-9]\d{0,14})$/
