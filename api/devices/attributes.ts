@@ -183,7 +183,7 @@ const WRITE_HEADERS = {
 }
 
 function accepted(): ResponseDoc {
-  const body = jsonAnswer('The log has the write: it will be applied in its turn.', 'Written', { position: '3-1842' })
+  const body = jsonAnswer('The log has the write: it will be applied in its turn.', 'Written', { position: '6-41' })
   const location = { type: 'string', description: 'Where to read the device with the write applied.' }
   return { ...body, headers: { ...WRITE_HEADERS, Location: location } }
 }

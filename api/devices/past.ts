@@ -11,7 +11,7 @@ export const AtLeast = Type.Optional(
     pattern: '^(0|[1-9][0-9]{0,4})-(0|[1-9][0-9]{0,15})$',
     description:
       'The `position` of a write: the answer includes it, from whichever instance. It is waited for, for up to 2 s.',
-    examples: ['3-1842'],
+    examples: ['6-41'],
   }),
 )
 

@@ -43,7 +43,10 @@ export const READ_CONDITIONS = Type.Object({
     Type.String({ description: 'ETags of the device, or its `rev` alone: 412 when it is at none of them.' }),
   ),
   'If-None-Match': Type.Optional(
-    Type.String({ description: 'ETags of earlier answers: 304 when the device is at one of them.' }),
+    Type.String({
+      description: 'ETags of earlier answers: 304 when the device is at one of them; `*`: at whichever.',
+      examples: ['W/"42-2026-11-20T07:00:00.000Z"', '*'],
+    }),
   ),
 })
 

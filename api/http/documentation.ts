@@ -130,7 +130,7 @@ export function problemExample(kind: ProblemKind): object {
 }
 
 function exampleFreshness(): object {
-  return { partition: 3, offset: 1042, lag: 0, servedBy: 'owner' }
+  return { partition: 6, offset: 1042, lag: 0, servedBy: 'owner' }
 }
 
 export const EXAMPLE_DEVICE = {

@@ -106,13 +106,13 @@ export const LIST_LETTERS = {
       ...jsonAnswer('A page.', 'DeadLetterPage', {
         items: [
           {
-            partition: 3,
+            partition: 6,
             offset: 17,
             at: '2026-11-24T10:00:00.120Z',
             reason: 'not-json',
             deviceId: 'truck-17',
             key: 'truck-17',
-            position: '3-1042',
+            position: '6-1042',
             payload: { encoding: 'text', content: '{"temperature":', bytes: 15 },
           },
           {

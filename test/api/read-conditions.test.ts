@@ -25,8 +25,9 @@ describe.each(['', '/attributes'])('If-Match of GET /v1/devices/{deviceId}%s', (
     const { etag = '' } = (await read(url, {})).headers
     const { rev } = (await ask(live.api, url)).body
     for (const unmet of [`"${rev + 1}"`, etag.replace('-2', '-1'), '"x"']) {
-      const { status, headers } = await read(url, { 'if-match': unmet, 'if-none-match': etag })
+      const { status, headers, body } = await read(url, { 'if-match': unmet, 'if-none-match': etag })
       expect([status, headers.etag], unmet).toEqual([412, etag])
+      expect(body.detail).toBe(`the device is at ${etag}`)
     }
   })
 

@@ -28,6 +28,22 @@ describe('the methods that a path allows', () => {
   })
 })
 
+describe('a parameter that is given more than once', () => {
+  it.each([
+    ['limit', '/v1/devices?limit=1&limit=2'],
+    ['q', '/v1/devices/count?q=rev:1&q=rev:2'],
+    ['reason', '/v1/dead-letters?reason=not-json&reason=not-json'],
+  ])('is refused as such: %s', async (field, url) => {
+    const { status, body } = await ask(on.api, url)
+    expect([status, body.errors]).toEqual([400, [{ field, message: 'must be given once' }]])
+  })
+
+  it('is not known, where it would not be if it were given once', async () => {
+    const { body } = await ask(on.api, '/v1/devices?x=1&x=2')
+    expect(body.errors).toEqual([{ field: 'x', message: 'is not known' }])
+  })
+})
+
 describe('a query that is not UTF-8', () => {
   it.each([
     ['q', 'q=attributes.site:M%FCnchen'],

@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { type CryptoKey, exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { Cluster } from '../../simulators/cluster.ts'
 import { freePorts } from '../../simulators/ports.ts'
@@ -46,6 +48,7 @@ export class Balanced implements AsyncDisposable {
   readonly #apis = new Map<Api, { readonly port: number; program: Program }>()
 
   #balancer: ChildProcess | undefined
+  #processor: Program | undefined
 
   private constructor(cluster: Cluster, port: number, folder: string, key: CryptoKey) {
     this.cluster = cluster
@@ -103,8 +106,7 @@ export class Balanced implements AsyncDisposable {
       },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     })
-    const text = await response.text()
-    return { status: response.status, text, by: servedBy(response), headers: response.headers }
+    return { status: response.status, text: await response.text(), by: servedBy(response), headers: response.headers }
   }
 
   kill(name: Api): Promise<Exit> {
@@ -115,11 +117,57 @@ export class Balanced implements AsyncDisposable {
     return this.#api(name).program.stop()
   }
 
-  /** Resolves when the balancer asks it again. */
+  /** Resolves when the balancer asks all of them again. */
   async restart(name: Api): Promise<void> {
     const api = this.#api(name)
     api.program = await this.cluster.api(api.port)
-    await this.#untilAnswering([name])
+    await this.#untilAnswering()
+  }
+
+  /** Nothing is applied, nor read, until it is thawed. */
+  freezeProcessor(): void {
+    this.#processor?.child.kill('SIGSTOP')
+  }
+
+  thawProcessor(): void {
+    this.#processor?.child.kill('SIGCONT')
+  }
+
+  /** Whether it still takes connections. */
+  listens(name: Api): Promise<boolean> {
+    const socket = connect(this.#api(name).port, '127.0.0.1')
+    return new Promise((resolve) => {
+      socket.on('connect', () => resolve(true)).on('error', () => resolve(false))
+    }).finally(() => socket.destroy()) as Promise<boolean>
+  }
+
+  /** Requests that each has now. */
+  async underWay(): Promise<readonly number[]> {
+    const rows = await this.#statistics()
+    return NAMES.map((name) => Number(rows.get(name)?.get('scur')))
+  }
+
+  /** Requests that the balancer gave once more so far, since a process took no connection or left it without an answer. */
+  async repeated(): Promise<number> {
+    const all = (await this.#statistics()).get('BACKEND')
+    return Number(all?.get('wretr')) + Number(all?.get('wredis'))
+  }
+
+  /** Of the backend and its servers: see section 9.1 of HAProxy's management guide. */
+  async #statistics(): Promise<ReadonlyMap<string, ReadonlyMap<string, string>>> {
+    const socket = connect(this.#statisticsPath)
+    socket.write('show stat api -1 -1\n')
+    const [head = '', ...rows] = (await text(socket)).trim().split('\n')
+    const names = head.replace('# ', '').split(',')
+    const tables = rows.map((row) => {
+      const values = row.split(',')
+      return new Map(names.map((name, i) => [name, values[i] ?? '']))
+    })
+    return new Map(tables.map((table) => [table.get('svname') ?? '', table]))
+  }
+
+  get #statisticsPath(): string {
+    return join(this.#folder, 'haproxy.sock')
   }
 
   #api(name: Api): { readonly port: number; program: Program } {
@@ -134,16 +182,18 @@ export class Balanced implements AsyncDisposable {
       const port = ports[i] as number
       this.#apis.set(name, { port, program: await cluster.api(port) })
     })
-    await Promise.all([cluster.processor('one'), cluster.ingest(), ...apis])
+    const processor = cluster.processor('one')
+    await Promise.all([processor, cluster.ingest(), ...apis])
+    this.#processor = await processor
     const file = join(this.#folder, 'haproxy.cfg')
-    await writeFile(file, configuration(this.#port, ports, await Composition.read()))
+    await writeFile(file, configuration(this.#port, ports, this.#statisticsPath, await Composition.read()))
     this.#balancer = spawn('haproxy', ['-db', '-f', file], { stdio: 'ignore' })
     endsWithUs(this.#balancer)
-    await this.#untilAnswering(NAMES)
+    await this.#untilAnswering()
   }
 
-  async #untilAnswering(names: readonly Api[]): Promise<void> {
-    const missing = new Set<string>(names)
+  async #untilAnswering(): Promise<void> {
+    const missing = new Set<string>(NAMES)
     const deadline = performance.now() + DEADLINE_MS
     while (missing.size > 0) {
       const reply = await this.ask('/readyz').catch((error: unknown) => error)
@@ -165,12 +215,13 @@ export function servedBy({ headers }: Response): Api | undefined {
   return (headers.get('x-served-by') ?? undefined) as Api | undefined
 }
 
-function configuration(port: number, apis: readonly number[], compose: Composition): string {
+function configuration(port: number, apis: readonly number[], statistics: string, compose: Composition): string {
   const [backend] = /^backend api\n(?: .+\n)+/m.exec(compose.file('haproxy')) ?? []
   if (backend === undefined) throw new Error('the balancer of compose.yaml has no backend api')
   return `
 global
   maxconn 500
+  stats socket ${statistics}
 defaults
   mode http
   timeout connect 2s

@@ -17,10 +17,11 @@ export class Dashboard extends FollowedDevices implements Disposable {
     super()
     this.#url = url
     this.#token = token
-    this.#connect()
+    this.connect()
   }
 
-  #connect(): void {
+  /** From where it is. */
+  connect(): void {
     const source = new EventSource(`${this.#url}&lastEventId=${encodeURIComponent(this.lastEventId)}`, {
       fetch: async (url, init) => {
         const headers = { ...init.headers, authorization: `Bearer ${this.#token}` }
@@ -33,14 +34,19 @@ export class Dashboard extends FollowedDevices implements Disposable {
     this.follow(source)
     source.addEventListener('error', () => {
       // An answer other than 200 ends an EventSource; what broke off is taken up again by itself.
-      if (source.readyState === EventSource.CLOSED && this.#source === source) this.#connect()
+      if (source.readyState === EventSource.CLOSED && this.#source === source) this.connect()
     })
   }
 
-  [Symbol.dispose](): void {
+  /** It is told of nothing more. */
+  disconnect(): void {
     const source = this.#source
     this.#source = undefined
     source?.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.disconnect()
   }
 }
 

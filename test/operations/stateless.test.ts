@@ -1,10 +1,10 @@
 import { connectAsync, type MqttClient } from 'mqtt'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Kafka } from '../../simulators/kafka.ts'
 import { seededRandom } from '../../simulators/random.ts'
 import { kafkaMissing, startKafka } from '../kafka/kafka.ts'
 import type { DeviceAnswer } from '../system/answers.ts'
-import { type Api, Balanced, type Reply } from './balanced.ts'
+import { type Api, Balanced, type Reply, type Request } from './balanced.ts'
 import { Dashboard, Requester } from './clients.ts'
 import { isThere } from './tools.ts'
 
@@ -18,8 +18,19 @@ const orderOf = (i: number): number => (7 * i) % IDS.length
 const KILLS = 3
 /** Requests answered between two disturbances: more than any process could have had under way. */
 const ANSWERS = 30
+/** Payloads that are no JSON. */
+const LETTERS = ['{1', '{2', '{3', '{4', '{5', '{6', '{7']
 
 const idOf = ({ deviceId }: { deviceId: string }): string => deviceId
+
+interface Page<Item> {
+  readonly items: Item[]
+  readonly nextCursor?: string
+}
+
+interface Letter {
+  readonly payload: { readonly content: string }
+}
 
 describe.skipIf(!here)('three API processes behind a balancer without stickiness', { timeout: 180_000 }, () => {
   let kafka: Kafka
@@ -38,6 +49,7 @@ describe.skipIf(!here)('three API processes behind a balancer without stickiness
     const { mqttPort: port } = balanced.cluster
     devices = await connectAsync({ protocol: 'mqtt', host: '127.0.0.1', port })
     await Promise.all(IDS.map((id, i) => report(id, orderOf(i))))
+    for (const payload of LETTERS) await devices.publishAsync('devices/bad/telemetry', payload, { qos: 1 })
     await vi.waitFor(async () => expect((await list('limit=1000')).items.map(idOf)).toEqual(IDS), DEADLINE)
   }, 240_000)
 
@@ -47,37 +59,56 @@ describe.skipIf(!here)('three API processes behind a balancer without stickiness
     await kafka?.[Symbol.asyncDispose]()
   })
 
-  async function list(query: string): Promise<{ items: DeviceAnswer[]; nextCursor?: string; by: Api | undefined }> {
-    const { status, text, by } = await balanced.ask(`/v1/devices?${query}`, { token })
+  const list = (query: string) => page<DeviceAnswer>(`/v1/devices?${query}`, token)
+
+  async function page<Item>(path: string, bearer: string): Promise<Page<Item> & { by: Api | undefined }> {
+    const { status, text, by } = await balanced.ask(path, { token: bearer })
     expect(status, text).toBe(200)
-    return { ...(JSON.parse(text) as { items: DeviceAnswer[]; nextCursor?: string }), by }
+    return { ...(JSON.parse(text) as Page<Item>), by }
+  }
+
+  /** What is on all pages, of which each process gives some. */
+  async function all<Item>(path: string, bearer: string): Promise<Item[]> {
+    const items: Item[] = []
+    const by: (Api | undefined)[] = []
+    let cursor = ''
+    do {
+      const one = await page<Item>(`${path}${cursor}`, bearer)
+      items.push(...one.items)
+      by.push(one.by)
+      cursor = one.nextCursor === undefined ? '' : `&cursor=${one.nextCursor}`
+    } while (cursor !== '')
+    expect(new Set(by)).toEqual(new Set(balanced.apis))
+    return items
   }
 
   /** Of the same request to each process. */
-  async function fromEach(path: string, bearer: string | undefined): Promise<Reply[]> {
-    const replies: Reply[] = []
-    for (const _ of balanced.apis) replies.push(await balanced.ask(path, { token: bearer }))
-    expect(new Set(replies.map(({ by }) => by))).toEqual(new Set(balanced.apis))
-    return replies
+  async function fromEach(path: string, bearer?: string, request: Request = {}): Promise<Reply[]> {
+    const replies = new Map<Api | undefined, Reply>()
+    while (replies.size < balanced.apis.length) {
+      const reply = await balanced.ask(path, { ...request, token: bearer })
+      replies.set(reply.by, reply)
+    }
+    expect(new Set(replies.keys())).toEqual(new Set(balanced.apis))
+    return [...replies.values()]
   }
 
-  const statusesOf = async (path: string, bearer?: string) => (await fromEach(path, bearer)).map(({ status }) => status)
+  const statusesOf = async (...of: Parameters<typeof fromEach>) => (await fromEach(...of)).map(({ status }) => status)
 
   test.each([
     { sort: 'deviceId', expected: IDS },
     { sort: '-reported.x', expected: IDS.toSorted((a, b) => orderOf(IDS.indexOf(b)) - orderOf(IDS.indexOf(a))) },
   ])('each gives the next page of a list by $sort that another began', async ({ sort, expected }) => {
-    const found: string[] = []
-    const by: (Api | undefined)[] = []
-    let cursor: string | undefined
-    do {
-      const page = await list(`q=deviceId:van-*&sort=${sort}&limit=3${cursor === undefined ? '' : `&cursor=${cursor}`}`)
-      found.push(...page.items.map(idOf))
-      by.push(page.by)
-      cursor = page.nextCursor
-    } while (cursor !== undefined)
-    expect(found).toEqual(expected)
-    expect(new Set(by.slice(0, 3))).toEqual(new Set(balanced.apis))
+    const found = await all<DeviceAnswer>(`/v1/devices?q=deviceId:van-*&sort=${sort}&limit=3`, token)
+    expect(found.map(idOf)).toEqual(expected)
+  })
+
+  test('each gives the next page of the dead letters that another began', async () => {
+    const operator = await balanced.token({ scope: 'devices:read ops:read' })
+    await vi.waitFor(async () => {
+      const letters = await all<Letter>('/v1/dead-letters?deviceId=bad&limit=2', operator)
+      expect(letters.map(({ payload }) => payload.content)).toEqual(LETTERS.toReversed())
+    }, DEADLINE)
   })
 
   test('each reads what was written through another', async () => {
@@ -95,6 +126,69 @@ describe.skipIf(!here)('three API processes behind a balancer without stickiness
       pairs.add(`${put.by} ${got.by}`)
     }
     expect(pairs.size).toBeGreaterThan(1)
+  })
+
+  test('each knows the ETag that another gave, and no longer when it is of before a write through another', async () => {
+    const path = `/v1/devices/${IDS[7]}`
+    let etag: string | null = null
+    for (let n = 0; n < 4; n++) {
+      const before = etag
+      // All of them have read it as it is before the next write.
+      const read = await fromEach(path, token)
+      const tags = new Set(read.map(({ headers }) => headers.get('etag')))
+      expect(tags.size, [...tags].join()).toBe(1)
+      etag = [...tags][0] as string
+      expect(etag).not.toBe(before)
+      expect(await statusesOf(path, token, { headers: { 'if-none-match': etag } })).toEqual([304, 304, 304])
+      if (before !== null) {
+        expect(await statusesOf(path, token, { headers: { 'if-none-match': before } })).toEqual([200, 200, 200])
+        const stale = { method: 'PUT', body: { n: 'stale' }, headers: { 'if-match': before } }
+        expect(await statusesOf(`${path}/attributes`, token, stale)).toEqual([412, 412, 412])
+      }
+      const put = { method: 'PUT', body: { n }, headers: { 'if-match': etag }, token }
+      expect(await balanced.ask(`${path}/attributes`, put)).toMatchObject({ status: 200 })
+    }
+  })
+
+  test('a process that stops answers what it has been asked, for longer than balancers are given notice', async () => {
+    const [stopped] = balanced.apis as readonly [Api]
+    const repeated = await balanced.repeated()
+    await vi.waitFor(async () => expect(await balanced.underWay()).toEqual([0, 0, 0]), DEADLINE)
+    balanced.freezeProcessor()
+    onTestFinished(() => balanced.thawProcessor())
+    const put = { method: 'PUT', body: { asked: 'before' }, headers: { prefer: 'wait=10' }, token }
+    const puts = balanced.apis.map((_, i) => balanced.ask(`/v1/devices/${IDS[10 + i]}/attributes`, put))
+    await vi.waitFor(async () => expect(await balanced.underWay()).toEqual([1, 1, 1]), DEADLINE)
+    const exit = balanced.stop(stopped)
+    // The notice is over, and no answer could be given so far.
+    await vi.waitFor(async () => expect(await balanced.listens(stopped)).toBe(false), DEADLINE)
+    balanced.thawProcessor()
+    const replies = await Promise.all(puts)
+    expect(replies.map(({ status }) => status)).toEqual([200, 200, 200])
+    expect(new Set(replies.map(({ by }) => by))).toEqual(new Set(balanced.apis))
+    expect(await exit).toEqual({ code: 0, signal: null })
+    expect(await balanced.repeated()).toBe(repeated)
+    await balanced.restart(stopped)
+  })
+
+  test.each([
+    { what: 'of the fleet', path: '/v1/changes?q=deviceId:van-*&snapshot=true' },
+    { what: 'of a device', path: `/v1/devices/${IDS[8]}/changes?snapshot=true` },
+  ])('each goes on with a stream of changes $what that another began', async ({ path }) => {
+    using dashboard = new Dashboard(balanced.url(path), token)
+    const id = IDS[8] as string
+    await vi.waitFor(() => {
+      expect(dashboard.devices.get(id)).toBeDefined()
+      expect(dashboard.lastEventId).not.toMatch(/^-?$/)
+    }, DEADLINE)
+    for (let n = 0; new Set(dashboard.servedBy).size < balanced.apis.length; n++) {
+      dashboard.disconnect()
+      const put = { method: 'PUT', body: { n }, headers: { prefer: 'wait=10' }, token }
+      expect(await balanced.ask(`/v1/devices/${id}/attributes`, put)).toMatchObject({ status: 200 })
+      dashboard.connect()
+      await vi.waitFor(() => expect(dashboard.devices.get(id)).toMatchObject({ attributes: { n } }), DEADLINE)
+    }
+    expect(dashboard.resets).toEqual(['start'])
   })
 
   test('each knows a token by its signature, and for which devices it is good', async () => {
@@ -129,8 +223,11 @@ describe.skipIf(!here)('three API processes behind a balancer without stickiness
       }
       expect(requester.unmended).toEqual([])
       const failed = requester.failures.length
+      // Nor does one come to nothing that the balancer makes good by asking another process.
+      const repeated = await balanced.repeated()
       for (const name of balanced.apis) await disturb(`stop-${name}`, name, 'stop')
       expect(requester.failures.slice(failed)).toEqual([])
+      expect(await balanced.repeated()).toBe(repeated)
     } finally {
       over.abort()
       await Promise.all(loads)

@@ -4,19 +4,34 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { connectAsync } from 'mqtt'
-import { expect, it } from 'vitest'
+import { describe, expect, test } from 'vitest'
+import { pause } from '../../processor/pause.ts'
 import { Program } from '../../simulators/program.ts'
+import { statusesOf } from '../fuzz/report.ts'
 import { install, TOOL, VENV } from '../fuzz/tool.ts'
 import { Stack } from './stack.ts'
 
 const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url))
 const CONFIG = join(REPOSITORY, 'test/fuzz/schemathesis.toml')
-/** For the run, which takes some ten seconds on two free cores. */
+/** For the run, which takes some fifteen seconds on two free cores. */
 const WITHIN_MS = 300_000
 /** Requests made up for each operation, beside the examples of the document and every edge of its parameters. */
 const EXAMPLES = '50'
 /** Those that the document's examples name, so that some requests meet devices that are there. */
 const EXAMPLE_DEVICES = ['truck-17', 'truck-18']
+/** Between two reports of each, ms. */
+const REPORT_MS = 20
+const CHECKS = [
+  'not_a_server_error',
+  'status_code_conformance',
+  'content_type_conformance',
+  'response_headers_conformance',
+  'response_schema_conformance',
+  'negative_data_rejection',
+  'missing_required_header',
+  'unsupported_method',
+  'ignored_auth',
+]
 
 const run = promisify(execFile)
 
@@ -36,14 +51,17 @@ async function issueToken(env: Record<string, string>): Promise<string> {
   return program.stdout.trimEnd()
 }
 
-/** Resolves when the log has what they report. */
-async function reportAs(deviceIds: readonly string[], port: number): Promise<void> {
+/** Until `over`: the fuzzer deletes devices too, and would meet none after that. */
+async function reportAs(deviceIds: readonly string[], port: number, over: AbortSignal): Promise<void> {
   const client = await connectAsync({ protocol: 'mqtt', host: '127.0.0.1', port })
-  await Promise.all(
-    deviceIds.map((id) =>
-      client.publishAsync(`devices/${id}/telemetry`, '{"temperature":21.5,"battery":80}', { qos: 1 }),
-    ),
-  )
+  while (!over.aborted) {
+    await Promise.all(
+      deviceIds.map((id) =>
+        client.publishAsync(`devices/${id}/telemetry`, '{"temperature":21.5,"battery":80}', { qos: 1 }),
+      ),
+    )
+    await pause(REPORT_MS)
+  }
   await client.endAsync()
 }
 
@@ -53,40 +71,58 @@ function streams(paths: Record<string, { get?: { responses?: Record<string, { co
   return Object.keys(paths).filter(isStream)
 }
 
-it.skipIf(process.env.TIDEMARK_REQUIRE_PYTHON !== '1' && !(await hasPython()))(
-  'no request that the document allows, or forbids, gets an answer that it does not name',
-  async () => {
-    await install()
-    const env = { LOG_LEVEL: 'error', AUTH: 'jwt', AUTH_SECRET: randomBytes(32).toString('hex') }
-    await using stack = await Stack.start({ env })
-    const token = await issueToken(env)
-    await reportAs(EXAMPLE_DEVICES, stack.mqttPort)
-    const { paths } = await stack.json<{ paths: Parameters<typeof streams>[0] }>('/openapi.json')
-    const args = [
-      ['--config-file', CONFIG],
-      [
-        'run',
-        `http://127.0.0.1:${stack.httpPort}/openapi.json`,
-        '--no-color',
-        '--seed',
-        '1',
-        '--max-examples',
-        EXAMPLES,
-        '--header',
-        `Authorization: Bearer ${token}`,
-      ],
-      ['--phases', 'examples,coverage,fuzzing', '--request-timeout', '20'],
-      ['--checks', 'not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance'],
-      ...streams(paths).map((path) => ['--exclude-path', path]),
-    ].flat()
-    const { code, stdout } = await run(TOOL, args, { cwd: VENV, timeout: WITHIN_MS, maxBuffer: 64 * 1024 * 1024 }).then(
-      ({ stdout: text }) => ({ code: 0, stdout: text }),
-      (error: { code: number; stdout: string }) => error,
-    )
-    expect(code, stdout.slice(-10_000)).toBe(0)
-    const operations = Object.values(paths).flatMap((methods) => Object.keys(methods)).length
-    expect(stdout).toMatch(new RegExp(`Tested: ${operations - streams(paths).length}\\n`))
-    expect(stack.program.stderr).toBe('')
-  },
-  2 * WITHIN_MS,
-)
+describe.skipIf(process.env.TIDEMARK_REQUIRE_PYTHON !== '1' && !(await hasPython()))('fuzzed', () => {
+  test.each([
+    { auth: 'jwt', seed: '1' },
+    { auth: 'none', seed: '2' },
+  ])(
+    'with AUTH=$auth: no request that the document allows, or forbids, gets an answer that it does not name',
+    async ({ auth, seed }) => {
+      await install()
+      const secret = { AUTH: 'jwt', AUTH_SECRET: randomBytes(32).toString('hex') }
+      const env = { LOG_LEVEL: 'error', ...(auth === 'jwt' ? secret : { AUTH: 'none' }) }
+      await using stack = await Stack.start({ env })
+      const header = auth === 'jwt' ? ['--header', `Authorization: Bearer ${await issueToken(env)}`] : []
+      const { paths } = await stack.json<{ paths: Parameters<typeof streams>[0] }>('/openapi.json')
+      const report = join(stack.dataDir, 'fuzz.ndjson')
+      const args = [
+        ['--config-file', CONFIG, 'run', `http://127.0.0.1:${stack.httpPort}/openapi.json`, '--no-color'],
+        [
+          '--seed',
+          seed,
+          '--max-examples',
+          EXAMPLES,
+          '--phases',
+          'examples,coverage,fuzzing',
+          '--request-timeout',
+          '20',
+        ],
+        ['--checks', CHECKS.join(','), '--report', 'ndjson', '--report-ndjson-path', report],
+        header,
+        ...streams(paths).map((path) => ['--exclude-path', path]),
+      ].flat()
+      const over = new AbortController()
+      const reporting = reportAs(EXAMPLE_DEVICES, stack.mqttPort, over.signal)
+      const options = { cwd: VENV, timeout: WITHIN_MS, maxBuffer: 64 * 1024 * 1024 }
+      const { code, stdout } = await run(TOOL, args, options).then(
+        ({ stdout: text }) => ({ code: 0, stdout: text }),
+        (error: { code: number; stdout: string }) => error,
+      )
+      over.abort()
+      await reporting
+      expect(code, stdout.slice(-10_000)).toBe(0)
+      const operations = Object.entries(paths)
+        .filter(([path]) => !streams(paths).includes(path))
+        .flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`))
+      expect(stdout).toMatch(new RegExp(`Tested: ${operations.length}\\n`))
+      const statuses = await statusesOf(report)
+      const refused = operations.filter(
+        (operation) => ![200, 202, 204].some((status) => statuses.get(operation)?.has(status)),
+      )
+      expect(refused, 'of which nothing but refusals was seen').toEqual([])
+      expect(statuses.get('GET /v1/devices/{deviceId}')).toContain(304)
+      expect(stack.program.stderr).toBe('')
+    },
+    2 * WITHIN_MS,
+  )
+})
