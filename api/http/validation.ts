@@ -22,17 +22,22 @@ export const compileValidator: FastifySchemaCompiler<TSchema> = ({ schema, httpP
     const value = httpPart === 'querystring' ? converted(schema, given as Record<string, unknown>) : given
     if (validator.Check(value)) return { value }
     const errors = fieldErrors(validator.Errors(value), PARTS[httpPart ?? 'body'] as string)
-    return { error: ProblemError.invalid(httpPart === 'querystring' ? errors.map(oncePerName(value)) : errors) }
+    return { error: ProblemError.invalid(httpPart === 'querystring' ? oncePerName(errors, value) : errors) }
   }
 }
 
 const UNKNOWN = 'is not known'
 
-/** A parameter that is given again is a list, which none of ours may be. */
-function oncePerName(query: unknown): (error: FieldError) => FieldError {
+/** A parameter that is given again is a list, which none of ours may be: whatever else is wrong with a list is not told. */
+function oncePerName(errors: readonly FieldError[], query: unknown): FieldError[] {
   const given = query as Record<string, unknown>
-  return (error) =>
-    Array.isArray(given[error.field]) && error.message !== UNKNOWN ? { ...error, message: 'must be given once' } : error
+  const told = new Map<string, FieldError>()
+  const others: FieldError[] = []
+  for (const error of errors) {
+    if (!Array.isArray(given[error.field]) || error.message === UNKNOWN) others.push(error)
+    else told.set(error.field, { field: error.field, message: 'must be given once' })
+  }
+  return [...told.values(), ...others]
 }
 
 const INTEGER = /^(0|-?[1-9]\d{0,14})$/

@@ -160,14 +160,6 @@ describe('GET /v1/devices', () => {
     },
   )
 
-  it.each(['limit=1', 'q=rev:1', 'sort=rev'])('refuses %s given twice', async (given) => {
-    const [field] = given.split('=')
-    const { body } = await ask(on.api, `/v1/devices?${given}&${given}`)
-    expect(body.errors).toEqual([{ field, message: 'must be given once' }])
-    const unknown = await ask(on.api, '/v1/devices?x=1&x=2')
-    expect(unknown.body.errors).toEqual([{ field: 'x', message: 'is not known' }])
-  })
-
   it.each(['', 'x', '%00', '%zz', 'MTo', 'a'.repeat(200), TRUCK.slice(1), `${TRUCK}=`])(
     'refuses cursor=%s with 400 that names cursor',
     async (cursor) => {
