@@ -18,8 +18,8 @@ import { etagOf } from '../http/etag.ts'
 import type { Gate } from '../http/gate.ts'
 import { ProblemError, type ProblemKind } from '../http/problem.ts'
 import { freshnessField, openStatus, shownFreshness } from '../http/splice.ts'
-import { AtLeast, readDevice } from './past.ts'
-import { AttributesBody, DeviceId } from './schemas.ts'
+import { AtLeast, readDevice, readProblems } from './past.ts'
+import { AttributesBody, ONE_DEVICE } from './schemas.ts'
 import { answerWrite, type Writing } from './write.ts'
 
 /** Of a body, with whatever space it has: then 413. */
@@ -42,10 +42,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Gate): void 
   api.get('/v1/devices/:deviceId/attributes', { schema: GET, config: READS_DEVICES }, async (request, reply) => {
     const deviceId = visible(request)
     const { status, freshness } = await single.run(() => readDevice(writing.reader, deviceId, request.query.atLeast))
-    if (status === undefined) {
-      const members = { freshness: shownFreshness(freshness) }
-      throw new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
-    }
+    if (status === undefined) throw ProblemError.unknownDevice(deviceId, { freshness: shownFreshness(freshness) })
     const etag = etagOf(openStatus(status))
     const known = isKnown(request.headers, etag)
     reply.header('etag', etag).header('tidemark-freshness', freshnessField(freshness))
@@ -151,7 +148,6 @@ function checked(attributes: JsonObject): JsonObject {
   throw new ProblemError('attributes-too-large', detail)
 }
 
-const ONE_DEVICE = Type.Object({ deviceId: DeviceId })
 const NO_QUERY = Type.Object({}, { additionalProperties: false })
 const { attributes: EXAMPLE } = EXAMPLE_DEVICE
 
@@ -246,13 +242,7 @@ const GET = {
       headers: ATTRIBUTES_HEADERS,
     },
     304: emptyAnswer('The device is the same, as of now.'),
-    ...problemAnswers(
-      'unknown-device',
-      'precondition-failed',
-      'partition-unavailable',
-      'position-not-reached',
-      'overloaded',
-    ),
+    ...readProblems(),
   },
 }
 

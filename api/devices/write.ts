@@ -103,13 +103,9 @@ function undecided(position: Position): ProblemError {
 async function refusalAnew(reader: StatusReader, deviceId: string): Promise<ProblemError> {
   const { status, freshness } = await reader.get(deviceId)
   const members = { freshness: shownFreshness(freshness) }
-  if (status === undefined) return unknownDevice(deviceId, members)
+  if (status === undefined) return ProblemError.unknownDevice(deviceId, members)
   const etag = etagOf(openStatus(status))
   return new ProblemError('precondition-failed', `device ${deviceId} is there, at ${etag}`, members, { etag })
-}
-
-function unknownDevice(deviceId: string, members: ProblemError['members']): ProblemError {
-  return new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
 }
 
 function refusal(
@@ -119,7 +115,7 @@ function refusal(
   { status, freshness }: PastAnswer,
 ): ProblemError {
   const members = { position: formatPosition(position), freshness: shownFreshness(freshness) }
-  if (outcome === 'unknown-device') return unknownDevice(deviceId, members)
+  if (outcome === 'unknown-device') return ProblemError.unknownDevice(deviceId, members)
   if (outcome === 'stale') {
     const now = status === undefined ? 'is deleted by now' : `is at ${etagOf(openStatus(status))} by now`
     const detail = `device ${deviceId} was at another version than If-Match asks for, and ${now}`

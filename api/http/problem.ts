@@ -79,6 +79,10 @@ export class ProblemError extends Error {
     return new ProblemError('forbidden', `the token is not for device ${deviceId}`, {}, { 'www-authenticate': header })
   }
 
+  static unknownDevice(deviceId: string, members: Members): ProblemError {
+    return new ProblemError('unknown-device', `no telemetry of device ${deviceId} has been seen`, members)
+  }
+
   static overloaded(detail: string): ProblemError {
     return new ProblemError('overloaded', detail, {}, { 'retry-after': '1' })
   }
