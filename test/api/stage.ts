@@ -19,7 +19,7 @@ export const noLetters: LetterReader = {
   async *read() {},
 }
 
-export interface Stage {
+export interface Stage extends AsyncDisposable {
   readonly api: Api
   readonly fleet: Fleet
   /** What /readyz lists. */
@@ -39,7 +39,7 @@ export async function stage(options: Partial<AppOptions> = {}): Promise<Stage> {
     logger: silent,
     ...options,
   })
-  return { api, fleet, problems }
+  return { api, fleet, problems, [Symbol.asyncDispose]: () => api.close() }
 }
 
 /** `ownersMinAgeMs` 0: a test need not wait to see an owner that moved. */
