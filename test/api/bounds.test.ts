@@ -30,7 +30,6 @@ it.each([
     held.resolve()
     expect([(await under).statusCode, (await single).statusCode]).toEqual([200, 404])
     expect((await ask(api, second)).status).toBe(200)
-    await api.close()
   },
 )
 
@@ -44,7 +43,6 @@ it('refuses the body of a batch of more than maxBodyBytes with 413', async () =>
   const post = (payload: string) =>
     ask(api, { ...BATCH, payload, headers: { 'content-type': 'application/json' } }).then(({ status }) => status)
   expect([await post(bodyOf(100)), await post(bodyOf(101))]).toEqual([200, 413])
-  await api.close()
 })
 
 it.each([

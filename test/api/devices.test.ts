@@ -1,5 +1,5 @@
 import { assert, dictionary, jsonValue, property, string } from 'fast-check'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { spliceStatus } from '../../api/http/splice.ts'
 import { encodeCursor } from '../../api/search/cursor.ts'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
@@ -12,7 +12,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
 
 const post = (payload: string, type = 'application/json', url = '/v1/devices/batch-get') =>
   ask(on.api, { method: 'POST', url, payload, headers: { 'content-type': type } })
@@ -181,7 +180,7 @@ describe('GET /v1/devices', () => {
   })
 
   it('ends a page early when its statuses are large, and goes on', async () => {
-    await using small = await stage({ limits: { maxAnswerBytes: 1000 } })
+    const small = await stage({ limits: { maxAnswerBytes: 1000 } })
     for (let i = 0; i < 9; i++)
       small.fleet.put(`d${i}`, { t: { value: 'x'.repeat(300), at: '2026-11-24T10:00:00.000Z' } })
     const seen: string[] = []
@@ -272,7 +271,7 @@ describe('POST /v1/devices/batch-get', () => {
   })
 
   it('fills an answer up to its bound and says so for the rest', async () => {
-    await using small = await stage({ limits: { maxAnswerBytes: 1000 } })
+    const small = await stage({ limits: { maxAnswerBytes: 1000 } })
     small.fleet.put('a')
     const deviceIds = Array.from({ length: 500 }, () => 'a')
     const { body } = await ask(small.api, { method: 'POST', url: '/v1/devices/batch-get', payload: { deviceIds } })

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import type { Tokens } from '../../api/auth/tokens.ts'
 import { ask, documentOf } from './conformance.ts'
 import { type Stage, stage } from './stage.ts'
@@ -7,7 +7,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
 
 const fileFor = async (headers: Record<string, string>) => {
   const answer = await ask(on.api, { url: '/docs/static/swagger-ui.css', headers })
@@ -88,7 +87,6 @@ describe('the document, for generators of code', () => {
     for (const [path, operations] of Object.entries(paths)) {
       for (const { security } of Object.values(operations)) expect(security, path).toBeDefined()
     }
-    await api.close()
   })
 
   it('says how many bits whole numbers have, where it does not bound them', async () => {

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { etagOf } from '../../api/http/etag.ts'
 import type { JsonObject } from '../../processor/contract/json.ts'
 import { type Status, statusText } from '../../processor/contract/status.ts'
@@ -9,7 +9,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
 
 const get = (match?: string) =>
   ask(on.api, { url: '/v1/devices/a', headers: match === undefined ? {} : { 'if-none-match': match } })

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { projectionOf } from '../../api/devices/projection.ts'
 import { ask } from './conformance.ts'
 import { type Stage, stage } from './stage.ts'
@@ -7,7 +7,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
 
 describe('fields', () => {
   const at = '2026-11-24T10:00:00.000Z'

@@ -1,5 +1,5 @@
 import * as fc from 'fast-check'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { searchFleet, summarizeFleet } from '../../api/search/fleet-search.ts'
 import { valueOf } from '../../processor/contract/field.ts'
 import { compareInOrder, type Order, parseOrder, sortKey } from '../../processor/contract/order.ts'
@@ -16,7 +16,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
 
 /** Every read of up to `reads` devices is a slice of its own. */
 function shortSlices({ fleet: { members } }: Stage, reads = 64): void {
@@ -99,7 +98,7 @@ describe('GET /v1/devices?q=', () => {
 
   it('says when it was cut short, and goes on from there in the order of the ids', async () => {
     let now = 0
-    await using here = await stage({ limits: { searchMs: 5 }, now: () => now++ })
+    const here = await stage({ limits: { searchMs: 5 }, now: () => now++ })
     shortSlices(here)
     for (let i = 0; i < 3000; i++) here.fleet.putStatus(withBattery(`d${i}`, i))
     const seen: string[] = []

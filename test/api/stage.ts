@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
+import { onTestFinished } from 'vitest'
 import { type Api, type AppOptions, buildApp } from '../../api/app.ts'
 import { RoutedReader } from '../../api/reader/reader.ts'
 import type { LetterReader } from '../../processor/contract/letter-reader.ts'
@@ -26,7 +27,10 @@ export interface Stage extends AsyncDisposable {
   readonly problems: string[]
 }
 
-/** The application over a fleet of two members, four partitions, and no devices yet. */
+/**
+ * The application over a fleet of two members, four partitions, and no devices yet. It is closed when the test is over, or is
+ * disposed of.
+ */
 export async function stage(options: Partial<AppOptions> = {}): Promise<Stage> {
   const fleet = new Fleet(4, ['a', 'b'])
   const problems: string[] = []
@@ -39,6 +43,7 @@ export async function stage(options: Partial<AppOptions> = {}): Promise<Stage> {
     logger: silent,
     ...options,
   })
+  onTestFinished(() => api.close())
   return { api, fleet, problems, [Symbol.asyncDispose]: () => api.close() }
 }
 

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { type Field, parseField } from '../../processor/contract/field.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
@@ -10,7 +10,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
 
 describe('GET /v1/fleet/summary', () => {
   it('counts groups, the lack of a field among them, and tells how a metric lies', async () => {
