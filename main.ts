@@ -1,7 +1,6 @@
 import { flushCompileCache } from 'node:module'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import type { Logger } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { type Access, readAccess } from './api/access.ts'
 import { DEFAULT_LIMITS as API_LIMITS } from './api/limits.ts'
@@ -11,10 +10,8 @@ import { keepRequestsYoung } from './processor/collector.ts'
 import { addressOf, hostAndPort } from './processor/contract/address.ts'
 import { type Configuration, misspelt, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError, reasonOf } from './processor/contract/errors.ts'
-import type { EmbeddedLog } from './processor/log/embedded/embedded.ts'
-import type { KafkaLog } from './processor/log/kafka/kafka.ts'
 import { lastWords, openLogger } from './processor/logger.ts'
-import type { Beginning } from './processor/open.ts'
+import type { Beginning, ProcessorsOptions } from './processor/open.ts'
 import { type Connections, connectionsWithin } from './processor/open-files.ts'
 import { aborted, pause } from './processor/pause.ts'
 import type { Processor } from './processor/processor.ts'
@@ -83,22 +80,12 @@ function stopSignal(): AbortSignal {
 
 type Role = 'up' | 'ingest' | 'processor' | 'api'
 
-/** What the roles of this process share. What is put on `running` ends before what is below it. */
-interface Process {
+/** What the roles of this process share. */
+interface Process extends Omit<ProcessorsOptions, 'beginnings'> {
   readonly role: Role
   readonly flags: { readonly processors: number; readonly demo: boolean }
-  readonly configuration: Configuration
-  readonly log: EmbeddedLog | KafkaLog
-  readonly logger: Logger
-  readonly registry: Registry
-  readonly running: AsyncDisposableStack
-  /** The problems that make the process not ready, none when it is; each role adds its own. */
-  readonly checks: (() => Promise<readonly string[]>)[]
-  /** Of all checks. */
-  readonly problems: () => Promise<readonly string[]>
   /** The most that are open at once. */
   readonly connections: Connections
-  readonly fail: (error: unknown) => void
 }
 
 async function serve(role: Role, rest: readonly string[]): Promise<number> {

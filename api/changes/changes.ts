@@ -5,7 +5,7 @@ import { Matcher } from '../../processor/contract/search-match.ts'
 import { printQuery } from '../../processor/contract/search-query.ts'
 import type { Api } from '../app.ts'
 import { callerOf, maySee, READS_DEVICES } from '../auth/caller.ts'
-import { DeviceId } from '../devices/schemas.ts'
+import { ONE_DEVICE } from '../devices/schemas.ts'
 import { problemAnswers } from '../http/documentation.ts'
 import { ProblemError } from '../http/problem.ts'
 import { Q, queryOf } from '../search/query.ts'
@@ -115,7 +115,7 @@ const DEVICE_CHANGES = {
   operationId: 'streamDeviceChanges',
   summary: 'What changes in one device, as Server-Sent Events',
   description: `As \`/v1/changes\`, for one device; one that is not known yet is waited for.`,
-  params: Type.Object({ deviceId: DeviceId }),
+  params: ONE_DEVICE,
   querystring: Type.Object(PARAMETERS, { additionalProperties: false }),
   headers: HEADERS,
   response: { 200: EVENT_STREAM.answer, ...problemAnswers(...PROBLEMS, 'forbidden') },

@@ -19,8 +19,8 @@ import type { Gate } from '../http/gate.ts'
 import { ProblemError, type ProblemKind } from '../http/problem.ts'
 import { freshnessField, openStatus, shownFreshness } from '../http/splice.ts'
 import { MAX_ATTRIBUTES_BODY_BYTES } from '../limits.ts'
-import { AtLeast, readDevice } from './past.ts'
-import { AttributesBody, DeviceId } from './schemas.ts'
+import { AtLeast, readDevice, readProblems } from './past.ts'
+import { AttributesBody, ONE_DEVICE } from './schemas.ts'
 import { answerWrite, type Writing } from './write.ts'
 
 const JSON_TYPE = 'application/json'
@@ -148,7 +148,6 @@ function checked(attributes: JsonObject): JsonObject {
   throw new ProblemError('attributes-too-large', `the body ${message}`, { errors: [{ field: 'body', message }] })
 }
 
-const ONE_DEVICE = Type.Object({ deviceId: DeviceId })
 const NO_QUERY = Type.Object({}, { additionalProperties: false })
 const { attributes: EXAMPLE } = EXAMPLE_DEVICE
 
@@ -243,13 +242,7 @@ const GET = {
       headers: ATTRIBUTES_HEADERS,
     },
     304: emptyAnswer('The device is the same, as of now.'),
-    ...problemAnswers(
-      'unknown-device',
-      'precondition-failed',
-      'partition-unavailable',
-      'position-not-reached',
-      'overloaded',
-    ),
+    ...readProblems(),
   },
 }
 

@@ -12,9 +12,9 @@ import { freshnessMember, JSON_TYPE, openStatus, SplicedBytes, shownFreshness } 
 import { TextTurns } from '../http/text-turns.ts'
 import { SMALL_ANSWER_BYTES, type UntakenAnswers } from '../http/untaken.ts'
 import type { Limits } from '../limits.ts'
-import { AtLeast, readDevice } from './past.ts'
+import { AtLeast, readDevice, readProblems } from './past.ts'
 import { type Projection, projectionOf } from './projection.ts'
-import { DeviceId, Fields } from './schemas.ts'
+import { DeviceId, Fields, ONE_DEVICE } from './schemas.ts'
 
 export interface DeviceRoutes {
   readonly reader: StatusReader
@@ -181,19 +181,13 @@ const GET_DEVICE = {
   summary: 'The last status of one device',
   description:
     'With `If-None-Match` and the `ETag` of an earlier answer: 304 while the status is the same. Devices called `count`, `.` or `..` are read by `POST /v1/devices/batch-get`: the first is another path, and browsers resolve the others before they ask.',
-  params: Type.Object({ deviceId: DeviceId }),
+  params: ONE_DEVICE,
   querystring: Type.Object({ fields: Type.Optional(Fields), atLeast: AtLeast }, { additionalProperties: false }),
   headers: READ_CONDITIONS,
   response: {
     200: { ...jsonAnswer('The last status.', DEVICE, EXAMPLE_DEVICE), headers: ETAG },
     304: emptyAnswer('The status is the same, as of now.'),
-    ...problemAnswers(
-      'unknown-device',
-      'precondition-failed',
-      'partition-unavailable',
-      'position-not-reached',
-      'overloaded',
-    ),
+    ...readProblems(),
   },
 }
 

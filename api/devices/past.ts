@@ -1,6 +1,7 @@
 import { Type } from 'typebox'
 import { type Position, parsePosition } from '../../processor/contract/position.ts'
 import type { Answer, StatusReader } from '../../processor/contract/query.ts'
+import { problemAnswers, type ResponseDoc } from '../http/documentation.ts'
 import { ProblemError } from '../http/problem.ts'
 
 /** How long a read waits for the position that it asks for, ms. */
@@ -19,6 +20,17 @@ export const AtLeast = Type.Optional(
 export function readDevice(reader: StatusReader, deviceId: string, atLeast: string | undefined): Promise<Answer> {
   if (atLeast === undefined) return reader.get(deviceId)
   return reader.getPast(positionOf(reader, deviceId, atLeast), deviceId, AT_LEAST_MS)
+}
+
+/** Of a read of one device, also by its `atLeast` and its conditions. */
+export function readProblems(): Record<string, ResponseDoc> {
+  return problemAnswers(
+    'unknown-device',
+    'precondition-failed',
+    'partition-unavailable',
+    'position-not-reached',
+    'overloaded',
+  )
 }
 
 function positionOf(reader: StatusReader, deviceId: string, text: string): Position {

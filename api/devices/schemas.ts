@@ -12,6 +12,9 @@ export const DeviceId = Type.String({
   examples: ['truck-17'],
 })
 
+/** The parameters of a path. */
+export const ONE_DEVICE = Type.Object({ deviceId: DeviceId })
+
 /** Which fields of statuses an answer has. */
 export const Fields = Type.String({
   minLength: 1,

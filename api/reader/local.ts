@@ -14,13 +14,6 @@ export const MAX_LOCAL_SEARCHES = 48
 /** How long a slice may take once it has begun, ms, where no other process could give it; it works for about 250. */
 export const PATIENCE_MS = 5_000
 
-export interface LocalReadersOptions {
-  /** Nobody else could be asked: who has no answer in time is told that this process has too much to do. */
-  readonly alone: boolean
-  /** A slice that takes longer once it has begun, ms, is late; default ANSWER_WITHIN_MS, and PATIENCE_MS where the process is alone. */
-  readonly answerWithinMs?: number
-}
-
 /** The readers of the copies that this process itself holds: their searches take turns, and waiting for that is not lateness. */
 export class LocalReaders {
   readonly #alone: boolean
@@ -28,9 +21,10 @@ export class LocalReaders {
   readonly #turnstile = new Turnstile(MAX_LOCAL_SEARCHES)
   readonly #readers = new WeakMap<PartitionReader, PartitionReader>()
 
-  constructor({ alone, answerWithinMs = alone ? PATIENCE_MS : ANSWER_WITHIN_MS }: LocalReadersOptions) {
+  /** `alone`: nobody else could be asked, so who has no answer in time is told that this process has too much to do. */
+  constructor({ alone }: { readonly alone: boolean }) {
     this.#alone = alone
-    this.#answerWithinMs = answerWithinMs
+    this.#answerWithinMs = alone ? PATIENCE_MS : ANSWER_WITHIN_MS
   }
 
   of(reader: PartitionReader): PartitionReader {

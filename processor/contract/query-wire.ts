@@ -200,7 +200,7 @@ export function decodeCopies(body: Buffer): Copy[] {
   if (!Array.isArray(copies)) throw new WireFormatError('a list of copies is expected')
   // A processor of before `readable` does not tell.
   const told = copies as (Omit<Copy, 'readable'> & { readonly readable?: boolean })[]
-  return told.map((copy) => ({ ...copy, readable: copy.readable ?? copy.state === 'running', devices: copy.devices }))
+  return told.map((copy) => ({ ...copy, readable: copy.readable ?? copy.state === 'running' }))
 }
 
 export function encodeError(error: TidemarkError): string {

@@ -1,7 +1,7 @@
 import { brotliDecompressSync, gunzipSync } from 'node:zlib'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { instanceOf } from '../../api/http/problem.ts'
 import type { Answer, StatusReader } from '../../processor/contract/query.ts'
 import { ask, documentOf, validatorOf } from './conformance.ts'
@@ -11,7 +11,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
 
 describe('GET /v1/partitions', () => {
   it('tells of the owner and the standbys of each, and of the totals', async () => {
@@ -59,7 +58,6 @@ describe('health', () => {
   it('is not ready when a check fails', async () => {
     const { api } = await stage({ checks: () => Promise.reject(new Error('broken')) })
     expect((await ask(api, '/readyz')).body.detail).toBe('a check failed: broken')
-    await api.close()
   })
 })
 
@@ -110,7 +108,6 @@ describe('an unexpected error', () => {
     const { status, body } = await ask(api, '/v1/devices/a')
     expect(status).toBe(500)
     expect(JSON.stringify(body)).not.toMatch(/secret|TypeError|\.ts/)
-    await api.close()
   })
 })
 
@@ -131,7 +128,6 @@ describe('the bound on reads under way', () => {
     resolve({ status: undefined, freshness: { partition: 0, offset: 0, changelog: 0, lag: 0, servedBy: 'owner' } })
     expect((await first).statusCode).toBe(404)
     expect((await ask(api, '/v1/devices/b')).status).toBe(404)
-    await api.close()
   })
 })
 
@@ -227,7 +223,6 @@ describe('the name of a request', () => {
     const { api } = await stage({ reader, logger })
     await api.inject({ url: '/v1/devices/a', headers: { 'x-request-id': 'mine-1' } })
     expect(lines.map((line) => JSON.parse(line).requestId)).toEqual(['mine-1'])
-    await api.close()
   })
 })
 
@@ -289,7 +284,6 @@ describe('the limit of requests', () => {
     }
     expect((await from('10.0.0.2')).status).toBe(200)
     for (const url of ['/livez', '/readyz', '/openapi.json']) expect((await from('10.0.0.1', url)).status).toBe(200)
-    await api.close()
   })
 
   it('begins anew after a minute, whatever somebody does to the time of day', async () => {
@@ -301,7 +295,6 @@ describe('the limit of requests', () => {
     expect(await status()).toBe(429)
     steady++
     expect([await status(), await status()]).toEqual([200, 429])
-    await api.close()
   })
 
   it('forgets of more than 10,000 callers the one that was not seen for longest', async () => {
@@ -313,7 +306,6 @@ describe('the limit of requests', () => {
     for (let i = 3; i <= 10_000; i++) await from(`10.0.${i >> 8}.${i & 255}`)
     expect([await from(busy), await from(old)]).toEqual([429, 429])
     expect(await from(oldest)).not.toBe(429)
-    await api.close()
   })
 
   it('is of the caller that a trusted proxy names, and of no other', async () => {
@@ -334,7 +326,6 @@ describe('the limit of requests', () => {
       for (const same of [`${address}:4712`, address]) expect(await from('10.1.2.3', same), same).toBe(429)
     }
     expect(await from('10.1.2.3', '2001:db8::1')).toBe(429)
-    await api.close()
   })
 
   it('is none unless one is given', async () => {

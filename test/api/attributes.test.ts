@@ -288,7 +288,6 @@ describe('what cannot be known or done now', () => {
     expect(read.status).toBe(200)
     const { status, headers, body } = await ask(api, `/v1/devices/truck-17?atLeast=${PARTITION}-7`)
     expect([status, body.title, headers['retry-after']]).toEqual([503, 'Position not reached', '1'])
-    await api.close()
   })
 
   it('a condition that is not decided in time is 504 with the position, any other write 202', async () => {
@@ -300,7 +299,6 @@ describe('what cannot be known or done now', () => {
     expect([deletion.status, deletion.body.position]).toEqual([504, at])
     expect((await send('PUT', 'truck-17', {}, wait, api)).body.position).toBe(at)
     expect((await remove('truck-17', wait, api)).status).toBe(202)
-    await api.close()
   })
 
   it.each<[Outcome, number, string]>([
@@ -316,7 +314,6 @@ describe('what cannot be known or done now', () => {
     const { api, at } = await on(outcome)
     const { status, body } = await send('PATCH', 'truck-17', {}, WAIT, api)
     expect([status, body.detail, body.position]).toEqual([expected, detail, at])
-    await api.close()
   })
 
   it('a log that takes nothing is 503', async () => {
@@ -326,14 +323,12 @@ describe('what cannot be known or done now', () => {
       expect([answer.status, answer.body.title, answer.headers['retry-after']]).toEqual([503, 'Log unavailable', '1'])
       expect(answer.body.detail).toContain('no broker')
     }
-    await api.close()
   })
 
   it('a partition that nobody answers for takes no write of a device that may be unknown', async () => {
     const { api, fleet } = await on()
     fleet.assign(PARTITION, undefined)
     expect((await send('PUT', 'truck-17', {}, {}, api)).body.title).toBe('Partition unavailable')
-    await api.close()
   })
 
   it('too many writes under way are 503', async () => {
@@ -353,6 +348,5 @@ describe('what cannot be known or done now', () => {
     expect([status, body.title]).toEqual([503, 'Overloaded'])
     resolve()
     expect((await Promise.all(puts)).map((answer) => answer.status)).toEqual([202, 202])
-    await api.close()
   })
 })

@@ -30,7 +30,6 @@ it.each([
     held.resolve()
     expect([(await under).statusCode, (await single).statusCode]).toEqual([200, 404])
     expect((await ask(api, second)).status).toBe(200)
-    await api.close()
   },
 )
 
@@ -45,7 +44,6 @@ it('refuses the body of a batch of more than maxBodyBytes with 413', async () =>
   const [fits, over] = [await post(bodyOf(100)), await post(bodyOf(101))]
   expect([fits.status, over.status]).toEqual([200, 413])
   expect(over.body.errors).toEqual([{ field: 'body', message: 'has more than the 100 bytes that are allowed' }])
-  await api.close()
 })
 
 it.each([

@@ -75,7 +75,7 @@ export class Changelog {
   }
 
   /** As one process follows it; while `gate.closed` it is given nothing new. */
-  feed(gate: { closed: boolean } = { closed: false }, identity = 'memory'): ChangeFeed {
+  feed(gate: { closed: boolean } = { closed: false }): ChangeFeed {
     const follow = async function* (
       log: Changelog,
       partition: number,
@@ -97,7 +97,7 @@ export class Changelog {
       }
     }
     return {
-      identity,
+      identity: 'memory',
       partitions: this.partitions,
       deleteRetentionMs: 24 * 3600_000,
       follow: (partition, from, signal) => follow(this, partition, from, signal),

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, it } from 'vitest'
+import { beforeEach, expect, it } from 'vitest'
 import { UnavailableError } from '../../processor/contract/errors.ts'
 import { Changelog } from './changelog.ts'
 import { FakeClock, FakeSink, settled } from './changes-client.ts'
@@ -17,8 +17,6 @@ beforeEach(() => {
   streams = streamsOver(log, clock)
   blocks = []
 })
-
-afterEach(() => streams.close())
 
 const open = (snapshot: boolean) =>
   streams.open(
@@ -44,7 +42,6 @@ it('a comment is no block of its own while a snapshot waits', async () => {
     ...log.reader,
     listPartition: () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'nobody')),
   }
-  await streams.close()
   streams = streamsOver(log, clock, { reader, limits: { heartbeatMs: 1_000 } })
   await open(true)
   await settled()

@@ -1,7 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Following } from '../../api/changes/following.ts'
 import type { ChangesLimits } from '../../api/changes/limits.ts'
-import type { ChangeStreams } from '../../api/changes/streams.ts'
 import { Matcher } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { Changelog } from './changelog.ts'
@@ -13,7 +12,6 @@ const STATUS_BYTES = 10_000
 
 let log: Changelog
 let clock: FakeClock
-const open: ChangeStreams[] = []
 /** Of the streams that were opened last. */
 let following: Following
 
@@ -25,16 +23,9 @@ beforeEach(() => {
   vi.spyOn(Following, 'open').mockImplementation(async (options) => (following = await opening(options)))
 })
 
-afterEach(async () => {
-  vi.restoreAllMocks()
-  for (const each of open.splice(0)) await each.close()
-})
+afterEach(() => void vi.restoreAllMocks())
 
-function streams(limits: Partial<ChangesLimits> = {}): ChangeStreams {
-  const made = streamsOver(log, clock, { limits })
-  open.push(made)
-  return made
-}
+const streams = (limits: Partial<ChangesLimits> = {}) => streamsOver(log, clock, { limits })
 
 function fill(reports: (i: number) => number | undefined = (i) => i): void {
   for (let i = 0; i < DEVICES; i++) log.put(`device-${i}`, reports(i))

@@ -113,6 +113,16 @@ export class Client {
   }
 }
 
+/** The events that reached the client, a line each. */
+export function told(client: Client): string[] {
+  return client.events.map(({ name, data }) => {
+    const body = JSON.parse(data) as Status & { reason?: string; count?: number; deleted?: boolean }
+    if (name === 'enter' || name === 'change') return `${name} ${body.deviceId} ${reportOf(body)}`
+    if (name === 'leave') return `leave ${body.deviceId}${body.deleted ? ' deleted' : ''}`
+    return `${name} ${body.reason ?? body.count}`
+  })
+}
+
 /** A connection to a client that may stop reading; what it has not read when the connection breaks is lost. */
 export class FakeSink implements Sink {
   onDrain: () => void = () => {}

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, it } from 'vitest'
+import { beforeEach, expect, it } from 'vitest'
 import { planBeginning } from '../../api/changes/beginning.ts'
 import { Positions } from '../../api/changes/position.ts'
 import { UnavailableError } from '../../processor/contract/errors.ts'
@@ -17,8 +17,6 @@ beforeEach(() => {
   clock = new FakeClock()
   streams = streamsOver(log, clock)
 })
-
-afterEach(() => streams.close())
 
 it('a stream goes on when somebody sets the clock back', async () => {
   const client = new Client(clock)
@@ -59,7 +57,6 @@ it('a snapshot gives up on a partition in time when somebody has set the clock b
     ...log.reader,
     listPartition: () => Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'nobody')),
   }
-  await streams.close()
   streams = streamsOver(log, clock, { reader })
   const sink = await follow(streams, new Client(clock))
   await settled()

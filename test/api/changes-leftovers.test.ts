@@ -1,8 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { Following } from '../../api/changes/following.ts'
-import type { ChangesLimits } from '../../api/changes/limits.ts'
 import { Positions } from '../../api/changes/position.ts'
-import type { ChangeStreams, ChangeStreamsOptions } from '../../api/changes/streams.ts'
 import { UnavailableError } from '../../processor/contract/errors.ts'
 import { Matcher } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
@@ -12,25 +10,15 @@ import { follow, streamsOver } from './changes-stage.ts'
 
 let log: Changelog
 let clock: FakeClock
-const open: ChangeStreams[] = []
 
 beforeEach(() => {
   log = new Changelog(1)
   clock = new FakeClock()
 })
 
-afterEach(async () => {
-  vi.restoreAllMocks()
-  for (const each of open.splice(0)) await each.close()
-})
+afterEach(() => void vi.restoreAllMocks())
 
-function streams(
-  options: Partial<Omit<ChangeStreamsOptions, 'limits'>> & { limits?: Partial<ChangesLimits> } = {},
-): ChangeStreams {
-  const made = streamsOver(log, clock, options)
-  open.push(made)
-  return made
-}
+const streams = (options: Parameters<typeof streamsOver>[2] = {}) => streamsOver(log, clock, options)
 
 it('a query is asked once of each change for all its streams, and no more when the last of them has ended', async () => {
   const matcher = new Matcher(parseQuery('reported.x:>5'))

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, it } from 'vitest'
+import { beforeEach, expect, it } from 'vitest'
 import type { Subject } from '../../api/changes/following.ts'
 import type { SnapshotReader } from '../../api/changes/snapshot.ts'
 import type { ChangeStreams } from '../../api/changes/streams.ts'
@@ -16,7 +16,6 @@ let client: Client
 let stable: readonly number[] | undefined
 let reads: number
 const gate = { closed: false }
-const open: ChangeStreams[] = []
 
 beforeEach(() => {
   log = new Changelog(2)
@@ -24,10 +23,6 @@ beforeEach(() => {
   client = new Client(clock)
   reads = 0
   mark()
-})
-
-afterEach(async () => {
-  for (const each of open.splice(0)) await each.close()
 })
 
 /** Another process; `recentRecords`: it keeps so many of a partition. */
@@ -41,9 +36,7 @@ function streams(recentRecords = 1_000): ChangeStreams {
     get: (...asked) => read(log.reader.get(...asked)),
     listPartition: (...asked) => read(log.reader.listPartition(...asked)),
   }
-  const made = streamsOver(log, clock, { feed: { ...feed, bounds }, reader, limits: { recentRecords } })
-  open.push(made)
-  return made
+  return streamsOver(log, clock, { feed: { ...feed, bounds }, reader, limits: { recentRecords } })
 }
 
 function read<T>(answer: T): T {

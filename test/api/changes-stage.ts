@@ -1,4 +1,5 @@
 import { Registry } from 'prom-client'
+import { onTestFinished } from 'vitest'
 import type { Caller } from '../../api/auth/caller.ts'
 import type { Subject } from '../../api/changes/following.ts'
 import { type ChangesLimits, DEFAULT_CHANGES_LIMITS } from '../../api/changes/limits.ts'
@@ -10,13 +11,13 @@ import { silent } from './stage.ts'
 export const EVERYTHING: Subject = { text: '', matcher: undefined }
 export const ANYONE: Caller = { subject: undefined, scopes: new Set(), prefixes: undefined, expiresAt: undefined }
 
-/** The streams of one api process over a changelog in memory. */
+/** The streams of one api process over a changelog in memory, until the test is over. */
 export function streamsOver(
   log: Changelog,
   clock: FakeClock,
   { limits, ...options }: Partial<Omit<ChangeStreamsOptions, 'limits'>> & { limits?: Partial<ChangesLimits> } = {},
 ): ChangeStreams {
-  return new ChangeStreams({
+  const streams = new ChangeStreams({
     feed: log.feed(),
     reader: log.reader,
     clock,
@@ -26,6 +27,8 @@ export function streamsOver(
     limits: { ...DEFAULT_CHANGES_LIMITS, ...limits },
     ...options,
   })
+  onTestFinished(() => streams.close())
+  return streams
 }
 
 /** Connects the client, with its last id; what it is connected by. */

@@ -1,20 +1,16 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { Positions } from '../../api/changes/position.ts'
-import type { ChangeStreams } from '../../api/changes/streams.ts'
-import { UnavailableError } from '../../processor/contract/errors.ts'
 import { Matcher } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
-import type { Status } from '../../processor/contract/status.ts'
-import { Changelog, reportOf } from './changelog.ts'
-import { Client, FakeClock, settled } from './changes-client.ts'
-import { ANYONE, EVERYTHING, follow, streamsOver } from './changes-stage.ts'
+import { Changelog } from './changelog.ts'
+import { Client, FakeClock, settled, told } from './changes-client.ts'
+import { ANYONE, follow, streamsOver } from './changes-stage.ts'
 
 const OVER_FIVE = { text: 'x:>5', matcher: new Matcher(parseQuery('reported.x:>5')) }
 
 let log: Changelog
 let clock: FakeClock
 let client: Client
-const open: ChangeStreams[] = []
 
 beforeEach(() => {
   log = new Changelog(2)
@@ -22,27 +18,10 @@ beforeEach(() => {
   client = new Client(clock)
 })
 
-afterEach(async () => {
-  for (const each of open.splice(0)) await each.close()
-})
-
-function streams(options: Parameters<typeof streamsOver>[2] = {}): ChangeStreams {
-  const made = streamsOver(log, clock, options)
-  open.push(made)
-  return made
-}
+const streams = (options: Parameters<typeof streamsOver>[2] = {}) => streamsOver(log, clock, options)
 
 function at(offsets: (number | undefined)[], seconds = 0, name: unknown = ['memory', '', null]): string {
   return new Positions(JSON.stringify(name), 2).encode({ offsets, atSeconds: clock.now() / 1000 - seconds })
-}
-
-function told(of = client): string[] {
-  return of.events.map(({ name, data }) => {
-    const body = JSON.parse(data) as Status & { reason?: string; count?: number; deleted?: boolean }
-    if (name === 'enter' || name === 'change') return `${name} ${body.deviceId} ${reportOf(body)}`
-    if (name === 'leave') return `leave ${body.deviceId}${body.deleted ? ' deleted' : ''}`
-    return `${name} ${body.reason ?? body.count}`
-  })
 }
 
 describe('what a stream tells', () => {
@@ -51,7 +30,7 @@ describe('what a stream tells', () => {
     log.put('b', 1)
     await follow(streams(), client, { subject: OVER_FIVE })
     await settled()
-    expect(told()).toEqual(['reset start', 'enter a 9', 'snapshot-end 1'])
+    expect(told(client)).toEqual(['reset start', 'enter a 9', 'snapshot-end 1'])
     const steps: [string, number | undefined][] = [
       ['b', 2],
       ['b', 7],
@@ -65,7 +44,7 @@ describe('what a stream tells', () => {
       log.put(deviceId, x)
       await clock.pass(300)
     }
-    expect(told().slice(3)).toEqual(['enter b 7', 'change a 8', 'leave b', 'leave a deleted'])
+    expect(told(client).slice(3)).toEqual(['enter b 7', 'change a 8', 'leave b', 'leave a deleted'])
   })
 
   it('is, without a snapshot, what changes from now on', async () => {
@@ -75,7 +54,7 @@ describe('what a stream tells', () => {
     expect(client.lastEventId).not.toBe('')
     log.put('b', 2)
     await clock.pass(300)
-    expect(told()).toEqual(['reset start', 'enter b 2'])
+    expect(told(client)).toEqual(['reset start', 'enter b 2'])
   })
 
   it('is of one device, also before there is one', async () => {
@@ -84,7 +63,7 @@ describe('what a stream tells', () => {
     log.put('b', 1)
     log.put('a', 2)
     await clock.pass(300)
-    expect(told()).toEqual(['reset start', 'snapshot-end 0', 'enter a 2'])
+    expect(told(client)).toEqual(['reset start', 'snapshot-end 0', 'enter a 2'])
   })
 
   it('is only of devices that the caller may see', async () => {
@@ -94,7 +73,7 @@ describe('what a stream tells', () => {
     await settled()
     for (const id of ['k1-a', 'k2-a', 'k1-c', 'x']) log.put(id, 2)
     await clock.pass(300)
-    expect(told().toSorted()).toEqual(
+    expect(told(client).toSorted()).toEqual(
       ['reset start', 'enter k1-a 1', 'enter k1-b 1', 'snapshot-end 2', 'change k1-a 2', 'enter k1-c 2'].toSorted(),
     )
   })
@@ -139,11 +118,11 @@ describe('a stream that comes back', () => {
     log.put('a', 2)
     log.put('b', 1)
     await clock.pass(100)
-    expect(told().slice(2)).toEqual(['enter a 1', 'enter b 1'])
+    expect(told(client).slice(2)).toEqual(['enter a 1', 'enter b 1'])
     sink.cut()
     await follow(streams(), client)
     await clock.pass(300)
-    expect(told().filter((event) => event.startsWith('reset'))).toHaveLength(1)
+    expect(told(client).filter((event) => event.startsWith('reset'))).toHaveLength(1)
     expect(client.devices).toEqual(log.devices())
   })
 
@@ -156,7 +135,7 @@ describe('a stream that comes back', () => {
     log.put('b', 1)
     await follow(streams(), client, { subject: OVER_FIVE })
     await clock.pass(300)
-    expect(told().slice(3).toSorted()).toEqual(['leave a', 'leave b'])
+    expect(told(client).slice(3).toSorted()).toEqual(['leave a', 'leave b'])
   })
 
   it('begins anew, and says why, where it cannot go on', async () => {
@@ -189,12 +168,12 @@ describe('a stream that comes back', () => {
     await settled()
     sink.read()
     sink.read()
-    expect(told()).toEqual(['reset position-malformed'])
+    expect(told(client)).toEqual(['reset position-malformed'])
     expect(client.lastEventId).toBe('-')
     sink.cut()
     await follow(streams(), client)
     await clock.pass(300)
-    expect(told().slice(1)).toEqual(['reset start', 'enter a 1', 'snapshot-end 1'])
+    expect(told(client).slice(1)).toEqual(['reset start', 'enter a 1', 'snapshot-end 1'])
   })
 
   it('reads a device instead of all that happened since', async () => {
@@ -282,104 +261,5 @@ describe('bounds', () => {
     for (const sink of sinks) sink.cut()
     await settled()
     expect(reading).toBe(0)
-  })
-})
-
-describe('when something fails', () => {
-  it('ends the streams of a process that stops, which go on elsewhere', async () => {
-    const process = streams()
-    const sink = await follow(process, client)
-    await settled()
-    await process.close()
-    expect(told().at(-1)).toBe('end shutdown')
-    expect(sink.ended).toBe(true)
-    await expect(follow(process, client)).rejects.toMatchObject({ kind: 'overloaded' })
-    log.put('a', 1)
-    await follow(streams(), client)
-    await clock.pass(300)
-    expect(told().slice(-2)).toEqual(['end shutdown', 'enter a 1'])
-  })
-
-  it('refuses a stream that would have opened when its process stops', async () => {
-    const feed = log.feed()
-    const { promise: answers, resolve: answer } = Promise.withResolvers<void>()
-    const bounds: typeof feed.bounds = async (of) => answers.then(() => feed.bounds(of))
-    const process = streams({ feed: { ...feed, bounds } })
-    const opening = expect(follow(process, client)).rejects.toMatchObject({
-      kind: 'overloaded',
-      message: 'this process is shutting down',
-    })
-    const closed = process.close()
-    answer()
-    await opening
-    await closed
-    expect(told()).toEqual([])
-  })
-
-  it('ends a stream when its token expires', async () => {
-    const caller = { ...ANYONE, expiresAt: clock.now() + 10_000 }
-    const sink = await follow(streams(), client, { caller })
-    await clock.pass(9_999)
-    expect(sink.ended).toBe(false)
-    await clock.pass(1)
-    expect(told().at(-1)).toBe('end token-expired')
-  })
-
-  it('waits for a partition that nobody answers for, and gives up in the end', async () => {
-    let fault = true
-    const listPartition: typeof log.reader.listPartition = (...asked) => {
-      if (fault) return Promise.reject(new UnavailableError('PARTITION_UNAVAILABLE', 'nobody'))
-      return log.reader.listPartition(...asked)
-    }
-    const process = streams({ reader: { ...log.reader, listPartition } })
-    await follow(process, client)
-    await clock.pass(1_000)
-    fault = false
-    await clock.pass(1_000)
-    expect(told()).toEqual(['reset start', 'snapshot-end 0'])
-    fault = true
-    const other = new Client(clock)
-    await follow(process, other)
-    await clock.pass(11_000)
-    expect(told(other)).toEqual(['reset start', 'end unavailable'])
-  })
-
-  it('is refused while the changelog cannot be read, and tried again by the next', async () => {
-    const feed = log.feed()
-    let fault = true
-    const bounds: typeof feed.bounds = (of) => (fault ? Promise.reject(new Error('no broker')) : feed.bounds(of))
-    const process = streams({ feed: { ...feed, bounds } })
-    await expect(follow(process, client)).rejects.toMatchObject({ code: 'LOG_UNAVAILABLE' })
-    fault = false
-    await follow(process, client, { subject: EVERYTHING })
-    await settled()
-    expect(told()).toEqual(['reset start', 'snapshot-end 0'])
-  })
-
-  it('begins anew when the changelog no longer has what follows', async () => {
-    const feed = log.feed()
-    let lost = false
-    const follower: typeof feed = {
-      ...feed,
-      async *follow(partition, from, signal) {
-        for await (const batch of feed.follow(partition, from, signal)) {
-          if (lost && partition === 0) {
-            lost = false
-            yield* feed.follow(partition, 1_000, signal)
-          }
-          yield batch
-        }
-      },
-    }
-    await follow(streams({ feed: follower }), client)
-    await settled()
-    lost = true
-    for (const id of ['a', 'b', 'c', 'd']) log.put(id, 1)
-    await clock.pass(2_000)
-    expect(client.devices).toEqual(log.devices())
-    expect(told()).toContain('reset position-out-of-range')
-    log.put('a', 2)
-    await clock.pass(500)
-    expect(client.devices).toEqual(log.devices())
   })
 })

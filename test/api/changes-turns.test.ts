@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, it } from 'vitest'
+import { beforeEach, expect, it } from 'vitest'
 import type { ChangeStreams } from '../../api/changes/streams.ts'
 import { Matcher } from '../../processor/contract/search-match.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
@@ -45,8 +45,6 @@ beforeEach(() => {
   clock = new FakeClock()
   streams = streamsOver(log, clock)
 })
-afterEach(() => streams.close())
-
 function hardMatcher(): WatchedMatcher {
   return new WatchedMatcher(parseQuery(Array(8).fill(HARD).join(' OR ')))
 }

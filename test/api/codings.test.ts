@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { ask } from './conformance.ts'
 import { type Stage, stage } from './stage.ts'
 
@@ -6,7 +6,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
 
 describe('the content coding of a request', () => {
   it('is refused before its body is read, and says how to send it', async () => {

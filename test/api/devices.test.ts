@@ -1,14 +1,10 @@
 import { assert, dictionary, jsonValue, property, string } from 'fast-check'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { projectionOf } from '../../api/devices/projection.ts'
-import { etagOf } from '../../api/http/etag.ts'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { spliceStatus } from '../../api/http/splice.ts'
 import { encodeCursor } from '../../api/search/cursor.ts'
-import type { JsonObject } from '../../processor/contract/json.ts'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
-import { type Status, statusText } from '../../processor/contract/status.ts'
 import { ask, type Body } from './conformance.ts'
 import { type Stage, stage } from './stage.ts'
 
@@ -16,7 +12,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
 
 const post = (payload: string, type = 'application/json', url = '/v1/devices/batch-get') =>
   ask(on.api, { method: 'POST', url, payload, headers: { 'content-type': type } })
@@ -181,7 +176,7 @@ describe('GET /v1/devices', () => {
   })
 
   it('ends a page early when its statuses are large, and goes on', async () => {
-    await using small = await stage({ limits: { maxAnswerBytes: 1000 } }).then(disposable)
+    const small = await stage({ limits: { maxAnswerBytes: 1000 } })
     for (let i = 0; i < 9; i++)
       small.fleet.put(`d${i}`, { t: { value: 'x'.repeat(300), at: '2026-11-24T10:00:00.000Z' } })
     const seen: string[] = []
@@ -272,143 +267,12 @@ describe('POST /v1/devices/batch-get', () => {
   })
 
   it('fills an answer up to its bound and says so for the rest', async () => {
-    await using small = await stage({ limits: { maxAnswerBytes: 1000 } }).then(disposable)
+    const small = await stage({ limits: { maxAnswerBytes: 1000 } })
     small.fleet.put('a')
     const deviceIds = Array.from({ length: 500 }, () => 'a')
     const { body } = await ask(small.api, { method: 'POST', url: '/v1/devices/batch-get', payload: { deviceIds } })
     expect(body.results).toHaveLength(500)
     expect(body.results[0]).toMatchObject({ found: true })
     expect(body.results[499]).toMatchObject({ deviceId: 'a', error: { type: 'urn:tidemark:problem:answer-too-large' } })
-  })
-})
-
-function disposable(held: Stage): Stage & AsyncDisposable {
-  return { ...held, [Symbol.asyncDispose]: () => held.api.close() }
-}
-
-const get = (match?: string) =>
-  ask(on.api, { url: '/v1/devices/a', headers: match === undefined ? {} : { 'if-none-match': match } })
-
-describe('the entity tag', () => {
-  const AT = '2026-11-24T10:00:00.000Z'
-
-  it('is weak, of rev and of the life of the device', async () => {
-    on.fleet.put('a')
-    expect((await get()).headers.etag).toBe(`W/"1-${AT}"`)
-  })
-
-  it('is found whatever devices and people say', () => {
-    const status = (reported: Status['reported'], attributes: JsonObject): Status => ({
-      deviceId: 'a',
-      rev: 42,
-      reported,
-      connectivity: { state: 'online', since: AT, reason: 'connected', session: 1 },
-      firstSeenAt: AT,
-      lastSeenAt: AT,
-      counters: { messages: 1, late: 0, duplicates: 0, skewed: 0 },
-      sequence: { seen: [[1, 2]], session: 1, at: AT },
-      attributes,
-    })
-    const then = { x: {}, firstSeenAt: '2020-01-01T00:00:00.000Z' }
-    const decoy = [{ rev: 7, x: {}, firstSeenAt: 'then' }, then, '","rev":7,', '},"firstSeenAt":"then"']
-    const whole = { connectivity: { session: 1 }, ...then, lastSeenAt: AT, counters: { messages: 1 } }
-    const texts = [
-      statusText(
-        status({ rev: { value: decoy, at: AT }, '","rev":7': { value: 1, at: AT } }, { rev: 7, firstSeenAt: 'then' }),
-      ),
-      statusText(status({}, {})),
-      statusText(status({}, { owner: { name: 'x' }, firstSeenAt: '2020-01-01T00:00:00.000Z' })),
-      statusText(status({ a: { value: [then], at: AT } }, { a: then, ...whole })),
-      statusText(status({ a: { value: [whole], at: AT } }, {})),
-    ]
-    for (const text of texts) expect(etagOf(text.slice(0, -1))).toBe(`W/"42-${AT}"`)
-  })
-
-  it('is answered 304 without a body while it is the same, by weak comparison', async () => {
-    on.fleet.put('a')
-    const etag = `W/"1-${AT}"`
-    for (const match of [etag, etag.slice(2), '*', ` "x", ${etag}`, `"a,b" , W/"c",${etag}`]) {
-      const { status, headers, text } = await get(match)
-      expect([status, headers.etag, text, headers['cache-control']], match).toEqual([304, etag, '', 'no-cache'])
-      expect(headers).not.toHaveProperty('content-type')
-    }
-    for (const match of ['"1"', 'W/"2-x"', '', 'W/"1-', `"${AT}"`, '1', '**', '"*"']) {
-      expect((await get(match)).status, match).toBe(200)
-    }
-    const head = { method: 'HEAD', url: '/v1/devices/a', headers: { 'if-none-match': etag } } as const
-    expect((await on.api.inject(head)).statusCode).toBe(304)
-    expect((await ask(on.api, { url: '/v1/devices/b', headers: { 'if-none-match': '*' } })).status).toBe(404)
-  })
-})
-
-describe('fields', () => {
-  const at = '2026-11-24T10:00:00.000Z'
-  const fresh = { partition: expect.any(Number), offset: 7, lag: 1, servedBy: 'owner' }
-  const reported = {
-    t: { value: 21.5, at },
-    'pos.lat': { value: 52.1, at },
-    'a,b': { value: 1, at },
-    'x.at': { value: 7, at },
-    x: { value: 8, at },
-  }
-
-  it.each([
-    ['rev', { rev: 1 }],
-    ['deviceId', {}],
-    ['reported.t', { reported: { t: { value: 21.5 } } }],
-    ['reported.t.at', { reported: { t: { at } } }],
-    ['reported.t,reported.t.at,reported.pos.lat', { reported: { t: { value: 21.5, at }, 'pos.lat': { value: 52.1 } } }],
-    ['reported.x.at', { reported: { 'x.at': { value: 7 } } }],
-    ['reported.a\\,b', { reported: { 'a,b': { value: 1 } } }],
-    ['reported.none,rev', { rev: 1 }],
-    ['reported', { reported }],
-    ['reported.t,reported,reported.x', { reported }],
-    ['connectivity.state,counters.messages', { connectivity: { state: 'online' }, counters: { messages: 1 } }],
-    ['connectivity', { connectivity: { state: 'online', since: at, reason: 'connected', session: 1 } }],
-    ['attributes.site', {}],
-  ])('%s are at their places, beside the id and the freshness', async (fields, expected) => {
-    on.fleet.put('a', reported)
-    const { status, headers, body } = await ask(on.api, `/v1/devices/a?fields=${encodeURIComponent(fields)}`)
-    expect([status, headers.etag]).toEqual([200, `W/"1-${at}"`])
-    expect(body).toEqual({ deviceId: 'a', ...expected, freshness: fresh })
-    const results = await post(
-      '{"deviceIds":["a","b"]}',
-      undefined,
-      `/v1/devices/batch-get?fields=${encodeURIComponent(fields)}`,
-    )
-    expect(results.body.results).toEqual([
-      { deviceId: 'a', ...expected, freshness: fresh, found: true },
-      { deviceId: 'b', found: false, freshness: fresh },
-    ])
-  })
-
-  it('are of attributes at any depth, whatever their names', () => {
-    const status = {
-      deviceId: 'a',
-      reported: JSON.parse('{"__proto__":{"value":1,"at":"then"}}'),
-      attributes: JSON.parse('{"site":"k1","a":{"b.c":2,"b":{"c":1}},"a.b":{"c":3},"__proto__":{"x":1},"n":null}'),
-    }
-    const bytes = Buffer.from(JSON.stringify(status))
-    const shown = (fields: string) => JSON.parse(`${projectionOf(fields)(bytes)}}`)
-    expect(shown('attributes.site,attributes.n')).toEqual({ deviceId: 'a', attributes: { site: 'k1', n: null } })
-    expect(shown('attributes.a.b.c')).toEqual({ deviceId: 'a', attributes: { a: { 'b.c': 2 } } })
-    expect(shown('attributes.a.b')).toEqual({ deviceId: 'a', attributes: { 'a.b': { c: 3 } } })
-    expect(shown('attributes.a.none,attributes.site.x,attributes.toString')).toEqual({ deviceId: 'a' })
-    expect(JSON.stringify(shown('reported.__proto__'))).toBe('{"deviceId":"a","reported":{"__proto__":{"value":1}}}')
-    expect(JSON.stringify(shown('attributes.__proto__.x'))).toBe('{"deviceId":"a","attributes":{"__proto__":{"x":1}}}')
-  })
-
-  it.each(['', 'x', 'rev,', ',', 'rev,,rev', 'reported.', 'connectivity.stat', 'Rev', ' rev', 'toString', '__proto__'])(
-    '%j are refused by name',
-    async (fields) => {
-      const { status, body } = await ask(on.api, `/v1/devices/a?fields=${encodeURIComponent(fields)}`)
-      expect([status, body.errors[0]?.field]).toEqual([400, 'fields'])
-    },
-  )
-
-  it('that are too many are refused', async () => {
-    const fields = Array.from({ length: 65 }, (_, i) => `reported.m${i}`).join()
-    expect((await ask(on.api, `/v1/devices/a?fields=${fields}`)).body.errors[0]?.field).toBe('fields')
-    expect((await ask(on.api, `/v1/devices/a?fields=${fields.replace(',reported.m64', '')}`)).status).toBe(404)
   })
 })

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import type { Tokens } from '../../api/auth/tokens.ts'
 import { DEFAULT_CHANGES_LIMITS } from '../../api/changes/limits.ts'
 import { systemClock } from '../../api/clock.ts'
@@ -12,7 +12,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage({ changes: { feed: new Changelog(1).feed(), clock: systemClock, random: () => 0 } })
 })
-afterEach(() => on.api.close())
 
 const fileFor = async (headers: Record<string, string>) => {
   const answer = await ask(on.api, { url: '/docs/static/swagger-ui.css', headers })
@@ -144,7 +143,6 @@ describe('the document, for generators of code', () => {
     for (const [path, operations] of Object.entries(paths)) {
       for (const { security } of Object.values(operations)) expect(security, path).toBeDefined()
     }
-    await api.close()
   })
 
   it('says that no operation needs a token where none is asked for', async () => {
@@ -174,7 +172,6 @@ describe('the document, for generators of code', () => {
     ]) {
       expect(description).toContain(`| ${what} | ${most} | ${beyond} |`)
     }
-    await api.close()
   })
 
   it('is not alone in telling the limits: README has them too', async () => {

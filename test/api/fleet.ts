@@ -20,7 +20,7 @@ import { Searcher } from '../../processor/query/search.ts'
 import type { Way } from '../../processor/store/store.ts'
 import { Turns } from '../../processor/turns.ts'
 
-const AT = '2026-11-24T10:00:00.000Z'
+export const AT = '2026-11-24T10:00:00.000Z'
 
 function statusOf(deviceId: string, reported: Status['reported'] = { t: { value: 21.5, at: AT } }): Status {
   return {
@@ -32,6 +32,14 @@ function statusOf(deviceId: string, reported: Status['reported'] = { t: { value:
     lastSeenAt: AT,
     counters: { messages: 1, late: 0, duplicates: 0, skewed: 0 },
   }
+}
+
+/** Of a device that is offline when it has no battery. */
+export function withBattery(deviceId: string, battery?: number, attributes?: Status['attributes']): Status {
+  const status = statusOf(deviceId, battery === undefined ? {} : { battery: { value: battery, at: AT } })
+  if (battery === undefined) status.connectivity.state = 'offline'
+  if (attributes !== undefined) status.attributes = attributes
+  return status
 }
 
 /** A fleet in memory: some members, each with copies of some partitions; all copies of a partition hold the same. */

@@ -2,7 +2,7 @@ import { createHmac } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest'
+import { afterAll, beforeAll, beforeEach, expect } from 'vitest'
 import type { TokenSettings } from '../../api/access.ts'
 import type { AppOptions } from '../../api/app.ts'
 import { Tokens } from '../../api/auth/tokens.ts'
@@ -43,20 +43,13 @@ beforeAll(async () => {
 })
 afterAll(() => rm(folder.path, { recursive: true, force: true }))
 
-const stages: Stage[] = []
-afterEach(async () => {
-  for (const each of stages.splice(0)) await each.api.close()
-})
-
 export function tokensOf(settings: Partial<TokenSettings> = {}): Promise<Tokens> {
   const clocks = { now: () => clock.now, steady: () => clock.steady }
   return Tokens.open({ ...SETTINGS, ...settings, logger: silent, ...clocks })
 }
 
-export async function guardedBy(tokens: Tokens, options: Partial<AppOptions> = {}): Promise<Stage> {
-  const on = await stage({ tokens, ...options })
-  stages.push(on)
-  return on
+export function guardedBy(tokens: Tokens, options: Partial<AppOptions> = {}): Promise<Stage> {
+  return stage({ tokens, ...options })
 }
 
 export async function guarded(

@@ -1,5 +1,5 @@
 import type { OutgoingHttpHeaders } from 'node:http'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { systemClock } from '../../api/clock.ts'
 import { Changelog } from './changelog.ts'
 import { type Stage, stage } from './stage.ts'
@@ -9,7 +9,6 @@ beforeEach(async () => {
   on = await stage({ changes: { feed: new Changelog(1).feed(), clock: systemClock, random: () => 0 } })
   for (let i = 0; i < 500; i++) on.fleet.put(`d${i}`)
 })
-afterEach(() => on.api.close())
 
 const TOLD = ['content-length', 'content-type', 'content-encoding', 'vary', 'etag'] as const
 

@@ -1,5 +1,5 @@
 import { Registry } from 'prom-client'
-import { afterEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type { AppOptions } from '../../api/app.ts'
 import { LogCorruptedError, RetryableError } from '../../processor/contract/errors.ts'
 import { aborted } from '../../processor/pause.ts'
@@ -11,7 +11,6 @@ const ROUTE = '/v1/dead-letters'
 const MIB = 1024 * 1024
 
 let on: Stage | undefined
-afterEach(() => on?.api.close())
 
 async function over(letters: MemoryLetters, options: Partial<AppOptions> = {}): Promise<Stage> {
   return (on = await stage({ letters, ...options }))

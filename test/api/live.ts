@@ -27,7 +27,7 @@ export class Live implements AsyncDisposable {
     this.#running = running
   }
 
-  static async open(options: Partial<AppOptions> = {}): Promise<Live> {
+  static async open(): Promise<Live> {
     await using opening = new AsyncDisposableStack()
     const root = await mkdtemp(join(tmpdir(), 'tidemark-api-'))
     opening.defer(() => rm(root, { recursive: true }))
@@ -57,7 +57,6 @@ export class Live implements AsyncDisposable {
       checks: async () => [],
       registry,
       logger: silent,
-      ...options,
     })
     opening.defer(() => api.close())
     await vi.waitFor(

@@ -17,7 +17,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
 
 describe('GET /metrics', () => {
   it('has the requests by method, route and status', async () => {

@@ -1,37 +1,21 @@
 import * as fc from 'fast-check'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { searchFleet, summarizeFleet } from '../../api/search/fleet-search.ts'
-import { type Field, parseField, valueOf } from '../../processor/contract/field.ts'
+import { valueOf } from '../../processor/contract/field.ts'
 import { compareInOrder, type Order, parseOrder, sortKey } from '../../processor/contract/order.ts'
-import { partitionOf } from '../../processor/contract/partition.ts'
 import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { printQuery, type Query } from '../../processor/contract/search-query.ts'
 import type { Status } from '../../processor/contract/status.ts'
 import { naiveMatches } from '../property/naive-query.ts'
 import { query, statusWith } from '../property/queries.ts'
 import { ask, type Body } from './conformance.ts'
+import { AT, withBattery } from './fleet.ts'
 import { routed, type Stage, stage } from './stage.ts'
 
 let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
-
-const AT = '2026-11-24T10:00:00.000Z'
-
-function device(deviceId: string, battery?: number, attributes?: Status['attributes']): Status {
-  return {
-    deviceId,
-    rev: 1,
-    reported: battery === undefined ? {} : { battery: { value: battery, at: AT } },
-    connectivity: { state: battery === undefined ? 'offline' : 'online', since: AT, reason: 'connected', session: 1 },
-    firstSeenAt: AT,
-    lastSeenAt: AT,
-    counters: { messages: 1, late: 0, duplicates: 0, skewed: 0 },
-    ...(attributes === undefined ? {} : { attributes }),
-  }
-}
 
 /** Every read of up to `reads` devices is a slice of its own. */
 function shortSlices({ fleet: { members } }: Stage, reads = 64): void {
@@ -49,7 +33,8 @@ const parameters = (given: Record<string, string | number | undefined>) =>
 
 describe('GET /v1/devices?q=', () => {
   it('finds, orders and pages, and links to the next page by the same query', async () => {
-    for (let i = 0; i < 30; i++) on.fleet.putStatus(device(`d${i}`, i % 3 === 0 ? undefined : i, { site: `k${i % 2}` }))
+    for (let i = 0; i < 30; i++)
+      on.fleet.putStatus(withBattery(`d${i}`, i % 3 === 0 ? undefined : i, { site: `k${i % 2}` }))
     const seen: string[] = []
     let url: string | undefined =
       `/v1/devices?${parameters({ q: 'attributes.site:k1 AND NOT rev:7', sort: '-reported.battery', limit: 4 })}`
@@ -75,7 +60,7 @@ describe('GET /v1/devices?q=', () => {
     )
     await fc.assert(
       fc.asyncProperty(fleet(30), query, sort, fc.integer({ min: 1, max: 7 }), async (devices, asked, by, limit) => {
-        await using here = await stage().then(disposable)
+        await using here = await stage()
         shortSlices(here, 2)
         for (const each of devices) here.fleet.putStatus(each)
         const order = parseOrder(by) as Order
@@ -92,7 +77,7 @@ describe('GET /v1/devices?q=', () => {
     const sort = fc.constantFrom('deviceId', '-lastSeenAt', 'reported.a')
     await fc.assert(
       fc.asyncProperty(fleet(20), fleet(20), sort, async (steady, changing, by) => {
-        await using here = await stage().then(disposable)
+        await using here = await stage()
         const ids = new Set(steady.map(({ deviceId }) => deviceId))
         for (const each of steady) here.fleet.putStatus(each)
         const others = changing.filter(({ deviceId }) => !ids.has(deviceId))
@@ -113,9 +98,9 @@ describe('GET /v1/devices?q=', () => {
 
   it('says when it was cut short, and goes on from there in the order of the ids', async () => {
     let now = 0
-    await using here = await stage({ limits: { searchMs: 5 }, now: () => now++ }).then(disposable)
+    const here = await stage({ limits: { searchMs: 5 }, now: () => now++ })
     shortSlices(here)
-    for (let i = 0; i < 3000; i++) here.fleet.putStatus(device(`d${i}`, i))
+    for (let i = 0; i < 3000; i++) here.fleet.putStatus(withBattery(`d${i}`, i))
     const seen: string[] = []
     let cuts = 0
     for (let cursor: string | undefined; ; ) {
@@ -141,7 +126,7 @@ describe('GET /v1/devices?q=', () => {
   })
 
   it('goes on at a standby when the owner goes away between two slices', async () => {
-    for (let i = 0; i < 2000; i++) on.fleet.putStatus(device(`d${i}`, i))
+    for (let i = 0; i < 2000; i++) on.fleet.putStatus(withBattery(`d${i}`, i))
     shortSlices(on)
     let asked = 0
     const first = on.fleet.member('a')
@@ -163,7 +148,7 @@ describe('GET /v1/devices?q=', () => {
   })
 
   it('keeps to the prefixes of its caller, in any order', async () => {
-    for (const id of ['a-1', 'a-2', 'b-1', 'c', 'c-1', 'ca', 'd']) on.fleet.putStatus(device(id, 5))
+    for (const id of ['a-1', 'a-2', 'b-1', 'c', 'c-1', 'ca', 'd']) on.fleet.putStatus(withBattery(id, 5))
     const reader = routed(on.fleet)
     const within = ['a-', 'c-', 'd']
     const found = async (q: string, sort: string, after?: string) => {
@@ -209,7 +194,7 @@ describe('GET /v1/devices?q=', () => {
   })
 
   it('shows the fields that are asked for, on every page, whatever it is ordered by', async () => {
-    for (let i = 0; i < 5; i++) on.fleet.putStatus(device(`d${i}`, i, i === 0 ? undefined : { site: `k${i}` }))
+    for (let i = 0; i < 5; i++) on.fleet.putStatus(withBattery(`d${i}`, i, i === 0 ? undefined : { site: `k${i}` }))
     const fields = 'attributes.site,reported.battery.at'
     let url = `/v1/devices?${parameters({ q: 'rev:1', sort: '-reported.battery', limit: 2, fields })}`
     const seen: unknown[] = []
@@ -231,7 +216,7 @@ describe('GET /v1/devices?q=', () => {
   })
 
   it('refuses a cursor of another query or sort', async () => {
-    for (let i = 0; i < 5; i++) on.fleet.putStatus(device(`d${i}`, i))
+    for (let i = 0; i < 5; i++) on.fleet.putStatus(withBattery(`d${i}`, i))
     const { body } = await ask(on.api, '/v1/devices?limit=2&q=d')
     for (const other of ['', '&q=d4', '&q=d&sort=-deviceId']) {
       const refused = await ask(on.api, `/v1/devices?limit=2${other}&cursor=${body.nextCursor}`)
@@ -241,102 +226,11 @@ describe('GET /v1/devices?q=', () => {
   })
 
   it('leaves a device called count to be read by batch-get', async () => {
-    on.fleet.putStatus(device('count', 5))
+    on.fleet.putStatus(withBattery('count', 5))
     expect((await ask(on.api, '/v1/devices/count')).body).toMatchObject({ count: 1 })
     const payload = { deviceIds: ['count'] }
     const { body } = await ask(on.api, { method: 'POST', url: '/v1/devices/batch-get', payload })
     expect(body.results[0]).toMatchObject({ deviceId: 'count', found: true })
-  })
-})
-
-describe('GET /v1/fleet/summary', () => {
-  it('counts groups, the lack of a field among them, and tells how a metric lies', async () => {
-    for (const [i, type] of ['truck', 'truck', 'van', undefined].entries()) {
-      on.fleet.putStatus(
-        device(`d${i}`, i === 3 ? undefined : i * 10, type === undefined ? undefined : { type, tags: ['x', `t${i}`] }),
-      )
-    }
-    const { body } = await ask(
-      on.api,
-      '/v1/fleet/summary?by=connectivity.state,attributes.type&metric=reported.battery',
-    )
-    expect(body).toMatchObject({
-      devices: 4,
-      complete: true,
-      notShown: 0,
-      groups: [
-        {
-          by: { 'connectivity.state': 'online', 'attributes.type': 'truck' },
-          count: 2,
-          metrics: {
-            'reported.battery': { count: 2, min: 0, max: 10, mean: 5, exact: true, percentiles: { p50: 0, p99: 10 } },
-          },
-        },
-        { by: { 'connectivity.state': 'offline' }, count: 1, metrics: { 'reported.battery': null } },
-        { by: { 'connectivity.state': 'online', 'attributes.type': 'van' }, count: 1 },
-      ],
-    })
-    const tags = await ask(on.api, '/v1/fleet/summary?by=attributes.tags&q=attributes.type:truck')
-    expect(tags.body).toMatchObject({
-      devices: 2,
-      groups: [
-        { by: { 'attributes.tags': 'x' }, count: 2 },
-        { by: { 'attributes.tags': 't0' }, count: 1 },
-        { by: { 'attributes.tags': 't1' }, count: 1 },
-      ],
-    })
-  })
-
-  it('says so when there are more groups than it shows', async () => {
-    for (let i = 0; i < 1010; i++) on.fleet.putStatus(device(`d${i}`, i))
-    const { body } = await ask(on.api, '/v1/fleet/summary?by=deviceId')
-    expect(body).toMatchObject({ devices: 1010, notShown: 10, complete: false, reason: expect.any(String) })
-  })
-
-  const list = Array.from({ length: 16 }, (_, i) => i)
-  const LISTS = { a: list, b: list, c: list, d: list }
-
-  it('says so when a device is in more groups than are shown of one', async () => {
-    for (let i = 0; i < 3; i++) on.fleet.putStatus(device(`d${i}`, i, LISTS))
-    const two = await ask(on.api, '/v1/fleet/summary?by=attributes.a,attributes.b')
-    expect(two.body).toMatchObject({ devices: 3, notShown: 0, complete: true })
-    expect((two.body as Body & { groups: unknown[] }).groups).toHaveLength(256)
-    const four = await ask(on.api, '/v1/fleet/summary?by=attributes.a,attributes.b,attributes.c,attributes.d')
-    expect(four.body).toMatchObject({
-      devices: 3,
-      notShown: 3,
-      complete: false,
-      reason: expect.stringContaining('256'),
-    })
-    expect((four.body as Body & { groups: unknown[] }).groups).toHaveLength(256)
-  })
-
-  it('lets others have their turn, and ends a slice in time, however many groups its devices are in', async () => {
-    const ids = Array.from({ length: 400 }, (_, i) => `d${i}`).filter((id) => partitionOf(id, 4) === 0)
-    const devices = ids.slice(0, 60)
-    for (const id of devices) on.fleet.putStatus(device(id, 5, LISTS))
-    const member = on.fleet.member('a')
-    let now = 0
-    member.searchClock = () => (now += 120)
-    let turns = 0
-    const count = () => {
-      turns++
-      immediate = setImmediate(count)
-    }
-    let immediate = setImmediate(count)
-    const by = Object.keys(LISTS).map((name) => parseField(`attributes.${name}`) as Field)
-    const question = { partition: 0, query: parseQuery(''), within: undefined, by, metrics: [] }
-    const slices: number[] = []
-    let from: string | undefined
-    do {
-      const { summary, next } = await member.summarize({ ...question, from })
-      slices.push(summary.devices)
-      from = next
-    } while (from !== undefined)
-    clearImmediate(immediate)
-    expect(slices[0]).toBeLessThan(devices.length)
-    expect(slices.reduce((sum, found) => sum + found)).toBe(devices.length)
-    expect(turns).toBeGreaterThan(5)
   })
 })
 
@@ -365,8 +259,4 @@ async function pages(
     cursor = body.nextCursor
     if (cursor === undefined) return seen
   }
-}
-
-function disposable(held: Stage): Stage & AsyncDisposable {
-  return { ...held, [Symbol.asyncDispose]: () => held.api.close() }
 }

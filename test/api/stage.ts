@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
+import { onTestFinished } from 'vitest'
 import { type Api, type AppOptions, buildApp } from '../../api/app.ts'
 import { RoutedReader } from '../../api/reader/reader.ts'
 import type { LetterReader } from '../../processor/contract/letter-reader.ts'
@@ -19,14 +20,17 @@ export const noLetters: LetterReader = {
   async *read() {},
 }
 
-export interface Stage {
+export interface Stage extends AsyncDisposable {
   readonly api: Api
   readonly fleet: Fleet
   /** What /readyz lists. */
   readonly problems: string[]
 }
 
-/** The application over a fleet of two members, four partitions, and no devices yet. */
+/**
+ * The application over a fleet of two members, four partitions, and no devices yet. It is closed when the test is over, or is
+ * disposed of.
+ */
 export async function stage(options: Partial<AppOptions> = {}): Promise<Stage> {
   const fleet = new Fleet(4, ['a', 'b'])
   const problems: string[] = []
@@ -39,7 +43,8 @@ export async function stage(options: Partial<AppOptions> = {}): Promise<Stage> {
     logger: silent,
     ...options,
   })
-  return { api, fleet, problems }
+  onTestFinished(() => api.close())
+  return { api, fleet, problems, [Symbol.asyncDispose]: () => api.close() }
 }
 
 /** `ownersMinAgeMs` 0: a test need not wait to see an owner that moved. */

@@ -1,5 +1,5 @@
 import { METHODS } from 'node:http'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import type { Tokens } from '../../api/auth/tokens.ts'
 import { ProblemError } from '../../api/http/problem.ts'
 import { ask } from './conformance.ts'
@@ -9,7 +9,6 @@ let on: Stage
 beforeEach(async () => {
   on = await stage()
 })
-afterEach(() => on.api.close())
 
 describe('the methods that a path allows', () => {
   it.each([
@@ -61,7 +60,6 @@ describe('a query that is not UTF-8', () => {
   it('counts as a request, as any other that is refused', async () => {
     const { api } = await stage({ ratePerMinute: 1 })
     for (const status of [400, 429]) expect((await ask(api, '/v1/devices?q=%ff')).status).toBe(status)
-    await api.close()
   })
 
   it('is looked at once it is known who asks', async () => {
@@ -75,7 +73,6 @@ describe('a query that is not UTF-8', () => {
       } as unknown as Tokens,
     })
     expect((await ask(api, '/v1/devices?q=%ff')).status).toBe(401)
-    await api.close()
   })
 
   it('is none where percent signs are encoded, or what is encoded is UTF-8', async () => {

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, it } from 'vitest'
+import { beforeEach, expect, it } from 'vitest'
 import { systemClock } from '../../api/clock.ts'
 import { Changelog } from './changelog.ts'
 import { type Stage, stage } from './stage.ts'
@@ -8,7 +8,6 @@ beforeEach(async () => {
   on = await stage({ changes: { feed: new Changelog(1).feed(), clock: systemClock, random: () => 0 } })
   on.fleet.put('a', { t: { value: 'x'.repeat(5000), at: '2026-11-24T10:00:00.000Z' } })
 })
-afterEach(() => on.api.close())
 
 const varyOf = async (url: string, headers: Record<string, string>) => {
   const answer = await on.api.inject({ url, headers })

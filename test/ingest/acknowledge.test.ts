@@ -2,6 +2,7 @@ import { describe, expect, it, vi } from 'vitest'
 import { HeldLog, openIngest, pinged, publication, RawClient, turns, WAIT } from './fixture.ts'
 
 const TOPIC = 'devices/truck-17/telemetry'
+const TRUCK = { clientId: 'truck-17', clean: false }
 
 describe('acknowledgement', () => {
   it('holds PUBACK until the log has the record', async () => {
@@ -170,6 +171,19 @@ async function recorded(client: RawClient, ids: number[]): Promise<void> {
   await vi.waitFor(() => expect(client.ids('pubrec')).toEqual(ids), WAIT)
 }
 
+/** A persistent session, which sends its message again on a new connection while the append of it is held. */
+async function resumed(port: number, log: HeldLog): Promise<RawClient> {
+  const first = await RawClient.open(port, TRUCK)
+  log.hold = true
+  first.publish(TOPIC, '1', 2, 5)
+  await vi.waitFor(() => expect(log.heldMessages()).toBe(1), WAIT)
+  first.socket.destroy()
+  const second = await RawClient.open(port, TRUCK)
+  second.publish(TOPIC, '1', 2, 5, { dup: true })
+  await turns()
+  return second
+}
+
 describe('QoS 2', () => {
   it('appends a retransmission only once, before and after PUBREC, until PUBREL', async () => {
     const { ingest, log } = await openIngest()
@@ -195,15 +209,7 @@ describe('QoS 2', () => {
 
   it('appends once when a persistent session resumes while the first append is under way', async () => {
     const { ingest, log } = await openIngest()
-    const session = { clientId: 'truck-17', clean: false }
-    const first = await RawClient.open(ingest.port, session)
-    log.hold = true
-    first.publish(TOPIC, '1', 2, 5)
-    await vi.waitFor(() => expect(log.heldMessages()).toBe(1), WAIT)
-    first.socket.destroy()
-    const second = await RawClient.open(ingest.port, session)
-    second.publish(TOPIC, '1', 2, 5, { dup: true })
-    await turns()
+    const second = await resumed(ingest.port, log)
     log.release()
     await recorded(second, [5])
     second.send({ cmd: 'pubrel', messageId: 5 })
@@ -213,20 +219,12 @@ describe('QoS 2', () => {
 
   it('does not acknowledge a retransmission of what the log did not take', async () => {
     const { ingest, log } = await openIngest()
-    const session = { clientId: 'truck-17', clean: false }
-    const first = await RawClient.open(ingest.port, session)
-    log.hold = true
-    first.publish(TOPIC, '1', 2, 5)
-    await vi.waitFor(() => expect(log.heldMessages()).toBe(1), WAIT)
-    first.socket.destroy()
-    const second = await RawClient.open(ingest.port, session)
-    second.publish(TOPIC, '1', 2, 5, { dup: true })
-    await turns()
+    const second = await resumed(ingest.port, log)
     for (const append of log.appends.splice(0)) append.reject(new Error('disk full'))
     log.release()
     await second.end()
     expect(second.of('pubrec')).toEqual([])
-    const third = await RawClient.open(ingest.port, session)
+    const third = await RawClient.open(ingest.port, TRUCK)
     third.publish(TOPIC, '1', 2, 5, { dup: true })
     await recorded(third, [5])
     expect(log.messages()).toEqual([['truck-17', '1']])
@@ -261,13 +259,12 @@ describe('QoS 2', () => {
 
   it('tells a client that its session is there while one waits for PUBREL: it would begin its ids anew [MQTT-3.2.2-2]', async () => {
     const { ingest, log } = await openIngest()
-    const session = { clientId: 'truck-17', clean: false }
-    const first = await RawClient.open(ingest.port, session)
+    const first = await RawClient.open(ingest.port, TRUCK)
     first.publish(TOPIC, '1', 2, 1)
     await recorded(first, [1])
     first.socket.destroy()
     const second = new RawClient(ingest.port)
-    expect((await second.connect(session)).sessionPresent).toBe(true)
+    expect((await second.connect(TRUCK)).sessionPresent).toBe(true)
     // DUP should be set, and is not always.
     second.publish(TOPIC, '1', 2, 1)
     await recorded(second, [1])
@@ -275,7 +272,7 @@ describe('QoS 2', () => {
     await vi.waitFor(() => expect(second.ids('pubcomp')).toEqual([1]), WAIT)
     second.socket.destroy()
     const third = new RawClient(ingest.port)
-    expect((await third.connect(session)).sessionPresent).toBe(false)
+    expect((await third.connect(TRUCK)).sessionPresent).toBe(false)
     third.publish(TOPIC, '2', 2, 1)
     await recorded(third, [1])
     expect(log.messages().map(([, value]) => value)).toEqual(['1', '2'])
@@ -290,7 +287,7 @@ describe('QoS 2', () => {
     const persistent = new RawClient(ingest.port)
     // In one piece: the message is there before the connection that is taken over has ended.
     persistent.socket.cork()
-    const connected = persistent.connect({ clientId: 'truck-17', clean: false })
+    const connected = persistent.connect(TRUCK)
     persistent.publish(TOPIC, '2', 2, 1)
     persistent.socket.uncork()
     expect((await connected).sessionPresent).toBe(false)
@@ -303,7 +300,7 @@ describe('QoS 2', () => {
 
   it('takes none of a clean session for one of the persistent session before it, which is over', async () => {
     const { ingest, log, metric } = await openIngest({ maxUnreleasedTotal: 2 })
-    const before = await RawClient.open(ingest.port, { clientId: 'truck-17', clean: false })
+    const before = await RawClient.open(ingest.port, TRUCK)
     before.publish(TOPIC, '1', 2, 1)
     await recorded(before, [1])
     before.socket.destroy()

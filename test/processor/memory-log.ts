@@ -62,8 +62,8 @@ export class MemoryLog implements Log {
   }
 
   /** Drops all but the newest record of each key, as compaction does; offsets stay. */
-  compact(index = 0): void {
-    const records = this.records('status', index)
+  compact(): void {
+    const records = this.records('status')
     const newest = new Map(records.map((record) => [record.key, record]))
     const end = records.at(-1)
     records.splice(

@@ -128,6 +128,14 @@ async function everythingCounted(): Promise<void> {
   }, WAIT)
 }
 
+/** Has 'one' count something for every device, and stop. */
+async function leaveStores(): Promise<void> {
+  await start('one')
+  await say()
+  await everythingCounted()
+  await stop('one')
+}
+
 async function roles(): Promise<Record<string, string[]>> {
   const all: Record<string, string[]> = {}
   for (const [name, { processor }] of members) {
@@ -255,10 +263,7 @@ it('wipes the store of another log, and says why', async () => {
 })
 
 it('tells of the copies on disk before it has a role', async () => {
-  await start('one')
-  await say()
-  await everythingCounted()
-  await stop('one')
+  await leaveStores()
   await using processor = await open('one')
   expect([...processor.positions().keys()].toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3])
   expect(await processor.reader.copies()).toEqual([])
@@ -283,24 +288,12 @@ it('refuses a folder that cannot be used, naming it', async () => {
   await chmod(root, 0o700)
 })
 
-it('starts anew on a folder whose database is damaged', async () => {
-  await start('one')
-  await say()
-  await everythingCounted()
-  await stop('one')
-  await writeFile(join(root, 'one', 'CURRENT'), 'nonsense\n')
-  await start('one')
-  await say()
-  await everythingCounted()
-  expect(lines.join()).toContain('store folder wiped')
-})
-
-it('starts anew on a folder whose checkpoints are damaged', async () => {
-  await start('one')
-  await say()
-  await everythingCounted()
-  await stop('one')
-  await damage('one', '"changelog":')
+it.each([
+  ['database is', () => writeFile(join(root, 'one', 'CURRENT'), 'nonsense\n')],
+  ['checkpoints are', () => damage('one', '"changelog":')],
+])('starts anew on a folder whose %s damaged', async (_, harm) => {
+  await leaveStores()
+  await harm()
   await start('one')
   await say()
   await everythingCounted()
@@ -308,10 +301,7 @@ it('starts anew on a folder whose checkpoints are damaged', async () => {
 })
 
 it('starts anew after damage that had RocksDB refuse all writes, which no wipe of a store mends', async () => {
-  await start('one')
-  await say()
-  await everythingCounted()
-  await stop('one')
+  await leaveStores()
   await damage('one', '"deviceId":"d7"')
   const opening = openDatabase(join(root, 'one')) as RocksLevel<string, Buffer>
   const { processor, done } = await start('one', opening)
@@ -330,10 +320,7 @@ it('starts anew after damage that had RocksDB refuse all writes, which no wipe o
 })
 
 it('starts anew after a read that met damage, once', async () => {
-  await start('one')
-  await say()
-  await everythingCounted()
-  await stop('one')
+  await leaveStores()
   await damage('one', '"deviceId":"d7"')
   await start('one')
   const { reader } = (members.get('one') as Running).processor

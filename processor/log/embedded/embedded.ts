@@ -19,6 +19,8 @@ import { type ClaimPosition, EmbeddedWriter } from './writer.ts'
 
 const MIB = 1024 * 1024
 const HOUR_MS = 3_600_000
+/** Of records that a partition keeps in memory for readers at its end, bytes. */
+const TAIL_BYTES = 2 * MIB
 const DELETE_RETENTION_MS = 24 * HOUR_MS
 /** What is acknowledged while the folder is gone, and nobody has noticed, is lost, ms. */
 const PLACE_MS = 1_000
@@ -50,9 +52,8 @@ export interface EmbeddedLogOptions {
   readonly maxQueuedBytes?: number
   /** Size of the runs of records that retention removes. Default 4 MiB. */
   readonly segmentBytes?: number
-  /** Records, and bytes of them, that each partition keeps in memory for readers at its end. Default 8192 and 2 MiB. */
+  /** Records that each partition keeps in memory for readers at its end, of TAIL_BYTES at most. Default 8192. */
   readonly tailRecords?: number
-  readonly tailBytes?: number
   /** Bytes that must be free on a volume that was full before writes are tried again. Default 32 MiB. */
   readonly minFreeBytes?: number
   /** How long a role may take to end before its partition goes on without it, ms. Default 10 s. */
@@ -111,8 +112,8 @@ export class EmbeddedLog implements Log {
 
   private constructor(storage: EmbeddedStorage, identity: LogIdentity, options: EmbeddedLogOptions) {
     const { logger, now = Date.now, monotonic = () => performance.now(), retention = {}, compaction = {} } = options
-    const { segmentBytes = 4 * MIB, tailRecords = 8192, tailBytes = 2 * MIB } = options
-    const bounds = { segmentBytes, tailRecords, tailBytes }
+    const { segmentBytes = 4 * MIB, tailRecords = 8192 } = options
+    const bounds = { segmentBytes, tailRecords, tailBytes: TAIL_BYTES }
     const all = (topic: Topic) => {
       return Array.from({ length: identity.partitions }, (_, i) => new EmbeddedPartition(topic, i, bounds))
     }

@@ -15,6 +15,9 @@ import { KafkaMetrics } from './metrics.ts'
 import { refuseRepartitioned } from './position.ts'
 import { openTopics, type TopicNames, type TopicOptions, topicNames } from './topics.ts'
 
+/** Bytes of queued appends beyond which append rejects with LOG_UNAVAILABLE. */
+const MAX_QUEUED_BYTES = 64 * 1024 * 1024
+
 export interface KafkaLogOptions extends TopicOptions {
   /** host:port of some brokers; the rest is learnt from them. */
   readonly brokers: readonly string[]
@@ -26,8 +29,6 @@ export interface KafkaLogOptions extends TopicOptions {
   /** Failure domain of this process (a host, a rack): standbys go to another one where there is one. */
   readonly zone?: string | undefined
   readonly security?: KafkaSecurity
-  /** Bytes of queued appends beyond which append rejects with LOG_UNAVAILABLE. Default 64 MiB. */
-  readonly maxQueuedBytes?: number
   /** How long one append waits for its answer, ms: well under the keepalives of devices. Default 5 s. */
   readonly appendTimeoutMs?: number
   /** After so long without a heartbeat the group takes a member for dead. Default 10 s. */
@@ -95,7 +96,7 @@ export class KafkaLog implements Log {
     this.#network = network
     this.#health = new KafkaHealth({ topic: names.telemetry, partitions: identity.partitions }, logger, metrics)
     this.#appender = new KafkaAppender(cluster, this.#health, {
-      maxQueuedBytes: options.maxQueuedBytes ?? 64 * 1024 * 1024,
+      maxQueuedBytes: MAX_QUEUED_BYTES,
       timeoutMs: options.appendTimeoutMs ?? 5000,
       logger,
       records: metrics.records,
