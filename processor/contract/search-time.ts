@@ -44,7 +44,8 @@ export function isSpanOf(field: Field, text: string): boolean {
 }
 
 function isBeginning(text: string): boolean {
-  if (ZONED_TIME.test(text)) return false
+  // What a dashboard puts in place of a variable that is empty would be all times.
+  if (text === '' || ZONED_TIME.test(text)) return false
   const [, beginning = text] = FINE_BEGINNING.exec(text) ?? []
   return SOME_ISO_TIMES.some((time) => {
     const whole = beginning + time.slice(beginning.length)

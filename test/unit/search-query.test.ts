@@ -217,6 +217,8 @@ describe('a query', () => {
     ['firstSeenAt:[2026 TO 2026-02-30T00:00:00Z]', 21, 'no time'],
     ['connectivity.since:[yesterday TO *]', 20, 'connectivity.since is compared with one like 2026-11-24T09:00:00Z'],
     ['lastSeenAt:now', 11, 'no time'],
+    ['lastSeenAt:""', 11, 'no time'],
+    ['lastSeenAt:>=""', 13, 'no time'],
     ['lastSeenAt:"yesterday"', 11, 'no time'],
     ['x '.repeat(65), 128, 'one condition more'],
     [`x${'*'.repeat(17)}`, 17, 'one wildcard more'],
