@@ -18,9 +18,9 @@ import { isBoundOf, isSpanOf } from './search-time.ts'
 /**
  * Reads Lucene's syntax, less what makes no sense for statuses (boosts, fuzziness, regular expressions):
  * `field:value`, `field:"a phrase"`, `field:>=5`, `field:[1 TO 5}`, `field:a*`, `field:*`, `_exists_:field`,
- * `field:(a OR b)`, a bare word (the device id contains it), AND, OR, NOT, `&&`, `||`, `!`, `-`, parentheses. What stands side by side is joined by
- * AND; NOT binds closer than AND, AND closer than OR. `\` takes the next character as it is. An empty query fits all.
- * Throws QuerySyntaxError. Takes time in proportion to the length.
+ * `field:(a OR b)`, a bare word (the device id contains it), AND, OR, NOT, `&&`, `||`, `!`, `-`, parentheses. What stands
+ * side by side is joined by AND; NOT binds closer than AND, AND closer than OR. `\` takes the next character as it is.
+ * An empty query fits all. Throws QuerySyntaxError. Takes time in proportion to the length.
  */
 export function parseQuery(text: string): Query {
   if (text.length > MAX_QUERY_LENGTH) {

@@ -10,8 +10,8 @@ const FINE_BEGINNING = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})(\d{1,6})$/
 /** What a status has, and such to complete a beginning with: `2026-11-3` begins the 30th of a month that has no 31st. */
 const ISO_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 const SOME_ISO_TIMES = ['2000-01-01T00:00:00.000Z', '2000-01-10T00:00:00.000Z']
-/** As much of a time as a metric called `x.at` is not likely to have as its text. */
-const DAY = 'YYYY-MM-DD'.length
+/** As much of a time as a metric called `x.at` is not likely to have as its text: a year may be a number, or begin a name. */
+const MONTH = 'YYYY-MM'.length
 /** After all that a time can have in its place. */
 const AFTER = '~'
 
@@ -40,7 +40,7 @@ export function isBoundOf(field: Field, text: string): boolean {
 
 /** Whether what is equal to the text are all the times that begin so. */
 export function isSpanOf(field: Field, text: string): boolean {
-  return isBeginning(text) && (isTime(field) || (mayBeTime(field) && text.length >= DAY))
+  return isBeginning(text) && (isTime(field) || (mayBeTime(field) && text.length >= MONTH))
 }
 
 function isBeginning(text: string): boolean {

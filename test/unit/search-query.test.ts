@@ -114,6 +114,8 @@ describe('a query', () => {
     ['lastSeenAt:(2026-11-23 OR 2026-11-24)', true],
     ['lastSeenAt:<2026-11-3', true],
     ['reported.battery.at:2026-11-24', true],
+    ['reported.battery.at:2026-11', true],
+    ['reported.battery.at:2026-12', false],
     ['reported.battery.at:>2026-11-24', false],
     ['lastSeenAt:>0001-01-01T00:00:00Z', true],
     ['lastSeenAt:<0000-01-01T00:00:00+01:00', false],
