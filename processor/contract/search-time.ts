@@ -7,9 +7,10 @@ const TIME_MEMBERS = new Set(['firstSeenAt', 'lastSeenAt', 'since'])
 const ZONED_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,3}(\d{0,6}))?)?(?:Z|[+-]\d\d:\d\d)$/
 /** Up to its milliseconds the beginning of a time, with what it has beyond them. */
 const FINE_BEGINNING = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})(\d{1,6})$/
-/** What a status has, and such to complete a beginning with: `2026-11-3` begins the 30th of a month that has no 31st. */
-const ISO_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
-const SOME_ISO_TIMES = ['2000-01-01T00:00:00.000Z', '2000-01-10T00:00:00.000Z']
+/** The beginning of a time, up to the end of one of its parts: `2026-11-3` might be meant for the third as well as the thirtieth. */
+const BEGINNING = /^\d{4}(?:-\d\d(?:-\d\d(?:T\d\d(?::\d\d(?::\d\d(?:\.\d{1,9})?)?)?)?)?)?$/
+/** To complete a beginning with. */
+const SOME_TIME = '2000-01-01T00:00:00.000000000Z'
 /** As much of a time as a metric called `x.at` is not likely to have as its text: a year may be a number, or begin a name. */
 const MONTH = 'YYYY-MM'.length
 /** After all that a time can have in its place. */
@@ -44,13 +45,7 @@ export function isSpanOf(field: Field, text: string): boolean {
 }
 
 function isBeginning(text: string): boolean {
-  // What a dashboard puts in place of a variable that is empty would be all times.
-  if (text === '' || ZONED_TIME.test(text)) return false
-  const [, beginning = text] = FINE_BEGINNING.exec(text) ?? []
-  return SOME_ISO_TIMES.some((time) => {
-    const whole = beginning + time.slice(beginning.length)
-    return ISO_TIME.test(whole) && !Number.isNaN(parseTime(whole))
-  })
+  return BEGINNING.test(text) && !Number.isNaN(parseTime(text + SOME_TIME.slice(text.length)))
 }
 
 function mayBeTime(field: Field): boolean {
