@@ -135,8 +135,7 @@ function parseJson(_request: FastifyRequest, body: Buffer, done: (error: Error |
 const FAULTS: Readonly<Record<AttributesFault, string>> = {
   'too-deep': `is nested deeper than ${MAX_ATTRIBUTES_DEPTH}`,
   'bad-number': 'is a number too large for JSON to keep',
-  'bad-attribute-name':
-    'is no name that an attribute may have: none that is empty, is __proto__, or has what JSON writes with a backslash',
+  'bad-attribute-name': 'is no name that an attribute may have: it is empty, is __proto__ or needs an escape in JSON',
 }
 
 function checked(attributes: JsonObject): JsonObject {

@@ -249,7 +249,7 @@ describe('bad input', () => {
     const { api } = await stage({ changes: { feed: log.feed(), clock: systemClock, random: () => 0 } })
     const { status, body } = await ask(api, url)
     expect([status, body.errors[0]?.field]).toEqual([400, field])
-    if (field === 'snapshot') expect(body.detail).toBe('snapshot must be boolean')
+    if (field === 'snapshot') expect(body.detail).toBe('snapshot must be true or false')
   })
 })
 

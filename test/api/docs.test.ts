@@ -137,6 +137,7 @@ describe('the document, for generators of code', () => {
     expect(several).toHaveLength(1)
     for (const { schema } of several.flatMap(Object.values)) expect(schema).toEqual({ $ref: expect.any(String) })
   })
+
   it('tells of each operation which token it needs, or that it needs none', async () => {
     const { api } = await stage({ tokens: {} as Tokens })
     const { paths } = await documentOf(api)
