@@ -16,7 +16,7 @@ import { isKnown, MAX_WAIT_SECONDS, READ_CONDITIONS } from '../http/conditions.t
 import { EXAMPLE_DEVICE, emptyAnswer, jsonAnswer, problemAnswers, type ResponseDoc } from '../http/documentation.ts'
 import { etagOf } from '../http/etag.ts'
 import type { Gate } from '../http/gate.ts'
-import { ProblemError, type ProblemKind } from '../http/problem.ts'
+import { blamed, ProblemError, type ProblemKind } from '../http/problem.ts'
 import { freshnessField, openStatus, shownFreshness } from '../http/splice.ts'
 import { MAX_ATTRIBUTES_BODY_BYTES } from '../limits.ts'
 import { AtLeast, readDevice, readProblems } from './past.ts'
@@ -144,7 +144,7 @@ function checked(attributes: JsonObject): JsonObject {
   const bytes = Buffer.byteLength(JSON.stringify(attributes))
   if (bytes <= MAX_ATTRIBUTES_BYTES) return attributes
   const message = `has ${bytes} bytes of JSON, and ${MAX_ATTRIBUTES_BYTES} are allowed`
-  throw new ProblemError('attributes-too-large', `the body ${message}`, { errors: [{ field: 'body', message }] })
+  throw new ProblemError('attributes-too-large', `the body ${message}`, blamed('body', message))
 }
 
 const NO_QUERY = Type.Object({}, { additionalProperties: false })

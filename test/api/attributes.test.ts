@@ -314,6 +314,8 @@ describe('what cannot be known or done now', () => {
     const { api, at } = await on(outcome)
     const { status, body } = await send('PATCH', 'truck-17', {}, WAIT, api)
     expect([status, body.detail, body.position]).toEqual([expected, detail, at])
+    if (expected === 413)
+      expect(body.errors).toEqual([{ field: 'body', message: `would make ${detail.replace('would ', '')}` }])
   })
 
   it('a log that takes nothing is 503', async () => {

@@ -171,7 +171,7 @@ describe('the document, for generators of code', () => {
   it('has examples in which each device lives where it does among 8 partitions', async () => {
     const { post } = (await documentOf(on.api)).paths['/v1/devices/batch-get'] ?? {}
     const { examples = {} } = post?.responses[200]?.content?.['application/json'] ?? {}
-    const { results } = examples.answer?.value as { results: Told[] }
+    const { results } = (examples.answer as { value: { results: Told[] } }).value
     const told = results.map(({ freshness, error }) => freshness?.partition ?? Number(/\d+/.exec(error?.detail ?? '')))
     expect(told).toEqual(results.map(({ deviceId }) => partitionOf(deviceId, 8)))
   })
