@@ -38,7 +38,7 @@ import { compileValidator } from './http/validation.ts'
 import { answerBrokenRequest, answerOddities } from './http/wire.ts'
 import { letterRoutes } from './letters/letters.ts'
 import { LETTER_COMPONENTS } from './letters/schemas.ts'
-import { DEFAULT_LIMITS, type Limits } from './limits.ts'
+import { DEFAULT_LIMITS, type Limits, MAX_ATTRIBUTES_BODY_BYTES } from './limits.ts'
 import { measureReads, RequestDurations } from './measures.ts'
 import { partitionRoutes } from './partitions.ts'
 import { searchRoutes } from './search/search.ts'
@@ -127,7 +127,12 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   })
   for (const component of COMPONENTS) api.addSchema(component)
   const changesLimits = options.changes && { ...DEFAULT_CHANGES_LIMITS, ...options.changes.limits }
-  const bounds = { limits, maxStreams: changesLimits?.maxStreams, perMinute: options.ratePerMinute }
+  const bounds = {
+    limits,
+    maxAttributesBodyBytes: MAX_ATTRIBUTES_BODY_BYTES,
+    maxStreams: changesLimits?.maxStreams,
+    perMinute: options.ratePerMinute,
+  }
   await api.register(swagger, documentOptions(options, descriptionOf(bounds)))
   await api.register(compress, COMPRESSION)
   tellOfCodings(api)

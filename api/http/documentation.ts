@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import type { Api } from '../app.ts'
-import { type Limits, MAX_ATTRIBUTES_BODY_BYTES } from '../limits.ts'
+import type { Limits } from '../limits.ts'
 import { PROBLEM_TYPE, PROBLEMS, type ProblemKind } from './problem.ts'
 
 /** How answers are written in the OpenAPI document: `schema.response` of a Fastify route. */
@@ -182,6 +182,7 @@ and streams, and are answered with 403 by id. What \`ops:read\` shows of partiti
 /** Of one process. */
 export interface ProcessLimits {
   readonly limits: Limits
+  readonly maxAttributesBodyBytes: number
   /** Undefined: it has no streams. */
   readonly maxStreams: number | undefined
   /** Requests a minute of one caller; undefined: no limit. */
@@ -189,10 +190,10 @@ export interface ProcessLimits {
 }
 
 /** What the document says of the API as a whole. */
-export function descriptionOf({ limits, maxStreams, perMinute }: ProcessLimits): string {
+export function descriptionOf({ limits, maxAttributesBodyBytes, maxStreams, perMinute }: ProcessLimits): string {
   const rows: readonly (readonly [what: string, most: string, beyond: string])[] = [
     ['request line and headers', bytes(limits.maxHeaderBytes), '431'],
-    ['body', `${bytes(limits.maxBodyBytes)}; of attributes ${bytes(MAX_ATTRIBUTES_BODY_BYTES)}`, '413'],
+    ['body', `${bytes(limits.maxBodyBytes)}; of attributes ${bytes(maxAttributesBodyBytes)}`, '413'],
     ['time for a request to arrive', seconds(limits.requestTimeoutMs), '408'],
     ['time for one question about the fleet', seconds(limits.searchMs), 'the answer says that it was cut short'],
     ['statuses in one answer', bytes(limits.maxAnswerBytes), 'a page ends early; an error for the rest of a batch'],
