@@ -198,6 +198,7 @@ describe('GET /v1/changes', () => {
     answer()
     const refused = await opening
     expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1'])
+    expect(refused.headers.has('x-accel-buffering')).toBe(false)
     expect(await refused.json()).toMatchObject({ detail: 'this process is shutting down' })
     await stopped
   })
