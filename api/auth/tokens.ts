@@ -4,7 +4,7 @@ import type { Logger } from 'pino'
 import { isDeviceId } from '../../processor/contract/telemetry.ts'
 import type { TokenSettings } from '../access.ts'
 import { Gate } from '../http/gate.ts'
-import { ProblemError } from '../http/problem.ts'
+import { blamed, ProblemError } from '../http/problem.ts'
 import { type Caller, disjoint, SCOPES, type Scope } from './caller.ts'
 import { KeySet } from './keys.ts'
 
@@ -134,12 +134,9 @@ function bearerToken(authorization: string | undefined): string {
   if (token === undefined) {
     if (!/^bearer\b/i.test(authorization)) throw unauthorized('a Bearer token is needed', REALM)
     const message = 'must be Bearer and a token (RFC 6750 section 2.1)'
-    throw new ProblemError(
-      'invalid-request',
-      `authorization ${message}`,
-      { errors: [{ field: 'authorization', message }] },
-      { 'www-authenticate': challenge('invalid_request', message) },
-    )
+    throw new ProblemError('invalid-request', `authorization ${message}`, blamed('authorization', message), {
+      'www-authenticate': challenge('invalid_request', message),
+    })
   }
   if (token.length > MAX_TOKEN) throw invalidToken(`it has more than ${MAX_TOKEN} characters`)
   return token
@@ -189,16 +186,12 @@ function challenge(error: string, description: string): string {
 }
 
 function unauthorized(detail: string, header: string): ProblemError {
-  return new ProblemError('unauthorized', detail, blamed(detail), { 'www-authenticate': header })
+  return new ProblemError('unauthorized', detail, blamed('authorization', detail), { 'www-authenticate': header })
 }
 
 /** The token is good, but not for this. */
 export function insufficientScope(scope: Scope): ProblemError {
   const header = `${challenge('insufficient_scope', `the scope ${scope} is needed`)}, scope="${scope}"`
   const detail = `the token lacks the scope ${scope}`
-  return new ProblemError('forbidden', detail, blamed(detail), { 'www-authenticate': header })
-}
-
-function blamed(message: string): ProblemError['members'] {
-  return { errors: [{ field: 'authorization', message }] }
+  return new ProblemError('forbidden', detail, blamed('authorization', detail), { 'www-authenticate': header })
 }

@@ -50,16 +50,17 @@ interface Asked {
   readonly lastEventId: string | undefined
 }
 
+/** `x-accel-buffering`: nginx is to pass events on as they come. Not of a stream that is refused. */
+const STREAM_HEADERS = { 'content-type': EVENT_STREAM_TYPE, 'cache-control': 'no-store', 'x-accel-buffering': 'no' }
+
 async function stream(
   streams: ChangeStreams,
   request: FastifyRequest,
   reply: FastifyReply,
   { subject, snapshot, lastEventId }: Asked,
 ): Promise<FastifyReply> {
-  // `x-accel-buffering`: nginx is to pass events on as they come.
-  reply.headers({ 'content-type': EVENT_STREAM_TYPE, 'cache-control': 'no-store', 'x-accel-buffering': 'no' })
   // Of which no length is told, as there is none.
-  if (request.method === 'HEAD') return reply.send(Readable.from([]))
+  if (request.method === 'HEAD') return reply.headers(STREAM_HEADERS).send(Readable.from([]))
   const header = request.headers['last-event-id']
   const asked = {
     subject,
@@ -71,6 +72,7 @@ async function stream(
   await streams.open(asked, () => {
     if (reply.raw.destroyed) return undefined
     reply.hijack()
+    reply.headers(STREAM_HEADERS)
     // The connection ends with the stream.
     reply.raw.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), connection: 'close' })
     return new ResponseSink(reply.raw)

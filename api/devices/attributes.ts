@@ -16,7 +16,7 @@ import { isKnown, MAX_WAIT_SECONDS, READ_CONDITIONS } from '../http/conditions.t
 import { EXAMPLE_DEVICE, emptyAnswer, jsonAnswer, problemAnswers, type ResponseDoc } from '../http/documentation.ts'
 import { etagOf } from '../http/etag.ts'
 import type { Gate } from '../http/gate.ts'
-import { ProblemError, type ProblemKind } from '../http/problem.ts'
+import { blamed, ProblemError, type ProblemKind } from '../http/problem.ts'
 import { freshnessField, openStatus, shownFreshness } from '../http/splice.ts'
 import { MAX_ATTRIBUTES_BODY_BYTES } from '../limits.ts'
 import { AtLeast, readDevice, readProblems } from './past.ts'
@@ -135,8 +135,7 @@ function parseJson(_request: FastifyRequest, body: Buffer, done: (error: Error |
 const FAULTS: Readonly<Record<AttributesFault, string>> = {
   'too-deep': `is nested deeper than ${MAX_ATTRIBUTES_DEPTH}`,
   'bad-number': 'is a number too large for JSON to keep',
-  'bad-attribute-name':
-    'is no name that an attribute may have: none that is empty, is __proto__, or has what JSON writes with a backslash',
+  'bad-attribute-name': 'is no name that an attribute may have: it is empty, is __proto__ or needs an escape in JSON',
 }
 
 function checked(attributes: JsonObject): JsonObject {
@@ -145,7 +144,7 @@ function checked(attributes: JsonObject): JsonObject {
   const bytes = Buffer.byteLength(JSON.stringify(attributes))
   if (bytes <= MAX_ATTRIBUTES_BYTES) return attributes
   const message = `has ${bytes} bytes of JSON, and ${MAX_ATTRIBUTES_BYTES} are allowed`
-  throw new ProblemError('attributes-too-large', `the body ${message}`, { errors: [{ field: 'body', message }] })
+  throw new ProblemError('attributes-too-large', `the body ${message}`, blamed('body', message))
 }
 
 const NO_QUERY = Type.Object({}, { additionalProperties: false })

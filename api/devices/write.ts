@@ -6,10 +6,10 @@ import type { DeviceWriter, PastAnswer, StatusReader } from '../../processor/con
 import { MAX_STATUS_BYTES } from '../../processor/contract/status.ts'
 import { isVersion, type Outcome, type Write } from '../../processor/contract/write.ts'
 import { callerOf } from '../auth/caller.ts'
-import { blamed, ifMatchOf, ifNoneMatchOf, preferredWait } from '../http/conditions.ts'
+import { ifMatchOf, ifNoneMatchOf, preferredWait } from '../http/conditions.ts'
 import { etagOf } from '../http/etag.ts'
 import type { Gate } from '../http/gate.ts'
-import { ProblemError } from '../http/problem.ts'
+import { blamed, ProblemError } from '../http/problem.ts'
 import { freshnessMember, JSON_TYPE, openStatus, shownFreshness, spliceStatus } from '../http/splice.ts'
 
 /** How long a conditional write waits for the decision on it when the client does not say, ms. */
@@ -126,6 +126,6 @@ function refusal(
   const [what, bytes] =
     outcome === 'attributes-too-large' ? ['attributes', MAX_ATTRIBUTES_BYTES] : ['status', MAX_STATUS_BYTES]
   const detail = `the ${what} would take more than ${bytes} bytes`
-  const errors = [{ field: 'body', message: detail }]
-  return new ProblemError('attributes-too-large', detail, { ...members, errors })
+  const said = { ...members, ...blamed('body', `would make the ${what} take more than ${bytes} bytes`) }
+  return new ProblemError('attributes-too-large', detail, said)
 }

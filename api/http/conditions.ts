@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { Type } from 'typebox'
 import { isVersion, MAX_VERSIONS } from '../../processor/contract/write.ts'
 import { isNoneMatch } from './etag.ts'
-import { ProblemError } from './problem.ts'
+import { blamed, ProblemError } from './problem.ts'
 
 /** What a request asks for beside its body: a condition, and time to wait. */
 
@@ -62,11 +62,6 @@ export function isKnown(headers: IncomingHttpHeaders, etag: string): boolean {
   }
   const known = headers['if-none-match']
   return known !== undefined && isNoneMatch(known, etag)
-}
-
-/** What a problem says of a condition that does not hold. */
-export function blamed(field: 'if-match' | 'if-none-match', message: string): ProblemError['members'] {
-  return { errors: [{ field, message }] }
 }
 
 /** Of a device that is at a version, the tag may be its rev alone. */

@@ -121,7 +121,7 @@ const DETAILS: Readonly<Partial<Record<ProblemKind, object>>> = {
     detail: 'device truck-18 is not known: it has sent nothing yet, or nothing since it was deleted',
     freshness: exampleFreshness(),
   },
-  'partition-unavailable': { detail: 'no copy of partition 3 can answer now: it is being restored' },
+  'partition-unavailable': { detail: 'no copy of partition 5 can answer now: it is being restored' },
 }
 
 export function problemExample(kind: ProblemKind): object {

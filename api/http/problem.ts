@@ -31,7 +31,7 @@ export const PROBLEMS = {
 
 export type ProblemKind = keyof typeof PROBLEMS
 
-/** What is wrong with one part of the request: a path or query parameter, or a place in the body. */
+/** What is wrong with one part of the request: a path or query parameter, a header, or a place in the body. */
 export interface FieldError {
   readonly field: string
   readonly message: string
@@ -76,9 +76,9 @@ export class ProblemError extends Error {
 
   static otherDevice(deviceId: string): ProblemError {
     const header = 'Bearer realm="tidemark", error="insufficient_scope", error_description="it is for other devices"'
-    const errors = [{ field: 'deviceId', message: 'begins with nothing that the token is for' }]
+    const members = blamed('deviceId', 'begins with nothing that the token is for')
     const headers = { 'www-authenticate': header }
-    return new ProblemError('forbidden', `the token is not for device ${deviceId}`, { errors }, headers)
+    return new ProblemError('forbidden', `the token is not for device ${deviceId}`, members, headers)
   }
 
   /** Of one that was deleted it is not kept that it was there. */
@@ -111,15 +111,22 @@ export class ProblemError extends Error {
   }
 }
 
+/** The part of a request that is to blame. */
+export function blamed(field: string, message: string): Members {
+  return { errors: [{ field, message }] }
+}
+
 /** The errors of Fastify and its plugins that a client can cause, by code. `bodyLimit`: of the route, bytes. */
 const FASTIFY_PROBLEMS: Readonly<Record<string, (bodyLimit: number | undefined) => ProblemError>> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: () =>
-    new ProblemError('unsupported-media-type', 'the body must be application/json', {
-      errors: [{ field: 'content-type', message: 'must be application/json' }],
-    }),
+    new ProblemError(
+      'unsupported-media-type',
+      'the body must be application/json',
+      blamed('content-type', 'must be application/json'),
+    ),
   FST_ERR_CTP_BODY_TOO_LARGE: (bodyLimit) => {
     const message = `has more than the ${bodyLimit} bytes that are allowed`
-    return new ProblemError('body-too-large', `the body ${message}`, { errors: [{ field: 'body', message }] })
+    return new ProblemError('body-too-large', `the body ${message}`, blamed('body', message))
   },
   FST_ERR_CTP_EMPTY_JSON_BODY: () => ProblemError.invalid([{ field: 'body', message: 'is empty' }]),
   FST_ERR_CTP_INVALID_JSON_BODY: () => ProblemError.invalid([{ field: 'body', message: 'is not valid JSON' }]),

@@ -71,6 +71,7 @@ function fieldErrors(errors: readonly TLocalizedValidationError[], part: string)
 
 function messageOf(error: TLocalizedValidationError): string {
   if (error.keyword === 'boolean') return UNKNOWN
+  if (error.keyword === 'type' && error.params.type === 'boolean') return 'must be true or false'
   if (error.keyword === 'enum') return `must be one of ${error.params.allowedValues.join(', ')}`
   return error.message
 }

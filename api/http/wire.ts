@@ -2,7 +2,7 @@ import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } 
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Limits } from '../limits.ts'
-import { PROBLEM_TYPE, ProblemError } from './problem.ts'
+import { blamed, PROBLEM_TYPE, ProblemError } from './problem.ts'
 import type { NameOf } from './request-id.ts'
 
 /** The connections on which a request is broken, while those before it are answered. */
@@ -62,8 +62,8 @@ const REQUEST_LINE = /^[\w!#$%&'*+.^`|~-]+ [\x21-\x7e]+ HTTP\/1\.\d\r?\n/
 function brokenRequest({ code, rawPacket, bytesParsed = 0 }: BrokenRequestError, limits: Limits): ProblemError {
   if (code === 'HPE_HEADER_OVERFLOW') {
     const message = `have more than the ${limits.maxHeaderBytes} bytes that are allowed`
-    const errors = [{ field: 'headers', message }]
-    return new ProblemError('headers-too-large', `the request line and the headers ${message}`, { errors })
+    const detail = `the request line and the headers ${message}`
+    return new ProblemError('headers-too-large', detail, blamed('headers', message))
   }
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
     return new ProblemError('request-timeout', `the request did not arrive within ${limits.requestTimeoutMs} ms`)

@@ -196,7 +196,7 @@ describe('bad input', () => {
     ['17 objects', nested(17), `${Array(16).fill('a').join('.')} is nested deeper than 16`],
     ['a prototype', '{"a":{"__proto__":{}}}', 'a.__proto__ is no name'],
     ['an empty name', '{"":1}', 'body is no name'],
-    ['a name with a quote', '{"a\\"":1}', 'a" is no name that an attribute may have: none that is empty'],
+    ['a name with a quote', '{"a\\"":1}', 'a" is no name that an attribute may have: it is empty'],
     ['a name with a backslash', '{"a":{"\\\\":1}}', 'body has a name with a backslash'],
     ['a name with a line break', '{"a\\n":1}', 'a\n is no name'],
   ])('is refused as a body: %s', async (_, body, detail) => {
@@ -314,6 +314,8 @@ describe('what cannot be known or done now', () => {
     const { api, at } = await on(outcome)
     const { status, body } = await send('PATCH', 'truck-17', {}, WAIT, api)
     expect([status, body.detail, body.position]).toEqual([expected, detail, at])
+    if (expected === 413)
+      expect(body.errors).toEqual([{ field: 'body', message: `would make ${detail.replace('would ', '')}` }])
   })
 
   it('a log that takes nothing is 503', async () => {

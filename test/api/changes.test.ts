@@ -198,6 +198,7 @@ describe('GET /v1/changes', () => {
     answer()
     const refused = await opening
     expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1'])
+    expect(refused.headers.has('x-accel-buffering')).toBe(false)
     expect(await refused.json()).toMatchObject({ detail: 'this process is shutting down' })
     await stopped
   })
@@ -249,7 +250,7 @@ describe('bad input', () => {
     const { api } = await stage({ changes: { feed: log.feed(), clock: systemClock, random: () => 0 } })
     const { status, body } = await ask(api, url)
     expect([status, body.errors[0]?.field]).toEqual([400, field])
-    if (field === 'snapshot') expect(body.detail).toBe('snapshot must be boolean')
+    if (field === 'snapshot') expect(body.detail).toBe('snapshot must be true or false')
   })
 })
 

@@ -4,6 +4,7 @@ import type { Tokens } from '../../api/auth/tokens.ts'
 import { DEFAULT_CHANGES_LIMITS } from '../../api/changes/limits.ts'
 import { systemClock } from '../../api/clock.ts'
 import { DEFAULT_LIMITS, MAX_ATTRIBUTES_BODY_BYTES } from '../../api/limits.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
 import { Changelog } from './changelog.ts'
 import { ask, documentOf } from './conformance.ts'
 import { type Stage, stage } from './stage.ts'
@@ -69,6 +70,12 @@ interface Schema {
 function within(node: unknown): Schema[] {
   if (typeof node !== 'object' || node === null) return []
   return [node, ...Object.values(node).flatMap(within)]
+}
+
+interface Told {
+  readonly deviceId: string
+  readonly freshness?: { readonly partition: number }
+  readonly error?: { readonly detail: string }
 }
 
 describe('the document, for generators of code', () => {
@@ -137,6 +144,7 @@ describe('the document, for generators of code', () => {
     expect(several).toHaveLength(1)
     for (const { schema } of several.flatMap(Object.values)) expect(schema).toEqual({ $ref: expect.any(String) })
   })
+
   it('tells of each operation which token it needs, or that it needs none', async () => {
     const { api } = await stage({ tokens: {} as Tokens })
     const { paths } = await documentOf(api)
@@ -158,6 +166,14 @@ describe('the document, for generators of code', () => {
       )
       for (const { examples = {} } of contents) expect(Object.keys(examples), operationId).not.toEqual([])
     }
+  })
+
+  it('has examples in which each device lives where it does among 8 partitions', async () => {
+    const { post } = (await documentOf(on.api)).paths['/v1/devices/batch-get'] ?? {}
+    const { examples = {} } = post?.responses[200]?.content?.['application/json'] ?? {}
+    const { results } = (examples.answer as { value: { results: Told[] } }).value
+    const told = results.map(({ freshness, error }) => freshness?.partition ?? Number(/\d+/.exec(error?.detail ?? '')))
+    expect(told).toEqual(results.map(({ deviceId }) => partitionOf(deviceId, 8)))
   })
 
   it('says what the limits of the process are', async () => {
