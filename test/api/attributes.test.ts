@@ -32,6 +32,7 @@ const remove = (id: string, headers: Headers = {}, api = live.api) =>
 const attributes = (id: string, query = '') => ask(live.api, `/v1/devices/${id}/attributes${query}`)
 const POSITION = /^\d-\d+$/
 const WAIT = { prefer: 'wait=10' }
+const unknown = (id: string) => `device ${id} is not known: it has sent nothing yet, or nothing since it was deleted`
 
 describe('attributes', () => {
   it('are answered 304 without a body while the device is at the version that is known', async () => {
@@ -139,10 +140,7 @@ describe('a write', () => {
         await send('PUT', 'nobody', { a: 1 }, headers),
         await remove('nobody', headers),
       ]) {
-        expect([status, body.detail]).toEqual([
-          404,
-          'device nobody is not known: it has sent nothing yet, or nothing since it was deleted',
-        ])
+        expect([status, body.detail]).toEqual([404, unknown('nobody')])
       }
     }
     const id = await device()
@@ -304,7 +302,7 @@ describe('what cannot be known or done now', () => {
   it.each<[Outcome, number, string]>([
     ['attributes-too-large', 413, 'the attributes would take more than 8192 bytes'],
     ['status-too-large', 413, 'the status would take more than 524288 bytes'],
-    ['unknown-device', 404, 'device truck-17 is not known: it has sent nothing yet, or nothing since it was deleted'],
+    ['unknown-device', 404, unknown('truck-17')],
     [
       'stale',
       412,

@@ -45,6 +45,7 @@ beforeEach(() => {
   clock = new FakeClock()
   streams = streamsOver(log, clock)
 })
+
 function hardMatcher(): WatchedMatcher {
   return new WatchedMatcher(parseQuery(Array(8).fill(HARD).join(' OR ')))
 }

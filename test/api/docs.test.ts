@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { Tokens } from '../../api/auth/tokens.ts'
 import { DEFAULT_CHANGES_LIMITS } from '../../api/changes/limits.ts'
@@ -191,7 +192,7 @@ describe('the document, for generators of code', () => {
   })
 
   it('is not alone in telling the limits: README has them too', async () => {
-    const readme = (await readFile('README.md', 'utf8')).replaceAll('\n', ' ')
+    const readme = (await readFile(join(import.meta.dirname, '../../README.md'), 'utf8')).replaceAll('\n', ' ')
     const { maxHeaderBytes, maxBodyBytes, requestTimeoutMs, maxUntakenBytes, ...counts } = DEFAULT_LIMITS
     const said = [
       `${maxHeaderBytes / 1024} KiB of request line`,

@@ -10,7 +10,7 @@ import { type Stage, stage } from './stage.ts'
 const ROUTE = '/v1/dead-letters'
 const MIB = 1024 * 1024
 
-let on: Stage | undefined
+let on: Stage
 
 async function over(letters: MemoryLetters, options: Partial<AppOptions> = {}): Promise<Stage> {
   return (on = await stage({ letters, ...options }))
@@ -36,7 +36,7 @@ function failing(error: Error): (letters: MemoryLetters) => void {
 }
 
 async function offsets(query = ''): Promise<number[]> {
-  const { status, body } = await ask((on as Stage).api, `${ROUTE}?${query}`)
+  const { status, body } = await ask(on.api, `${ROUTE}?${query}`)
   expect(status).toBe(200)
   return body.items.map((item) => (item as unknown as { offset: number }).offset)
 }
@@ -63,7 +63,7 @@ describe('bounds of reading dead letters', () => {
       for (let partition = 0; partition < 64; partition++) letters.add(partition, { value, timestamp: i })
     }
     await over(letters, { limits: { maxLetterBytesExamined: 8 * MIB } })
-    const { body } = await ask((on as Stage).api, ROUTE)
+    const { body } = await ask(on.api, ROUTE)
     expect(body).toMatchObject({ complete: false, nextCursor: expect.any(String) })
     expect(body.items.length).toBeGreaterThan(0)
   })

@@ -43,7 +43,8 @@ async function openLog(options: Partial<EmbeddedLogOptions> = {}): Promise<Embed
 
 async function over(log: EmbeddedLog, options: Parameters<typeof stage>[0] = {}): Promise<Stage> {
   const on = await stage({ letters: letterReader(log), ...options })
-  running?.defer(() => on.api.close())
+  // Before its log, which goes before what ends with the test.
+  running?.use(on)
   return on
 }
 

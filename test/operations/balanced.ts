@@ -136,34 +136,40 @@ export class Balanced implements AsyncDisposable {
   /** Whether it still takes connections. */
   listens(name: Api): Promise<boolean> {
     const socket = connect(this.#api(name).port, '127.0.0.1')
-    return new Promise((resolve) => {
+    return new Promise<boolean>((resolve) => {
       socket.on('connect', () => resolve(true)).on('error', () => resolve(false))
-    }).finally(() => socket.destroy()) as Promise<boolean>
+    }).finally(() => socket.destroy())
   }
 
   /** Requests that each has now. */
   async underWay(): Promise<readonly number[]> {
-    const rows = await this.#statistics()
-    return NAMES.map((name) => Number(rows.get(name)?.get('scur')))
+    const count = await this.#statistics()
+    return NAMES.map((name) => count(name, 'scur'))
   }
 
   /** Requests that the balancer gave once more so far, since a process took no connection or left it without an answer. */
   async repeated(): Promise<number> {
-    const all = (await this.#statistics()).get('BACKEND')
-    return Number(all?.get('wretr')) + Number(all?.get('wredis'))
+    const count = await this.#statistics()
+    return count('BACKEND', 'wretr') + count('BACKEND', 'wredis')
   }
 
   /** Of the backend and its servers: see section 9.1 of HAProxy's management guide. */
-  async #statistics(): Promise<ReadonlyMap<string, ReadonlyMap<string, string>>> {
+  async #statistics(): Promise<(of: Api | 'BACKEND', what: string) => number> {
     const socket = connect(this.#statisticsPath)
     socket.write('show stat api -1 -1\n')
     const [head = '', ...rows] = (await text(socket)).trim().split('\n')
     const names = head.replace('# ', '').split(',')
     const tables = rows.map((row) => {
       const values = row.split(',')
-      return new Map(names.map((name, i) => [name, values[i] ?? '']))
+      return new Map(names.map((name, i) => [name, values[i]]))
     })
-    return new Map(tables.map((table) => [table.get('svname') ?? '', table]))
+    return (of, what) => {
+      const value = tables.find((table) => table.get('svname') === of)?.get(what)
+      // Without a number nothing would ever differ from what it was.
+      if (value === undefined || !/^\d+$/.test(value))
+        throw new Error(`HAProxy does not tell ${what} of ${of}: ${value}`)
+      return Number(value)
+    }
   }
 
   get #statisticsPath(): string {

@@ -96,9 +96,9 @@ describe.skipIf(!here)('three API processes behind a balancer without stickiness
   const statusesOf = async (...of: Parameters<typeof fromEach>) => (await fromEach(...of)).map(({ status }) => status)
 
   test.each([
-    { sort: 'deviceId', expected: IDS },
-    { sort: '-reported.x', expected: IDS.toSorted((a, b) => orderOf(IDS.indexOf(b)) - orderOf(IDS.indexOf(a))) },
-  ])('each gives the next page of a list by $sort that another began', async ({ sort, expected }) => {
+    ['deviceId', IDS],
+    ['-reported.x', IDS.toSorted((a, b) => orderOf(IDS.indexOf(b)) - orderOf(IDS.indexOf(a)))],
+  ])('each gives the next page of a list by %s that another began', async (sort, expected) => {
     const found = await all<DeviceAnswer>(`/v1/devices?q=deviceId:van-*&sort=${sort}&limit=3`, token)
     expect(found.map(idOf)).toEqual(expected)
   })
@@ -172,9 +172,9 @@ describe.skipIf(!here)('three API processes behind a balancer without stickiness
   })
 
   test.each([
-    { what: 'of the fleet', path: '/v1/changes?q=deviceId:van-*&snapshot=true' },
-    { what: 'of a device', path: `/v1/devices/${IDS[8]}/changes?snapshot=true` },
-  ])('each goes on with a stream of changes $what that another began', async ({ path }) => {
+    ['the fleet', '/v1/changes?q=deviceId:van-*&snapshot=true'],
+    ['a device', `/v1/devices/${IDS[8]}/changes?snapshot=true`],
+  ])('each goes on with a stream of changes of %s that another began', async (_, path) => {
     using dashboard = new Dashboard(balanced.url(path), token)
     const id = IDS[8] as string
     await vi.waitFor(() => {
