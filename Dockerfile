@@ -12,7 +12,7 @@ USER node
 ENV NODE_COMPILE_CACHE=/app/node_modules/.cache/node
 RUN node main.ts help && node -e "for (const file of ['processor/log/kafka/kafka', 'processor/log/embedded/embedded', 'processor/open', 'api/open', 'ingest/ingest']) import('./' + file + '.ts')"
 # RocksDB's threads would each grow a heap of their own.
-ENV HOST=0.0.0.0 DATA_DIR=/data MALLOC_ARENA_MAX=8
+ENV HOST=0.0.0.0 DATA_DIR=/data MALLOC_ARENA_MAX=6
 VOLUME /data
 # MQTT, API, query endpoint of a processor, health of an ingest process.
 EXPOSE 1883 8080 7000 8081

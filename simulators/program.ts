@@ -65,7 +65,7 @@ export class Program {
     const child = spawn(process.execPath, [file, ...args], {
       cwd: REPOSITORY,
       // The latter two as the npm scripts set them.
-      env: { PATH: process.env.PATH ?? '', NODE_COMPILE_CACHE: COMPILE_CACHE, MALLOC_ARENA_MAX: '8', ...env },
+      env: { PATH: process.env.PATH ?? '', NODE_COMPILE_CACHE: COMPILE_CACHE, MALLOC_ARENA_MAX: '6', ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     endsWithUs(child)
