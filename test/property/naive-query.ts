@@ -76,11 +76,13 @@ function isTime(field: string): boolean {
   return field === 'lastSeenAt' || field.endsWith('.at')
 }
 
-/** Whether the bound is the beginning of a time, and the value one of the times that begin so. */
+/** Whether the bound is the beginning of a time, up to a whole part, and the value one of the times that begin so. */
 function begins(value: Json, { text }: Operand): boolean {
   const upToMs = text.replace(/(\.\d{3})0+$/, '$1')
-  const isBeginning = '0000-00-00T00:00:00.000'.startsWith(upToMs.replace(/\d/g, '0'))
-  return isBeginning && typeof value === 'string' && value.startsWith(upToMs)
+  const shape = upToMs.replace(/\d/g, '0')
+  const isBeginning = ['0000', '0000-00', '0000-00-00', '0000-00-00T00', '0000-00-00T00:00'].includes(shape)
+  const hasSeconds = /^0000-00-00T00:00:00(\.0{1,3})?$/.test(shape)
+  return (isBeginning || hasSeconds) && typeof value === 'string' && value.startsWith(upToMs)
 }
 
 /** Of a time with a zone, and of one that is finer than milliseconds; undefined: it is something else. */
