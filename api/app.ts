@@ -126,11 +126,14 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     done(wrong === undefined || !request.routeOptions.config.scope ? undefined : ProblemError.invalid([wrong]))
   })
   for (const component of COMPONENTS) api.addSchema(component)
-  const changesLimits = options.changes && { ...DEFAULT_CHANGES_LIMITS, ...options.changes.limits }
+  const changes = options.changes && {
+    ...options.changes,
+    limits: { ...DEFAULT_CHANGES_LIMITS, ...options.changes.limits },
+  }
   const bounds = {
     limits,
     maxAttributesBodyBytes: MAX_ATTRIBUTES_BODY_BYTES,
-    maxStreams: changesLimits?.maxStreams,
+    maxStreams: changes?.limits.maxStreams,
     perMinute: options.ratePerMinute,
   }
   await api.register(swagger, documentOptions(options, descriptionOf(bounds)))
@@ -149,9 +152,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     searchRoutes(routes, { reader, searches, untaken, limits, now })
     deviceRoutes(routes, { reader, single, many, untaken, limits })
     attributeRoutes(routes, { reader, writer, writes }, single)
-    if (options.changes !== undefined && changesLimits !== undefined) {
-      changesRoutes(routes, new ChangeStreams({ ...options.changes, limits: changesLimits, reader, registry, logger }))
-    }
+    if (changes !== undefined) changesRoutes(routes, new ChangeStreams({ ...changes, reader, registry, logger }))
     partitionRoutes(routes, reader, many)
     letterRoutes(routes, { letters, reads: letterReads, untaken, limits })
     healthRoutes(routes, checks, registry)

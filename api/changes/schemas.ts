@@ -1,11 +1,11 @@
 import { Type } from 'typebox'
-import { DeviceId, TEXT, Whole } from '../devices/schemas.ts'
+import { DeviceId, OneOf, Whole } from '../devices/schemas.ts'
 import { END_REASONS, type EventName, RESET_REASONS } from './event.ts'
 
 /** The data of events. OpenAPI 3.1 cannot say of a stream what its events have, so these are for who reads them. */
 
 const ResetEvent = Type.Object(
-  { reason: Type.Enum([...RESET_REASONS], TEXT), snapshot: Type.Boolean() },
+  { reason: OneOf(RESET_REASONS), snapshot: Type.Boolean() },
   { $id: 'ResetEvent', description: 'Forget what you have: the stream begins anew, with a snapshot or without.' },
 )
 const LeaveEvent = Type.Object(
@@ -21,7 +21,7 @@ const PositionEvent = Type.Object(
   { $id: 'PositionEvent', description: 'Nothing changed of late: only the id is newer.' },
 )
 const EndEvent = Type.Object(
-  { reason: Type.Enum([...END_REASONS], TEXT) },
+  { reason: OneOf(END_REASONS) },
   { $id: 'EndEvent', description: 'The server ends the stream: connect again, with the last id.' },
 )
 

@@ -28,8 +28,13 @@ export function Whole(options: { readonly description?: string } = {}) {
   return Type.Integer({ minimum: 0, format: 'int64', ...options })
 }
 
-/** Beside the values: generators of code take a schema without a type for anything. */
-export const TEXT = { type: 'string' }
+/** Texts. The type is told beside the values: generators of code take a schema without one for anything. */
+export function OneOf<const Values extends string[]>(
+  values: readonly [...Values],
+  options: { readonly description?: string; readonly examples?: readonly NoInfer<Values>[number][] } = {},
+) {
+  return Type.Enum(values, { type: 'string', ...options })
+}
 
 const Time = Type.String({ format: 'date-time', description: 'ISO 8601, milliseconds, UTC.' })
 const Count = Whole()
@@ -42,8 +47,7 @@ const Freshness = Type.Object(
         'Input position: the answer includes all records before it, and may include later ones. That an answer of any instance includes a write, `atLeast` makes sure.',
     }),
     lag: Whole({ description: 'Records of the partition not yet in the answer when it was given.' }),
-    servedBy: Type.Enum(['owner', 'standby'], {
-      ...TEXT,
+    servedBy: OneOf(['owner', 'standby'], {
       description:
         'owner: the owner of the partition answered, with all that it knows to be committed. standby: a standby did, or an owner that restores, ' +
         'or may have been replaced, or does not know what became of a commit; the answer may be older.',
@@ -69,9 +73,9 @@ const Written = Type.Object(
 )
 
 const Connectivity = Type.Object({
-  state: Type.Enum(['online', 'offline', 'unknown'], TEXT),
+  state: OneOf(['online', 'offline', 'unknown']),
   since: Time,
-  reason: Type.Enum([...CONNECTIVITY_REASONS], TEXT),
+  reason: OneOf(CONNECTIVITY_REASONS),
   session: Whole({ description: 'Epoch of the MQTT session; 0: none was seen.' }),
 })
 
@@ -196,7 +200,7 @@ const BatchResults = Type.Object({ results: Type.Array(Type.Ref('BatchResult#'))
 const Copy = Type.Object(
   {
     instance: Type.String(),
-    state: Type.Enum(['restoring', 'running'], TEXT),
+    state: OneOf(['restoring', 'running']),
     offset: Whole({ description: 'Input position reached.' }),
     changelogOffset: Whole({ description: 'Changelog position reached.' }),
     lag: Type.Union([Count, Type.Null()], {

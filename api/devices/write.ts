@@ -125,7 +125,7 @@ function refusal(
   }
   const [what, bytes] =
     outcome === 'attributes-too-large' ? ['attributes', MAX_ATTRIBUTES_BYTES] : ['status', MAX_STATUS_BYTES]
-  const detail = `the ${what} would take more than ${bytes} bytes`
-  const said = { ...members, ...blamed('body', `would make the ${what} take more than ${bytes} bytes`) }
-  return new ProblemError('attributes-too-large', detail, said)
+  const over = `take more than ${bytes} bytes`
+  const said = { ...members, ...blamed('body', `would make the ${what} ${over}`) }
+  return new ProblemError('attributes-too-large', `the ${what} would ${over}`, said)
 }

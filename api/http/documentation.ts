@@ -1,7 +1,7 @@
 import { Type } from 'typebox'
 import type { Api } from '../app.ts'
 import type { Limits } from '../limits.ts'
-import { PROBLEM_TYPE, PROBLEMS, type ProblemKind } from './problem.ts'
+import { blamed, PROBLEM_TYPE, PROBLEMS, ProblemError, type ProblemKind } from './problem.ts'
 
 /** How answers are written in the OpenAPI document: `schema.response` of a Fastify route. */
 export interface ResponseDoc {
@@ -104,24 +104,19 @@ export function documentScopes(api: Api, enforced: boolean): void {
 }
 
 const DETAILS: Readonly<Partial<Record<ProblemKind, object>>> = {
-  'invalid-request': {
-    detail: 'limit must be <= 1000',
-    errors: [{ field: 'limit', message: 'must be <= 1000' }],
-  },
-  unauthorized: {
-    detail: 'the token is not accepted: it has expired',
-    errors: [{ field: 'authorization', message: 'the token is not accepted: it has expired' }],
-  },
+  'invalid-request': { detail: 'limit must be <= 1000', ...blamed('limit', 'must be <= 1000') },
+  unauthorized: ofToken('the token is not accepted: it has expired'),
   'too-many-requests': { detail: 'more than 600 requests a minute' },
-  forbidden: {
-    detail: 'the token lacks the scope devices:read',
-    errors: [{ field: 'authorization', message: 'the token lacks the scope devices:read' }],
-  },
+  forbidden: ofToken('the token lacks the scope devices:read'),
   'unknown-device': {
-    detail: 'device truck-18 is not known: it has sent nothing yet, or nothing since it was deleted',
+    detail: ProblemError.unknownDevice('truck-18', {}).message,
     freshness: exampleFreshness(),
   },
   'partition-unavailable': { detail: 'no copy of partition 5 can answer now: it is being restored' },
+}
+
+function ofToken(detail: string): object {
+  return { detail, ...blamed('authorization', detail) }
 }
 
 export function problemExample(kind: ProblemKind): object {

@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import { REJECTION_REASONS } from '../../processor/contract/telemetry.ts'
-import { DeviceId, TEXT, Whole } from '../devices/schemas.ts'
+import { DeviceId, OneOf, Whole } from '../devices/schemas.ts'
 import { jsonAnswer, NEXT_LINK, problemAnswers } from '../http/documentation.ts'
 import { MAX_LETTERS_CURSOR } from './cursor.ts'
 import { SHOWN_PAYLOAD_BYTES, SHOWN_TEXT_LENGTH } from './shown.ts'
@@ -15,7 +15,7 @@ const OrNull = (schema: object, description: string) => Type.Union([schema, Type
 
 const Payload = Type.Object(
   {
-    encoding: Type.Enum(['text', 'base64'], { ...TEXT, description: 'text: the payload is UTF-8; base64: it is not.' }),
+    encoding: OneOf(['text', 'base64'], { description: 'text: the payload is UTF-8; base64: it is not.' }),
     content: Text,
     bytes: Whole({ description: 'Of the whole payload.' }),
     shownBytes: Type.Optional(
@@ -90,8 +90,7 @@ export const LIST_LETTERS = {
         }),
       ),
       reason: Type.Optional(
-        Type.Enum([...REJECTION_REASONS], {
-          ...TEXT,
+        OneOf(REJECTION_REASONS, {
           description: 'Only those of this reason.',
           examples: ['not-json'],
         }),
