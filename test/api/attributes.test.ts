@@ -1,14 +1,11 @@
 import * as fc from 'fast-check'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { attributesFault, MAX_ATTRIBUTES_BYTES } from '../../processor/contract/attributes.ts'
-import { RetryableError } from '../../processor/contract/errors.ts'
 import type { JsonObject } from '../../processor/contract/json.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import type { DeviceWriter } from '../../processor/contract/query.ts'
-import type { Outcome } from '../../processor/contract/write.ts'
 import { ask, documentOf } from './conformance.ts'
 import { Live } from './live.ts'
-import { stage } from './stage.ts'
+import { MERGE_PATCH, remove, send, unknown, WAIT } from './writes.ts'
 
 let live: Live
 beforeAll(async () => {
@@ -17,27 +14,13 @@ beforeAll(async () => {
 afterAll(() => live[Symbol.asyncDispose]())
 
 const device = (): Promise<string> => live.device()
-const MERGE_PATCH = 'application/merge-patch+json'
-type Headers = Record<string, string>
-
-const send = (method: 'PUT' | 'PATCH', id: string, body: unknown, headers: Headers = {}, api = live.api) =>
-  ask(api, {
-    url: `/v1/devices/${id}/attributes`,
-    method,
-    headers: { 'content-type': method === 'PUT' ? 'application/json' : MERGE_PATCH, ...headers },
-    payload: typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body),
-  })
-const remove = (id: string, headers: Headers = {}, api = live.api) =>
-  ask(api, { url: `/v1/devices/${id}`, method: 'DELETE', headers })
 const attributes = (id: string, query = '') => ask(live.api, `/v1/devices/${id}/attributes${query}`)
 const POSITION = /^\d-\d+$/
-const WAIT = { prefer: 'wait=10' }
-const unknown = (id: string) => `device ${id} is not known: it has sent nothing yet, or nothing since it was deleted`
 
 describe('attributes', () => {
   it('are answered 304 without a body while the device is at the version that is known', async () => {
     const id = await device()
-    await send('PUT', id, { site: 'k1' }, WAIT)
+    await send(live.api, 'PUT', id, { site: 'k1' }, WAIT)
     const url = `/v1/devices/${id}/attributes`
     const { etag } = (await attributes(id)).headers as { etag: string }
     const known = await ask(live.api, { url, headers: { 'if-none-match': `"x", ${etag}` } })
@@ -48,7 +31,7 @@ describe('attributes', () => {
     const { responses, parameters } = paths['/v1/devices/{deviceId}/attributes']?.get ?? {}
     expect(responses).toHaveProperty('304')
     expect(parameters).toContainEqual(expect.objectContaining({ name: 'If-None-Match', in: 'header' }))
-    await send('PUT', id, { site: 'k2' }, WAIT)
+    await send(live.api, 'PUT', id, { site: 'k2' }, WAIT)
     const changed = await ask(live.api, { url, headers: { 'if-none-match': etag } })
     expect([changed.status, changed.body]).toEqual([200, { site: 'k2' }])
   })
@@ -57,7 +40,7 @@ describe('attributes', () => {
 describe('a write', () => {
   it('is taken by the log, and read from where it is', async () => {
     const id = await device()
-    const { status, headers, body } = await send('PUT', id, { site: 'k1' })
+    const { status, headers, body } = await send(live.api, 'PUT', id, { site: 'k1' })
     expect(status).toBe(202)
     expect(body).toEqual({ position: expect.stringMatching(POSITION) })
     expect(headers['tidemark-position']).toBe(body.position)
@@ -74,19 +57,25 @@ describe('a write', () => {
 
   it('is answered with the status when the client waits', async () => {
     const id = await device()
-    const put = await send('PUT', id, { site: 'k1', type: 'van' }, WAIT)
+    const put = await send(live.api, 'PUT', id, { site: 'k1', type: 'van' }, WAIT)
     expect(put.status).toBe(200)
     expect(put.body).toMatchObject({ deviceId: id, rev: 2, attributes: { site: 'k1', type: 'van' } })
     expect(put.headers).toMatchObject({ 'preference-applied': 'wait=10', etag: expect.stringMatching(/^W\/"2-/) })
     expect(put.headers['tidemark-position']).toMatch(POSITION)
-    const patch = await send('PATCH', id, { site: null, tags: ['a'] }, WAIT)
+    const patch = await send(live.api, 'PATCH', id, { site: null, tags: ['a'] }, WAIT)
     expect(patch.body).toMatchObject({ rev: 3, attributes: { type: 'van', tags: ['a'] } })
     expect(patch.body.attributes).not.toHaveProperty('site')
-    const json = await send('PATCH', id, { tags: null, type: null }, { ...WAIT, 'content-type': 'application/json' })
+    const json = await send(
+      live.api,
+      'PATCH',
+      id,
+      { tags: null, type: null },
+      { ...WAIT, 'content-type': 'application/json' },
+    )
     expect(json.body.rev).toBe(4)
     expect(json.body).not.toHaveProperty('attributes')
     expect((await attributes(id)).body).toEqual({})
-    const removed = await remove(id, WAIT)
+    const removed = await remove(live.api, id, WAIT)
     expect([removed.status, removed.headers['tidemark-position']]).toEqual([204, expect.stringMatching(POSITION)])
     const { paths } = await documentOf(live.api)
     const documented = paths['/v1/devices/{deviceId}']?.delete?.responses['204']
@@ -96,40 +85,40 @@ describe('a write', () => {
 
   it('is applied at the rev that it asks for only, and one of those that race wins', async () => {
     const id = await device()
-    const first = await send('PUT', id, { n: 0 }, { 'if-match': '"1"' })
+    const first = await send(live.api, 'PUT', id, { n: 0 }, { 'if-match': '"1"' })
     expect(first.status).toBe(200)
     const racing = await Promise.all(
-      Array.from({ length: 8 }, (_, n) => send('PATCH', id, { n: n + 1 }, { 'if-match': 'W/"2", "7"' })),
+      Array.from({ length: 8 }, (_, n) => send(live.api, 'PATCH', id, { n: n + 1 }, { 'if-match': 'W/"2", "7"' })),
     )
     expect(racing.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([200, ...Array(7).fill(412)])
     const [lost] = racing.filter(({ status }) => status === 412)
     expect(lost?.body).toMatchObject({ title: 'Precondition failed', position: expect.stringMatching(POSITION) })
     expect(lost?.headers.etag).toMatch(/^W\/"3-/)
-    const stale = await remove(id, { 'if-match': '"2"' })
+    const stale = await remove(live.api, id, { 'if-match': '"2"' })
     const detail = `device ${id} was at another version than If-Match asks for, and is at ${stale.headers.etag} by now`
     expect([stale.status, stale.body.detail]).toEqual([412, detail])
-    expect((await send('PUT', id, { n: 9 }, { 'if-match': '*' })).body.rev).toBe(4)
-    expect((await send('PUT', id, { n: 9 }, { 'if-match': '"none-of-ours"' })).status).toBe(412)
-    expect((await remove(id, { 'if-match': '"4"' })).status).toBe(204)
+    expect((await send(live.api, 'PUT', id, { n: 9 }, { 'if-match': '*' })).body.rev).toBe(4)
+    expect((await send(live.api, 'PUT', id, { n: 9 }, { 'if-match': '"none-of-ours"' })).status).toBe(412)
+    expect((await remove(live.api, id, { 'if-match': '"4"' })).status).toBe(204)
   })
 
   it('asked for at the ETag of a device is not applied to what came after its deletion', async () => {
     const id = await device()
     const etag = (await ask(live.api, `/v1/devices/${id}`)).headers.etag as string
     expect((await attributes(id)).headers.etag).toBe(etag)
-    await remove(id, { 'if-match': etag })
+    await remove(live.api, id, { 'if-match': etag })
     await live.says(id, { t: 2 })
-    expect((await send('PUT', id, {}, { 'if-match': '"1"' })).status).toBe(200)
-    expect((await send('PUT', id, {}, { 'if-match': etag })).status).toBe(412)
+    expect((await send(live.api, 'PUT', id, {}, { 'if-match': '"1"' })).status).toBe(200)
+    expect((await send(live.api, 'PUT', id, {}, { 'if-match': etag })).status).toBe(412)
     const anew = (await ask(live.api, `/v1/devices/${id}`)).headers.etag as string
     const odd = { a: {}, firstSeenAt: '漢' }
-    const put = await send('PUT', id, odd, { 'if-match': `"none", ${anew}` })
+    const put = await send(live.api, 'PUT', id, odd, { 'if-match': `"none", ${anew}` })
     expect(put.body.attributes).toEqual(odd)
     expect(put.headers.etag).toBe(anew.replace('"1-', '"2-'))
     for (const rev of [3, 4]) {
       const then = { owner: { name: rev }, firstSeenAt: '2020-01-01T00:00:00.000Z' }
       const now = (await attributes(id)).headers.etag as string
-      const again = await send('PUT', id, then, { 'if-match': now })
+      const again = await send(live.api, 'PUT', id, then, { 'if-match': now })
       expect([again.status, again.headers.etag]).toEqual([200, anew.replace('"1-', `"${rev}-`)])
     }
   })
@@ -137,24 +126,24 @@ describe('a write', () => {
   it('of a device that was never heard of is refused, and so is one after its deletion', async () => {
     for (const headers of [{}, WAIT, { 'if-match': '"1"' }, { 'if-match': '*' }]) {
       for (const { status, body } of [
-        await send('PUT', 'nobody', { a: 1 }, headers),
-        await remove('nobody', headers),
+        await send(live.api, 'PUT', 'nobody', { a: 1 }, headers),
+        await remove(live.api, 'nobody', headers),
       ]) {
         expect([status, body.detail]).toEqual([404, unknown('nobody')])
       }
     }
     const id = await device()
-    await remove(id, WAIT)
-    expect((await send('PUT', id, { a: 1 })).status).toBe(404)
+    await remove(live.api, id, WAIT)
+    expect((await send(live.api, 'PUT', id, { a: 1 })).status).toBe(404)
     await live.says(id, { t: 2 })
-    expect((await send('PUT', id, { a: 1 }, WAIT)).body).toMatchObject({ rev: 2, counters: { messages: 1 } })
+    expect((await send(live.api, 'PUT', id, { a: 1 }, WAIT)).body).toMatchObject({ rev: 2, counters: { messages: 1 } })
   })
 
   it('that leaves too much is refused', async () => {
     const id = await device()
     const half = { a: 'x'.repeat(MAX_ATTRIBUTES_BYTES / 2) }
-    expect((await send('PUT', id, half, WAIT)).status).toBe(200)
-    const { status, body } = await send('PATCH', id, { b: half.a }, WAIT)
+    expect((await send(live.api, 'PUT', id, half, WAIT)).status).toBe(200)
+    const { status, body } = await send(live.api, 'PATCH', id, { b: half.a }, WAIT)
     expect([status, body.title, body.detail]).toEqual([
       413,
       'Attributes too large',
@@ -172,7 +161,7 @@ describe('a write', () => {
       fc.asyncProperty(json, async (value) => {
         const text = JSON.stringify(value)
         fc.pre(attributesFault(value as JsonObject) === undefined && Buffer.byteLength(text) < MAX_ATTRIBUTES_BYTES)
-        const { status } = await send('PUT', id, text, WAIT)
+        const { status } = await send(live.api, 'PUT', id, text, WAIT)
         expect([status, JSON.stringify((await attributes(id)).body)]).toEqual([200, text])
       }),
       { numRuns: 40 },
@@ -200,7 +189,7 @@ describe('bad input', () => {
   ])('is refused as a body: %s', async (_, body, detail) => {
     const id = await device()
     for (const method of ['PUT', 'PATCH'] as const) {
-      const answer = await send(method, id, body)
+      const answer = await send(live.api, method, id, body)
       expect(answer.status).toBe(400)
       expect(answer.body.detail).toContain(detail)
       expect(answer.body.errors).toHaveLength(1)
@@ -210,18 +199,18 @@ describe('bad input', () => {
   it('is refused for its size or its type', async () => {
     const id = await device()
     const large = JSON.stringify({ a: 'x'.repeat(MAX_ATTRIBUTES_BYTES) })
-    expect((await send('PUT', id, large)).body).toMatchObject({
+    expect((await send(live.api, 'PUT', id, large)).body).toMatchObject({
       title: 'Attributes too large',
       detail: `the body has ${large.length} bytes of JSON, and 8192 are allowed`,
     })
-    expect((await send('PUT', id, `{}${' '.repeat(40_000)}`)).body).toMatchObject({
+    expect((await send(live.api, 'PUT', id, `{}${' '.repeat(40_000)}`)).body).toMatchObject({
       status: 413,
       title: 'Body too large',
     })
     for (const type of ['text/plain', 'application/xml', MERGE_PATCH]) {
-      expect((await send('PUT', id, '{}', { 'content-type': type })).status).toBe(415)
+      expect((await send(live.api, 'PUT', id, '{}', { 'content-type': type })).status).toBe(415)
     }
-    const { status, body } = await send('PATCH', id, '{}', { 'content-type': 'application/json-patch+json' })
+    const { status, body } = await send(live.api, 'PATCH', id, '{}', { 'content-type': 'application/json-patch+json' })
     expect([status, body.errors]).toEqual([
       415,
       [{ field: 'content-type', message: 'must be application/merge-patch+json or application/json' }],
@@ -235,18 +224,18 @@ describe('bad input', () => {
     [',', 'names no ETag'],
     [Array.from({ length: 17 }, (_, i) => `"${i}"`).join(), 'may name up to 16 ETags'],
   ])('is refused as If-Match: %s', async (value, message) => {
-    const { status, body } = await remove(await device(), { 'if-match': value })
+    const { status, body } = await remove(live.api, await device(), { 'if-match': value })
     expect([status, body.errors]).toEqual([400, [{ field: 'if-match', message }]])
   })
 
   it('is passed over as Prefer, and a long wait is cut', async () => {
     const id = await device()
     for (const prefer of ['wait', 'wait=x', 'wait=-1', 'respond-async', 'await=3']) {
-      const { status, headers } = await send('PUT', id, {}, { prefer })
+      const { status, headers } = await send(live.api, 'PUT', id, {}, { prefer })
       expect([status, headers['preference-applied']]).toEqual([202, undefined])
     }
     for (const prefer of ['wait=86400', 'respond-async, Wait = "10"; x=y', 'wait=10, wait=1']) {
-      expect((await send('PUT', id, {}, { prefer })).headers['preference-applied']).toBe('wait=10')
+      expect((await send(live.api, 'PUT', id, {}, { prefer })).headers['preference-applied']).toBe('wait=10')
     }
   })
 
@@ -265,88 +254,5 @@ describe('bad input', () => {
         `atLeast is a position of partition ${other}, and device ${id} lives in partition ${here}`,
       ])
     }
-  })
-})
-
-describe('what cannot be known or done now', () => {
-  const PARTITION = partitionOf('truck-17', 4)
-  /** A fleet of one device, whose copies are at offset 7, and a log that gives the next position. */
-  async function on(outcome?: Outcome, writer?: DeviceWriter) {
-    const position = { partition: PARTITION, offset: outcome === undefined ? 7 : 6 }
-    const setting = await stage({ writer: writer ?? { write: async () => position } })
-    setting.fleet.put('truck-17')
-    setting.fleet.assign(PARTITION, 'a')
-    if (outcome !== undefined) setting.fleet.member('a').outcomes.set(6, outcome)
-    return { ...setting, at: `${PARTITION}-${position.offset}` }
-  }
-
-  it('a position that is not reached is 503 with Retry-After', async () => {
-    const { api } = await on()
-    const read = await ask(api, `/v1/devices/truck-17?atLeast=${PARTITION}-6`)
-    expect(read.status).toBe(200)
-    const { status, headers, body } = await ask(api, `/v1/devices/truck-17?atLeast=${PARTITION}-7`)
-    expect([status, body.title, headers['retry-after']]).toEqual([503, 'Position not reached', '1'])
-  })
-
-  it('a condition that is not decided in time is 504 with the position, any other write 202', async () => {
-    const { api, at } = await on()
-    const wait = { prefer: 'wait=0' }
-    const { status, body } = await send('PUT', 'truck-17', {}, { ...wait, 'if-match': '"1"' }, api)
-    expect([status, body.title, body.position]).toEqual([504, 'Outcome unknown', at])
-    const deletion = await remove('truck-17', { ...wait, 'if-match': '"1"' }, api)
-    expect([deletion.status, deletion.body.position]).toEqual([504, at])
-    expect((await send('PUT', 'truck-17', {}, wait, api)).body.position).toBe(at)
-    expect((await remove('truck-17', wait, api)).status).toBe(202)
-  })
-
-  it.each<[Outcome, number, string]>([
-    ['attributes-too-large', 413, 'the attributes would take more than 8192 bytes'],
-    ['status-too-large', 413, 'the status would take more than 524288 bytes'],
-    ['unknown-device', 404, unknown('truck-17')],
-    [
-      'stale',
-      412,
-      'device truck-17 was at another version than If-Match asks for, and is at W/"1-2026-11-24T10:00:00.000Z" by now',
-    ],
-  ])('what was decided is told: %s', async (outcome, expected, detail) => {
-    const { api, at } = await on(outcome)
-    const { status, body } = await send('PATCH', 'truck-17', {}, WAIT, api)
-    expect([status, body.detail, body.position]).toEqual([expected, detail, at])
-    if (expected === 413)
-      expect(body.errors).toEqual([{ field: 'body', message: `would make ${detail.replace('would ', '')}` }])
-  })
-
-  it('a log that takes nothing is 503', async () => {
-    const unavailable = new RetryableError('LOG_UNAVAILABLE', 'no broker')
-    const { api } = await on(undefined, { write: () => Promise.reject(unavailable) })
-    for (const answer of [await send('PUT', 'truck-17', {}, {}, api), await remove('truck-17', {}, api)]) {
-      expect([answer.status, answer.body.title, answer.headers['retry-after']]).toEqual([503, 'Log unavailable', '1'])
-      expect(answer.body.detail).toContain('no broker')
-    }
-  })
-
-  it('a partition that nobody answers for takes no write of a device that may be unknown', async () => {
-    const { api, fleet } = await on()
-    fleet.assign(PARTITION, undefined)
-    expect((await send('PUT', 'truck-17', {}, {}, api)).body.title).toBe('Partition unavailable')
-  })
-
-  it('too many writes under way are 503', async () => {
-    const { promise, resolve } = Promise.withResolvers<void>()
-    const position = { partition: PARTITION, offset: 6 }
-    let held = 0
-    const write = async () => {
-      held++
-      await promise
-      return position
-    }
-    const { api, fleet } = await stage({ writer: { write }, limits: { maxWrites: 2 } })
-    fleet.put('truck-17')
-    const puts = [send('PUT', 'truck-17', {}, {}, api), send('PUT', 'truck-17', {}, {}, api)]
-    await vi.waitFor(() => expect(held).toBe(2))
-    const { status, body } = await remove('truck-17', {}, api)
-    expect([status, body.title]).toEqual([503, 'Overloaded'])
-    resolve()
-    expect((await Promise.all(puts)).map((answer) => answer.status)).toEqual([202, 202])
   })
 })

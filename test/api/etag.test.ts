@@ -3,6 +3,7 @@ import { etagOf } from '../../api/http/etag.ts'
 import type { JsonObject } from '../../processor/contract/json.ts'
 import { type Status, statusText } from '../../processor/contract/status.ts'
 import { ask } from './conformance.ts'
+import { AT, statusOf } from './fleet.ts'
 import { type Stage, stage } from './stage.ts'
 
 let on: Stage
@@ -13,37 +14,30 @@ beforeEach(async () => {
 const get = (match?: string) =>
   ask(on.api, { url: '/v1/devices/a', headers: match === undefined ? {} : { 'if-none-match': match } })
 
-describe('the entity tag', () => {
-  const AT = '2026-11-24T10:00:00.000Z'
+const textOf = (reported: Status['reported'], attributes: JsonObject): string =>
+  statusText({
+    ...statusOf('a', reported),
+    rev: 42,
+    sequence: { seen: [[1, 2]], session: 1, at: AT },
+    attributes,
+  })
 
+describe('the entity tag', () => {
   it('is weak, of rev and of the life of the device', async () => {
     on.fleet.put('a')
     expect((await get()).headers.etag).toBe(`W/"1-${AT}"`)
   })
 
   it('is found whatever devices and people say', () => {
-    const status = (reported: Status['reported'], attributes: JsonObject): Status => ({
-      deviceId: 'a',
-      rev: 42,
-      reported,
-      connectivity: { state: 'online', since: AT, reason: 'connected', session: 1 },
-      firstSeenAt: AT,
-      lastSeenAt: AT,
-      counters: { messages: 1, late: 0, duplicates: 0, skewed: 0 },
-      sequence: { seen: [[1, 2]], session: 1, at: AT },
-      attributes,
-    })
     const then = { x: {}, firstSeenAt: '2020-01-01T00:00:00.000Z' }
     const decoy = [{ rev: 7, x: {}, firstSeenAt: 'then' }, then, '","rev":7,', '},"firstSeenAt":"then"']
     const whole = { connectivity: { session: 1 }, ...then, lastSeenAt: AT, counters: { messages: 1 } }
     const texts = [
-      statusText(
-        status({ rev: { value: decoy, at: AT }, '","rev":7': { value: 1, at: AT } }, { rev: 7, firstSeenAt: 'then' }),
-      ),
-      statusText(status({}, {})),
-      statusText(status({}, { owner: { name: 'x' }, firstSeenAt: '2020-01-01T00:00:00.000Z' })),
-      statusText(status({ a: { value: [then], at: AT } }, { a: then, ...whole })),
-      statusText(status({ a: { value: [whole], at: AT } }, {})),
+      textOf({ rev: { value: decoy, at: AT }, '","rev":7': { value: 1, at: AT } }, { rev: 7, firstSeenAt: 'then' }),
+      textOf({}, {}),
+      textOf({}, { owner: { name: 'x' }, firstSeenAt: '2020-01-01T00:00:00.000Z' }),
+      textOf({ a: { value: [then], at: AT } }, { a: then, ...whole }),
+      textOf({ a: { value: [whole], at: AT } }, {}),
     ]
     for (const text of texts) expect(etagOf(text.slice(0, -1))).toBe(`W/"42-${AT}"`)
   })

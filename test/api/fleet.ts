@@ -22,7 +22,7 @@ import { Turns } from '../../processor/turns.ts'
 
 export const AT = '2026-11-24T10:00:00.000Z'
 
-function statusOf(deviceId: string, reported: Status['reported'] = { t: { value: 21.5, at: AT } }): Status {
+export function statusOf(deviceId: string, reported: Status['reported'] = { t: { value: 21.5, at: AT } }): Status {
   return {
     deviceId,
     rev: 1,

@@ -52,8 +52,14 @@ function format(value: number): string {
   return value >= 1000 ? Math.round(value).toLocaleString('en-US') : String(Math.round(value * 100) / 100)
 }
 
+export interface Percentiles {
+  readonly p50: number
+  readonly p95: number
+  readonly p99: number
+}
+
 /** The values below which 50, 95 and 99 % of `samples` lie. */
-export function percentiles(samples: readonly number[]): { p50: number; p95: number; p99: number } {
+export function percentiles(samples: readonly number[]): Percentiles {
   const sorted = samples.toSorted((a, b) => a - b)
   const at = (share: number): number =>
     sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN

@@ -3,7 +3,7 @@ import { loadDeviceId } from '../../simulators/load-packet.ts'
 import { seededRandom } from '../../simulators/random.ts'
 import type { Stack } from '../system/stack.ts'
 import { bareFastify } from './bare.ts'
-import { type Figure, percentiles } from './figure.ts'
+import { type Figure, type Percentiles, percentiles } from './figure.ts'
 import { warmHttpLoad } from './http-load.ts'
 import { PREFIX } from './ingest.ts'
 import { KeepAlive } from './keep-alive.ts'
@@ -16,11 +16,6 @@ const AUTOCANNON_PATHS = 200
 const PAGE = 100
 /** So many times the pages that are timed go before: measured, their code is compiled after 1,500. */
 const WARM_UP = 1.5
-
-interface Times {
-  readonly p50: number
-  readonly p99: number
-}
 
 export interface GetSizes {
   /** Devices stored, as the load generator names them. */
@@ -41,7 +36,7 @@ export async function measureGet(stack: Stack, sizes: GetSizes): Promise<Figure[
   const product = await warmHttpLoad({ port: stack.httpPort, paths, seconds, connections: CONNECTIONS })
   const bare = await bareFastify(body.text, { paths, seconds, connections: CONNECTIONS })
   const second = await crossCheck(stack.httpPort, paths, seconds)
-  const warm = async (time: (count: number) => Promise<Times>): Promise<Times> => {
+  const warm = async (time: (count: number) => Promise<Percentiles>): Promise<Percentiles> => {
     await time(sizes.pages * WARM_UP)
     return await time(sizes.pages)
   }
@@ -97,7 +92,7 @@ async function crossCheck(port: number, paths: readonly string[], duration: numb
 }
 
 /** Follows the cursors from the first page on; begins anew at the end. */
-async function timePages(http: KeepAlive, count: number): Promise<Times> {
+async function timePages(http: KeepAlive, count: number): Promise<Percentiles> {
   const samples: number[] = []
   let cursor: string | undefined
   for (let i = 0; i < count; i++) {
@@ -110,7 +105,7 @@ async function timePages(http: KeepAlive, count: number): Promise<Times> {
   return percentiles(samples)
 }
 
-async function timeBatches(http: KeepAlive, count: number, anyId: () => string): Promise<Times> {
+async function timeBatches(http: KeepAlive, count: number, anyId: () => string): Promise<Percentiles> {
   const samples: number[] = []
   for (let i = 0; i < count; i++) {
     const body = JSON.stringify({ deviceIds: Array.from({ length: PAGE }, anyId) })
