@@ -13,332 +13,208 @@ import {
   type QueryNode,
   QuerySyntaxError,
 } from './search-query.ts'
+import { parse } from './search-syntax.js'
 import { isBoundOf, isSpanOf } from './search-time.ts'
+import type { Asked, Clause, Missing, Phrase, Range, Text, Tree, Unbounded, Value, Word } from './search-tree.ts'
 
 /**
- * Reads Lucene's syntax, less what makes no sense for statuses (boosts, fuzziness, regular expressions):
- * `field:value`, `field:"a phrase"`, `field:>=5`, `field:[1 TO 5}`, `field:a*`, `field:*`, `_exists_:field`,
- * `field:(a OR b)`, a bare word (the device id contains it), AND, OR, NOT, `&&`, `||`, `!`, `-`, parentheses. What stands
- * side by side is joined by AND; NOT binds closer than AND, AND closer than OR. `\` takes the next character as it is.
- * An empty query fits all. Throws QuerySyntaxError. Takes time in proportion to the length.
+ * Reads Lucene's syntax, as `search-syntax.peggy` has it: `field:value`, `field:"a phrase"`, `field:>=5`,
+ * `field:[1 TO 5}`, `field:a*`, `field:*`, `_exists_:field`, `field:(a OR b)`, a bare word (the device id contains it),
+ * AND, OR, NOT, `&&`, `||`, `!`, `-`, parentheses. An empty query fits all. Throws QuerySyntaxError. Takes time in
+ * proportion to the length.
  */
 export function parseQuery(text: string): Query {
-  if (text.length > MAX_QUERY_LENGTH) {
-    throw new QuerySyntaxError(`must have at most ${MAX_QUERY_LENGTH} characters`, MAX_QUERY_LENGTH)
-  }
-  return { root: new Parser(text).query(), text }
+  if (text.length > MAX_QUERY_LENGTH) fail(`must have at most ${MAX_QUERY_LENGTH} characters`, MAX_QUERY_LENGTH)
+  const { node, wrong } = parse(text, { maxDepth: MAX_QUERY_DEPTH })
+  const root: QueryNode = node === null ? { kind: 'all' } : new Reader().query(node)
+  if (wrong !== null) fail(wrong.message, wrong.at)
+  return { root, text }
 }
 
-const SPACE = /\s/
-const CLAUSE = 'a field or a device id'
-const VALUE = 'a value'
-const EXISTS = '_exists_'
 const DEVICE_ID = parseField('deviceId') as Field
+const EXISTS = '_exists_'
 
-class Parser {
-  readonly #text: string
-  #at = 0
-  #depth = 0
+/** Goes through a tree in the order in which it was written: the first mistake is the one that is told. */
+class Reader {
   #clauses = 0
 
-  constructor(text: string) {
-    this.#text = text
+  query(node: Tree<Clause>): QueryNode {
+    return this.#node(node, (clause) => this.#clause(clause))
   }
 
-  query(): QueryNode {
-    this.#skip()
-    if (this.#ended) return { kind: 'all' }
-    const node = this.#or(undefined)
-    if (!this.#ended) this.#fail(this.#peek(')') ? 'closes a parenthesis that was not opened' : 'is not expected here')
-    return node
-  }
-
-  /** `field`: the one that values are of, within `field:( … )`. */
-  #or(field: Field | undefined): QueryNode {
-    const nodes = [this.#and(field)]
-    while (this.#keyword('OR') || this.#operator('||')) nodes.push(this.#and(field))
-    return join('or', nodes)
-  }
-
-  #and(field: Field | undefined): QueryNode {
-    const nodes = [this.#not(field)]
-    for (;;) {
-      const told = this.#keyword('AND') || this.#operator('&&')
-      if (!told && (this.#ended || this.#peek(')') || this.#peek('||') || this.#isKeyword('OR'))) break
-      nodes.push(this.#not(field))
+  #node<Leaf extends Clause | Value>(node: Tree<Leaf>, read: (leaf: Leaf) => QueryNode): QueryNode {
+    if (node.kind === 'and' || node.kind === 'or') {
+      const nodes = node.nodes.map((part) => this.#node(part, read))
+      return join(node.kind, nodes)
     }
-    return join('and', nodes)
-  }
-
-  #not(field: Field | undefined): QueryNode {
-    const began = this.#at
-    // A value may begin with a minus, a clause with a field does not.
-    if (!this.#keyword('NOT') && !this.#operator('!') && !(field === undefined && this.#operator('-'))) {
-      return this.#clause(field)
+    if (node.kind === 'not') return { kind: 'not', node: this.#node(node.node, read) }
+    if (node.kind === 'group') {
+      const within = this.#node(node.node, read)
+      return node.closed ? within : fail('opens a parenthesis that is not closed', node.at)
     }
-    return this.#deeper(began, () => ({ kind: 'not', node: this.#not(field) }))
-  }
-
-  #clause(field: Field | undefined): QueryNode {
-    const began = this.#at
-    if (this.#operator('(')) {
-      return this.#deeper(began, () => this.#group(began, field))
+    if (node.kind === 'wrong') return fail(node.message, node.at)
+    if (++this.#clauses > MAX_QUERY_CLAUSES) {
+      fail(`is one condition more than the ${MAX_QUERY_CLAUSES} allowed`, node.at)
     }
-    if (++this.#clauses > MAX_QUERY_CLAUSES) this.#fail(`is one condition more than the ${MAX_QUERY_CLAUSES} allowed`)
-    if (field !== undefined) {
-      // It may be meant as NOT, or as a part of the value; before a digit it is a sign.
-      if (/^-(?!\d)/.test(this.#text.slice(began, began + 2)))
-        this.#fail('is not clear: NOT excludes a value here, and one that begins with - goes in quotes')
-      return this.#value(field)
+    return read(node)
+  }
+
+  #clause(clause: Clause): QueryNode {
+    switch (clause.kind) {
+      case 'everything':
+        return { kind: 'all' }
+      case 'exists':
+        if (clause.field.kind === 'nothing') return fail(`needs a field after ${EXISTS}:`, clause.field.at)
+        if (clause.field.kind === 'missing') return refuse(clause.field)
+        return { kind: 'exists', field: readField(clause.field) }
+      case 'field':
+        return this.#field(clause.value, readField(clause.name, ' (a device id with a colon goes in quotes)'))
+      case 'phrase':
+        return bare(readPhrase(clause))
+      case 'word':
+        return bareWord(readWord(clause))
+      case 'missing':
+        break
     }
-    if (this.#text.startsWith('*:*', began)) {
-      this.#at += 3
-      this.#skip()
-      return { kind: 'all' }
-    }
-    if (this.#peek('"')) return this.#bare(this.#phrase())
-    this.#expectWord(CLAUSE)
-    const word = this.#word(':')
-    if (!this.#peek(':')) return this.#bareWord(word)
-    const exists = word.text === EXISTS
-    const known = exists ? undefined : this.#field(word, began, ' (a device id with a colon goes in quotes)')
-    this.#at++
-    if (known === undefined) return this.#exists()
-    if (this.#ended || SPACE.test(this.#text[this.#at] as string)) this.#fail(`needs a value of ${known.name}`)
-    const opened = this.#at
-    if (this.#operator('(')) return this.#deeper(opened, () => this.#group(opened, known))
-    return this.#value(known)
+    return refuse(clause)
   }
 
-  #exists(): QueryNode {
-    const began = this.#at
-    if (this.#ended || SPACE.test(this.#text[began] as string)) this.#fail(`needs a field after ${EXISTS}:`)
-    this.#expectWord('a field')
-    const field = this.#field(this.#word(''), began)
-    this.#skip()
-    return { kind: 'exists', field }
+  #field(asked: Asked, field: Field): QueryNode {
+    if (asked.kind === 'nothing') return fail(`needs a value of ${field.name}`, asked.at)
+    const read = (value: Value) => readValue(value, field)
+    return asked.kind === 'group' || asked.kind === 'wrong' ? this.#node(asked, read) : read(asked)
   }
+}
 
-  #field({ text, wildcards }: Word, began: number, hint = ''): Field {
-    const field = wildcards > 0 ? undefined : parseField(text)
-    if (field !== undefined) return field
-    const name = JSON.stringify(this.#text.slice(began, this.#at))
-    return this.#fail(`${name} is no field${hint}; there are ${FIELD_NAMES}`, began)
-  }
+function readField(word: Word, hint = ''): Field {
+  const { text, pattern } = readWord(word)
+  const field = pattern === undefined ? parseField(text) : undefined
+  return field ?? fail(`${JSON.stringify(word.written)} is no field${hint}; there are ${FIELD_NAMES}`, word.at)
+}
 
-  #group(opened: number, field: Field | undefined): QueryNode {
-    if (this.#peek(')')) this.#fail('closes parentheses with nothing in them')
-    const node = this.#or(field)
-    if (!this.#operator(')')) this.#fail('opens a parenthesis that is not closed', opened)
-    return node
-  }
+function readValue(value: Value, field: Field): Condition {
+  const condition = readCondition(value, field)
+  if (field.kind !== 'group' || condition.kind === 'exists') return condition
+  return fail(`${field.name} is a group: it is there (${field.name}:*), or a field in it is compared`, value.at)
+}
 
-  #value(field: Field): QueryNode {
-    const began = this.#at
-    const node = this.#condition(field)
-    if (field.kind !== 'group' || node.kind === 'exists') return node
-    return this.#fail(`${field.name} is a group: it is there (${field.name}:*), or a field in it is compared`, began)
-  }
-
-  #condition(field: Field): Condition {
-    for (const comparison of ['>=', '<=', '>', '<']) {
-      if (!this.#operator(comparison)) continue
-      const bound: Bound = {
-        ...this.#operand(field, `a value after ${comparison}`),
-        inclusive: comparison.length === 2,
-      }
-      this.#skip()
-      return comparison.startsWith('>')
+function readCondition(value: Value, field: Field): Condition {
+  switch (value.kind) {
+    case 'comparison': {
+      const bound: Bound = { ...readOperand(value.operand, field), inclusive: value.sign.length === 2 }
+      return value.sign.startsWith('>')
         ? { kind: 'range', field, low: bound, high: undefined }
         : { kind: 'range', field, low: undefined, high: bound }
     }
-    if (this.#peek('[') || this.#peek('{')) return this.#range(field)
-    const began = this.#at
-    if (this.#peek('"')) return this.#equals(field, { text: this.#phrase(), quoted: true }, began)
-    this.#expectWord(VALUE)
-    const { text, pattern, wildcards, escaped } = this.#word('')
-    this.#skip()
-    if (/^\*+$/.test(pattern)) return { kind: 'exists', field }
-    if (wildcards > 0) return { kind: 'like', field, pattern }
-    return this.#equals(field, { text, quoted: escaped }, began)
-  }
-
-  #equals(field: Field, value: Operand, began: number): Condition {
-    if (!isBoundOf(field, value.text)) this.#failAsTime(field, value, began)
-    if (!isSpanOf(field, value.text)) return { kind: 'equals', field, value }
-    const bound = { ...value, inclusive: true }
-    return { kind: 'range', field, low: bound, high: bound }
-  }
-
-  #range(field: Field): Condition {
-    const began = this.#at
-    const lowInclusive = this.#text[this.#at++] === '['
-    this.#skip()
-    const low = this.#bound(field, lowInclusive)
-    if (!this.#keyword('TO')) this.#fail('must be TO, as in [1 TO 5]')
-    const high = this.#bound(field, true)
-    if (this.#ended) this.#fail('opens a range that is not closed', began)
-    if (!this.#peek(']') && !this.#peek('}')) this.#fail('must be ] or }, the end of the range')
-    const highInclusive = this.#peek(']')
-    this.#at++
-    this.#skip()
-    if (low === undefined && high === undefined) return { kind: 'exists', field }
-    return { kind: 'range', field, low, high: high && { ...high, inclusive: highInclusive } }
-  }
-
-  /** Undefined for `*`: no bound. */
-  #bound(field: Field, inclusive: boolean): Bound | undefined {
-    if (this.#operator('*')) return undefined
-    const operand = this.#operand(field, 'a bound of the range')
-    this.#skip()
-    return { ...operand, inclusive }
-  }
-
-  #operand(field: Field, what: string): Operand {
-    const began = this.#at
-    const operand = this.#peek('"') ? { text: this.#phrase(), quoted: true } : this.#unquoted(what)
-    return isBoundOf(field, operand.text) ? operand : this.#failAsTime(field, operand, began)
-  }
-
-  #failAsTime(field: Field, { text }: Operand, began: number): never {
-    const wrong = `${JSON.stringify(text)} is no time: ${field.name} is compared with one`
-    return this.#fail(`${wrong} like 2026-11-24T09:00:00Z, or with the beginning of one`, began)
-  }
-
-  #unquoted(what: string): Operand {
-    this.#expectWord(what)
-    const began = this.#at
-    const { text, wildcards, escaped } = this.#word('')
-    if (wildcards > 0) this.#fail('has a wildcard, which has no order', began)
-    return { text, quoted: escaped }
-  }
-
-  #bareWord({ text, pattern, wildcards }: Word): QueryNode {
-    this.#skip()
-    if (/^\*+$/.test(pattern)) return { kind: 'all' }
-    return wildcards > 0 ? { kind: 'like', field: DEVICE_ID, pattern } : this.#bare(text)
-  }
-
-  #bare(text: string): QueryNode {
-    if (text === '') return { kind: 'all' }
-    return { kind: 'like', field: DEVICE_ID, pattern: `*${escapeInner(text)}*` }
-  }
-
-  #phrase(): string {
-    const began = this.#at++
-    let text = ''
-    for (; !this.#ended; this.#at++) {
-      let character = this.#text[this.#at] as string
-      if (character === '"') {
-        this.#at++
-        if (!this.#ended && !/[\s)\]}]/.test(this.#text[this.#at] as string))
-          this.#fail('follows a phrase without a space')
-        this.#skip()
-        return text
-      }
-      if (character === '\\' && this.#at + 1 < this.#text.length) character = this.#text[++this.#at] as string
-      text += character
+    case 'range':
+      return readRange(value, field)
+    case 'phrase':
+      return equals({ text: readPhrase(value), quoted: true }, field, value.at)
+    case 'word': {
+      const { text, pattern, escaped } = readWord(value)
+      if (pattern === undefined) return equals({ text, quoted: escaped }, field, value.at)
+      return ANYTHING.test(pattern) ? { kind: 'exists', field } : { kind: 'like', field, pattern }
     }
-    return this.#fail('opens a phrase that is not closed', began)
+    case 'missing':
+      break
   }
-
-  /** Up to a space, a parenthesis, a bracket, a quote, or one of `end`. */
-  #word(end: string): Word {
-    const began = this.#at
-    let text = ''
-    let pattern = ''
-    let wildcards = 0
-    let escaped = false
-    for (; !this.#ended; this.#at++) {
-      let character = this.#text[this.#at] as string
-      if (SPACE.test(character) || '()[]{}"'.includes(character) || end.includes(character)) break
-      if (character === '*' || character === '?') {
-        if (++wildcards > MAX_WILDCARDS)
-          this.#fail(`is one wildcard more than the ${MAX_WILDCARDS} allowed in a pattern`)
-        pattern += character
-        text += character
-        continue
-      }
-      if (character === '~' || character === '^')
-        this.#fail(`${character} is not supported (nor are fuzziness and boosts); escape it as \\${character}`)
-      if (character === '\\') {
-        if (++this.#at === this.#text.length)
-          this.#fail('must be followed by the character that it escapes', this.#at - 1)
-        character = this.#text[this.#at] as string
-        escaped = true
-      }
-      text += character
-      pattern += escapeInner(character)
-    }
-    if (wildcards > 0 && pattern.length > MAX_PATTERN_LENGTH) {
-      this.#fail(`is a pattern of more than ${MAX_PATTERN_LENGTH} characters`, began)
-    }
-    if (wildcards > 0) pattern = pattern.replace(/^[-+!<>=/&|]/, '\\$&')
-    if (this.#at === began) this.#fail('is not expected here')
-    return { text, pattern, wildcards, escaped }
-  }
-
-  #expectWord(what: string): void {
-    if (this.#ended) this.#fail(`the query ends where ${what} is expected`)
-    const character = this.#text[this.#at] as string
-    if (character === '/') this.#fail('begins a regular expression, which is not supported: use * and ?')
-    const clause = what === CLAUSE
-    if (clause && character === '+') this.#fail('is not needed: what stands side by side must all hold')
-    if (!clause && '+!'.includes(character)) this.#fail(`begins ${what}: there it goes in quotes, or \\ before it`)
-    const misplaced = `)]}<>=([{"${clause ? ':' : ''}`.includes(character) || this.#peek('&&') || this.#peek('||')
-    if (misplaced) this.#fail(`stands where ${what} is expected`)
-    if ((clause || what === VALUE) && ['AND', 'OR', 'NOT'].some((keyword) => this.#isKeyword(keyword))) {
-      this.#fail(`stands where ${what} is expected (the word itself goes in quotes)`)
-    }
-  }
-
-  #deeper(began: number, read: () => QueryNode): QueryNode {
-    if (++this.#depth > MAX_QUERY_DEPTH) this.#fail(`is nested deeper than ${MAX_QUERY_DEPTH}`, began)
-    const node = read()
-    this.#depth--
-    return node
-  }
-
-  get #ended(): boolean {
-    return this.#at >= this.#text.length
-  }
-
-  #skip(): void {
-    while (!this.#ended && SPACE.test(this.#text[this.#at] as string)) this.#at++
-  }
-
-  #peek(text: string): boolean {
-    return this.#text.startsWith(text, this.#at)
-  }
-
-  #operator(text: string): boolean {
-    if (!this.#peek(text)) return false
-    this.#at += text.length
-    this.#skip()
-    return true
-  }
-
-  #isKeyword(word: string): boolean {
-    const after = this.#text[this.#at + word.length]
-    return this.#peek(word) && (after === undefined || /[\s()]/.test(after))
-  }
-
-  #keyword(word: string): boolean {
-    return this.#isKeyword(word) && this.#operator(word)
-  }
-
-  #fail(message: string, position = this.#at): never {
-    throw new QuerySyntaxError(message, position)
-  }
+  return refuse(value)
 }
 
-interface Word {
+function readRange(range: Range, field: Field): Condition {
+  const low = readBound(range.low, field, range.open === '[')
+  if (range.wrong !== null) fail(range.wrong.message, range.wrong.at)
+  const high = readBound(range.high, field, range.close === ']')
+  if (typeof range.close !== 'string') {
+    const { found, at } = range.close
+    return found === ''
+      ? fail('opens a range that is not closed', range.at)
+      : fail('must be ] or }, the end of the range', at)
+  }
+  return low === undefined && high === undefined ? { kind: 'exists', field } : { kind: 'range', field, low, high }
+}
+
+function readBound(bound: Text | Unbounded, field: Field, inclusive: boolean): Bound | undefined {
+  return bound.kind === 'unbounded' ? undefined : { ...readOperand(bound, field), inclusive }
+}
+
+function readOperand(operand: Text, field: Field): Operand {
+  const read = operand.kind === 'phrase' ? { text: readPhrase(operand), quoted: true } : readUnquoted(operand)
+  return inOrder(read, field, operand.at)
+}
+
+function readUnquoted(operand: Word | Missing): Operand {
+  if (operand.kind === 'missing') return refuse(operand)
+  const { text, pattern, escaped } = readWord(operand)
+  return pattern === undefined ? { text, quoted: escaped } : fail('has a wildcard, which has no order', operand.at)
+}
+
+function equals(value: Operand, field: Field, at: number): Condition {
+  inOrder(value, field, at)
+  if (!isSpanOf(field, value.text)) return { kind: 'equals', field, value }
+  const bound = { ...value, inclusive: true }
+  return { kind: 'range', field, low: bound, high: bound }
+}
+
+function inOrder(value: Operand, field: Field, at: number): Operand {
+  if (isBoundOf(field, value.text)) return value
+  const wrong = `${JSON.stringify(value.text)} is no time: ${field.name} is compared with one`
+  return fail(`${wrong} like 2026-11-24T09:00:00Z, or with the beginning of one`, at)
+}
+
+function bareWord({ text, pattern }: Meaning): QueryNode {
+  if (pattern === undefined) return bare(text)
+  return ANYTHING.test(pattern) ? { kind: 'all' } : { kind: 'like', field: DEVICE_ID, pattern }
+}
+
+function bare(text: string): QueryNode {
+  return text === '' ? { kind: 'all' } : { kind: 'like', field: DEVICE_ID, pattern: `*${escapeInner(text)}*` }
+}
+
+function readPhrase({ at, text, closed, wrong }: Phrase): string {
+  if (!closed) return fail('opens a phrase that is not closed', at)
+  return wrong === null ? text : fail(wrong.message, wrong.at)
+}
+
+interface Meaning {
   /** Without the escapes. */
   readonly text: string
-  /** With the escapes that it needs, see `escapeWord`. */
-  readonly pattern: string
-  readonly wildcards: number
+  /** With the escapes that it needs, see `escapeWord`; undefined without wildcards. */
+  readonly pattern: string | undefined
   readonly escaped: boolean
+}
+
+const ANYTHING = /^\*+$/
+
+function readWord({ at, text, pieces }: Word): Meaning {
+  let pattern = ''
+  let wildcards = 0
+  for (const piece of pieces) {
+    if (piece.kind === 'wrong') return fail(piece.message, piece.at)
+    if (piece.kind === 'wildcard' && ++wildcards > MAX_WILDCARDS)
+      fail(`is one wildcard more than the ${MAX_WILDCARDS} allowed in a pattern`, piece.at)
+    pattern += piece.kind === 'wildcard' ? piece.text : escapeInner(piece.text)
+  }
+  const escaped = pieces.some(({ kind }) => kind === 'escaped')
+  if (wildcards === 0) return { text, pattern: undefined, escaped }
+  if (pattern.length > MAX_PATTERN_LENGTH) fail(`is a pattern of more than ${MAX_PATTERN_LENGTH} characters`, at)
+  return { text, pattern: pattern.replace(/^[-+!<>=/&|]/, '\\$&'), escaped }
+}
+
+function refuse({ at, expected, found }: Missing): never {
+  if (found === '') return fail(`the query ends where ${expected} is expected`, at)
+  if (found === '/') return fail('begins a regular expression, which is not supported: use * and ?', at)
+  if (found === '-')
+    return fail('is not clear: NOT excludes a value here, and one that begins with - goes in quotes', at)
+  if (found === '+' && expected === 'a field or a device id')
+    return fail('is not needed: what stands side by side must all hold', at)
+  if (found === '+' || found === '!') return fail(`begins ${expected}: there it goes in quotes, or \\ before it`, at)
+  const keyword = /[A-Z]/.test(found) ? ' (the word itself goes in quotes)' : ''
+  return fail(`stands where ${expected} is expected${keyword}`, at)
+}
+
+function fail(message: string, position: number): never {
+  throw new QuerySyntaxError(message, position)
 }
 
 /** Nested ANDs and ORs become flat. */
