@@ -91,8 +91,11 @@ it.each([
   const log = new HeldLog()
   const broker = await openBroker(log, pino({ level: 'silent' }))
   const connection = broker.handle(mute())
+  const answered = vi.spyOn(connection, 'answered')
   const will = { topic: TOPIC, payload: Buffer.from('"gone"'), qos: 1 as const, retain: false }
   connection.receive(generate({ cmd: 'connect', clientId: ID, will }))
+  // Before CONNACK has left nothing passes, and the log may have the device's coming earlier.
+  await vi.waitFor(() => expect(answered).toHaveBeenCalled(), WAIT)
   await vi.waitFor(() => expect(log.story(ID)).toEqual(['online: connected']), WAIT)
   connection.receive(one.sent)
   connection.destroy()
