@@ -1,18 +1,25 @@
-import type { FastifyRequest, onRequestHookHandler } from 'fastify'
+import type { IncomingHttpHeaders } from 'node:http'
+import type { onRequestHookHandler, preParsingHookHandler } from 'fastify'
 import type { Api } from '../app.ts'
 import { ProblemError } from './problem.ts'
 
-/** Refuses bodies with a content coding (RFC 9110 section 8.4) before they are read: a small one could become a huge one. */
+/**
+ * Refuses bodies with a content coding (RFC 9110 section 8.4) before they are read: a small one could become a huge one.
+ * Before the routes; the body of a GET is not looked at.
+ */
 export function refuseCodings(api: Api): void {
-  api.addHook('preParsing', (request, _reply, _payload, done) => {
-    done(isCoded(request) ? uncoded() : null)
+  api.addHook('onRoute', (route) => {
+    if (route.method !== 'GET' && route.method !== 'HEAD') route.preParsing = refuseCoding
   })
 }
 
-/** The body of a GET is not looked at. */
-function isCoded({ method, headers }: FastifyRequest): boolean {
+const refuseCoding: preParsingHookHandler = ({ headers }, _reply, _payload, done) => {
+  done(isCoded(headers) ? uncoded() : null)
+}
+
+function isCoded(headers: IncomingHttpHeaders): boolean {
   const { 'content-encoding': codings = '', 'content-length': length = '0', 'transfer-encoding': chunked } = headers
-  if (method === 'GET' || method === 'HEAD' || (length === '0' && chunked === undefined)) return false
+  if (length === '0' && chunked === undefined) return false
   return codings.split(',').some((coding) => !/^\s*(identity)?\s*$/i.test(coding))
 }
 
