@@ -55,7 +55,8 @@ function textOf(deviceId: string, value: Uint8Array): string {
   return viewOf(readableStatus(value, deviceId)).toString('utf8')
 }
 
-function statusOf(deviceId: string, text: string): Status {
+/** Of a text that a change has. */
+export function statusOf(deviceId: string, text: string): Status {
   try {
     return JSON.parse(text) as Status
   } catch (error) {

@@ -5,7 +5,8 @@ import { Matcher } from '../../processor/contract/search-match.ts'
 import { printQuery } from '../../processor/contract/search-query.ts'
 import type { Api } from '../app.ts'
 import { callerOf, maySee, READS_DEVICES } from '../auth/caller.ts'
-import { ONE_DEVICE } from '../devices/schemas.ts'
+import { statusProjectionOf } from '../devices/projection.ts'
+import { Fields, ONE_DEVICE } from '../devices/schemas.ts'
 import { problemAnswers } from '../http/documentation.ts'
 import { ProblemError } from '../http/problem.ts'
 import { Q, queryOf } from '../search/query.ts'
@@ -21,9 +22,8 @@ export function changesRoutes(api: Api, streams: ChangeStreams): void {
   api.addHook('preClose', () => streams.close())
 
   api.get('/v1/changes', { schema: CHANGES, config: READS_DEVICES, compress: false }, async (request, reply) => {
-    const { q, snapshot, lastEventId } = request.query
-    const subject = subjectOf(q)
-    return await stream(streams, request, reply, { subject, snapshot, lastEventId })
+    const { q, ...asked } = request.query
+    return await stream(streams, request, reply, { subject: subjectOf(q), ...asked })
   })
 
   api.get(
@@ -32,8 +32,7 @@ export function changesRoutes(api: Api, streams: ChangeStreams): void {
     async (request, reply) => {
       const { deviceId } = request.params
       if (!maySee(callerOf(request), deviceId)) throw ProblemError.otherDevice(deviceId)
-      const { snapshot, lastEventId } = request.query
-      return await stream(streams, request, reply, { subject: { deviceId }, snapshot, lastEventId })
+      return await stream(streams, request, reply, { subject: { deviceId }, ...request.query })
     },
   )
 }
@@ -46,8 +45,9 @@ function subjectOf(q: string | undefined): StreamRequest['subject'] {
 
 interface Asked {
   readonly subject: StreamRequest['subject']
-  readonly snapshot: boolean | undefined
-  readonly lastEventId: string | undefined
+  readonly fields?: string
+  readonly snapshot?: boolean
+  readonly lastEventId?: string
 }
 
 /** `x-accel-buffering`: nginx is to pass events on as they come. Not of a stream that is refused. */
@@ -57,14 +57,16 @@ async function stream(
   streams: ChangeStreams,
   request: FastifyRequest,
   reply: FastifyReply,
-  { subject, snapshot, lastEventId }: Asked,
+  { subject, fields, snapshot, lastEventId }: Asked,
 ): Promise<FastifyReply> {
+  const projection = fields === undefined ? undefined : statusProjectionOf(fields)
   // Of which no length is told, as there is none.
   if (request.method === 'HEAD') return reply.headers(STREAM_HEADERS).send(Readable.from([]))
   const header = request.headers['last-event-id']
   const asked = {
     subject,
     caller: callerOf(request),
+    projection,
     snapshot: snapshot === true,
     // The header is the newer one: an EventSource sends it beside the parameters with which it once began.
     lastEventId: typeof header === 'string' ? header : lastEventId,
@@ -81,6 +83,7 @@ async function stream(
 }
 
 const PARAMETERS = {
+  fields: Type.Optional(Fields),
   snapshot: Type.Optional(
     Type.Boolean({
       description: 'Whether a stream that begins anew begins with all that matches. Default false.',

@@ -1,4 +1,5 @@
-import type { Change } from './change.ts'
+import type { StatusProjection } from '../devices/projection.ts'
+import { type Change, statusOf } from './change.ts'
 import { Coalescer, type Pending } from './coalescer.ts'
 import { COMMENT, type EventName, eventText } from './event.ts'
 import type { Following } from './following.ts'
@@ -8,6 +9,8 @@ import type { Sink } from './sink.ts'
 export interface OutletOptions {
   readonly following: Following
   readonly sink: Sink
+  /** As StreamRequest has it. */
+  readonly projection: StatusProjection | undefined
   /** The place up to which the client will have been told all once nothing waits, as an event id; undefined: none yet. */
   readonly position: () => string | undefined
   readonly told: (event: EventName, count: number) => void
@@ -17,6 +20,7 @@ export interface OutletOptions {
 
 /** A status that a client is to have. */
 interface Entering {
+  readonly deviceId: string
   readonly number: number | undefined
   readonly text: string
 }
@@ -90,7 +94,7 @@ export class Outlet {
       if (this.#closed) break
       const piece = pieceOf(devices, from, this.#following.limits.writeBytes)
       from += piece.length
-      this.#write(piece.map(({ text }) => ({ name: 'enter', data: text })))
+      this.#write(piece.map(({ deviceId, text }) => ({ name: 'enter', data: this.#shown(deviceId, text) })))
       for (const { number } of piece) this.#membership.set(number, 'in')
       const written = bytesOf(piece)
       left -= written
@@ -169,11 +173,16 @@ export class Outlet {
     const member = this.#membership.get(number)
     if (text !== undefined) {
       this.#membership.set(number, 'in')
-      return { name: member === 'in' ? 'change' : 'enter', data: text }
+      return { name: member === 'in' ? 'change' : 'enter', data: this.#shown(deviceId, text) }
     }
     if (member === 'out') return undefined
     this.#membership.set(number, 'out')
     return { name: 'leave', data: JSON.stringify({ deviceId, deleted }) }
+  }
+
+  #shown(deviceId: string, text: string): string {
+    const { projection } = this.#options
+    return projection === undefined ? text : projection(statusOf(deviceId, text))
   }
 
   /** `id`: of the last event; a client that is cut off before it resumes from before all of them. */

@@ -25,10 +25,15 @@ const EndEvent = Type.Object(
   { $id: 'EndEvent', description: 'The server ends the stream: connect again, with the last id.' },
 )
 
+const StatusEvent = Type.Union([Type.Ref('DeviceStatus#'), Type.Ref('DeviceStatusPart#')], {
+  $id: 'StatusEvent',
+  description: 'The status, or what was asked for of it by `fields`.',
+})
+
 const byName = {
   reset: Type.Ref('ResetEvent#'),
-  enter: Type.Ref('DeviceStatus#'),
-  change: Type.Ref('DeviceStatus#'),
+  enter: Type.Ref('StatusEvent#'),
+  change: Type.Ref('StatusEvent#'),
   leave: Type.Ref('LeaveEvent#'),
   'snapshot-end': Type.Ref('SnapshotEndEvent#'),
   position: Type.Ref('PositionEvent#'),
@@ -40,4 +45,12 @@ const ChangeEvents = Type.Object(byName, {
   description: 'What the data of each event of a stream of changes is, by the name of the event. No answer is one.',
 })
 
-export const CHANGES_COMPONENTS = [ResetEvent, LeaveEvent, SnapshotEndEvent, PositionEvent, EndEvent, ChangeEvents]
+export const CHANGES_COMPONENTS = [
+  ResetEvent,
+  StatusEvent,
+  LeaveEvent,
+  SnapshotEndEvent,
+  PositionEvent,
+  EndEvent,
+  ChangeEvents,
+]

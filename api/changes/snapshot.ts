@@ -20,7 +20,11 @@ export interface SnapshotOptions {
 }
 
 export interface SnapshotPage {
-  readonly devices: readonly { readonly number: number | undefined; readonly text: string }[]
+  readonly devices: readonly {
+    readonly deviceId: string
+    readonly number: number | undefined
+    readonly text: string
+  }[]
   /**
    * What came before it in the changelog is in this page; a copy that lags is so far back. To follow from the least of
    * all pages misses nothing; a change that a page had already may come again.
@@ -61,7 +65,7 @@ export async function* readSnapshot(options: SnapshotOptions): AsyncGenerator<Sn
   }
 
   function device(deviceId: string, status: Uint8Array): SnapshotPage['devices'][number] {
-    return { number: following.numbers.of(deviceId), text: Buffer.from(status).toString('utf8') }
+    return { deviceId, number: following.numbers.of(deviceId), text: Buffer.from(status).toString('utf8') }
   }
 }
 

@@ -3,6 +3,7 @@ import { OffsetOutOfRangeError, UnavailableError } from '../../processor/contrac
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { Offset } from '../../processor/contract/record.ts'
 import { type Caller, maySee } from '../auth/caller.ts'
+import type { StatusProjection } from '../devices/projection.ts'
 import type { Beginning } from './beginning.ts'
 import type { Change } from './change.ts'
 import { type EndReason, type EventName, eventText } from './event.ts'
@@ -25,6 +26,8 @@ export interface StreamOptions {
   readonly caller: Caller
   readonly positions: Positions
   readonly sink: Sink
+  /** As StreamRequest has it. */
+  readonly projection?: StatusProjection | undefined
   /** Whether a stream that begins anew begins with what there is. */
   readonly snapshot: boolean
   readonly reader: SnapshotReader
@@ -78,6 +81,7 @@ export class ChangesStream implements Follower {
     this.#outlet = new Outlet({
       following,
       sink,
+      projection: options.projection,
       position: () => this.#position(),
       told: options.told,
       full: (reason) => this.end(reason),

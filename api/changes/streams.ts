@@ -3,6 +3,7 @@ import { Counter, Gauge, type Registry } from 'prom-client'
 import type { ChangeFeed } from '../../processor/contract/changes.ts'
 import type { Caller } from '../auth/caller.ts'
 import type { Clock } from '../clock.ts'
+import type { StatusProjection } from '../devices/projection.ts'
 import { ProblemError } from '../http/problem.ts'
 import { planBeginning } from './beginning.ts'
 import { END_REASONS, type EndReason, retryText } from './event.ts'
@@ -30,6 +31,8 @@ export interface ChangeStreamsOptions {
 export interface StreamRequest {
   readonly subject: Subject
   readonly caller: Caller
+  /** What the client is to have of a status; undefined: all of it. */
+  readonly projection?: StatusProjection | undefined
   readonly snapshot: boolean
   readonly lastEventId: string | undefined
 }

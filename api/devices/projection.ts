@@ -10,22 +10,30 @@ const MAX_FIELDS = 64
 /** The JSON text of a stored status, or of the fields of it that were asked for, without its last `}`. */
 export type Projection = (status: Uint8Array) => string
 
-/**
- * Of the parameter `fields`: names with commas between them, `\,` for a comma in a name. An answer has the fields at the
- * places that they have in a status, and always the device id; a field that a device lacks is left out.
- * Throws ProblemError that names what is no field. Without `fields` the status is not parsed.
- */
+/** Of the parameter `fields`, see `statusProjectionOf`. Without it the status is not parsed. Throws ProblemError. */
 export function projectionOf(fields: string | undefined): Projection {
   if (fields === undefined) return openStatus
+  const project = statusProjectionOf(fields)
+  return (stored) => project(decodeStatus(stored)).slice(0, -1)
+}
+
+/** The JSON text of the fields of a status that were asked for. */
+export type StatusProjection = (status: Status) => string
+
+/**
+ * Of the parameter `fields`: names with commas between them, `\,` for a comma in a name. The text
+ * has the fields at the places that they have in a status, and always the device id; a field that a device lacks is left out.
+ * Throws ProblemError that names what is no field.
+ */
+export function statusProjectionOf(fields: string): StatusProjection {
   const names = namesOf(fields)
   if (names.length > MAX_FIELDS) throw invalid(`may name up to ${MAX_FIELDS} fields`)
   const parsed = names.map(fieldOf)
-  return (stored) => {
-    const status = decodeStatus(stored)
+  return (status) => {
     const shown = emptyObject()
     shown.deviceId = status.deviceId
     for (const field of parsed) show(field, status, shown)
-    return JSON.stringify(shown).slice(0, -1)
+    return JSON.stringify(shown)
   }
 }
 

@@ -105,12 +105,6 @@ const status = {
 
 const Device = Type.Object(status, { $id: 'Device', description: 'The last status of a device.' })
 
-const { freshness: _, ...told } = status
-const DeviceStatus = Type.Object(told, {
-  $id: 'DeviceStatus',
-  description: 'The status of a device as streams of changes tell it.',
-})
-
 /** What is asked for by `fields`. */
 const part = {
   ...Type.Partial(Type.Object(status)).properties,
@@ -124,6 +118,18 @@ const part = {
 const DevicePart = Type.Object(part, {
   $id: 'DevicePart',
   description: 'The fields that were asked for, of those that the device has.',
+})
+
+const { freshness: _, ...told } = status
+const DeviceStatus = Type.Object(told, {
+  $id: 'DeviceStatus',
+  description: 'The status of a device as streams of changes tell it.',
+})
+
+const { freshness: _part, ...toldPart } = part
+const DeviceStatusPart = Type.Object(toldPart, {
+  $id: 'DeviceStatusPart',
+  description: 'The fields that a stream of changes was asked for, of those that the device has.',
 })
 
 const FieldError = Type.Object(
@@ -256,6 +262,7 @@ export const DEVICE_COMPONENTS = [
   Device,
   DeviceStatus,
   DevicePart,
+  DeviceStatusPart,
   FieldError,
   Problem,
   DevicePage,

@@ -129,6 +129,35 @@ describe('GET /v1/changes', () => {
     }
   })
 
+  it.each(['/v1/changes?snapshot=true&', '/v1/devices/a/changes?snapshot=true&'])(
+    'tells at %s the fields that were asked for',
+    async (path) => {
+      const log = new Changelog(1)
+      log.put('a', 1)
+      const { url } = await serve(log)
+      const source = new EventSource(`${url}${path}fields=rev,reported.x,attributes.site`)
+      closing.push(() => source.close())
+      const seen: [name: string, data: object][] = []
+      for (const name of ['enter', 'change', 'leave'])
+        source.addEventListener(name, ({ data }) => seen.push([name, JSON.parse(data)]))
+      await vi.waitFor(() => expect(seen).toHaveLength(1))
+      log.put('a', 2)
+      await vi.waitFor(() => expect(seen).toHaveLength(2))
+      log.put('a', undefined)
+      await vi.waitFor(() => expect(seen).toHaveLength(3))
+      expect(seen).toEqual([
+        ['enter', { deviceId: 'a', rev: 1, reported: { x: { value: 1 } } }],
+        ['change', { deviceId: 'a', rev: 2, reported: { x: { value: 2 } } }],
+        ['leave', { deviceId: 'a', deleted: true }],
+      ])
+      const document = (await (await fetch(`${url}/openapi.json`)).json()) as Document
+      const isPart = validatorOf(document, document.components.schemas.DeviceStatusPart as object)
+      expect(seen.slice(0, 2).filter(([, data]) => !isPart(data))).toEqual([])
+      const refused = await fetch(`${url}${path}fields=rev,nonsense`)
+      expect([refused.status, await refused.json()]).toMatchObject([400, { errors: [{ field: 'fields' }] }])
+    },
+  )
+
   it('resumes by a parameter for those who cannot set headers, and by the header where there are both', async () => {
     const log = new Changelog(1)
     const { url } = await serve(log)
