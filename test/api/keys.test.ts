@@ -153,6 +153,8 @@ describe('public keys of a URL', () => {
     pass(61 * 60_000)
     expect(tokens.check()).toEqual([])
     await expect.poll(() => issuer.asked).toBe(2)
+    // Waits for what was loaded: time that passes before would be none of its age.
+    await expect(tokens.callerOf(forged(0))).rejects.toMatchObject({ kind: 'unauthorized' })
     issuer.status = 500
     pass(61 * 60_000)
     await expect.poll(() => tokens.check()).toEqual([expect.stringMatching(/^the keys/)])
