@@ -41,7 +41,7 @@ function ask(endpoint: string, instance: string, patienceMs: number): Promise<'r
       socket.destroy()
       resolve(answer.includes(`"instance":${JSON.stringify(instance)}`) ? 'answers' : undefined)
     }
-    socket.setTimeout(CONNECT_TIMEOUT_MS, end)
+    onSilence(socket, CONNECT_TIMEOUT_MS, end)
     socket.once('connect', () => {
       socket.setTimeout(patienceMs)
       socket.write(LAST_PING)
@@ -55,6 +55,23 @@ function ask(endpoint: string, instance: string, patienceMs: number): Promise<'r
       end()
     })
     socket.once('close', end)
+  })
+}
+
+/**
+ * Calls `silent` when nothing came by the socket for its timeout, `ms` at first. What has come by then, and was not read, as this
+ * process was frozen itself, counts.
+ */
+function onSilence(socket: Socket, ms: number, silent: () => void): void {
+  let heard = 0
+  for (const event of ['connect', 'data']) socket.on(event, () => heard++)
+  socket.setTimeout(ms)
+  socket.on('timeout', () => {
+    const before = heard
+    // Timers come before sockets in a turn of the event loop, immediates after them.
+    setImmediate(() => {
+      if (heard === before) silent()
+    })
   })
 }
 
@@ -161,7 +178,7 @@ export class KafkaPeers {
     // A process that waits to end is not kept by its watch.
     socket.unref()
     socket.setNoDelay(true)
-    socket.setTimeout(CONNECT_TIMEOUT_MS, () => {
+    onSilence(socket, CONNECT_TIMEOUT_MS, () => {
       if (!connected) socket.destroy()
     })
     socket.on('connect', () => {
