@@ -7,6 +7,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import { ChangeStreams } from '../../api/changes/streams.ts'
 import { systemClock } from '../../api/clock.ts'
 import { ApiServer } from '../../api/server.ts'
+import { freePorts } from '../../simulators/ports.ts'
 import { Changelog } from './changelog.ts'
 import { ask, type Document, validatorOf } from './conformance.ts'
 import { Fleet } from './fleet.ts'
@@ -67,7 +68,8 @@ describe('GET /v1/changes', () => {
   it('is followed by an EventSource, from one process to the next', async () => {
     const log = new Changelog(4)
     log.put('a', 1)
-    const first = await serve(log)
+    const [port] = (await freePorts(1)) as [number]
+    const first = await serve(log, { port })
     const { seen } = listen(`${first.url}/v1/changes?snapshot=true`)
     await vi.waitFor(() => expect(seen).toEqual(['reset start', 'enter a', 'snapshot-end']))
     log.put('a', 2)
@@ -75,15 +77,15 @@ describe('GET /v1/changes', () => {
     await first[Symbol.asyncDispose]()
     log.put('b', 1)
     log.put('a', undefined)
-    await serve(log, { port: first.port })
+    await serve(log, { port })
     await vi.waitFor(() => expect(seen.slice(4).toSorted()).toEqual(['end shutdown', 'enter b', 'leave a']), 5_000)
   })
 
   it('is followed by the client of README through what an EventSource gives up at', async () => {
     const log = new Changelog(4)
     log.put('a', 1)
-    const first = await serve(log)
-    const { port } = first
+    const [port] = (await freePorts(1)) as [number]
+    const first = await serve(log, { port })
     const seen: string[] = []
     const follow = await clientOfReadme()
     follow(`${first.url}/v1/changes?snapshot=true`, (name, { deviceId = '' }) =>
