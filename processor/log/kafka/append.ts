@@ -127,9 +127,8 @@ export class KafkaAppender {
     return lane !== undefined && waits(lane)
   }
 
-  /** Gives up what has waited for too long: a broker that hangs would keep it for as long as its connection lives. */
-  #sweep(): void {
-    const now = performance.now()
+  /** Gives up what has waited for too long by `now`: a broker that hangs would keep it for as long as its connection lives. */
+  #sweep(now: number): void {
     const { timeoutMs, logger } = this.#options
     let waiting = false
     for (const lanes of this.#lanes.values()) {
@@ -171,8 +170,10 @@ export class KafkaAppender {
   #wake(): void {
     if (this.#woken || this.#closing.signal.aborted) return
     this.#woken = true
-    // Timers come before answers: what has arrived while this process stood still is read first.
-    this.#sweeper ??= setInterval(() => setImmediate(() => this.#sweep()), SWEEP_MS).unref()
+    // Timers come before answers: what has arrived while this process stood still is read first. By the clock of the timer:
+    // when it stands still after that, nothing has been read since.
+    const look = (now: number) => setImmediate(() => this.#sweep(now))
+    this.#sweeper ??= setInterval(() => look(performance.now()), SWEEP_MS).unref()
     setImmediate(() => {
       this.#woken = false
       this.#dispatch().catch((error: unknown) => this.#failAll(error))
