@@ -180,7 +180,7 @@ async function resumed(port: number, log: HeldLog): Promise<RawClient> {
   first.socket.destroy()
   const second = await RawClient.open(port, TRUCK)
   second.publish(TOPIC, '1', 2, 5, { dup: true })
-  await turns()
+  await pinged(second)
   return second
 }
 

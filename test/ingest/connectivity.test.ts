@@ -1,5 +1,6 @@
 import { generate } from 'mqtt-packet'
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { Connection } from '../../ingest/connection.ts'
 import { type HeldLog, openIngest, pinged, publication, RawClient, turns, WAIT } from './fixture.ts'
 
 const ID = 'truck-17'
@@ -236,16 +237,19 @@ describe('a last will', () => {
   })
 
   it('is not published after DISCONNECT, though the connection breaks before the broker reads it', async () => {
-    const { ingest, log } = await openIngest()
+    const { ingest, log, metric } = await openIngest()
     const client = await RawClient.open(ingest.port, { clientId: ID, will })
     await told(log, ['online: connected'])
     log.hold = true
     client.publish(TOPIC, '1', 1, 1)
     await vi.waitFor(() => expect(log.held('telemetry')).toBe(2), WAIT)
+    // A reset takes with it what has not been read.
+    const received = vi.spyOn(Connection.prototype, 'receive')
+    onTestFinished(() => received.mockRestore())
     client.send({ cmd: 'disconnect' })
-    await turns()
+    await vi.waitFor(() => expect(received).toHaveBeenCalledWith(generate({ cmd: 'disconnect' })), WAIT)
     client.socket.resetAndDestroy()
-    await turns()
+    await vi.waitFor(async () => expect(await metric('connections')).toBe(0), WAIT)
     log.release()
     await vi.waitFor(() => expect(log.story(ID).at(-1)).toBe('offline: client disconnect'), WAIT)
     expect(log.messages()).toEqual([[ID, '1']])

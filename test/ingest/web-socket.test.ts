@@ -126,7 +126,8 @@ describe('WebSocket messages', () => {
     const first = await opened(fixture.url)
     const closed = once(first, 'close')
     first.send(Buffer.alloc(60_000), { fin: false })
-    await vi.waitFor(async () => expect(await fixture.metric('connections')).toBe(2), WAIT)
+    first.ping()
+    await once(first, 'pong')
     const second = await opened(fixture.url)
     second.send(Buffer.alloc(60_000), { fin: false })
     await closed
