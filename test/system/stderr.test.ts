@@ -73,6 +73,9 @@ test('stdout on a full disk ends nothing, and a terminal that is closed stops as
   closeSync(log)
 })
 
+/** Of a wait in which each look takes one pipe of what is there. */
+const EMPTIED = { timeout: 20_000, interval: 1 }
+
 test('what stderr does not take is kept up to a bound, and what is dropped is told once it takes lines again', async () => {
   const { reader, writer } = fullPipe()
   const code = `
@@ -95,7 +98,8 @@ test('what stderr does not take is kept up to a bound, and what is dropped is to
     const told = /\{[^\n]*lines were dropped[^\n]*/.exec(text)?.[0]
     if (told === undefined) throw new Error(`nothing is told in ${text.length} characters`)
     return told
-  })
+    // The pipe holds little, and is filled again between two looks.
+  }, EMPTIED)
   const { lines: dropped } = JSON.parse(last) as { lines: number }
   const numbers = [...text.matchAll(/"i":(\d+)/g)].map(([, number]) => Number(number))
   expect(numbers).toEqual(Array.from({ length: LINES - dropped }, (_, i) => i))
