@@ -1,6 +1,6 @@
 FROM node:24-bookworm-slim
-# rocksdb-native's Linux build links against libatomic.
-RUN apt-get update && apt-get install -y --no-install-recommends libatomic1 && rm -rf /var/lib/apt/lists/*
+# rocksdb-native's Linux build links against libatomic; with jemalloc it works best.
+RUN apt-get update && apt-get install -y --no-install-recommends libatomic1 libjemalloc2 && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY package.json package-lock.json ./
 COPY processor/rocksdb-level/package.json processor/rocksdb-level/
@@ -11,8 +11,7 @@ USER node
 # Compiled once, and for this user, the code of a role loads with half the work, also where nothing can be written.
 ENV NODE_COMPILE_CACHE=/app/node_modules/.cache/node
 RUN node main.ts help && node -e "for (const file of ['processor/log/kafka/kafka', 'processor/log/embedded/embedded', 'processor/open', 'api/open', 'ingest/ingest']) import('./' + file + '.ts')"
-# RocksDB's threads would each grow a heap of their own.
-ENV HOST=0.0.0.0 DATA_DIR=/data MALLOC_ARENA_MAX=6
+ENV HOST=0.0.0.0 DATA_DIR=/data
 VOLUME /data
 # MQTT, API, query endpoint of a processor, health of an ingest process.
 EXPOSE 1883 8080 7000 8081

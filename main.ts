@@ -11,6 +11,7 @@ import { addressOf, hostAndPort } from './processor/contract/address.ts'
 import { type Configuration, misspelt, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError, reasonOf } from './processor/contract/errors.ts'
 import { lastWords, openLogger } from './processor/logger.ts'
+import { setUpMalloc } from './processor/malloc.ts'
 import type { Beginning, ProcessorsOptions } from './processor/open.ts'
 import { type Connections, connectionsWithin } from './processor/open-files.ts'
 import { aborted, pause } from './processor/pause.ts'
@@ -89,6 +90,7 @@ interface Process extends Omit<ProcessorsOptions, 'beginnings'> {
 }
 
 async function serve(role: Role, rest: readonly string[]): Promise<number> {
+  setUpMalloc()
   keepRequestsYoung()
   const flags = parseFlags(role, rest)
   const configuration = readEnvironment(await withSecretFiles(process.env))

@@ -64,8 +64,8 @@ export class Program {
   constructor(file: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
     const child = spawn(process.execPath, [file, ...args], {
       cwd: REPOSITORY,
-      // The latter two as the npm scripts set them.
-      env: { PATH: process.env.PATH ?? '', NODE_COMPILE_CACHE: COMPILE_CACHE, MALLOC_ARENA_MAX: '6', ...env },
+      // The latter as the npm scripts set it.
+      env: { PATH: process.env.PATH ?? '', NODE_COMPILE_CACHE: COMPILE_CACHE, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     endsWithUs(child)

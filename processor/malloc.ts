@@ -1,0 +1,34 @@
+import { existsSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+
+/** Of the C library's malloc; a process that has it set was set up already, by us or by its operator. */
+const ARENAS = 'MALLOC_ARENA_MAX'
+const TRIPLETS: Readonly<Record<string, string>> = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' }
+/** Where Debian and Ubuntu, Fedora, and Arch have jemalloc. */
+export const JEMALLOCS: readonly string[] = [`/usr/lib/${TRIPLETS[process.arch]}`, '/usr/lib64', '/usr/lib'].map(
+  (folder) => `${folder}/libjemalloc.so.2`,
+)
+
+/**
+ * What is to be added to the environment of a process, so that its malloc suits RocksDB: one of its threads allocates what
+ * another frees. jemalloc where `exists` finds it and nothing else is preloaded, with an arena for each core. Undefined:
+ * nothing.
+ */
+export function mallocSettings(
+  environment: Readonly<Record<string, string | undefined>>,
+  exists: (path: string) => boolean,
+): Record<string, string> | undefined {
+  if (environment[ARENAS] !== undefined) return undefined
+  const arenas = { [ARENAS]: '6' }
+  const library = environment.LD_PRELOAD === undefined ? JEMALLOCS.find(exists) : undefined
+  if (library === undefined) return arenas
+  return { ...arenas, LD_PRELOAD: library, MALLOC_CONF: environment.MALLOC_CONF ?? `narenas:${availableParallelism()}` }
+}
+
+/** Starts this process anew, under the same id, where malloc needs settings: it reads them before any code of ours runs. */
+export function setUpMalloc(): void {
+  const settings = process.platform === 'linux' ? mallocSettings(process.env, existsSync) : undefined
+  if (settings === undefined) return
+  const args = [process.execPath, ...process.execArgv, ...process.argv.slice(1)]
+  process.execve?.(process.execPath, args, { ...process.env, ...settings })
+}
