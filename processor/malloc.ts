@@ -27,7 +27,9 @@ export function mallocSettings(
 
 /** Starts this process anew, under the same id, where malloc needs settings: it reads them before any code of ours runs. */
 export function setUpMalloc(): void {
-  const settings = process.platform === 'linux' ? mallocSettings(process.env, existsSync) : undefined
+  // A parent that has a channel to this process would lose it.
+  if (process.platform !== 'linux' || process.connected) return
+  const settings = mallocSettings(process.env, existsSync)
   if (settings === undefined) return
   const args = [process.execPath, ...process.execArgv, ...process.argv.slice(1)]
   process.execve?.(process.execPath, args, { ...process.env, ...settings })

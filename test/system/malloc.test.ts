@@ -1,10 +1,14 @@
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import { expect, it } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { JEMALLOCS } from '../../processor/malloc.ts'
+import { endsWithUs, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { Stack, timeFor } from './stack.ts'
 
 const isLinux = process.platform === 'linux'
+const READY = { timeout: 20_000 }
 const isThere = JEMALLOCS.some(existsSync)
 
 it.runIf(isLinux).each([
@@ -17,4 +21,18 @@ it.runIf(isLinux).each([
   expect((await about('maps')).includes('libjemalloc')).toBe(jemalloc)
   expect((await about('environ')).split('\0')).toContain(`MALLOC_ARENA_MAX=${arenas}`)
   expect(stack.program.stderr).toBe('')
+})
+
+it('a process keeps the channel that its parent has to it', timeFor(1), async () => {
+  const folder = await temporaryFolder()
+  onTestFinished(() => removeFolder(folder))
+  const environment = { ...process.env, MQTT_PORT: '0', HTTP_PORT: '0', DATA_DIR: folder }
+  const child = fork(MAIN, ['up'], { execArgv: [], env: environment, silent: true })
+  endsWithUs(child)
+  let printed = ''
+  child.stdout?.on('data', (text: Buffer) => (printed += text))
+  await vi.waitFor(() => expect(printed).toContain('Tidemark is ready'), READY)
+  expect(child.connected).toBe(true)
+  child.kill('SIGKILL')
+  await once(child, 'exit')
 })
