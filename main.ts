@@ -35,8 +35,8 @@ const API_DRAIN_SECONDS = 3
 
 async function main(argv: readonly string[]): Promise<number> {
   const [role = 'up', ...flags] = argv
-  const { stdout, stderr, env: environment } = process
   if (role === 'up' || role === 'ingest' || role === 'processor' || role === 'api') return await serve(role, flags)
+  const { stdout, stderr, env: environment } = process
   const unread = stopWithStdout()
   if (role === 'simulate') {
     const { runSimulate } = await import('./simulators/simulate.ts')

@@ -25,7 +25,11 @@ export function mallocSettings(
   return { ...arenas, LD_PRELOAD: library, MALLOC_CONF: environment.MALLOC_CONF ?? `narenas:${availableParallelism()}` }
 }
 
-/** Starts this process anew, under the same id, where malloc needs settings: it reads them before any code of ours runs. */
+/**
+ * Starts this process anew, under the same id, where malloc needs settings: it reads them before any code of ours runs.
+ * Before `process.stdout` and `stderr` are touched: pipes do not block from then on, and a Node that ends by itself sets
+ * them back to what it found.
+ */
 export function setUpMalloc(): void {
   // A parent that has a channel to this process would lose it.
   if (process.platform !== 'linux' || process.connected) return

@@ -1,7 +1,8 @@
-import { fork } from 'node:child_process'
+import { execFile, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { constants, existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
+import { promisify } from 'node:util'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { JEMALLOCS } from '../../processor/malloc.ts'
 import { endsWithUs, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
@@ -9,6 +10,8 @@ import { Stack, timeFor } from './stack.ts'
 
 const isLinux = process.platform === 'linux'
 const READY = { timeout: 20_000 }
+/** Without settings of malloc. */
+const PLAIN = { PATH: process.env.PATH ?? '' }
 const isThere = JEMALLOCS.some(existsSync)
 
 it.runIf(isLinux).each([
@@ -35,4 +38,11 @@ it('a process keeps the channel that its parent has to it', timeFor(1), async ()
   expect(child.connected).toBe(true)
   child.kill('SIGKILL')
   await once(child, 'exit')
+})
+
+it.runIf(isLinux)('a process leaves its stdout as it was, for who writes there next', timeFor(1), async () => {
+  const script = '"$0" "$1" up --nonsense 2>/dev/null; cat /proc/self/fdinfo/1'
+  const { stdout } = await promisify(execFile)('sh', ['-c', script, process.execPath, MAIN], { env: PLAIN })
+  const flags = /^flags:\s*(\d+)$/m.exec(stdout)?.[1] ?? ''
+  expect(Number.parseInt(flags, 8) & constants.O_NONBLOCK).toBe(0)
 })
