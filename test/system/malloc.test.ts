@@ -40,9 +40,28 @@ it('a process keeps the channel that its parent has to it', timeFor(1), async ()
   await once(child, 'exit')
 })
 
+it('a process starts itself anew once, also where what it sets does not stay', timeFor(1), async () => {
+  // As glibc 2.39 does to an executable with capabilities.
+  const forget = 'data:text/javascript,delete process.env.MALLOC_ARENA_MAX; delete process.env.LD_PRELOAD'
+  expect(await run(['--import', forget, MAIN, 'up', '--nonsense'])).toMatchObject({ code: 2 })
+})
+
+it('a process that may start no other runs with the malloc it has', timeFor(1), async () => {
+  const { code, stderr } = await run(['--permission', '--allow-fs-read=*', '--allow-addons', MAIN, 'up', '--nonsense'])
+  expect([code, stderr]).toEqual([2, expect.stringContaining('--nonsense')])
+})
+
 it.runIf(isLinux)('a process leaves its stdout as it was, for who writes there next', timeFor(1), async () => {
   const script = '"$0" "$1" up --nonsense 2>/dev/null; cat /proc/self/fdinfo/1'
   const { stdout } = await promisify(execFile)('sh', ['-c', script, process.execPath, MAIN], { env: PLAIN })
   const flags = /^flags:\s*(\d+)$/m.exec(stdout)?.[1] ?? ''
   expect(Number.parseInt(flags, 8) & constants.O_NONBLOCK).toBe(0)
 })
+
+async function run(args: readonly string[]): Promise<{ code: unknown; stderr: string }> {
+  const child = execFile(process.execPath, args, { env: PLAIN, timeout: READY.timeout })
+  let stderr = ''
+  child.stderr?.on('data', (text: string) => (stderr += text))
+  const [code] = await once(child, 'close')
+  return { code, stderr }
+}

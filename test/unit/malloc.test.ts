@@ -4,7 +4,7 @@ import { JEMALLOCS, mallocSettings } from '../../processor/malloc.ts'
 
 const LIBRARY = JEMALLOCS.at(-1) as string
 const isThere = (path: string) => path === LIBRARY
-const ARENAS = { MALLOC_ARENA_MAX: '6' }
+const ARENAS = { MALLOC_ARENA_MAX: '6', TIDEMARK_STARTED_ANEW: '1' }
 
 describe('the settings of malloc', () => {
   it('are jemalloc, where it is, with an arena for each core', () => {
@@ -25,5 +25,6 @@ describe('the settings of malloc', () => {
   it('are not touched once they are made', () => {
     expect(mallocSettings({ MALLOC_ARENA_MAX: '2' }, isThere)).toBeUndefined()
     expect(mallocSettings({ ...mallocSettings({}, isThere) }, isThere)).toBeUndefined()
+    expect(mallocSettings({ TIDEMARK_STARTED_ANEW: '1' }, isThere)).toBeUndefined()
   })
 })
