@@ -29,7 +29,7 @@ it.runIf(isLinux).each([
 it('a process keeps the channel that its parent has to it', timeFor(1), async () => {
   const folder = await temporaryFolder()
   onTestFinished(() => removeFolder(folder))
-  const environment = { ...process.env, MQTT_PORT: '0', HTTP_PORT: '0', DATA_DIR: folder }
+  const environment = { ...PLAIN, MQTT_PORT: '0', HTTP_PORT: '0', DATA_DIR: folder }
   const child = fork(MAIN, ['up'], { execArgv: [], env: environment, silent: true })
   endsWithUs(child)
   let printed = ''
