@@ -38,7 +38,8 @@ not. While a snapshot is not whole the id is \`${NOWHERE}\`, with which a stream
 id, at the last of them: to who was cut off before it, those of them that came are told again, or what is newer by then. Without \`snapshot=true\` a stream that
 begins anew tells of devices as they change. Comments keep a connection open that has no position to tell.
 
-With \`fields\` \`enter\` and \`change\` have a part of the status; a change of another field is told, too.
+With \`fields\` \`enter\` and \`change\` have a part of the status; a change of another field is told, too. Ask for
+\`firstSeenAt\` and \`rev\` among them where what follows matters to you.
 
 For a moment a stream may tell what is older than another answer, such as one with \`atLeast\`, or than what it told before a resume: ignore a
 status that has the \`firstSeenAt\` of the one you hold and a lower \`rev\`. By \`rev\` alone you would miss a device that was deleted
