@@ -39,6 +39,6 @@ export function setUpMalloc(): void {
   if (process.permission !== undefined && !process.permission.has('child')) return
   const settings = mallocSettings(process.env, existsSync)
   if (settings === undefined) return
-  const args = [process.execPath, ...process.execArgv, ...process.argv.slice(1)]
+  const args = [process.argv0, ...process.execArgv, ...process.argv.slice(1)]
   process.execve?.(process.execPath, args, { ...process.env, ...settings })
 }
