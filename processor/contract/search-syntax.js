@@ -1243,15 +1243,6 @@ function peg$parse(input, options) {
     s1 = peg$currPos;
     peg$silentFails++;
     s2 = peg$parseNot();
-    if (s2 === peg$FAILED) {
-      if (input.charCodeAt(peg$currPos) === 40) {
-        s2 = peg$c0;
-        peg$currPos++;
-      } else {
-        s2 = peg$FAILED;
-        if (peg$silentFails === 0) { peg$fail(peg$e0); }
-      }
-    }
     peg$silentFails--;
     if (s2 !== peg$FAILED) {
       peg$currPos = s1;

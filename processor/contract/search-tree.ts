@@ -37,19 +37,19 @@ export type Clause =
 export type Asked = Value | Group<Value> | Wrong | Nothing
 
 export type Value =
-  | { readonly kind: 'comparison'; readonly at: number; readonly sign: string; readonly operand: Text }
+  | { readonly kind: 'comparison'; readonly at: number; readonly sign: '>=' | '<=' | '>' | '<'; readonly operand: Text }
   | Range
   | Text
 
 export interface Range {
   readonly kind: 'range'
   readonly at: number
-  readonly open: string
+  readonly open: '[' | '{'
   readonly low: Text | Unbounded
   /** What stands in the place of TO. */
   readonly wrong: Wrong | null
   readonly high: Text | Unbounded
-  readonly close: string | Missing
+  readonly close: ']' | '}' | Missing
 }
 
 export type Text = Phrase | Word | Missing
