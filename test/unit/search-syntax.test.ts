@@ -1,15 +1,23 @@
 import { readFileSync } from 'node:fs'
+import { isDeepStrictEqual } from 'node:util'
 import peggy from 'peggy'
 import { expect, it } from 'vitest'
 import { MAX_QUERY_DEPTH } from '../../processor/contract/search-query.ts'
 import { parse } from '../../processor/contract/search-syntax.js'
 
-const read = (name: string) => readFileSync(new URL(`../../processor/contract/${name}`, import.meta.url), 'utf8')
-const grammar = read('search-syntax.peggy')
+const source = (name: string) => readFileSync(new URL(`../../processor/contract/${name}`, import.meta.url), 'utf8')
+const grammar = source('search-syntax.peggy')
 const counted = peggy.generate(grammar, { trace: true })
+const read = (query: string) => parse(query, { maxDepth: MAX_QUERY_DEPTH })
 
-it('the parser of queries is of the grammar as it stands (npm run generate)', () => {
-  expect(read('search-syntax.js') === peggy.generate(grammar, { output: 'source', format: 'es' })).toBe(true)
+it('the committed parser is what the grammar makes (npm run generate)', () => {
+  expect(source('search-syntax.js') === peggy.generate(grammar, { output: 'source', format: 'es' })).toBe(true)
+})
+
+it('space between words is what \\s is', () => {
+  const characters = Array.from({ length: 0x10000 }, (_, code) => String.fromCharCode(code))
+  const spaces = characters.filter((character) => isDeepStrictEqual(read(`a${character}b`), read('a b')))
+  expect(spaces).toEqual(characters.filter((character) => /\s/.test(character)))
 })
 
 it.each([
@@ -52,5 +60,5 @@ it.each([
 
 it('a text of many times the length that is allowed does not overflow the stack', () => {
   for (const piece of ['(', 'NOT ', 'rev:(', '-', '!', 'rev:(NOT '])
-    expect(parse(piece.repeat(100_000), { maxDepth: MAX_QUERY_DEPTH }).node).not.toBeNull()
+    expect(read(piece.repeat(100_000)).node).not.toBeNull()
 })
