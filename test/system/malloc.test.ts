@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { JEMALLOCS } from '../../processor/malloc.ts'
-import { endsWithUs, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { Stack, timeFor } from './stack.ts'
 
 const isLinux = process.platform === 'linux'
@@ -31,13 +31,15 @@ it('a process keeps the channel that its parent has to it', timeFor(1), async ()
   onTestFinished(() => removeFolder(folder))
   const environment = { ...PLAIN, MQTT_PORT: '0', HTTP_PORT: '0', DATA_DIR: folder }
   const child = fork(MAIN, ['up'], { execArgv: [], env: environment, silent: true })
-  endsWithUs(child)
+  const exited = once(child, 'exit')
+  onTestFinished(async () => {
+    child.kill('SIGKILL')
+    await exited
+  })
   let printed = ''
   child.stdout?.on('data', (text: Buffer) => (printed += text))
   await vi.waitFor(() => expect(printed).toContain('Tidemark is ready'), READY)
   expect(child.connected).toBe(true)
-  child.kill('SIGKILL')
-  await once(child, 'exit')
 })
 
 it('a process starts itself anew once, also where what it sets does not stay', timeFor(1), async () => {
