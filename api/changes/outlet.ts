@@ -5,6 +5,7 @@ import { COMMENT, type EventName, eventText } from './event.ts'
 import type { Following } from './following.ts'
 import { Membership } from './membership.ts'
 import type { Sink } from './sink.ts'
+import type { Entering } from './snapshot.ts'
 
 export interface OutletOptions {
   readonly following: Following
@@ -16,13 +17,6 @@ export interface OutletOptions {
   readonly told: (event: EventName, count: number) => void
   /** More waits than may. */
   readonly full: (whose: 'slow-reader' | 'overloaded') => void
-}
-
-/** A status that a client is to have. */
-interface Entering {
-  readonly deviceId: string
-  readonly number: number | undefined
-  readonly text: string
 }
 
 /** Writes to one client what it is to be told, at a pace that both keep. */

@@ -19,12 +19,15 @@ export interface SnapshotOptions {
   readonly partition: number
 }
 
+/** A status that a client is to have. */
+export interface Entering {
+  readonly deviceId: string
+  readonly number: number | undefined
+  readonly text: string
+}
+
 export interface SnapshotPage {
-  readonly devices: readonly {
-    readonly deviceId: string
-    readonly number: number | undefined
-    readonly text: string
-  }[]
+  readonly devices: readonly Entering[]
   /**
    * What came before it in the changelog is in this page; a copy that lags is so far back. To follow from the least of
    * all pages misses nothing; a change that a page had already may come again.
@@ -52,9 +55,9 @@ export async function* readSnapshot(options: SnapshotOptions): AsyncGenerator<Sn
     after = last.deviceId
   }
 
-  async function matching({ items }: Listing): Promise<SnapshotPage['devices']> {
+  async function matching({ items }: Listing): Promise<Entering[]> {
     const { matcher } = subject as Exclude<Subject, { deviceId: string }>
-    const devices: SnapshotPage['devices'][number][] = []
+    const devices: Entering[] = []
     for (const { deviceId, status } of items) {
       if (!maySee(caller, deviceId)) continue
       if (matcher === undefined || matcher.matches(decodeStatus(status))) devices.push(device(deviceId, status))
@@ -64,7 +67,7 @@ export async function* readSnapshot(options: SnapshotOptions): AsyncGenerator<Sn
     return devices
   }
 
-  function device(deviceId: string, status: Uint8Array): SnapshotPage['devices'][number] {
+  function device(deviceId: string, status: Uint8Array): Entering {
     return { deviceId, number: following.numbers.of(deviceId), text: Buffer.from(status).toString('utf8') }
   }
 }

@@ -21,9 +21,9 @@ export function projectionOf(fields: string | undefined): Projection {
 export type StatusProjection = (status: Status) => string
 
 /**
- * Of the parameter `fields`: names with commas between them, `\,` for a comma in a name. The text
- * has the fields at the places that they have in a status, and always the device id; a field that a device lacks is left out.
- * Throws ProblemError that names what is no field.
+ * Of the parameter `fields`: names with commas between them, `\,` for a comma in a name. The text has the fields at the
+ * places that they have in a status, and always the device id; a field that a device lacks is left out. Throws
+ * ProblemError that names what is no field.
  */
 export function statusProjectionOf(fields: string): StatusProjection {
   const names = namesOf(fields)
