@@ -6,10 +6,9 @@ import { promisify } from 'node:util'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { JEMALLOCS } from '../../processor/malloc.ts'
 import { MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
-import { Stack, timeFor } from './stack.ts'
+import { STARTED, Stack, timeFor } from './stack.ts'
 
 const isLinux = process.platform === 'linux'
-const READY = { timeout: 20_000 }
 /** Without settings of malloc. */
 const PLAIN = { PATH: process.env.PATH ?? '' }
 const isThere = JEMALLOCS.some(existsSync)
@@ -38,7 +37,7 @@ it('a process keeps the channel that its parent has to it', timeFor(1), async ()
   })
   let printed = ''
   child.stdout?.on('data', (text: Buffer) => (printed += text))
-  await vi.waitFor(() => expect(printed).toContain('Tidemark is ready'), READY)
+  await vi.waitFor(() => expect(printed).toContain('Tidemark is ready'), STARTED)
   expect(child.connected).toBe(true)
 })
 
@@ -61,7 +60,7 @@ it.runIf(isLinux)('a process leaves its stdout as it was, for who writes there n
 })
 
 async function run(args: readonly string[]): Promise<{ code: unknown; stderr: string }> {
-  const child = execFile(process.execPath, args, { env: PLAIN, timeout: READY.timeout })
+  const child = execFile(process.execPath, args, { env: PLAIN, timeout: STARTED.timeout })
   let stderr = ''
   child.stderr?.on('data', (text: string) => (stderr += text))
   const [code] = await once(child, 'close')

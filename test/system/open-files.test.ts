@@ -7,7 +7,7 @@ import { generate } from 'mqtt-packet'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { freePorts } from '../../simulators/ports.ts'
 import { endsWithUs, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
-import { timeFor } from './stack.ts'
+import { STARTED, timeFor } from './stack.ts'
 
 const LIMIT = 256
 /** After its share of 256 is left to the log and the stores: of the API, and of MQTT. */
@@ -64,8 +64,8 @@ test.skipIf(process.platform !== 'linux')(
       stderr += text
     })
     const told = /"limit":256,"needed":31000,"api":42,"mqtt":128,"msg":"the limit of open files .*ulimit/
-    await vi.waitFor(() => expect(stderr).toMatch(told))
-    await vi.waitFor(() => expect(stderr).toMatch('MQTT is served'))
+    await vi.waitFor(() => expect(stderr).toMatch(told), STARTED)
+    await vi.waitFor(() => expect(stderr).toMatch('MQTT is served'), STARTED)
 
     const device = await connectAsync(`mqtt://127.0.0.1:${mqttPort}`, { reconnectPeriod: 0 })
     const sockets = [

@@ -3,6 +3,8 @@ import { type Exit, Program, removeFolder, temporaryFolder } from '../../simulat
 
 /** How long a process may take to answer /readyz with 200. */
 const READY_MS = 20_000
+/** Of a wait for what it does once it has started. */
+export const STARTED = { timeout: READY_MS }
 /** For a test that starts or stops processes so many times, ms: as long as they may take for it, and the rest of the test. */
 export const timeFor = (times: number): { readonly timeout: number } => ({ timeout: 30_000 + times * READY_MS })
 const POLL_MS = 10

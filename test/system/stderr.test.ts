@@ -2,9 +2,10 @@ import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, constants, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, expect, onTestFinished, test, vi } from 'vitest'
 import { freePorts } from '../../simulators/ports.ts'
 import { endsWithUs, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { STARTED } from './stack.ts'
 
 const LOGGER = new URL('../../processor/logger.ts', import.meta.url).href
 /** With what stands around each, more than a pipe and the logger hold. */
@@ -23,6 +24,8 @@ afterEach(async () => {
 function start(args: readonly string[], stderr: number, env: Record<string, string> = {}) {
   const child = spawn(process.execPath, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', stderr] })
   endsWithUs(child)
+  // Also where the test fails.
+  onTestFinished(() => void child.kill('SIGKILL'))
   let stdout = ''
   child.stdout?.setEncoding('utf8').on('data', (text: string) => {
     stdout += text
@@ -49,8 +52,8 @@ test.each(['a full disk', 'a pipe that nobody reads'])('stderr on %s holds up ne
   const [mqttPort, httpPort] = await freePorts(2)
   const env = { HOST: '127.0.0.1', MQTT_PORT: `${mqttPort}`, HTTP_PORT: `${httpPort}`, DATA_DIR: join(folder, 'data') }
   const { child, exited, stdout } = start([MAIN, 'up'], writer, { ...env, LOG_LEVEL: 'info' })
-  await vi.waitFor(() => expect(stdout()).toMatch('Tidemark is ready'))
-  await vi.waitFor(async () => expect((await fetch(`http://127.0.0.1:${httpPort}/readyz`)).status).toBe(200))
+  await vi.waitFor(() => expect(stdout()).toMatch('Tidemark is ready'), STARTED)
+  await vi.waitFor(async () => expect((await fetch(`http://127.0.0.1:${httpPort}/readyz`)).status).toBe(200), STARTED)
   child.kill('SIGTERM')
   expect(await exited).toEqual([0, null])
   closeSync(writer)
@@ -65,7 +68,7 @@ test('stdout on a full disk ends nothing, and a terminal that is closed stops as
   endsWithUs(child)
   const exited = once(child, 'exit')
   const logged = (): string => readFileSync(join(folder, 'log'), 'utf8')
-  await vi.waitFor(() => expect(logged()).toMatch('stdout takes nothing'))
+  await vi.waitFor(() => expect(logged()).toMatch('stdout takes nothing'), STARTED)
   child.kill('SIGHUP')
   expect(await exited).toEqual([0, null])
   expect(logged()).toMatch(/"reason":"SIGHUP","msg":"stopping"/)
@@ -73,7 +76,7 @@ test('stdout on a full disk ends nothing, and a terminal that is closed stops as
   closeSync(log)
 })
 
-/** Of a wait in which each look takes one pipe of what is there. */
+/** Each look takes what one pipe holds, which is little, and is filled again between two. */
 const EMPTIED = { timeout: 20_000, interval: 1 }
 
 test('what stderr does not take is kept up to a bound, and what is dropped is told once it takes lines again', async () => {
@@ -85,7 +88,7 @@ test('what stderr does not take is kept up to a bound, and what is dropped is to
     console.log('logged')
     setInterval(() => {}, 1000)`
   const { child, stdout } = start(['--input-type=module', '-e', code], writer)
-  await vi.waitFor(() => expect(stdout()).toMatch('logged'))
+  await vi.waitFor(() => expect(stdout()).toMatch('logged'), STARTED)
 
   let text = ''
   const chunk = Buffer.alloc(64 * 1024)
@@ -98,7 +101,6 @@ test('what stderr does not take is kept up to a bound, and what is dropped is to
     const told = /\{[^\n]*lines were dropped[^\n]*/.exec(text)?.[0]
     if (told === undefined) throw new Error(`nothing is told in ${text.length} characters`)
     return told
-    // The pipe holds little, and is filled again between two looks.
   }, EMPTIED)
   const { lines: dropped } = JSON.parse(last) as { lines: number }
   const numbers = [...text.matchAll(/"i":(\d+)/g)].map(([, number]) => Number(number))

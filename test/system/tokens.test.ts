@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
-import { Stack, timeFor } from './stack.ts'
+import { STARTED, Stack, timeFor } from './stack.ts'
 
 let folder: string
 beforeAll(async () => {
@@ -29,7 +29,7 @@ it('is issued once, and good at every process that has the public key', timeFor(
     const status = async (path: string, bearer?: string) =>
       (await stack.get(path, bearer === undefined ? {} : { headers: { authorization: `Bearer ${bearer}` } })).status
     // It is ready before it says so.
-    await vi.waitFor(() => expect(stack.program.stdout).toContain('for bearers of a token'))
+    await vi.waitFor(() => expect(stack.program.stdout).toContain('for bearers of a token'), STARTED)
     expect(await status('/v1/devices/truck-1', mine)).toBe(404)
     expect(await status('/v1/devices/van-1', mine)).toBe(403)
     expect(await status('/metrics', mine)).toBe(403)
