@@ -66,6 +66,7 @@ test('stdout on a full disk ends nothing, and a terminal that is closed stops as
   const options = { env: { ...process.env, ...env }, stdio: ['ignore' as const, full, log] }
   const child = spawn(process.execPath, [MAIN, 'up'], options)
   endsWithUs(child)
+  onTestFinished(() => void child.kill('SIGKILL'))
   const exited = once(child, 'exit')
   const logged = (): string => readFileSync(join(folder, 'log'), 'utf8')
   await vi.waitFor(() => expect(logged()).toMatch('stdout takes nothing'), STARTED)
