@@ -10,7 +10,7 @@ RUN install -d -o node -g node /data node_modules/.cache
 USER node
 # Compiled once, and for this user, the code of a role loads with half the work, also where nothing can be written.
 ENV NODE_COMPILE_CACHE=/app/node_modules/.cache/node
-RUN node main.ts help && node -e "for (const file of ['processor/log/kafka/kafka', 'processor/log/embedded/embedded', 'processor/open', 'api/open', 'ingest/ingest']) import('./' + file + '.ts')"
+RUN node main.ts help && node -e "for (const file of ['processor/log/kafka/kafka-log', 'processor/log/embedded/embedded-log', 'processor/open', 'api/open', 'ingest/ingest']) import('./' + file + '.ts')"
 ENV HOST=0.0.0.0 DATA_DIR=/data
 VOLUME /data
 # MQTT, API, query endpoint of a processor, health of an ingest process.

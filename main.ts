@@ -2,22 +2,22 @@ import { flushCompileCache } from 'node:module'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { collectDefaultMetrics, Registry } from 'prom-client'
-import { type Access, readAccess } from './api/access.ts'
+import { type Access, readAccess } from './api/auth/access.ts'
 import { DEFAULT_LIMITS as API_LIMITS } from './api/limits.ts'
 import { DEFAULT_LIMITS as INGEST_LIMITS } from './ingest/limits.ts'
 import project from './package.json' with { type: 'json' }
-import { keepRequestsYoung } from './processor/collector.ts'
 import { addressOf, hostAndPort } from './processor/contract/address.ts'
-import { type Configuration, misspelt, readEnvironment } from './processor/contract/environment.ts'
 import { ConfigurationError, reasonOf } from './processor/contract/errors.ts'
-import { lastWords, openLogger } from './processor/logger.ts'
-import { setUpMalloc } from './processor/malloc.ts'
 import type { Beginning, ProcessorsOptions } from './processor/open.ts'
-import { type Connections, connectionsWithin } from './processor/open-files.ts'
-import { aborted, pause } from './processor/pause.ts'
 import type { Processor } from './processor/processor.ts'
-import { withSecretFiles } from './processor/secret-files.ts'
-import { onStopSignals } from './processor/stop-signals.ts'
+import { keepRequestsYoung } from './processor/runtime/collector.ts'
+import { type Configuration, misspelt, readEnvironment } from './processor/runtime/environment.ts'
+import { lastWords, openLogger } from './processor/runtime/logger.ts'
+import { setUpMalloc } from './processor/runtime/malloc.ts'
+import { type Connections, connectionsWithin } from './processor/runtime/open-files.ts'
+import { aborted, pause } from './processor/runtime/pause.ts'
+import { withSecretFiles } from './processor/runtime/secret-files.ts'
+import { onStopSignals } from './processor/runtime/signals.ts'
 
 const USAGE = `usage: tidemark [up | ingest | processor | api | simulate | drill | token] [flags]
   up [--processors N] [--demo]   all roles in this process: on Kafka when KAFKA_BROKERS is set, else on the embedded log;
@@ -39,11 +39,11 @@ async function main(argv: readonly string[]): Promise<number> {
   const { stdout, stderr, env: environment } = process
   const unread = stopWithStdout()
   if (role === 'simulate') {
-    const { runSimulate } = await import('./simulators/simulate.ts')
+    const { runSimulate } = await import('./simulators/fleet/simulate.ts')
     return await runSimulate(flags, { stdout, stderr, now: Date.now, signal: AbortSignal.any([stopSignal(), unread]) })
   }
   if (role === 'drill') {
-    const { runDrillCommand } = await import('./simulators/drill.ts')
+    const { runDrillCommand } = await import('./simulators/drill/drill.ts')
     const signal = AbortSignal.any([stopSignal(), unread])
     return await runDrillCommand(flags, { stdout, stderr, environment, signal })
   }
@@ -214,8 +214,8 @@ async function openApi(here: Process, access: Access, processors: ReadonlyMap<st
   const { configuration, log } = here
   const [{ openApi: open }, { changeFeed }, { letterReader }, { writeRecord }] = await Promise.all([
     import('./api/open.ts'),
-    import('./processor/change-feed.ts'),
-    import('./processor/query/letter-reader.ts'),
+    import('./processor/query/change-feed.ts'),
+    import('./processor/query/log-readers.ts'),
     import('./processor/contract/write.ts'),
   ])
   return await open({
@@ -245,7 +245,7 @@ async function openIngest(here: Process): Promise<{ port: number; health: string
   let health: string | undefined
   // Where there is an API, it answers this too.
   if (role === 'ingest') {
-    const { Endpoint } = await import('./processor/query/endpoint.ts')
+    const { Endpoint } = await import('./processor/runtime/health-server.ts')
     const options = { host, port: HEALTH_PORT, variable: 'HEALTH_PORT', checks, registry, logger } as const
     health = running.use(await Endpoint.open(options)).address
   }
@@ -254,7 +254,7 @@ async function openIngest(here: Process): Promise<{ port: number; health: string
   const limits = { maxConnections: connections.mqtt }
   const { port } = running.use(await Ingest.open({ log, host, port: MQTT_PORT, limits, registry, logger, now, random }))
   if (flags.demo) {
-    const { Fleet } = await import('./simulators/fleet.ts')
+    const { Fleet } = await import('./simulators/fleet/fleet.ts')
     running.use(await Fleet.open({ host, port, devices: DEMO_DEVICES }, Date.now))
   }
   return { port, health }

@@ -1,11 +1,11 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { Broker } from './broker.ts'
-import { Counts } from './counts.ts'
-import { Gather, type Sink } from './gather.ts'
+import { Gather, type Sink } from './append/gather.ts'
+import { Listener } from './connection/listener.ts'
 import { DEFAULT_LIMITS, type Limits } from './limits.ts'
-import { Listener } from './listener.ts'
-import { Epochs } from './session.ts'
+import { Counts } from './metrics.ts'
+import { Broker } from './mqtt/broker.ts'
+import { Epochs } from './mqtt/session.ts'
 
 export interface IngestOptions {
   readonly log: Sink

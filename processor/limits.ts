@@ -1,4 +1,4 @@
-import { inMemory } from './memory.ts'
+import { inMemory } from './runtime/memory.ts'
 
 /** Bounds and times of a processor, with their units. */
 export interface ProcessorLimits {

@@ -1,7 +1,7 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import { REJECTION_REASONS } from './contract/telemetry.ts'
 import { OUTCOMES } from './contract/write.ts'
-import type { RoleState } from './role.ts'
+import type { RoleState } from './partition/role.ts'
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 const LONG_SECONDS = [0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900]

@@ -1,15 +1,15 @@
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import type { Configuration } from './contract/environment.ts'
 import { ConfigurationError } from './contract/errors.ts'
-import { instanceOf } from './instance.ts'
-import type { EmbeddedLog } from './log/embedded/embedded.ts'
-import type { KafkaLog } from './log/kafka/kafka.ts'
-import { MEMORY_SHARE } from './memory.ts'
+import type { EmbeddedLog } from './log/embedded/embedded-log.ts'
+import type { KafkaLog } from './log/kafka/kafka-log.ts'
 import { openDatabase, Processor } from './processor.ts'
 import { QueryServer } from './query/query-server.ts'
-import type { Database } from './store/level.ts'
+import type { Configuration } from './runtime/environment.ts'
+import { instanceOf } from './runtime/instance.ts'
+import { MEMORY_SHARE } from './runtime/memory.ts'
+import type { Database } from './store/level-store.ts'
 
 const MAX_PORT = 65_535
 

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
-import { Reminder } from './log/reminder.ts'
 import type { ProcessorMetrics } from './metrics.ts'
+import { Reminder } from './runtime/reminder.ts'
 
 /** A record that was received so much later than now, ms, was stamped by a clock that is wrong, or this one is. */
 const APART_MS = 60_000

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import pino from 'pino'
 import { Registry } from 'prom-client'
-import { readEnvironment } from '../processor/contract/environment.ts'
 import type { Copy } from '../processor/contract/query.ts'
-import type { KafkaLog } from '../processor/log/kafka/kafka.ts'
+import type { KafkaLog } from '../processor/log/kafka/kafka-log.ts'
 import { openLog } from '../processor/log/open.ts'
+import { readEnvironment } from '../processor/runtime/environment.ts'
 import { freePorts } from './ports.ts'
 import { isReady, MAIN, Program, removeFolder, temporaryFolder } from './program.ts'
 

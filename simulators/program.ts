@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
-import { pause } from '../processor/pause.ts'
+import { pause } from '../processor/runtime/pause.ts'
 
 const REPOSITORY = fileURLToPath(new URL('..', import.meta.url))
 export const MAIN = join(REPOSITORY, 'main.ts')

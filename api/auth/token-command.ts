@@ -2,9 +2,9 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { exportJWK, generateKeyPair, importJWK, type JWK, SignJWT } from 'jose'
-import type { Configuration } from '../../processor/contract/environment.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import { isDeviceId } from '../../processor/contract/telemetry.ts'
+import type { Configuration } from '../../processor/runtime/environment.ts'
 import { SCOPES, type Scope } from './caller.ts'
 
 const USAGE = `usage: tidemark token --subject NAME --scope "devices:read devices:write ops:read" [flags]

@@ -1,6 +1,6 @@
 import type { Offset } from '../../processor/contract/record.ts'
 import type { ResetReason } from './event.ts'
-import { type ChangesPosition, NOWHERE, type Positions } from './position.ts'
+import { type ChangesPosition, NOWHERE, type Positions } from './resume.ts'
 
 /** Where a stream begins: at a position, or anew. */
 export type Beginning = { readonly at: ChangesPosition } | { readonly anew: ResetReason }

@@ -1,7 +1,7 @@
 import { viewOf } from '../../processor/contract/own-copy.ts'
 import type { LogRecord, Offset } from '../../processor/contract/record.ts'
-import type { Matcher } from '../../processor/contract/search-match.ts'
 import { readableStatus, type Status } from '../../processor/contract/status.ts'
+import type { Matcher } from '../../processor/search/language/match.ts'
 
 /** One record of the changelog, decoded once however many streams it concerns. */
 export class Change {

@@ -1,7 +1,7 @@
 import { Type } from 'typebox'
 import { EXAMPLE_DEVICE, type ResponseDoc } from '../http/documentation.ts'
 import { eventText, retryText } from './event.ts'
-import { NOWHERE, Positions } from './position.ts'
+import { NOWHERE, Positions } from './resume.ts'
 
 const { freshness: _, ...EXAMPLE_STATUS } = EXAMPLE_DEVICE
 const positions = new Positions('example', 2)

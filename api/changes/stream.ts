@@ -9,7 +9,7 @@ import type { Change } from './change.ts'
 import { type EndReason, type EventName, eventText } from './event.ts'
 import type { Follower, Following, Subject } from './following.ts'
 import { Outlet } from './outlet.ts'
-import { NOWHERE, type Positions } from './position.ts'
+import { NOWHERE, type Positions } from './resume.ts'
 import type { Sink } from './sink.ts'
 import { readSnapshot, type SnapshotReader } from './snapshot.ts'
 

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Limits } from '../limits.ts'
 import { blamed, PROBLEM_TYPE, ProblemError } from './problem.ts'
-import type { NameOf } from './request-id.ts'
+import type { NameOf } from './request.ts'
 
 /** The connections on which a request is broken, while those before it are answered. */
 const broken = new WeakSet<Duplex>()

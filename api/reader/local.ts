@@ -1,7 +1,7 @@
 import type { Copy, Listing, PartitionReader, PastAnswer } from '../../processor/contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
+import { Turnstile } from '../../processor/runtime/limiter.ts'
 import { ProblemError } from '../http/problem.ts'
-import { Turnstile } from '../http/turnstile.ts'
 import { MAX_QUEUED_MS } from './exchange.ts'
 import { inTime, LateError } from './late.ts'
 import { ANSWER_WITHIN_MS } from './reader-options.ts'

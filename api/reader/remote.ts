@@ -38,7 +38,7 @@ import {
   encodeSummaryQuestion,
   SEARCH_PATH,
   SUMMARY_PATH,
-} from '../../processor/contract/search-wire.ts'
+} from '../../processor/search/wire.ts'
 import { keepRecent } from '../http/recent.ts'
 import { Exchange, type ExchangeOptions } from './exchange.ts'
 import type { LateError } from './late.ts'

@@ -2,9 +2,9 @@ import type { Field } from '../../processor/contract/field.ts'
 import { compareInOrder, type Order, type SortKey, sortKey } from '../../processor/contract/order.ts'
 import type { Answer, Freshness, StatusReader } from '../../processor/contract/query.ts'
 import type { Place, Selection } from '../../processor/contract/search.ts'
-import { Matcher } from '../../processor/contract/search-match.ts'
-import { StoredFields } from '../../processor/contract/stored-fields.ts'
 import { Summary } from '../../processor/contract/summary.ts'
+import { Matcher } from '../../processor/search/language/match.ts'
+import { StoredFields } from '../../processor/search/language/stored-fields.ts'
 
 /** What is asked of a reader here. */
 type SearchReader = Pick<StatusReader, 'partitionCount' | 'search'>

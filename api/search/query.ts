@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
-import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { MAX_QUERY_LENGTH, type Query, QuerySyntaxError } from '../../processor/contract/search-query.ts'
+import { parseQuery } from '../../processor/search/language/parser.ts'
 import { ProblemError } from '../http/problem.ts'
 
 /** The parameter `q`. */

@@ -1,12 +1,12 @@
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
-import { type Configuration, DEFAULT_PARTITIONS, LOG_FOLDER } from '../contract/environment.ts'
 import { ConfigurationError, RetryableError } from '../contract/errors.ts'
-import { contentsOf } from '../secret-files.ts'
-import type { EmbeddedLog } from './embedded/embedded.ts'
-import type { KafkaSecurity } from './kafka/broker.ts'
-import type { KafkaLog } from './kafka/kafka.ts'
+import { type Configuration, DEFAULT_PARTITIONS, LOG_FOLDER } from '../runtime/environment.ts'
+import { contentsOf } from '../runtime/secret-files.ts'
+import type { EmbeddedLog } from './embedded/embedded-log.ts'
+import type { KafkaLog } from './kafka/kafka-log.ts'
+import type { KafkaSecurity } from './kafka/protocol/broker.ts'
 
 /**
  * The log that the environment asks for: Kafka's when KAFKA_BROKERS is set, otherwise the one in DATA_DIR. Rejects with
@@ -26,11 +26,11 @@ export async function openLog(
 async function open(configuration: Configuration, logger: Logger, registry: Registry): Promise<EmbeddedLog | KafkaLog> {
   const { DATA_DIR, KAFKA_BROKERS, PARTITIONS: partitions, STANDBYS: standbys } = configuration
   if (KAFKA_BROKERS === undefined) {
-    const { EmbeddedLog } = await import('./embedded/embedded.ts')
+    const { EmbeddedLog } = await import('./embedded/embedded-log.ts')
     const folder = join(DATA_DIR, LOG_FOLDER)
     return EmbeddedLog.open({ folder, partitions, standbys, logger, registry, now: Date.now })
   }
-  const { KafkaLog } = await import('./kafka/kafka.ts')
+  const { KafkaLog } = await import('./kafka/kafka-log.ts')
   logger.info({ brokers: KAFKA_BROKERS }, 'connecting to Kafka')
   try {
     const log = await KafkaLog.open({

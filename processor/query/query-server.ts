@@ -21,6 +21,7 @@ import {
   READ_PATH,
   WireFormatError,
 } from '../contract/query-wire.ts'
+import { Endpoint, type EndpointOptions, type Handler, reply } from '../runtime/health-server.ts'
 import {
   decodeSearchQuestion,
   decodeSummaryQuestion,
@@ -28,8 +29,7 @@ import {
   encodeSummarySlice,
   SEARCH_PATH,
   SUMMARY_PATH,
-} from '../contract/search-wire.ts'
-import { Endpoint, type EndpointOptions, type Handler, reply } from './endpoint.ts'
+} from '../search/wire.ts'
 
 /** A read or what is as short, a question held until its copy has come far enough, a slice of a search. */
 type Kind = 'read' | 'held' | 'search'

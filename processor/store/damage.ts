@@ -2,7 +2,7 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { StoreCorruptedError } from '../contract/errors.ts'
-import { databaseFailure } from './failure.ts'
+import { databaseFailure } from '../log/embedded/failure.ts'
 
 /** RocksDB leaves files alone whose names are not its own. */
 const MARK = 'DAMAGED'

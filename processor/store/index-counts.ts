@@ -1,4 +1,4 @@
-import { LEFT_OUT_COUNTS, SEEN_COUNTS, STATE_COUNTS } from '../contract/index-entries.ts'
+import { LEFT_OUT_COUNTS, SEEN_COUNTS, STATE_COUNTS } from './index-entries.ts'
 
 /** Counts of one group that are kept; when there would be more, the group is given up until the index is built anew. */
 const MAX_COUNTS = 4096

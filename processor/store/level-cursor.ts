@@ -1,6 +1,6 @@
 import type { AbstractIterator } from 'abstract-level'
 import { guarded } from './guarded.ts'
-import type { Database } from './level.ts'
+import type { Database } from './level-store.ts'
 import type { EntryCursor, Way } from './store.ts'
 
 /** Of keys that begin with `first`, which is not part of what is given. */

@@ -2,7 +2,7 @@ import type { Logger } from 'pino'
 import { ConfigurationError, repartitioned } from '../contract/errors.ts'
 import type { LogIdentity } from '../log/log.ts'
 import { guarded } from './guarded.ts'
-import { type Database, keysOf, LevelStore, type Meta, metaOf, partitionOfMeta } from './level.ts'
+import { type Database, keysOf, LevelStore, type Meta, metaOf, partitionOfMeta } from './level-store.ts'
 import { PartitionIndex } from './partition-index.ts'
 import { Reads } from './reads.ts'
 

@@ -1,7 +1,7 @@
-import { INDEX_VERSION, type IndexSink, type Move, reindex } from '../contract/index-entries.ts'
 import { guarded } from './guarded.ts'
 import { type CountChanges, IndexCounts, type StoredCount } from './index-counts.ts'
-import type { Database } from './level.ts'
+import { INDEX_VERSION, type IndexSink, type Move, reindex } from './index-entries.ts'
+import type { Database } from './level-store.ts'
 import type { EntryRange, StoreIndex } from './store.ts'
 
 /** `off`: this process keeps none. `absent`: it is to be built. `building`: it holds the devices up to an id. */

@@ -1,5 +1,5 @@
 import { guarded } from './guarded.ts'
-import type { Database } from './level.ts'
+import type { Database } from './level-store.ts'
 
 /** Keys of one native read that gathers several reads, so that no answer holds the event loop for long. */
 export const MAX_READ_KEYS = 512

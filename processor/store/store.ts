@@ -1,6 +1,6 @@
-import type { Move } from '../contract/index-entries.ts'
 import type { Offset } from '../contract/record.ts'
 import type { ReadCounts } from './index-counts.ts'
+import type { Move } from './index-entries.ts'
 
 /** The positions a store has reached: all of the changelog before `changelog`, which is all effects of the input before `input`. */
 export interface Checkpoint {

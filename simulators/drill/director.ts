@@ -1,14 +1,14 @@
 import { reasonOf } from '../../processor/contract/errors.ts'
-import { pause } from '../../processor/pause.ts'
+import { pause } from '../../processor/runtime/pause.ts'
 import { type Random, seededRandom } from '../random.ts'
-import { readApi } from './copies.ts'
+import { readApi } from './checks/copies.ts'
 import type { Verb, Vocabulary } from './drills.ts'
-import type { Engine } from './engine.ts'
-import type { Mark, Recorder } from './journal.ts'
-import type { Observer } from './observer.ts'
+import type { Traffic } from './load/traffic.ts'
 import type { DrillOptions } from './options.ts'
-import { type ApiAddress, type Stage, standbysDue } from './stage.ts'
-import type { Traffic } from './traffic.ts'
+import type { Mark, Recorder } from './report/journal.ts'
+import type { Engine } from './stage/engine.ts'
+import type { Observer } from './stage/observer.ts'
+import { type ApiAddress, type Stage, standbysDue } from './stage/stage.ts'
 
 const LOOK_MS = 20
 

@@ -1,5 +1,5 @@
 import type { Random } from '../random.ts'
-import type { Stage } from './stage.ts'
+import type { Stage } from './stage/stage.ts'
 
 /** What is done to one process. */
 export type Verb = 'start' | 'stop' | 'kill' | 'freeze' | 'thaw' | 'cut' | 'heal' | 'wipe'

@@ -7,9 +7,9 @@ import { type Api, type AppOptions, buildApp } from '../../api/app.ts'
 import { RoutedReader } from '../../api/reader/reader.ts'
 import type { StatusReader } from '../../processor/contract/query.ts'
 import { writeRecord } from '../../processor/contract/write.ts'
-import { EmbeddedLog } from '../../processor/log/embedded/embedded.ts'
+import { EmbeddedLog } from '../../processor/log/embedded/embedded-log.ts'
 import { Processor } from '../../processor/processor.ts'
-import { letterReader } from '../../processor/query/letter-reader.ts'
+import { letterReader } from '../../processor/query/log-readers.ts'
 import { silent } from './stage.ts'
 
 /** The application over a real log and a processor, in one process and without sockets. */

@@ -9,11 +9,11 @@ import { afterEach, beforeEach, describe, expect, it, type MockInstance, vi } fr
 import type { Api } from '../../api/app.ts'
 import { type Caller, SCOPES } from '../../api/auth/caller.ts'
 import type { Tokens } from '../../api/auth/tokens.ts'
-import { systemClock } from '../../api/clock.ts'
 import { ApiServer, type ServerOptions } from '../../api/server.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import type { Answer, Freshness, StatusReader } from '../../processor/contract/query.ts'
-import { Changelog } from './changelog.ts'
+import { systemClock } from '../../processor/runtime/clock.ts'
+import { Changelog } from './changes/changelog.ts'
 import { Fleet } from './fleet.ts'
 import { noLetters, noWriter, routed, silent, stage } from './stage.ts'
 

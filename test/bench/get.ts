@@ -1,5 +1,5 @@
 import autocannon, { type Result } from 'autocannon'
-import { loadDeviceId } from '../../simulators/load-packet.ts'
+import { loadDeviceId } from '../../simulators/load/load-packet.ts'
 import { seededRandom } from '../../simulators/random.ts'
 import type { Stack } from '../system/stack.ts'
 import { bareFastify } from './bare.ts'

@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { LoadReport } from '../../simulators/load.ts'
+import type { LoadReport } from '../../simulators/load/load.ts'
 import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 
 const FILE = 'acknowledged'
-const LOAD_MAIN = fileURLToPath(new URL('../../simulators/load-main.ts', import.meta.url))
+const LOAD_MAIN = fileURLToPath(new URL('../../simulators/load/load-main.ts', import.meta.url))
 
 export interface LoadFlags {
   readonly port: number

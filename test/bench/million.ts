@@ -1,4 +1,4 @@
-import { pause } from '../../processor/pause.ts'
+import { pause } from '../../processor/runtime/pause.ts'
 import { Stack, type StackOptions } from '../system/stack.ts'
 import { partitions, untilApplied } from './applied.ts'
 import type { Figure } from './figure.ts'

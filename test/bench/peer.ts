@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { pause } from '../../processor/pause.ts'
+import { pause } from '../../processor/runtime/pause.ts'
 
 const LISTENING_WITHIN_MS = 10_000
 const POLL_MS = 20

@@ -1,5 +1,5 @@
 import { connectAsync } from 'mqtt'
-import { pause } from '../../processor/pause.ts'
+import { pause } from '../../processor/runtime/pause.ts'
 import type { DeviceAnswer } from '../system/answers.ts'
 import type { Stack } from '../system/stack.ts'
 import { type Figure, percentiles } from './figure.ts'

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
-import { EmbeddedLog } from '../../processor/log/embedded/embedded.ts'
+import { EmbeddedLog } from '../../processor/log/embedded/embedded-log.ts'
 import { logContract } from './log.ts'
 import type { HarnessOptions, LogHarness } from './log-harness.ts'
 

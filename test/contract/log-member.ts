@@ -1,6 +1,6 @@
 import type { Offset } from '../../processor/contract/record.ts'
 import type { Claim, Copying, Log, LogRecord, Member, Topic } from '../../processor/log/log.ts'
-import { aborted } from '../../processor/pause.ts'
+import { aborted } from '../../processor/runtime/pause.ts'
 
 export interface RoleHooks {
   /** The work of an active role; without it the role only waits for its end. */

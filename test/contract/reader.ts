@@ -4,8 +4,8 @@ import { type Field, parseField } from '../../processor/contract/field.ts'
 import { type Order, parseOrder, sortKey } from '../../processor/contract/order.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { bytesOf, type StatusReader } from '../../processor/contract/query.ts'
-import { parseQuery } from '../../processor/contract/search-parser.ts'
 import { decodeStatus, type Status } from '../../processor/contract/status.ts'
+import { parseQuery } from '../../processor/search/language/parser.ts'
 
 /** A StatusReader over some devices, with a way to add one. */
 export interface ReadableFleet extends AsyncDisposable {

@@ -6,7 +6,7 @@ import { RocksLevel } from 'rocksdb-level'
 import { describe, expect, it } from 'vitest'
 import { RetryableError } from '../../processor/contract/errors.ts'
 import type { LogIdentity } from '../../processor/log/log.ts'
-import type { Database } from '../../processor/store/level.ts'
+import type { Database } from '../../processor/store/level-store.ts'
 import { LevelStores } from '../../processor/store/level-stores.ts'
 import { type StoreWorld, storeContract } from './store.ts'
 

@@ -1,10 +1,10 @@
 import { Duplex } from 'node:stream'
 import { Registry } from 'prom-client'
 import { expect, it, vi } from 'vitest'
-import { Connection } from '../../ingest/connection.ts'
-import { Counts } from '../../ingest/counts.ts'
+import { Connection } from '../../ingest/connection/connection.ts'
+import { Pressure } from '../../ingest/connection/pressure.ts'
 import { DEFAULT_LIMITS } from '../../ingest/limits.ts'
-import { Pressure } from '../../ingest/pressure.ts'
+import { Counts } from '../../ingest/metrics.ts'
 import { type Fixture, openIngest, pinged, publication, RawClient, WAIT } from './fixture.ts'
 
 const TOPIC = 'devices/truck-17/telemetry'

@@ -1,8 +1,8 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { LogCorruptedError } from '../../processor/contract/errors.ts'
-import { nextSequence } from '../../processor/log/kafka/batch.ts'
-import { FetchedRecords } from '../../processor/log/kafka/records.ts'
+import { nextSequence } from '../../processor/log/kafka/protocol/record-batch.ts'
+import { FetchedRecords } from '../../processor/log/kafka/protocol/records.ts'
 import type { LogRecord, NewRecord } from '../../processor/log/log.ts'
 import { batch, sealed } from './batches.ts'
 

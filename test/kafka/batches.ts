@@ -1,5 +1,5 @@
-import { batchCrc, CRC_AT, encodeBatch, sizeBound } from '../../processor/log/kafka/batch.ts'
-import { writeInt64 } from '../../processor/log/kafka/wire.ts'
+import { batchCrc, CRC_AT, encodeBatch, sizeBound } from '../../processor/log/kafka/protocol/record-batch.ts'
+import { writeInt64 } from '../../processor/log/kafka/protocol/wire.ts'
 import type { NewRecord } from '../../processor/log/log.ts'
 
 /** The records as a broker has them at `base`. */

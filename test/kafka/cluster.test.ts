@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { Cluster } from '../../simulators/cluster.ts'
-import type { Kafka } from '../../simulators/kafka.ts'
+import type { Kafka } from '../../simulators/kafka/kafka.ts'
 import { freePorts } from '../../simulators/ports.ts'
 import { Program } from '../../simulators/program.ts'
 import type { DeviceAnswer } from '../system/answers.ts'

@@ -8,12 +8,12 @@ import { join } from 'node:path'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { KafkaLog } from '../../processor/log/kafka/kafka.ts'
+import { KafkaLog } from '../../processor/log/kafka/kafka-log.ts'
 import { numbered } from '../contract/log-records.ts'
 import { kafkaMissing } from './kafka.ts'
 
 const DEADLINE = { timeout: 60_000, interval: 10 }
-const PROGRAM = join(import.meta.dirname, '../../simulators/kafka-command.ts')
+const PROGRAM = join(import.meta.dirname, '../../simulators/kafka/kafka-command.ts')
 
 describe.skipIf(kafkaMissing !== undefined)('npm run kafka', { timeout: 180_000 }, () => {
   let folder: string

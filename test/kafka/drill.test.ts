@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Cluster } from '../../simulators/cluster.ts'
-import { runDrillCommand } from '../../simulators/drill.ts'
-import type { Kafka } from '../../simulators/kafka.ts'
+import { runDrillCommand } from '../../simulators/drill/drill.ts'
+import type { Kafka } from '../../simulators/kafka/kafka.ts'
 import { Program } from '../../simulators/program.ts'
 import { entry, SMALL_DRILL } from '../system/small-drill.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
@@ -99,7 +99,7 @@ describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_00
   })
 
   test('a processor that does not start again ends the disturbances, and all is checked with those that are left', async () => {
-    const { code, said } = await drill('kill', ...entry('../system/starts-once.ts', import.meta.url))
+    const { code, said } = await drill('kill', ...entry('../faults/starts-once.ts', import.meta.url))
     expect(code, said).toBe(1)
     expect(said).toMatch(/^drill: start p\d failed: processor ended: there is no second start$/m)
     expect(said).toMatch(/^kill: 1 of \d+ invariants BROKEN, 2 disturbances, then start p\d failed$/m)

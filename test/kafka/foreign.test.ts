@@ -4,8 +4,13 @@ import { join } from 'node:path'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { describe, expect, test } from 'vitest'
-import { BASE_TIMESTAMP_AT, encodeBatch, MAX_TIMESTAMP_AT, sizeBound } from '../../processor/log/kafka/batch.ts'
-import { produce } from '../../processor/log/kafka/produce.ts'
+import { produce } from '../../processor/log/kafka/protocol/produce.ts'
+import {
+  BASE_TIMESTAMP_AT,
+  encodeBatch,
+  MAX_TIMESTAMP_AT,
+  sizeBound,
+} from '../../processor/log/kafka/protocol/record-batch.ts'
 import type { NewRecord } from '../../processor/log/log.ts'
 import { Processor } from '../../processor/processor.ts'
 import { read } from '../contract/log-member.ts'

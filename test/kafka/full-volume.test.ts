@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { NewRecord } from '../../processor/log/log.ts'
 import { Cluster } from '../../simulators/cluster.ts'
-import type { Kafka } from '../../simulators/kafka.ts'
+import type { Kafka } from '../../simulators/kafka/kafka.ts'
 import { record } from '../contract/log-records.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 

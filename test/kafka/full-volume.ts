@@ -1,8 +1,8 @@
 /* oxlint-disable typescript/unbound-method -- methods are taken off their classes here, and called with `call` */
 import { existsSync } from 'node:fs'
 import { RocksLevel } from 'rocksdb-level'
-import { pause } from '../../processor/pause.ts'
 import { Processor } from '../../processor/processor.ts'
+import { pause } from '../../processor/runtime/pause.ts'
 
 /**
  * `node main.ts` whose stores find no space as long as there is the file that FULL names. Its processors wait for a

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { NewRecord } from '../../processor/log/log.ts'
 import { Cluster } from '../../simulators/cluster.ts'
-import type { Kafka } from '../../simulators/kafka.ts'
+import type { Kafka } from '../../simulators/kafka/kafka.ts'
 import type { Program } from '../../simulators/program.ts'
 import { record } from '../contract/log-records.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { Cluster } from '../../simulators/cluster.ts'
-import type { Kafka } from '../../simulators/kafka.ts'
+import type { Kafka } from '../../simulators/kafka/kafka.ts'
 import { check } from './history/checker.ts'
 import { Experiment } from './history/experiment.ts'
 import { judgeConvergence } from './history/fleet-rules.ts'
@@ -17,7 +17,7 @@ const SEED = Number(process.env.TIDEMARK_SEED ?? 1)
 /** So many times as much must happen; TIDEMARK_HISTORIES for a longer search. */
 const LENGTH = Number(process.env.TIDEMARK_HISTORIES ?? 1)
 const PARTITIONS = 4
-const FAULTY = fileURLToPath(new URL('faulty-api.ts', import.meta.url))
+const FAULTY = fileURLToPath(new URL('../faults/faulty-api.ts', import.meta.url))
 /** Then what is missing is told, after what was wrong: a product that refuses no write will never have refused enough. */
 const PATIENCE_MS = LENGTH * 240_000
 const DEADLINE = { timeout: 30_000, interval: 20 }

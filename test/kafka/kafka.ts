@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { Kafka, type KafkaOptions } from '../../simulators/kafka.ts'
+import { Kafka, type KafkaOptions } from '../../simulators/kafka/kafka.ts'
 
 const HEAP_MEBIBYTES = 384
 /** A broker that lives for a minute gains nothing from code compiled well, and two cores have better to do. */

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { Cluster } from '../../simulators/cluster.ts'
-import type { Kafka } from '../../simulators/kafka.ts'
+import type { Kafka } from '../../simulators/kafka/kafka.ts'
 import { seededRandom } from '../../simulators/random.ts'
 import type { DeviceAnswer } from '../system/answers.ts'
 import { ResendingDevice } from '../system/resending-device.ts'
@@ -14,7 +14,7 @@ import { STEPS, type Step } from './steps.ts'
 /** At least so many, and every step at least once; TIDEMARK_KILLS for more, or for a quick look. */
 const KILLS = Number(process.env.TIDEMARK_KILLS ?? 100)
 const SEED = Number(process.env.TIDEMARK_SEED ?? 1)
-const FAULTY = fileURLToPath(new URL('faulty-processor.ts', import.meta.url))
+const FAULTY = fileURLToPath(new URL('../faults/faulty-processor.ts', import.meta.url))
 const PARTITIONS = 4
 const DEVICES = 8
 const WINDOW = 2

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { deadLetter } from '../../processor/contract/telemetry.ts'
 import type { NewRecord } from '../../processor/log/log.ts'
-import { letterReader } from '../../processor/query/letter-reader.ts'
+import { letterReader } from '../../processor/query/log-readers.ts'
 import { type Answered, ask } from '../api/conformance.ts'
 import { type Stage, stage } from '../api/stage.ts'
 import { beginTransaction, kafkaByHand, openByHand, type World, withClaim } from './by-hand.ts'

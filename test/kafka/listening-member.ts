@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:http'
 import pino, { type Logger } from 'pino'
 import { Registry } from 'prom-client'
-import { KafkaLog } from '../../processor/log/kafka/kafka.ts'
+import { KafkaLog } from '../../processor/log/kafka/kafka-log.ts'
 import { type RoleHooks, TestMember } from '../contract/log-member.ts'
 
 /** What happens within it is not the session's doing. */

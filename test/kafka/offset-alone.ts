@@ -1,5 +1,5 @@
 /* oxlint-disable typescript/unbound-method -- the method is taken off its class here, and called with `call` */
-import { KafkaClaim } from '../../processor/log/kafka/claim.ts'
+import { KafkaClaim } from '../../processor/log/kafka/claim/claim.ts'
 
 /**
  * `node main.ts` with a mistake in it: for some devices, input is committed without the changelog that belongs to it.

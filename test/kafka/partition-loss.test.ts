@@ -5,8 +5,8 @@ import { Registry } from 'prom-client'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { Ingest } from '../../ingest/ingest.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import { KafkaLog } from '../../processor/log/kafka/kafka.ts'
-import type { Kafka } from '../../simulators/kafka.ts'
+import { KafkaLog } from '../../processor/log/kafka/kafka-log.ts'
+import type { Kafka } from '../../simulators/kafka/kafka.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 
 const PATIENCE_MS = 60_000

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { expect, onTestFinished, test } from 'vitest'
-import { answersAs, look } from '../../processor/log/kafka/peers.ts'
+import { answersAs, look } from '../../processor/log/kafka/group/peers.ts'
 
 /** More than a connection may take. */
 const FROZEN_MS = 700

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
-import { pause } from '../../processor/pause.ts'
+import { pause } from '../../processor/runtime/pause.ts'
 
 const HOST = '127.0.0.1'
 /** What one connection sends before the next has its turn, bytes. */

@@ -1,6 +1,6 @@
 import { connectAsync, type MqttClient } from 'mqtt'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
-import type { Kafka } from '../../simulators/kafka.ts'
+import type { Kafka } from '../../simulators/kafka/kafka.ts'
 import { seededRandom } from '../../simulators/random.ts'
 import { kafkaMissing, startKafka } from '../kafka/kafka.ts'
 import type { DeviceAnswer } from '../system/answers.ts'

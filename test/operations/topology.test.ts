@@ -1,6 +1,6 @@
 import { connect, type MqttClient } from 'mqtt'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import type { Kafka } from '../../simulators/kafka.ts'
+import type { Kafka } from '../../simulators/kafka/kafka.ts'
 import { kafkaMissing, startKafka } from '../kafka/kafka.ts'
 import type { DeviceAnswer } from '../system/answers.ts'
 import { ResendingDevice } from '../system/resending-device.ts'

@@ -7,9 +7,9 @@ import { RocksLevel } from 'rocksdb-level'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import { EmbeddedLog } from '../../processor/log/embedded/embedded.ts'
+import { EmbeddedLog } from '../../processor/log/embedded/embedded-log.ts'
 import { openDatabase, Processor } from '../../processor/processor.ts'
-import type { Database } from '../../processor/store/level.ts'
+import type { Database } from '../../processor/store/level-store.ts'
 import { said, statusOf } from './workbench.ts'
 
 const PARTITIONS = 4

@@ -13,7 +13,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     replace: 'if (work.epoch < 0) {',
   },
   'the store is written before the commit': {
-    file: 'processor/task.ts',
+    file: 'processor/partition/task.ts',
     find: 'const { changelogEnd } = await this.#claim.commit(',
     replace: `await this.store.commit(
         effects.writes,
@@ -24,12 +24,12 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
       const { changelogEnd } = await this.#claim.commit(`,
   },
   'the checkpoint is dropped now and then': {
-    file: 'processor/store/level.ts',
+    file: 'processor/store/level-store.ts',
     find: 'batch.put(this.#keys.meta,',
     replace: 'if (reached.changelog % 2 === 0) batch.put(this.#keys.meta,',
   },
   'the checkpoint is a write of its own': {
-    file: 'processor/store/level.ts',
+    file: 'processor/store/level-store.ts',
     find: 'batch.put(this.#keys.meta, ',
     replace: 'await this.#db.put(this.#keys.meta, ',
   },
@@ -49,32 +49,32 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     replace: 'encodeNumbers(epoch, (positions[index] as ClaimPosition).input, changelogEnd)',
   },
   'a restore stops before its end': {
-    file: 'processor/changelog.ts',
+    file: 'processor/partition/restore.ts',
     find: 'if (following.arrived && until !== undefined) return true',
     replace: 'if (until !== undefined) return true',
   },
   'a reader is shown what is not committed': {
-    file: 'processor/task.ts',
+    file: 'processor/partition/task.ts',
     find: 'entry.batch > this.#stored',
     replace: 'entry.batch < 0',
   },
   'the text of a status outlives its change': {
-    file: 'processor/batch.ts',
+    file: 'processor/partition/batch.ts',
     find: 'texts.forget(deviceId)',
     replace: 'void texts',
   },
   'a cached status outlives the claim': {
-    file: 'processor/store/cache.ts',
+    file: 'processor/store/status-cache.ts',
     find: 'if (node === undefined || node.owner !== owner) return undefined',
     replace: 'if (node === undefined) return undefined',
   },
   'the old entry stays in the index': {
-    file: 'processor/contract/index-entries.ts',
+    file: 'processor/store/index-entries.ts',
     find: 'if (from.state !== undefined) leave(',
     replace: 'if (from.odd) leave(',
   },
   'the index is a write of its own': {
-    file: 'processor/store/level.ts',
+    file: 'processor/store/level-store.ts',
     find: 'this.#index.addTo(batch, change)',
     replace: `const apart = this.#db.batch()
         this.#index.addTo(apart, change)

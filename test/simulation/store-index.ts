@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
-import { type IndexSink, indexedOf, reindex } from '../../processor/contract/index-entries.ts'
 import type { Status } from '../../processor/contract/status.ts'
-import type { LevelStore } from '../../processor/store/level.ts'
+import { type IndexSink, indexedOf, reindex } from '../../processor/store/index-entries.ts'
+import type { LevelStore } from '../../processor/store/level-store.ts'
 import type { Disk } from './disk.ts'
 import type { Statuses } from './oracle.ts'
 

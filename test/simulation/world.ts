@@ -1,7 +1,7 @@
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import type { NewRecord, Offset } from '../../processor/contract/record.ts'
-import { EmbeddedLog } from '../../processor/log/embedded/embedded.ts'
+import { EmbeddedLog } from '../../processor/log/embedded/embedded-log.ts'
 import { decodeNumbers, storageKey } from '../../processor/log/embedded/storage.ts'
 import type { Claim, Log, Member } from '../../processor/log/log.ts'
 import { Processor } from '../../processor/processor.ts'

@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest'
-import { Traffic } from '../../simulators/drill/traffic.ts'
-import { Ledger } from '../../simulators/ledger.ts'
+import { Traffic } from '../../simulators/drill/load/traffic.ts'
+import { Ledger } from '../../simulators/load/ledger.ts'
 import { RecordingBroker } from './broker.ts'
 
 test('what the fleet of a drill sent is told apart from what others count in its ledger', async () => {

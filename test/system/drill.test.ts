@@ -2,14 +2,16 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
-import { EmbeddedEngine } from '../../simulators/drill/embedded-engine.ts'
-import type { Engine } from '../../simulators/drill/engine.ts'
+import { runDrillCommand } from '../../simulators/drill/drill.ts'
 import { type DrillOptions, parseOptions } from '../../simulators/drill/options.ts'
 import { runDrill } from '../../simulators/drill/run.ts'
-import { runDrillCommand } from '../../simulators/drill.ts'
+import { EmbeddedEngine } from '../../simulators/drill/stage/embedded-engine.ts'
+import type { Engine } from '../../simulators/drill/stage/engine.ts'
 import { Program } from '../../simulators/program.ts'
 import { entry, SMALL_DRILL } from './small-drill.ts'
 
+/** The faulty products, seen from their folder. */
+const FAULTS = new URL('../faults/', import.meta.url).href
 const SMALL = [...SMALL_DRILL, '--seconds', '5']
 /** Patience with what never comes to rest: more than it takes to see all partitions owned, before anything is disturbed. */
 const UNREST_SECONDS = '5'
@@ -98,7 +100,7 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
     const folder = await mkdtemp(join(tmpdir(), 'tidemark-'))
     const report = await mkdtemp(join(tmpdir(), 'tidemark-'))
     const argv = [...SMALL, '--seconds', '3', '--patience', UNREST_SECONDS, '--report', report]
-    const broken = entry('starts-once.ts', import.meta.url)
+    const broken = entry('starts-once.ts', FAULTS)
     const program = Program.main(['drill', 'kill', '--embedded', ...argv, ...broken], { TMPDIR: folder })
     expect(await program.exited, program.stderr).toEqual({ code: 1, signal: null })
     expect(program.stderr).toBe('drill: start tidemark failed: tidemark ended: there is no second start\n')
@@ -165,7 +167,7 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
       '60',
     ],
   ])('a product that %s is found out', async (_, file, told, name = 'watch', patience = UNREST_SECONDS) => {
-    const argv = [...SMALL, '--seconds', '4', '--patience', patience, ...entry(file, import.meta.url)]
+    const argv = [...SMALL, '--seconds', '4', '--patience', patience, ...entry(file, FAULTS)]
     const { code, stdout, stderr } = await drill([name, '--embedded', ...argv])
     expect(code, stdout + stderr).toBe(1)
     for (const what of told) expect(stdout).toMatch(what)

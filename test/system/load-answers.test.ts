@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { type Packet, parser } from 'mqtt-packet'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { Ledger } from '../../simulators/ledger.ts'
-import { drain, openConnections, publish } from '../../simulators/load.ts'
+import { Ledger } from '../../simulators/load/ledger.ts'
+import { drain, openConnections, publish } from '../../simulators/load/load.ts'
 
 const CONNACK = [0x20, 2, 0, 0]
 const REFUSED = [0x20, 2, 0, 3]

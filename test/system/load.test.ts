@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
-import { generateLoad, type LoadOptions } from '../../simulators/load.ts'
-import { loadDeviceId, loadTemperature, SEQ_START } from '../../simulators/load-packet.ts'
+import { generateLoad, type LoadOptions } from '../../simulators/load/load.ts'
+import { loadDeviceId, loadTemperature, SEQ_START } from '../../simulators/load/load-packet.ts'
 import { RecordingBroker } from './broker.ts'
 
 const OPTIONS: Omit<LoadOptions, 'port'> = {

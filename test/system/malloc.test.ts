@@ -4,7 +4,7 @@ import { constants, existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { JEMALLOCS } from '../../processor/malloc.ts'
+import { JEMALLOCS } from '../../processor/runtime/malloc.ts'
 import { MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { STARTED, Stack, timeFor } from './stack.ts'
 

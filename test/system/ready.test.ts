@@ -4,7 +4,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { freePorts } from '../../simulators/ports.ts'
 import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 
-const ENTRY = fileURLToPath(new URL('listens-late.ts', import.meta.url))
+const ENTRY = fileURLToPath(new URL('../faults/listens-late.ts', import.meta.url))
 
 test('a process is not ready before devices can connect', async () => {
   const folder = await temporaryFolder()

@@ -7,7 +7,7 @@ import { freePorts } from '../../simulators/ports.ts'
 import { endsWithUs, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { STARTED } from './stack.ts'
 
-const LOGGER = new URL('../../processor/logger.ts', import.meta.url).href
+const LOGGER = new URL('../../processor/runtime/logger.ts', import.meta.url).href
 /** With what stands around each, more than a pipe and the logger hold. */
 const [LINES, LINE_CHARACTERS] = [6000, 1000]
 

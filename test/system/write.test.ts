@@ -3,7 +3,7 @@ import { connectAsync } from 'mqtt'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { EmbeddedLog } from '../../processor/log/embedded/embedded.ts'
+import { EmbeddedLog } from '../../processor/log/embedded/embedded-log.ts'
 import { read } from '../contract/log-member.ts'
 import { Stack, timeFor } from './stack.ts'
 

@@ -1,10 +1,10 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, FencedError, RetryableError } from '../../contract/errors.ts'
 import type { Owner, OwnerMap } from '../../contract/query.ts'
-import { within } from '../../pause.ts'
-import { assign } from '../assigner.ts'
-import { succeed } from '../heirs.ts'
+import { within } from '../../runtime/pause.ts'
 import type { Member } from '../log.ts'
+import { assign } from '../placement/assigner.ts'
+import { succeed } from '../placement/heirs.ts'
 import { EmbeddedClaim } from './claim.ts'
 import type { EmbeddedWriter } from './writer.ts'
 

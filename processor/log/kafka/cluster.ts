@@ -1,10 +1,17 @@
 import type { Logger } from 'pino'
 import { addressOf, hostAndPort } from '../../contract/address.ts'
 import { ConfigurationError, RetryableError, reasonOf, TidemarkError } from '../../contract/errors.ts'
-import { pause } from '../../pause.ts'
-import { type BrokerConnection, errorOf, type Network } from './broker.ts'
-import { isRefusal, NAMELESS, TRANSIENT } from './error-codes.ts'
-import { decodeMetadata, encodeRequest, METADATA, METADATA_VERSION, type Metadata, newest } from './metadata.ts'
+import { pause } from '../../runtime/pause.ts'
+import { type BrokerConnection, errorOf, type Network } from './protocol/broker.ts'
+import { isRefusal, NAMELESS, TRANSIENT } from './protocol/error-codes.ts'
+import {
+  decodeMetadata,
+  encodeRequest,
+  METADATA,
+  METADATA_VERSION,
+  type Metadata,
+  newest,
+} from './protocol/metadata.ts'
 import { TopicCheck } from './topic-check.ts'
 import { TopicIds } from './topic-ids.ts'
 

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { Reminder } from '../reminder.ts'
+import { Reminder } from '../../runtime/reminder.ts'
 import type { Source } from './source.ts'
 
 /** Fetches that fail pass mostly with the next one, or with another leader; those that have for so long, ms, are told of. */

@@ -1,9 +1,9 @@
 import type { Logger } from 'pino'
 import { RetryableError, reasonOf } from '../../contract/errors.ts'
-import { pause, within } from '../../pause.ts'
+import { pause, within } from '../../runtime/pause.ts'
 import type { KafkaCluster } from './cluster.ts'
-import type { Metadata } from './metadata.ts'
 import type { KafkaMetrics } from './metrics.ts'
+import type { Metadata } from './protocol/metadata.ts'
 
 const PROBE_INTERVAL_MS = 500
 /** A cluster that has not answered for so long cannot be written to, whatever its connections say. */

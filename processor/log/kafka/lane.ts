@@ -1,7 +1,7 @@
 import type { TidemarkError } from '../../contract/errors.ts'
 import type { NewRecord, Position } from '../log.ts'
-import type { Producer } from './batch.ts'
-import type { PartitionBatch } from './produce.ts'
+import type { PartitionBatch } from './protocol/produce.ts'
+import type { Producer } from './protocol/record-batch.ts'
 
 /** One call of append(), resolved when the last of its records is in the log. */
 export interface Append {

@@ -1,6 +1,6 @@
 import type { Batch, BatchLimits, LogRecord, Offset } from '../log.ts'
-import type { Fetched, FetchPosition } from './fetch.ts'
-import { FetchedRecords } from './records.ts'
+import type { Fetched, FetchPosition } from './protocol/fetch.ts'
+import { FetchedRecords } from './protocol/records.ts'
 
 /** One partition as one follower reads it: what has come and is not yet read, and where to fetch on. */
 export class Source implements FetchPosition {

@@ -1,6 +1,6 @@
 import type { TidemarkError } from '../../contract/errors.ts'
-import type { BrokerConnection } from './broker.ts'
-import type { Metadata } from './metadata.ts'
+import type { BrokerConnection } from './protocol/broker.ts'
+import type { Metadata } from './protocol/metadata.ts'
 import type { TopicIds } from './topic-ids.ts'
 
 /** What one leader is asked about one topic. */

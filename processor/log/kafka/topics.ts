@@ -1,12 +1,12 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError, reasonOf, repartitioned } from '../../contract/errors.ts'
 import { MAX_RECORD_BYTES } from '../../contract/record.ts'
-import { pause } from '../../pause.ts'
+import { pause } from '../../runtime/pause.ts'
 import type { Log, Topic } from '../log.ts'
-import { MAX_BATCH_BYTES } from './append.ts'
-import type { TopicRequest } from './broker.ts'
+import { MAX_BATCH_BYTES } from './appender.ts'
 import { CONTROL_LANE, type KafkaCluster, typeOf } from './cluster.ts'
-import type { Metadata, TopicMetadata } from './metadata.ts'
+import type { TopicRequest } from './protocol/broker.ts'
+import type { Metadata, TopicMetadata } from './protocol/metadata.ts'
 
 const PATIENCE_MS = 30_000
 const CREATE_TIMEOUT_MS = 5000

@@ -1,7 +1,7 @@
 import pino from 'pino'
-import { Network } from '../../../processor/log/kafka/broker.ts'
 import { GROUP_COORDINATOR, KafkaCluster } from '../../../processor/log/kafka/cluster.ts'
-import { pause } from '../../../processor/pause.ts'
+import { Network } from '../../../processor/log/kafka/protocol/broker.ts'
+import { pause } from '../../../processor/runtime/pause.ts'
 
 const POLL_MS = 10
 const PATIENCE_MS = 10_000

@@ -1,6 +1,6 @@
 import { Cluster } from '../../../simulators/cluster.ts'
 import { KAFKA_VERSION, requireJava } from '../../../simulators/kafka/artifacts.ts'
-import { Kafka } from '../../../simulators/kafka.ts'
+import { Kafka } from '../../../simulators/kafka/kafka.ts'
 import type { BenchOptions } from '../bench.ts'
 import { measureKafkaIngest } from './ingest.ts'
 import { measureMoving } from './moving.ts'

@@ -1,6 +1,6 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { pause } from '../../../processor/pause.ts'
+import { pause } from '../../../processor/runtime/pause.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
 import type { Program } from '../../../simulators/program.ts'
 import { type Figure, percentiles } from '../figure.ts'

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import pino from 'pino'
-import { Network } from '../../../processor/log/kafka/broker.ts'
 import { KafkaCluster } from '../../../processor/log/kafka/cluster.ts'
-import { KafkaFetcher } from '../../../processor/log/kafka/follow.ts'
+import { KafkaFetcher } from '../../../processor/log/kafka/fetcher.ts'
+import { Network } from '../../../processor/log/kafka/protocol/broker.ts'
 
 const LIMITS = { maxRecords: 10_000, maxBytes: 8 * 1024 * 1024 }
 /** Of the partition that is compared. */

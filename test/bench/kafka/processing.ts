@@ -1,4 +1,4 @@
-import { pause } from '../../../processor/pause.ts'
+import { pause } from '../../../processor/runtime/pause.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
 import type { Program } from '../../../simulators/program.ts'
 import type { Figure } from '../figure.ts'

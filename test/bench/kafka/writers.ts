@@ -1,15 +1,15 @@
 import pino from 'pino'
+import { KafkaCluster } from '../../../processor/log/kafka/cluster.ts'
+import { Network } from '../../../processor/log/kafka/protocol/broker.ts'
+import { fetch } from '../../../processor/log/kafka/protocol/fetch.ts'
 import {
   ATTRIBUTES_AT,
   BATCH_HEADER_BYTES,
   LAST_OFFSET_DELTA_AT,
   LENGTH_AT,
   PRODUCER_ID_AT,
-} from '../../../processor/log/kafka/batch.ts'
-import { Network } from '../../../processor/log/kafka/broker.ts'
-import { KafkaCluster } from '../../../processor/log/kafka/cluster.ts'
-import { fetch } from '../../../processor/log/kafka/fetch.ts'
-import { readInt64 } from '../../../processor/log/kafka/wire.ts'
+} from '../../../processor/log/kafka/protocol/record-batch.ts'
+import { readInt64 } from '../../../processor/log/kafka/protocol/wire.ts'
 
 const LANE = 'bench'
 const LIMITS = { maxWaitMs: 100, maxBytes: 8 * 1024 * 1024, maxPartitionBytes: 1024 * 1024 }

@@ -1,4 +1,4 @@
-import { pause } from '../../../processor/pause.ts'
+import { pause } from '../../../processor/runtime/pause.ts'
 import type { Random } from '../../../simulators/random.ts'
 import type { Api, Asked, Asker } from './asker.ts'
 import type { Gateway } from './gateway.ts'

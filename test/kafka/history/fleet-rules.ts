@@ -1,6 +1,6 @@
 import { queryOf } from '../../../api/search/query.ts'
-import { Matcher } from '../../../processor/contract/search-match.ts'
 import type { Status } from '../../../processor/contract/status.ts'
+import { Matcher } from '../../../processor/search/language/match.ts'
 import type { Count, History } from './history.ts'
 import type { LogOrder } from './log-order.ts'
 import type { State, States } from './states.ts'

@@ -1,5 +1,5 @@
+import { Session, type SessionObserver } from '../../../simulators/fleet/session.ts'
 import type { Random } from '../../../simulators/random.ts'
-import { Session, type SessionObserver } from '../../../simulators/session.ts'
 
 /** Messages that may wait while there is no ingest. */
 const MAX_PENDING = 500

@@ -1,7 +1,7 @@
-import { fold } from '../../../processor/contract/fold.ts'
 import { type Status, statusText } from '../../../processor/contract/status.ts'
 import { decodeRecord } from '../../../processor/contract/telemetry.ts'
 import type { LogRecord, Offset } from '../../../processor/log/log.ts'
+import { fold } from '../../../processor/status/fold.ts'
 
 /** A device after the record at `offset`, and until the next state. */
 export interface State {

@@ -1,0 +1,129 @@
+import type { Connection } from '../connection/connection.ts'
+import type { Counts } from '../metrics.ts'
+import type { Hold } from './batcher.ts'
+
+const FIRST_ACKS = 16
+
+const WAITING = 0
+const TAKEN = 1
+const FAILED = 2
+
+/** Called with null, the broker sends the ack; with an error, the connection is closed without it. */
+export type Answer = (error?: Error | null) => void
+
+/**
+ * The PUBACKs and PUBRECs a connection owes. They leave in the order of receipt [MQTT-4.6.0-2, MQTT-4.6.0-3], in whatever
+ * order the log takes the messages, which may be of several partitions. A ticket is the place of one in that order.
+ * Bounded by what a connection may have unacknowledged; an ack of the fast path takes no object.
+ */
+export class Acks implements Hold {
+  readonly #connection: Connection
+  readonly #counts: Counts
+  /** A ring of packet ids, bytes and states; its size is a power of two. */
+  #ids = new Uint16Array(FIRST_ACKS)
+  #bytes = new Uint32Array(FIRST_ACKS)
+  #states = new Uint8Array(FIRST_ACKS)
+  /** Tickets of the acks that the broker sends. */
+  readonly #answers = new Map<number, { readonly qos: 1 | 2; readonly answer: Answer }>()
+  #error: Error | null = null
+  /** A PUBREC that was answered for is not written yet; further PUBRECs may follow at once. */
+  #pubacksHeld = false
+  #head = 0
+  #end = 0
+
+  constructor(connection: Connection, counts: Counts) {
+    this.#connection = connection
+    this.#counts = counts
+  }
+
+  /** A PUBACK is owed for a message of `bytes`; returns its ticket. */
+  owe(messageId: number, bytes: number): number {
+    if (this.#end - this.#head === this.#ids.length) this.#grow()
+    const at = this.#end & (this.#ids.length - 1)
+    this.#ids[at] = messageId
+    this.#bytes[at] = bytes
+    this.#states[at] = WAITING
+    return this.#end++
+  }
+
+  /** An ack is owed that the broker sends when it is answered, in its turn; returns its ticket. */
+  oweAnswer(qos: 1 | 2, bytes: number, answer: Answer): number {
+    const ticket = this.owe(0, bytes)
+    this.#answers.set(ticket, { qos, answer })
+    return ticket
+  }
+
+  /** The log has the message, or not: then the connection is closed at once. */
+  settle(error: Error | null, ticket: number): void {
+    const settled = ticket & (this.#ids.length - 1)
+    const bytes = this.#bytes[settled] as number
+    this.#states[settled] = error === null ? TAKEN : FAILED
+    // The log has what an ack still waits for its turn with: it is held no more.
+    this.#connection.settled(bytes)
+    if (error !== null) {
+      this.#error ??= error
+      this.#connection.fail('append failed', error.message)
+    }
+    this.#proceed()
+  }
+
+  /** All that may leave does. */
+  #proceed(): void {
+    while (this.#head < this.#end) {
+      const at = this.#head & (this.#ids.length - 1)
+      const state = this.#states[at]
+      if (state === WAITING) break
+      if (this.#pubacksHeld && this.#answers.get(this.#head)?.qos !== 2) break
+      this.#leave(at, state === FAILED ? this.#error : null)
+    }
+  }
+
+  #leave(at: number, error: Error | null): void {
+    const ticket = this.#head++
+    const owed = this.#answers.size === 0 ? undefined : this.#answers.get(ticket)
+    // Of a connection that is gone no ack leaves.
+    if (error === null && !this.#connection.destroyed) this.#counts.acknowledged[owed?.qos ?? 1]++
+    if (owed !== undefined) {
+      this.#answers.delete(ticket)
+      if (owed.qos === 2 && error === null) this.#holdPubacks()
+      owed.answer(error)
+    } else if (error === null) {
+      this.#connection.acknowledge(this.#ids[at] as number)
+    }
+    // Last: it may let more messages in, and their acks are not to overtake this one.
+    this.#connection.release()
+  }
+
+  /**
+   * The broker writes a PUBREC some promises after its answer, and a PUBACK at once. MQTT wants order within each kind
+   * alone, but there are clients that drop the connection when a PUBACK overtakes a PUBREC (rumqttc 0.24).
+   */
+  #holdPubacks(): void {
+    if (this.#pubacksHeld) return
+    this.#pubacksHeld = true
+    // A tick that was asked for by a promise comes when no promise is left to run.
+    queueMicrotask(() =>
+      process.nextTick(() => {
+        this.#pubacksHeld = false
+        this.#proceed()
+      }),
+    )
+  }
+
+  #grow(): void {
+    const before = this.#ids.length - 1
+    const ids = new Uint16Array(2 * this.#ids.length)
+    const bytes = new Uint32Array(ids.length)
+    const states = new Uint8Array(ids.length)
+    for (let ticket = this.#head; ticket < this.#end; ticket++) {
+      const from = ticket & before
+      const to = ticket & (ids.length - 1)
+      ids[to] = this.#ids[from] as number
+      bytes[to] = this.#bytes[from] as number
+      states[to] = this.#states[from] as number
+    }
+    this.#ids = ids
+    this.#bytes = bytes
+    this.#states = states
+  }
+}

@@ -1,0 +1,163 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import type { ErrorCode } from '../processor/contract/errors.ts'
+import type { RejectionReason } from '../processor/contract/telemetry.ts'
+import type { CloseReason } from './connection/connection.ts'
+
+/** Of the dead letters that ingest makes. */
+const LETTERS: readonly RejectionReason[] = ['bad-topic', 'reserved-topic', 'bad-device-id', 'payload-too-large']
+const CLOSES: Readonly<Record<CloseReason, 0>> = {
+  'client disconnect': 0,
+  'keepalive timeout': 0,
+  'connection lost': 0,
+  'taken over': 0,
+  'server shutdown': 0,
+  'malformed packet': 0,
+  'oversized packet': 0,
+  'too many in flight': 0,
+  'too many filters': 0,
+  'too many incomplete packets': 0,
+  'slow reader': 0,
+  'append failed': 0,
+  'no connect': 0,
+  refused: 0,
+}
+const REFUSALS = ['server unavailable', 'too many connections', 'return code 1', 'return code 2']
+/** What a log says of an append that it did not take; anything else it throws counts by its name. */
+const FAILURES: readonly ErrorCode[] = [
+  'LOG_UNAVAILABLE',
+  'LOG_NO_SPACE',
+  'LOG_CLOSED',
+  'LOG_CORRUPTED',
+  'LOG_MISMATCH',
+  'RECORD_TOO_LARGE',
+]
+const DROPS = ['buffer full', 'append failed']
+const BOUNDS = [
+  'retained',
+  'unreleased',
+  'will of a failed append',
+  'will bytes',
+  'subscriptions',
+  'held bytes',
+  'devices of a connection',
+  'tracked devices',
+  'sessions away',
+  'session queue',
+  'client id',
+]
+
+/** Label values and counts. A prom-client counter costs more than the rest of a message's way: it is filled when read. */
+class Tally {
+  readonly #counts: Map<string, number>
+
+  /** `known` are there from the start: Prometheus sees no increase in a series that begins with one. */
+  constructor(known: readonly string[]) {
+    this.#counts = new Map(known.map((label) => [label, 0]))
+  }
+
+  add(label: string, by = 1): void {
+    this.#counts.set(label, (this.#counts.get(label) ?? 0) + by)
+  }
+
+  entries(): IterableIterator<[string, number]> {
+    return this.#counts.entries()
+  }
+}
+
+/** What ingest counts. Fields are bumped on the hot path; `register` makes them metrics. */
+export class Counts {
+  /** PUBLISH packets by QoS. */
+  readonly received: [number, number, number] = [0, 0, 0]
+  /** PUBACK and PUBREC that left, by QoS 1 and 2. */
+  readonly acknowledged: [number, number, number] = [0, 0, 0]
+  connections = 0
+  opened = 0
+  /** Messages and bytes held without ack. */
+  held = 0
+  heldBytes = 0
+  appendsUnderWay = 0
+  trackedDevices = 0
+  readonly droppedQos0 = new Tally(DROPS)
+  readonly deadLetters = new Tally(LETTERS)
+  readonly closes = new Tally(Object.keys(CLOSES))
+  readonly refusals = new Tally(REFUSALS)
+  readonly boundHits = new Tally(BOUNDS)
+  readonly failedAppends = new Tally(FAILURES)
+  readonly appendSeconds: Histogram
+  readonly batchRecords: Histogram
+
+  constructor(registry: Registry) {
+    const registers = [registry]
+    this.appendSeconds = new Histogram({
+      name: 'tidemark_ingest_append_duration_seconds',
+      help: 'Time the log took to make one batch durable.',
+      buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+      registers,
+    })
+    this.batchRecords = new Histogram({
+      name: 'tidemark_ingest_batch_records',
+      help: 'Records gathered into one append.',
+      buckets: [1, 5, 10, 25, 50, 100, 250, 500, 1000, 2000],
+      registers,
+    })
+    const gauges: [string, string, () => number][] = [
+      ['connections', 'Open MQTT connections.', () => this.connections],
+      ['held_messages', 'QoS 1 and 2 messages whose ack waits for the log.', () => this.held],
+      ['held_bytes', 'Their bytes.', () => this.heldBytes],
+      ['appends_under_way', 'Appends the log has not answered.', () => this.appendsUnderWay],
+      ['tracked_devices', 'Devices whose connectivity is tracked.', () => this.trackedDevices],
+    ]
+    for (const [name, help, read] of gauges) {
+      const gauge = new Gauge({
+        name: `tidemark_ingest_${name}`,
+        help,
+        registers: [],
+        collect() {
+          this.set(read())
+        },
+      })
+      registry.registerMetric(gauge)
+    }
+    counter(registry, 'connections_total', 'Connections accepted.', [], () => [['', this.opened]])
+    counter(registry, 'messages_total', 'PUBLISH packets received.', ['qos'], () => byQos(this.received))
+    counter(registry, 'acknowledged_total', 'PUBACK and PUBREC that left.', ['qos'], () =>
+      byQos(this.acknowledged).slice(1),
+    )
+    const tallies: [string, string, string, Tally][] = [
+      ['dropped_qos0_total', 'QoS 0 messages that did not reach the log.', 'reason', this.droppedQos0],
+      ['dead_letters_total', 'Messages appended to the dead letters.', 'reason', this.deadLetters],
+      ['closes_total', 'Connections closed.', 'reason', this.closes],
+      ['refusals_total', 'Connections refused.', 'reason', this.refusals],
+      ['bound_hits_total', 'Times a bound was reached.', 'bound', this.boundHits],
+      ['failed_appends_total', 'Batches the log did not take.', 'reason', this.failedAppends],
+    ]
+    for (const [name, help, label, tally] of tallies) counter(registry, name, help, [label], () => tally.entries())
+  }
+}
+
+function byQos(counts: readonly number[]): [string, number][] {
+  return counts.map((count, qos) => [String(qos), count])
+}
+
+function counter(
+  registry: Registry,
+  name: string,
+  help: string,
+  labelNames: string[],
+  read: () => Iterable<[string, number]>,
+): void {
+  const metric = new Counter({
+    name: `tidemark_ingest_${name}`,
+    help,
+    labelNames,
+    registers: [],
+    collect() {
+      this.reset()
+      for (const [label, count] of read()) {
+        if (labelNames[0] === undefined) this.inc(count)
+        else this.inc({ [labelNames[0]]: label }, count)
+      }
+    },
+  })
+  registry.registerMetric(metric)
+}

@@ -1,0 +1,350 @@
+import type { Duplex } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
+import type { AuthenticateError, ConnectPacket, Subscription } from 'aedes'
+import type { Logger } from 'pino'
+import { ownCopy } from '../../processor/contract/own-copy.ts'
+import type { ConnectivityReason } from '../../processor/contract/status.ts'
+import { Bridge, type MqttClient } from '../append/bridge.ts'
+import type { Gather } from '../append/gather.ts'
+import { Connection } from '../connection/connection.ts'
+import type { Incomplete } from '../connection/incomplete.ts'
+import { Pressure } from '../connection/pressure.ts'
+import type { Limits } from '../limits.ts'
+import type { Counts } from '../metrics.ts'
+import { FastPath } from './fast-path.ts'
+import { Persistence, RESUMED } from './persistence.ts'
+import { Presence } from './presence.ts'
+import { type Deliver, Router } from './router.ts'
+import { type Epochs, Session } from './session.ts'
+import { isIllFormed, isReserved, isTooDeep } from './topics.ts'
+
+/** What aedes 1.2 does not declare, and is used here. */
+interface Client extends Omit<MqttClient, 'session'> {
+  session: Session | undefined
+  readonly connackSent: boolean
+  readonly _parser: { parse(chunk: Buffer): number }
+  readonly _keepaliveTimer: NodeJS.Timeout | null
+  readonly deliver0: Deliver
+  deliverQoS: Deliver
+  waitForDrain(done: () => void): void
+}
+/** CONNACK return codes, MQTT 3.1.1 section 3.2.2.3. */
+const IDENTIFIER_REJECTED = 2
+const SERVER_UNAVAILABLE = 3
+
+/** How long a stop waits for clients to close their end, ms; until then they can read their last acks. */
+const FAREWELL_MS = 1_000
+
+/** How often the keepalive of clients that are not read is set again, and sessions expire, ms; the least keepalive is 1.5 s. */
+const SWEEP_MS = 500
+
+interface BrokerOptions {
+  readonly limits: Limits
+  readonly counts: Counts
+  readonly gather: Gather
+  readonly epochs: Epochs
+  readonly logger: Logger
+  readonly now: () => number
+}
+
+/** MQTT 3.1.1 on any stream: connections, sessions and what they may do. */
+export class Broker {
+  readonly presence: Presence
+  readonly #bridge: Bridge
+  readonly #router: Router
+  readonly #persistence: Persistence
+  readonly #pressure: Pressure
+  readonly #limits: Limits
+  readonly #counts: Counts
+  readonly #gather: Gather
+  readonly #epochs: Epochs
+  readonly #logger: Logger
+  readonly #clients = new Set<Client>()
+  /** The newest session of each client id. */
+  readonly #sessions = new Map<string, Session>()
+  #willBytes = 0
+  #sweep: NodeJS.Timeout | undefined
+  /** When it was swept last, by performance.now(). */
+  #sweptAt = performance.now()
+
+  private constructor({ limits, counts, gather, epochs, logger, now }: BrokerOptions) {
+    this.#limits = limits
+    this.#counts = counts
+    this.#gather = gather
+    this.#epochs = epochs
+    this.#logger = logger
+    this.#pressure = new Pressure(limits, counts)
+    this.#persistence = new Persistence(limits, counts)
+    this.presence = new Presence(gather, limits, counts, now)
+    this.#bridge = new Bridge(gather, this.presence, this.#persistence.receipts, counts, now)
+    this.#router = new Router(limits, this.#persistence)
+  }
+
+  static async open(options: BrokerOptions): Promise<Broker> {
+    const broker = new Broker(options)
+    broker.#hook()
+    await broker.#router.listen()
+    broker.#sweep = setInterval(() => {
+      broker.#spare()
+      broker.#persistence.expire(performance.now())
+    }, SWEEP_MS)
+    return broker
+  }
+
+  /** Bytes of packets that are not complete, of all connections. */
+  get incomplete(): Incomplete {
+    return this.#pressure.incomplete
+  }
+
+  /** Serves MQTT on `source`; `first`: what was read of it already. */
+  handle(source: Duplex, first?: Buffer): Connection {
+    const connection = new Connection(source, this.#pressure)
+    const client = this.#router.handle(connection) as unknown as Client
+    this.#quicken(client)
+    deliverByAllFilters(client)
+    this.#clients.add(client)
+    this.#counts.connections++
+    this.#counts.opened++
+    connection.on('close', () => this.#closed(client))
+    if (first !== undefined) connection.receive(first)
+    return connection
+  }
+
+  /** Stops reading, lets acks leave, says `unknown` for every device, closes; publishes no wills. */
+  async stop(): Promise<void> {
+    this.#bridge.stopping = true
+    clearInterval(this.#sweep)
+    for (const { conn } of this.#clients) conn.stop()
+    await within(this.#gather.settled(), this.#limits.stopTimeoutMs)
+    // Acks that wait for those before them leave in ticks of this turn.
+    await turn()
+    for (const { session } of this.#clients) {
+      if (session !== undefined) this.presence.end(session, 'unknown', 'server shutdown')
+    }
+    const left = await within(this.presence.settled(), this.#limits.stopTimeoutMs).then(() => this.presence.stop())
+    if (left > 0) this.#logger.warn({ devices: left }, 'the log did not take the shutdown of all sessions')
+    const signal = AbortSignal.timeout(Math.min(this.#limits.stopTimeoutMs, FAREWELL_MS))
+    await Promise.all([...this.#clients].map(({ conn }) => this.#close(conn, signal)))
+    await new Promise<void>((resolve) => this.#router.close(resolve))
+  }
+
+  async #close(connection: Connection, signal: AbortSignal): Promise<void> {
+    connection.closeReason ??= 'server shutdown'
+    await connection.farewell(signal)
+    connection.destroy()
+  }
+
+  #hook(): void {
+    const router = this.#router
+    router.authorizePublish = (client, packet, callback) => {
+      this.#bridge.publish(client as unknown as MqttClient, packet, callback)
+    }
+    router.preConnect = (client, packet, callback) => {
+      const error = this.#inspect(client as unknown as Client, packet)
+      callback(error ?? null, error === undefined)
+    }
+    router.authenticate = (client, _username, _password, callback) => {
+      const error = this.#begin(client as unknown as Client)
+      callback(error ?? null, error === undefined)
+    }
+    router.authorizeSubscribe = (client, subscription, callback) => {
+      const { conn } = client as unknown as Client
+      if (isIllFormed(subscription.topic)) callback(conn.fail('malformed packet', 'ill-formed filter'))
+      else if (!this.#maySubscribe(client as unknown as Client, subscription)) callback(null, null)
+      // Of several filters that match, aedes would go by the first, or the one that is the topic itself.
+      else callback(null, { ...subscription, qos: 2 })
+    }
+    router.authorizeForward = (client, packet) => {
+      const most = (client as unknown as Client).session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
+      // In place: of what aedes sends again after CONNECT it does not look at what is returned here.
+      packet.qos = most === 0 && this.#persistence.isOwed(packet) ? 1 : most
+      return packet
+    }
+    router.on('unsubscribe', (filters, client) => {
+      const { conn, session } = client as unknown as Client
+      for (const filter of filters) session?.filters.delete(filter)
+      if (filters.some(isIllFormed)) conn.fail('malformed packet', 'ill-formed filter')
+      conn.answered()
+    })
+    router.on('client', (client) => {
+      const { session } = client as unknown as Client
+      if (session !== undefined) this.presence.begin(session)
+    })
+    router.on('connackSent', (_packet, client) => (client as unknown as Client).conn.answered())
+    router.on('clientDisconnect', (client) => this.#end(client as unknown as Client))
+    router.on('keepaliveTimeout', (client) => {
+      ;(client as unknown as Client).conn.closeReason ??= 'keepalive timeout'
+    })
+    router.on('clientError', (client, error) => this.#failed(client as unknown as Client, error))
+    router.on('connectionError', (client, error) => this.#failed(client as unknown as Client, error))
+    // What aedes emits when a store of its own fails; its types leave it out.
+    const errors: NodeJS.EventEmitter = router
+    errors.on('error', (error) => this.#logger.error({ err: error }, 'the broker reported an error'))
+  }
+
+  /** What the parser lets through and MQTT 3.1.1 does not: the connection is closed without CONNACK. */
+  #inspect(client: Client, packet: ConnectPacket): Error | undefined {
+    const { will } = packet
+    const { conn } = client
+    if (will !== undefined && ((will.qos ?? 0) > 2 || will.topic === '' || /[+#]/.test(will.topic))) {
+      return conn.fail('malformed packet', 'malformed will') // [MQTT-3.1.2-14], [MQTT-3.3.2-2]
+    }
+    if (packet.password !== undefined && packet.username === undefined) {
+      return conn.fail('malformed packet', 'password without user name') // [MQTT-3.1.2-22]
+    }
+    if ([packet.clientId, packet.username ?? '', will?.topic ?? ''].some(isIllFormed)) {
+      return conn.fail('malformed packet', 'ill-formed text')
+    }
+    const session = new Session(this.#epochs.next(), packet.clientId, conn, this.#counts)
+    if (will !== undefined) {
+      will.payload = ownCopy(will.payload as Buffer)
+      session.willBytes = will.topic.length + will.payload.length
+    }
+    client.session = session
+    // The parser keeps the packet while the connection lasts. Nobody is authenticated, and the password is a view.
+    delete packet.username
+    delete packet.password
+    return undefined
+  }
+
+  /** Whether CONNACK accepts the session. */
+  #begin(client: Client): AuthenticateError | undefined {
+    const session = client.session as Session
+    // [MQTT-3.1.3-8]: aedes has given the client an id by now.
+    if (session.clientId === '' && !client.clean)
+      return refusal(IDENTIFIER_REJECTED, 'a persistent session needs a client id')
+    if (session.clientId.length > this.#limits.maxClientIdLength) {
+      this.#counts.boundHits.add('client id')
+      return refusal(IDENTIFIER_REJECTED, 'too long a client id') // [MQTT-3.1.3-9]
+    }
+    if (this.#bridge.stopping) return refusal(SERVER_UNAVAILABLE, 'the broker stops')
+    const fault = this.#gather.faultFor(session.clientId)
+    if (fault !== undefined) return refusal(SERVER_UNAVAILABLE, fault.message)
+    if (this.#willBytes + session.willBytes > this.#limits.maxWillBytes) {
+      this.#counts.boundHits.add('will bytes')
+      return refusal(SERVER_UNAVAILABLE, 'too many wills are stored')
+    }
+    session.accepted = true
+    this.#willBytes += session.willBytes
+    const before = this.#sessions.get(client.id)
+    if (before !== undefined) {
+      before.takenOver = true
+      before.connection.closeReason ??= 'taken over'
+    }
+    this.#sessions.set(client.id, session)
+    this.#persistence.came(client.id)
+    return undefined
+  }
+
+  #maySubscribe(client: Client, subscription: Subscription): boolean {
+    const { topic, qos } = subscription
+    // `$SYS/` would tell of other clients, and to `$share/` of MQTT 5 nothing comes.
+    if (subscription === RESUMED || isReserved(topic)) return false
+    const { filters } = client.session as Session
+    const full =
+      topic.length > this.#limits.maxFilterLength ||
+      isTooDeep(topic) ||
+      filters.size >= this.#limits.maxSubscriptions ||
+      this.#router.filters >= this.#limits.maxSubscriptionsTotal
+    if ((full && !filters.has(topic)) || (!client.clean && !this.#persistence.store(client.id, subscription))) {
+      this.#counts.boundHits.add('subscriptions')
+      return false
+    }
+    filters.set(topic, qos)
+    return true
+  }
+
+  #quicken(client: Client): void {
+    const path = new FastPath(client, this.#bridge, this.#router)
+    client._parser.parse = (chunk) => {
+      // A malformed packet makes the parser throw, now and then; unguarded it would end the process.
+      try {
+        path.parse(chunk)
+      } catch (error) {
+        client.conn.fail('malformed packet', String(error))
+      }
+      return 0
+    }
+  }
+
+  #failed({ conn, session }: Client, error: Error & { errorCode?: number }): void {
+    if (error.errorCode !== undefined) {
+      conn.closeReason ??= 'refused'
+      this.#counts.refusals.add(
+        error.errorCode === SERVER_UNAVAILABLE ? 'server unavailable' : `return code ${error.errorCode}`,
+      )
+    } else if (error.message.startsWith('maxInflightInbound')) conn.closeReason ??= 'too many in flight'
+    else if (error.message === 'drain timeout') conn.closeReason ??= 'slow reader'
+    else if (error.message === 'connect did not arrive in time') conn.closeReason ??= 'no connect'
+    else if (error.message === 'connection closed') conn.closeReason ??= 'connection lost'
+    else conn.closeReason ??= 'malformed packet'
+    this.#logger.debug({ client: session?.clientId, reason: conn.closeReason, err: error }, 'connection closed')
+  }
+
+  #closed(client: Client): void {
+    this.#clients.delete(client)
+    this.#counts.connections--
+    const { conn } = client
+    this.#counts.closes.add(conn.closeReason ?? (conn.disconnecting ? 'client disconnect' : 'connection lost'))
+    // aedes ends the session, after the will; should it not, it has had its turn by then.
+    setImmediate(() => setImmediate(() => this.#end(client)))
+  }
+
+  #end(client: Client): void {
+    const { session } = client
+    if (session === undefined || session.ended || !session.accepted) return
+    this.presence.end(session, 'offline', endReason(session))
+    this.#willBytes -= session.willBytes
+    if (this.#sessions.get(client.id) !== session) return
+    this.#sessions.delete(client.id)
+    if (!client.clean) this.#persistence.went(client.id, performance.now())
+  }
+
+  #spare(): void {
+    const now = performance.now()
+    // Timers come before sockets: what was sent to a process that stood still is not read yet.
+    const stoodStill = now - this.#sweptAt > 2 * SWEEP_MS
+    this.#sweptAt = now
+    for (const client of this.#clients) {
+      // Once for each silence: a process that stands still now and then must not keep who is gone for good.
+      if (client.conn.heldBack || (stoodStill && !client.conn.spared)) client._keepaliveTimer?.refresh()
+      client.conn.spared ||= stoodStill
+      // The broker has a client wait only after what it wrote itself.
+      if (client.conn.clogged) client.waitForDrain(() => undefined)
+    }
+  }
+}
+
+/**
+ * The highest QoS that a filter grants counts [MQTT-3.3.5-1]. aedes would give what is of QoS 0 then a packet id all the
+ * same, and of a persistent session update its queue: that searches all of it, and once ids begin anew may put the
+ * message in the place of a PUBREL that waits under the same id.
+ */
+function deliverByAllFilters(client: Client): void {
+  const { deliver0, deliverQoS } = client
+  client.deliverQoS = (packet, done) => {
+    const most = client.session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
+    if (most === 0) deliver0(packet, done)
+    else deliverQoS(packet, done)
+  }
+}
+
+function endReason({ connection, takenOver }: Session): ConnectivityReason {
+  if (connection.disconnecting) return 'client disconnect'
+  if (takenOver) return 'taken over'
+  return connection.closeReason === 'keepalive timeout' ? 'keepalive timeout' : 'connection lost'
+}
+
+function refusal(returnCode: number, message: string): AuthenticateError {
+  // The type wants a member of a const enum, which exists only in the declarations of aedes.
+  const error: unknown = Object.assign(new Error(message), { returnCode })
+  return error as AuthenticateError
+}
+
+/** Resolves when `work` does, or after `ms`. */
+async function within(work: Promise<void>, ms: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(resolve, ms)
+  await Promise.race([work, promise])
+  clearTimeout(timer)
+}

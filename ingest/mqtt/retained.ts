@@ -1,0 +1,95 @@
+import { Readable } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
+import { QlobberTrue } from 'qlobber'
+import { ownCopy } from '../../processor/contract/own-copy.ts'
+import type { Limits } from '../limits.ts'
+import type { Counts } from '../metrics.ts'
+
+/** A retained packet, as the broker hands it over and gets it back. */
+export interface RetainedPacket {
+  readonly topic: string
+  readonly payload: Buffer
+}
+
+/** How long one search for retained messages keeps the event loop, ms. */
+const SLICE_MS = 2
+/** Topics looked at between two looks at the clock. */
+const SLICE_TOPICS = 16
+
+/** MQTT 3.1.1 section 4.7.1: `+` matches an empty level too. */
+const WILDCARDS = { wildcard_one: '+', wildcard_some: '#', separator: '/', match_empty_levels: true }
+
+/** The last message with RETAIN of each topic (MQTT 3.1.1 section 3.3.1.3), in memory. */
+export class RetainedStore<P extends RetainedPacket> {
+  readonly #packets = new Map<string, P>()
+  readonly #limits: Limits
+  readonly #counts: Counts
+  #bytes = 0
+
+  constructor(limits: Limits, counts: Counts) {
+    this.#limits = limits
+    this.#counts = counts
+  }
+
+  /** An empty payload removes the topic's message; one for which there is no room is not kept. */
+  put(packet: P): void {
+    const { topic, payload } = packet
+    const before = this.#packets.get(topic)
+    const bytes = this.#bytes - bytesOf(before)
+    if (payload.length === 0) {
+      this.#packets.delete(topic)
+      this.#bytes = bytes
+      return
+    }
+    const full = before === undefined && this.#packets.size >= this.#limits.maxRetained
+    if (full || bytes + bytesOf(packet) > this.#limits.maxRetainedBytes) {
+      this.#counts.boundHits.add('retained')
+      return
+    }
+    this.#packets.set(topic, { ...packet, payload: ownCopy(payload) })
+    this.#bytes = bytes + bytesOf(packet)
+  }
+
+  /** Packets whose topic one of `filters` matches, each once. */
+  matching(filters: readonly string[]): Readable {
+    return Readable.from(this.#matching(filters))
+  }
+
+  /** In slices: a client may subscribe to a thousand filters, and each topic is held against all of them. */
+  async *#matching(filters: readonly string[]): AsyncGenerator<P> {
+    const plain = new Set(filters.filter((filter) => !isPattern(filter)))
+    const patterns = filters.filter(isPattern)
+    if (patterns.length === 0) {
+      for (const topic of plain) {
+        const packet = this.#packets.get(topic)
+        if (packet !== undefined) yield packet
+      }
+      return
+    }
+    const matcher = matcherOf(patterns)
+    // Wildcards of the first level do not match a topic that begins with `$` [MQTT-4.7.2-1].
+    const reserved = matcherOf(patterns.filter((filter) => filter.startsWith('$')))
+    let looked = 0
+    let until = performance.now() + SLICE_MS
+    for (const [topic, packet] of this.#packets) {
+      if (plain.has(topic) || (topic.startsWith('$') ? reserved : matcher).test(topic)) yield packet
+      if (++looked % SLICE_TOPICS > 0 || performance.now() < until) continue
+      await turn()
+      until = performance.now() + SLICE_MS
+    }
+  }
+}
+
+function isPattern(filter: string): boolean {
+  return /[+#]/.test(filter)
+}
+
+function matcherOf(filters: readonly string[]): QlobberTrue {
+  const matcher = new QlobberTrue(WILDCARDS)
+  for (const filter of filters) matcher.add(filter)
+  return matcher
+}
+
+function bytesOf(packet: RetainedPacket | undefined): number {
+  return packet === undefined ? 0 : packet.topic.length + packet.payload.length
+}

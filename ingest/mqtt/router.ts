@@ -1,0 +1,119 @@
+import { Aedes, type AedesPublishPacket, type PublishPacket } from 'aedes'
+import type { MqttClient } from '../append/bridge.ts'
+import type { Limits } from '../limits.ts'
+import type { Persistence } from './persistence.ts'
+import { inTelemetryTree, isReserved, isTooDeep, mayMatchTelemetry } from './topics.ts'
+
+type Done = (error?: Error | null) => void
+export type Deliver = (packet: AedesPublishPacket, done: () => void) => void
+
+/** Methods of aedes 1.2, some of which its types leave out. */
+interface AedesInternals {
+  maxTopicLevels: number
+  publish(packet: PublishPacket, client: unknown, done?: Done): void
+  subscribe(filter: string, deliver: Deliver, done: () => void): void
+  unsubscribe(filter: string, deliver: Deliver, done: () => void): void
+  registerClient(client: MqttClient): void
+  _finishRegisterClient(client: MqttClient): void
+  unregisterClient(client: MqttClient): void
+}
+const internals = Aedes.prototype as unknown as AedesInternals
+
+/**
+ * aedes, with these differences: a message of the telemetry tree is not routed while no subscription can match it, and
+ * one of a client to a reserved topic, or of more than a hundred levels, never; a publisher does not wait for subscribers, who are bounded and cut by themselves; a client that is being replaced
+ * cannot unregister its successor, and of several that replace it only the last stays [MQTT-3.1.4-2].
+ */
+export class Router extends Aedes {
+  /**
+   * Subscriptions of connected clients, all and those that may match telemetry. Not numbers: aedes may end one again
+   * while its end is under way.
+   */
+  readonly #subscribers = new Set<Deliver>()
+  readonly #telemetrySubscribers = new Set<Deliver>()
+  readonly #persistence: Persistence
+  /** Client id -> the client that is registered once the one it takes over has gone. */
+  readonly #successors = new Map<string, MqttClient>()
+
+  constructor(limits: Limits, persistence: Persistence) {
+    super({
+      persistence,
+      // Deliveries under way in the whole broker: one frozen subscriber would take them all.
+      concurrency: 0,
+      connectTimeout: limits.connectTimeoutMs,
+      drainTimeout: limits.drainTimeoutMs,
+      maxInflightInbound: limits.maxUnreleased,
+    })
+    this.#persistence = persistence
+    // Above it aedes closes the connection without an ack, and the client would send the message again for ever.
+    const inherited = this as unknown as Pick<AedesInternals, 'maxTopicLevels'>
+    inherited.maxTopicLevels = Number.POSITIVE_INFINITY
+  }
+
+  /** Filters of connected clients. */
+  get filters(): number {
+    return this.#subscribers.size
+  }
+
+  /** A message of the telemetry tree may reach somebody. */
+  get routesTelemetry(): boolean {
+    return this.#telemetrySubscribers.size > 0 || this.#persistence.telemetryFilters > 0
+  }
+
+  override publish(packet: PublishPacket, client: unknown, done?: Done): void {
+    if (typeof client === 'function' || client === null || client === undefined) {
+      internals.publish.call(this, packet, client, done)
+      return
+    }
+    const { topic, retain } = packet
+    const mayReach = retain || this.routesTelemetry || !inTelemetryTree(topic)
+    if (mayReach && !isReserved(topic) && !isTooDeep(topic)) {
+      // What the publisher says of its own delivery is not passed on [MQTT-3.3.1-3].
+      packet.dup = false
+      internals.publish.call(this, packet, client)
+    }
+    done?.(null)
+  }
+
+  override subscribe(filter: string, deliver: Deliver, done: () => void): void {
+    this.#subscribers.add(deliver)
+    if (mayMatchTelemetry(filter)) this.#telemetrySubscribers.add(deliver)
+    internals.subscribe.call(this, filter, deliver, done)
+  }
+
+  override unsubscribe(filter: string, deliver: Deliver, done: () => void): void {
+    this.#subscribers.delete(deliver)
+    this.#telemetrySubscribers.delete(deliver)
+    internals.unsubscribe.call(this, filter, deliver, done)
+  }
+
+  registerClient(client: MqttClient): void {
+    const { id } = client
+    const before = this.#clients[id]
+    const successor = this.#successors.get(id)
+    if (client.closed) return
+    if (before === undefined) {
+      internals._finishRegisterClient.call(this, client)
+      return
+    }
+    this.#successors.set(id, client)
+    if (successor !== undefined) {
+      successor.close()
+      return
+    }
+    before.close(() => {
+      const last = this.#successors.get(id)
+      this.#successors.delete(id)
+      if (last?.closed === false) internals._finishRegisterClient.call(this, last)
+    })
+  }
+
+  unregisterClient(client: MqttClient): void {
+    if (this.#clients[client.id] === client) internals.unregisterClient.call(this, client)
+    else this.emit('clientDisconnect', client)
+  }
+
+  get #clients(): Readonly<Record<string, MqttClient>> {
+    return (this as unknown as { clients: Record<string, MqttClient> }).clients
+  }
+}

@@ -1,0 +1,349 @@
+import type { Logger } from 'pino'
+import type { Counter } from 'prom-client'
+import { ConfigurationError, RetryableError, type TidemarkError } from '../../contract/errors.ts'
+import { partitionOf } from '../../contract/partition.ts'
+import { MAX_RECORD_BYTES } from '../../contract/record.ts'
+import { pause } from '../../runtime/pause.ts'
+import type { NewRecord, Position } from '../log.ts'
+import { asTidemark, isTransient, type KafkaCluster, typeOf } from './cluster.ts'
+import type { KafkaHealth } from './health.ts'
+import {
+  type Append,
+  type Batch,
+  complete,
+  fitting,
+  type Lane,
+  newLane,
+  place,
+  silentSince,
+  takeAppends,
+  waits,
+  waitsSince,
+} from './lane.ts'
+import { produce } from './protocol/produce.ts'
+import { encodeBatch, nextSequence, type Producer, sizeBound } from './protocol/record-batch.ts'
+import { KafkaWindows } from './window.ts'
+
+/** Where one record batch ends and the next begins. */
+export const MAX_BATCH_BYTES = 1024 * 1024
+/** Where one request ends, at most; a broker takes 100 MB by default. */
+const MAX_REQUEST_BYTES = 8 * 1024 * 1024
+/** And the first one: 1.3 s of a link of 100 kB/s. */
+const FIRST_REQUEST_BYTES = 128 * 1024
+/** Requests that take longer become smaller, ms: none is to be taken for silence. */
+const SLOW_MS = 1000
+const RETRY_MS = 50
+/** A batch that has failed for so long says that something is wrong, not only that a leader moved. */
+const FAULT_AFTER_MS = 1000
+/** One that has had no answer at all for so long says the same. */
+const SILENT_AFTER_MS = 2500
+/** How often it is looked whether something has waited for too long, while anything waits. */
+const SWEEP_MS = 100
+const TRANSACTION_TIMEOUT_MS = 60_000
+const LANE = 'append'
+
+export interface AppenderOptions {
+  /** Bytes of records that wait for Kafka; beyond it append rejects. */
+  readonly maxQueuedBytes: number
+  /** How long a record waits while brokers refuse it, or say nothing at all, ms. */
+  readonly timeoutMs: number
+  readonly logger: Logger
+  readonly records: Counter<'topic'>
+}
+
+/**
+ * An idempotent producer. A partition has one batch under way, and a broker one request; what is appended meanwhile
+ * gathers for the next. A batch is sent again with its sequence number, so it is in the log once, and in its order.
+ */
+export class KafkaAppender {
+  readonly #cluster: KafkaCluster
+  readonly #health: KafkaHealth
+  readonly #options: AppenderOptions
+  readonly #lanes = new Map<string, Lane[]>()
+  readonly #busy = new Set<number>()
+  readonly #closing = new AbortController()
+  readonly #windowsByLeader = new KafkaWindows(FIRST_REQUEST_BYTES, MAX_REQUEST_BYTES, SLOW_MS)
+  /** For lanes that have none. */
+  #producer: Producer | undefined
+  #renewing = false
+  #queuedBytes = 0
+  #woken = false
+  #sweeper: NodeJS.Timeout | undefined
+  #nextKeyless = 0
+
+  constructor(cluster: KafkaCluster, health: KafkaHealth, options: AppenderOptions) {
+    this.#cluster = cluster
+    this.#health = health
+    this.#options = options
+  }
+
+  async write(topic: string, partitions: number, record: NewRecord): Promise<Position> {
+    const position = await this.#append(topic, partitions, [record])
+    if (position !== undefined) return position
+    // A broker that has forgotten the batch knows it for a repeat, and no more.
+    throw new RetryableError('LOG_UNAVAILABLE', `a record is in ${topic}, but where is not known`)
+  }
+
+  async append(topic: string, partitions: number, records: readonly NewRecord[]): Promise<void> {
+    if (records.length > 0) await this.#append(topic, partitions, records)
+  }
+
+  /** Resolves with where the last of the records is, when the broker has said. */
+  #append(topic: string, partitions: number, records: readonly NewRecord[]): Promise<Position | undefined> {
+    if (this.#closing.signal.aborted) return Promise.reject(closed())
+    if (this.#queuedBytes > this.#options.maxQueuedBytes) {
+      const reason = `${this.#queuedBytes} bytes wait for Kafka already`
+      return Promise.reject(new RetryableError('LOG_UNAVAILABLE', reason, this.#health.fault))
+    }
+    const bounds = records.map(sizeBound)
+    for (const bound of bounds) if (bound > MAX_RECORD_BYTES) return Promise.reject(tooLarge(bound))
+    return new Promise((resolve, reject) => {
+      const append: Append = {
+        since: performance.now(),
+        left: records.length,
+        error: undefined,
+        last: undefined,
+        resolve: () => resolve(append.last),
+        reject,
+      }
+      const lanes = this.#lanesOf(topic, partitions)
+      for (const [i, record] of records.entries()) {
+        const index = record.key === null ? this.#nextKeyless++ % partitions : partitionOf(record.key, partitions)
+        const lane = lanes[index] as Lane
+        lane.pending.push(record)
+        lane.bounds.push(bounds[i] as number)
+        this.#queuedBytes += bounds[i] as number
+        const last = lane.appends.at(-1)
+        if (last?.append === append) last.count++
+        else lane.appends.push({ append, count: 1 })
+      }
+      this.#wake()
+    })
+  }
+
+  /** Whether something waits for the partition. */
+  waits(topic: string, partition: number): boolean {
+    const lane = this.#lanes.get(topic)?.[partition]
+    return lane !== undefined && waits(lane)
+  }
+
+  /** Gives up what has waited for too long by `now`: a broker that hangs would keep it for as long as its connection lives. */
+  #sweep(now: number): void {
+    const { timeoutMs, logger } = this.#options
+    let waiting = false
+    for (const lanes of this.#lanes.values()) {
+      for (const lane of lanes) {
+        if (!waits(lane)) continue
+        waiting = true
+        const waited = now - silentSince(lane)
+        const { topic, partition } = lane
+        if (waited > SILENT_AFTER_MS) this.#health.failAt(topic, partition, silence(SILENT_AFTER_MS))
+        if (waited <= timeoutMs) continue
+        logger.warn({ topic, partition, timeoutMs }, 'an append was given up')
+        this.#fail(lane, silence(timeoutMs))
+      }
+    }
+    if (waiting) return
+    clearInterval(this.#sweeper)
+    this.#sweeper = undefined
+  }
+
+  /** What has not been sent rejects. */
+  close(): void {
+    this.#closing.abort()
+    clearInterval(this.#sweeper)
+    for (const lanes of this.#lanes.values()) {
+      for (const lane of lanes) if (waits(lane) && !lane.sending) this.#fail(lane, closed())
+    }
+  }
+
+  #lanesOf(topic: string, partitions: number): Lane[] {
+    let lanes = this.#lanes.get(topic)
+    if (lanes === undefined) {
+      lanes = Array.from({ length: partitions }, (_, partition) => newLane(topic, partition))
+      this.#lanes.set(topic, lanes)
+    }
+    return lanes
+  }
+
+  /** What is appended in one turn of the event loop travels together. */
+  #wake(): void {
+    if (this.#woken || this.#closing.signal.aborted) return
+    this.#woken = true
+    // Timers come before answers: what has arrived while this process stood still is read first. By the clock of the timer:
+    // when it stands still after that, nothing has been read since.
+    const look = (now: number) => setImmediate(() => this.#sweep(now))
+    this.#sweeper ??= setInterval(() => look(performance.now()), SWEEP_MS).unref()
+    setImmediate(() => {
+      this.#woken = false
+      this.#dispatch().catch((error: unknown) => this.#failAll(error))
+    })
+  }
+
+  async #dispatch(): Promise<void> {
+    const { topics } = await this.#cluster.metadata()
+    const producer = this.#producer
+    const ready = new Map<number, Lane[]>()
+    for (const [topic, lanes] of this.#lanes) {
+      const leaders = topics.get(topic)?.leaders ?? []
+      for (const lane of lanes) {
+        if (lane.sending || !waits(lane)) continue
+        const leader = leaders[lane.partition] ?? -1
+        if (this.#busy.has(leader)) continue
+        lane.producer ??= producer
+        if (lane.producer === undefined) {
+          void this.#renew()
+          continue
+        }
+        const forLeader = ready.get(leader)
+        if (forLeader === undefined) ready.set(leader, [lane])
+        else forLeader.push(lane)
+      }
+    }
+    for (const [leader, lanes] of ready) void this.#send(leader, lanes)
+  }
+
+  /** Lanes that have a producer go on meanwhile. */
+  async #renew(): Promise<void> {
+    if (this.#renewing) return
+    this.#renewing = true
+    try {
+      this.#producer = await this.#newProducer()
+    } catch (error) {
+      this.#failAll(error, (lane) => lane.producer === undefined)
+    } finally {
+      this.#renewing = false
+      this.#wake()
+    }
+  }
+
+  #newProducer(): Promise<Producer> {
+    return this.#cluster.persist(this.#options.timeoutMs, this.#closing.signal, async () => {
+      const { requests } = await this.#cluster.anyConnection(LANE)
+      const init = await requests.initProducerId({ transactionTimeout: TRANSACTION_TIMEOUT_MS })
+      return { id: Number(init.producerId), epoch: init.producerEpoch }
+    })
+  }
+
+  /** Never rejects: what goes wrong is told to the appends. */
+  async #send(leader: number, ready: readonly Lane[]): Promise<void> {
+    this.#busy.add(leader)
+    const batches: Batch[] = []
+    const sent = new Map<Lane, Batch>()
+    let bytes = 0
+    // What has waited longest first: there may be room for few.
+    const window = this.#windowsByLeader.of(leader)
+    const room = window.bytes
+    for (const lane of ready.toSorted((a, b) => waitsSince(a) - waitsSince(b))) {
+      if (bytes >= room) break
+      lane.sending = true
+      lane.batch ??= this.#cut(lane, Math.min(MAX_BATCH_BYTES, room - bytes))
+      bytes += lane.batch.bytes.length
+      batches.push(lane.batch)
+      sent.set(lane, lane.batch)
+    }
+    // One partition with much to send has a batch of it in a request, however large that may be.
+    let isFull = bytes > room / 2 && ready.some(({ pending }) => pending.length > 0)
+    let retry = false
+    let began: number | undefined
+    try {
+      const connection = await this.#cluster.connection(LANE, leader)
+      began = performance.now()
+      for (const { topic, partition, baseOffset, error } of await produce(connection, null, batches)) {
+        const lane = this.#lanes.get(topic)?.[partition] as Lane
+        const batch = sent.get(lane)
+        if (error === undefined && batch !== undefined) place(batch, baseOffset)
+        if (this.#settle(lane, batch, error)) retry = true
+      }
+      for (const lane of ready) if (!sent.has(lane)) lane.progress = performance.now()
+    } catch (error) {
+      isFull = false
+      for (const [lane, batch] of sent) if (this.#settle(lane, batch, error)) retry = true
+    }
+    if (began !== undefined) window.took(bytes, performance.now() - began, isFull)
+    if (retry && !this.#closing.signal.aborted) {
+      await pause(RETRY_MS, this.#closing.signal)
+      await this.#cluster.refresh().catch((error: unknown) => this.#health.fail(error))
+    }
+    this.#busy.delete(leader)
+    for (const lane of sent.keys()) lane.sending = false
+    if (this.#closing.signal.aborted) this.close()
+    else this.#wake()
+  }
+
+  /** Ends the batch of `lane`, or leaves it to be sent again and returns true. One that was given up has ended. */
+  #settle(lane: Lane, batch: Batch | undefined, error: unknown): boolean {
+    if (batch === undefined || lane.batch !== batch) return isTransient(error)
+    if (error === undefined || typeOf(error) === 'DUPLICATE_SEQUENCE_NUMBER') {
+      lane.batch = undefined
+      lane.progress = performance.now()
+      lane.sequence = nextSequence(lane.sequence, batch.count)
+      this.#queuedBytes -= batch.size
+      this.#options.records.inc({ topic: lane.topic }, batch.count)
+      this.#health.succeedAt(lane.topic, lane.partition)
+      complete(batch.appends, undefined)
+      return false
+    }
+    const waited = performance.now() - silentSince(lane)
+    if (isTransient(error) && waited < this.#options.timeoutMs && !this.#closing.signal.aborted) {
+      if (waited > FAULT_AFTER_MS) this.#health.failAt(lane.topic, lane.partition, error)
+      return true
+    }
+    const { topic, partition } = lane
+    if (isTransient(error) && !this.#closing.signal.aborted) this.#health.failAt(topic, partition, error)
+    this.#options.logger.warn({ err: error, topic, partition }, 'an append failed')
+    this.#fail(lane, asTidemark(error, `${topic} ${partition}`))
+    return false
+  }
+
+  /**
+   * Rejects all that waits for the partition: had what comes after been kept, it could be in the log without what came
+   * before. Sequence numbers have a hole now, so a new producer begins.
+   */
+  #fail(lane: Lane, error: TidemarkError): void {
+    const { batch, appends } = lane
+    if (batch !== undefined) {
+      this.#queuedBytes -= batch.size
+      complete(batch.appends, error)
+    }
+    for (const bound of lane.bounds) this.#queuedBytes -= bound
+    Object.assign(lane, newLane(lane.topic, lane.partition), { sending: lane.sending })
+    this.#producer = undefined
+    complete(appends, error)
+  }
+
+  #failAll(error: unknown, which: (lane: Lane) => boolean = () => true): void {
+    if (!this.#closing.signal.aborted) this.#health.fail(error)
+    for (const lanes of this.#lanes.values()) {
+      for (const lane of lanes) {
+        if (waits(lane) && !lane.sending && which(lane)) this.#fail(lane, asTidemark(error, lane.topic))
+      }
+    }
+  }
+
+  #cut(lane: Lane, maxBytes: number): Batch {
+    const { count, size } = fitting(lane, maxBytes)
+    const { topic, partition, pending, sequence } = lane
+    const bytes = encodeBatch(pending, 0, count, size, lane.producer as Producer, sequence, false)
+    const appends = takeAppends(lane, count)
+    lane.pending = count === pending.length ? [] : pending.slice(count)
+    lane.bounds = lane.pending.length === 0 ? [] : lane.bounds.slice(count)
+    return { topic, partition, bytes, appends, count, size }
+  }
+}
+
+function closed(): RetryableError {
+  return new RetryableError('LOG_CLOSED', 'the log is closed')
+}
+
+function silence(ms: number): RetryableError {
+  return new RetryableError('LOG_UNAVAILABLE', `Kafka has not answered an append within ${ms} ms`)
+}
+
+export function tooLarge(bytes: number): ConfigurationError {
+  const limit = `a record may take ${MAX_RECORD_BYTES} bytes`
+  return new ConfigurationError(
+    'RECORD_TOO_LARGE',
+    `a record of about ${bytes} bytes: ${limit}; have its sender limit it`,
+  )
+}

@@ -1,0 +1,152 @@
+import { RetryableError } from '../../../contract/errors.ts'
+import type { Offset } from '../../log.ts'
+import { GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from '../cluster.ts'
+import type { Producer } from '../protocol/record-batch.ts'
+import type { Ends } from './bounds.ts'
+import { type ClaimContext, laneOf, PATIENCE_MS, transactionalId } from './claim-context.ts'
+import { type CommittedOffset, decodePosition, fetchCommitted } from './offsets.ts'
+import { holdsMore } from './tail.ts'
+
+/** Brokers before KAFKA-17507 take a moment, once a transaction is complete, to show its offsets. */
+const OFFSETS_SETTLE_MS = 1000
+
+/** Where a transaction was left open. */
+export interface Hanging {
+  readonly status: boolean
+  readonly deadLetters: boolean
+  readonly offsets: boolean
+}
+
+export interface HangingFacts extends Hanging {
+  /** Everything in the changelog before it is decided. */
+  readonly stable: Offset
+  /** The changelog's end according to the committed position; undefined when there is none. */
+  readonly committedEnd: Offset | undefined
+  /** Committed records stand in the changelog after that end. */
+  readonly beyond: boolean
+}
+
+/**
+ * What was, or may be, decided about a transaction that is open in some places and closed in others. Pure. A claim adds
+ * offsets to its transaction only after all its records are in the log, and the coordinator decides only once.
+ */
+export function decide(facts: HangingFacts): 'commit' | 'abort' {
+  const { status, offsets, stable, committedEnd, beyond } = facts
+  // Whole, and decided nowhere that anybody could have seen.
+  if (status && offsets) return 'commit'
+  if (status) return committedEnd !== undefined && committedEnd > stable ? 'commit' : 'abort'
+  if (offsets) return beyond ? 'commit' : 'abort'
+  // Dead letters that are there twice are better than none.
+  return 'commit'
+}
+
+/** What the log shows of a partition. */
+export interface Sight extends Hanging {
+  readonly stable: Offset
+  /** Undefined for nothing, and while the offset is pending. */
+  readonly committed: CommittedOffset | undefined
+}
+
+/**
+ * Where the partition stands, and where a transaction of it was left open although its coordinator calls it complete. To
+ * be asked when no transaction of the claim is under way: then nobody else writes the changelog or commits the offset.
+ */
+export async function look(context: ClaimContext, partition: number, signal?: AbortSignal): Promise<Sight> {
+  const [[status, deadLetters], committed] = await Promise.all([
+    context.ends(['status', 'dead-letters'], partition) as Promise<[Ends, Ends]>,
+    committedOffset(context, partition, signal),
+  ])
+  return {
+    status: status.stable < status.end,
+    deadLetters: deadLetters.stable < deadLetters.end,
+    offsets: committed === 'pending',
+    stable: status.stable,
+    committed: committed === 'pending' ? undefined : committed,
+  }
+}
+
+export function isHanging({ status, deadLetters, offsets }: Hanging): boolean {
+  return status || deadLetters || offsets
+}
+
+function committedOffset(
+  context: ClaimContext,
+  partition: number,
+  signal?: AbortSignal,
+): Promise<CommittedOffset | 'pending' | undefined> {
+  const { cluster, group, names } = context
+  const since = performance.now()
+  return cluster.persist(PATIENCE_MS, signal, async () => {
+    const connection = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
+    try {
+      return await fetchCommitted(connection, group, names.telemetry, partition)
+    } catch (error) {
+      if (typeOf(error) !== 'UNSTABLE_OFFSET_COMMIT' || performance.now() - since < OFFSETS_SETTLE_MS) throw error
+      return 'pending'
+    }
+  })
+}
+
+/**
+ * Closes a transaction that a broker calls complete without having written its markers (a hanging transaction, KIP-664):
+ * left open it would hide all that follows it from every reader for good, and its offset from every claim. `producer`
+ * has fenced the former holder, and has the same id: the markers of an empty transaction of its close the other one.
+ * Resolves with where the partition stands then.
+ */
+export async function settle(
+  context: ClaimContext,
+  partition: number,
+  producer: Producer,
+  signal: AbortSignal,
+): Promise<Sight> {
+  const found = await look(context, partition, signal)
+  if (!isHanging(found)) return found
+  const { status, deadLetters, offsets } = found
+  const decision = decide({ ...found, ...(await evidence(context, partition, signal)) })
+  const open = { status, deadLetters, offsets }
+  context.logger.warn({ partition, ...open, decision }, 'a broker left a transaction open; it is closed now')
+  await closeEmpty(context, partition, producer, open, decision, signal)
+  return context.cluster.persist(PATIENCE_MS, signal, async () => {
+    const left = await look(context, partition, signal)
+    // Somebody else may be writing dead letters.
+    if (!left.status && !left.offsets) return left
+    throw new RetryableError('LOG_UNAVAILABLE', `partition ${partition}: a transaction is still open`)
+  })
+}
+
+async function evidence(
+  context: ClaimContext,
+  partition: number,
+  signal: AbortSignal,
+): Promise<Pick<HangingFacts, 'committedEnd' | 'beyond'>> {
+  const { cluster, group, names } = context
+  const committed = await cluster.persist(PATIENCE_MS, signal, async () => {
+    const connection = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
+    return fetchCommitted(connection, group, names.telemetry, partition, false)
+  })
+  const committedEnd = committed === undefined ? undefined : decodePosition(committed.metadata)?.changelogEnd
+  return { committedEnd, beyond: await holdsMore(context, partition, committedEnd ?? 0, signal) }
+}
+
+async function closeEmpty(
+  context: ClaimContext,
+  partition: number,
+  { id, epoch }: Producer,
+  { status, deadLetters, offsets }: Hanging,
+  decision: 'commit' | 'abort',
+  signal: AbortSignal,
+): Promise<void> {
+  const { cluster, group, names } = context
+  const transaction = { transactionalId: transactionalId(group, partition), producerId: id, producerEpoch: epoch }
+  const topics: { topic: string; partitions: number[] }[] = []
+  if (status) topics.push({ topic: names.status, partitions: [partition] })
+  if (deadLetters) topics.push({ topic: names['dead-letters'], partitions: [partition] })
+  // Each step may be repeated: the transaction holds nothing.
+  await cluster.persist(PATIENCE_MS, signal, async () => {
+    const lane = laneOf(partition)
+    const { requests } = await cluster.coordinator(lane, TRANSACTION_COORDINATOR, transaction.transactionalId)
+    if (topics.length > 0) await requests.addPartitionsToTxn({ ...transaction, topics })
+    if (offsets) await requests.addOffsetsToTxn({ ...transaction, groupId: group })
+    await requests.endTxn({ ...transaction, transactionResult: decision === 'commit' })
+  })
+}

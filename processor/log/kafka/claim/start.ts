@@ -1,0 +1,236 @@
+import { ConfigurationError, RetryableError, repartitioned } from '../../../contract/errors.ts'
+import { pause } from '../../../runtime/pause.ts'
+import type { Claim, Offset } from '../../log.ts'
+import { CONTROL_LANE, GROUP_COORDINATOR } from '../cluster.ts'
+import { type ClaimContext, laneOf, PATIENCE_MS } from './claim-context.ts'
+import { epochEnd } from './epochs.ts'
+import type { Sight } from './hanging.ts'
+import { type CommittedPosition, decodePosition, fetchAllCommitted, fetchCommitted } from './offsets.ts'
+import { holdsMore, lastCommit, type ToldCommit } from './tail.ts'
+
+/** How long a claim waits to hear what telemetry keeps, ms. */
+const KEPT_WITHIN_MS = 500
+
+/** How long a start waits to hear what the group has committed, ms. */
+const COMMITTED_WITHIN_MS = 1_000
+
+type Kept = Promise<{ readonly start: Offset; readonly end: Offset }>
+
+/**
+ * Where a claim starts. `sight`: of the partition since the former holder is fenced, without an open transaction; `kept`:
+ * of its telemetry. Rejects with RetryableError for what holds up this partition alone.
+ */
+export async function startOf(
+  context: ClaimContext,
+  partition: number,
+  sight: Pick<Sight, 'committed' | 'stable'>,
+  kept: Kept,
+  signal: AbortSignal,
+): Promise<Claim['start']> {
+  // A claim does not wait for the leader of telemetry: who reads it finds out.
+  const told = Promise.all([soon(kept, KEPT_WITHIN_MS, signal), lostFrom(context, partition, sight, signal)])
+  told.catch(() => {})
+  const start = await committedStart(context, partition, sight, kept, signal)
+  const [bounds, lost] = await told
+  if (bounds !== undefined && start.input < bounds.start) throw overtaken(context, partition, start.input, bounds.start)
+  if (lost !== undefined) throw truncated(context, partition, start.input, lost)
+  if (bounds !== undefined && start.input > bounds.end) throw cutOff(context, partition, start.input, bounds.end)
+  return start
+}
+
+/**
+ * From where on what stood before the committed offset is gone; undefined when nothing is. Rejects with RetryableError when
+ * no leader tells: once others have been appended in its place nobody would find out later.
+ */
+async function lostFrom(
+  { cluster, names }: ClaimContext,
+  partition: number,
+  { committed }: Pick<Sight, 'committed'>,
+  signal: AbortSignal,
+): Promise<Offset | undefined> {
+  const epoch = committed === undefined ? undefined : decodePosition(committed.metadata)?.epoch
+  if (committed === undefined || epoch === undefined) return undefined
+  const end = await cluster.persist(PATIENCE_MS, signal, async () => {
+    const leader = await cluster.leader(names.telemetry, partition)
+    return epochEnd(await cluster.connection(laneOf(partition), leader), names.telemetry, partition, epoch)
+  })
+  return end !== undefined && end < committed.offset ? end : undefined
+}
+
+/** Undefined when it is not told by then. */
+function soon<T>(told: Promise<T>, withinMs: number, signal?: AbortSignal): Promise<T | undefined> {
+  const patience = new AbortController()
+  const either = signal === undefined ? patience.signal : AbortSignal.any([signal, patience.signal])
+  const late = pause(withinMs, either).then(() => undefined)
+  return Promise.race([told, late]).finally(() => patience.abort())
+}
+
+/**
+ * At the committed offset and its metadata, or, where the changelog tells of a later commit, after that one; for a
+ * coordinator that loads its offsets while leaders change may answer with old ones, or with none.
+ */
+async function committedStart(
+  context: ClaimContext,
+  partition: number,
+  { committed: found, stable }: Pick<Sight, 'committed' | 'stable'>,
+  kept: Kept,
+  signal: AbortSignal,
+): Promise<Claim['start']> {
+  const { group, identity, names } = context
+  if (found === undefined) return uncommitted(context, partition, kept, signal)
+  const position = decodePosition(found.metadata)
+  if (position === undefined) {
+    const what = 'the offset was set with another tool: records from there on that were counted before count once more'
+    context.logger.warn({ partition, input: found.offset }, what)
+    return { input: found.offset, changelogEnd: stable }
+  }
+  for (const topic of ['telemetry', 'status'] as const) {
+    if (position[topic] !== identity[topic]) throw recreated(group, names[topic], partition)
+  }
+  refuseOtherCount(context, position)
+  const { changelogEnd } = position
+  if (stable < changelogEnd) {
+    throw new RetryableError(
+      'LOG_UNAVAILABLE',
+      `${names.status} ${partition} ends at ${stable}, before the ${changelogEnd} that group ${group} committed: ${LOST} ` +
+        `without what is lost, ${reset(context, partition, '--to-current')}`,
+    )
+  }
+  const start = { input: found.offset, changelogEnd }
+  // All that follows a commit is its marker.
+  if (stable <= changelogEnd + 1) return start
+  return (await later(context, partition, changelogEnd, signal)) ?? start
+}
+
+function refuseOtherCount({ group, names, identity }: Named, { partitions = identity.partitions }: CommittedPosition) {
+  if (partitions === identity.partitions) return
+  const when = `when group ${group} committed to it, and has ${identity.partitions} now`
+  throw repartitioned(`topic ${names.telemetry} had ${partitions} partitions ${when}`)
+}
+
+type Named = Pick<ClaimContext, 'group' | 'names' | 'identity'>
+
+/**
+ * Whoever writes or reads by the number of partitions, without a claim, is to know that it was another one: devices would
+ * go on in partitions that nobody processes. Where the group does not tell, claims find it out.
+ */
+export async function refuseRepartitioned(context: Named & Pick<ClaimContext, 'cluster' | 'logger'>): Promise<void> {
+  const { cluster, group, names, identity, logger } = context
+  const telling = cluster.persist(COMMITTED_WITHIN_MS, undefined, async () => {
+    const coordinator = await cluster.coordinator(CONTROL_LANE, GROUP_COORDINATOR, group)
+    return fetchAllCommitted(coordinator, group, names.telemetry)
+  })
+  const committed = await soon(telling, COMMITTED_WITHIN_MS).catch((error: unknown) => {
+    logger.debug({ err: error, group }, 'the group does not tell what it has committed')
+    return undefined
+  })
+  for (const { metadata } of committed ?? []) {
+    const position = decodePosition(metadata)
+    if (position?.telemetry === identity.telemetry) refuseOtherCount(context, position)
+  }
+}
+
+/** This is the first claim ever, or the group's offset is gone. */
+async function uncommitted(
+  context: ClaimContext,
+  partition: number,
+  kept: Kept,
+  signal: AbortSignal,
+): Promise<Claim['start']> {
+  const { group, names } = context
+  const told = await later(context, partition, 0, signal)
+  if (told !== undefined) return told
+  if (await holdsMore(context, partition, 0, signal)) {
+    throw new ConfigurationError(
+      'LOG_MISMATCH',
+      `group ${group} has no committed offset for ${names.telemetry} ${partition}, but ${names.status} ${partition} holds ` +
+        'records: counting from the start would count twice; set the offset, or delete the changelog topic',
+    )
+  }
+  const { end } = await context.bounds({ topic: 'status', index: partition })
+  return { input: (await kept).start, changelogEnd: end }
+}
+
+/** The position after the last commit that the changelog tells of at `from` or after it. */
+async function later(
+  context: ClaimContext,
+  partition: number,
+  from: Offset,
+  signal: AbortSignal,
+): Promise<Claim['start'] | undefined> {
+  const told = await lastCommit(context, partition, from, signal)
+  if (told === undefined || told.telemetry !== context.identity.telemetry) return undefined
+  await refuseOtherGroup(context, partition, told, signal)
+  const { input, changelogEnd } = told
+  context.logger.warn({ partition, from, input, changelogEnd }, 'the group forgot a commit; the changelog tells of it')
+  return { input, changelogEnd }
+}
+
+/**
+ * Claims of two groups do not fence each other: each would count every record, and write to the one changelog. Kafka
+ * deletes no group that has members, so of one that is not there any more nobody goes on.
+ */
+async function refuseOtherGroup(
+  { cluster, group, names }: ClaimContext,
+  partition: number,
+  { group: other = group }: ToldCommit,
+  signal: AbortSignal,
+): Promise<void> {
+  if (other === group) return
+  const committed = await cluster.persist(PATIENCE_MS, signal, async () => {
+    const coordinator = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, other)
+    return fetchCommitted(coordinator, other, names.telemetry, partition, false)
+  })
+  if (committed === undefined) return
+  throw new ConfigurationError(
+    'LOG_MISMATCH',
+    `group ${other} works on ${names.telemetry}, and this processor is of group ${group}: both would count each record; ` +
+      `set GROUP=${other}; or, to go on as ${group} where the other ended, stop the processors of ${other}, and delete ` +
+      `it (kafka-consumer-groups --delete --group ${other})`,
+  )
+}
+
+function overtaken(context: ClaimContext, partition: number, input: Offset, oldest: Offset): RetryableError {
+  const { group, names } = context
+  return new RetryableError(
+    'OFFSET_OUT_OF_RANGE',
+    `${names.telemetry} ${partition}: retention removed the offsets ${input} to ${oldest - 1} before group ${group} had ` +
+      `processed them. To go on with what is kept, ${reset(context, partition, '--to-earliest')}`,
+  )
+}
+
+const LOST =
+  'a broker has lost acknowledged records or has not caught up; see that its leader is a replica that was in sync. To go on'
+
+/** What stands at `lost` and after it was appended since, and nobody has processed it. */
+function truncated(context: ClaimContext, partition: number, input: Offset, lost: Offset): RetryableError {
+  const { group, names } = context
+  return new RetryableError(
+    'OFFSET_OUT_OF_RANGE',
+    `${names.telemetry} ${partition}: what stands at ${lost} and after it is not what group ${group} has processed before ` +
+      `${input}: ${LOST} with what is there now, ${reset(context, partition, `--to-offset ${lost}`)}`,
+  )
+}
+
+function cutOff(context: ClaimContext, partition: number, input: Offset, end: Offset): RetryableError {
+  const { group, names } = context
+  return new RetryableError(
+    'OFFSET_OUT_OF_RANGE',
+    `${names.telemetry} ${partition} ends at ${end}, before the ${input} up to which group ${group} has processed it: ` +
+      `${LOST} with what comes after that end, ${reset(context, partition, '--to-latest')}`,
+  )
+}
+
+/** An offset that is set so has no position with it, and is obeyed. Kafka sets none while the group has members. */
+function reset({ group, names }: ClaimContext, partition: number, to: string): string {
+  const topic = `${names.telemetry}:${partition}`
+  return `stop all processors, run kafka-consumer-groups --group ${group} --topic ${topic} --reset-offsets ${to} --execute, and start them again`
+}
+
+function recreated(group: string, topic: string, partition: number): ConfigurationError {
+  return new ConfigurationError(
+    'LOG_MISMATCH',
+    `topic ${topic} is not the one that group ${group} committed its offset of partition ${partition} with: it was ` +
+      'created anew; to begin anew too, delete the changelog topic and the group (kafka-consumer-groups --delete)',
+  )
+}

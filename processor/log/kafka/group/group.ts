@@ -1,0 +1,206 @@
+import { hostAndPort } from '../../../contract/address.ts'
+import { ConfigurationError, RetryableError } from '../../../contract/errors.ts'
+import type { Owner, OwnerMap } from '../../../contract/query.ts'
+import { pause } from '../../../runtime/pause.ts'
+import type { Member } from '../../log.ts'
+import type { ClaimContext } from '../claim/claim-context.ts'
+import { CONTROL_LANE, GROUP_COORDINATOR } from '../cluster.ts'
+import type { KafkaMetrics } from '../metrics.ts'
+import type { DescribedGroup } from '../protocol/broker.ts'
+import { KafkaSeat, leaveGroup, type SeatOptions, taken } from './member.ts'
+import { decodeAssignment, decodeSubscription, ownerOf, type Peer } from './membership.ts'
+import { answersAs, isLoopback, look } from './peers.ts'
+
+const PATIENCE_MS = 2000
+const POLL_MS = 50
+
+/** Seats of this process in the group, and what the group tells of everyone. */
+export class KafkaGroup {
+  readonly #claims: ClaimContext
+  readonly #options: SeatOptions
+  readonly #metrics: KafkaMetrics
+  readonly #seats = new Set<KafkaSeat>()
+  readonly #closing = new AbortController()
+  #owners: OwnerMap | undefined
+  #asking = false
+
+  constructor(claims: ClaimContext, options: SeatOptions, metrics: KafkaMetrics) {
+    this.#claims = claims
+    this.#options = options
+    this.#metrics = metrics
+  }
+
+  async join(member: Member, signal: AbortSignal): Promise<void> {
+    const stop = AbortSignal.any([signal, this.#closing.signal])
+    const seat = new KafkaSeat(this.#claims, member, this.#options, this.#metrics, {
+      suspect: (memberId) => this.#suspect(memberId),
+      onLate: () => void this.#evictAwaited(member),
+    })
+    if (!stop.aborted) {
+      seat.connect()
+      await this.#evictDead(member)
+    }
+    this.#seats.add(seat)
+    try {
+      await seat.run(stop)
+      if (!signal.aborted) throw new RetryableError('LOG_CLOSED', 'the log was closed')
+    } finally {
+      this.#seats.delete(seat)
+    }
+  }
+
+  async owners(): Promise<OwnerMap> {
+    const deadline = performance.now() + PATIENCE_MS
+    for (;;) {
+      const { state, members } = await this.#describe()
+      if (state === 'Stable' || state === 'Empty' || state === 'Dead') {
+        this.#owners = this.#ownersOf(members)
+        return this.#owners
+      }
+      // Between two assignments the group tells nothing; what was true before mostly still is.
+      if (this.#owners !== undefined) return this.#owners
+      if (performance.now() > deadline) return this.#ownersOf([])
+      await pause(POLL_MS, this.#closing.signal)
+    }
+  }
+
+  async #describe(): Promise<DescribedGroup> {
+    const { cluster, group } = this.#claims
+    const { groups } = await cluster.persist(PATIENCE_MS, this.#closing.signal, async () => {
+      const { requests } = await cluster.coordinator(CONTROL_LANE, GROUP_COORDINATOR, group)
+      return requests.describeGroups({ groupIds: [group] })
+    })
+    return groups[0] ?? { state: 'Dead', members: [] }
+  }
+
+  /**
+   * A process that was killed and is back would wait for the sessions of the dead to end: its former self, and others of
+   * which it was the only peer. When others were killed with it and are back too, it finds the group amid a rebalance, which
+   * waits for those sessions. Rejects with ConfigurationError when another process has the name of `member`, and is alive.
+   */
+  async #evictDead(member: Member): Promise<void> {
+    const { instance, endpoint } = member
+    try {
+      await this.#warnOfLoopback(member)
+      const listed = await this.#listed()
+      const namesakes = listed.filter((other) => other.instance === instance)
+      const freed = namesakes.map(async (namesake) => {
+        if (namesake.endpoint !== endpoint && (await answersAs(namesake.endpoint, instance))) {
+          throw taken(instance, namesake.endpoint)
+        }
+        await this.#bury(namesake)
+      })
+      const others = listed.filter((other) => other.instance !== instance)
+      await Promise.all([...freed, this.#evictRefused(others, false)])
+    } catch (error) {
+      if (error instanceof ConfigurationError) throw error
+      this.#options.logger.warn({ err: error, instance }, 'the group could not be asked for dead members')
+    }
+  }
+
+  /**
+   * A rebalance that takes so long waits for a member that none of the living watches: those who answer have only just
+   * started too, or none of them has met it. Never rejects.
+   */
+  async #evictAwaited({ instance, endpoint }: Member): Promise<void> {
+    if (this.#asking) return
+    this.#asking = true
+    try {
+      // At the endpoint of `member` there is itself.
+      const others = (await this.#listed()).filter((other) => other.endpoint !== endpoint)
+      await this.#evictRefused(others, true)
+    } catch (error) {
+      // That the group does not answer is told where it is joined.
+      this.#options.logger.debug({ err: error, instance }, 'the group could not be asked whom it waits for')
+    } finally {
+      this.#asking = false
+    }
+  }
+
+  /**
+   * A host that refuses connections to an endpoint says that no process is there, or a firewall between says so, or it is
+   * another host. A member that answers watches the others, from where it stands: while one does, none is judged from
+   * here, but when `awaited`.
+   */
+  async #evictRefused(others: readonly Peer[], awaited: boolean): Promise<void> {
+    const looks = await Promise.all(others.map(({ endpoint, instance }) => look(endpoint, instance)))
+    if (!awaited && looks.includes('answers')) return
+    await Promise.all(others.filter((_, i) => looks[i] === 'refused').map((other) => this.#bury(other)))
+  }
+
+  async #bury({ memberId, instance }: Peer): Promise<void> {
+    this.#options.logger.warn({ instance, memberId }, 'the group still had a dead member')
+    await this.evict(memberId)
+  }
+
+  /** Who is in the group, in whatever state it is; of an older version only in a stable one. */
+  async #listed(): Promise<Peer[]> {
+    const { members } = await this.#describe()
+    return members.flatMap(({ memberId, memberMetadata }) => {
+      const owner = ownerOf(memberId) ?? decodeSubscription(memberMetadata)
+      return owner === undefined ? [] : [{ memberId, instance: owner.instance, endpoint: owner.endpoint }]
+    })
+  }
+
+  async #warnOfLoopback({ instance, endpoint }: Member): Promise<void> {
+    if (!isLoopback(hostAndPort(endpoint).host)) return
+    const { nodes } = await this.#claims.cluster.metadata()
+    const away = [...nodes.values()].find(({ host }) => !isLoopback(host))
+    if (away === undefined) return
+    this.#options.logger.warn(
+      { instance, endpoint, broker: away.host },
+      'only processes on this host can reach this processor, but Kafka is on another: if others are too, set HOST to an address that they reach',
+    )
+  }
+
+  #suspect(memberId: string): void {
+    this.#metrics.evictions.inc()
+    const nudge = (): void => {
+      for (const seat of this.#seats) seat.nudge()
+    }
+    this.evict(memberId).then(nudge, (error: unknown) => {
+      this.#options.logger.warn({ err: error, memberId }, 'the member could not be evicted')
+    })
+  }
+
+  #ownersOf(members: readonly { memberMetadata: Buffer; memberAssignment: Buffer }[]): OwnerMap {
+    const { identity, names } = this.#claims
+    const owners = Array.from({ length: identity.partitions }, () => ({
+      active: undefined as Owner | undefined,
+      standbys: [] as Owner[],
+    }))
+    for (const { memberMetadata, memberAssignment } of members) {
+      const subscription = decodeSubscription(memberMetadata)
+      if (subscription === undefined) continue
+      const owner = { instance: subscription.instance, endpoint: subscription.endpoint }
+      const { active, standby } = decodeAssignment(names, memberAssignment)
+      for (const partition of active) if (owners[partition] !== undefined) owners[partition].active = owner
+      for (const partition of standby) owners[partition]?.standbys.push(owner)
+    }
+    return new Map(owners.entries())
+  }
+
+  /** Has a dead member leave, whoever it was: its partitions move now, not when its session ends. */
+  evict(memberId: string): Promise<void> {
+    return leaveGroup(this.#claims, memberId, this.#closing.signal)
+  }
+
+  /** Ids by which the group knows the members of this process. */
+  get memberIds(): string[] {
+    return [...this.#seats].map(({ memberId }) => memberId).filter((id) => id !== '')
+  }
+
+  /** Of each member of this process, what it is to own and has not taken; undefined before it knows. */
+  get unclaimed(): (number[] | undefined)[] {
+    return [...this.#seats].map(({ unclaimed }) => unclaimed)
+  }
+
+  /** Behaves as a frozen process does: no heartbeat, until it finds that a claim was lost. */
+  suspend(): void {
+    for (const seat of this.#seats) seat.suspended = true
+  }
+
+  close(): void {
+    this.#closing.abort()
+  }
+}

@@ -1,0 +1,310 @@
+import { createRequire } from 'node:module'
+import { connect as connectTcp, isIP, type Socket } from 'node:net'
+import { type ConnectionOptions, connect as connectTls } from 'node:tls'
+import type { Logger } from 'pino'
+import { addressOf } from '../../../contract/address.ts'
+import { ConfigurationError, RetryableError } from '../../../contract/errors.ts'
+import { endOnSilence, type KafkaConnection, mend } from './connection.ts'
+import { NEWER_CODES } from './error-codes.ts'
+import { readResponses } from './responses.ts'
+
+/**
+ * The one place that touches kafkajs. What is taken from it is its lower half, which works and no longer changes:
+ * connections with TLS and SASL, request queues, and the encoding of the group, transaction and topic requests. Its
+ * upper half (producer, consumer, admin) is not used: see ARCHITECTURE.md. Typed here as far as it is used.
+ */
+export interface BrokerRequests {
+  findGroupCoordinator(request: {
+    groupId: string
+    coordinatorType: number
+  }): Promise<{ coordinator: { nodeId: number } }>
+  createTopics(request: { topics: readonly TopicRequest[]; timeout: number }): Promise<unknown>
+  describeConfigs(request: { resources: readonly { type: number; name: string; configNames?: string[] }[] }): Promise<{
+    resources: { resourceName: string; configEntries: { configName: string; configValue: string | null }[] }[]
+  }>
+  listOffsets(request: {
+    replicaId: number
+    isolationLevel: number
+    topics: readonly { topic: string; partitions: readonly { partition: number; timestamp: number }[] }[]
+  }): Promise<{ responses: { topic: string; partitions: { partition: number; offset: string }[] }[] }>
+  offsetFetch(request: { groupId: string; topics: readonly PartitionsOf<{ partition: number }>[] }): Promise<{
+    responses: PartitionsOf<{ partition: number; offset: string; metadata: string | null }>[]
+  }>
+  initProducerId(request: { transactionalId?: string; transactionTimeout: number }): Promise<{
+    producerId: string
+    producerEpoch: number
+  }>
+  addPartitionsToTxn(
+    request: Transaction & { topics: readonly { topic: string; partitions: number[] }[] },
+  ): Promise<unknown>
+  addOffsetsToTxn(request: Transaction & { groupId: string }): Promise<unknown>
+  txnOffsetCommit(
+    request: Transaction & {
+      groupId: string
+      topics: readonly PartitionsOf<{ partition: number; offset: number; metadata: string }>[]
+    },
+  ): Promise<unknown>
+  endTxn(request: Transaction & { transactionResult: boolean }): Promise<unknown>
+  joinGroup(request: {
+    groupId: string
+    sessionTimeout: number
+    rebalanceTimeout: number
+    memberId: string
+    groupProtocols: readonly { name: string; metadata: Buffer }[]
+  }): Promise<Joined>
+  syncGroup(request: {
+    groupId: string
+    generationId: number
+    memberId: string
+    groupAssignment: readonly { memberId: string; memberAssignment: Buffer }[]
+  }): Promise<{ memberAssignment: Buffer }>
+  heartbeat(request: { groupId: string; groupGenerationId: number; memberId: string }): Promise<unknown>
+  leaveGroup(request: { groupId: string; memberId: string }): Promise<unknown>
+  describeGroups(request: { groupIds: readonly string[] }): Promise<{ groups: DescribedGroup[] }>
+}
+
+interface Transaction {
+  readonly transactionalId: string
+  readonly producerId: number
+  readonly producerEpoch: number
+}
+
+interface PartitionsOf<T> {
+  readonly topic: string
+  readonly partitions: readonly T[]
+}
+
+export interface TopicRequest {
+  readonly topic: string
+  readonly numPartitions: number
+  readonly replicationFactor: number
+  readonly configEntries: readonly { name: string; value: string }[]
+}
+
+export interface Joined {
+  readonly generationId: number
+  readonly leaderId: string
+  readonly memberId: string
+  readonly members: readonly { memberId: string; memberMetadata: Buffer }[]
+}
+
+export interface DescribedGroup {
+  readonly state: string
+  readonly members: readonly { memberId: string; memberMetadata: Buffer; memberAssignment: Buffer }[]
+}
+
+interface KafkaBroker extends BrokerRequests {
+  /** Of each request by its api key, as the broker tells of itself; null until `connect` has resolved. */
+  readonly versions: Readonly<Record<number, { readonly minVersion: number; readonly maxVersion: number }>> | null
+  connect(): Promise<void>
+}
+
+interface KafkaConnectionPool {
+  readonly pool: KafkaConnection[]
+  getConnection: () => Promise<KafkaConnection>
+}
+
+interface KafkaLogger {
+  info(): void
+  namespace(): KafkaLogger
+}
+
+const require = createRequire(import.meta.url)
+const Broker = require('kafkajs/src/broker') as new (options: object) => KafkaBroker
+const ConnectionPool = require('kafkajs/src/network/connectionPool') as new (options: object) => KafkaConnectionPool
+const { createLogger } = require('kafkajs/src/loggers') as {
+  createLogger: (options: { level: number; logCreator: () => (entry: LogEntry) => void }) => KafkaLogger
+}
+const protocolError = require('kafkajs/src/protocol/error') as {
+  readonly errorCodes: object[]
+  createErrorFromCode(code: number): Error
+}
+protocolError.errorCodes.push(...NEWER_CODES)
+
+interface LogEntry {
+  readonly log: { readonly message: string; readonly error?: string; readonly broker?: string }
+}
+
+/** The first that takes the settings of our topics (message.timestamp.after.max.ms, KIP-937); the requests are older. */
+const MIN_KAFKA = '3.6'
+const LOG_LEVEL_ERROR = 1
+const CONNECTION_TIMEOUT_MS = 3000
+const AUTHENTICATION_TIMEOUT_MS = 10_000
+/** Without a byte, of every request but JoinGroup, which waits for the whole group. See `judgeBySilence`. */
+export const REQUEST_TIMEOUT_MS = 8000
+const KEEP_ALIVE_MS = 30_000
+
+export interface KafkaSecurity {
+  /** `true`: TLS with the system's authorities. */
+  readonly tls?: boolean | ConnectionOptions
+  readonly sasl?: {
+    readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512'
+    readonly username: string
+    readonly password: string
+  }
+}
+
+/** Makes connections, and can take them all away at once. */
+export class Network {
+  readonly #clientId: string
+  readonly #security: KafkaSecurity
+  readonly #kafkaLogger: KafkaLogger
+  readonly #sockets = new Set<Socket>()
+  #closed = false
+
+  constructor(clientId: string, security: KafkaSecurity, logger: Logger) {
+    this.#clientId = clientId
+    this.#security = security
+    // Every error reaches the caller too, and is told there with what follows from it.
+    const write = ({ log }: LogEntry): void => logger.debug({ broker: log.broker, error: log.error }, log.message)
+    this.#kafkaLogger = createLogger({ level: LOG_LEVEL_ERROR, logCreator: () => write })
+  }
+
+  async connect(host: string, port: number, clientId = this.#clientId): Promise<BrokerConnection> {
+    const address = addressOf({ host, port })
+    const { tls, sasl } = this.#security
+    const connectionPool = new ConnectionPool({
+      host,
+      port,
+      ...(tls === undefined || tls === false ? {} : { ssl: tls === true ? {} : tls }),
+      ...(sasl === undefined ? {} : { sasl }),
+      clientId,
+      socketFactory: (target: SocketTarget) => this.#open(target),
+      connectionTimeout: CONNECTION_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      enforceRequestTimeout: true,
+      logger: this.#kafkaLogger,
+      instrumentationEmitter: null,
+    })
+    for (const one of connectionPool.pool) mend(one)
+    const broker = new Broker({
+      connectionPool,
+      logger: this.#kafkaLogger,
+      authenticationTimeout: AUTHENTICATION_TIMEOUT_MS,
+      allowAutoTopicCreation: false,
+    })
+    await broker.connect().catch((error: Error) => {
+      // kafkajs leaves the socket open, and an interval with it.
+      for (const { socket } of connectionPool.pool as Partial<KafkaConnection>[]) socket?.destroy(error)
+      throw error
+    })
+    const [connection] = connectionPool.pool as [KafkaConnection]
+    endOnSilence(connection)
+    // Left to itself the pool reconnects, twice when asked twice at once. A closed connection is replaced as a whole.
+    connectionPool.getConnection = () => {
+      if (connection.isConnected()) return Promise.resolve(connection)
+      return Promise.reject(new RetryableError('LOG_UNAVAILABLE', `the connection to ${address} has closed`))
+    }
+    return new BrokerConnection(broker, connection, address)
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  /** Ends every connection now, and makes no new one. Requests under way reject. */
+  close(): void {
+    this.#closed = true
+    for (const socket of this.#sockets) socket.destroy(new Error('the Kafka client is closed'))
+  }
+
+  #open({ host, port, ssl, onConnect }: SocketTarget): Socket {
+    if (this.#closed) throw new Error('the Kafka client is closed')
+    const name = isIP(host) === 0 ? { servername: host } : {}
+    const onread = readResponses(
+      (response) => socket.emit('data', response),
+      (error) => socket.destroy(error),
+    )
+    const target = { host, port, onread }
+    const socket: Socket = ssl ? connectTls({ ...target, ...name, ...ssl }, onConnect) : connectTcp(target, onConnect)
+    // Requests are written whole: waiting to fill a packet only adds time.
+    socket.setNoDelay(true)
+    socket.setKeepAlive(true, KEEP_ALIVE_MS)
+    this.#sockets.add(socket)
+    socket.once('close', () => this.#sockets.delete(socket))
+    return socket
+  }
+}
+
+interface SocketTarget {
+  readonly host: string
+  readonly port: number
+  readonly ssl: ConnectionOptions | null
+  readonly onConnect: () => void
+}
+
+/** One connection to one broker. */
+export class BrokerConnection {
+  readonly requests: BrokerRequests
+  readonly #versions: NonNullable<KafkaBroker['versions']>
+  readonly #connection: KafkaConnection
+  readonly #address: string
+
+  constructor(broker: KafkaBroker, connection: KafkaConnection, address: string) {
+    this.requests = broker
+    this.#versions = broker.versions ?? {}
+    this.#connection = connection
+    this.#address = address
+  }
+
+  /** False once the broker or the network has closed it; a new one is to be made then. */
+  get alive(): boolean {
+    return this.#connection.isConnected()
+  }
+
+  /**
+   * Sends a request that kafkajs does not know or encodes slowly. Resolves with the body of the response. Rejects with
+   * ConfigurationError when the broker does not know that version of it.
+   */
+  async send(apiKey: number, apiName: string, apiVersion: number, body: readonly Buffer[]): Promise<Buffer> {
+    this.#check(apiKey, apiName, apiVersion)
+    const connection = this.#connection
+    if (!connection.isAuthenticated()) await connection.authenticate()
+    const correlationId = connection.nextCorrelationId()
+    let size = HEADER_BYTES
+    for (const part of body) size += part.length
+    const header = Buffer.allocUnsafe(4 + HEADER_BYTES)
+    header.writeInt32BE(size, 0)
+    header.writeInt16BE(apiKey, 4)
+    header.writeInt16BE(apiVersion, 6)
+    header.writeInt32BE(correlationId, 8)
+    header.writeInt16BE(-1, 12)
+    if (!connection.isConnected())
+      throw new RetryableError('LOG_UNAVAILABLE', 'the connection to the broker has closed')
+    const { payload } = await new Promise<{ payload: Buffer }>((resolve, reject) => {
+      connection.requestQueue.push({
+        entry: { apiKey, apiName, apiVersion, correlationId, resolve, reject },
+        expectResponse: true,
+        requestTimeout: null,
+        sendRequest() {
+          const { socket } = connection
+          socket.cork()
+          socket.write(header)
+          for (const part of body) socket.write(part)
+          socket.uncork()
+        },
+      })
+    })
+    return payload
+  }
+
+  /** A broker only closes the connection over which it is asked what it does not know. */
+  #check(apiKey: number, apiName: string, apiVersion: number): void {
+    const { minVersion, maxVersion } = this.#versions[apiKey] ?? { minVersion: 0, maxVersion: -1 }
+    if (apiVersion >= minVersion && apiVersion <= maxVersion) return
+    const known = maxVersion < 0 ? 'does not know it' : `has ${minVersion} to ${maxVersion}`
+    throw new ConfigurationError(
+      'LOG_MISMATCH',
+      `the broker at ${this.#address} cannot be used: ${apiName} ${apiVersion} is needed, and it ${known}; ` +
+        `use Kafka ${MIN_KAFKA} or newer`,
+    )
+  }
+}
+
+/** Api key, version, correlation id, and no client id. */
+const HEADER_BYTES = 10
+
+/** The error of an error code, as kafkajs names it. */
+export function errorOf(code: number): Error {
+  return protocolError.createErrorFromCode(code)
+}

@@ -1,0 +1,139 @@
+import { ownCopy } from '../../../contract/own-copy.ts'
+import type { Offset } from '../../log.ts'
+import { type BrokerConnection, errorOf } from './broker.ts'
+import type { AbortedTransaction } from './records.ts'
+import { CONSUMER, WireReader, WireWriter } from './wire.ts'
+
+const FETCH = 1
+/** The first that tells when what was fetched before is not in the log any more. */
+const FETCH_VERSION = 12
+const MIN_BYTES = 1
+const READ_COMMITTED = 1
+const NO_SESSION = [0, -1] as const
+const UNKNOWN = -1
+const DIVERGING_EPOCH = 0
+/** The records of a partition may keep so many times their bytes; of what is less of its answer a copy is made. */
+const MAX_KEPT = 16
+
+export interface FetchLimits {
+  /** How long the broker waits for the first byte, ms. */
+  readonly maxWaitMs: number
+  readonly maxBytes: number
+  readonly maxPartitionBytes: number
+}
+
+export interface FetchPosition {
+  readonly topic: string
+  readonly index: number
+  readonly position: Offset
+  /** Of the leader that wrote what stands before `position`; undefined until something was fetched. */
+  readonly epoch?: number | undefined
+}
+
+export interface Fetched {
+  readonly topic: string
+  readonly index: number
+  readonly error: Error | undefined
+  /** The last stable offset: all before it is decided. */
+  readonly end: Offset
+  readonly start: Offset
+  /** From where on what stood before the position is not in the log any more; undefined when all is. */
+  readonly lostFrom: Offset | undefined
+  /** In the order of their first offsets. */
+  readonly aborted: readonly AbortedTransaction[]
+  readonly bytes: Buffer
+}
+
+/**
+ * One request for many partitions; the broker answers at once when it has something for any of them. `leaderEpoch`: under
+ * which its broker is known to lead a partition: who led it before, and has not heard yet, must not judge what was fetched
+ * since.
+ */
+export async function fetch(
+  connection: BrokerConnection,
+  positions: readonly FetchPosition[],
+  limits: FetchLimits,
+  leaderEpoch: (position: FetchPosition) => number | undefined,
+): Promise<Fetched[]> {
+  const topics = Map.groupBy(positions, ({ topic }) => topic)
+  const writer = new WireWriter(64 + positions.length * 40)
+    .unsignedVarint(0)
+    .int32(CONSUMER)
+    .int32(limits.maxWaitMs)
+    .int32(MIN_BYTES)
+    .int32(limits.maxBytes)
+    .int8(READ_COMMITTED)
+    .int32(NO_SESSION[0])
+    .int32(NO_SESSION[1])
+    .unsignedVarint(topics.size + 1)
+  for (const [topic, partitions] of topics) {
+    writer.compactString(topic).unsignedVarint(partitions.length + 1)
+    for (const partition of partitions) {
+      const { index, position, epoch = UNKNOWN } = partition
+      writer
+        .int32(index)
+        .int32(leaderEpoch(partition) ?? UNKNOWN)
+        .int64(position)
+        .int32(epoch)
+      writer.int64(UNKNOWN).int32(limits.maxPartitionBytes).unsignedVarint(0)
+    }
+    writer.unsignedVarint(0)
+  }
+  // No forgotten partitions, no rack.
+  writer.unsignedVarint(1).compactString('').unsignedVarint(0)
+  return decode(await connection.send(FETCH, 'Fetch', FETCH_VERSION, [writer.finish()]))
+}
+
+function decode(body: Buffer): Fetched[] {
+  const reader = new WireReader(body)
+  reader.tags()
+  reader.int32()
+  const code = reader.int16()
+  if (code !== 0) throw errorOf(code)
+  reader.int32()
+  const fetched: Fetched[] = []
+  reader.compactArray(() => {
+    const topic = reader.compactString() ?? ''
+    reader.compactArray(() => {
+      const index = reader.int32()
+      const error = reader.int16()
+      reader.int64()
+      const end = reader.int64()
+      const start = reader.int64()
+      const aborted = reader.compactArray(() => abortedTransaction(reader))
+      // The broker names them by their last offsets.
+      if (aborted.length > 1) aborted.sort((a, b) => a.firstOffset - b.firstOffset)
+      reader.int32()
+      const bytes = keepable(reader.compactBytesOrNull() ?? Buffer.alloc(0), body)
+      let lostFrom: Offset | undefined
+      reader.tags((tag) => {
+        if (tag !== DIVERGING_EPOCH) return
+        reader.int32()
+        lostFrom = reader.int64()
+      })
+      fetched.push({
+        topic,
+        index,
+        error: error === 0 ? undefined : errorOf(error),
+        end,
+        start,
+        lostFrom,
+        aborted,
+        bytes,
+      })
+    })
+    reader.tags()
+  })
+  return fetched
+}
+
+/** What is not read for long keeps all of the answer that it is a view of. */
+function keepable(bytes: Buffer, answer: Buffer): Buffer {
+  return bytes.length < answer.length / MAX_KEPT ? ownCopy(bytes) : bytes
+}
+
+function abortedTransaction(reader: WireReader): AbortedTransaction {
+  const transaction = { producerId: reader.int64(), firstOffset: reader.int64() }
+  reader.tags()
+  return transaction
+}

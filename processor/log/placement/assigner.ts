@@ -1,0 +1,226 @@
+import type { Offset } from '../../contract/record.ts'
+
+export interface Candidate {
+  /** No two members have the same, where two processes may have one INSTANCE_ID. */
+  readonly name: string
+  /** Failure domain; a standby goes to another one than its owner's where there is one. */
+  readonly zone?: string | undefined
+  /** What the member holds now. */
+  readonly active: readonly number[]
+  readonly standby: readonly number[]
+  /** Changelog position of each warm copy it has, held now or left from before. */
+  readonly positions?: ReadonlyMap<number, Offset> | undefined
+  /** Those of its standbys that hold all that the changelog held when they began, and follow it. */
+  readonly whole?: readonly number[] | undefined
+  /** Its stores cannot be written: it is to hold nothing, as long as another member can. */
+  readonly unfit?: boolean | undefined
+}
+
+export interface AssignmentInput {
+  readonly members: readonly Candidate[]
+  readonly partitions: number
+  /** Copies beside the owner's. With fewer other members than that there are fewer. */
+  readonly standbys: number
+  /** Cost of each partition, in any unit: among members alike otherwise, what is free goes to the one with the least. */
+  readonly load?: readonly number[] | undefined
+}
+
+export interface Assigned {
+  readonly active: readonly number[]
+  readonly standby: readonly number[]
+}
+
+interface Slot {
+  readonly member: Candidate
+  readonly active: Set<number>
+  readonly standby: Set<number>
+  /** By partition, how far the copy here is; -1 without one. */
+  readonly places: Float64Array
+  /** Of what is active here. */
+  cost: number
+  /** So many of a slot's active partitions are standbys here. */
+  readonly shares: Map<Slot, number>
+}
+
+/**
+ * Who holds what. Pure and deterministic: the same input, in any order of the members, gives the same answer.
+ *
+ * - Every partition has one owner; owners' counts differ by one at most, and so do standbys' where zones leave a choice.
+ * - What a member owns stays, but for what balance takes; that goes to, and what is free goes to, the most caught-up copy
+ *   among the members with room.
+ * - Standbys are never on their owner; they prefer another zone, then where they are, then a warm copy.
+ * - What somebody owns never moves for the sake of load: that is for `Balancer`.
+ * - Members that are unfit hold nothing, unless all are.
+ */
+export function assign(input: AssignmentInput): ReadonlyMap<string, Assigned> {
+  const slots = [...fitOf(input.members)]
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .map((member) => slotOf(member, input.partitions))
+  if (slots.length > 0) {
+    assignActive(slots, input)
+    assignStandbys(slots, input)
+  }
+  const nothing = input.members.map(({ name }) => [name, { active: [], standby: [] }] as const)
+  return new Map<string, Assigned>([
+    ...nothing,
+    ...slots.map(({ member, active, standby }) => {
+      return [member.name, { active: [...active].sort(ascending), standby: [...standby].sort(ascending) }] as const
+    }),
+  ])
+}
+
+/** Those among whom the partitions are shared out. */
+export function fitOf<M extends Candidate>(members: readonly M[]): readonly M[] {
+  const fit = members.filter(({ unfit }) => unfit !== true)
+  return fit.length > 0 ? fit : members
+}
+
+function slotOf(member: Candidate, partitions: number): Slot {
+  const places = new Float64Array(partitions).fill(-1)
+  for (const partition of [...member.active, ...member.standby]) places[partition] = 0
+  for (const [partition, position] of member.positions ?? []) places[partition] = position
+  return { member, active: new Set(), standby: new Set(), places, cost: 0, shares: new Map() }
+}
+
+/** Of 1,024 partitions and 32 members: the leader must not hold its event loop so long that its peers take it for dead. */
+function assignActive(slots: readonly Slot[], { partitions, load }: AssignmentInput): void {
+  const free = new Set(Array.from({ length: partitions }, (_, i) => i))
+  for (const slot of slots) {
+    for (const partition of slot.member.active) {
+      if (free.delete(partition)) slot.active.add(partition)
+    }
+  }
+  const floor = Math.floor(partitions / slots.length)
+  let extra = partitions % slots.length
+  // Who holds most may keep one more where the partitions do not divide evenly: so least moves.
+  for (const slot of [...slots].sort((a, b) => b.active.size - a.active.size)) {
+    const most = extra > 0 && slot.active.size > floor ? floor + 1 : floor
+    if (most > floor) extra--
+    for (const partition of leastMissed(slot, slots, floor).slice(0, Math.max(0, slot.active.size - most))) {
+      slot.active.delete(partition)
+      free.add(partition)
+    }
+  }
+  const costOf = (partition: number) => (load === undefined ? 1 : (load[partition] ?? 0))
+  for (const slot of slots) for (const partition of slot.active) slot.cost += costOf(partition)
+  const hasRoom = (slot: Slot) => slot.active.size < floor || (slot.active.size === floor && extra > 0)
+  let open = slots.filter(hasRoom)
+  // Those with the fewest warm places left choose first, lest others take the only one; those with none choose last.
+  const warm = new Uint32Array(partitions)
+  for (const slot of open) countPlaces(slot, warm, 1)
+  while (free.size > 0) {
+    const partition = fewest(free, warm) as number
+    const owner = best(open, (a, b) => at(b, partition) - at(a, partition) || a.cost - b.cost) as Slot
+    if (owner.active.size === floor) extra--
+    owner.active.add(partition)
+    owner.cost += costOf(partition)
+    free.delete(partition)
+    for (const slot of open) if (!hasRoom(slot)) countPlaces(slot, warm, -1)
+    open = open.filter(hasRoom)
+  }
+}
+
+function countPlaces({ places }: Slot, warm: Uint32Array, by: number): void {
+  for (let p = 0; p < places.length; p++) if ((places[p] as number) >= 0) warm[p] = (warm[p] as number) + by
+}
+
+/** The first of those with the fewest warm places, of which none is most. */
+function fewest(partitions: Iterable<number>, warm: Uint32Array): number | undefined {
+  let found: number | undefined
+  let least = Number.POSITIVE_INFINITY
+  for (const p of partitions) {
+    const places = warm[p] || Number.MAX_SAFE_INTEGER
+    if (found !== undefined && (places > least || (places === least && p > found))) continue
+    found = p
+    least = places
+  }
+  return found
+}
+
+/** What a member with too much gives away first: what is warm elsewhere with room. */
+function leastMissed(slot: Slot, slots: readonly Slot[], floor: number): number[] {
+  const others = slots.filter((other) => other !== slot && other.active.size < floor)
+  const elsewhere = new Set([...slot.active].filter((p) => others.some((other) => at(other, p) >= 0)))
+  return [...slot.active].sort((a, b) => Number(elsewhere.has(b)) - Number(elsewhere.has(a)) || b - a)
+}
+
+function at({ places }: Slot, partition: number): number {
+  return places[partition] as number
+}
+
+function assignStandbys(slots: readonly Slot[], { partitions, standbys }: AssignmentInput): void {
+  const copies = Math.min(standbys, slots.length - 1)
+  const quota = Math.ceil((partitions * copies) / slots.length)
+  const owners: Slot[] = []
+  for (const slot of slots) for (const partition of slot.active) owners[partition] = slot
+  const held = new Map(slots.map((slot) => [slot, new Set(slot.member.standby)]))
+  for (let copy = 0; copy < copies; copy++) {
+    for (const [partition, owner] of owners.entries()) {
+      const apart = (slot: Slot) => Number(apartFrom(slot, owner))
+      const stays = (slot: Slot) => Number(held.get(slot)?.has(partition) === true && slot.standby.size < quota)
+      const warm = (slot: Slot) => (slot.standby.size < quota ? at(slot, partition) : -1)
+      const holder = best(
+        slots.filter((slot) => canHold(slot, partition)),
+        (a, b) => {
+          const wish = apart(b) - apart(a) || stays(b) - stays(a) || warm(b) - warm(a)
+          return wish || shared(a, owner) - shared(b, owner) || a.standby.size - b.standby.size
+        },
+      )
+      holder?.standby.add(partition)
+      holder?.shares.set(owner, shared(holder, owner) + 1)
+    }
+  }
+  while (evenOut(slots, owners)) continue
+}
+
+function apartFrom(slot: Slot, owner: Slot): boolean {
+  return slot.member.zone !== owner.member.zone
+}
+
+/** The fewer of one owner's partitions are here, the more members share them when it dies. */
+function shared({ shares }: Slot, owner: Slot): number {
+  return shares.get(owner) ?? 0
+}
+
+function canHold(slot: Slot, partition: number): boolean {
+  return !slot.active.has(partition) && !slot.standby.has(partition)
+}
+
+/** Moves one standby from a member with most to one with two fewer, over others where it cannot go at once. */
+function evenOut(slots: readonly Slot[], owners: readonly Slot[]): boolean {
+  const most = best(slots, (a, b) => b.standby.size - a.standby.size) as Slot
+  const reached = new Map<Slot, { from: Slot; partition: number } | undefined>([[most, undefined]])
+  for (const [slot] of reached) {
+    if (slot.standby.size <= most.standby.size - 2) {
+      for (let to = slot, step = reached.get(to); step !== undefined; to = step.from, step = reached.get(to)) {
+        step.from.standby.delete(step.partition)
+        to.standby.add(step.partition)
+      }
+      return true
+    }
+    const standby = [...slot.standby].sort(ascending)
+    for (const next of slots) {
+      if (reached.has(next)) continue
+      const partition = standby.find((p) => canMove(owners[p] as Slot, slot, next, p))
+      if (partition !== undefined) reached.set(next, { from: slot, partition })
+    }
+  }
+  return false
+}
+
+/** Zones come before balance. */
+function canMove(owner: Slot, from: Slot, to: Slot, partition: number): boolean {
+  if (!canHold(to, partition)) return false
+  return apartFrom(to, owner) || !apartFrom(from, owner)
+}
+
+/** The first of the best, in the order given. */
+function best<T>(items: readonly T[], compare: (a: T, b: T) => number): T | undefined {
+  let found: T | undefined
+  for (const item of items) if (found === undefined || compare(item, found) < 0) found = item
+  return found
+}
+
+function ascending(a: number, b: number): number {
+  return a - b
+}

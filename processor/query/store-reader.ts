@@ -1,0 +1,247 @@
+import { TidemarkError, UnavailableError } from '../contract/errors.ts'
+import { formatPosition, type Position } from '../contract/position.ts'
+import {
+  type Answer,
+  bytesOf,
+  type Copy,
+  type Freshness,
+  type Listing,
+  type PartitionReader,
+  type PastAnswer,
+  type SlicedAnswer,
+  sliceOf,
+} from '../contract/query.ts'
+import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../contract/search.ts'
+import { devicesIn, type Role } from '../partition/role.ts'
+import type { FoundSlice, Searcher } from '../search/searcher.ts'
+import type { StateStore } from '../store/store.ts'
+import type { TextCache } from '../store/text-cache.ts'
+import type { ForeignStatuses } from './foreign-statuses.ts'
+
+/** Statuses of one listing: who asks for many devices holds them all, and may be one of many. */
+const MAX_LISTED_BYTES = 1024 * 1024
+
+export interface StoreReaderOptions {
+  readonly instance: string
+  readonly roles: ReadonlyMap<number, Role>
+  readonly texts: TextCache
+  readonly searcher: Searcher
+  readonly foreign: ForeignStatuses
+}
+
+/** Answers from the copies of this process. An answer's `offset` is what it holds at least; it may hold more. */
+export class StoreReader implements PartitionReader {
+  readonly #instance: string
+  readonly #roles: ReadonlyMap<number, Role>
+  readonly #texts: TextCache
+  readonly #searcher: Searcher
+  readonly #foreign: ForeignStatuses
+
+  constructor({ instance, roles, texts, searcher, foreign }: StoreReaderOptions) {
+    this.#instance = instance
+    this.#roles = roles
+    this.#texts = texts
+    this.#searcher = searcher
+    this.#foreign = foreign
+  }
+
+  async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
+    const view = this.#view(partition)
+    const answers: SlicedAnswer[] = []
+    const missing: number[] = []
+    for (let i = 0; i < deviceIds.length; i++) {
+      const status = view.role.committed(deviceIds[i] as string)
+      answers.push({ status, freshness: view.freshness })
+      if (status === undefined) missing.push(i)
+    }
+    await this.#readMissing(view, deviceIds, missing, answers)
+    return answers.map(({ status, freshness }) => ({ status: status && bytesOf(status), freshness }))
+  }
+
+  async getEach(
+    deviceIds: readonly string[],
+    partitions: readonly number[],
+  ): Promise<(SlicedAnswer | TidemarkError)[]> {
+    this.#texts.touch(deviceIds)
+    const views: (View | TidemarkError | undefined)[] = []
+    const answers: (SlicedAnswer | TidemarkError)[] = []
+    let missing: Map<View, number[]> | undefined
+    for (let i = 0; i < deviceIds.length; i++) {
+      const partition = partitions[i] as number
+      const view = (views[partition] ??= this.#viewOrError(partition))
+      if (view instanceof TidemarkError) {
+        answers.push(view)
+        continue
+      }
+      const status = view.role.committed(deviceIds[i] as string)
+      answers.push({ status, freshness: view.freshness })
+      if (status !== undefined) continue
+      missing ??= new Map()
+      const places = missing.get(view)
+      if (places === undefined) missing.set(view, [i])
+      else places.push(i)
+    }
+    if (missing === undefined) return answers
+    const read = async (view: View, places: readonly number[]): Promise<void> => {
+      try {
+        await this.#readMissing(view, deviceIds, places, answers)
+      } catch (error) {
+        if (!(error instanceof TidemarkError)) throw error
+        for (const i of places) answers[i] = error
+      }
+    }
+    await Promise.all(Array.from(missing, ([view, places]) => read(view, places)))
+    return answers
+  }
+
+  async list(partition: number, after: string | undefined, limit: number): Promise<Listing> {
+    const view = this.#view(partition)
+    const { freshness } = view
+    const entries = await answered(view, view.role.store.range(after, limit, MAX_LISTED_BYTES))
+    const items = entries.map(([deviceId, status]) => ({
+      deviceId,
+      status: this.#foreign.shown(partition, deviceId, status),
+    }))
+    return { items, freshness }
+  }
+
+  async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
+    const { partition, offset } = position
+    const { store, copy } = this.#view(partition).role
+    const input = store.checkpoint?.input ?? 0
+    if (input <= offset && !(await copy.arrivals.past(offset, withinMs))) throw notReached(position, store)
+    const [answer] = (await this.getMany(partition, [deviceId])) as [Answer]
+    // A store may have been wiped meanwhile, and be on its way again.
+    if (answer.freshness.offset <= offset) throw notReached(position, store)
+    return { ...answer, outcome: copy.decisions.of(offset) }
+  }
+
+  async search(question: SearchQuestion): Promise<SearchSlice> {
+    const { partition } = question
+    const view = this.#view(partition)
+    const { reached, ...slice } = await answered(view, this.#searcher.search(view.role.store, question))
+    const items = slice.items.map(({ deviceId, status }) => ({
+      deviceId,
+      status: this.#foreign.shown(partition, deviceId, status),
+    }))
+    return { ...slice, items, freshness: freshnessAt(view, reached) }
+  }
+
+  async summarize(question: SummaryQuestion): Promise<SummarySlice> {
+    const { partition } = question
+    const view = this.#view(partition)
+    const { reached, ...slice } = await answered(view, this.#searcher.summarize(view.role.store, question))
+    return { ...slice, freshness: freshnessAt(view, reached) }
+  }
+
+  async copies(): Promise<Copy[]> {
+    const copies: Copy[] = []
+    for (const [partition, role] of this.#roles) {
+      if (role.state === 'closed') continue
+      const { checkpoint } = role.store
+      copies.push({
+        partition,
+        instance: this.#instance,
+        role: role.kind,
+        state: role.state,
+        readable: checkpoint?.whole === true && role.lag !== undefined,
+        offset: checkpoint?.input ?? 0,
+        changelogOffset: checkpoint?.changelog ?? 0,
+        lag: role.waiting,
+        devices: devicesIn(role.store),
+        restore: role.state === 'restoring' ? role.progress.restore : undefined,
+      })
+    }
+    return copies
+  }
+
+  /** Reads from the store, into `answers`, what was not at hand. */
+  async #readMissing(
+    view: View,
+    deviceIds: readonly string[],
+    places: readonly number[],
+    answers: (SlicedAnswer | TidemarkError)[],
+  ): Promise<void> {
+    if (places.length === 0) return
+    const { role, freshness } = view
+    const ids = places.map((i) => deviceIds[i] as string)
+    const values = await answered(view, role.store.getMany(ids))
+    for (let k = 0; k < places.length; k++) {
+      const value = values[k]
+      const shown = value && this.#foreign.shown(freshness.partition, ids[k] as string, value)
+      answers[places[k] as number] = { status: shown && sliceOf(shown), freshness }
+    }
+  }
+
+  #view(partition: number): View {
+    const role = this.#role(partition)
+    const { lag } = role
+    // It may have been away for long: what it lacks would pass for what was never there.
+    if (lag === undefined) throw beingRestored(partition)
+    return { role, freshness: freshnessOf(partition, role, lag), generation: role.store.generation }
+  }
+
+  #viewOrError(partition: number): View | TidemarkError {
+    try {
+      return this.#view(partition)
+    } catch (error) {
+      if (error instanceof TidemarkError) return error
+      throw error
+    }
+  }
+
+  #role(partition: number): Role {
+    const role = this.#roles.get(partition)
+    if (role === undefined || role.state === 'closed') {
+      throw new UnavailableError('NOT_OWNER', `${this.#instance} holds no copy of partition ${partition}: ask another`)
+    }
+    // A copy that has never been whole would call known devices unknown.
+    if (role.store.checkpoint?.whole !== true) throw beingRestored(partition)
+    return role
+  }
+}
+
+/** A copy as one question finds it. */
+interface View {
+  readonly role: Role
+  readonly freshness: Freshness
+  readonly generation: number
+}
+
+function freshnessOf(partition: number, role: Role, lag: number): Freshness {
+  const { input = 0, changelog = 0 } = role.store.checkpoint ?? {}
+  // What an owner holds while it restores is no newer than a standby's, and may be older; so may be what one holds that ends.
+  const servedBy = role.state === 'running' && !role.doubtful ? role.kind : 'standby'
+  return { partition, offset: input, changelog, lag, servedBy }
+}
+
+/** Of what was not read of the store as the view found it, but as it was at `reached`. */
+function freshnessAt({ role, freshness }: View, reached: FoundSlice['reached']): Freshness {
+  if (reached === undefined) return freshness
+  const { input, changelog } = reached
+  const behind = role.kind === 'owner' ? freshness.offset - input : freshness.changelog - changelog
+  return { ...freshness, offset: input, changelog, lag: Math.max(0, freshness.lag + behind) }
+}
+
+function notReached(position: Position, { checkpoint }: StateStore): UnavailableError {
+  const reached = `partition ${position.partition} has reached ${checkpoint?.input ?? 0}`
+  return new UnavailableError('POSITION_NOT_REACHED', `${reached}, and not applied ${formatPosition(position)} yet`)
+}
+
+function beingRestored(partition: number): UnavailableError {
+  return new UnavailableError('PARTITION_UNAVAILABLE', `partition ${partition} is being restored: ask again`)
+}
+
+/** A store that fails is mended by the role that works on it; a reader asks another copy, or again. */
+async function answered<T>({ role, freshness, generation }: View, read: Promise<T>): Promise<T> {
+  const { partition } = freshness
+  let answer: T
+  try {
+    answer = await read
+  } catch (error) {
+    throw new UnavailableError('STORE_UNAVAILABLE', `partition ${partition} cannot be read here: ask again`, 1, error)
+  }
+  // What a wipe took away meanwhile would pass for what was never there.
+  if (role.store.generation !== generation) throw beingRestored(partition)
+  return answer
+}

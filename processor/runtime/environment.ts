@@ -1,0 +1,158 @@
+import { hostAndPort } from '../contract/address.ts'
+import { ConfigurationError } from '../contract/errors.ts'
+import { nearest } from './spelling.ts'
+import { choice, integer, mangled, secret, text, type Variable } from './variables.ts'
+
+const port = (value: number, description: string) =>
+  integer(0, 65_535, { default: value, description: `${description}; 0: any free port` })
+
+/** Of a signature. There is no `none`. */
+const ALGORITHM = '(HS256|HS384|HS512|RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA)'
+
+/** What PARTITIONS is when it is not set. */
+export const DEFAULT_PARTITIONS = 8
+
+const NAME = /^[A-Za-z0-9._-]{1,100}$/
+
+/** What else is in DATA_DIR: the embedded log, the data of `npm run kafka`, and the name that was made for a processor. */
+export const LOG_FOLDER = 'log'
+export const KAFKA_FOLDER = 'kafka'
+export const INSTANCE_FILE = 'instance-id'
+
+/**
+ * Of a processor: its stores are in the folder of this name within DATA_DIR, which is wiped when they are damaged. Some
+ * file systems take capitals for the same.
+ */
+export const INSTANCE_NAME = new RegExp(
+  `^(?!\\.+$)(?!(${LOG_FOLDER}|${KAFKA_FOLDER}|${INSTANCE_FILE})$)${NAME.source.slice(1)}`,
+  'i',
+)
+
+/** Every environment variable that Tidemark reads. */
+const ENVIRONMENT = {
+  MQTT_PORT: port(1883, 'MQTT over TCP and over WebSocket'),
+  HTTP_PORT: port(8080, 'the API'),
+  HOST: text({ default: '127.0.0.1', description: 'address that this process listens on' }),
+  HTTP_HOST: text({ description: 'address that the API listens on; unset: HOST' }),
+  HTTP_DRAIN_SECONDS: integer(0, 60, {
+    description: 'how long a stop is not ready and still answers; unset: 3 of an api process, else 0',
+  }),
+  HTTP_KEEP_ALIVE_SECONDS: integer(1, 3_600, {
+    description:
+      'how long the API keeps a connection without a request, longer than a balancer in front of it; unset: 75',
+  }),
+  HTTP_REQUESTS_PER_MINUTE: integer(1, 100_000_000, { description: 'of one caller, in this process; unset: no limit' }),
+  HTTP_TRUSTED_PROXIES: text({
+    description: 'address,network/bits,… or loopback, linklocal, uniquelocal: their X-Forwarded-For names the caller',
+  }),
+  DATA_DIR: text({ default: './data', description: 'folder of the embedded log and the stores' }),
+  KAFKA_BROKERS: text({
+    pattern: /^[^,\s]+:\d+(,[^,\s]+:\d+)*$/,
+    description: 'host:port,…; unset: the embedded log',
+  }),
+  KAFKA_SSL: choice(['true', 'false'], { default: 'false', description: 'TLS to Kafka' }),
+  KAFKA_CA: text({ description: "PEM file of the authority behind Kafka's certificates" }),
+  KAFKA_SASL_MECHANISM: choice(['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512']),
+  KAFKA_SASL_USERNAME: text(),
+  KAFKA_SASL_PASSWORD: secret(/./, 'with KAFKA_SASL_MECHANISM'),
+  KAFKA_REPLICATION: integer(1, 32, { description: "copies of each topic partition; unset: the brokers' default" }),
+  KAFKA_MIN_INSYNC_REPLICAS: integer(1, 32, {
+    description: "copies that must have a record; unset: the brokers' default",
+  }),
+  TOPIC_PREFIX: text({ pattern: NAME, default: 'tidemark', description: 'first part of the topic names' }),
+  GROUP: text({ pattern: NAME, default: 'tidemark', description: 'consumer group of the processors' }),
+  PARTITIONS: integer(1, 1024, { default: DEFAULT_PARTITIONS, description: 'partitions, when the log is created' }),
+  STANDBYS: integer(0, 8, { default: 1, description: 'warm copies of each partition' }),
+  INSTANCE_ID: text({
+    pattern: INSTANCE_NAME,
+    description: 'name of this processor, stable over restarts; unset on Kafka: one made once, and kept in DATA_DIR',
+  }),
+  ZONE: text({ pattern: NAME, description: 'host or rack: standbys go to another one' }),
+  QUERY_PORT: port(0, "a processor's own query endpoint"),
+  HEALTH_PORT: port(0, 'an ingest process: /livez, /readyz and /metrics'),
+  CLUSTER_SECRET: secret(/^[\x21-\x7e]{16,256}$/, '16 to 256 visible ASCII characters, the same in every process'),
+  AUTH: choice(['jwt', 'none'], { description: 'who the API answers; unset: anyone, on a loopback address alone' }),
+  AUTH_SECRET: secret(/^[\x21-\x7e]{32,1024}$/, '32 to 1,024 visible ASCII characters, the same for the issuer'),
+  AUTH_JWKS: text({ description: 'file or URL of a JWK set of public keys' }),
+  AUTH_ALGORITHMS: text({
+    pattern: new RegExp(`^${ALGORITHM}(,${ALGORITHM})*$`),
+    description: 'algorithms of signatures, as in HS256 or RS256,ES256,EdDSA',
+  }),
+  AUTH_ISSUER: text({ default: 'tidemark', description: 'iss that a token must have' }),
+  AUTH_AUDIENCE: text({ default: 'tidemark', description: 'aud that a token must have' }),
+  AUTH_TOKEN: secret(/^[\x21-\x7e]{1,8192}$/, 'token that an attached drill reads with'),
+  LOG_LEVEL: choice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], { default: 'info' }),
+}
+
+type Environment = typeof ENVIRONMENT
+
+const VARIABLES: readonly (readonly [string, Variable<string | number | undefined>])[] = Object.entries(ENVIRONMENT)
+
+/** Variables whose value nobody may see. Each may be given as a file, by its name with _FILE. */
+export const SECRETS: readonly string[] = VARIABLES.filter(([, variable]) => variable.secret).map(([name]) => name)
+
+/**
+ * Variables that are set, and nearly have the name of one that is read, each with that name: without a misspelt
+ * KAFKA_BROKERS a process runs on a log of its own, and without CLUSTER_SECRET anyone may ask.
+ */
+export function misspelt(environment: Readonly<Record<string, string | undefined>>): (readonly [string, string])[] {
+  const names = [...VARIABLES.map(([name]) => name), ...SECRETS.map((name) => `${name}_FILE`)]
+  return Object.keys(environment).flatMap((given) => {
+    const meant = names.includes(given) || environment[given] === '' ? undefined : nearest(given, names)
+    return meant === undefined ? [] : [[given, meant] as const]
+  })
+}
+
+export type Configuration = {
+  readonly [Name in keyof Environment]: Environment[Name] extends Variable<infer Value> ? Value : never
+}
+
+/** Reads `environment`, applies the defaults, and freezes. Throws ConfigurationError that names the variable and the rule. */
+export function readEnvironment(environment: Readonly<Record<string, string | undefined>>): Configuration {
+  const entries = VARIABLES.map(([name, variable]) => [name, valueOf(name, variable, environment[name])] as const)
+  const configuration = Object.fromEntries(entries) as Configuration
+  checkBrokers(configuration)
+  checkSecurity(configuration)
+  checkReplication(configuration)
+  return Object.freeze(configuration)
+}
+
+function valueOf<T>(name: string, variable: Variable<T>, given: string | undefined): T {
+  const { read, unset, description, secret: hidden } = variable
+  // An empty variable is how a shell or a compose file says "not set".
+  if (given === undefined || given === '') return unset
+  const shown = `${name}=${hidden ? '…' : JSON.stringify(given)}`
+  const fault = mangled(given, hidden)
+  if (fault !== undefined) throw refused(`${shown}: ${fault}`)
+  const found = read(given)
+  if ('value' in found) return found.value
+  const hint = description === undefined ? '' : ` (${description})`
+  throw refused(`${shown}: ${found.rule}${hint}`)
+}
+
+function checkBrokers({ KAFKA_BROKERS = '' }: Configuration): void {
+  const wrong = KAFKA_BROKERS.split(',').find((broker) => hostAndPort(broker).port > 65_535)
+  if (wrong !== undefined) throw refused(`KAFKA_BROKERS names ${wrong}: a port is at most 65535`)
+}
+
+function checkSecurity(configuration: Configuration): void {
+  const { KAFKA_SSL, KAFKA_CA, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD } = configuration
+  if (KAFKA_CA !== undefined && KAFKA_SSL !== 'true') throw refused('KAFKA_CA is set: set KAFKA_SSL=true, or unset it')
+  const credentials = [KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD]
+  if (credentials.some((part) => part === undefined) && credentials.some((part) => part !== undefined)) {
+    throw refused('KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD: set all three, or none')
+  }
+}
+
+function checkReplication({ KAFKA_REPLICATION, KAFKA_MIN_INSYNC_REPLICAS }: Configuration): void {
+  if (KAFKA_REPLICATION === undefined || KAFKA_MIN_INSYNC_REPLICAS === undefined) return
+  if (KAFKA_MIN_INSYNC_REPLICAS > KAFKA_REPLICATION) {
+    throw refused(
+      `KAFKA_MIN_INSYNC_REPLICAS=${KAFKA_MIN_INSYNC_REPLICAS}: must be at most KAFKA_REPLICATION=${KAFKA_REPLICATION}, or no record could be written`,
+    )
+  }
+}
+
+function refused(message: string): ConfigurationError {
+  return new ConfigurationError('INVALID_CONFIGURATION', message)
+}

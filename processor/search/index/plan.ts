@@ -1,0 +1,290 @@
+import type { Json } from '../../contract/json.ts'
+import type { Condition, QueryNode } from '../../contract/search-query.ts'
+import type { ReadCounts } from '../../store/index-counts.ts'
+import {
+  attributeEntry,
+  attributeGroup,
+  attributePrefix,
+  countOf,
+  LEFT_OUT_COUNTS,
+  ODD,
+  PRESENT,
+  SEEN_COUNTS,
+  STATE_COUNTS,
+  STATES,
+  seenEntry,
+  slotOf,
+  stateEntry,
+  UNCOUNTED,
+  valueCount,
+  WIDE,
+} from '../../store/index-entries.ts'
+import type { EntryRange } from '../../store/store.ts'
+import { Matcher, scalarOf } from '../language/match.ts'
+import { literalPrefix } from '../language/pattern.ts'
+import { boundText, textFor } from '../language/time-text.ts'
+
+/**
+ * How a search finds its candidates: every device that satisfies the query is among them, and each is tested.
+ * `scan`: all devices. `walk`: those of some entries, each of which has its devices in the order of their ids. `gather`:
+ * those of ranges of entries, in whatever order.
+ */
+export type IndexPlan =
+  | { readonly kind: 'scan' }
+  | { readonly kind: 'walk'; readonly entries: readonly string[] }
+  | { readonly kind: 'gather'; readonly ranges: readonly EntryRange[] }
+
+export interface PlanFacts {
+  readonly root: QueryNode
+  readonly counts: ReadCounts
+  /** As many devices as are looked for, in the order of their ids; undefined: all that satisfy the query. */
+  readonly limit: number | undefined
+  /** A candidate of the index costs as much as so many devices that are scanned. */
+  readonly cost: number
+}
+
+/** To look up a candidate in the index and read its status, of what it takes to scan one: measured. */
+export const CANDIDATE_COST = 4
+/** Entries that are gathered: their ids are in memory at once, and sorted in one go. */
+export const MAX_GATHERED = 8192
+/** Entries that are gathered for a page, however soon a scan may find it: matches may lie far behind. */
+const MAX_GATHERED_FOR_PAGE = 512
+/** Entries that are walked beside each other. */
+const MAX_WALKED = 16
+/** The share of the devices that an equality of which nothing is known may have. */
+const GUESS = 1 / 64
+/** `field:value` of values that are too many to be counted. */
+const GUESS_OF_MANY = 1 / 1024
+
+/** Pure. */
+export function planIndex({ root, counts, limit, cost }: PlanFacts): IndexPlan {
+  const devices = devicesIn(counts)
+  const lookup = devices === undefined ? undefined : lookUp(root, new Estimates(counts, devices))
+  if (devices === undefined || lookup === undefined || lookup.estimate * cost > devices) return SCAN
+  if (lookup.walkable && lookup.ranges.length <= MAX_WALKED) {
+    return { kind: 'walk', entries: lookup.ranges.map(({ from }) => from.slice(0, -1)) }
+  }
+  // A scan finds a page after about limit / (estimate / devices) devices, if the matches lie evenly.
+  const most = limit === undefined ? MAX_GATHERED : Math.max(MAX_GATHERED_FOR_PAGE, Math.sqrt((limit * devices) / cost))
+  return lookup.estimate > Math.min(most, MAX_GATHERED) ? SCAN : { kind: 'gather', ranges: lookup.ranges }
+}
+
+const SCAN: IndexPlan = { kind: 'scan' }
+
+/** Undefined when it is not known. */
+export function devicesIn(counts: ReadCounts): number | undefined {
+  const odd = counts.get(LEFT_OUT_COUNTS, 'odd')
+  const states = counts.all(STATE_COUNTS)
+  return odd === undefined || states === undefined ? undefined : sum(states.values()) + odd
+}
+
+/** What of the index has all devices of a condition. */
+interface Lookup {
+  readonly ranges: readonly EntryRange[]
+  /** Each range is one entry. */
+  readonly walkable: boolean
+  /** Devices, about. */
+  readonly estimate: number
+}
+
+class Estimates {
+  readonly counts: ReadCounts
+  readonly devices: number
+
+  constructor(counts: ReadCounts, devices: number) {
+    this.counts = counts
+    this.devices = devices
+  }
+
+  ofAttribute(group: string, what: string, states: readonly string[]): number | undefined {
+    const all = this.counts.all(group)
+    return all === undefined ? undefined : sum(states.map((state) => all.get(countOf(what, state)) ?? 0))
+  }
+
+  leftOut(what: 'odd' | 'wide'): number {
+    return this.counts.get(LEFT_OUT_COUNTS, what) ?? this.devices
+  }
+}
+
+/** `states`: in which alone the devices are wanted. Undefined: the index does not help. */
+function lookUp(node: QueryNode, estimates: Estimates, states: readonly string[] = STATES): Lookup | undefined {
+  const known = statesOf(node)
+  if (known !== undefined) return ofStates(common(known, states), estimates)
+  switch (node.kind) {
+    case 'all':
+    case 'not':
+      return undefined
+    case 'and': {
+      const narrowed = node.nodes.reduce((left, part) => common(left, statesOf(part) ?? left), states)
+      const found = node.nodes.map((part) => lookUp(part, estimates, narrowed)).filter((one) => one !== undefined)
+      return found.sort((a, b) => a.estimate - b.estimate)[0]
+    }
+    case 'or': {
+      const found = node.nodes.map((part) => lookUp(part, estimates, states))
+      return found.every((one) => one !== undefined) ? together(found) : undefined
+    }
+    case 'equals':
+    case 'exists':
+    case 'like':
+    case 'range':
+      break
+  }
+  if (node.field.name === 'lastSeenAt') return seen(node, estimates)
+  if (node.field.kind !== 'attribute' || node.field.path.includes('.')) return undefined
+  return ofAttribute(attributeGroup(node.field.path), node, states, estimates)
+}
+
+function common(a: readonly string[], b: readonly string[]): readonly string[] {
+  return a.filter((state) => b.includes(state))
+}
+
+function together(parts: readonly Lookup[]): Lookup {
+  const ranges = new Map(parts.flatMap((part) => part.ranges).map((range) => [`${range.from}\n${range.to}`, range]))
+  return {
+    ranges: Array.from(ranges.values()),
+    walkable: parts.every((part) => part.walkable),
+    estimate: sum(parts.map((part) => part.estimate)),
+  }
+}
+
+/** The states with which the condition holds; undefined when it asks for anything else. */
+function statesOf(node: QueryNode): readonly string[] | undefined {
+  if (node.kind === 'all') return undefined
+  const { fields, test } = new Matcher({ root: node })
+  if (fields.length !== 1 || fields[0]?.name !== 'connectivity.state') return undefined
+  return STATES.filter((state) => test([state]))
+}
+
+function ofStates(states: readonly string[], estimates: Estimates): Lookup {
+  const estimate = sum(states.map((state) => estimates.counts.get(STATE_COUNTS, state) ?? 0))
+  return withLeftOut({ ranges: states.map(stateEntry).map(rangeOf), walkable: true, estimate }, 'odd', estimates)
+}
+
+/** Devices that have no entry of their own may satisfy any condition. */
+function withLeftOut({ ranges, walkable, estimate }: Lookup, what: 'odd' | 'wide', estimates: Estimates): Lookup {
+  const leftOut = estimates.leftOut(what)
+  if (leftOut === 0) return { ranges, walkable, estimate }
+  return { ranges: [...ranges, rangeOf(what === 'odd' ? ODD : WIDE)], walkable, estimate: estimate + leftOut }
+}
+
+export function rangeOf(entry: string): EntryRange {
+  return { from: `${entry}\0`, to: `${entry}\x01` }
+}
+
+function ofAttribute(
+  group: string,
+  node: Condition,
+  states: readonly string[],
+  estimates: Estimates,
+): Lookup | undefined {
+  const found = attributeLookup(group, node, states, estimates)
+  return found === undefined ? undefined : withLeftOut(found, 'wide', estimates)
+}
+
+function attributeLookup(
+  group: string,
+  node: Condition,
+  states: readonly string[],
+  estimates: Estimates,
+): Lookup | undefined {
+  const { devices } = estimates
+  const unknown = estimates.counts.all(group) === undefined
+  if (node.kind === 'equals') {
+    const scalar = scalarOf(node.value)
+    const values: Json[] = scalar === undefined ? [textFor(node.field, node.value)] : [node.value.text, scalar]
+    const estimate = unknown
+      ? devices * GUESS_OF_MANY
+      : sum(values.map((value) => estimateOf(group, value, states, estimates)))
+    const ranges = values.flatMap((value) =>
+      states
+        .filter((state) => mayHave(group, value, state, estimates))
+        .map((state) => rangeOf(attributeEntry(group, value, state))),
+    )
+    return { ranges, walkable: true, estimate }
+  }
+  // The entries of all states lie between each other.
+  const present = estimates.ofAttribute(group, PRESENT, STATES)
+  if (node.kind === 'exists') {
+    return { ranges: [within(`${group}\0`)], walkable: false, estimate: present ?? devices }
+  }
+  if (node.kind === 'range') return undefined
+  const literal = literalPrefix(node.pattern)
+  const prefix = attributePrefix(group, literal)
+  const estimate = unknown ? devices * GUESS : beginningWith(prefix, group, estimates)
+  return { ranges: [within(prefix)], walkable: false, estimate }
+}
+
+function estimateOf(group: string, value: Json, states: readonly string[], estimates: Estimates): number {
+  return estimates.ofAttribute(group, valueCount(value) ?? UNCOUNTED, states) ?? estimates.devices
+}
+
+/** Whether an entry may have devices: what stands in a list beside what is not counted is not counted either. */
+function mayHave(group: string, value: Json, state: string, { counts }: Estimates): boolean {
+  const all = counts.all(group)
+  const count = valueCount(value)
+  return (
+    all === undefined || count === undefined || all.has(countOf(count, state)) || all.has(countOf(UNCOUNTED, state))
+  )
+}
+
+/** Counts of values whose entries begin with `prefix`, and all that are not counted by value. */
+function beginningWith(prefix: string, group: string, { counts }: Estimates): number {
+  const beginning = prefix.slice(group.length + 1)
+  let estimate = 0
+  for (const [count, devices] of counts.all(group) ?? []) {
+    if (count.startsWith(beginning) || count.startsWith(UNCOUNTED)) estimate += devices
+  }
+  return estimate
+}
+
+/** What begins with `prefix`, whose last character is in ASCII. */
+function within(prefix: string): EntryRange {
+  const last = prefix.charCodeAt(prefix.length - 1)
+  return { from: prefix, to: prefix.slice(0, -1) + String.fromCharCode(last + 1) }
+}
+
+function seen(node: Condition, estimates: Estimates): Lookup | undefined {
+  const bounds = seenBounds(node)
+  if (bounds === undefined) return undefined
+  const { low, high } = bounds
+  const slots = estimates.counts.all(SEEN_COUNTS)
+  if (slots === undefined) return undefined
+  let estimate = 0
+  for (const [slot, devices] of slots) {
+    if (slot >= slotOf(low) && (high === undefined || slot <= slotOf(high))) estimate += devices
+  }
+  return withLeftOut({ ranges: [seenRange(bounds)], walkable: false, estimate }, 'odd', estimates)
+}
+
+export function seenRange({ low, high }: SeenBounds): EntryRange {
+  return { from: seenEntry(low), to: high === undefined ? seenEntry('\x7f') : `${seenEntry(high)}\x01` }
+}
+
+/** Texts between which `lastSeenAt` is, both included; `high` undefined: all from `low` on. */
+export interface SeenBounds {
+  readonly low: string
+  readonly high: string | undefined
+}
+
+/** Where `lastSeenAt` is when the condition holds. */
+export function seenBounds(node: Condition): SeenBounds | undefined {
+  if (node.kind === 'exists') return undefined
+  if (node.kind === 'equals') {
+    const text = textFor(node.field, node.value)
+    return { low: text, high: text }
+  }
+  if (node.kind === 'range') {
+    return {
+      low: node.low === undefined ? '' : boundText(node.field, node.low, 'low'),
+      high: node.high === undefined ? undefined : boundText(node.field, node.high, 'high'),
+    }
+  }
+  const [literal] = /^[ -~]*/.exec(literalPrefix(node.pattern)) as RegExpExecArray
+  return literal === '' ? undefined : { low: literal, high: `${literal}\x7f` }
+}
+
+function sum(numbers: Iterable<number>): number {
+  let total = 0
+  for (const number of numbers) total += number
+  return total
+}

@@ -1,0 +1,186 @@
+import { availableParallelism } from 'node:os'
+import { Worker } from 'node:worker_threads'
+import type { Logger } from 'pino'
+import { RetryableError, reasonOf } from '../contract/errors.ts'
+import type { SearchQuestion, SummaryQuestion } from '../contract/search.ts'
+import { Summary } from '../contract/summary.ts'
+import { inMemory, MEMORY_SHARE } from '../runtime/memory.ts'
+import type { FoundSlice, Held, Scans, SummedSlice } from './searcher.ts'
+import { Unfinished } from './unfinished.ts'
+import { encodeSearchQuestion, encodeSummaryQuestion } from './wire.ts'
+
+/** Each takes the memory of a JavaScript engine and of what it reads, so there are few. */
+const MAX_THREADS = 4
+/** As many as cores: at their priority they have what the rest leaves. Fewer where memory is scarce. */
+const DEFAULT_THREADS = Math.max(1, Math.floor(Math.min(MAX_THREADS, availableParallelism()) * MEMORY_SHARE))
+/**
+ * A thread that gets little of a busy machine, or opens the stores, may take longer than who asks waits until he takes
+ * this process for gone: after so long, ms, the answer is that nothing is found yet.
+ */
+export const PATIENCE_MS = 400
+/** A thread that was not used for so long, ms, is ended. */
+const IDLE_MS = 60_000
+/** Why scans fail is told at most so often, ms: who asks for one asks again. */
+const TELL_MS = 60_000
+/** Of the JavaScript heap of a thread. */
+const HEAP = { maxOldGenerationSizeMb: inMemory(256), maxYoungGenerationSizeMb: inMemory(64) }
+
+export type ScanJob = Held &
+  (
+    | { readonly search: SearchQuestion; readonly summary?: undefined }
+    | { readonly search?: undefined; readonly summary: SummaryQuestion }
+  )
+
+export interface ScanAnswer {
+  readonly search?: FoundSlice
+  readonly summary?: SummedSlice
+  readonly error?: string
+}
+
+export interface ScanThreadsOptions {
+  /** Of the stores, open in this process. */
+  readonly folder: string
+  readonly logger: Logger
+  readonly threads?: number
+  readonly patienceMs?: number
+}
+
+/** Scans stores in threads of low priority, each of which reads the database on its own beside the one that writes. */
+export class ScanThreads implements Scans, AsyncDisposable {
+  readonly #folder: string
+  readonly #logger: Logger
+  readonly #patienceMs: number
+  readonly #threads: (ScanThread | undefined)[]
+  readonly #unfinished = new Unfinished<ScanAnswer>()
+  #toldAt = Number.NEGATIVE_INFINITY
+  #ended = false
+
+  constructor({ folder, logger, threads = DEFAULT_THREADS, patienceMs = PATIENCE_MS }: ScanThreadsOptions) {
+    this.#patienceMs = patienceMs
+    this.#folder = folder
+    this.#logger = logger
+    this.#threads = Array.from({ length: threads })
+  }
+
+  /** Rejects with RetryableError when it is not known: ask again. */
+  async search(search: SearchQuestion, held: Held): Promise<FoundSlice> {
+    const answer = await this.#within(encodeSearchQuestion(search), { ...held, search })
+    return answer?.search ?? { items: [], settled: false, more: false, next: search.from }
+  }
+
+  /** Rejects as `search` does. */
+  async summarize(summary: SummaryQuestion, held: Held): Promise<SummedSlice> {
+    const answer = await this.#within(encodeSummaryQuestion(summary), { ...held, summary })
+    return answer?.summary ?? { summary: new Summary(summary.metrics.length).toJSON(), next: summary.from }
+  }
+
+  #within(question: string, job: ScanJob): Promise<ScanAnswer | undefined> {
+    const { partition } = job.search ?? job.summary
+    const key = `${job.generation} ${job.reached} ${question}`
+    return this.#unfinished.within(key, () => this.#run(partition, job), this.#patienceMs)
+  }
+
+  async #run(partition: number, job: ScanJob): Promise<ScanAnswer> {
+    try {
+      return await this.#thread(partition).run(job)
+    } catch (error) {
+      this.#tell(partition, error)
+      throw error
+    }
+  }
+
+  /** Who asked hears only that nobody can answer. */
+  #tell(partition: number, error: unknown): void {
+    const now = performance.now()
+    if (this.#ended || now - this.#toldAt < TELL_MS) return
+    this.#toldAt = now
+    this.#logger.warn({ partition, err: error }, 'a partition cannot be scanned: its lists, counts and summaries fail')
+  }
+
+  #thread(partition: number): ScanThread {
+    const place = partition % this.#threads.length
+    let thread = this.#threads[place]
+    if (thread === undefined) {
+      const onEnd = () => {
+        if (this.#threads[place] === thread) this.#threads[place] = undefined
+      }
+      this.#threads[place] = thread = started(this.#folder, onEnd)
+    }
+    return thread
+  }
+
+  /** What is under way rejects. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended = true
+    await Promise.all(this.#threads.filter((thread) => thread !== undefined).map((thread) => thread.end()))
+  }
+}
+
+interface Waiting {
+  readonly resolve: (answer: ScanAnswer) => void
+  readonly reject: (error: RetryableError) => void
+}
+
+function started(folder: string, onEnd: () => void): ScanThread {
+  try {
+    return new ScanThread(folder, onEnd)
+  } catch (error) {
+    throw new RetryableError('STORE_UNAVAILABLE', `no thread can be started to scan: ${reasonOf(error)}`, error)
+  }
+}
+
+/** What waits for it is bounded by what is unfinished. */
+class ScanThread {
+  readonly #worker: Worker
+  readonly #waiting = new Map<number, Waiting>()
+  #id = 0
+  readonly #idle: NodeJS.Timeout
+  readonly #onEnd: () => void
+
+  /** `onEnd`: it takes no more. */
+  constructor(folder: string, onEnd: () => void) {
+    this.#onEnd = onEnd
+    this.#worker = new Worker(new URL('./scan-thread.ts', import.meta.url), {
+      workerData: folder,
+      resourceLimits: HEAP,
+    })
+    this.#worker.unref()
+    this.#worker.on('message', ([id, answer]: [number, ScanAnswer]) => {
+      const { resolve, reject } = this.#waiting.get(id) as Waiting
+      this.#waiting.delete(id)
+      if (answer.error === undefined) resolve(answer)
+      else reject(new RetryableError('STORE_UNAVAILABLE', `the store cannot be scanned now: ${answer.error}`))
+    })
+    let failure: Error | undefined
+    this.#worker.on('error', (error: Error) => {
+      failure = error
+    })
+    this.#worker.on('exit', () => {
+      onEnd()
+      clearTimeout(this.#idle)
+      const how = failure === undefined ? 'ended' : `failed: ${failure.message}`
+      for (const { reject } of this.#waiting.values()) {
+        reject(new RetryableError('STORE_UNAVAILABLE', `the thread that scanned the store has ${how}`, failure))
+      }
+    })
+    this.#idle = setTimeout(() => {
+      if (this.#waiting.size > 0) this.#idle.refresh()
+      else void this.end()
+    }, IDLE_MS).unref()
+  }
+
+  run(job: ScanJob): Promise<ScanAnswer> {
+    this.#idle.refresh()
+    return new Promise((resolve, reject) => {
+      const id = this.#id++
+      this.#waiting.set(id, { resolve, reject })
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has none
+      this.#worker.postMessage([id, job])
+    })
+  }
+
+  async end(): Promise<void> {
+    this.#onEnd()
+    await this.#worker.terminate()
+  }
+}

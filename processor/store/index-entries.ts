@@ -1,0 +1,263 @@
+import { parseField } from '../contract/field.ts'
+import { isObject, type Json, type JsonObject } from '../contract/json.ts'
+import { readableStatus, type Status } from '../contract/status.ts'
+import { beginningOf } from '../contract/text.ts'
+import { StoredFields } from '../search/language/stored-fields.ts'
+
+/**
+ * What the secondary indexes of a partition hold, and what is counted beside them. An entry is a text that stands before
+ * the ids of the devices it is true of. Pure: entries and counts follow from a status alone.
+ */
+
+/**
+ * Raised whenever other entries or counts come of the same status (test/unit/index-version.test.ts notices): a store of
+ * another version builds its index anew.
+ */
+export const INDEX_VERSION = 5
+
+/** What is indexed of a status. A status of another writer may hold anything in its place. */
+export interface Indexed {
+  readonly state: Json | undefined
+  readonly lastSeenAt: Json | undefined
+  readonly attributes: Json | undefined
+}
+
+/** What a device came from and to; undefined: it was not, or is no more. What is the same object in both did not change. */
+export interface Move {
+  readonly deviceId: string
+  readonly before: Indexed | undefined
+  readonly after: Indexed | undefined
+}
+
+export const STATES = ['online', 'offline', 'unknown'] as const
+
+/** Attributes of a device, and elements of a list, that have entries of their own. */
+const MAX_ATTRIBUTES = 16
+const MAX_NAME = 64
+/** Of a value's JSON, characters: longer ones have the entry of their beginning, and are not counted one by one. */
+const MAX_VALUE = 64
+
+/** `2026-11-24T10:0`: an entry, and a count, for ten minutes, so that a device that reports all the time seldom moves. */
+const SLOT = 15
+
+/** Counts of the devices by state, and by the ten minutes in which they were last seen. */
+export const STATE_COUNTS = 's'
+export const SEEN_COUNTS = 'h'
+/** Counts of devices that are not in all entries: `odd` and `wide`. */
+export const LEFT_OUT_COUNTS = '!'
+
+/**
+ * Entries of devices for which an entry of `connectivity.state` or `lastSeenAt` cannot be told, as no `statusText` writes
+ * it, and of those that have more attributes than have entries: every search in the index looks at them too.
+ */
+export const ODD = '!odd'
+export const WIDE = '!wide'
+
+export function stateEntry(state: string): string {
+  return `s\0${state}`
+}
+
+/** Of a moment, or of the beginning of one: entries are in the order of the times. */
+export function seenEntry(time: string): string {
+  return `l\0${time.slice(0, SLOT)}`
+}
+
+export function slotOf(time: string): string {
+  return time.slice(0, SLOT)
+}
+
+/** The group of entries, and of counts, of an attribute: `a"site"`. */
+export function attributeGroup(name: string): string {
+  return `a${JSON.stringify(name)}`
+}
+
+/** Of a value and a state: what is asked of an attribute is often asked of the devices in a state. */
+export function attributeEntry(group: string, value: Json, state: string): string {
+  return `${beginning(group, value)}\0${state}`
+}
+
+function beginning(group: string, value: Json): string {
+  return `${group}\0${beginningOf(valueText(value), MAX_VALUE)}`
+}
+
+/** What entries of texts that begin with `text` begin with, as far as it is plain: it may be that of others too. */
+export function attributePrefix(group: string, text: string): string {
+  const [plain] = /^[ -~]*/.exec(text) as RegExpExecArray
+  return beginning(group, plain)
+}
+
+/** What has no entry by its value: objects, and lists without elements. */
+const OTHER = '{'
+
+/** A text lacks its last quote, so that it begins as its beginnings do. */
+function valueText(value: Json): string {
+  const json = JSON.stringify(value)
+  return typeof value === 'string' ? json.slice(0, -1) : json
+}
+
+/** What is counted of one attribute, by state: devices that have it, those that have a list, and those not counted by value. */
+export const PRESENT = '*'
+export const LISTS = '['
+export const UNCOUNTED = '?'
+
+/** Undefined: it is counted among UNCOUNTED. */
+export function valueCount(value: Json): string | undefined {
+  const json = JSON.stringify(value)
+  return json.length <= MAX_VALUE ? json : undefined
+}
+
+export function countOf(what: string, state: string): string {
+  return `${what}\0${state}`
+}
+
+export function readCount(count: string): readonly [what: string, state: string] {
+  const at = count.indexOf('\0')
+  return [count.slice(0, at), count.slice(at + 1)]
+}
+
+/** Takes what changes. */
+export interface IndexSink {
+  put(entry: string, deviceId: string): void
+  delete(entry: string, deviceId: string): void
+  count(group: string, what: string, by: number): void
+}
+
+export function indexedOf({ connectivity, lastSeenAt, attributes }: Status): Indexed {
+  // A status of another writer may lack what the type promises.
+  return { state: (connectivity as { state?: Json } | undefined)?.state, lastSeenAt, attributes }
+}
+
+const STORED = new StoredFields(
+  ['connectivity.state', 'lastSeenAt', 'attributes'].map(
+    (name) => parseField(name) as NonNullable<ReturnType<typeof parseField>>,
+  ),
+)
+
+/** Of what is stored of a device, a status or not. */
+export function indexedIn(deviceId: string, stored: Uint8Array): Indexed {
+  const [state, lastSeenAt, attributes] = STORED.read(readableStatus(stored, deviceId))
+  return { state, lastSeenAt, attributes }
+}
+
+/** Whether nothing changes in the index; what changed in no way that shows here may pass for a change. */
+export function isSamePlace(before: Indexed | undefined, after: Indexed | undefined): boolean {
+  if (before === undefined || after === undefined) return before === after
+  if (before.state !== after.state || before.attributes !== after.attributes) return false
+  const [from, to] = [before.lastSeenAt, after.lastSeenAt]
+  return typeof from === 'string' && typeof to === 'string' && from.length === to.length && isSameSlot(from, to)
+}
+
+/** Whether times of one form have one entry. */
+export function isSameSlot(before: string, after: string): boolean {
+  if (before === after) return true
+  for (let i = SLOT - 1; i >= 0; i--) if (before.charCodeAt(i) !== after.charCodeAt(i)) return false
+  return true
+}
+
+/** Tells `sink` what the move changes. */
+export function reindex({ deviceId, before, after }: Move, sink: IndexSink): void {
+  const from = before === undefined ? NOWHERE : placed(before)
+  const to = after === undefined ? NOWHERE : placed(after)
+  if (from.state !== to.state || from.odd !== to.odd) {
+    if (from.state !== undefined) leave(stateEntry(from.state), STATE_COUNTS, from.state, deviceId, sink)
+    if (to.state !== undefined) enter(stateEntry(to.state), STATE_COUNTS, to.state, deviceId, sink)
+    if (from.odd) leave(ODD, LEFT_OUT_COUNTS, 'odd', deviceId, sink)
+    if (to.odd) enter(ODD, LEFT_OUT_COUNTS, 'odd', deviceId, sink)
+  }
+  moveSeen(from.seen, to.seen, deviceId, sink)
+  // Attributes have their entries, and are counted, by state.
+  if (before?.attributes === after?.attributes && from.state === to.state && from.odd === to.odd) return
+  moveAttributes(attributesOf(before, from), attributesOf(after, to), from.state, to.state, deviceId, sink)
+}
+
+interface Placed {
+  readonly state: string | undefined
+  readonly seen: string | undefined
+  readonly odd: boolean
+}
+
+const NOWHERE: Placed = { state: undefined, seen: undefined, odd: false }
+const ODDLY: Placed = { state: undefined, seen: undefined, odd: true }
+const TIME = /^[ -~]{24}$/
+
+function placed({ state, lastSeenAt, attributes }: Indexed): Placed {
+  const known = STATES.find((one) => one === state)
+  if (known === undefined || typeof lastSeenAt !== 'string' || !TIME.test(lastSeenAt)) return ODDLY
+  if (attributes !== undefined && !isObject(attributes)) return ODDLY
+  return { state: known, seen: lastSeenAt, odd: false }
+}
+
+function moveSeen(from: string | undefined, to: string | undefined, deviceId: string, sink: IndexSink): void {
+  if (from !== undefined && to !== undefined && isSameSlot(from, to)) return
+  if (from !== undefined) leave(seenEntry(from), SEEN_COUNTS, slotOf(from), deviceId, sink)
+  if (to !== undefined) enter(seenEntry(to), SEEN_COUNTS, slotOf(to), deviceId, sink)
+}
+
+function enter(entry: string, group: string, what: string, deviceId: string, sink: IndexSink): void {
+  sink.put(entry, deviceId)
+  sink.count(group, what, 1)
+}
+
+function leave(entry: string, group: string, what: string, deviceId: string, sink: IndexSink): void {
+  sink.delete(entry, deviceId)
+  sink.count(group, what, -1)
+}
+
+interface AttributePlaces {
+  readonly entries: ReadonlySet<string>
+  readonly counts: readonly (readonly [group: string, what: string])[]
+}
+
+const NO_ATTRIBUTES: AttributePlaces = { entries: new Set(), counts: [] }
+const ODD_ATTRIBUTES: AttributePlaces = { entries: new Set([WIDE]), counts: [] }
+
+function moveAttributes(
+  from: AttributePlaces,
+  to: AttributePlaces,
+  fromState: string | undefined,
+  toState: string | undefined,
+  deviceId: string,
+  sink: IndexSink,
+): void {
+  for (const entry of from.entries) if (!to.entries.has(entry)) sink.delete(entry, deviceId)
+  for (const entry of to.entries) if (!from.entries.has(entry)) sink.put(entry, deviceId)
+  const [wasWide, isWide] = [from.entries.has(WIDE), to.entries.has(WIDE)]
+  if (wasWide !== isWide) sink.count(LEFT_OUT_COUNTS, 'wide', isWide ? 1 : -1)
+  for (const [group, what] of from.counts) sink.count(group, countOf(what, fromState as string), -1)
+  for (const [group, what] of to.counts) sink.count(group, countOf(what, toState as string), 1)
+}
+
+function attributesOf(indexed: Indexed | undefined, { state }: Placed): AttributePlaces {
+  if (indexed === undefined) return NO_ATTRIBUTES
+  if (state === undefined) return ODD_ATTRIBUTES
+  return indexed.attributes === undefined ? NO_ATTRIBUTES : placesOf(indexed.attributes as JsonObject, state)
+}
+
+function placesOf(attributes: JsonObject, state: string): AttributePlaces {
+  const names = Object.keys(attributes)
+  if (names.length > MAX_ATTRIBUTES) return ODD_ATTRIBUTES
+  const entries = new Set<string>()
+  const counts: [string, string][] = []
+  for (const name of names) {
+    const value = attributes[name] as Json
+    if (name.length > MAX_NAME || (Array.isArray(value) && value.length > MAX_ATTRIBUTES)) return ODD_ATTRIBUTES
+    const group = attributeGroup(name)
+    counts.push([group, PRESENT])
+    const elements = Array.isArray(value) && value.length > 0 ? value : [value]
+    const counted = new Set<string>()
+    for (const element of elements) {
+      const isScalar = typeof element !== 'object' || element === null
+      entries.add(isScalar ? attributeEntry(group, element, state) : `${group}\0${OTHER}\0${state}`)
+      // An empty list is a value of its own to who counts.
+      const what = isScalar || (element === value && Array.isArray(value)) ? valueCount(element) : undefined
+      counted.add(what ?? UNCOUNTED)
+    }
+    if (counted.has(UNCOUNTED)) {
+      counts.push([group, UNCOUNTED])
+      continue
+    }
+    for (const what of counted) counts.push([group, what])
+    if (Array.isArray(value)) counts.push([group, LISTS])
+  }
+  return { entries, counts }
+}

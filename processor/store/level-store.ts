@@ -1,0 +1,295 @@
+import { setImmediate } from 'node:timers/promises'
+import type { AbstractLevel } from 'abstract-level'
+import { viewOf } from '../contract/own-copy.ts'
+import type { LogIdentity, Offset } from '../log/log.ts'
+import { Exclusive } from '../runtime/exclusive.ts'
+import { guarded } from './guarded.ts'
+import { INDEX_VERSION, type Indexed, indexedIn, isSamePlace, type Move } from './index-entries.ts'
+import { LevelCursor, readUpTo } from './level-cursor.ts'
+import { type IndexWrite, NOTHING, PartitionIndex } from './partition-index.ts'
+import { MAX_READ_KEYS, Reads } from './reads.ts'
+import type { Checkpoint, EntryCursor, StateStore, StoreIndex, Way } from './store.ts'
+
+/** Any abstract-level database of text keys in UTF-8 and values in bytes. */
+export type Database = AbstractLevel<Buffer, string, Buffer>
+
+/** Devices that are added to an index that is built between two turns of the event loop. */
+const BUILD_SLICE = 256
+
+/**
+ * A write of more than so many devices is put together over several turns of the event loop: with 4,000 that move in the
+ * index it takes 12 ms.
+ */
+const LARGE_WRITE = 1024
+
+/** Entries a recount reads between two turns of the event loop. */
+const RECOUNT_SLICE = 2000
+
+/** What stands beside the data of one partition, written with it in the same batch. Earlier versions wrote less. */
+export interface Meta extends Checkpoint {
+  readonly identity: LogIdentity
+  readonly count: number | undefined
+  /** Absent in what an earlier version wrote. */
+  readonly generation?: number
+  /** Of the index; absent: there is none, or it is not whole. */
+  readonly index?: number | undefined
+}
+
+export interface Keys {
+  readonly prefix: string
+  readonly meta: string
+  /** The prefix of the data keys, and the first key past them. */
+  readonly first: string
+  readonly last: string
+}
+
+export function keysOf(partition: number): Keys {
+  const prefix = String(partition).padStart(5, '0')
+  return { prefix, meta: `m${prefix}`, first: `d${prefix}:`, last: `d${prefix};` }
+}
+
+/** Of the key of a Meta. */
+export function partitionOfMeta(key: string): number {
+  return Number(key.slice(1))
+}
+
+/** Throws SyntaxError. */
+export function metaOf(bytes: Buffer): Meta {
+  return JSON.parse(bytes.toString()) as Meta
+}
+
+/**
+ * The store of one partition. Its operations reject with RetryableError STORE_UNAVAILABLE (nothing is lost: try again)
+ * or StoreCorruptedError.
+ */
+export class LevelStore implements StateStore {
+  readonly #db: Database
+  readonly #keys: Keys
+  readonly #identity: LogIdentity
+  readonly #reads: Reads
+  readonly #index: PartitionIndex
+  /** Commits, and slices of an index that is built: they read what they write. */
+  readonly #writing = new Exclusive()
+  #checkpoint: Checkpoint | undefined
+  #count: number | undefined
+  #generation: number
+  /** A write failed, perhaps after it was made, and no commit since: what is stored may not be what a caller takes it for. */
+  #doubtful = false
+  /** It is empty to its callers, and something may be stored still: what a wipe that failed has left. */
+  #wiping = false
+
+  constructor(
+    db: Database,
+    keys: Keys,
+    identity: LogIdentity,
+    reads: Reads,
+    index: PartitionIndex,
+    meta: Meta | undefined,
+  ) {
+    this.#db = db
+    this.#keys = keys
+    this.#identity = identity
+    this.#reads = reads
+    this.#index = index
+    if (meta !== undefined) {
+      const { input, changelog, whole, since } = meta
+      this.#checkpoint = { input, changelog, whole, since }
+    }
+    this.#count = meta === undefined ? 0 : meta.count
+    this.#generation = meta?.generation ?? 0
+  }
+
+  get checkpoint(): Checkpoint | undefined {
+    return this.#checkpoint
+  }
+
+  get count(): number | undefined {
+    return this.#count
+  }
+
+  get generation(): number {
+    return this.#generation
+  }
+
+  get index(): StoreIndex | undefined {
+    return this.#index.usable ? this.#index : undefined
+  }
+
+  /** Whether `buildIndex` has something to do; not while the store is filled. */
+  get indexMissing(): boolean {
+    return this.#index.missing && this.#checkpoint?.whole === true
+  }
+
+  getMany(keys: readonly string[]): Promise<(Buffer | undefined)[]> {
+    const prefix = this.#keys.first
+    return this.#reads.get(keys.map((key) => prefix + key))
+  }
+
+  async range(after: string | undefined, limit: number, maxBytes?: number): Promise<[key: string, value: Buffer][]> {
+    const { first, last } = this.#keys
+    const entries = await guarded(() => {
+      const iterator = this.#db.iterator({ gt: first + (after ?? ''), lt: last, limit })
+      return maxBytes === undefined ? iterator.all() : readUpTo(iterator, maxBytes)
+    })
+    for (const entry of entries) entry[0] = entry[0].slice(first.length)
+    return entries
+  }
+
+  between(from: string, to: string, way: Way): EntryCursor {
+    return new LevelCursor(this.#db, this.#keys.first, from, to, way)
+  }
+
+  commit(
+    writes: ReadonlyMap<string, Uint8Array | null>,
+    reached: Checkpoint,
+    added?: number,
+    moves?: readonly Move[],
+  ): Promise<void> {
+    return this.#writing.run(async () => {
+      // The next role on the partition takes the store for a fresh one: what is left would be devices for good.
+      if (this.#wiping) await this.#empty()
+      if (!reached.whole) this.#index.giveUp()
+      await this.#index.settle()
+      const known = moves === undefined || this.#doubtful ? await this.#movesOf(writes) : moves
+      const count = added === undefined || this.#count === undefined ? undefined : this.#count + added
+      const change = this.#index.changes(known)
+      if (known.length > LARGE_WRITE) await setImmediate()
+      await this.#write(writes, reached, count, change)
+      this.#doubtful = false
+    })
+  }
+
+  confirm(end: Offset, at: number): Promise<void> {
+    return this.#writing.run(async () => {
+      const { checkpoint } = this
+      if (checkpoint?.whole !== true || checkpoint.changelog < end || this.#doubtful) return
+      const confirmed = { ...checkpoint, since: at }
+      // Where that fails nothing is in doubt: it was made, or not, and all else is as it was.
+      await guarded(() => this.#db.put(this.#keys.meta, this.#meta(confirmed, this.#count, this.#index.version)))
+      this.#checkpoint = confirmed
+    })
+  }
+
+  #meta({ input, changelog, whole, since }: Checkpoint, count: number | undefined, index: number | undefined): Buffer {
+    const reached = { input, changelog, whole, since, generation: this.#generation }
+    const meta: Meta = { identity: this.#identity, ...reached, count, index }
+    return Buffer.from(JSON.stringify(meta))
+  }
+
+  async #write(
+    writes: ReadonlyMap<string, Uint8Array | null>,
+    reached: Checkpoint,
+    count: number | undefined,
+    change: IndexWrite,
+    index = this.#index.version,
+  ): Promise<void> {
+    const prefix = this.#keys.first
+    try {
+      await guarded(async () => {
+        const batch = this.#db.batch()
+        for (const [key, value] of writes) {
+          if (value === null) batch.del(prefix + key)
+          else batch.put(prefix + key, viewOf(value))
+        }
+        if (writes.size > LARGE_WRITE) await setImmediate()
+        this.#index.addTo(batch, change)
+        if (change.puts.length > LARGE_WRITE) await setImmediate()
+        batch.put(this.#keys.meta, this.#meta(reached, count, index))
+        await batch.write()
+      })
+    } catch (error) {
+      this.#doubtful = true
+      this.#index.doubt()
+      throw error
+    }
+    this.#index.accept(change)
+    const { input, changelog, whole, since } = reached
+    this.#checkpoint = { input, changelog, whole, since }
+    this.#count = count
+  }
+
+  /** What the index must be told of, from the statuses that are here. */
+  async #movesOf(writes: ReadonlyMap<string, Uint8Array | null>): Promise<Move[]> {
+    const ids = Array.from(writes.keys()).filter((deviceId) => this.#index.covers(deviceId))
+    const moves: Move[] = []
+    for (let i = 0; i < ids.length; i += MAX_READ_KEYS) {
+      const some = ids.slice(i, i + MAX_READ_KEYS)
+      for (const [k, old] of (await this.getMany(some)).entries()) {
+        const deviceId = some[k] as string
+        const value = writes.get(deviceId)
+        const before = old === undefined ? undefined : indexedIn(deviceId, old)
+        const after = value === undefined || value === null ? undefined : shared(before, indexedIn(deviceId, value))
+        if (!isSamePlace(before, after)) moves.push({ deviceId, before, after })
+      }
+    }
+    return moves
+  }
+
+  /** Brings an index that is missing further, by some devices, or to its end: then true. Rejects as `commit` does. */
+  buildIndex(devices = BUILD_SLICE): Promise<boolean> {
+    return this.#writing.run(async () => {
+      const { checkpoint } = this
+      if (checkpoint === undefined || !this.indexMissing) return true
+      if (this.#index.begins) {
+        // What says that the index is whole goes before the index does.
+        await this.#write(NO_WRITES, checkpoint, this.#count, NOTHING)
+        await this.#index.begin()
+      }
+      const entries = await this.range(this.#index.built, devices)
+      const moves = entries.map(([deviceId, value]) => {
+        return { deviceId, before: undefined, after: indexedIn(deviceId, value) }
+      })
+      const last = entries.length < devices ? undefined : entries.at(-1)?.[0]
+      const version = last === undefined ? INDEX_VERSION : undefined
+      await this.#write(NO_WRITES, checkpoint, this.#count, this.#index.additions(moves), version)
+      this.#index.advance(last)
+      return last === undefined
+    })
+  }
+
+  async recount(): Promise<number> {
+    const { first, last } = this.#keys
+    let count = 0
+    const keys = this.#db.keys({ gt: first, lt: last })
+    try {
+      for (;;) {
+        const slice = await guarded(() => keys.nextv(RECOUNT_SLICE))
+        if (slice.length === 0) break
+        count += slice.length
+      }
+    } finally {
+      await keys.close()
+    }
+    this.#count = count
+    return count
+  }
+
+  wipe(): Promise<void> {
+    return this.#writing.run(() => this.#empty())
+  }
+
+  async #empty(): Promise<void> {
+    const { meta, first, last } = this.#keys
+    this.#wiping = true
+    this.#generation++
+    this.#checkpoint = undefined
+    this.#count = 0
+    // The checkpoint goes first: after a crash between the two, a store without one is emptied again.
+    await guarded(() => this.#db.del(meta))
+    await guarded(() => this.#db.clear({ gte: first, lt: last }))
+    await this.#index.wipe()
+    this.#wiping = false
+  }
+
+  /** The database belongs to LevelStores, and what was committed is on disk: nothing is left to do. */
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+const NO_WRITES: ReadonlyMap<string, null> = new Map()
+
+/** Attributes that are the same become the same object. */
+function shared(before: Indexed | undefined, after: Indexed): Indexed {
+  if (before?.attributes === undefined || after.attributes === undefined) return after
+  const { attributes } = before
+  return JSON.stringify(attributes) === JSON.stringify(after.attributes) ? { ...after, attributes } : after
+}

@@ -1,0 +1,168 @@
+import { createHash } from 'node:crypto'
+import { partitionOf } from '../../../processor/contract/partition.ts'
+import type { PartitionReader } from '../../../processor/contract/query.ts'
+import type { StateStore } from '../../../processor/store/store.ts'
+import type { Alone } from '../stage/engine.ts'
+import type { ApiAddress } from '../stage/stage.ts'
+import { answerIn, type DeviceAnswer, isAnswer } from './device-answer.ts'
+
+/** How one copy of a partition compares with what it should hold. */
+export interface CopyReading {
+  readonly instance: string
+  readonly partition: number
+  readonly role: 'owner' | 'standby' | 'stored'
+  readonly devices: number
+  /** Devices that are missing, too many, or not as they should be; the first of them in words. */
+  readonly differing: number
+  readonly example: string | undefined
+  /** Of all its devices, in order; equal digests are equal stores. */
+  readonly digest: string
+}
+
+const PAGE = 1_000
+/** Of one answer of the API, ms. */
+const ANSWER_MS = 30_000
+/** Ids of one batch-get. */
+const IDS = 500
+/** Devices asked for one by one. */
+const MAX_ALONE = 200
+
+type Page = (after: string, limit: number) => Promise<readonly (readonly [id: string, value: Uint8Array])[]>
+
+export interface Expected {
+  readonly prefix: string
+  readonly partitions: number
+  /** JSON of each status by device id. */
+  readonly statuses: ReadonlyMap<string, string>
+}
+
+/** What a processor answers for from its copy. */
+export function copyPages(reader: PartitionReader, partition: number): Page {
+  return async (after, limit) => {
+    const { items } = await reader.list(partition, after, limit)
+    return items.map(({ deviceId, status }) => [deviceId, status] as const)
+  }
+}
+
+/** What is in a store that no process has open. */
+export function storePages(store: StateStore): Page {
+  return (after, limit) => store.range(after, limit)
+}
+
+export async function readCopy(
+  of: Pick<CopyReading, 'instance' | 'partition' | 'role'>,
+  pages: Page,
+  { prefix, partitions, statuses }: Expected,
+): Promise<CopyReading> {
+  const hash = createHash('sha256')
+  const found = new Set<string>()
+  let differing = 0
+  let example: string | undefined
+  const differs = (what: string): void => {
+    differing++
+    example ??= what
+  }
+  for (let after = prefix, more = true; more; ) {
+    const page = await pages(after, PAGE)
+    more = page.length > 0
+    for (const [id, value] of page) {
+      after = id
+      if (!id.startsWith(`${prefix}-`)) {
+        more = false
+        break
+      }
+      const text = Buffer.from(value).toString()
+      hash.update(`${id}\n${text}\n`)
+      found.add(id)
+      const wanted = statuses.get(id)
+      if (wanted !== text) differs(`${id}: ${difference(text, wanted)}`)
+    }
+  }
+  for (const id of statuses.keys()) {
+    if (!found.has(id) && partitionOf(id, partitions) === of.partition) differs(`${id} is missing`)
+  }
+  return { ...of, devices: found.size, differing, example, digest: hash.digest('hex').slice(0, 12) }
+}
+
+/** The first partition with fewer than `due` copies among these, in words; undefined: there is none. */
+export function lackingCopy(
+  copies: readonly Pick<CopyReading, 'partition'>[],
+  partitions: number,
+  due: number,
+): string | undefined {
+  for (let partition = 0; partition < partitions; partition++) {
+    const its = copies.filter((copy) => copy.partition === partition).length
+    if (its < due) return `of partition ${partition} only ${its} of ${due} copies are whole`
+  }
+  return undefined
+}
+
+/** What the API answers for every device, by id; devices it does not know are left out. */
+export async function readApi(api: ApiAddress, ids: readonly string[]): Promise<Map<string, DeviceAnswer>> {
+  const answers = new Map<string, DeviceAnswer>()
+  for (let from = 0; from < ids.length; from += IDS) {
+    const response = await fetch(`${api.url}/v1/devices/batch-get`, {
+      method: 'POST',
+      headers: { ...api.headers, 'content-type': 'application/json' },
+      body: JSON.stringify({ deviceIds: ids.slice(from, from + IDS) }),
+      signal: AbortSignal.timeout(ANSWER_MS),
+    })
+    if (!response.ok) throw new Error(`batch-get: ${response.status} ${await response.text()}`)
+    const { results } = (await response.json()) as { results: { found?: boolean }[] }
+    for (const { found, ...answer } of results) {
+      if (found !== true) continue
+      if (!isAnswer(answer)) throw new Error(`batch-get: no status: ${JSON.stringify(answer)}`)
+      answers.set(answer.deviceId, answer)
+    }
+  }
+  return answers
+}
+
+/** What the API answers for some of the devices, each by itself. */
+export async function readAlone({ url, headers }: ApiAddress, ids: readonly string[]): Promise<Alone> {
+  const answers = new Map<string, DeviceAnswer>()
+  const asked = sampleOf(ids)
+  for (const id of asked) {
+    const path = `/v1/devices/${id}`
+    const response = await fetch(url + path, { headers, signal: AbortSignal.timeout(ANSWER_MS) })
+    const text = await response.text()
+    if (response.status === 404) continue
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`)
+    answers.set(id, answerIn(text, id))
+  }
+  return { asked, answers }
+}
+
+/** Enough to meet every partition, few enough to be asked for in a moment. */
+function sampleOf(ids: readonly string[]): string[] {
+  const step = Math.max(1, ids.length / MAX_ALONE)
+  return Array.from({ length: Math.min(ids.length, MAX_ALONE) }, (_, i) => ids[Math.floor(i * step)] as string)
+}
+
+/** The status in an answer, as JSON: without what an answer adds to it. */
+export function statusIn(answer: DeviceAnswer): string {
+  return JSON.stringify({ ...answer, freshness: undefined })
+}
+
+/** The first thing in which two statuses differ, both given as JSON; undefined: there is none. */
+export function difference(found: string | undefined, wanted: string | undefined): string {
+  if (found === undefined) return 'it is missing'
+  if (wanted === undefined) return 'it should not be there'
+  return differenceAt('', JSON.parse(found), JSON.parse(wanted)) ?? 'the order of its members'
+}
+
+function differenceAt(path: string, found: unknown, wanted: unknown): string | undefined {
+  if (typeof found === 'object' && typeof wanted === 'object' && found !== null && wanted !== null) {
+    for (const name of new Set([...Object.keys(wanted), ...Object.keys(found)])) {
+      const inner = differenceAt(
+        `${path}/${name}`,
+        (found as Record<string, unknown>)[name],
+        (wanted as Record<string, unknown>)[name],
+      )
+      if (inner !== undefined) return inner
+    }
+    return undefined
+  }
+  if (Object.is(found, wanted)) return undefined
+  return `${path} is ${JSON.stringify(found)}, and should be ${JSON.stringify(wanted)}`
+}

@@ -1,0 +1,91 @@
+import type { LogRecord } from '../../../processor/contract/record.ts'
+import { encodeStatus, type Status } from '../../../processor/contract/status.ts'
+import { decodeRecord } from '../../../processor/contract/telemetry.ts'
+import { fold } from '../../../processor/status/fold.ts'
+import { willIn } from '../load/visitors.ts'
+import type { ForeignRecord } from '../stage/foreign.ts'
+import { Ranges } from './ranges.ts'
+
+/** What retention removed of the telemetry since it `began`, in words; both are offsets by partition. */
+export function removedSince(began: readonly number[], starts: readonly number[]): string[] {
+  return starts.flatMap((start, partition) => {
+    const from = began[partition] ?? 0
+    return start > from ? [`retention removed ${from} to ${start - 1} of partition ${partition}`] : []
+  })
+}
+
+/** What the telemetry topic holds of one device, by this file's own reading of keys and payloads. */
+export interface DeviceCount {
+  /** Records that carry a numbered message, and the numbers in them. */
+  messages: number
+  readonly seqs: Ranges
+  /** Wills of visitors, which have no number, by the name in them. */
+  readonly wills: Map<string, number>
+}
+
+/**
+ * Reads the telemetry topic from its start, in two ways: by an own count of what the payloads say, and by the product's
+ * fold, record by record and without batches, caches or stores, up to what was committed. Only the drill's own devices.
+ */
+export class InputCount {
+  /** By device id. */
+  readonly devices = new Map<string, DeviceCount>()
+  /** The fold of each device up to the committed offsets. */
+  readonly #folded = new Map<string, Status>()
+  readonly #prefix: string
+  readonly #committed: readonly number[]
+  records = 0
+
+  /** `committed`: next input offset, by partition. */
+  constructor(prefix: string, committed: readonly number[]) {
+    this.#prefix = `${prefix}-`
+    this.#committed = committed
+  }
+
+  take(partition: number, record: LogRecord | ForeignRecord): void {
+    const { key } = record
+    if (key?.startsWith(this.#prefix) !== true) return
+    this.records++
+    if (record.headers?.kind === undefined) this.#count(key, payloadOf(record.value))
+    if (record.offset < (this.#committed[partition] ?? 0)) this.#fold(key, record)
+  }
+
+  /** The JSON of each device's status as it should be. */
+  get statuses(): Map<string, string> {
+    return new Map(Array.from(this.#folded, ([id, status]) => [id, encodeStatus(status).toString()]))
+  }
+
+  #count(key: string, payload: unknown): void {
+    const seq = seqIn(payload)
+    const will = willIn(payload)
+    if (seq === undefined && will === undefined) return
+    let device = this.devices.get(key)
+    if (device === undefined) this.devices.set(key, (device = { messages: 0, seqs: new Ranges(), wills: new Map() }))
+    if (seq !== undefined) {
+      device.messages++
+      device.seqs.add(seq)
+    } else if (will !== undefined) device.wills.set(will, (device.wills.get(will) ?? 0) + 1)
+  }
+
+  #fold(key: string, record: LogRecord): void {
+    const decoded = decodeRecord(record)
+    if (decoded.kind === 'rejected') return
+    const status = fold(this.#folded.get(key), key, decoded)
+    if (status !== undefined) this.#folded.set(key, status)
+  }
+}
+
+/** Undefined for what is no message of the drill's devices: poison. */
+function seqIn(payload: unknown): number | undefined {
+  const { seq } = Object(payload) as { seq?: unknown }
+  return typeof seq === 'number' ? seq : undefined
+}
+
+function payloadOf(value: Uint8Array | null): unknown {
+  try {
+    return JSON.parse(Buffer.from(value ?? []).toString())
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined
+    throw error
+  }
+}

@@ -1,0 +1,275 @@
+import { Agent, request } from 'node:http'
+import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
+import { partitionOf } from '../../../processor/contract/partition.ts'
+import type { Freshness } from '../../../processor/contract/query.ts'
+import { pause } from '../../../processor/runtime/pause.ts'
+import type { Ledger } from '../../load/ledger.ts'
+import type { Random } from '../../random.ts'
+import { backward } from '../checks/changelog-check.ts'
+import { answerIn, type DeviceAnswer } from '../checks/device-answer.ts'
+import type { ApiAddress } from '../stage/stage.ts'
+import { AFTERMATH_MS, type Calm } from './calm.ts'
+
+export interface ReadersOptions {
+  /** Base URL of the API. */
+  readonly api: ApiAddress
+  readonly ids: readonly string[]
+  readonly ledger: Ledger
+  /** Requests a second, over all readers. */
+  readonly rate: number
+  readonly partitions: number
+  readonly random: Random
+  readonly calm: Pick<Calm, 'lasted' | 'orphaned'>
+}
+
+/** What the readers found, over the whole run. */
+export interface ReadersReport {
+  readonly reads: number
+  readonly failures: number
+  /** Of the failures: those while partitions were away with nobody to stand in. */
+  readonly excused: number
+  /** The first of the others, in words. */
+  readonly failed: readonly string[]
+  /** Answers for a device that do not hold a status of it, and the first of them in words. Must stay empty. */
+  readonly wrongCount: number
+  readonly wrong: readonly string[]
+  readonly latencyMs: { readonly p50: number; readonly p99: number; readonly max: number }
+  /** Answers that lacked a message acknowledged before they were asked for, and for how long it had been. */
+  readonly stale: { readonly answers: number; readonly p99Ms: number; readonly maxMs: number }
+  /**
+   * Longest time without a status of any device of one partition, from the first on, or from when one was due; idle times
+   * between two requests count too.
+   */
+  readonly longestGapMs: number
+  readonly standbyAnswers: number
+  /** Answers of a standby that were older than one before: what falling back costs. */
+  readonly olderFromStandby: number
+  /** Answers of an owner, or of the same position, in which something had gone back. Must stay empty. */
+  readonly wentBack: readonly string[]
+  readonly wentBackCount: number
+}
+
+/** Requests under way at once: each reader has one. */
+const READERS = 16
+const TIMEOUT_MS = 10_000
+/** Kept of what went wrong. */
+const MAX_TOLD = 20
+const MAX_LATENCY_US = 60_000_000
+/** Every so many requests ask for a page of devices, and for the partitions. */
+const LIST_EVERY = 20
+const PARTITIONS_EVERY = 50
+
+/** What one device's answers have shown so far. */
+interface Seen {
+  rev: number
+  session: number
+  ats: Record<string, string>
+  freshness: Freshness
+}
+
+/** Dashboards: readers that poll devices, pages and partitions at a rate, and check that what they see never goes back. */
+export class Readers {
+  readonly #options: ReadersOptions
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: READERS })
+  readonly #latency: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
+  readonly #staleness: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
+  readonly #seen = new Map<string, Seen>()
+  /** Per partition, since when it is silent, as performance.now() tells it; 0: nothing of it was due yet. */
+  readonly #silentSince: Float64Array
+  readonly #failed: string[] = []
+  readonly #wrong: string[] = []
+  readonly #wentBack: string[] = []
+  #longestGapMs = 0
+  #stale = 0
+  #standby = 0
+  #older = 0
+  #back = 0
+  #excused = 0
+  #wrongCount = 0
+  #turn = 0
+  /** Since they were last taken by `sample`. */
+  #recent = { staleMs: 0, reads: 0, failures: 0 }
+  reads = 0
+  failures = 0
+
+  constructor(options: ReadersOptions) {
+    this.#options = options
+    this.#silentSince = new Float64Array(options.partitions)
+  }
+
+  /** Reads until `signal` aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    const began = performance.now()
+    await Promise.all(Array.from({ length: READERS }, (_, reader) => this.#read(reader, began, signal)))
+    this.#silentSince.forEach((_, partition) => this.#silence(partition))
+    this.#agent.destroy()
+  }
+
+  /** What happened since the last call. */
+  sample(): { staleMs: number; reads: number; failures: number } {
+    const recent = this.#recent
+    this.#recent = { staleMs: 0, reads: 0, failures: 0 }
+    return recent
+  }
+
+  get report(): ReadersReport {
+    const { count } = this.#latency
+    const latency = (percentile: number): number => (count === 0 ? 0 : ms(this.#latency.percentile(percentile)))
+    return {
+      reads: this.reads,
+      failures: this.failures,
+      excused: this.#excused,
+      failed: this.#failed,
+      wrongCount: this.#wrongCount,
+      wrong: this.#wrong,
+      latencyMs: { p50: latency(50), p99: latency(99), max: count === 0 ? 0 : ms(this.#latency.max) },
+      stale: {
+        answers: this.#stale,
+        p99Ms: this.#stale === 0 ? 0 : ms(this.#staleness.percentile(99)),
+        maxMs: this.#stale === 0 ? 0 : ms(this.#staleness.max),
+      },
+      longestGapMs: Math.round(this.#longestGapMs),
+      standbyAnswers: this.#standby,
+      olderFromStandby: this.#older,
+      wentBack: this.#wentBack,
+      wentBackCount: this.#back,
+    }
+  }
+
+  /** A device is always asked for by the same reader, one request at a time: so its answers have an order. */
+  async #read(reader: number, began: number, signal: AbortSignal): Promise<void> {
+    const { ids, rate, random } = this.#options
+    const everyMs = (1000 * READERS) / rate
+    const own = Math.floor((ids.length - 1 - reader) / READERS) + 1
+    let due = began + (everyMs * reader) / READERS
+    while (!signal.aborted) {
+      const wait = due - performance.now()
+      if (wait > 0) await pause(wait, signal)
+      if (signal.aborted) return
+      // A reader that was held up does not make up for it: a person at a dashboard would not either.
+      due = Math.max(due + everyMs, performance.now())
+      const turn = this.#turn++
+      if (turn % PARTITIONS_EVERY === 1) await this.#get('/v1/partitions', signal)
+      else if (turn % LIST_EVERY === 2 || own <= 0) await this.#get('/v1/devices?limit=50', signal)
+      else await this.#device(reader + READERS * Math.floor(random() * own), signal)
+    }
+  }
+
+  async #device(device: number, signal: AbortSignal): Promise<void> {
+    const { ids, ledger, partitions } = this.#options
+    const id = ids[device] as string
+    const path = `/v1/devices/${id}`
+    const acknowledged = ledger.last[device] as number
+    const acknowledgedAt = ledger.lastAckAt[device] as number
+    const askedAt = Date.now()
+    const partition = partitionOf(id, partitions)
+    const unknown = this.#mayBeUnknown(device, askedAt)
+    if (!unknown) this.#silentSince[partition] ||= performance.now()
+    const text = await this.#get(path, signal, unknown)
+    if (text === undefined) return
+    let answer: DeviceAnswer
+    try {
+      answer = answerIn(text, id)
+    } catch (error) {
+      this.#wrongCount++
+      if (this.#wrong.length < MAX_TOLD) this.#wrong.push(`${path}: ${(error as Error).message}`)
+      return
+    }
+    this.#silence(partition)
+    this.#silentSince[partition] = performance.now()
+    if (answer.freshness.servedBy === 'standby') this.#standby++
+    this.#compare(id, answer)
+    const shown = answer.sequence?.seen.at(-1)?.[1] ?? 0
+    if (shown >= acknowledged) return
+    // It lacks one message: since when is known. It lacks more: not longer than since the one that it shows.
+    const newest = Math.max(...Object.values(answer.reported).map(({ at }) => Date.parse(at)))
+    const staleMs = Math.max(1, askedAt - (shown === acknowledged - 1 ? acknowledgedAt : newest))
+    this.#stale++
+    this.#recent.staleMs = Math.max(this.#recent.staleMs, staleMs)
+    this.#staleness.record(Math.min(Math.round(staleMs * 1000), MAX_LATENCY_US))
+  }
+
+  /** Its first message may be acknowledged and not yet applied: not for long, unless something keeps it from that. */
+  #mayBeUnknown(device: number, now: number): boolean {
+    const { ids, ledger, calm } = this.#options
+    if (this.#seen.has(ids[device] as string)) return false
+    const firstAt = ledger.firstAckAt[device] as number
+    return firstAt === 0 || Math.min(now - firstAt, calm.lasted) < AFTERMATH_MS
+  }
+
+  /** Until now nothing was heard of the partition. */
+  #silence(partition: number): void {
+    const since = this.#silentSince[partition] as number
+    if (since > 0) this.#longestGapMs = Math.max(this.#longestGapMs, performance.now() - since)
+  }
+
+  #compare(id: string, answer: DeviceAnswer): void {
+    const { rev, connectivity, reported, freshness } = answer
+    const before = this.#seen.get(id)
+    const ats: Record<string, string> = {}
+    for (const name in reported) ats[name] = reported[name]?.at as string
+    const what = before === undefined ? undefined : backward(before, rev, connectivity.session, ats)
+    if (before !== undefined && what !== undefined) {
+      if (freshness.servedBy === 'standby' && freshness.offset < before.freshness.offset) {
+        this.#older++
+        return
+      }
+      this.#back++
+      const how = `${said(freshness)} after ${said(before.freshness)}`
+      if (this.#wentBack.length < MAX_TOLD) this.#wentBack.push(`${id}: ${what} (${how})`)
+    }
+    this.#seen.set(id, { rev, session: connectivity.session, ats, freshness })
+  }
+
+  /** The body; undefined when it failed. `unknown`: the device may not be known yet. */
+  async #get(path: string, signal: AbortSignal, unknown = false): Promise<string | undefined> {
+    const { calm } = this.#options
+    const began = performance.now()
+    const { orphaned } = calm
+    const outcome = await fetchText(this.#agent, this.#options.api, path)
+    // A request that the end of the drill cut off says nothing.
+    if (signal.aborted) return undefined
+    this.#latency.record(Math.min(Math.max(1, Math.round((performance.now() - began) * 1000)), MAX_LATENCY_US))
+    this.reads++
+    this.#recent.reads++
+    if (outcome.status === 200) return outcome.text
+    if (outcome.status === 404 && unknown) return undefined
+    this.failures++
+    this.#recent.failures++
+    if (orphaned || calm.orphaned) {
+      this.#excused++
+      return undefined
+    }
+    const told = `${new Date().toISOString()} ${path}: ${outcome.status ?? ''} ${outcome.text.slice(0, 300)}`
+    if (this.#failed.length < MAX_TOLD) this.#failed.push(told)
+    return undefined
+  }
+}
+
+function said({ servedBy, partition, offset }: Freshness): string {
+  return `${servedBy} of partition ${partition} at ${offset}`
+}
+
+/** One decimal. */
+function ms(us: number): number {
+  return Math.round(us / 100) / 10
+}
+
+function fetchText(
+  agent: Agent,
+  { url, headers }: ApiAddress,
+  path: string,
+): Promise<{ status: number | undefined; text: string }> {
+  return new Promise((resolve) => {
+    const failed = (error: Error): void => resolve({ status: undefined, text: error.message })
+    const outgoing = request(url + path, { agent, headers, timeout: TIMEOUT_MS }, (response) => {
+      const chunks: Buffer[] = []
+      response.on('data', (chunk: Buffer) => chunks.push(chunk))
+      response.on('error', failed)
+      response.on('end', () => resolve({ status: response.statusCode, text: Buffer.concat(chunks).toString() }))
+    })
+    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${TIMEOUT_MS} ms`)))
+    outgoing.on('error', failed)
+    outgoing.end()
+  })
+}

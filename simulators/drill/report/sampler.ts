@@ -1,0 +1,136 @@
+import { pause } from '../../../processor/runtime/pause.ts'
+import type { Readers } from '../load/readers.ts'
+import type { Sending } from '../load/sending.ts'
+import type { Traffic } from '../load/traffic.ts'
+import type { Engine } from '../stage/engine.ts'
+import type { Committed } from '../stage/foreign.ts'
+import type { Observer } from '../stage/observer.ts'
+import type { Recorder } from './journal.ts'
+
+/** Samples of one run, at most; a longer run is sampled less often. */
+const MAX_SAMPLES = 7_200
+const MIN_EVERY_MS = 250
+/** What is known of the lag counts for so long, ms, and at least until the next sample. */
+const LAG_COUNTS_MS = 1_000
+/** Committed offsets kept per partition; then every other one is let go of. */
+const MAX_COMMITTED = 10_000
+
+export interface SamplerParts {
+  readonly engine: Engine
+  readonly observer: Observer
+  readonly recorder: Recorder
+  readonly traffic: Traffic
+  readonly readers: Readers
+  readonly sending: Sending
+  readonly seconds: number
+}
+
+/** Telemetry records not yet applied, over all partitions. */
+interface Lag {
+  /** When it was asked for, ms since the drill began. */
+  readonly at: number
+  /** Undefined: not all could be had. */
+  readonly records: number | undefined
+}
+
+/** Writes down rates, lag and reads, and looks at what is committed, several times a second. */
+export class Sampler {
+  readonly #parts: SamplerParts
+  /** Distinct committed offsets as seen, by partition, in the order of time. */
+  readonly committed: Committed[][]
+  #lag: Lag | undefined
+  #asking = false
+
+  constructor(parts: SamplerParts) {
+    this.#parts = parts
+    this.committed = Array.from({ length: parts.engine.stage.partitions }, () => [])
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { recorder, seconds } = this.#parts
+    const everyMs = Math.max(MIN_EVERY_MS, (seconds * 1000) / MAX_SAMPLES)
+    let before = this.#counts()
+    let at = recorder.elapsed
+    while (!signal.aborted) {
+      void this.#ask()
+      await pause(everyMs, signal)
+      const now = recorder.elapsed
+      const after = this.#counts()
+      const perSecond = (difference: number): number => Math.round((difference * 1000) / Math.max(1, now - at))
+      recorder.add(recorder.samples, {
+        at: now,
+        sent: perSecond(after.sent - before.sent),
+        acknowledged: perSecond(after.acknowledged - before.acknowledged),
+        applied: perSecond(after.applied - before.applied),
+        lag: this.#lagSince(Math.min(at, now - LAG_COUNTS_MS)),
+        ...this.#parts.readers.sample(),
+      })
+      this.#look(now)
+      before = after
+      at = now
+    }
+  }
+
+  #look(now: number): void {
+    const { traffic, sending, recorder } = this.#parts
+    const { publishing, sent, absences } = traffic
+    sending.look({ now, publishing, sent, absences }, recorder.marks)
+  }
+
+  #counts(): { sent: number; acknowledged: number; applied: number } {
+    const { published, count } = this.#parts.traffic.ledger
+    const applied = this.#progress().reduce((all, { offset }) => all + offset, 0)
+    return { sent: published, acknowledged: count, applied }
+  }
+
+  #progress(): ReturnType<Observer['progress']>[] {
+    const { observer, engine } = this.#parts
+    return Array.from({ length: engine.stage.partitions }, (_, partition) => observer.progress(partition))
+  }
+
+  #lagSince(from: number): number | undefined {
+    return this.#lag === undefined || this.#lag.at < from ? undefined : this.#lag.records
+  }
+
+  /** Kafka may be away: then nothing is known, and the next look is as good. */
+  async #ask(): Promise<void> {
+    if (this.#asking) return
+    this.#asking = true
+    const { engine, recorder } = this.#parts
+    const at = recorder.elapsed
+    try {
+      // What is applied comes first: the log grows between two questions, and behind an older end nothing would wait.
+      const progress = this.#progress()
+      const committed = await engine.committed()
+      committed.forEach((of, partition) => {
+        if (of !== undefined) this.#keep(partition, of)
+      })
+      const ends = await engine.ends()
+      const behind = progress.map(({ offset, lag }, partition) => {
+        if (ends === undefined) return lag
+        return beyond(Math.max(offset, committed[partition]?.input ?? 0), ends[partition])
+      })
+      this.#lag = { at, records: sum(behind) }
+    } catch {
+      // As the docstring says.
+    } finally {
+      this.#asking = false
+    }
+  }
+
+  #keep(partition: number, committed: Committed): void {
+    const list = this.committed[partition]
+    if (list === undefined || list.at(-1)?.input === committed.input || Number.isNaN(committed.changelogEnd)) return
+    list.push(committed)
+    if (list.length > MAX_COMMITTED) list.splice(0, list.length, ...list.filter((_, i) => i % 2 === 1))
+  }
+}
+
+function beyond(applied: number, end: number | undefined): number | undefined {
+  return end === undefined ? undefined : Math.max(0, end - applied)
+}
+
+/** Undefined when one of them is. */
+function sum(values: readonly (number | undefined)[]): number | undefined {
+  return values.reduce((all, value) => (all === undefined || value === undefined ? undefined : all + value), 0)
+}

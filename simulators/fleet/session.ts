@@ -1,0 +1,209 @@
+import { createConnection } from 'node:net'
+import { MqttClient } from 'mqtt'
+import type { Random } from '../random.ts'
+
+export type QoS = 0 | 1 | 2
+
+export interface SessionOptions {
+  readonly host: string
+  readonly port: number
+  /** MQTT client id. */
+  readonly id: string
+  readonly qos: QoS
+  /** Address the connection comes from; undefined: the system's choice. */
+  readonly localAddress: string | undefined
+  readonly will: { readonly topic: string; readonly payload: string } | undefined
+  /** Messages kept while they cannot be sent, those in flight included; at the bound new ones are refused. */
+  readonly maxPending: number
+  /** Longest wait before an attempt to connect, without the jitter, ms. */
+  readonly maxBackOffMs: number
+  readonly random: Random
+  /** A clock in ms, for latencies. */
+  readonly now: () => number
+}
+
+/** What sessions tell; one observer serves a whole fleet. */
+export interface SessionObserver {
+  connected(): void
+  /** An established connection ended, or an attempt failed. */
+  disconnected(established: boolean, error: Error | undefined): void
+  /** `ms` from the first send to the acknowledgement (QoS 0: to the socket). */
+  acknowledged(message: Outgoing, ms: number): void
+  resent(): void
+  /** It disconnected cleanly, until it has more to say. */
+  slept(): void
+}
+
+export interface Outgoing {
+  /** Index of the device that says it. */
+  readonly device: number
+  readonly topic: string
+  readonly payload: string
+  /** Messages that it holds, and not for the second time. */
+  readonly messages: number
+}
+
+interface Message extends Outgoing {
+  /** Clock at the first send; undefined before. */
+  sentAt: number | undefined
+}
+
+/** Messages of one connection under way at once: well below what a broker takes for an abuse. */
+const MAX_IN_FLIGHT = 16
+
+const CONNECT_TIMEOUT_MS = 10_000
+const KEEPALIVE_SECONDS = 60
+const BACK_OFF_MIN_MS = 250
+/** How long a clean DISCONNECT may take before the socket is destroyed. */
+const END_MS = 1_000
+
+/**
+ * The connection of a device, or of a gateway, made anew with jittered back-off whenever it ends. What was not acknowledged is sent again
+ * after a reconnect, in the first order and with the first bytes, as a device with a small memory does.
+ */
+export class Session {
+  readonly #options: SessionOptions
+  readonly #observer: SessionObserver
+  /** In order; the first `#sent` are under way on the present connection. */
+  readonly #pending: Message[] = []
+  #sent = 0
+  #client: MqttClient | undefined
+  #online = false
+  #attempts = 0
+  #retry: NodeJS.Timeout | undefined
+  #ended = false
+  /** It has said all for now, and disconnects until it has more to say. */
+  #sleepy = false
+  #leaving = false
+
+  constructor(options: SessionOptions, observer: SessionObserver) {
+    this.#options = options
+    this.#observer = observer
+  }
+
+  get online(): boolean {
+    return this.#online
+  }
+
+  connect(): void {
+    if (this.#ended || this.#client !== undefined) return
+    const { host, port, id, localAddress, will, qos } = this.#options
+    // A client of MQTT.js is used for one connection: its own reconnects come at one fixed pace for the whole fleet.
+    const client = new MqttClient(() => createConnection({ host, port, localAddress }), {
+      clientId: id,
+      clean: true,
+      reconnectPeriod: 0,
+      connectTimeout: CONNECT_TIMEOUT_MS,
+      keepalive: KEEPALIVE_SECONDS,
+      ...(will === undefined ? {} : { will: { ...will, payload: Buffer.from(will.payload), qos } }),
+    })
+    this.#client = client
+    let error: Error | undefined
+    client.on('error', (cause) => {
+      error = cause
+    })
+    client.on('connect', () => this.#connected())
+    client.on('close', () => this.#closed(client, error))
+  }
+
+  /** False when too much is pending already: the message is not taken. */
+  publish(message: Outgoing): boolean {
+    if (this.#ended || this.#pending.length >= this.#options.maxPending) return false
+    this.#pending.push({ ...message, sentAt: undefined })
+    if (this.#sleepy) this.#wake()
+    this.#send()
+    return true
+  }
+
+  /** The network fails: no DISCONNECT is said. */
+  drop(): void {
+    this.#client?.stream.destroy()
+  }
+
+  /** Disconnects cleanly when all is acknowledged, until there is more to say. */
+  sleep(): void {
+    this.#sleepy = true
+    this.#rest()
+  }
+
+  #wake(): void {
+    this.#sleepy = false
+    // One that is still leaving is awaited.
+    if (this.#client === undefined && this.#retry === undefined) this.connect()
+  }
+
+  #rest(): void {
+    if (!this.#sleepy || !this.#online || this.#leaving || this.#pending.length > 0) return
+    this.#leaving = true
+    this.#client?.end()
+  }
+
+  /** Says DISCONNECT when nothing is under way, else just closes; nothing is told to the observer after it. */
+  async end(): Promise<void> {
+    this.#ended = true
+    this.#online = false
+    clearTimeout(this.#retry)
+    const client = this.#client
+    this.#client = undefined
+    if (client === undefined) return
+    const closed = new Promise<void>((resolve) => client.once('close', () => resolve()))
+    const deadline = setTimeout(() => client.stream.destroy(), END_MS)
+    client.end(!client.connected || this.#sent > 0)
+    if (!client.stream.destroyed) await closed
+    clearTimeout(deadline)
+  }
+
+  #connected(): void {
+    this.#online = true
+    this.#attempts = 0
+    this.#observer.connected()
+    this.#send()
+    this.#rest()
+  }
+
+  #closed(client: MqttClient, error: Error | undefined): void {
+    if (this.#client !== client) return
+    const established = this.#online
+    const left = this.#leaving
+    this.#client = undefined
+    this.#online = false
+    this.#leaving = false
+    this.#sent = 0
+    if (left) {
+      this.#observer.slept()
+      if (!this.#sleepy) this.connect()
+      return
+    }
+    this.#observer.disconnected(established, error)
+    const ceiling = Math.min(this.#options.maxBackOffMs, BACK_OFF_MIN_MS * 2 ** Math.min(this.#attempts++, 10))
+    const delay = BACK_OFF_MIN_MS / 2 + this.#options.random() * ceiling
+    this.#retry = setTimeout(() => {
+      this.#retry = undefined
+      this.connect()
+    }, delay)
+  }
+
+  #send(): void {
+    const client = this.#client
+    if (client === undefined) return
+    while (this.#online && !this.#leaving && this.#sent < MAX_IN_FLIGHT && this.#sent < this.#pending.length) {
+      const message = this.#pending[this.#sent++] as Message
+      if (message.sentAt === undefined) message.sentAt = this.#options.now()
+      else this.#observer.resent()
+      client.publish(message.topic, message.payload, { qos: this.#options.qos }, (error) => {
+        // An error here means that the connection ends, and its close decides what follows.
+        if (!error && this.#client === client) this.#acknowledged(message)
+      })
+    }
+  }
+
+  #acknowledged(message: Message): void {
+    const index = this.#pending.indexOf(message)
+    if (index === -1) return
+    this.#pending.splice(index, 1)
+    this.#sent--
+    this.#observer.acknowledged(message, this.#options.now() - (message.sentAt as number))
+    this.#send()
+    this.#rest()
+  }
+}

@@ -1,0 +1,296 @@
+import { connect, type Socket } from 'node:net'
+import type { Random } from '../random.ts'
+import { connectPacket, PacketRing } from './load-packet.ts'
+
+/** What the connections of one load share. */
+export interface LoadLedger {
+  /** The message that `device` sends next. */
+  next(device: number): number
+  /** A message was acknowledged; devices of one connection in the order of their sends. */
+  acknowledged(device: number, seq: number): void
+  /** Time to acknowledgement of a sample, ms. */
+  latency(ms: number): void
+  /** A connection that is made anew was lost, or could not be made. */
+  disconnected(): void
+  /** The broker answered CONNECT with a return code that is not 0, as it may (MQTT 3.1.1, 3.2.2.3). */
+  refused(): void
+  /** The broker answered as MQTT does not let it. */
+  violated(what: string): void
+  /** So many messages are sent again on a new connection. */
+  resent(messages: number): void
+  /** The connection is lost, and with it the load. */
+  failed(error: Error): void
+}
+
+export interface LoadConnectionOptions {
+  readonly host: string
+  readonly port: number
+  readonly clientId: string
+  readonly prefix: string
+  /** The devices this connection speaks for: `firstDevice`, and every `stride`-th after it, `devices` in all. */
+  readonly firstDevice: number
+  readonly stride: number
+  readonly devices: number
+  /** Messages under way at once. */
+  readonly window: number
+  /** Messages to send in all; Infinity: until told to stop. */
+  readonly messages: number
+  /** Given: a lost connection is made anew, after a back-off with this jitter, and what was under way is sent again. */
+  readonly reconnect?: Random | undefined
+  /** Which of its devices (from 0) sends next; undefined: one after the other. */
+  readonly choose?: (() => number) | undefined
+}
+
+const BACK_OFF_MIN_MS = 50
+const BACK_OFF_MAX_MS = 2_000
+const CONNECT_TIMEOUT_MS = 10_000
+const CONNACK = 0x20
+const PUBACK = 0x40
+const NOTHING: Buffer = Buffer.alloc(0)
+const CONNACK_BYTES = 4
+
+/**
+ * One connection of the load generator. A broker acknowledges QoS 1 messages in the order of their receipt (MQTT 3.1.1,
+ * 4.6), so the messages under way are a ring, and a packet id is the number of its slot.
+ */
+export class LoadConnection {
+  readonly #options: LoadConnectionOptions
+  readonly #ledger: LoadLedger
+  #socket: Socket
+  readonly #ring: PacketRing
+  readonly #devices: Uint32Array
+  readonly #seqs: Uint32Array
+  readonly #sentAt: Float64Array
+  /** Slot to fill next, and messages under way before it. */
+  #head = 0
+  #underWay = 0
+  #left: number
+  #device = 0
+  readonly #step: number
+  #carry: Buffer = NOTHING
+  #connacked = false
+  #absentSince = performance.now()
+  #attempts = 0
+  #retry: NodeJS.Timeout | undefined
+  #ended = false
+  /** Send again as much as was acknowledged. */
+  #saturate = false
+  /** Resolves at CONNACK, or when the connection failed. */
+  readonly opened: Promise<void>
+  readonly #settle: () => void
+
+  constructor(options: LoadConnectionOptions, ledger: LoadLedger) {
+    const { window, devices } = options
+    this.#options = options
+    this.#ledger = ledger
+    this.#left = options.messages
+    this.#ring = new PacketRing(options.prefix, window)
+    this.#devices = new Uint32Array(window)
+    this.#seqs = new Uint32Array(window)
+    this.#sentAt = new Float64Array(window)
+    this.#step = coprimeStep(devices)
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.opened = promise
+    this.#settle = resolve
+    this.#socket = this.#open()
+  }
+
+  #open(): Socket {
+    const { host, port, clientId, reconnect } = this.#options
+    const socket = connect({ host, port, noDelay: true })
+    this.#socket = socket
+    this.#carry = NOTHING
+    socket.setTimeout(CONNECT_TIMEOUT_MS, () => this.#fail('did not answer CONNECT'))
+    socket.on('connect', () => socket.write(connectPacket(clientId)))
+    socket.on('data', (chunk) => {
+      if (socket === this.#socket && !socket.destroyed) this.#read(chunk)
+    })
+    // Where the connection is made anew, its close decides what follows.
+    socket.on('error', (error) => {
+      if (reconnect === undefined) this.#fail(error.message)
+    })
+    socket.on('close', () => this.#closed())
+    return socket
+  }
+
+  #closed(): void {
+    if (this.#connacked) this.#absentSince = performance.now()
+    this.#connacked = false
+    const { reconnect } = this.#options
+    if (this.#ended) return
+    if (reconnect === undefined) {
+      if (!this.done) this.#fail('the broker closed it')
+      return
+    }
+    this.#ledger.disconnected()
+    const ceiling = Math.min(BACK_OFF_MAX_MS, BACK_OFF_MIN_MS * 2 ** Math.min(this.#attempts++, 10))
+    this.#retry = setTimeout(() => this.#open(), BACK_OFF_MIN_MS / 2 + reconnect() * ceiling)
+  }
+
+  get payloadBytes(): number {
+    return this.#ring.payloadLength
+  }
+
+  get underWay(): number {
+    return this.#underWay
+  }
+
+  /** Everything it had to send is acknowledged. */
+  get done(): boolean {
+    return this.#left === 0 && this.#underWay === 0
+  }
+
+  /** Keeps the window full from now on. */
+  saturate(): void {
+    this.#saturate = true
+    this.send(this.#options.window)
+  }
+
+  /** Sends nothing more; what is under way is still awaited. */
+  stop(): void {
+    this.#left = 0
+  }
+
+  get connected(): boolean {
+    return this.#connacked
+  }
+
+  /** Since when (`performance.now()`) it has no session with the broker; undefined: it has one. */
+  get absentSince(): number | undefined {
+    return this.#connacked ? undefined : this.#absentSince
+  }
+
+  /** Cuts the connection, which is then made anew at once. */
+  drop(): void {
+    this.#attempts = 0
+    this.#socket.destroy()
+  }
+
+  /** Closes the connection, and gives up what is under way. */
+  destroy(): void {
+    this.#ended = true
+    clearTimeout(this.#retry)
+    this.#left = 0
+    this.#underWay = 0
+    this.#socket.destroy()
+  }
+
+  /** Sends at most `count` messages, as far as the window goes, in one write or two; how many. */
+  send(count: number): number {
+    const { window, reconnect } = this.#options
+    const total = Math.min(count, window - this.#underWay, this.#left)
+    if (total <= 0 || (reconnect !== undefined && !this.#connacked)) return 0
+    const first = this.#head
+    const ts = Date.now()
+    const sentAt = performance.now()
+    for (let i = 0; i < total; i++) this.#fill(ts, sentAt)
+    this.#underWay += total
+    this.#left -= total
+    this.#write(first, total)
+    return total
+  }
+
+  #write(first: number, total: number): void {
+    const { window } = this.#options
+    const { bytes, packetLength } = this.#ring
+    const upTo = first + total
+    // The slots written are not touched before their acknowledgement, so the socket may hold on to these views.
+    this.#socket.write(bytes.subarray(first * packetLength, Math.min(upTo, window) * packetLength))
+    if (upTo > window) this.#socket.write(bytes.subarray(0, (upTo - window) * packetLength))
+  }
+
+  /** What the last connection left under way: the same bytes in the same order. */
+  #resend(): void {
+    if (this.#underWay === 0) return
+    this.#ledger.resent(this.#underWay)
+    this.#write(this.#tail, this.#underWay)
+  }
+
+  get #tail(): number {
+    const { window } = this.#options
+    return (this.#head - this.#underWay + window) % window
+  }
+
+  #fill(ts: number, sentAt: number): void {
+    const { firstDevice, stride, devices, window, choose } = this.#options
+    const slot = this.#head
+    if (choose !== undefined) this.#device = choose()
+    const device = firstDevice + this.#device * stride
+    this.#device = (this.#device + this.#step) % devices
+    const seq = this.#ledger.next(device)
+    this.#ring.patch(slot, device, seq, ts)
+    this.#devices[slot] = device
+    this.#seqs[slot] = seq
+    this.#sentAt[slot] = sentAt
+    this.#head = slot + 1 === window ? 0 : slot + 1
+  }
+
+  #read(chunk: Buffer): void {
+    let bytes = this.#carry.length === 0 ? chunk : Buffer.concat([this.#carry, chunk])
+    if (!this.#connacked) {
+      if (bytes.length < CONNACK_BYTES) {
+        this.#carry = bytes
+        return
+      }
+      if (bytes[0] !== CONNACK) return this.#violated(`it sent ${bytes.toString('hex', 0, 4)} where CONNACK was due`)
+      if (bytes[3] !== 0) {
+        this.#ledger.refused()
+        return this.#fail(`it refused CONNECT (return code ${bytes[3]})`)
+      }
+      this.#connacked = true
+      this.#attempts = 0
+      this.#socket.setTimeout(0)
+      this.#settle()
+      this.#resend()
+      bytes = bytes.subarray(CONNACK_BYTES)
+    }
+    const whole = bytes.length & ~3
+    this.#carry = whole === bytes.length ? this.#carry.subarray(0, 0) : Buffer.from(bytes.subarray(whole))
+    if (whole > 0) this.#acknowledge(bytes, whole)
+  }
+
+  /** `length`: bytes of whole PUBACKs, which are 4 each (3.4). */
+  #acknowledge(bytes: Buffer, length: number): void {
+    const { window } = this.#options
+    let slot = this.#tail
+    for (let at = 0; at < length; at += 4) {
+      const packetId = ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number)
+      if (bytes[at] !== PUBACK || packetId !== slot + 1 || at / 4 >= this.#underWay) {
+        const due = at / 4 < this.#underWay ? `PUBACK ${slot + 1}` : 'nothing'
+        this.#underWay -= at / 4
+        return this.#violated(`it sent ${bytes.toString('hex', at, at + 4)} where ${due} was due`)
+      }
+      this.#ledger.acknowledged(this.#devices[slot] as number, this.#seqs[slot] as number)
+      if (at + 4 === length) this.#ledger.latency(performance.now() - (this.#sentAt[slot] as number))
+      slot = slot + 1 === window ? 0 : slot + 1
+    }
+    this.#underWay -= length / 4
+    if (this.#saturate) this.send(window)
+  }
+
+  #violated(what: string): void {
+    this.#ledger.violated(`connection ${this.#options.clientId}: ${what}`)
+    this.#fail(what)
+  }
+
+  #fail(what: string): void {
+    if (this.#options.reconnect !== undefined) {
+      this.#socket.destroy()
+      return
+    }
+    this.#ledger.failed(new Error(`connection ${this.#options.clientId}: ${what}`))
+    this.#settle()
+    this.destroy()
+  }
+}
+
+/** A step through `count` things that meets each once a round, and neighbours far apart: order must not help a store. */
+function coprimeStep(count: number): number {
+  let step = Math.max(1, Math.floor(count * 0.618))
+  while (gcd(step, count) !== 1) step++
+  return step
+}
+
+function gcd(a: number, b: number): number {
+  return b === 0 ? a : gcd(b, a % b)
+}

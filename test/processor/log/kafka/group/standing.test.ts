@@ -1,0 +1,69 @@
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import {
+  decodeSubscription,
+  encodeSubscription,
+  type Subscription,
+} from '../../../../../processor/log/kafka/group/membership.ts'
+import { Standing } from '../../../../../processor/log/kafka/group/standing.ts'
+import { KafkaMetrics } from '../../../../../processor/log/kafka/metrics.ts'
+import { topicNames } from '../../../../../processor/log/kafka/topics.ts'
+import type { Member } from '../../../../../processor/log/log.ts'
+
+beforeEach(() => vi.useFakeTimers({ toFake: ['performance'] }))
+afterEach(() => vi.useRealTimers())
+
+function standingOf(member: { unfit: boolean }) {
+  const lines: string[] = []
+  const metrics = new KafkaMetrics(new Registry())
+  const logger = pino({}, { write: (line) => lines.push(line) })
+  return {
+    standing: new Standing(Object.assign(member, { instance: 'one' }) as unknown as Member, metrics, logger),
+    lines,
+  }
+}
+
+test('a member that has become unfit joins for it after 10 s, by which time others on its volume know too', () => {
+  const member = { unfit: false }
+  const { standing, lines } = standingOf(member)
+  expect([standing.tell(), standing.isDue]).toEqual([false, false])
+  member.unfit = true
+  expect(standing.isDue).toBe(false)
+  vi.advanceTimersByTime(9_999)
+  expect(standing.isDue).toBe(false)
+  vi.advanceTimersByTime(1)
+  expect(standing.isDue).toBe(true)
+  expect(standing.tell()).toBe(true)
+  vi.advanceTimersByTime(60_000)
+  expect(standing.isDue).toBe(false)
+  member.unfit = false
+  expect(standing.isDue).toBe(false)
+  vi.advanceTimersByTime(10_000)
+  expect([standing.isDue, standing.tell()]).toEqual([true, false])
+  expect(lines).toHaveLength(2)
+})
+
+test('when another one has the group join, it tells so at once, and what has passed by then is never joined for', () => {
+  const member = { unfit: true }
+  const { standing } = standingOf(member)
+  expect(standing.isDue).toBe(false)
+  vi.advanceTimersByTime(9_000)
+  expect(standing.tell()).toBe(true)
+  member.unfit = false
+  expect(standing.isDue).toBe(false)
+  vi.advanceTimersByTime(9_000)
+  member.unfit = true
+  expect(standing.isDue).toBe(false)
+  vi.advanceTimersByTime(9_000)
+  member.unfit = false
+  expect(standing.isDue).toBe(false)
+})
+
+test('members of an older version are taken for fit, and one that is fit says nothing of it', () => {
+  const names = topicNames('test')
+  const told: Subscription = { instance: 'a', endpoint: 'a:1', active: [], standby: [], positions: {}, whole: [] }
+  expect(decodeSubscription(encodeSubscription(names, told))?.unfit).toBeUndefined()
+  expect(decodeSubscription(encodeSubscription(names, { ...told, unfit: true }))?.unfit).toBe(true)
+  expect(encodeSubscription(names, { ...told, unfit: undefined }).toString()).not.toContain('unfit')
+})

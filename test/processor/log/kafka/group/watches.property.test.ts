@@ -1,0 +1,85 @@
+import * as fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { type Watched, watchedOf, watches } from '../../../../../processor/log/kafka/group/watches.ts'
+
+/** Some zones with some hosts of some processors each, in any order. */
+const group: fc.Arbitrary<Watched[]> = fc
+  .array(fc.array(fc.integer({ min: 1, max: 8 }), { minLength: 1, maxLength: 12 }), { minLength: 1, maxLength: 5 })
+  .chain((zones) => {
+    const members = zones.flatMap((hosts, z) => {
+      return hosts.flatMap((count, h) => Array.from({ length: count }, (_, i) => memberOf(z, h, i)))
+    })
+    return fc.shuffledSubarray(members, { minLength: members.length })
+  })
+
+function memberOf(zone: number, host: number, i: number): Watched {
+  const name = `${zone}-${host}-${i}`
+  return { memberId: `tidemark-${name}`, instance: name, host: `host-${zone}-${host}`, zone: `zone-${zone}` }
+}
+
+function watchersIn(members: readonly Watched[]): Map<Watched, Watched[]> {
+  const watchers = new Map(members.map((member) => [member, [] as Watched[]]))
+  for (const [watcher, watched] of watches(members)) for (const one of watched) watchers.get(one)?.push(watcher)
+  return watchers
+}
+
+describe('each member', () => {
+  test('watches as many others as watch it: all of a small group, and eight at least', () => {
+    fc.assert(
+      fc.property(group, (members) => {
+        const count = watchedOf(members.length)
+        expect(count).toBeGreaterThanOrEqual(Math.min(members.length - 1, 8))
+        if (members.length <= 39) expect(count).toBe(members.length - 1)
+        const watchers = watchersIn(members)
+        for (const [member, watched] of watches(members)) {
+          const others = new Set(watched)
+          others.delete(member)
+          expect(others.size).toBe(count)
+          expect(new Set(watchers.get(member)).size).toBe(count)
+        }
+      }),
+    )
+  })
+
+  test('is watched by one that lives when its host dies, or its zone, or all zones but one that is not tiny', () => {
+    fc.assert(
+      fc.property(group, (members) => {
+        const watchers = watchersIn(members)
+        const needed = members.length / (watchedOf(members.length) + 1)
+        const zones = [...new Set(members.map(({ zone }) => zone))]
+        const outages = [
+          ...[...new Set(members.map(({ host }) => host))].map(
+            (dead) =>
+              ({ host }: Watched) =>
+                host === dead,
+          ),
+          ...zones.map(
+            (dead) =>
+              ({ zone }: Watched) =>
+                zone === dead,
+          ),
+          ...zones.map(
+            (living) =>
+              ({ zone }: Watched) =>
+                zone !== living,
+          ),
+        ]
+        const missed = outages.flatMap((dies) => {
+          const dead = members.filter(dies)
+          if (members.length - dead.length < needed) return []
+          return dead.filter((one) => watchers.get(one)?.every(dies))
+        })
+        expect(missed).toEqual([])
+      }),
+    )
+  })
+
+  test('watches the same others in whatever order the members are told', () => {
+    fc.assert(
+      fc.property(group, (members) => {
+        const [told, turned] = [watches(members), watches(members.toReversed())]
+        for (const member of members) expect(turned.get(member)).toEqual(told.get(member))
+      }),
+    )
+  })
+})

@@ -1,9 +1,0 @@
-import { getPriority } from 'node:os'
-import { expect, test } from 'vitest'
-import { yieldToOthers } from '../../processor/yield-to-others.ts'
-
-test('a thread without /proc goes on as it is', () => {
-  const before = getPriority()
-  yieldToOthers('/nowhere/thread-self')
-  expect(getPriority()).toBe(before)
-})
