@@ -2,7 +2,7 @@ import { flushCompileCache } from 'node:module'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { collectDefaultMetrics, Registry } from 'prom-client'
-import { type Access, readAccess } from './api/auth/access.ts'
+import { type Access, readAccess } from './api/auth/tokens.ts'
 import { DEFAULT_LIMITS as API_LIMITS } from './api/limits.ts'
 import { DEFAULT_LIMITS as INGEST_LIMITS } from './ingest/limits.ts'
 import project from './package.json' with { type: 'json' }
@@ -10,10 +10,10 @@ import { addressOf, hostAndPort } from './processor/contract/address.ts'
 import { ConfigurationError, reasonOf } from './processor/contract/errors.ts'
 import type { Beginning, ProcessorsOptions } from './processor/open.ts'
 import type { Processor } from './processor/processor.ts'
-import { keepRequestsYoung } from './processor/runtime/collector.ts'
 import { type Configuration, misspelt, readEnvironment } from './processor/runtime/environment.ts'
 import { lastWords, openLogger } from './processor/runtime/logger.ts'
 import { setUpMalloc } from './processor/runtime/malloc.ts'
+import { keepRequestsYoung } from './processor/runtime/memory.ts'
 import { type Connections, connectionsWithin } from './processor/runtime/open-files.ts'
 import { aborted, pause } from './processor/runtime/pause.ts'
 import { withSecretFiles } from './processor/runtime/secret-files.ts'
@@ -214,7 +214,7 @@ async function openApi(here: Process, access: Access, processors: ReadonlyMap<st
   const { configuration, log } = here
   const [{ openApi: open }, { changeFeed }, { letterReader }, { writeRecord }] = await Promise.all([
     import('./api/open.ts'),
-    import('./processor/query/change-feed.ts'),
+    import('./processor/query/log-readers.ts'),
     import('./processor/query/log-readers.ts'),
     import('./processor/contract/write.ts'),
   ])

@@ -1,20 +1,20 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { constants } from 'node:zlib'
-import compress, { type FastifyCompressOptions } from '@fastify/compress'
+import type { FastifyCompressOptions } from '@fastify/compress'
+import compress from '@fastify/compress'
 import swagger from '@fastify/swagger'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import Fastify from 'fastify'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
-import type { ChangeFeed } from '../processor/contract/changes.ts'
-import type { LetterReader } from '../processor/contract/letter-reader.ts'
 import type { DeviceWriter, StatusReader } from '../processor/contract/query.ts'
-import type { Clock } from '../processor/runtime/clock.ts'
-import { requireTokens } from './auth/auth.ts'
+import type { ChangeFeed, LetterReader } from '../processor/contract/record.ts'
+import type { Clock } from '../processor/runtime/pause.ts'
 import { letAnyoneDoAll, requireScopes } from './auth/caller.ts'
 import { limitRates } from './auth/rate-limit.ts'
-import type { Tokens } from './auth/tokens.ts'
+import { requireTokens, type Tokens } from './auth/tokens.ts'
 import { changesRoutes } from './changes/changes.ts'
 import { CHANGES_COMPONENTS } from './changes/schemas.ts'
 import { ChangeStreams } from './changes/streams.ts'
@@ -22,25 +22,34 @@ import { attributeRoutes } from './devices/attributes.ts'
 import { deviceRoutes } from './devices/devices.ts'
 import { partitionRoutes } from './devices/partitions.ts'
 import { DEVICE_COMPONENTS } from './devices/schemas.ts'
-import { refuseCodings, tellOfCodings } from './http/codings.ts'
-import { docsRoutes } from './http/docs.ts'
-import { BEARER, descriptionOf, documentScopes, jsonAnswer, problemAnswers, TAGS } from './http/documentation.ts'
+import { refuseCodings, tellOfCodings } from './http/body.ts'
+import { UntakenAnswers } from './http/connections.ts'
+import {
+  BEARER,
+  descriptionOf,
+  docsRoutes,
+  documentScopes,
+  jsonAnswer,
+  problemAnswers,
+  TAGS,
+} from './http/documentation.ts'
 import { Gate } from './http/gate.ts'
-import { answerHeadAsGet } from './http/head.ts'
 import { healthRoutes } from './http/health.ts'
-import { hostFault, NO_HOST } from './http/host.ts'
 import { measureReads, RequestDurations } from './http/metrics.ts'
 import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf } from './http/problem.ts'
-import { type NameOf, requestNames } from './http/request.ts'
+import { answerHeadAsGet, hostFault, type NameOf, NO_HOST, pathOf, queryFault, requestNames } from './http/request.ts'
 import { JSON_TYPE } from './http/splice.ts'
-import { pathOf, queryFault } from './http/target.ts'
-import { UntakenAnswers } from './http/untaken.ts'
 import { compileValidator } from './http/validation.ts'
 import { answerBrokenRequest, answerOddities } from './http/wire.ts'
 import { letterRoutes } from './letters/letters.ts'
 import { LETTER_COMPONENTS } from './letters/schemas.ts'
-import { DEFAULT_LIMITS, type Limits, MAX_ATTRIBUTES_BODY_BYTES } from './limits.ts'
-import { type ChangesLimits, DEFAULT_CHANGES_LIMITS } from './limits-part.ts'
+import {
+  type ChangesLimits,
+  DEFAULT_CHANGES_LIMITS,
+  DEFAULT_LIMITS,
+  type Limits,
+  MAX_ATTRIBUTES_BODY_BYTES,
+} from './limits.ts'
 import { SEARCH_COMPONENTS } from './search/schemas.ts'
 import { searchRoutes } from './search/search.ts'
 

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { Gather, type Sink } from './append/gather.ts'
+import { Gather, type Sink } from './append/batcher.ts'
 import { Listener } from './connection/listener.ts'
 import { DEFAULT_LIMITS, type Limits } from './limits.ts'
 import { Counts } from './metrics.ts'

@@ -1,6 +1,6 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import type { RejectionReason } from '../processor/contract/dead-letter.ts'
 import type { ErrorCode } from '../processor/contract/errors.ts'
-import type { RejectionReason } from '../processor/contract/telemetry.ts'
 import type { CloseReason } from './connection/connection.ts'
 
 /** Of the dead letters that ingest makes. */

@@ -1,7 +1,9 @@
+import type { Logger } from 'pino'
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
-import { REJECTION_REASONS } from './contract/telemetry.ts'
+import { REJECTION_REASONS } from './contract/dead-letter.ts'
 import { OUTCOMES } from './contract/write.ts'
 import type { RoleState } from './partition/role.ts'
+import { Reminder } from './runtime/pause.ts'
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 const LONG_SECONDS = [0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900]
@@ -131,4 +133,36 @@ const RECORDS = [1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000]
 
 function shared<T>(registry: Registry, name: string, create: () => T): T {
   return (registry.getSingleMetric(name) as T | undefined) ?? create()
+}
+
+/** A record that was received so much later than now, ms, was stamped by a clock that is wrong, or this one is. */
+const APART_MS = 60_000
+
+export interface ReceiptsOptions {
+  readonly instance: string
+  readonly metrics: ProcessorMetrics
+  readonly logger: Logger
+  /** Epoch ms. */
+  readonly now: () => number
+}
+
+/** How old records are when their effect can be read: by two clocks, that of ingest and that of this process. */
+export class Receipts {
+  readonly #options: ReceiptsOptions
+  readonly #told = new Reminder()
+
+  constructor(options: ReceiptsOptions) {
+    this.#options = options
+  }
+
+  /** `receivedAt`: of the first record of a batch, epoch ms. */
+  applied(partition: number, receivedAt: number): void {
+    const { instance, metrics, logger, now } = this.#options
+    const ageMs = now() - receivedAt
+    metrics.endToEndSeconds.observe({ processor: instance }, Math.max(0, ageMs) / 1000)
+    if (ageMs >= -APART_MS) return
+    const what =
+      'records come stamped later than now: set the clock that is wrong, of who stamped them or of this process'
+    if (this.#told.isDue(what)) logger.warn({ partition, aheadSeconds: Math.round(-ageMs / 1000) }, what)
+  }
 }

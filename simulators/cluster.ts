@@ -5,8 +5,7 @@ import type { Copy } from '../processor/contract/query.ts'
 import type { KafkaLog } from '../processor/log/kafka/kafka-log.ts'
 import { openLog } from '../processor/log/open.ts'
 import { readEnvironment } from '../processor/runtime/environment.ts'
-import { freePorts } from './ports.ts'
-import { isReady, MAIN, Program, removeFolder, temporaryFolder } from './program.ts'
+import { freePorts, isReady, MAIN, Program, removeFolder, temporaryFolder } from './program.ts'
 
 const READY_MS = 90_000
 

@@ -1,12 +1,71 @@
 import { createSecretKey, hash, type KeyObject } from 'node:crypto'
+import type { onRequestHookHandler } from 'fastify'
 import { errors, type JWTPayload, type JWTVerifyOptions, jwtVerify } from 'jose'
 import type { Logger } from 'pino'
+import { ConfigurationError } from '../../processor/contract/errors.ts'
 import { isDeviceId } from '../../processor/contract/telemetry.ts'
+import type { Configuration } from '../../processor/runtime/environment.ts'
+import type { Api } from '../app.ts'
 import { Gate } from '../http/gate.ts'
 import { blamed, ProblemError } from '../http/problem.ts'
-import type { TokenSettings } from './access.ts'
 import { type Caller, disjoint, SCOPES, type Scope } from './caller.ts'
 import { KeySet } from './keys.ts'
+
+/** Who the API answers, and where it listens. */
+export interface Access {
+  readonly host: string
+  /** Undefined: no token is asked for. */
+  readonly tokens: TokenSettings | undefined
+}
+
+export interface TokenSettings {
+  /** A shared secret, or a file or a URL of public keys. */
+  readonly keys: { readonly secret: string } | { readonly jwks: string }
+  readonly algorithms: readonly string[]
+  readonly issuer: string
+  readonly audience: string
+}
+
+const SECRET_ALGORITHMS = ['HS256', 'HS384', 'HS512']
+const DEFAULT_KEY_ALGORITHMS = ['RS256', 'ES256', 'EdDSA']
+
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|::ffff:127(\.\d{1,3}){3})$/i
+
+/** Throws ConfigurationError: without `AUTH` the API is for this machine alone. */
+export function readAccess(configuration: Configuration): Access {
+  const { HOST, HTTP_HOST, AUTH, AUTH_SECRET, AUTH_JWKS } = configuration
+  const host = HTTP_HOST ?? HOST
+  if (AUTH === 'jwt') return { host, tokens: readTokenSettings(configuration) }
+  const unused = AUTH_SECRET !== undefined ? 'AUTH_SECRET' : AUTH_JWKS !== undefined ? 'AUTH_JWKS' : undefined
+  if (unused !== undefined) throw refused(`${unused} is set, but no token is asked for: set AUTH=jwt, or unset it`)
+  if (AUTH === undefined && !LOOPBACK.test(host)) {
+    const variable = HTTP_HOST === undefined ? 'HOST' : 'HTTP_HOST'
+    const ways = 'set AUTH=jwt, or HTTP_HOST=127.0.0.1, or AUTH=none if that is what you want'
+    throw refused(
+      `${variable}=${host}: the API would answer anyone who reaches this address without asking who it is; ${ways}`,
+    )
+  }
+  return { host, tokens: undefined }
+}
+
+function readTokenSettings(configuration: Configuration): TokenSettings {
+  const { AUTH_SECRET: secret, AUTH_JWKS: jwks, AUTH_ALGORITHMS, AUTH_ISSUER, AUTH_AUDIENCE } = configuration
+  const keys = secret !== undefined ? { secret } : jwks !== undefined ? { jwks } : undefined
+  if (keys === undefined || (secret !== undefined && jwks !== undefined)) {
+    throw refused('AUTH=jwt needs either AUTH_SECRET (HS256) or AUTH_JWKS (public keys)')
+  }
+  const algorithms = AUTH_ALGORITHMS?.split(',') ?? ('secret' in keys ? ['HS256'] : DEFAULT_KEY_ALGORITHMS)
+  // A public key must never be taken for a secret (RFC 8725 section 3.1).
+  const strange = algorithms.find((name) => SECRET_ALGORITHMS.includes(name) !== 'secret' in keys)
+  if (strange !== undefined) {
+    throw refused(`AUTH_ALGORITHMS: ${strange} is not used with ${'secret' in keys ? 'AUTH_SECRET' : 'AUTH_JWKS'}`)
+  }
+  return { keys, algorithms, issuer: AUTH_ISSUER, audience: AUTH_AUDIENCE }
+}
+
+function refused(message: string): ConfigurationError {
+  return new ConfigurationError('INVALID_CONFIGURATION', message)
+}
 
 /** Clocks of the issuer and of this process may differ by so much, seconds. */
 const LEEWAY_SECONDS = 5
@@ -190,8 +249,44 @@ function unauthorized(detail: string, header: string): ProblemError {
 }
 
 /** The token is good, but not for this. */
-export function insufficientScope(scope: Scope): ProblemError {
+function insufficientScope(scope: Scope): ProblemError {
   const header = `${challenge('insufficient_scope', `the scope ${scope} is needed`)}, scope="${scope}"`
   const detail = `the token lacks the scope ${scope}`
   return new ProblemError('forbidden', detail, blamed('authorization', detail), { 'www-authenticate': header })
+}
+
+/** Every route that names scopes wants a token that has them all; before its body is read. Before the routes. */
+export function requireTokens(api: Api, tokens: Tokens): void {
+  api.decorateRequest('caller', null)
+  const hooks = new Map<string, onRequestHookHandler>()
+  api.addHook('onRoute', (route) => {
+    const scope = route.config?.scope
+    if (scope === undefined || scope === null) return
+    const needed = [scope].flat()
+    const name = needed.join(' ')
+    const hook = hooks.get(name) ?? tokenHook(tokens, needed)
+    hooks.set(name, hook)
+    const own = [route.onRequest ?? []].flat()
+    // A HEAD route is made of its GET route, hooks included.
+    if (!own.includes(hook)) route.onRequest = [hook, ...own]
+  })
+}
+
+function tokenHook(tokens: Tokens, needed: readonly Scope[]): onRequestHookHandler {
+  return (request, _reply, done) => {
+    const admit = (caller: Caller): void => {
+      const lacked = needed.find((scope) => !caller.scopes.has(scope))
+      if (lacked !== undefined) return done(insufficientScope(lacked))
+      request.caller = caller
+      done()
+    }
+    try {
+      const caller = tokens.callerOf(request.headers.authorization)
+      // One that is remembered costs no turn of the event loop.
+      if (caller instanceof Promise) caller.then(admit, done)
+      else admit(caller)
+    } catch (error) {
+      done(error as Error)
+    }
+  }
 }

@@ -1,4 +1,4 @@
-import { viewOf } from '../../processor/contract/own-copy.ts'
+import { viewOf } from '../../processor/contract/json.ts'
 import type { LogRecord, Offset } from '../../processor/contract/record.ts'
 import { readableStatus, type Status } from '../../processor/contract/status.ts'
 import type { Matcher } from '../../processor/search/language/match.ts'

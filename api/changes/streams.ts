@@ -1,18 +1,307 @@
 import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
-import type { ChangeFeed } from '../../processor/contract/changes.ts'
-import type { Clock } from '../../processor/runtime/clock.ts'
-import type { Caller } from '../auth/caller.ts'
+import { OffsetOutOfRangeError, UnavailableError } from '../../processor/contract/errors.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
+import type { ChangeFeed, Offset } from '../../processor/contract/record.ts'
+import type { Clock } from '../../processor/runtime/pause.ts'
+import { type Caller, maySee } from '../auth/caller.ts'
 import type { StatusProjection } from '../devices/projection.ts'
 import { ProblemError } from '../http/problem.ts'
-import type { ChangesLimits } from '../limits-part.ts'
-import { planBeginning } from './beginning.ts'
-import { END_REASONS, type EndReason, retryText } from './event.ts'
-import { Following, type Subject } from './following.ts'
-import { Positions } from './resume.ts'
-import type { Sink } from './sink.ts'
-import type { SnapshotReader } from './snapshot.ts'
-import { ChangesStream } from './stream.ts'
+import type { ChangesLimits } from '../limits.ts'
+import type { Change } from './change.ts'
+import { END_REASONS, type EndReason, type EventName, eventText, retryText, type Sink } from './event.ts'
+import { type Follower, Following, type Subject } from './following.ts'
+import { Outlet } from './outlet.ts'
+import { type Beginning, NOWHERE, Positions, planBeginning } from './resume.ts'
+import { readSnapshot, type SnapshotReader } from './snapshot.ts'
+
+/** Of changes at hand, what a stream that catches up takes in at once; then their events must be on their way. */
+const READ_BYTES = 256 * 1024
+/** A clock that is set ahead ends a stream with its token so much later at most, ms. */
+const EXPIRY_LOOK_MS = 60_000
+/** Where following begins to tell a stream that still reads a partition by itself: nowhere. */
+const BY_ITSELF = Number.POSITIVE_INFINITY
+
+export interface StreamOptions {
+  readonly following: Following
+  readonly subject: Subject
+  readonly caller: Caller
+  readonly positions: Positions
+  readonly sink: Sink
+  /** As StreamRequest has it. */
+  readonly projection?: StatusProjection | undefined
+  /** Whether a stream that begins anew begins with what there is. */
+  readonly snapshot: boolean
+  readonly reader: SnapshotReader
+  readonly logger: Logger
+  readonly told: (event: EventName, count: number) => void
+  /** Called once, when the stream is over; undefined: the client went. */
+  readonly ended: (reason: EndReason | undefined) => void
+}
+
+/**
+ * One stream of changes. Each partition it first reads by itself, from where it begins to where this process follows the
+ * changelog, at the pace of its client. From then on it is told, and what its client does not take in time waits: the
+ * newest of each device, within a bound.
+ */
+export class ChangesStream implements Follower {
+  readonly subject: Subject
+  readonly #options: StreamOptions
+  readonly #following: Following
+  readonly #sink: Sink
+  readonly #outlet: Outlet
+  readonly #stop = new AbortController()
+  #cancelExpiry = () => {}
+  /** The partitions that the subject lives in. */
+  readonly #partitions: readonly number[]
+  /** By partition: all before it was taken in, when the stream was last reading by itself. */
+  readonly #next: Offset[]
+  /** By partition: the offset from which on it is told. */
+  readonly #toldFrom: Offset[]
+  /** The client has all that came before the position, so that it can be given. */
+  #placed = false
+  /** When the position was last the end of the changelog, epoch s. */
+  #atSeconds = 0
+  /** In all partitions. */
+  #isTold = false
+  #lost = false
+
+  constructor(options: StreamOptions) {
+    const { following, subject, sink } = options
+    const { partitions } = following.feed
+    this.subject = subject
+    this.#options = options
+    this.#following = following
+    this.#sink = sink
+    const all = Array.from({ length: partitions }, (_, partition) => partition)
+    this.#partitions = 'deviceId' in subject ? [partitionOf(subject.deviceId, partitions)] : all
+    this.#next = all.map(() => 0)
+    this.#toldFrom = all.map(() => BY_ITSELF)
+    sink.onClose = () => this.#close(undefined)
+    const { expiresAt } = options.caller
+    if (expiresAt !== undefined) this.#awaitExpiry(expiresAt)
+    this.#outlet = new Outlet({
+      following,
+      sink,
+      projection: options.projection,
+      position: () => this.#position(),
+      told: options.told,
+      full: (reason) => this.end(reason),
+    })
+  }
+
+  /** Resolves when the stream is told of all further changes, or is over. Never rejects. */
+  async run(beginning: Beginning): Promise<void> {
+    this.#following.add(this)
+    let begin = beginning
+    while (!this.#stop.signal.aborted) {
+      this.#lost = false
+      try {
+        await this.#begin(begin)
+        for (const partition of this.#partitions) await this.#catchUp(partition)
+        if (this.#lost) throw outOfRange('what was followed is not in the changelog any more')
+        this.#isTold = true
+        return
+      } catch (error) {
+        if (this.#stop.signal.aborted) return
+        if (!(error instanceof OffsetOutOfRangeError)) return this.#fail(error)
+        begin = { anew: 'position-out-of-range' }
+      }
+    }
+  }
+
+  offer(change: Change, matched: boolean): void {
+    if (change.offset < (this.#toldFrom[change.partition] as Offset)) return
+    if (maySee(this.#options.caller, change.deviceId)) this.#outlet.take(change, matched)
+  }
+
+  lose(partition: number): void {
+    if (!this.#partitions.includes(partition)) return
+    this.#lost = true
+    // Before, it is seen to when it has caught up.
+    if (this.#isTold) void this.run({ anew: 'position-out-of-range' })
+  }
+
+  /** The client is told why, when it takes that in time. */
+  end(reason: EndReason): void {
+    if (this.#stop.signal.aborted) return
+    const { clock, limits } = this.#following
+    this.#options.told('end', 1)
+    const cancel = clock.after(limits.lastWordMs, () => this.#sink.destroy())
+    this.#sink.onClose = cancel
+    this.#close(reason)
+    this.#sink.end(eventText('end', JSON.stringify({ reason })))
+  }
+
+  /** By the clock that requests with the token go by, which somebody may set. */
+  #awaitExpiry(at: number): void {
+    const { clock } = this.#following
+    const leftMs = Math.min(Math.max(0, at - clock.now()), EXPIRY_LOOK_MS)
+    this.#cancelExpiry = clock.after(leftMs, () => {
+      if (clock.now() < at) this.#awaitExpiry(at)
+      else this.end('token-expired')
+    })
+  }
+
+  #fail(error: unknown): void {
+    const unavailable = error instanceof UnavailableError
+    if (!unavailable) this.#options.logger.error({ err: error }, 'a stream of changes met an unexpected error')
+    this.end(unavailable ? 'unavailable' : 'error')
+  }
+
+  #close(reason: EndReason | undefined): void {
+    if (this.#stop.signal.aborted) return
+    this.#stop.abort()
+    this.#following.remove(this)
+    this.#cancelExpiry()
+    this.#outlet.close()
+    this.#options.ended(reason)
+  }
+
+  async #begin(begin: Beginning): Promise<void> {
+    this.#isTold = false
+    for (const partition of this.#partitions) this.#toldFrom[partition] = BY_ITSELF
+    if ('at' in begin) {
+      for (const partition of this.#partitions) this.#next[partition] = begin.at.offsets[partition] as Offset
+      this.#atSeconds = begin.at.atSeconds
+      this.#placed = true
+      this.#outlet.resume()
+      return
+    }
+    const { snapshot } = this.#options
+    for (const partition of this.#partitions) this.#next[partition] = this.#following.end(partition)
+    this.#atSeconds = this.#nowSeconds()
+    this.#placed = !snapshot
+    this.#outlet.reset()
+    // While the snapshot is not whole, there is nothing to resume.
+    this.#outlet.tell('reset', { reason: begin.anew, snapshot }, snapshot ? NOWHERE : this.#position())
+    if (snapshot) await this.#tellSnapshot()
+  }
+
+  async #tellSnapshot(): Promise<void> {
+    const { reader, caller } = this.#options
+    const following = this.#following
+    let count = 0
+    for (const partition of this.#partitions) {
+      const pages = readSnapshot({ following, reader, caller, subject: this.subject, partition })
+      let least = Number.POSITIVE_INFINITY
+      for await (const { devices, reached } of pages) {
+        least = Math.min(least, reached)
+        await this.#outlet.enter(devices)
+        count += devices.length
+        if (this.#stop.signal.aborted) return
+      }
+      if (least < Number.POSITIVE_INFINITY) this.#next[partition] = this.#known(partition, least)
+    }
+    this.#placed = true
+    this.#outlet.tell('snapshot-end', { count }, this.#position())
+  }
+
+  /**
+   * What an owner has just committed its answers hold before any reader of the changelog can see it. A position past what
+   * these see would be taken for one that is not in the changelog; what comes after the end comes again instead.
+   */
+  #known(partition: number, reached: Offset): Offset {
+    return Math.min(reached, this.#following.end(partition))
+  }
+
+  /** From where the stream is in a partition to where following is; after that it is told. */
+  async #catchUp(partition: number): Promise<void> {
+    const following = this.#following
+    // Another process may be ahead of this one; what is past the end was never given by any.
+    if ((this.#next[partition] as Offset) > following.end(partition)) await this.#checkAhead(partition)
+    for (;;) {
+      await this.#outlet.room()
+      if (this.#stop.signal.aborted) return
+      const recent = following.recent(partition)
+      const read = recent.read(this.#next[partition] as Offset, READ_BYTES)
+      if (read === undefined) {
+        await following.catchUps.run(() => this.#readOlder(partition))
+        continue
+      }
+      for (const change of read.changes) {
+        const turn = this.#take(change)
+        if (turn !== undefined) await turn
+        if (this.#stop.signal.aborted) return
+      }
+      this.#next[partition] = read.next
+      if (read.next < recent.next) continue
+      this.#toldFrom[partition] = read.next
+      return
+    }
+  }
+
+  async #checkAhead(partition: number): Promise<void> {
+    const { end } = await this.#following.feed.bounds(partition)
+    const next = this.#next[partition] as Offset
+    if (next > end) throw outOfRange(`${next} is past the end ${end} of partition ${partition} of the changelog`)
+  }
+
+  /** Reads what following has let go of, until that is done or the client must take some first. */
+  async #readOlder(partition: number): Promise<void> {
+    const following = this.#following
+    if ('deviceId' in this.subject) await this.#readDevice(partition, this.subject.deviceId)
+    const { signal } = this.#stop
+    const reached = () => (this.#next[partition] as Offset) >= following.recent(partition).start
+    if (signal.aborted || reached()) return
+    for await (const batch of following.feed.follow(partition, this.#next[partition] as Offset, signal)) {
+      for (const record of batch.records) {
+        const turn = this.#take(following.change(partition, record))
+        if (turn !== undefined) await turn
+        if (signal.aborted) return
+      }
+      this.#next[partition] = batch.next
+      if (reached() || !this.#outlet.hasRoom) return
+    }
+  }
+
+  /** One device's newest status stands for all its changes up to there. */
+  async #readDevice(partition: number, deviceId: string): Promise<void> {
+    try {
+      const { status, freshness } = await this.#options.reader.get(deviceId)
+      const offset = freshness.changelog - 1
+      if (offset < (this.#next[partition] as Offset)) return
+      const record = { offset, key: deviceId, value: status ?? null, timestamp: 0 }
+      void this.#take(this.#following.change(partition, record))
+      this.#next[partition] = this.#known(partition, freshness.changelog)
+    } catch (error) {
+      // Then its changes are read one by one.
+      if (!(error instanceof UnavailableError)) throw error
+    }
+  }
+
+  /** A change that the stream read by itself; what is to be awaited when the turn is over. */
+  #take(change: Change): Promise<void> | undefined {
+    const { subject } = this
+    if ('deviceId' in subject ? change.deviceId === subject.deviceId : maySee(this.#options.caller, change.deviceId)) {
+      const matched = change.matches('deviceId' in subject ? undefined : subject.matcher)
+      this.#outlet.take(change, matched)
+    }
+    return this.#following.spend(change.forget())
+  }
+
+  #position(): string | undefined {
+    if (!this.#placed) return undefined
+    const following = this.#following
+    if (this.#isTold) this.#atSeconds = this.#nowSeconds()
+    const offsets: (Offset | undefined)[] = this.#next.map(() => undefined)
+    for (const partition of this.#partitions) {
+      const toldFrom = this.#toldFrom[partition] as Offset
+      const read = this.#next[partition] as Offset
+      offsets[partition] = toldFrom === BY_ITSELF ? read : Math.max(toldFrom, following.recent(partition).next)
+    }
+    this.#outlet.pending.lower(offsets)
+    return this.#options.positions.encode({ offsets, atSeconds: this.#atSeconds })
+  }
+
+  #nowSeconds(): number {
+    return Math.floor(this.#following.clock.now() / 1000)
+  }
+}
+
+function outOfRange(message: string): OffsetOutOfRangeError {
+  return new OffsetOutOfRangeError(message)
+}
 
 /** The reason of a stream that its client ended. */
 const LEFT = 'client'

@@ -1,8 +1,8 @@
 import type { onRequestHookHandler } from 'fastify'
 import { Gauge, type Metric, type MetricValueWithName, type Registry } from 'prom-client'
 import type { Api } from '../app.ts'
+import type { UntakenAnswers } from './connections.ts'
 import type { Gate } from './gate.ts'
-import type { UntakenAnswers } from './untaken.ts'
 
 const NAME = 'tidemark_http_request_duration_seconds'
 const BUCKETS_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]

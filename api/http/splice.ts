@@ -1,4 +1,5 @@
-import { viewOf } from '../../processor/contract/own-copy.ts'
+import type { FastifyRequest } from 'fastify'
+import { viewOf } from '../../processor/contract/json.ts'
 import type { Freshness, Slice } from '../../processor/contract/query.ts'
 
 /** Of an answer that is put together as text. */
@@ -64,4 +65,18 @@ export function freshnessField({ partition, offset, lag, servedBy }: Freshness):
 export function freshnessMember(freshness: Freshness): string {
   const { partition, offset, lag, servedBy } = freshness
   return `"freshness":{"partition":${partition},"offset":${offset},"lag":${lag},"servedBy":"${servedBy}"}`
+}
+
+/** The `Link` to what `request` asks for, from `cursor` on. */
+export function nextPage({ query, routeOptions }: FastifyRequest, cursor: string): string {
+  const parameters = new URLSearchParams(query as Record<string, string>)
+  parameters.set('cursor', cursor)
+  return `<${routeOptions.url}?${parameters.toString()}>; rel="next"`
+}
+
+/** Puts an entry last in `map`, as the one that was used last; of more than `most` the one used longest ago is forgotten. */
+export function keepRecent<K, V>(map: Map<K, V>, key: K, value: V, most: number): void {
+  map.delete(key)
+  map.set(key, value)
+  if (map.size > most) map.delete(map.keys().next().value as K)
 }

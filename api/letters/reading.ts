@@ -1,13 +1,254 @@
+import { isUtf8 } from 'node:buffer'
+import { createHash } from 'node:crypto'
 import { LogCorruptedError, OffsetOutOfRangeError, RetryableError, reasonOf } from '../../processor/contract/errors.ts'
-import type { LetterReader } from '../../processor/contract/letter-reader.ts'
-import type { LogRecord, Offset } from '../../processor/contract/record.ts'
+import { viewOf } from '../../processor/contract/json.ts'
+import {
+  formatPosition,
+  type LetterReader,
+  type LogRecord,
+  type Offset,
+  parsePosition,
+} from '../../processor/contract/record.ts'
+import { isDeviceId } from '../../processor/contract/telemetry.ts'
+import { isoTime, MAX_TIME_MS } from '../../processor/contract/time.ts'
 import { Turnstile } from '../../processor/runtime/limiter.ts'
-import { TextTurns } from '../../processor/runtime/text-turns.ts'
+import { TextTurns } from '../../processor/runtime/turns.ts'
 import { ProblemError } from '../http/problem.ts'
 import { share } from '../search/fleet-search.ts'
-import type { Unshown } from './cursor.ts'
-import { type FoundLetter, foremost, LetterLane, MAX_WINDOW_BYTES } from './lane.ts'
-import { foundLetter } from './shown.ts'
+
+/** The longest cursor, in characters: of 1,024 partitions with offsets of up to 2^40. */
+export const MAX_LETTERS_CURSOR = 10_000
+
+const CHECKSUM = 16
+const RADIX = 36
+const NOTHING = '-'
+const NUMBER = /^(0|[1-9a-z][0-9a-z]{0,10})$/
+
+/** By partition: what comes before it has still to be shown; undefined: nothing has. */
+export type Unshown = readonly (Offset | undefined)[]
+
+/** What a cursor is bound to, beside the log. */
+export interface LetterFilters {
+  readonly reason: string | undefined
+  readonly deviceId: string | undefined
+  readonly partition: number | undefined
+}
+
+/**
+ * Cursors of dead letters: `<checksum>.<offset>.…`, one offset per partition to the base of 36, `-` where nothing is left.
+ * The checksum binds a cursor to its log and filters, and tells a garbled one from a true one. It is no signature: a forged
+ * one would reveal nothing that asking does not.
+ */
+export class LetterCursors {
+  readonly #partitions: number
+  readonly #bound: string
+
+  constructor(identity: string, partitions: number, { reason, deviceId, partition }: LetterFilters) {
+    this.#partitions = partitions
+    this.#bound = JSON.stringify([identity, partitions, reason, deviceId, partition])
+  }
+
+  encode(unshown: Unshown): string {
+    const body = unshown.map((offset) => offset?.toString(RADIX) ?? NOTHING).join('.')
+    const checksum = createHash('sha256').update(`${this.#bound} ${body}`).digest('hex').slice(0, CHECKSUM)
+    return `${checksum}.${body}`
+  }
+
+  /** Undefined when this is no cursor that a page of these filters gave. */
+  decode(cursor: string): Unshown | undefined {
+    const [, ...texts] = cursor.split('.')
+    if (texts.length !== this.#partitions) return undefined
+    if (texts.some((text) => text !== NOTHING && !isOffset(text))) return undefined
+    const unshown = texts.map((text) => (text === NOTHING ? undefined : Number.parseInt(text, RADIX)))
+    return this.encode(unshown) === cursor ? unshown : undefined
+  }
+}
+
+function isOffset(text: string): boolean {
+  return NUMBER.test(text) && Number.isSafeInteger(Number.parseInt(text, RADIX))
+}
+
+/** A letter as it waits to be shown. */
+interface FoundLetter {
+  readonly partition: number
+  readonly offset: Offset
+  /** Epoch ms; undefined: it has no time. */
+  readonly at: number | undefined
+  /** JSON. */
+  readonly text: string
+}
+
+/** Offsets that one window has at most. */
+const MAX_WINDOW = 4_096
+/** Bytes of letters that a window is to have. */
+const WINDOW_BYTES = 4 * 1024 * 1024
+/** Those after which one that is not at its end is given up for a shorter one. */
+const MAX_WINDOW_BYTES = 2 * WINDOW_BYTES
+
+/** One partition, read from its end backwards, a window of offsets after the other: what was found and not yet shown. */
+class LetterLane {
+  readonly partition: number
+  #start: Offset
+  /** All from here up to what was found, or shown, has been examined. */
+  #examined: Offset
+  /** The newest last. */
+  #found: FoundLetter[] = []
+  #window = 0
+  #maxWindow = MAX_WINDOW
+
+  /** What lies before `unshown` is to be shown. */
+  constructor(partition: number, start: Offset, unshown: Offset) {
+    this.partition = partition
+    this.#start = start
+    this.#examined = unshown
+  }
+
+  /** The newest that is to be shown; undefined: there is none, or none was found yet. */
+  get head(): FoundLetter | undefined {
+    return this.#found.at(-1)
+  }
+
+  /** What comes next is not known. */
+  get isOpen(): boolean {
+    return this.#found.length === 0 && this.#examined > this.#start
+  }
+
+  /** What comes before it has still to be shown; undefined: nothing has. */
+  get unshown(): Offset | undefined {
+    if (this.head !== undefined) return this.head.offset + 1
+    return this.#examined > this.#start ? this.#examined : undefined
+  }
+
+  take(): FoundLetter {
+    return this.#found.pop() as FoundLetter
+  }
+
+  /**
+   * The window to examine next, in which `wanted` letters may be: transaction markers take every other offset at most.
+   * `first`: the most offsets of the first one, of which nothing is known.
+   */
+  next(wanted: number, first: number): { readonly from: Offset; readonly to: Offset } {
+    const most = this.#window === 0 ? Math.min(first, this.#maxWindow) : this.#maxWindow
+    this.#window = Math.min(Math.max(this.#window, 2 * wanted), most)
+    return { from: Math.max(this.#start, this.#examined - this.#window), to: this.#examined }
+  }
+
+  /** The window from `from` on, of so many bytes, has been examined, and holds these, in order; `more`: and others before. */
+  add(from: Offset, bytes: number, letters: readonly FoundLetter[], more: boolean): void {
+    const [first] = letters
+    const fitting = Math.floor((WINDOW_BYTES * (this.#examined - from)) / Math.max(1, bytes))
+    this.#maxWindow = Math.min(MAX_WINDOW, Math.max(1, fitting))
+    this.#examined = more && first !== undefined ? first.offset : from
+    this.#found = [...letters]
+    // Where few are looked for among many.
+    if (!more) this.#window *= 4
+  }
+
+  /** The window cannot be read whole: the next one has so many offsets. */
+  shorten(offsets: number): void {
+    this.#maxWindow = offsets
+  }
+
+  /** What is kept by now: retention may have passed. */
+  clip(start: Offset, end: Offset): void {
+    this.#start = start
+    this.#examined = Math.min(this.#examined, end)
+  }
+}
+
+/**
+ * The lane whose head is shown next: the newest head. One without a time comes at once, beside its newer neighbour, as
+ * it would keep those behind it from their turn. Equals in the order of their partitions.
+ */
+function foremost(lanes: readonly LetterLane[]): LetterLane | undefined {
+  let found: LetterLane | undefined
+  for (const lane of lanes) if (lane.head !== undefined && isBefore(lane.head, found?.head)) found = lane
+  return found
+}
+
+function isBefore({ at: a = Number.POSITIVE_INFINITY }: FoundLetter, other: FoundLetter | undefined): boolean {
+  if (other === undefined) return true
+  return a > (other.at ?? Number.POSITIVE_INFINITY)
+}
+
+/** Bytes of a payload that are shown. */
+export const SHOWN_PAYLOAD_BYTES = 4_096
+/** UTF-16 code units of any other text that are shown, and of all further headers, names included. */
+export const SHOWN_TEXT_LENGTH = 1_024
+
+/** Of the device that the letter tells; undefined when it tells none. */
+export function deviceOf({ key }: LogRecord): string | undefined {
+  return key !== null && isDeviceId(key) ? key : undefined
+}
+
+/** A letter as it is shown, in memory of its own. */
+function foundLetter(partition: number, record: LogRecord): FoundLetter {
+  const at = timeOf(record)
+  return { partition, offset: record.offset, at, text: JSON.stringify(shown(partition, record, at)) }
+}
+
+/** Another writer may put any 64 bits there. */
+function timeOf({ timestamp }: LogRecord): number | undefined {
+  const ms = Math.floor(timestamp)
+  return ms >= 0 && ms <= MAX_TIME_MS ? ms : undefined
+}
+
+function shown(partition: number, record: LogRecord, at: number | undefined): object {
+  const { reason, topic, truncated, timestamp, ...others } = record.headers ?? {}
+  const { partition: fromPartition, offset: fromOffset, ...further } = others
+  const position = parsePosition(`${fromPartition}-${fromOffset}`)
+  const shortened: string[] = []
+  const short = (name: string, text: string): string => {
+    if (text.length <= SHOWN_TEXT_LENGTH) return text
+    shortened.push(name)
+    return beginningOf(text)
+  }
+  const told: Record<string, unknown> = {
+    partition,
+    offset: record.offset,
+    at: at === undefined ? null : isoTime(at),
+    reason: reason === undefined ? null : short('reason', reason),
+    deviceId: deviceOf(record) ?? null,
+    key: record.key === null ? null : short('key', record.key),
+  }
+  if (topic !== undefined) told.topic = short('topic', topic)
+  if (position !== undefined) told.position = formatPosition(position)
+  if (timestamp !== undefined) told.timestamp = short('timestamp', timestamp)
+  if (truncated !== undefined) told.truncated = short('truncated', truncated)
+  const left = position === undefined ? others : further
+  const headers = fittingHeaders(left)
+  if (headers.length > 0) told.headers = Object.fromEntries(headers)
+  if (headers.length < Object.keys(left).length) shortened.push('headers')
+  told.payload = record.value === null ? null : payloadOf(record.value)
+  if (shortened.length > 0) told.shortened = shortened
+  return told
+}
+
+function payloadOf(value: Uint8Array): object {
+  const bytes = viewOf(value)
+  const whole = bytes.length <= SHOWN_PAYLOAD_BYTES
+  const isText = isUtf8(bytes)
+  let end = whole ? bytes.length : SHOWN_PAYLOAD_BYTES
+  // Not within a character.
+  if (isText) while (end < bytes.length && ((bytes[end] as number) & 0xc0) === 0x80) end--
+  const content = bytes.toString(isText ? 'utf8' : 'base64', 0, end)
+  return { encoding: isText ? 'text' : 'base64', content, bytes: bytes.length, ...(whole ? {} : { shownBytes: end }) }
+}
+
+function beginningOf(text: string): string {
+  // Not within a pair of surrogates.
+  const end = (text.charCodeAt(SHOWN_TEXT_LENGTH - 1) & 0xfc00) === 0xd800 ? SHOWN_TEXT_LENGTH - 1 : SHOWN_TEXT_LENGTH
+  return text.slice(0, end)
+}
+
+function fittingHeaders(headers: Readonly<Record<string, string>>): [string, string][] {
+  let length = 0
+  return Object.entries(headers).filter(([name, text]) => {
+    const fits = length + name.length + text.length <= SHOWN_TEXT_LENGTH
+    if (fits) length += name.length + text.length
+    return fits
+  })
+}
 
 /** Partitions that one request reads, or asks for their bounds, at once. */
 const LANES_AT_ONCE = 2

@@ -1,9 +1,8 @@
 import { Type } from 'typebox'
-import { REJECTION_REASONS } from '../../processor/contract/telemetry.ts'
+import { REJECTION_REASONS } from '../../processor/contract/dead-letter.ts'
 import { DeviceId, OneOf, Whole } from '../devices/schemas.ts'
 import { jsonAnswer, NEXT_LINK, problemAnswers } from '../http/documentation.ts'
-import { MAX_LETTERS_CURSOR } from './cursor.ts'
-import { SHOWN_PAYLOAD_BYTES, SHOWN_TEXT_LENGTH } from './shown.ts'
+import { MAX_LETTERS_CURSOR, SHOWN_PAYLOAD_BYTES, SHOWN_TEXT_LENGTH } from './reading.ts'
 
 /** The shapes of `api/letters/letters.ts`. */
 

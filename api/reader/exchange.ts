@@ -3,7 +3,31 @@ import type { Logger } from 'pino'
 import { hostAndPort } from '../../processor/contract/address.ts'
 import { reasonOf, UnavailableError } from '../../processor/contract/errors.ts'
 import { decodeError } from '../../processor/contract/query-wire.ts'
-import { inTime, LateError } from './late.ts'
+
+/** A copy has not answered in time, and may answer yet. */
+export class LateError extends UnavailableError {
+  constructor(message: string) {
+    super('PARTITION_UNAVAILABLE', message)
+  }
+}
+
+/**
+ * The answer, or a LateError after `withinMs`, when `onLate` tells its message. What has arrived by then is read first: this process may be the
+ * one that stood still, and timers come before sockets.
+ */
+export async function inTime<T>(answer: Promise<T>, withinMs: number, onLate: () => string): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  let soon: NodeJS.Immediate | undefined
+  const timer = setTimeout(() => {
+    soon = setImmediate(() => reject(new LateError(onLate())))
+  }, withinMs)
+  try {
+    return await Promise.race([answer, late])
+  } finally {
+    clearTimeout(timer)
+    clearImmediate(soon)
+  }
+}
 
 /** Bytes of one answer; a longer one is none of a processor's. */
 const MAX_ANSWER_BYTES = 128 * 1024 * 1024

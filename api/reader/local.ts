@@ -2,9 +2,8 @@ import type { Copy, Listing, PartitionReader, PastAnswer } from '../../processor
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
 import { Turnstile } from '../../processor/runtime/limiter.ts'
 import { ProblemError } from '../http/problem.ts'
-import { MAX_QUEUED_MS } from './exchange.ts'
-import { inTime, LateError } from './late.ts'
-import { ANSWER_WITHIN_MS } from './reader-options.ts'
+import { ANSWER_WITHIN_MS } from './copies.ts'
+import { inTime, LateError, MAX_QUEUED_MS } from './exchange.ts'
 
 /**
  * Slices of searches under way: they share one event loop, so more would only make each of them late. What others may have

@@ -1,7 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { TidemarkError, UnavailableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import type { Position } from '../../processor/contract/position.ts'
 import {
   type Answer,
   bytesOf,
@@ -17,16 +16,77 @@ import {
   type StatusReader,
   sliceOf,
 } from '../../processor/contract/query.ts'
+import type { Position } from '../../processor/contract/record.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
-import { copiesOf, partitionsOf } from './copies.ts'
-import { type Dated, EACH, isFurther, ofStandby, whole } from './dated.ts'
-import { Gather, type Settle } from './gather.ts'
-import { type Found, lastResort } from './last-resort.ts'
-import { inTime, LateError } from './late.ts'
+import {
+  ANSWER_WITHIN_MS,
+  copiesOf,
+  type Dated,
+  EACH,
+  Gather,
+  isFurther,
+  ofStandby,
+  partitionsOf,
+  type RoutedReaderOptions,
+  type Settle,
+  Shown,
+  whole,
+} from './copies.ts'
+import { inTime, LateError } from './exchange.ts'
 import { Owners } from './owners.ts'
-import { ANSWER_WITHIN_MS, type RoutedReaderOptions } from './reader-options.ts'
-import { group, type Share, shareOut } from './shares.ts'
-import { Shown } from './shown.ts'
+import { group, type Share, shareOut } from './remote.ts'
+
+/** Between two looks at who could be asked, ms. */
+const LOOK_MS = 200
+
+interface Found<T> {
+  readonly answer: T
+  readonly by: Owner
+}
+
+interface LastResort<T> {
+  readonly partition: number
+  readonly owners: Owners
+  /** Asks a copy, and waits for it until the time is over. */
+  readonly ask: (copy: Owner) => Promise<T>
+  /** Takes what those say that cannot answer. */
+  readonly failures: TidemarkError[]
+}
+
+/**
+ * Asks all copies at once, and waits for the first answer for as long as one is on its way: by new maps, since a partition whose
+ * owner stands still is another's soon. Resolves with undefined when nobody is left who may answer.
+ */
+async function lastResort<T>({ partition, owners, ask, failures }: LastResort<T>): Promise<Found<T> | undefined> {
+  const { promise: first, resolve, reject } = Promise.withResolvers<Found<T>>()
+  const underWay = new Set<string>()
+  const put = async (by: Owner): Promise<void> => {
+    underWay.add(by.endpoint)
+    try {
+      resolve({ answer: await ask(by), by })
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) return reject(error)
+      failures.push(error)
+    }
+    underWay.delete(by.endpoint)
+  }
+  for (;;) {
+    const { active, standbys = [] } = (await owners.current()).get(partition) ?? {}
+    for (const copy of active === undefined ? standbys : [active, ...standbys]) {
+      if (!underWay.has(copy.endpoint)) void put(copy)
+    }
+    const found = await Promise.race([first, pause(LOOK_MS)])
+    if (found !== undefined) return found
+    if (underWay.size === 0) return undefined
+    owners.hint()
+  }
+}
+
+function pause(ms: number): Promise<undefined> {
+  return new Promise((resolve) => {
+    setTimeout(() => resolve(undefined), ms)
+  })
+}
 
 /** What of the time that an answer may take an owner may hold a question: the rest is for the way. */
 export const HOLD_SHARE = 0.6

@@ -1,11 +1,12 @@
 import { Agent } from 'node:http'
 import { TidemarkError, UnavailableError } from '../../processor/contract/errors.ts'
-import type { Position } from '../../processor/contract/position.ts'
+import { partitionOf } from '../../processor/contract/partition.ts'
 import {
   type Answer,
   type Copy,
   type Listing,
   type Owner,
+  type OwnerMap,
   type PartitionReader,
   type PastAnswer,
   type SlicedAnswer,
@@ -30,6 +31,7 @@ import {
   type Question,
   READ_PATH,
 } from '../../processor/contract/query-wire.ts'
+import type { Position } from '../../processor/contract/record.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
 import {
   decodeSearchSlice,
@@ -39,10 +41,52 @@ import {
   SEARCH_PATH,
   SUMMARY_PATH,
 } from '../../processor/search/wire.ts'
-import { keepRecent } from '../http/recent.ts'
-import { Exchange, type ExchangeOptions } from './exchange.ts'
-import type { LateError } from './late.ts'
-import { group } from './shares.ts'
+import { keepRecent } from '../http/splice.ts'
+import { Exchange, type ExchangeOptions, type LateError } from './exchange.ts'
+
+/** What of one question is asked of one owner; `places`: where its devices stand in the question. */
+export interface Share {
+  readonly owner: Owner
+  readonly deviceIds: string[]
+  readonly partitions: number[]
+  readonly places: number[]
+}
+
+/** By whom each device of a question is answered. `unowned`: by partition, the places of those that have no owner. */
+export function shareOut(
+  deviceIds: readonly string[],
+  map: OwnerMap,
+  partitions: number,
+): { shares: Share[]; unowned: Map<number, number[]> } {
+  const shares: Share[] = []
+  const unowned = new Map<number, number[]>()
+  let share: Share | undefined
+  for (let i = 0; i < deviceIds.length; i++) {
+    const deviceId = deviceIds[i] as string
+    const partition = partitionOf(deviceId, partitions)
+    const owner = map.get(partition)?.active
+    if (owner === undefined) {
+      group(unowned, partition, i)
+      continue
+    }
+    // Where all is in one process it is always the same.
+    if (share?.owner.endpoint !== owner.endpoint) {
+      share = shares.find((known) => known.owner.endpoint === owner.endpoint)
+      if (share === undefined) shares.push((share = { owner, deviceIds: [], partitions: [], places: [] }))
+    }
+    share.deviceIds.push(deviceId)
+    share.partitions.push(partition)
+    share.places.push(i)
+  }
+  return { shares, unowned }
+}
+
+/** Puts `place` to those of its partition. */
+export function group(places: Map<number, number[]>, partition: number, place: number): void {
+  const known = places.get(partition)
+  if (known === undefined) places.set(partition, [place])
+  else known.push(place)
+}
 
 /**
  * Connections to one processor for reads; further requests wait for one. What is asked of it at once, beside its copies, are

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto'
 import { type Order, printOrder, sortKeyOf } from '../../processor/contract/order.ts'
-import type { Place } from '../../processor/contract/search.ts'
-import { printQuery, type Query } from '../../processor/contract/search-query.ts'
+import { type Place, printQuery, type Query } from '../../processor/contract/search.ts'
 import { isDeviceId } from '../../processor/contract/telemetry.ts'
 
 /** A cursor is base64url of `<version>:<checksum>:<JSON of the place the page ended at>`; clients must not look inside. */

@@ -1,15 +1,15 @@
 import type { Client, PublishPacket } from 'aedes'
+import { deadLetter } from '../../processor/contract/dead-letter.ts'
 import type { Headers, NewRecord } from '../../processor/contract/record.ts'
-import { deadLetter, HEADER_METRIC, HEADER_WILL, MAX_PAYLOAD_BYTES } from '../../processor/contract/telemetry.ts'
+import { HEADER_METRIC, HEADER_WILL, MAX_PAYLOAD_BYTES } from '../../processor/contract/telemetry.ts'
 import type { Connection } from '../connection/connection.ts'
 import type { Counts } from '../metrics.ts'
+import type { ReceiptStore, Received } from '../mqtt/persistence.ts'
 import type { Presence } from '../mqtt/presence.ts'
-import type { ReceiptStore, Received } from '../mqtt/receipts.ts'
 import type { Session } from '../mqtt/session.ts'
 import { type DeviceRoute, isIllFormed, type LetterRoute, type Route, routeOf } from '../mqtt/topics.ts'
 import type { Acks, Answer } from './acks.ts'
-import type { Batcher, Hold } from './batcher.ts'
-import type { Gather } from './gather.ts'
+import type { Batcher, Gather, Hold } from './batcher.ts'
 
 /** A client of aedes on a connection of ours. */
 export type MqttClient = Client & {

@@ -1,5 +1,5 @@
 import { Duplex } from 'node:stream'
-import { ownCopy } from '../../processor/contract/own-copy.ts'
+import { ownCopy } from '../../processor/contract/json.ts'
 import { DISCONNECT, FilterList, type Header, PUBLISH, readHeader, SUBSCRIBE, UNSUBSCRIBE } from './framing.ts'
 import { Outgoing } from './outgoing.ts'
 import type { Pressure } from './pressure.ts'

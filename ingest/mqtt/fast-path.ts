@@ -1,4 +1,4 @@
-import { ownCopy } from '../../processor/contract/own-copy.ts'
+import { ownCopy } from '../../processor/contract/json.ts'
 import { MAX_PAYLOAD_BYTES } from '../../processor/contract/telemetry.ts'
 import type { Bridge } from '../append/bridge.ts'
 import type { Connection } from '../connection/connection.ts'

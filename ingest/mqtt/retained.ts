@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
 import { QlobberTrue } from 'qlobber'
-import { ownCopy } from '../../processor/contract/own-copy.ts'
+import { ownCopy } from '../../processor/contract/json.ts'
 import type { Limits } from '../limits.ts'
 import type { Counts } from '../metrics.ts'
 

@@ -1,7 +1,7 @@
 import { Acks } from '../append/acks.ts'
 import type { Connection } from '../connection/connection.ts'
 import type { Counts } from '../metrics.ts'
-import { Filters } from './filters.ts'
+import { Filters } from './topics.ts'
 
 /** One MQTT connection from its CONNECT to its end, as the devices it speaks for see it. */
 export class Session {

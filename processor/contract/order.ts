@@ -1,6 +1,5 @@
 import { type Field, parseField } from './field.ts'
-import type { Json } from './json.ts'
-import { beginningOf } from './text.ts'
+import { beginningOf, type Json } from './json.ts'
 
 /** What a list is ordered by; equals go by device id, ascending. */
 export interface Order {

@@ -1,7 +1,7 @@
 import { type ErrorCode, TidemarkError, UnavailableError } from './errors.ts'
-import { viewOf } from './own-copy.ts'
-import type { Position } from './position.ts'
+import { viewOf } from './json.ts'
 import type { Answer, Copy, Freshness, Listing, PastAnswer } from './query.ts'
+import type { Position } from './record.ts'
 import type { Outcome } from './write.ts'
 
 /**

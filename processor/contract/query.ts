@@ -1,7 +1,6 @@
 import type { TidemarkError } from './errors.ts'
-import { viewOf } from './own-copy.ts'
-import type { Position } from './position.ts'
-import type { Offset } from './record.ts'
+import { viewOf } from './json.ts'
+import type { Offset, Position } from './record.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from './search.ts'
 import type { Outcome, Write } from './write.ts'
 

@@ -22,3 +22,68 @@ export interface NewRecord {
 export interface LogRecord extends NewRecord {
   readonly offset: Offset
 }
+
+/** Where a record of the telemetry log is. Written `<partition>-<offset>`. */
+export interface Position {
+  readonly partition: number
+  readonly offset: Offset
+}
+
+const POSITION = /^(0|[1-9]\d{0,4})-(0|[1-9]\d{0,15})$/
+
+export function formatPosition({ partition, offset }: Position): string {
+  return `${partition}-${offset}`
+}
+
+/** Undefined when `text` is not the text of a position. */
+export function parsePosition(text: string): Position | undefined {
+  const match = POSITION.exec(text)
+  const offset = Number(match?.[2])
+  return Number.isSafeInteger(offset) ? { partition: Number(match?.[1]), offset } : undefined
+}
+
+/**
+ * The dead letters as who shows them needs them. The log's adapters are behind it, whichever they are. A letter with a key
+ * is in the partition in which the key lives, unless another program put it elsewhere.
+ */
+export interface LetterReader {
+  /** Names the log: a place in the letters of another one means nothing here. */
+  readonly identity: string
+  readonly partitions: number
+
+  /** Offset of the oldest letter kept, and the end. When `signal` aborts, the log is asked no further. */
+  bounds(partition: number, signal: AbortSignal): Promise<{ readonly start: Offset; readonly end: Offset }>
+
+  /**
+   * Committed letters from `from` on, in order, until `to` is reached, which must not be past the end; the last batch may
+   * go further. What of a batch is kept must be copied: values may be views of larger buffers.
+   * Rejects with OffsetOutOfRangeError when retention has passed `from`, with the reason of `signal` when that
+   * aborts.
+   */
+  read(partition: number, from: Offset, to: Offset, signal: AbortSignal): AsyncIterable<readonly LogRecord[]>
+}
+
+/** Changelog records in offset order, one per change of a device: key = device id, value = its status, null = deleted. */
+export interface ChangeBatch {
+  readonly records: readonly LogRecord[]
+  /** Where to read on: compaction leaves gaps. */
+  readonly next: Offset
+}
+
+/** The changelog as who follows it needs it. The log's adapters are behind it, whichever they are. */
+export interface ChangeFeed {
+  /** Names the changelog: another log, or one made anew, has another. */
+  readonly identity: string
+  readonly partitions: number
+  /** How long a deletion can still be read, ms: who was away for longer may have missed some. */
+  readonly deleteRetentionMs: number
+
+  /**
+   * Committed records from `from` on; waits at the end for more, and ends when `signal` aborts. The next batch is read
+   * when it is asked for. Rejects with OffsetOutOfRangeError when `from` is not in the changelog.
+   */
+  follow(partition: number, from: Offset, signal: AbortSignal): AsyncIterable<ChangeBatch>
+
+  /** Offset of the oldest record kept, and the end. */
+  bounds(partition: number): Promise<{ readonly start: Offset; readonly end: Offset }>
+}

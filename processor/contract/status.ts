@@ -1,7 +1,5 @@
 import { MAX_ATTRIBUTES_DEPTH } from './attributes.ts'
-import { isDeeper, isObject, type Json, type JsonObject, MAX_DEPTH } from './json.ts'
-import { JsonScanner } from './json-scanner.ts'
-import { viewOf } from './own-copy.ts'
+import { isDeeper, isObject, type Json, type JsonObject, JsonScanner, MAX_DEPTH, viewOf } from './json.ts'
 
 /** One metric: its newest value and the event time (ISO 8601, ms, UTC) at which it held. */
 interface Metric {
@@ -201,3 +199,5 @@ function isSequence(json: Json): boolean {
   if (json.at !== undefined && typeof json.at !== 'string') return false
   return json.seen.every((range) => Array.isArray(range) && range.length === 2 && range.every(Number.isSafeInteger))
 }
+
+export const STATES = ['online', 'offline', 'unknown'] as const

@@ -1,14 +1,15 @@
+import { deadLetter, type RejectionReason } from '../contract/dead-letter.ts'
 import { workOf } from '../contract/json.ts'
 import { encodeStatus, MAX_STATUS_BYTES, statusText } from '../contract/status.ts'
-import { type Decoded, deadLetter, decodeRecord, type RejectionReason } from '../contract/telemetry.ts'
 import { decide } from '../contract/write.ts'
 import type { Headers, LogRecord, NewRecord } from '../log/log.ts'
 import type { Turn } from '../runtime/turns.ts'
+import { type Decoded, decodeRecord } from '../status/decode.ts'
 import { fold } from '../status/fold.ts'
 import { advance, PlainEncoder, type PlainStatus, plainBound, plainOf, statusOf } from '../status/plain-status.ts'
 import { indexedOf, isSamePlace, isSameSlot, type Move } from '../store/index-entries.ts'
-import { type Decision, decidedHeader } from './decisions.ts'
 import { type BatchContext, type DecidedWrite, stored, type Touched, TouchedDevices } from './touched-devices.ts'
+import { type Decision, decidedHeader } from './waiters.ts'
 
 /** As work of a turn, bytes: an error of `JSON.parse`, with its text and its stack, takes 5 to 11 µs. */
 const REJECTED_WORK = 1024

@@ -1,5 +1,5 @@
+import type { Logger } from 'pino'
 import { TidemarkError, UnavailableError } from '../contract/errors.ts'
-import { formatPosition, type Position } from '../contract/position.ts'
 import {
   type Answer,
   bytesOf,
@@ -11,12 +11,37 @@ import {
   type SlicedAnswer,
   sliceOf,
 } from '../contract/query.ts'
+import { formatPosition, type Position } from '../contract/record.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../contract/search.ts'
+import { isBare, readableStatus } from '../contract/status.ts'
 import { devicesIn, type Role } from '../partition/role.ts'
 import type { FoundSlice, Searcher } from '../search/searcher.ts'
 import type { StateStore } from '../store/store.ts'
 import type { TextCache } from '../store/text-cache.ts'
-import type { ForeignStatuses } from './foreign-statuses.ts'
+
+/** Devices that are named in the log of this process; of further ones nothing is said. */
+const MAX_NAMED = 100
+
+/** What the stores hold may be of another program that writes to the changelog: readers get an object of the device all the same. */
+export class ForeignStatuses {
+  readonly #logger: Logger
+  readonly #named = new Set<string>()
+
+  constructor(logger: Logger) {
+    this.#logger = logger
+  }
+
+  shown(partition: number, deviceId: string, stored: Uint8Array): Uint8Array {
+    const status = readableStatus(stored, deviceId)
+    // A search has replaced what is none itself.
+    if (isBare(status, deviceId) && this.#named.size < MAX_NAMED && !this.#named.has(deviceId)) {
+      this.#named.add(deviceId)
+      const device = { partition, device: deviceId }
+      this.#logger.error(device, 'what the changelog holds of a device is no status: it is shown by its id alone')
+    }
+    return status
+  }
+}
 
 /** Statuses of one listing: who asks for many devices holds them all, and may be one of many. */
 const MAX_LISTED_BYTES = 1024 * 1024

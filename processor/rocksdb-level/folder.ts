@@ -1,7 +1,95 @@
-import { access, mkdir, readdir, readFile, stat } from 'node:fs/promises'
+import { access, mkdir, readdir, readFile, readlink, realpath, stat, writeFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
 import { dirname, join } from 'node:path'
 import { RocksLevelError } from './errors.ts'
-import { describeHolder, lockHolder } from './lock.ts'
+
+/**
+ * Says who holds a database folder. RocksDB's own lock (fcntl on LOCK) decides who may open; this only puts a name to
+ * the holder. The LOCK file itself must never be opened here: closing any descriptor of it would drop the lock.
+ */
+export async function describeHolder(path: string): Promise<string> {
+  const pid = await lockHolder(path)
+  if (pid !== undefined) return nameOf(pid, undefined)
+
+  const owner = await readOwner(path)
+  // Not every holder leaves its name: a name of the dead is an old one.
+  const stale = owner !== undefined && owner.host === hostname() && !isAlive(owner.pid)
+  return owner === undefined || stale ? 'another process' : nameOf(owner.pid, owner.host)
+}
+
+/**
+ * Who holds a folder of which RocksDB's lock can be had all the same, as its LOCK file was removed; undefined when nobody is
+ * known to. Both would write, and each remove the files of the other. Linux tells what a process has open; of another
+ * user's process, and elsewhere, that is not known.
+ */
+export async function describeHiddenHolder(path: string): Promise<string | undefined> {
+  const owner = await readOwner(path)
+  if (owner === undefined || owner.pid === process.pid || owner.host !== hostname() || !isAlive(owner.pid))
+    return undefined
+  const held = `${join(await realpath(path), 'LOCK')} (deleted)`
+  const open = `/proc/${owner.pid}/fd`
+  for (const file of await readdir(open).catch(() => [])) {
+    const target = await readlink(join(open, file)).catch(() => undefined)
+    if (target === held) return nameOf(owner.pid, owner.host)
+  }
+  return undefined
+}
+
+/** Leaves our name in the folder, for systems without /proc/locks. Best effort: a full disk must not stop an open. */
+export async function writeOwner(path: string): Promise<boolean> {
+  const text = JSON.stringify({ pid: process.pid, host: hostname(), since: new Date().toISOString() })
+  return writeFile(join(path, 'OWNER'), `${text}\n`).then(
+    () => true,
+    () => false,
+  )
+}
+
+function nameOf(pid: number, host: string | undefined): string {
+  const here = host === undefined || host === hostname()
+  if (here && pid === process.pid) return `this process (pid ${pid})`
+  return here ? `process ${pid}` : `process ${pid} on host ${host}`
+}
+
+/** Linux names the holder of every file lock, by inode. A pid of 0 or less belongs to another pid namespace. */
+export async function lockHolder(path: string): Promise<number | undefined> {
+  const [locks, lock] = await Promise.all([
+    readFile('/proc/locks', 'utf8').catch(() => ''),
+    stat(join(path, 'LOCK')).catch(() => undefined),
+  ])
+  if (lock === undefined) return undefined
+
+  const candidates: { pid: number; device: string }[] = []
+  for (const line of locks.split('\n')) {
+    // 1: POSIX  ADVISORY  WRITE 4711 fe:00:1835017 0 EOF
+    const match = /^\d+: \S+\s+\S+\s+WRITE (-?\d+) ([0-9a-f]+:[0-9a-f]+):(\d+) /.exec(line)
+    if (match !== null && match[3] === String(lock.ino)) {
+      candidates.push({ pid: Number(match[1]), device: match[2] ?? '' })
+    }
+  }
+  // Some file systems show stat() another device than the lock table, so the device only decides between candidates.
+  const same = candidates.find(({ device }) => device === deviceOf(lock.dev)) ?? candidates[0]
+  return same !== undefined && same.pid > 0 ? same.pid : undefined
+}
+
+function deviceOf(dev: number): string {
+  const major = (dev >>> 8) & 0xfff
+  const minor = (dev & 0xff) | ((dev >>> 12) & 0xfff00)
+  return `${major.toString(16).padStart(2, '0')}:${minor.toString(16).padStart(2, '0')}`
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+async function readOwner(path: string): Promise<{ pid: number; host: string } | undefined> {
+  const text = await readFile(join(path, 'OWNER'), 'utf8').catch(() => '')
+  const match = /^\{"pid":(\d+),"host":"([^"]*)"/.exec(text)
+  return match === null ? undefined : { pid: Number(match[1]), host: match[2] ?? '' }
+}
 
 /**
  * Makes a folder and those above it. Not mkdir's own `recursive`, which never returns where the system answers ENOENT

@@ -1,19 +1,132 @@
 import { resolve } from 'node:path'
-import { AbstractLevel, type AbstractSnapshot } from 'abstract-level'
-import { RocksChainedBatch } from './chained-batch.ts'
-import { lowerCompactionThreads } from './compaction-threads.ts'
-import { Copies, free, isSmall } from './copies.ts'
+import { AbstractChainedBatch, AbstractLevel, AbstractSnapshot } from 'abstract-level'
+import { Copies, free, isEmpty, isSmall, type RangeBounds, successor, toRange } from './cursor.ts'
 import { failureOf, RocksLevelError, toLevelError } from './errors.ts'
-import { holdsDatabase, identityOf, makeFolder, refuseRemains } from './folder.ts'
-import { boundInfoLog } from './info-log.ts'
+import {
+  describeHiddenHolder,
+  describeHolder,
+  holdsDatabase,
+  identityOf,
+  makeFolder,
+  manifestOf,
+  refuseRemains,
+  writeOwner,
+} from './folder.ts'
 import { RocksIterator, type RocksIteratorOptions } from './iterator.ts'
-import { describeHiddenHolder, describeHolder, writeOwner } from './lock.ts'
-import { bytes, Native, type NativeDb } from './native.ts'
-import { type RocksLevelOptions, type RocksOpenOptions, toNativeOptions } from './options.ts'
-import { isEmpty, type RangeBounds, successor, toRange } from './range.ts'
-import { openReadOnly } from './read-only.ts'
-import { RocksSnapshot } from './snapshot.ts'
-import { write } from './write.ts'
+import { bytes, Native, type NativeDb, type NativeOptions } from './native.ts'
+import {
+  boundInfoLog,
+  lowerCompactionThreads,
+  type RocksLevelOptions,
+  type RocksOpenOptions,
+  toNativeOptions,
+} from './options.ts'
+
+export interface Operation {
+  readonly key: Uint8Array
+  /** Null: the key is deleted. */
+  readonly value: Uint8Array | null
+}
+
+/** Writes all of it, or nothing. */
+export function write(db: NativeDb, operations: readonly Operation[]): Promise<void> {
+  // The binding makes room for as many, 48 bytes each, with every batch of more than 16: what is not needed is garbage
+  // outside the heap, and has V8 collect all of it the sooner.
+  const batch = db.write({ capacity: operations.length, autoDestroy: true })
+  for (const { key, value } of operations) {
+    if (value === null) batch.tryDelete(key)
+    else batch.tryPut(key, value)
+  }
+  return batch.flush()
+}
+
+export class RocksChainedBatch<K, V> extends AbstractChainedBatch<RocksLevel<K, V>, K, V> {
+  readonly #native: NativeDb
+  #operations: Operation[] = []
+
+  constructor(db: RocksLevel<K, V>, native: NativeDb) {
+    super(db)
+    this.#native = native
+  }
+
+  _put(key: Buffer, value: Buffer): void {
+    this.#operations.push({ key: bytes(key), value: bytes(value) })
+  }
+
+  _del(key: Buffer): void {
+    this.#operations.push({ key: bytes(key), value: null })
+  }
+
+  _clear(): void {
+    this.#operations = []
+  }
+
+  async _write(): Promise<void> {
+    try {
+      await write(this.#native, this.#operations)
+    } catch (error) {
+      throw failureOf(this.db, error)
+    }
+  }
+}
+
+/** A writer changes its manifest a few times a second at most, and opening takes milliseconds. */
+const ATTEMPTS = 20
+
+/**
+ * Opens a database beside the one that writes to it. RocksDB reads the manifest first and the logs after it, and takes no
+ * log that is missing for a fault: what a writer flushed between the two would not be seen. So the manifest must be the
+ * same before and after.
+ */
+export async function openReadOnly(path: string, options: NativeOptions): Promise<NativeDb> {
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    const before = await manifest(path)
+    const db = new Native(path, options)
+    const failure = await db.ready().then(
+      () => undefined,
+      (error: unknown) => toLevelError(error, path),
+    )
+    const after = await manifest(path).catch(async (error: unknown) => {
+      if (failure === undefined) await db.close()
+      throw error
+    })
+    if (after === before && before !== undefined) {
+      if (failure !== undefined) throw failure
+      return db
+    }
+    if (failure === undefined) await db.close()
+  }
+  throw new RocksLevelError(
+    'LEVEL_IO_ERROR',
+    `The database ${path} changed each of ${ATTEMPTS} times it was opened to read`,
+  )
+}
+
+/** Undefined while a new one takes the place of the old one. */
+function manifest(path: string): Promise<string | undefined> {
+  return manifestOf(path).catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw toLevelError(error, path)
+  })
+}
+
+export class RocksSnapshot extends AbstractSnapshot {
+  /** The database it was made of: it reads no other. */
+  readonly native: NativeDb
+  /** A session that reads the state of the moment it was made. */
+  readonly session: NativeDb
+
+  constructor(native: NativeDb, options: { owner: unknown }) {
+    // AbstractSnapshot's constructor is not part of its published types.
+    super(...([options] as unknown as []))
+    this.native = native
+    this.session = native.session({ snapshot: true })
+  }
+
+  async _close(): Promise<void> {
+    await this.session.close()
+  }
+}
 
 export { type RocksErrorCode, RocksLevelError } from './errors.ts'
 export type { RocksLevelOptions, RocksOpenOptions, RocksOptions } from './options.ts'

@@ -1,9 +1,8 @@
 import { AbstractIterator, type AbstractIteratorOptions } from 'abstract-level'
-import { Cursor } from './cursor.ts'
+import { Cursor, type RangeBounds, toRange } from './cursor.ts'
 import { failureOf } from './errors.ts'
 import type { RocksLevel } from './index.ts'
-import type { NativeDb, NativeEntry } from './native.ts'
-import { type RangeBounds, toRange } from './range.ts'
+import { type NativeDb, type NativeEntry } from './native.ts'
 
 /** How many entries next() reads ahead: few at first, for those who want one entry, then ever more. */
 const FIRST_CHUNK = 8

@@ -1,3 +1,6 @@
+import { readdir, readFile, rm, stat, truncate } from 'node:fs/promises'
+import { getPriority, setPriority } from 'node:os'
+import { join } from 'node:path'
 import type { AbstractDatabaseOptions } from 'abstract-level'
 import { Native, type NativeOptions } from './native.ts'
 
@@ -78,4 +81,59 @@ function integer(name: string, value: unknown, least: number): number {
 function number(name: string, value: unknown, least: number): number {
   if (typeof value === 'number' && Number.isFinite(value) && value >= least) return value
   throw new TypeError(`Option '${name}' must be a number of at least ${least}, received ${String(value)}`)
+}
+
+/** RocksDB names its threads by their pools: those of `rocksdb:low` compact, those of `rocksdb:high` write memtables out. */
+const COMPACTS = 'rocksdb:low'
+/** About a tenth of a core on which others want to run, too. */
+const NICE = 10
+const THREADS = '/proc/self/task'
+
+/**
+ * Has the threads of this process that compact yield to all others, as RocksDB's LowerThreadPoolCPUPriority() would, which
+ * the binding does not have: compaction can wait, reads and writes cannot. Where it waits for too long RocksDB slows writes
+ * down, and it gets its time. On Linux; threads of a process begin with its first database, and serve all.
+ */
+export async function lowerCompactionThreads(): Promise<void> {
+  const threads = await readdir(THREADS).catch(() => [])
+  await Promise.all(threads.map((thread) => lower(Number(thread))))
+}
+
+async function lower(thread: number): Promise<void> {
+  try {
+    const name = await readFile(`${THREADS}/${thread}/comm`, 'latin1')
+    if (name.trimEnd() === COMPACTS && getPriority(thread) < NICE) setPriority(thread, NICE)
+  } catch {
+    // It has ended meanwhile, or may not be touched here: then it goes on as it was.
+  }
+}
+
+/** What RocksDB tells of itself, about a thousandth of what is written: beyond so much on the disk, bytes, it is emptied. */
+const MAX_BYTES = 16 * 1024 * 1024
+/** How often that is looked at, ms. */
+const LOOK_MS = 60_000
+/** As stat() counts them. */
+const BLOCK_BYTES = 512
+
+/**
+ * Keeps RocksDB's file LOG within a bound while the database in `path` is open, and removes those of before but the last,
+ * which may tell why it was closed; what it gives ends that. RocksDB has options for it, which the binding does not take. RocksDB goes on writing at its place in the file,
+ * so that an emptied one is sparse: what counts is what it takes on the disk. Best effort, as nothing depends on the file.
+ */
+export function boundInfoLog(path: string): () => void {
+  void removeOld(path).catch(() => undefined)
+  const timer = setInterval(() => void empty(join(path, 'LOG')).catch(() => undefined), LOOK_MS)
+  timer.unref()
+  return () => clearInterval(timer)
+}
+
+async function removeOld(path: string): Promise<void> {
+  // Their names end with the time, in µs, at which they were put away.
+  const old = (await readdir(path)).filter((name) => name.startsWith('LOG.old.')).sort()
+  await Promise.all(old.slice(0, -1).map((name) => rm(join(path, name))))
+}
+
+async function empty(file: string): Promise<void> {
+  const { blocks } = await stat(file)
+  if (blocks * BLOCK_BYTES > MAX_BYTES) await truncate(file)
 }

@@ -1,7 +1,122 @@
 import { hostAndPort } from '../contract/address.ts'
 import { ConfigurationError } from '../contract/errors.ts'
-import { nearest } from './spelling.ts'
-import { choice, integer, mangled, secret, text, type Variable } from './variables.ts'
+
+/** So many letters a name must have for each that may be wrong, and as many more: of short ones others are one letter away. */
+const LETTERS_PER_MISTAKE = 4
+/** More is no slip. */
+const MAX_MISTAKES = 2
+
+/** That of `names` which `given` is likely to be meant for, but for capitals and a letter or two; undefined for none. */
+function nearest(given: string, names: readonly string[]): string | undefined {
+  const word = given.toUpperCase()
+  let found: { readonly name: string; readonly mistakes: number } | undefined
+  for (const name of names) {
+    const allowed = Math.max(0, Math.min(MAX_MISTAKES, Math.floor(name.length / LETTERS_PER_MISTAKE) - 1))
+    if (Math.abs(name.length - word.length) > allowed) continue
+    const mistakes = distance(word, name)
+    if (mistakes > allowed) continue
+    if (found === undefined || mistakes < found.mistakes) found = { name, mistakes }
+  }
+  return found?.name
+}
+
+/** Letters that were left out, added, replaced, or swapped with their neighbour (optimal string alignment). */
+function distance(a: string, b: string): number {
+  let [before, last] = [[] as number[], Array.from({ length: b.length + 1 }, (_, j) => j)]
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = at(last, j - 1) + (a[i - 1] === b[j - 1] ? 0 : 1)
+      const isSwap = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
+      const swapped = isSwap ? at(before, j - 2) + 1 : Number.POSITIVE_INFINITY
+      row.push(Math.min(at(last, j) + 1, at(row, j - 1) + 1, replaced, swapped))
+    }
+    before = last
+    last = row
+  }
+  return at(last, b.length)
+}
+
+function at(row: readonly number[], j: number): number {
+  return row[j] as number
+}
+
+/**
+ * What an environment variable may be, as few lines as it takes: every role reads the environment before it does anything
+ * else, and a schema library is 680 modules to load for that.
+ */
+interface Variable<T> {
+  /** The value that `text` stands for. */
+  readonly read: (text: string) => { readonly value: T } | { readonly rule: string }
+  /** When the variable is not set. */
+  readonly unset: T
+  readonly description: string | undefined
+  /** No error and no log line may show its value. */
+  readonly secret: boolean
+}
+
+/** D: what the variable is when it is not set. */
+interface Words<D> {
+  readonly default?: D
+  readonly description?: string
+}
+
+/** What it takes to be a number that has lost nothing. */
+const DIGITS = /^\d{1,15}$/
+
+function integer<D extends number | undefined = undefined>(
+  minimum: number,
+  maximum: number,
+  words: Words<D> = {},
+): Variable<number | D> {
+  return variableOf(words, (digits) => {
+    const value = DIGITS.test(digits) ? Number(digits) : Number.NaN
+    return value >= minimum && value <= maximum
+      ? { value }
+      : { rule: `must be an integer from ${minimum} to ${maximum}` }
+  })
+}
+
+function text<D extends string | undefined = undefined>(
+  words: Words<D> & { readonly pattern?: RegExp } = {},
+): Variable<string | D> {
+  const { pattern } = words
+  return variableOf(words, (value) =>
+    pattern === undefined || pattern.test(value) ? { value } : { rule: `must match ${pattern.source}` },
+  )
+}
+
+/** Of a value that no error and no log line may show. */
+function secret(pattern: RegExp, description: string): Variable<string | undefined> {
+  return { ...text({ pattern, description }), secret: true }
+}
+
+function choice<const T extends string, D extends T | undefined = undefined>(
+  of: readonly T[],
+  words: Words<D> = {},
+): Variable<T | D> {
+  return variableOf(words, (given) => {
+    const value = of.find((one) => one === given)
+    return value === undefined ? { rule: `must be one of ${of.join(', ')}` } : { value }
+  })
+}
+
+function variableOf<T, D>({ default: unset, description }: Words<D>, read: Variable<T>['read']): Variable<T | D> {
+  return { read, unset: unset as D, description, secret: false }
+}
+
+/**
+ * Why `value` is not what somebody wanted a variable to be, whatever it is for: files of variables are read in many ways,
+ * and a folder whose name ends with a carriage return would be made, and be empty. Undefined: it may be.
+ */
+export function mangled(value: string, hidden = false): string | undefined {
+  if (/\p{Cc}/u.test(value)) return 'has a control character; where it is \\r at the end, its file has CRLF line ends'
+  // A secret is what another has chosen, and could not be given otherwise.
+  if (hidden) return undefined
+  if (/^(["']).*\1$/.test(value)) return 'has quotes around it, which some readers of files (docker --env-file) keep'
+  if (value !== value.trim()) return 'has white space at an end'
+  return undefined
+}
 
 const port = (value: number, description: string) =>
   integer(0, 65_535, { default: value, description: `${description}; 0: any free port` })

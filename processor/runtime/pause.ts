@@ -30,3 +30,40 @@ export async function within<T, L>(work: Promise<T>, ms: number, late: () => L):
     clearTimeout(timer)
   }
 }
+
+/** What lasts is told again after so long, ms. */
+const REMIND_MS = 60_000
+
+/** What the log has been told of what is tried again and again. */
+export class Reminder {
+  #message: string | undefined
+  #at = 0
+
+  /** Whether `message` has not been told yet, another has been since, or not for long. Who asks tells it then. */
+  isDue(message: string): boolean {
+    const now = performance.now()
+    if (message === this.#message && now - this.#at < REMIND_MS) return false
+    this.#message = message
+    this.#at = now
+    return true
+  }
+}
+
+/** Time, as what waits for it needs it. */
+export interface Clock {
+  /** Epoch ms, as of now: somebody may set it back. */
+  now(): number
+  /** Ms, of a clock that nobody sets: for how long something takes, and when it is due. */
+  steady(): number
+  /** Calls `run` once, after `ms`; what it gives takes that back. */
+  after(ms: number, run: () => void): () => void
+}
+
+export const systemClock: Clock = {
+  now: Date.now,
+  steady: () => performance.now(),
+  after(ms, run) {
+    const timer = setTimeout(run, ms)
+    return () => clearTimeout(timer)
+  },
+}

@@ -1,7 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { ConfigurationError, reasonOf } from '../contract/errors.ts'
-import { SECRETS } from './environment.ts'
-import { mangled } from './variables.ts'
+import { mangled, SECRETS } from './environment.ts'
 
 type Variables = Readonly<Record<string, string | undefined>>
 

@@ -1,3 +1,8 @@
+import { readlinkSync } from 'node:fs'
+import { setPriority } from 'node:os'
+import { basename } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+
 /**
  * Work of one turn of the event loop, in bytes of JSON handled: about 3 ms. Work is counted, not timed, so that a
  * replay takes the same steps.
@@ -61,5 +66,42 @@ export class Turn {
       this.resume = resolve
       this.#turns.wait(this)
     })
+  }
+}
+
+/** The priority of the thread, from -20 (first) to 19 (last): what processes and answers has 0, and 68 times the share. */
+const NICE = 19
+
+/** Has this thread yield to all others. On Linux, as elsewhere a thread has no priority of its own. */
+export function yieldToOthers(self = '/proc/thread-self'): void {
+  if (process.platform !== 'linux') return
+  try {
+    setPriority(Number(basename(readlinkSync(self))), NICE)
+  } catch {
+    // No /proc, as in some sandboxes, or none that tells threads; or it may not be done here: then it goes on as it is.
+  }
+}
+
+/** Bytes of statuses made into text before others get their turn: some milliseconds when they are parsed. */
+const MAX_TURN_BYTES = 256 * 1024
+
+/** Lets others have the event loop while long answers are made into text: all that share these wait together. */
+export class TextTurns {
+  #bytes = 0
+  #pause: Promise<void> | undefined
+
+  /** Counts a status of `bytes`; what is to be awaited when the turn is over. */
+  spend(bytes: number): Promise<void> | undefined {
+    this.#bytes += bytes
+    if (this.#bytes > MAX_TURN_BYTES) {
+      this.#bytes = 0
+      this.#pause ??= this.#next()
+    }
+    return this.#pause
+  }
+
+  async #next(): Promise<void> {
+    await nextTurn()
+    this.#pause = undefined
   }
 }

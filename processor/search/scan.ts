@@ -1,6 +1,6 @@
-import type { Exclusive } from '../runtime/exclusive.ts'
+import type { Exclusive } from '../runtime/limiter.ts'
+import { ReadAhead } from '../runtime/read-ahead.ts'
 import type { EntryCursor, StateStore, Way } from '../store/store.ts'
-import { ReadAhead } from './read-ahead.ts'
 
 /** Device ids from `from` up to, not with, `to`. */
 export interface IdRange {

@@ -3,20 +3,20 @@ import { MAX_ANSWER_BYTES } from '../contract/query-wire.ts'
 import type { Offset } from '../contract/record.ts'
 import type {
   Place,
+  Query,
+  QueryNode,
   SearchQuestion,
   SearchSlice,
   Selection,
   SummaryQuestion,
   SummarySlice,
 } from '../contract/search.ts'
-import type { Query, QueryNode } from '../contract/search-query.ts'
 import { readableStatus } from '../contract/status.ts'
 import { Summary } from '../contract/summary.ts'
-import { Exclusive } from '../runtime/exclusive.ts'
+import { Exclusive } from '../runtime/limiter.ts'
 import type { Turns } from '../runtime/turns.ts'
 import type { Checkpoint, Searched } from '../store/store.ts'
-import { planBeginning } from './index/beginning.ts'
-import { CANDIDATE_COST, planIndex } from './index/plan.ts'
+import { CANDIDATE_COST, planBeginning, planIndex } from './index/plan.ts'
 import { Gathered, IndexScan, Walk } from './index/scan.ts'
 import { Matcher } from './language/match.ts'
 import { literalPrefix } from './language/pattern.ts'

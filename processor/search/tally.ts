@@ -2,7 +2,6 @@ import type { Field } from '../contract/field.ts'
 import type { Json } from '../contract/json.ts'
 import type { SummaryQuestion } from '../contract/search.ts'
 import { Summary } from '../contract/summary.ts'
-import type { ReadCounts } from '../store/index-counts.ts'
 import {
   attributeGroup,
   countOf,
@@ -13,6 +12,7 @@ import {
   STATE_COUNTS,
   UNCOUNTED,
 } from '../store/index-entries.ts'
+import type { ReadCounts } from '../store/partition-index.ts'
 import { Matcher } from './language/match.ts'
 
 /** So many devices that have this state and this value of the attribute asked for; one with a list is in several. */

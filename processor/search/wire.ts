@@ -12,13 +12,13 @@ import {
 } from '../contract/query-wire.ts'
 import {
   MAX_SUMMARY_FIELDS,
+  QuerySyntaxError,
   type SearchQuestion,
   type SearchSlice,
   type Selection,
   type SummaryQuestion,
   type SummarySlice,
 } from '../contract/search.ts'
-import { QuerySyntaxError } from '../contract/search-query.ts'
 import { parseQuery } from './language/parser.ts'
 
 /** How questions about many devices cross: as `query-wire.ts` has it; queries travel as the text they were read of. */

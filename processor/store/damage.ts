@@ -1,8 +1,7 @@
 import { existsSync, writeFileSync } from 'node:fs'
 import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { StoreCorruptedError } from '../contract/errors.ts'
-import { databaseFailure } from '../log/embedded/failure.ts'
+import { databaseFailure, RetryableError, StoreCorruptedError } from '../contract/errors.ts'
 
 /** RocksDB leaves files alone whose names are not its own. */
 const MARK = 'DAMAGED'
@@ -33,4 +32,17 @@ export async function emptyFolder(folder: string): Promise<void> {
 /** Whether a database that could not be opened, or read, is damaged. */
 export function isDamage(error: unknown): boolean {
   return error instanceof StoreCorruptedError || databaseFailure(error).code === 'LEVEL_CORRUPTION'
+}
+
+/** What the database does, with its errors as those of the store: StoreCorruptedError, or RetryableError. */
+export async function guarded<T>(operation: () => Promise<T>): Promise<T> {
+  try {
+    return await operation()
+  } catch (error) {
+    const { code, message } = error as { code?: string; message: string }
+    if (code === 'LEVEL_CORRUPTION') {
+      throw new StoreCorruptedError(`the store is damaged and must be restored: ${message}`, error)
+    }
+    throw new RetryableError('STORE_UNAVAILABLE', `the store cannot be read or written now: ${message}`, error)
+  }
 }

@@ -1,7 +1,6 @@
 import { parseField } from '../contract/field.ts'
-import { isObject, type Json, type JsonObject } from '../contract/json.ts'
-import { readableStatus, type Status } from '../contract/status.ts'
-import { beginningOf } from '../contract/text.ts'
+import { beginningOf, isObject, type Json, type JsonObject } from '../contract/json.ts'
+import { readableStatus, STATES, type Status } from '../contract/status.ts'
 import { StoredFields } from '../search/language/stored-fields.ts'
 
 /**
@@ -28,8 +27,6 @@ export interface Move {
   readonly before: Indexed | undefined
   readonly after: Indexed | undefined
 }
-
-export const STATES = ['online', 'offline', 'unknown'] as const
 
 /** Attributes of a device, and elements of a list, that have entries of their own. */
 const MAX_ATTRIBUTES = 16

@@ -1,10 +1,9 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, repartitioned } from '../contract/errors.ts'
 import type { LogIdentity } from '../log/log.ts'
-import { guarded } from './guarded.ts'
-import { type Database, keysOf, LevelStore, type Meta, metaOf, partitionOfMeta } from './level-store.ts'
+import { guarded } from './damage.ts'
+import { type Database, keysOf, LevelStore, type Meta, metaOf, partitionOfMeta, Reads } from './level-store.ts'
 import { PartitionIndex } from './partition-index.ts'
-import { Reads } from './reads.ts'
 
 /** Of no partition. */
 const PROBE_KEY = 'probe'

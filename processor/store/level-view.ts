@@ -1,6 +1,5 @@
-import { guarded } from './guarded.ts'
-import { LevelCursor } from './level-cursor.ts'
-import { type Database, keysOf, type Meta, metaOf, partitionOfMeta } from './level-store.ts'
+import { guarded } from './damage.ts'
+import { type Database, keysOf, LevelCursor, type Meta, metaOf, partitionOfMeta } from './level-store.ts'
 import type { Checkpoint, EntryCursor, Searched, Way } from './store.ts'
 
 /** What a database that is open to be read, and does not change, holds of one partition; without its indexes. */

@@ -1,6 +1,6 @@
 import type { Offset } from '../contract/record.ts'
-import type { ReadCounts } from './index-counts.ts'
 import type { Move } from './index-entries.ts'
+import type { ReadCounts } from './partition-index.ts'
 
 /** The positions a store has reached: all of the changelog before `changelog`, which is all effects of the input before `input`. */
 export interface Checkpoint {

@@ -5,11 +5,9 @@ import { ConfigurationError } from '../../processor/contract/errors.ts'
 import { type Configuration, readEnvironment } from '../../processor/runtime/environment.ts'
 import { withSecretFiles } from '../../processor/runtime/secret-files.ts'
 import type { Kafka } from '../kafka/kafka.ts'
-import { DRILLS, type Drill } from './drills.ts'
-import { commandOf, type DrillOptions, parseOptions, usage } from './options.ts'
+import { commandOf, DRILLS, type Drill, type DrillOptions, parseOptions, usage } from './drills.ts'
 import type { Failure, Mark, Recorder } from './report/journal.ts'
-import { writeReport } from './report/report.ts'
-import { tableOf } from './report/table.ts'
+import { tableOf, writeReport } from './report/report.ts'
 import { runDrill } from './run.ts'
 import { EmbeddedEngine } from './stage/embedded-engine.ts'
 import type { Engine } from './stage/engine.ts'
@@ -112,7 +110,7 @@ function opened({ engine, processors }: DrillOptions, { stage }: Engine): string
 function hooks(stdout: Output, stderr: Output) {
   return {
     onMark: ({ at, verb, target }: Mark) =>
-      stdout.write(`${erase(stdout)}${seconds(at)}  ${verb.padEnd(6)} ${target}\n`),
+      stdout.write(`${erase(stdout)}${formatSeconds(at)}  ${verb.padEnd(6)} ${target}\n`),
     onFailure: ({ what, why }: Failure) => stderr.write(`${erase(stderr)}drill: ${what}: ${why}\n`),
     onProgress: ({ samples }: Recorder) => {
       const last = samples.at(-1)
@@ -120,7 +118,7 @@ function hooks(stdout: Output, stderr: Output) {
       const { at, acknowledged, applied, lag, failures } = last
       const failed = failures === 0 ? '' : `, ${failures} reads failed`
       stdout.write(
-        `\r\u001b[K${seconds(at)}  ${acknowledged}/s acknowledged, ${applied}/s applied, lag ${lag ?? 'unknown'}${failed}`,
+        `\r\u001b[K${formatSeconds(at)}  ${acknowledged}/s acknowledged, ${applied}/s applied, lag ${lag ?? 'unknown'}${failed}`,
       )
     },
     onStage: (what: string) => stdout.write(`${erase(stdout)}${what}\n`),
@@ -131,7 +129,7 @@ function erase({ isTTY }: Output): string {
   return isTTY === true ? '\r\u001b[K' : ''
 }
 
-function seconds(ms: number): string {
+function formatSeconds(ms: number): string {
   return `${(ms / 1000).toFixed(1).padStart(6)} s`
 }
 

@@ -1,6 +1,6 @@
 import { createConnection } from 'node:net'
 import { MqttClient } from 'mqtt'
-import type { Random } from '../random.ts'
+import type { Random } from '../flags.ts'
 
 export type QoS = 0 | 1 | 2
 

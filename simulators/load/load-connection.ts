@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net'
-import type { Random } from '../random.ts'
+import type { Random } from '../flags.ts'
 import { connectPacket, PacketRing } from './load-packet.ts'
 
 /** What the connections of one load share. */

@@ -1,6 +1,5 @@
 import { TidemarkError, UnavailableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import type { Position } from '../../processor/contract/position.ts'
 import {
   type Answer,
   type Copy,
@@ -13,6 +12,7 @@ import {
   type SlicedAnswer,
   sliceOf,
 } from '../../processor/contract/query.ts'
+import type { Position } from '../../processor/contract/record.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
 import { encodeStatus, type Status } from '../../processor/contract/status.ts'
 import type { Outcome } from '../../processor/contract/write.ts'

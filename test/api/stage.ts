@@ -3,8 +3,8 @@ import { Registry } from 'prom-client'
 import { onTestFinished } from 'vitest'
 import { type Api, type AppOptions, buildApp } from '../../api/app.ts'
 import { RoutedReader } from '../../api/reader/reader.ts'
-import type { LetterReader } from '../../processor/contract/letter-reader.ts'
 import type { DeviceWriter } from '../../processor/contract/query.ts'
+import type { LetterReader } from '../../processor/contract/record.ts'
 import { Fleet } from './fleet.ts'
 
 export const silent = pino({ level: 'silent' })

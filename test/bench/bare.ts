@@ -1,6 +1,5 @@
 import { fileURLToPath } from 'node:url'
-import { freePorts } from '../../simulators/ports.ts'
-import { Program } from '../../simulators/program.ts'
+import { freePorts, Program } from '../../simulators/program.ts'
 import { type HttpLoad, type HttpLoadReport, warmHttpLoad } from './http-load.ts'
 import { untilListening } from './peer.ts'
 

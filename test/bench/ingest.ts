@@ -1,6 +1,5 @@
 import { fileURLToPath } from 'node:url'
-import { freePorts } from '../../simulators/ports.ts'
-import { Program } from '../../simulators/program.ts'
+import { freePorts, Program } from '../../simulators/program.ts'
 import type { Stack } from '../system/stack.ts'
 import { checkApplied, untilApplied, untilGone } from './applied.ts'
 import type { Figure } from './figure.ts'

@@ -1,8 +1,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { createClient } from '@redis/client'
-import { freePorts } from '../../simulators/ports.ts'
-import { endsWithUs, Program } from '../../simulators/program.ts'
+import { endsWithUs, freePorts, Program } from '../../simulators/program.ts'
 import { untilListening } from './peer.ts'
 
 const REDIS_FASTIFY = fileURLToPath(new URL('redis-fastify.ts', import.meta.url))

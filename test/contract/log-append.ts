@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
+import { deadLetter } from '../../processor/contract/dead-letter.ts'
 import { OffsetOutOfRangeError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import { deadLetter } from '../../processor/contract/telemetry.ts'
 import type { LogRecord, NewRecord, Position } from '../../processor/log/log.ts'
 import type { LogContext } from './log-harness.ts'
 import { read } from './log-member.ts'

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
+import { deadLetter } from '../../processor/contract/dead-letter.ts'
 import { FencedError } from '../../processor/contract/errors.ts'
-import { deadLetter } from '../../processor/contract/telemetry.ts'
 import type { Claim, NewRecord } from '../../processor/log/log.ts'
 import { aborted } from '../../processor/runtime/pause.ts'
 import type { LogContext } from './log-harness.ts'

@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vite
 import { KafkaLog } from '../../processor/log/kafka/kafka-log.ts'
 import { ForeignKafka } from '../../simulators/drill/stage/foreign.ts'
 import type { Kafka } from '../../simulators/kafka/kafka.ts'
-import { freePorts } from '../../simulators/ports.ts'
+import { freePorts } from '../../simulators/program.ts'
 import { read } from '../contract/log-member.ts'
 import { text } from '../contract/log-records.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'

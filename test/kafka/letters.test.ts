@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest'
-import { deadLetter } from '../../processor/contract/telemetry.ts'
+import { deadLetter } from '../../processor/contract/dead-letter.ts'
 import type { NewRecord } from '../../processor/log/log.ts'
 import { letterReader } from '../../processor/query/log-readers.ts'
 import { type Answered, ask } from '../api/conformance.ts'

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import pino from 'pino'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { Kafka } from '../../simulators/kafka/kafka.ts'
-import { freePorts } from '../../simulators/ports.ts'
+import { freePorts } from '../../simulators/program.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 import { ListeningMember } from './listening-member.ts'
 

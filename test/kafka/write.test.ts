@@ -1,11 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { parsePosition } from '../../processor/contract/position.ts'
+import { parsePosition } from '../../processor/contract/record.ts'
 import type { KafkaLog } from '../../processor/log/kafka/kafka-log.ts'
 import type { LogRecord } from '../../processor/log/log.ts'
 import { Cluster } from '../../simulators/cluster.ts'
 import type { Kafka } from '../../simulators/kafka/kafka.ts'
-import { freePorts } from '../../simulators/ports.ts'
-import type { Program } from '../../simulators/program.ts'
+import { freePorts, type Program } from '../../simulators/program.ts'
 import { read } from '../contract/log-member.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 

@@ -5,8 +5,14 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { type CryptoKey, exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { Cluster } from '../../simulators/cluster.ts'
-import { freePorts } from '../../simulators/ports.ts'
-import { type Exit, endsWithUs, type Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import {
+  type Exit,
+  endsWithUs,
+  freePorts,
+  type Program,
+  removeFolder,
+  temporaryFolder,
+} from '../../simulators/program.ts'
 import { Composition } from './composition.ts'
 
 const NAMES = ['api-1', 'api-2', 'api-3'] as const

@@ -1,8 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { freePorts } from '../../simulators/ports.ts'
-import { endsWithUs, Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { endsWithUs, freePorts, Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { Composition } from './composition.ts'
 
 const READY_MS = 120_000

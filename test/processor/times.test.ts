@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest'
+import { ANSWER_WITHIN_MS as COPY_MS } from '../../api/reader/copies.ts'
 import { ANSWER_WITHIN_MS as EXCHANGE_MS, MAX_ANSWER_MS, MAX_QUEUED_MS } from '../../api/reader/exchange.ts'
 import { HOLD_SHARE } from '../../api/reader/reader.ts'
-import { ANSWER_WITHIN_MS as COPY_MS } from '../../api/reader/reader-options.ts'
 import { IDLE_MS } from '../../api/reader/remote.ts'
 import { MAX_HOLD_MS } from '../../processor/contract/query-wire.ts'
 import { TRANSACTION_TIMEOUT_MS } from '../../processor/log/kafka/claim/claim.ts'
@@ -9,9 +9,8 @@ import { PATIENCE_MS } from '../../processor/log/kafka/claim/claim-context.ts'
 import { HEARTBEAT_MS, LATE_MS, LEASE_MS } from '../../processor/log/kafka/group/member.ts'
 import { PING_INTERVAL_MS, SILENCE_MS } from '../../processor/log/kafka/group/peers.ts'
 import { KEEP_ALIVE_MS } from '../../processor/runtime/health-server.ts'
-import { PATIENCE_MS as SCAN_MS } from '../../processor/search/scan-threads.ts'
+import { KEPT_MS, PATIENCE_MS as SCAN_MS } from '../../processor/search/scan-threads.ts'
 import { SLICE_MS } from '../../processor/search/searcher.ts'
-import { KEPT_MS } from '../../processor/search/unfinished.ts'
 
 /** Times of files that do not see each other, the shorter one first, and what goes wrong in another order. */
 const ORDERS: readonly (readonly [shorter: string, number, longer: string, number, why: string])[] = [

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import type { LogRecord, Offset } from '../../processor/contract/record.ts'
 import { decodeStatus, type Status, statusText } from '../../processor/contract/status.ts'
-import { decodeRecord } from '../../processor/contract/telemetry.ts'
 import { decide, type Write } from '../../processor/contract/write.ts'
 import { HEADER_INPUT } from '../../processor/partition/restore.ts'
+import { decodeRecord } from '../../processor/status/decode.ts'
 import { fold } from '../../processor/status/fold.ts'
 
 /** Statuses by device id, as text. */

@@ -4,8 +4,7 @@ import { type AddressInfo, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { freePorts } from '../../simulators/ports.ts'
-import { Program } from '../../simulators/program.ts'
+import { freePorts, Program } from '../../simulators/program.ts'
 import { Stack, timeFor } from './stack.ts'
 
 let folder: string

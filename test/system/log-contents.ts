@@ -1,9 +1,9 @@
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
-import { decodeRecord } from '../../processor/contract/telemetry.ts'
 import { EmbeddedLog } from '../../processor/log/embedded/embedded-log.ts'
 import type { Log } from '../../processor/log/log.ts'
+import { decodeRecord } from '../../processor/status/decode.ts'
 
 const LIMITS = { maxRecords: 1_000, maxBytes: 1024 * 1024 }
 

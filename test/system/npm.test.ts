@@ -3,8 +3,7 @@ import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { connectAsync } from 'mqtt'
 import { afterEach, expect, test, vi } from 'vitest'
-import { freePorts } from '../../simulators/ports.ts'
-import { removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { freePorts, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { timeFor } from './stack.ts'
 
 const REPOSITORY = new URL('../..', import.meta.url)

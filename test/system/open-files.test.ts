@@ -5,8 +5,7 @@ import { join } from 'node:path'
 import { connectAsync } from 'mqtt'
 import { generate } from 'mqtt-packet'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { freePorts } from '../../simulators/ports.ts'
-import { endsWithUs, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { endsWithUs, freePorts, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { STARTED, timeFor } from './stack.ts'
 
 const LIMIT = 256

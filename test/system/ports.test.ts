@@ -1,9 +1,9 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
-import { freePorts } from '../../simulators/ports.ts'
+import { freePorts } from '../../simulators/program.ts'
 
-const MODULE = new URL('../../simulators/ports.ts', import.meta.url).href
+const MODULE = new URL('../../simulators/program.ts', import.meta.url).href
 /** Of 12,000 that can be chosen: without claims some would be chosen twice. */
 const PORTS = 500
 

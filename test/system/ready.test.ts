@@ -1,8 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { connectAsync } from 'mqtt'
 import { expect, onTestFinished, test } from 'vitest'
-import { freePorts } from '../../simulators/ports.ts'
-import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { freePorts, Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 
 const ENTRY = fileURLToPath(new URL('../faults/listens-late.ts', import.meta.url))
 

@@ -1,5 +1,4 @@
-import { freePorts } from '../../simulators/ports.ts'
-import { type Exit, Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { type Exit, freePorts, Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 
 /** How long a process may take to answer /readyz with 200. */
 const READY_MS = 20_000

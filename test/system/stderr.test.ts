@@ -3,8 +3,7 @@ import { once } from 'node:events'
 import { closeSync, constants, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, onTestFinished, test, vi } from 'vitest'
-import { freePorts } from '../../simulators/ports.ts'
-import { endsWithUs, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
+import { endsWithUs, freePorts, MAIN, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 import { STARTED } from './stack.ts'
 
 const LOGGER = new URL('../../processor/runtime/logger.ts', import.meta.url).href

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import type { Registry } from 'prom-client'
+import { Counter, Gauge, type Registry } from 'prom-client'
 import { LogCorruptedError, type RetryableError } from '../../contract/errors.ts'
 import type { OwnerMap } from '../../contract/query.ts'
 import type { NewRecord, Offset } from '../../contract/record.ts'
@@ -8,14 +8,37 @@ import type { Batch, BatchLimits, Log, LogIdentity, Member, Partition, Position,
 import { Cleaner } from './cleaner.ts'
 import { EmbeddedFollower } from './follower.ts'
 import { EmbeddedGroup } from './group.ts'
-import { EmbeddedMetrics } from './metrics.ts'
 import { Pace } from './pace.ts'
 import { EmbeddedPartition, storedEnd } from './partition.ts'
 import { renumber } from './renumbering.ts'
-import { Retention } from './retention.ts'
 import { type Database, decodeNumbers, EmbeddedStorage, storageKey, unopenable } from './storage.ts'
-import { EmbeddedUpkeep } from './upkeep.ts'
+import { EmbeddedUpkeep, Retention } from './upkeep.ts'
 import { type ClaimPosition, EmbeddedWriter } from './writer.ts'
+
+/** What the embedded log counts. */
+export class EmbeddedMetrics {
+  readonly records: Readonly<Record<Topic, Counter.Internal>>
+  readonly writes: Counter
+  readonly fault: Gauge
+  readonly retained: Counter<'topic'>
+  readonly cleaned: Counter
+
+  constructor(registry: Registry) {
+    const registers = [registry]
+    const counter = <L extends string>(name: string, help: string, labelNames: L[]) =>
+      new Counter({ name, help, labelNames, registers })
+    const records = counter('tidemark_log_records_total', 'Records appended to the log', ['topic'])
+    this.records = {
+      telemetry: records.labels('telemetry'),
+      status: records.labels('status'),
+      'dead-letters': records.labels('dead-letters'),
+    }
+    this.writes = counter('tidemark_log_writes_total', 'Atomic writes of the embedded log', [])
+    this.retained = counter('tidemark_log_retention_bytes_total', 'Bytes of records removed by retention', ['topic'])
+    this.cleaned = counter('tidemark_log_compaction_bytes_total', 'Bytes of records removed by compaction', [])
+    this.fault = new Gauge({ name: 'tidemark_log_fault', help: '1 while the log cannot be written', registers })
+  }
+}
 
 const MIB = 1024 * 1024
 const HOUR_MS = 3_600_000

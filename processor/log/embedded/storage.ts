@@ -3,10 +3,9 @@ import { statfs } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { AbstractLevel, AbstractOpenOptions } from 'abstract-level'
 import { RocksLevel } from 'rocksdb-level'
-import { ConfigurationError, LogCorruptedError, RetryableError, reasonOf } from '../../contract/errors.ts'
+import { ConfigurationError, LogCorruptedError, RetryableError, reasonOf, wayOut } from '../../contract/errors.ts'
 import { inMemory } from '../../runtime/memory.ts'
 import type { LogIdentity, Offset, Topic } from '../log.ts'
-import { wayOut } from './failure.ts'
 
 const MIB = 1024 * 1024
 /** Of all that this folder holds. It is raised with what is written otherwise, and the format before is still read. */

@@ -7,22 +7,188 @@ import { pause } from '../../runtime/pause.ts'
 import type { NewRecord, Position } from '../log.ts'
 import { asTidemark, isTransient, type KafkaCluster, typeOf } from './cluster.ts'
 import type { KafkaHealth } from './health.ts'
-import {
-  type Append,
-  type Batch,
-  complete,
-  fitting,
-  type Lane,
-  newLane,
-  place,
-  silentSince,
-  takeAppends,
-  waits,
-  waitsSince,
-} from './lane.ts'
-import { produce } from './protocol/produce.ts'
+import { type PartitionBatch, produce } from './protocol/produce.ts'
 import { encodeBatch, nextSequence, type Producer, sizeBound } from './protocol/record-batch.ts'
-import { KafkaWindows } from './window.ts'
+
+/** One call of append(), resolved when the last of its records is in the log. */
+interface Append {
+  /** On the clock of performance.now(). */
+  readonly since: number
+  left: number
+  error: TidemarkError | undefined
+  /** Where the last of its records that were sent is; undefined while no broker has said. */
+  last: Position | undefined
+  resolve(): void
+  reject(error: Error): void
+}
+
+export interface Batch extends PartitionBatch {
+  readonly appends: readonly { readonly append: Append; readonly count: number }[]
+  readonly count: number
+  readonly size: number
+}
+
+/** What waits for one partition, in order. At most one batch of it is under way. */
+export interface Lane {
+  readonly topic: string
+  readonly partition: number
+  producer: Producer | undefined
+  sequence: number
+  pending: NewRecord[]
+  bounds: number[]
+  appends: { append: Append; count: number }[]
+  batch: Batch | undefined
+  /** A request with a batch of it is under way: the next waits for its end, also when the batch was given up. */
+  sending: boolean
+  /** When something of it was last in the log, or its leader answered a request that had no room for it. */
+  progress: number
+}
+
+function waits({ batch, pending }: Lane): boolean {
+  return batch !== undefined || pending.length > 0
+}
+
+/** Since when what has waited longest in it does. */
+function waitsSince({ batch, appends }: Pick<Lane, 'batch' | 'appends'>): number {
+  return (batch?.appends[0] ?? appends[0])?.append.since ?? Number.POSITIVE_INFINITY
+}
+
+/** Since when its leader has said nothing. */
+function silentSince(lane: Lane): number {
+  return Math.max(waitsSince(lane), lane.progress)
+}
+
+function newLane(topic: string, partition: number): Lane {
+  return {
+    topic,
+    partition,
+    producer: undefined,
+    sequence: 0,
+    pending: [],
+    bounds: [],
+    appends: [],
+    batch: undefined,
+    sending: false,
+    progress: 0,
+  }
+}
+
+/** How many of the records that are pending, from the first on, have so many bytes together; one at least. */
+function fitting({ pending, bounds }: Lane, maxBytes: number): { count: number; size: number } {
+  let size = 0
+  let count = 0
+  while (count < pending.length) {
+    const bound = bounds[count] as number
+    if (count > 0 && size + bound > maxBytes) break
+    size += bound
+    count++
+  }
+  return { count, size }
+}
+
+/** The calls that the first `count` records of the lane belong to, taken out of it. */
+function takeAppends(lane: Lane, count: number): { append: Append; count: number }[] {
+  const taken: { append: Append; count: number }[] = []
+  let left = count
+  while (left > 0) {
+    const first = lane.appends[taken.length] as { append: Append; count: number }
+    const part = Math.min(first.count, left)
+    taken.push({ append: first.append, count: part })
+    left -= part
+    if (part < first.count) {
+      first.count -= part
+      lane.appends = lane.appends.slice(taken.length - 1)
+      return taken
+    }
+  }
+  lane.appends = lane.appends.slice(taken.length)
+  return taken
+}
+
+function place({ appends, partition }: Batch, baseOffset: number): void {
+  let end = baseOffset
+  for (const { append, count } of appends) {
+    end += count
+    append.last = { partition, offset: end - 1 }
+  }
+}
+
+function complete(appends: readonly { append: Append; count: number }[], error: TidemarkError | undefined): void {
+  for (const { append, count } of appends) {
+    append.left -= count
+    append.error ??= error
+    if (append.left > 0) continue
+    if (append.error === undefined) append.resolve()
+    else append.reject(append.error)
+  }
+}
+
+/** Less than that, bytes, takes long for other reasons than its size. */
+const MIN_BYTES = 16 * 1024
+/** What was slow becomes so much shorter; what was not, and was full, so much longer. */
+const SHRINK = 4
+const GROW = 1.5
+/** Of `slowMs`: what more the smallest take is laid to the link all the same. */
+const LATENCY_MOST = 2
+/** Of what was known, so that one quick answer among slow ones does not hide them. */
+const LATENCY_KEPT = 0.8
+
+/**
+ * How many bytes are sent at once, to one broker or of one partition: another may be quicker. Over a slow link that takes
+ * its time, and nothing tells that it goes on: the kernel takes megabytes in no time (up to 4 MiB by default on Linux,
+ * net.ipv4.tcp_wmem), and so does what stands between, so to a socket a slow link looks as a dead one does. Only an answer
+ * is a sign of life. So what is sent is to be so small that its answer comes well before anybody gives up on it: its size
+ * follows the time that the last ones took.
+ */
+export class KafkaWindow {
+  readonly #maxBytes: number
+  readonly #slowMs: number
+  #bytes: number
+  /** What the smallest took of late: a broker that is slow answers smaller ones no sooner. */
+  #latencyMs = 0
+
+  /** `firstBytes`: before anything is known of the link. `slowMs`: what takes so much longer than the smallest is too large. */
+  constructor(firstBytes: number, maxBytes: number, slowMs: number) {
+    this.#maxBytes = maxBytes
+    this.#slowMs = slowMs
+    this.#bytes = firstBytes
+  }
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** `bytes` were answered, or given up, after `tookMs`. `isFull`: with more room, more would have been sent. */
+  took(bytes: number, tookMs: number, isFull: boolean): void {
+    if (bytes <= MIN_BYTES) {
+      this.#latencyMs = Math.min(LATENCY_MOST * this.#slowMs, Math.max(tookMs, LATENCY_KEPT * this.#latencyMs))
+    }
+    const ownMs = tookMs - this.#latencyMs
+    if (ownMs > this.#slowMs) {
+      const fit = Math.floor((bytes * this.#slowMs) / SHRINK / ownMs)
+      this.#bytes = Math.max(MIN_BYTES, Math.min(this.#bytes, fit))
+    } else if (isFull) {
+      this.#bytes = Math.min(this.#maxBytes, Math.floor(this.#bytes * GROW))
+    }
+  }
+}
+
+/** By broker, or by partition. */
+export class KafkaWindows {
+  readonly #newWindow: () => KafkaWindow
+  readonly #windows = new Map<number, KafkaWindow>()
+
+  /** See KafkaWindow. */
+  constructor(firstBytes: number, maxBytes: number, slowMs: number) {
+    this.#newWindow = () => new KafkaWindow(firstBytes, maxBytes, slowMs)
+  }
+
+  of(id: number): KafkaWindow {
+    const window = this.#windows.get(id) ?? this.#newWindow()
+    this.#windows.set(id, window)
+    return window
+  }
+}
 
 /** Where one record batch ends and the next begins. */
 export const MAX_BATCH_BYTES = 1024 * 1024

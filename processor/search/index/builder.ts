@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import { StoreCorruptedError } from '../../contract/errors.ts'
-import type { Precedence } from '../../partition/restore-priority.ts'
+import type { Precedence } from '../../runtime/limiter.ts'
 import type { Turns } from '../../runtime/turns.ts'
 import { INDEX_VERSION } from '../../store/index-entries.ts'
 import type { LevelStore } from '../../store/level-store.ts'

@@ -1,6 +1,7 @@
 import type { Json } from '../../contract/json.ts'
-import type { Condition, QueryNode } from '../../contract/search-query.ts'
-import type { ReadCounts } from '../../store/index-counts.ts'
+import { type Order, sortKey } from '../../contract/order.ts'
+import type { Condition, Place, QueryNode } from '../../contract/search.ts'
+import { STATES } from '../../contract/status.ts'
 import {
   attributeEntry,
   attributeGroup,
@@ -11,7 +12,6 @@ import {
   PRESENT,
   SEEN_COUNTS,
   STATE_COUNTS,
-  STATES,
   seenEntry,
   slotOf,
   stateEntry,
@@ -19,6 +19,7 @@ import {
   valueCount,
   WIDE,
 } from '../../store/index-entries.ts'
+import type { ReadCounts } from '../../store/partition-index.ts'
 import type { EntryRange } from '../../store/store.ts'
 import { Matcher, scalarOf } from '../language/match.ts'
 import { literalPrefix } from '../language/pattern.ts'
@@ -72,7 +73,7 @@ export function planIndex({ root, counts, limit, cost }: PlanFacts): IndexPlan {
 const SCAN: IndexPlan = { kind: 'scan' }
 
 /** Undefined when it is not known. */
-export function devicesIn(counts: ReadCounts): number | undefined {
+function devicesIn(counts: ReadCounts): number | undefined {
   const odd = counts.get(LEFT_OUT_COUNTS, 'odd')
   const states = counts.all(STATE_COUNTS)
   return odd === undefined || states === undefined ? undefined : sum(states.values()) + odd
@@ -129,7 +130,7 @@ function lookUp(node: QueryNode, estimates: Estimates, states: readonly string[]
     case 'range':
       break
   }
-  if (node.field.name === 'lastSeenAt') return seen(node, estimates)
+  if (node.field.name === 'lastSeenAt') return seenLookup(node, estimates)
   if (node.field.kind !== 'attribute' || node.field.path.includes('.')) return undefined
   return ofAttribute(attributeGroup(node.field.path), node, states, estimates)
 }
@@ -167,7 +168,7 @@ function withLeftOut({ ranges, walkable, estimate }: Lookup, what: 'odd' | 'wide
   return { ranges: [...ranges, rangeOf(what === 'odd' ? ODD : WIDE)], walkable, estimate: estimate + leftOut }
 }
 
-export function rangeOf(entry: string): EntryRange {
+function rangeOf(entry: string): EntryRange {
   return { from: `${entry}\0`, to: `${entry}\x01` }
 }
 
@@ -243,7 +244,7 @@ function within(prefix: string): EntryRange {
   return { from: prefix, to: prefix.slice(0, -1) + String.fromCharCode(last + 1) }
 }
 
-function seen(node: Condition, estimates: Estimates): Lookup | undefined {
+function seenLookup(node: Condition, estimates: Estimates): Lookup | undefined {
   const bounds = seenBounds(node)
   if (bounds === undefined) return undefined
   const { low, high } = bounds
@@ -256,18 +257,18 @@ function seen(node: Condition, estimates: Estimates): Lookup | undefined {
   return withLeftOut({ ranges: [seenRange(bounds)], walkable: false, estimate }, 'odd', estimates)
 }
 
-export function seenRange({ low, high }: SeenBounds): EntryRange {
+function seenRange({ low, high }: SeenBounds): EntryRange {
   return { from: seenEntry(low), to: high === undefined ? seenEntry('\x7f') : `${seenEntry(high)}\x01` }
 }
 
 /** Texts between which `lastSeenAt` is, both included; `high` undefined: all from `low` on. */
-export interface SeenBounds {
+interface SeenBounds {
   readonly low: string
   readonly high: string | undefined
 }
 
 /** Where `lastSeenAt` is when the condition holds. */
-export function seenBounds(node: Condition): SeenBounds | undefined {
+function seenBounds(node: Condition): SeenBounds | undefined {
   if (node.kind === 'exists') return undefined
   if (node.kind === 'equals') {
     const text = textFor(node.field, node.value)
@@ -287,4 +288,106 @@ function sum(numbers: Iterable<number>): number {
   let total = 0
   for (const number of numbers) total += number
   return total
+}
+
+export interface BeginningFacts {
+  readonly root: QueryNode
+  readonly counts: ReadCounts
+  readonly order: Order
+  readonly after: Place | undefined
+  /** Devices that are looked for. */
+  readonly limit: number
+  /** As `PlanFacts` has it. */
+  readonly cost: number
+}
+
+/** Where the first devices of a list are that is in the order of `lastSeenAt`. */
+export interface Beginning {
+  readonly ranges: readonly EntryRange[]
+  /** What satisfies the query and stands after `after`, up to here, is in `ranges`; undefined: all of it is. */
+  readonly upTo: Place | undefined
+}
+
+/**
+ * Pure. Undefined when the index cannot tell, or when that is no cheaper than to look at all. The devices may be fewer
+ * than the limit, and even none, when some move meanwhile, or no time satisfies the query.
+ */
+export function planBeginning(facts: BeginningFacts): Beginning | undefined {
+  const { root, counts, order, after, limit, cost } = facts
+  const { field, descending } = order
+  const devices = devicesIn(counts)
+  const slots = counts.all(SEEN_COUNTS)
+  const span = field.name === 'lastSeenAt' ? spanOf(root, descending, after) : undefined
+  if (devices === undefined || slots === undefined || span === undefined) return undefined
+  const odd = counts.get(LEFT_OUT_COUNTS, 'odd') ?? devices
+  // Devices that have no entry of their own may stand anywhere.
+  const most = Math.min(MAX_GATHERED, devices / cost) - odd
+  const first = firstSlots(slots, span, descending, limit, most)
+  if (first === undefined) return undefined
+  const { last } = first
+  const seen = seenRange(last === undefined ? span : descending ? { ...span, low: last } : { ...span, high: last })
+  const ranges = odd === 0 ? [seen] : [seen, rangeOf(ODD)]
+  // No time of an entry has a character over `~`.
+  const end = descending || last === undefined ? last : `${last}\x7f`
+  return { ranges, upTo: end === undefined ? undefined : { key: sortKey(end), deviceId: '' } }
+}
+
+/** Between which texts `lastSeenAt` is, both included, of all that can be meant; undefined: that is not all that is asked. */
+function spanOf(root: QueryNode, descending: boolean, after: Place | undefined): SeenBounds | undefined {
+  const asked = root.kind === 'and' ? root.nodes : [root]
+  const parts = asked.map(boundsOf)
+  if (after !== undefined) {
+    const [, time] = after.key
+    if (typeof time !== 'string') return undefined
+    parts.push(descending ? { low: '', high: time } : { low: time, high: undefined })
+  }
+  let span: SeenBounds = ALL
+  for (const part of parts) {
+    if (part === undefined) return undefined
+    span = both(span, part)
+  }
+  return span
+}
+
+const ALL: SeenBounds = { low: '', high: undefined }
+
+function boundsOf(node: QueryNode): SeenBounds | undefined {
+  if (node.kind === 'all') return ALL
+  const plain = node.kind === 'equals' || node.kind === 'range'
+  return plain && node.field.name === 'lastSeenAt' ? seenBounds(node) : undefined
+}
+
+function both(a: SeenBounds, b: SeenBounds): SeenBounds {
+  const lower = a.high === undefined || (b.high !== undefined && b.high < a.high) ? b.high : a.high
+  return { low: a.low > b.low ? a.low : b.low, high: lower }
+}
+
+/** The last of the slots to look in, of which undefined is all. Undefined when the devices there would be more than `most`. */
+function firstSlots(
+  slots: ReadonlyMap<string, number>,
+  { low, high }: SeenBounds,
+  descending: boolean,
+  limit: number,
+  most: number,
+): { readonly last: string | undefined } | undefined {
+  const [lowest, highest] = [slotOf(low), high === undefined ? undefined : slotOf(high)]
+  const inside = Array.from(slots.keys()).filter((slot) => {
+    return slot >= lowest && (highest === undefined || slot <= highest)
+  })
+  inside.sort()
+  if (descending) inside.reverse()
+  let candidates = 0
+  let found = 0
+  let last: string | undefined
+  for (const slot of inside) {
+    if (found >= limit) return { last }
+    const devices = slots.get(slot) as number
+    // Before a slot that has most of the fleet stand those that are silent, which mostly are enough.
+    if (candidates + devices > most) return candidates >= limit ? { last } : undefined
+    candidates += devices
+    // At the ends of the span a part of the devices is outside, and it may be all of them.
+    if (slot !== lowest && slot !== highest) found += devices
+    last = slot
+  }
+  return most < 0 ? undefined : { last: undefined }
 }

@@ -1,5 +1,5 @@
+import { ReadAhead } from '../../runtime/read-ahead.ts'
 import type { EntryRange, StateStore, StoreIndex } from '../../store/store.ts'
-import { ReadAhead } from '../read-ahead.ts'
 import { type Entry, type IdRange, READ_BYTES, type Source } from '../scan.ts'
 import { MAX_GATHERED } from './plan.ts'
 

@@ -1,7 +1,7 @@
 import { type Field, valueOf } from '../../contract/field.ts'
 import type { Json } from '../../contract/json.ts'
 import { compareText } from '../../contract/order.ts'
-import type { Bound, Condition, Operand, Query, QueryNode } from '../../contract/search-query.ts'
+import type { Bound, Condition, Operand, Query, QueryNode } from '../../contract/search.ts'
 import type { Status } from '../../contract/status.ts'
 import { Pattern, type Work } from './pattern.ts'
 import { boundText, textFor } from './time-text.ts'

@@ -1,7 +1,5 @@
 import { type Field, MAX_FIELD_DEPTH, valueOf } from '../../contract/field.ts'
-import type { Json } from '../../contract/json.ts'
-import { JsonScanner } from '../../contract/json-scanner.ts'
-import { viewOf } from '../../contract/own-copy.ts'
+import { type Json, JsonScanner, viewOf } from '../../contract/json.ts'
 import { decodeStatus, type Status } from '../../contract/status.ts'
 
 /** Members of one object that are wanted. */

@@ -1,5 +1,5 @@
 import type { Field } from '../../contract/field.ts'
-import type { Bound, Operand } from '../../contract/search-query.ts'
+import type { Bound, Operand } from '../../contract/search.ts'
 import { parseTime } from '../../contract/time.ts'
 
 const TIME_MEMBERS = new Set(['firstSeenAt', 'lastSeenAt', 'since'])

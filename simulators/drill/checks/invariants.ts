@@ -1,15 +1,54 @@
 import type { Ledger } from '../../load/ledger.ts'
 import { SEQ_START } from '../../load/load-packet.ts'
 import type { ReadersReport } from '../load/readers.ts'
-import { MAX_ABSENCE_MS, type SendingReport } from '../load/sending.ts'
-import type { Connections } from '../load/traffic.ts'
+import { type Connections, MAX_ABSENCE_MS, type SendingReport } from '../load/traffic.ts'
 import { LAST_WILL, unlike, type VisitorReport } from '../load/visitors.ts'
 import type { Failure } from '../report/journal.ts'
 import type { Gathered, LogReading } from '../stage/engine.ts'
 import type { Fall } from '../stage/stage.ts'
-import { difference, lackingCopy, statusIn } from './copies.ts'
-import type { DeviceAnswer } from './device-answer.ts'
-import { Findings, type Invariant, number, seconds, unseen } from './findings.ts'
+import { type DeviceAnswer, difference, lackingCopy, statusIn } from './copies.ts'
+
+export interface Invariant {
+  readonly name: string
+  readonly held: boolean
+  /** Nothing wrong was found, but not all could be looked at. */
+  readonly unseen: boolean
+  /** What was looked at, and what was found: in numbers. */
+  readonly evidence: string
+  /** The first few things that were wrong. */
+  readonly wrong: readonly string[]
+}
+
+const MAX_TOLD = 5
+
+/** What was wrong, and the first few in words. */
+class Findings {
+  count = 0
+  readonly wrong: string[] = []
+
+  add(what: string): void {
+    this.count++
+    if (this.wrong.length < MAX_TOLD) this.wrong.push(what)
+  }
+
+  /** `missing`: part of the evidence was not to be had. */
+  invariant(name: string, evidence: string, missing = false): Invariant {
+    const sound = this.count === 0
+    return { name, held: sound && !missing, unseen: sound && missing, evidence, wrong: this.wrong }
+  }
+}
+
+function unseen(name: string, why = 'it could not be looked at'): Invariant {
+  return new Findings().invariant(name, why, true)
+}
+
+function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`
+}
+
+function number(value: number): string {
+  return value.toLocaleString('en-US')
+}
 
 /** All that a run left behind. */
 export interface Evidence extends Gathered {

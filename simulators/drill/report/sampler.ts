@@ -1,7 +1,6 @@
 import { pause } from '../../../processor/runtime/pause.ts'
 import type { Readers } from '../load/readers.ts'
-import type { Sending } from '../load/sending.ts'
-import type { Traffic } from '../load/traffic.ts'
+import type { Sending, Traffic } from '../load/traffic.ts'
 import type { Engine } from '../stage/engine.ts'
 import type { Committed } from '../stage/foreign.ts'
 import type { Observer } from '../stage/observer.ts'

@@ -12,9 +12,8 @@ import { InputCount, removedSince } from '../checks/input-count.ts'
 import { EmbeddedStage, type EmbeddedStageOptions } from './embedded-stage.ts'
 import type { Engine, Gathered, GatherOptions, LogReading } from './engine.ts'
 import type { Committed } from './foreign.ts'
-import { Looks } from './looks.ts'
-import { deadLettersOf, readRecords } from './records.ts'
-import { ApiSight } from './sight.ts'
+import { deadLettersOf, Looks, readRecords } from './kafka-engine.ts'
+import { ApiSight } from './observer.ts'
 
 const LOGGER = pino({ level: 'silent' })
 

@@ -1,6 +1,5 @@
 import { join } from 'node:path'
-import { freePorts } from '../../ports.ts'
-import { MAIN, Program, removeFolder, temporaryFolder } from '../../program.ts'
+import { freePorts, MAIN, Program, removeFolder, temporaryFolder } from '../../program.ts'
 import { type ApiAddress, Cast, type Stage } from './stage.ts'
 
 const READY_MS = 30_000

@@ -1,6 +1,5 @@
 import type { ChangelogCheck } from '../checks/changelog-check.ts'
-import type { CopyReading } from '../checks/copies.ts'
-import type { DeviceAnswer } from '../checks/device-answer.ts'
+import type { CopyReading, DeviceAnswer } from '../checks/copies.ts'
 import type { InputCount } from '../checks/input-count.ts'
 import type { Committed } from './foreign.ts'
 import type { Sight } from './observer.ts'

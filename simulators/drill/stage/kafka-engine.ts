@@ -3,14 +3,14 @@ import { connect } from 'node:net'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { hostAndPort } from '../../../processor/contract/address.ts'
-import { ConfigurationError } from '../../../processor/contract/errors.ts'
+import { ConfigurationError, reasonOf } from '../../../processor/contract/errors.ts'
 import type { PartitionReader } from '../../../processor/contract/query.ts'
 import type { KafkaLog } from '../../../processor/log/kafka/kafka-log.ts'
 import { type TopicNames, topicNames } from '../../../processor/log/kafka/topics.ts'
-import type { Log } from '../../../processor/log/log.ts'
+import type { Log, LogRecord, Topic } from '../../../processor/log/log.ts'
 import { openLog } from '../../../processor/log/open.ts'
 import type { Configuration } from '../../../processor/runtime/environment.ts'
-import { pause } from '../../../processor/runtime/pause.ts'
+import { pause, within } from '../../../processor/runtime/pause.ts'
 import { ChangelogCheck } from '../checks/changelog-check.ts'
 import {
   type CopyReading,
@@ -22,14 +22,62 @@ import {
   readCopy,
 } from '../checks/copies.ts'
 import { InputCount, removedSince } from '../checks/input-count.ts'
-import { AttachedStage } from './attached-stage.ts'
 import type { Engine, Gathered, GatherOptions, LogReading } from './engine.ts'
 import { type Committed, ForeignKafka, type ForeignOptions } from './foreign.ts'
 import { KafkaStage, type KafkaStageOptions, type NamedKafka } from './kafka-stage.ts'
-import { Looks } from './looks.ts'
-import { deadLettersOf } from './records.ts'
-import { KafkaSight } from './sight.ts'
-import type { ApiAddress, Stage } from './stage.ts'
+import { KafkaSight } from './observer.ts'
+import { type ApiAddress, AttachedStage, type Stage } from './stage.ts'
+
+/** Longest look at one thing, ms: what takes longer hangs. */
+const MAX_LOOK_MS = 600_000
+
+/** Looks at one thing after the other. What cannot be looked at is told, and keeps nobody from the rest. */
+export class Looks {
+  readonly missing: string[] = []
+
+  /** Undefined when it could not be looked at. */
+  async at<T>(what: string, look: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await within(look(), MAX_LOOK_MS, tooLong)
+    } catch (error) {
+      this.missing.push(`${what}: ${reasonOf(error)}`)
+      return undefined
+    }
+  }
+}
+
+function tooLong(): never {
+  throw new Error(`not within ${MAX_LOOK_MS / 1000} s`)
+}
+
+const LIMITS = { maxRecords: 2_000, maxBytes: 4 * 1024 * 1024 }
+
+/** Gives all records of a partition; resolves with the offset after the last one. */
+export async function readRecords(
+  log: Log,
+  topic: Topic,
+  index: number,
+  take: (record: LogRecord) => void,
+): Promise<number> {
+  const { start, end } = await log.bounds({ topic, index })
+  if (start === end) return end
+  const read = new AbortController()
+  for await (const { records, next } of log.follow({ topic, index }, start, LIMITS, read.signal)) {
+    for (const record of records) take(record)
+    if (next >= end) read.abort()
+  }
+  return end
+}
+
+/** Dead letters of the drill's devices. */
+export async function deadLettersOf(log: Log, prefix: string): Promise<number> {
+  let count = 0
+  const take = ({ key }: LogRecord): void => {
+    if (key?.startsWith(`${prefix}-`) === true) count++
+  }
+  for (let index = 0; index < log.identity.partitions; index++) await readRecords(log, 'dead-letters', index, take)
+  return count
+}
 
 const CONNECT_MS = 3_000
 const LOOK_MS = 100

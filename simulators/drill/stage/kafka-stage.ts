@@ -1,10 +1,8 @@
 import { join } from 'node:path'
 import { Cluster } from '../../cluster.ts'
 import { Kafka } from '../../kafka/kafka.ts'
-import { freePorts } from '../../ports.ts'
-import { Program, removeFolder } from '../../program.ts'
-import { Balancer } from './balancer.ts'
-import { Detour } from './detour.ts'
+import { freePorts, Program, removeFolder } from '../../program.ts'
+import { Balancer, Detour } from './balancer.ts'
 import { ForeignKafka, type ForeignOptions } from './foreign.ts'
 import { type ApiAddress, Cast, type Stage } from './stage.ts'
 

@@ -1,5 +1,5 @@
 import { describe, expect, it, test } from 'vitest'
-import { readAccess } from '../../../api/auth/access.ts'
+import { readAccess } from '../../../api/auth/tokens.ts'
 import { ConfigurationError } from '../../../processor/contract/errors.ts'
 import { readEnvironment } from '../../../processor/runtime/environment.ts'
 

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { Following } from '../../../api/changes/following.ts'
-import type { ChangesLimits } from '../../../api/limits-part.ts'
+import type { ChangesLimits } from '../../../api/limits.ts'
 import { Matcher } from '../../../processor/search/language/match.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'
 import { Changelog } from './changelog.ts'

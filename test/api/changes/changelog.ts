@@ -1,9 +1,8 @@
 import type { SnapshotReader } from '../../../api/changes/snapshot.ts'
-import type { ChangeBatch, ChangeFeed } from '../../../processor/contract/changes.ts'
 import { OffsetOutOfRangeError } from '../../../processor/contract/errors.ts'
 import { partitionOf } from '../../../processor/contract/partition.ts'
 import type { Freshness, Listing } from '../../../processor/contract/query.ts'
-import type { LogRecord, Offset } from '../../../processor/contract/record.ts'
+import type { ChangeBatch, ChangeFeed, LogRecord, Offset } from '../../../processor/contract/record.ts'
 import { decodeStatus, encodeStatus, type Status } from '../../../processor/contract/status.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'

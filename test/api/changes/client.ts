@@ -1,6 +1,6 @@
-import type { Sink } from '../../../api/changes/sink.ts'
+import type { Sink } from '../../../api/changes/event.ts'
 import type { Status } from '../../../processor/contract/status.ts'
-import type { Clock } from '../../../processor/runtime/clock.ts'
+import type { Clock } from '../../../processor/runtime/pause.ts'
 import { reportOf } from './changelog.ts'
 
 /** Time that passes when it is told to. */

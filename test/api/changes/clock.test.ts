@@ -1,6 +1,5 @@
 import { beforeEach, expect, it } from 'vitest'
-import { planBeginning } from '../../../api/changes/beginning.ts'
-import { Positions } from '../../../api/changes/resume.ts'
+import { Positions, planBeginning } from '../../../api/changes/resume.ts'
 import { UnavailableError } from '../../../processor/contract/errors.ts'
 import { Changelog } from './changelog.ts'
 import { Client, FakeClock, settled } from './client.ts'

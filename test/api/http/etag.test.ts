@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest'
-import { etagOf } from '../../../api/http/etag.ts'
+import { etagOf } from '../../../api/http/conditions.ts'
 import type { JsonObject } from '../../../processor/contract/json.ts'
 import { type Status, statusText } from '../../../processor/contract/status.ts'
 import { ask } from '../conformance.ts'

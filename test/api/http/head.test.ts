@@ -1,6 +1,6 @@
 import type { OutgoingHttpHeaders } from 'node:http'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { systemClock } from '../../../processor/runtime/clock.ts'
+import { systemClock } from '../../../processor/runtime/pause.ts'
 import { Changelog } from '../changes/changelog.ts'
 import { type Stage, stage } from '../stage.ts'
 

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { expect, it } from 'vitest'
-import { hostFault } from '../../../api/http/host.ts'
+import { hostFault } from '../../../api/http/request.ts'
 
 function asked(host: string): IncomingMessage {
   return { headers: { host }, rawHeaders: ['Host', host], httpVersion: '1.1' } as IncomingMessage

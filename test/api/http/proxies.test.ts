@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { trustedProxies } from '../../../api/http/proxies.ts'
+import { trustedProxies } from '../../../api/http/request.ts'
 import { ConfigurationError } from '../../../processor/contract/errors.ts'
 
 test.each(['loopback', '10.0.0.1', '10.0.0.0/8,fd00::/8,::1', '0.0.0.0/1'])('%s are proxies', (list) => {

@@ -1,5 +1,5 @@
 import { beforeEach, expect, it } from 'vitest'
-import { systemClock } from '../../../processor/runtime/clock.ts'
+import { systemClock } from '../../../processor/runtime/pause.ts'
 import { Changelog } from '../changes/changelog.ts'
 import { type Stage, stage } from '../stage.ts'
 

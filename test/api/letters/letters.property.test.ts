@@ -1,9 +1,8 @@
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { LetterCursors } from '../../../api/letters/cursor.ts'
-import { type LetterBudget, type LetterPage, readLetters } from '../../../api/letters/reading.ts'
+import { type LetterBudget, LetterCursors, type LetterPage, readLetters } from '../../../api/letters/reading.ts'
 import type { LogRecord } from '../../../processor/contract/record.ts'
-import { TextTurns } from '../../../processor/runtime/text-turns.ts'
+import { TextTurns } from '../../../processor/runtime/turns.ts'
 import { MemoryLetters } from './memory.ts'
 
 const EVER = new AbortController().signal

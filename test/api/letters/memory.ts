@@ -1,6 +1,5 @@
 import { OffsetOutOfRangeError } from '../../../processor/contract/errors.ts'
-import type { LetterReader } from '../../../processor/contract/letter-reader.ts'
-import type { LogRecord, NewRecord, Offset } from '../../../processor/contract/record.ts'
+import type { LetterReader, LogRecord, NewRecord, Offset } from '../../../processor/contract/record.ts'
 
 /** Dead letters in memory; between them there may be gaps, as transaction markers leave them. */
 export class MemoryLetters implements LetterReader {

@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { describe, expect, it, vi } from 'vitest'
-import { Filters } from '../../../ingest/mqtt/filters.ts'
+import { Filters } from '../../../ingest/mqtt/topics.ts'
 import { deliveries, openIngest, pinged, publication, RawClient, subscribe, WAIT } from '../fixture.ts'
 
 setFlagsFromString('--expose-gc')

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { ReceiptStore } from '../../../ingest/mqtt/receipts.ts'
+import { ReceiptStore } from '../../../ingest/mqtt/persistence.ts'
 
 it('an append that fails late takes nothing from the session that has begun anew under the same id', () => {
   const receipts = new ReceiptStore(2, () => false)

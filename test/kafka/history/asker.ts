@@ -1,6 +1,5 @@
 import { partitionOf } from '../../../processor/contract/partition.ts'
-import { formatPosition, parsePosition } from '../../../processor/contract/position.ts'
-import type { Offset } from '../../../processor/contract/record.ts'
+import { formatPosition, type Offset, parsePosition } from '../../../processor/contract/record.ts'
 import type { Answer, Completion, Freshness, History, Interval, Write } from './history.ts'
 
 /** An API process, and those that come after it at its port. */

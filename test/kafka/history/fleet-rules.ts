@@ -1,4 +1,4 @@
-import { queryOf } from '../../../api/search/query.ts'
+import { queryOf } from '../../../api/search/schemas.ts'
 import type { Status } from '../../../processor/contract/status.ts'
 import { Matcher } from '../../../processor/search/language/match.ts'
 import type { Count, History } from './history.ts'

@@ -1,6 +1,6 @@
 import { type Status, statusText } from '../../../processor/contract/status.ts'
-import { decodeRecord } from '../../../processor/contract/telemetry.ts'
 import type { LogRecord, Offset } from '../../../processor/log/log.ts'
+import { decodeRecord } from '../../../processor/status/decode.ts'
 import { fold } from '../../../processor/status/fold.ts'
 
 /** A device after the record at `offset`, and until the next state. */

@@ -2,7 +2,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Registry } from 'prom-client'
 import { expect, it } from 'vitest'
-import type { Gather } from '../../../ingest/append/gather.ts'
+import type { Gather } from '../../../ingest/append/batcher.ts'
 import { DEFAULT_LIMITS } from '../../../ingest/limits.ts'
 import { Counts } from '../../../ingest/metrics.ts'
 import { Persistence, type StoredPacket } from '../../../ingest/mqtt/persistence.ts'
@@ -10,7 +10,7 @@ import { Presence } from '../../../ingest/mqtt/presence.ts'
 import { RetainedStore } from '../../../ingest/mqtt/retained.ts'
 import type { Session } from '../../../ingest/mqtt/session.ts'
 import { routeOf } from '../../../ingest/mqtt/topics.ts'
-import { Responses } from '../../../processor/log/kafka/protocol/responses.ts'
+import { Responses } from '../../../processor/log/kafka/protocol/connection.ts'
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void

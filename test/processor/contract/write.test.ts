@@ -2,8 +2,8 @@ import { describe, expect, it } from 'vitest'
 import { attributesFault, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH } from '../../../processor/contract/attributes.ts'
 import type { JsonObject } from '../../../processor/contract/json.ts'
 import type { Status } from '../../../processor/contract/status.ts'
-import { decodeRecord } from '../../../processor/contract/telemetry.ts'
 import { decide, MAX_VERSIONS, type Write, writeRecord } from '../../../processor/contract/write.ts'
+import { decodeRecord } from '../../../processor/status/decode.ts'
 import { fold } from '../../../processor/status/fold.ts'
 
 const T0 = Date.UTC(2026, 10, 24, 10)

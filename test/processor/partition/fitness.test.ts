@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { Fitness } from '../../../processor/partition/fitness.ts'
+import { Fitness } from '../../../processor/partition/store-faults.ts'
 
 const SECOND = 1000
 const MINUTE = 60 * SECOND

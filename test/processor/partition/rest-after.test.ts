@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import type { LogRecord } from '../../../processor/log/log.ts'
-import { restAfter } from '../../../processor/partition/cadence.ts'
+import { restAfter } from '../../../processor/partition/task.ts'
 
 const LIMITS = { batchRecords: 2000, minCommitIntervalMs: 10 }
 const RECORD: LogRecord = { key: 'd1', value: null, offset: 0, timestamp: 0 }

@@ -1,5 +1,5 @@
 import { expect, test, vi } from 'vitest'
-import { Precedence } from '../../../processor/partition/restore-priority.ts'
+import { Precedence } from '../../../processor/runtime/limiter.ts'
 import { sleeps } from '../runtime/sleeps.ts'
 
 const never = new AbortController().signal

@@ -2,8 +2,8 @@ import { mkdir, open, readdir, stat, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { describe, onTestFinished, test } from 'vitest'
+import { describeHolder, writeOwner } from '../../../processor/rocksdb-level/folder.ts'
 import { RocksLevel, type RocksLevelOptions } from '../../../processor/rocksdb-level/index.ts'
-import { describeHolder, writeOwner } from '../../../processor/rocksdb-level/lock.ts'
 import { temporaryFolder } from './folder.ts'
 
 async function openDb(options: RocksLevelOptions<string, string> = {}): Promise<RocksLevel> {

@@ -5,10 +5,15 @@ import { type Field, parseField } from '../../../processor/contract/field.ts'
 import type { Json } from '../../../processor/contract/json.ts'
 import { compareInOrder, type Order, parseOrder, sortKey } from '../../../processor/contract/order.ts'
 import type { Freshness } from '../../../processor/contract/query.ts'
-import type { Place, SearchQuestion } from '../../../processor/contract/search.ts'
-import { printQuery, type Query, type QueryNode } from '../../../processor/contract/search-query.ts'
+import {
+  type Place,
+  printQuery,
+  type Query,
+  type QueryNode,
+  type SearchQuestion,
+} from '../../../processor/contract/search.ts'
 import type { Status } from '../../../processor/contract/status.ts'
-import { Exclusive } from '../../../processor/runtime/exclusive.ts'
+import { Exclusive } from '../../../processor/runtime/limiter.ts'
 import { Turns } from '../../../processor/runtime/turns.ts'
 import { Matcher } from '../../../processor/search/language/match.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'

@@ -1,5 +1,5 @@
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { Unfinished } from '../../../processor/search/unfinished.ts'
+import { Unfinished } from '../../../processor/search/scan-threads.ts'
 
 const LONG_MS = 60_000
 const MAX_KEPT = 1_024

@@ -3,8 +3,9 @@ import { attributesFault } from '../../../processor/contract/attributes.ts'
 import { type Field, parseField, valueOf } from '../../../processor/contract/field.ts'
 import { HEADER_KIND } from '../../../processor/contract/record.ts'
 import { decodeStatus, encodeStatus, isStatus, type Status } from '../../../processor/contract/status.ts'
-import { decodeRecord, HEADER_METRIC } from '../../../processor/contract/telemetry.ts'
+import { HEADER_METRIC } from '../../../processor/contract/telemetry.ts'
 import { KIND_ATTRIBUTES } from '../../../processor/contract/write.ts'
+import { decodeRecord } from '../../../processor/status/decode.ts'
 import { fold } from '../../../processor/status/fold.ts'
 
 const lists = (depth: number): string => '['.repeat(depth) + ']'.repeat(depth)

@@ -1,8 +1,8 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { decodeStatus, encodeStatus, type Status } from '../../../processor/contract/status.ts'
-import { decodeRecord } from '../../../processor/contract/telemetry.ts'
 import type { LogRecord, NewRecord } from '../../../processor/log/log.ts'
+import { decodeRecord } from '../../../processor/status/decode.ts'
 import { fold } from '../../../processor/status/fold.ts'
 import { logged, T0, telemetry } from './arbitraries.ts'
 

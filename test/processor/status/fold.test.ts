@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { decodeStatus, encodeStatus, MAX_SEQUENCE_RANGES, type Status } from '../../../processor/contract/status.ts'
-import { type Connection, connectivityRecord, decodeRecord } from '../../../processor/contract/telemetry.ts'
+import { type Connection, connectivityRecord } from '../../../processor/contract/telemetry.ts'
 import type { Headers } from '../../../processor/log/log.ts'
+import { decodeRecord } from '../../../processor/status/decode.ts'
 import { fold } from '../../../processor/status/fold.ts'
 
 const T0 = Date.UTC(2026, 10, 24, 10)

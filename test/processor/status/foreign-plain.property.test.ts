@@ -1,8 +1,7 @@
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { decodeStatus, encodeStatus, isStatus, type Status } from '../../../processor/contract/status.ts'
-import { decodePlain } from '../../../processor/status/plain-decoder.ts'
-import { PlainEncoder, plainOf } from '../../../processor/status/plain-status.ts'
+import { decodePlain, PlainEncoder, plainOf } from '../../../processor/status/plain-status.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
 const STATUS: Status = {

@@ -1,8 +1,8 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { JsonScanner } from '../../../processor/contract/json-scanner.ts'
-import { decodeRecord } from '../../../processor/contract/telemetry.ts'
-import { Layouts } from '../../../processor/status/layout.ts'
+import { JsonScanner } from '../../../processor/contract/json.ts'
+import { decodeRecord } from '../../../processor/status/decode.ts'
+import { Layouts } from '../../../processor/status/message.ts'
 import { T0 } from './arbitraries.ts'
 
 /** As text: what JSON allows for a number, and what it does not. */

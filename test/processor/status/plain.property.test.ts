@@ -2,11 +2,10 @@ import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../../processor/contract/json.ts'
 import { decodeStatus, encodeStatus, type Status } from '../../../processor/contract/status.ts'
-import { type Decoded, decodeRecord } from '../../../processor/contract/telemetry.ts'
 import type { LogRecord } from '../../../processor/log/log.ts'
+import { type Decoded, decodeRecord } from '../../../processor/status/decode.ts'
 import { fold } from '../../../processor/status/fold.ts'
-import { decodePlain } from '../../../processor/status/plain-decoder.ts'
-import { advance, PlainEncoder, plainOf, statusOf } from '../../../processor/status/plain-status.ts'
+import { advance, decodePlain, PlainEncoder, plainOf, statusOf } from '../../../processor/status/plain-status.ts'
 import { logged, T0, telemetry } from './arbitraries.ts'
 
 const number = fc.oneof(

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { attributesFault } from '../../../processor/contract/attributes.ts'
-import { decodeRecord } from '../../../processor/contract/telemetry.ts'
+import { decodeRecord } from '../../../processor/status/decode.ts'
 import { MAX_AHEAD_MS, MAX_METRIC_NAME, MAX_METRICS } from '../../../processor/status/message.ts'
 import { T0 } from './arbitraries.ts'
 

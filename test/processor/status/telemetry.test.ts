@@ -1,14 +1,9 @@
 import { describe, expect, it } from 'vitest'
-import {
-  connectivityRecord,
-  type Decoded,
-  deadLetter,
-  decodeRecord,
-  isDeviceId,
-  MAX_PAYLOAD_BYTES,
-} from '../../../processor/contract/telemetry.ts'
+import { deadLetter } from '../../../processor/contract/dead-letter.ts'
+import { connectivityRecord, isDeviceId, MAX_PAYLOAD_BYTES } from '../../../processor/contract/telemetry.ts'
 import { MAX_TIME_MS } from '../../../processor/contract/time.ts'
 import type { Headers, LogRecord } from '../../../processor/log/log.ts'
+import { type Decoded, decodeRecord } from '../../../processor/status/decode.ts'
 import { MAX_AHEAD_MS, MAX_ARRAY_MESSAGES, MAX_METRICS } from '../../../processor/status/message.ts'
 
 const RECEIVED = Date.UTC(2026, 10, 24, 10)

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { type CountChanges, IndexCounts, type StoredCount } from '../../../processor/store/index-counts.ts'
+import { type CountChanges, IndexCounts, type StoredCount } from '../../../processor/store/partition-index.ts'
 
 const change = (group: string, what: string, by: number): CountChanges => new Map([[group, new Map([[what, by]])]])
 

@@ -1,10 +1,10 @@
 import type { Logger } from 'pino'
 import type { Log, LogIdentity, Topic } from '../../log.ts'
+import { KafkaWindows } from '../appender.ts'
 import { type KafkaCluster, TRANSACTION_COORDINATOR } from '../cluster.ts'
 import { FETCH_LANES } from '../fetcher.ts'
 import type { TopicNames } from '../topics.ts'
-import { KafkaWindows } from '../window.ts'
-import type { Ends } from './bounds.ts'
+import type { Ends } from './offsets.ts'
 
 /** How long a claim or a commit is tried while Kafka does not answer or moves its leaders. */
 export const PATIENCE_MS = 10_000

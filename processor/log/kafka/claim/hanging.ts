@@ -2,9 +2,8 @@ import { RetryableError } from '../../../contract/errors.ts'
 import type { Offset } from '../../log.ts'
 import { GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from '../cluster.ts'
 import type { Producer } from '../protocol/record-batch.ts'
-import type { Ends } from './bounds.ts'
 import { type ClaimContext, laneOf, PATIENCE_MS, transactionalId } from './claim-context.ts'
-import { type CommittedOffset, decodePosition, fetchCommitted } from './offsets.ts'
+import { type CommittedOffset, decodePosition, type Ends, fetchCommitted } from './offsets.ts'
 import { holdsMore } from './tail.ts'
 
 /** Brokers before KAFKA-17507 take a moment, once a transaction is complete, to show its offsets. */

@@ -1,5 +1,4 @@
-import type { LogIdentity, LogRecord, NewRecord, Offset } from '../../log.ts'
-import { stretch } from '../../stretch.ts'
+import { type LogIdentity, type LogRecord, type NewRecord, type Offset, stretch } from '../../log.ts'
 import type { ClaimContext } from './claim-context.ts'
 
 /**

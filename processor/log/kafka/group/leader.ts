@@ -1,15 +1,189 @@
+import type { Logger } from 'pino'
 import { hostAndPort } from '../../../contract/address.ts'
-import { pause } from '../../../runtime/pause.ts'
+import { ConfigurationError } from '../../../contract/errors.ts'
+import { pause, within } from '../../../runtime/pause.ts'
+import type { Offset } from '../../log.ts'
 import type { Candidate } from '../../placement/assigner.ts'
-import { loadOf, meanOf } from '../../placement/balance.ts'
-import { type Balanced, Balancer } from '../../placement/balancer.ts'
+import { type Balanced, Balancer, loadOf, meanOf, type Rates } from '../../placement/balance.ts'
 import type { ClaimContext } from '../claim/claim-context.ts'
-import type { KafkaMetrics } from '../metrics.ts'
+import { CONTROL_LANE, type KafkaCluster } from '../cluster.ts'
+import type { KafkaMetrics } from '../health.ts'
 import type { Joined } from '../protocol/broker.ts'
-import { checkGroupRecord, type MemberAssignment } from './group-record.ts'
-import { KafkaLoad } from './load.ts'
+import { CONSUMER } from '../protocol/wire.ts'
+import { TOPIC_RESOURCE } from '../topics.ts'
 import { decodeSubscription, encodeAssignment, type Peer, strangerTo, telemetryOf, yields } from './membership.ts'
-import { type Watched, watches } from './watches.ts'
+
+const TOPIC = '__consumer_offsets'
+const SETTING = 'max.message.bytes'
+/** No topic is meant to take less: up to so much nobody is asked. */
+const UNQUESTIONED_BYTES = 64 * 1024
+/** The group waits for its leader meanwhile, which sends no heartbeat. */
+const DESCRIBE_WITHIN_MS = 2000
+/** Batch and record around it, the group's name, generation and leader. */
+const FRAME_BYTES = 2048
+/** Of one member: lengths, timeouts, and the address of its host. */
+const MEMBER_BYTES = 96
+
+export interface MemberAssignment {
+  readonly memberId: string
+  readonly memberAssignment: Buffer
+}
+
+/**
+ * Bytes of the record in which Kafka keeps the group (GroupMetadataValue), at most: ids, subscriptions and assignments of
+ * all members are in it.
+ */
+export function groupRecordBytes(members: Joined['members'], assignments: readonly MemberAssignment[]): number {
+  let bytes = FRAME_BYTES
+  // A member's id begins with its client's.
+  for (const { memberId, memberMetadata } of members)
+    bytes += MEMBER_BYTES + 2 * memberId.length + memberMetadata.length
+  for (const { memberAssignment } of assignments) bytes += memberAssignment.length
+  return bytes
+}
+
+/**
+ * Rejects with ConfigurationError when Kafka says that it cannot keep the group: to an assignment that makes its record too
+ * large it answers every member with an unknown error. Where only the leader ends there is one less, and the others go on.
+ */
+async function checkGroupRecord(
+  cluster: KafkaCluster,
+  group: string,
+  { members }: Joined,
+  assignments: readonly MemberAssignment[],
+  logger: Logger,
+): Promise<void> {
+  const bytes = groupRecordBytes(members, assignments)
+  if (bytes <= UNQUESTIONED_BYTES) return
+  const most = await maxBytes(cluster)
+  if (most === undefined) {
+    logger.warn({ group, bytes }, `Kafka does not tell ${SETTING} of ${TOPIC}: the group's record must be smaller`)
+  }
+  if (most === undefined || bytes <= most) return
+  throw new ConfigurationError(
+    'LOG_MISMATCH',
+    `group ${group}: Kafka keeps its ${members.length} members in one record, which takes ${bytes} bytes; ` +
+      `${SETTING} of ${TOPIC} is ${most}: raise it, or run fewer processors, or give them shorter INSTANCE_IDs and host names`,
+  )
+}
+
+/** Undefined where Kafka does not tell: by then, or to a user who may not describe the topic. */
+async function maxBytes(cluster: KafkaCluster): Promise<number | undefined> {
+  const resources = [{ type: TOPIC_RESOURCE, name: TOPIC, configNames: [SETTING] }]
+  const described = cluster
+    .persist(DESCRIBE_WITHIN_MS, undefined, async () => {
+      const { requests } = await cluster.anyConnection(CONTROL_LANE)
+      return requests.describeConfigs({ resources })
+    })
+    .catch(() => undefined)
+  const told = await within(described, DESCRIBE_WITHIN_MS, () => undefined)
+  const value = told?.resources[0]?.configEntries[0]?.configValue
+  return value === undefined ? undefined : Number(value)
+}
+
+const LATEST = -1
+const READ_UNCOMMITTED = 0
+const LOAD_WITHIN_MS = 5000
+/** Spans kept, the latest. */
+const MAX_SPANS = 6
+
+/**
+ * What comes into each partition, from the ends of the log: who holds a partition, and how far he is behind, does not
+ * change it, so that no move follows from another one.
+ */
+export class KafkaLoad {
+  readonly #cluster: KafkaCluster
+  readonly #topic: string
+  readonly #partitions: number
+  readonly #spans: Rates[] = []
+  #last: { readonly ends: readonly Offset[]; readonly at: number } | undefined
+
+  constructor(cluster: KafkaCluster, topic: string, partitions: number) {
+    this.#cluster = cluster
+    this.#topic = topic
+    this.#partitions = partitions
+  }
+
+  /** Records per second of each partition between measurements, the oldest first. At most six. */
+  get spans(): readonly Rates[] {
+    return this.#spans
+  }
+
+  /** Ends a span. Rejects when Kafka does not answer; the span goes on then. */
+  async measure(signal: AbortSignal): Promise<void> {
+    const ends = await this.#cluster.persist(LOAD_WITHIN_MS, signal, () => this.#ends())
+    const [at, last] = [performance.now(), this.#last]
+    this.#last = { ends, at }
+    if (last === undefined) return
+    const seconds = (at - last.at) / 1000
+    this.#spans.push(ends.map((end, partition) => Math.max(0, end - (last.ends[partition] ?? end)) / seconds))
+    if (this.#spans.length > MAX_SPANS) this.#spans.shift()
+  }
+
+  /** One request to each broker that leads some. */
+  async #ends(): Promise<Offset[]> {
+    const partitions = Array.from({ length: this.#partitions }, (_, partition) => partition)
+    const leaders = await Promise.all(partitions.map((partition) => this.#cluster.leader(this.#topic, partition)))
+    const ends: Offset[] = []
+    const asked = [...Map.groupBy(partitions, (partition) => leaders[partition] as number)].map(
+      async ([leader, led]) => {
+        const { requests } = await this.#cluster.connection(CONTROL_LANE, leader)
+        const topics = [{ topic: this.#topic, partitions: led.map((partition) => ({ partition, timestamp: LATEST })) }]
+        const answer = await requests.listOffsets({ replicaId: CONSUMER, isolationLevel: READ_UNCOMMITTED, topics })
+        for (const { partition, offset } of answer.responses[0]?.partitions ?? []) ends[partition] = Number(offset)
+      },
+    )
+    await Promise.all(asked)
+    return partitions.map((partition) => {
+      const end = ends[partition]
+      if (end === undefined) throw new Error(`${this.#topic} ${partition}: an empty answer`)
+      return end
+    })
+  }
+}
+
+/** What of a member tells with whom it may die. */
+export interface Watched {
+  readonly memberId: string
+  readonly instance: string
+  readonly host: string
+  readonly zone?: string | undefined
+}
+
+/**
+ * Watches of all members together, each an id in the one record that Kafka keeps of the group: up to 39 members watch
+ * everyone, 100 members 15 others each.
+ */
+const MAX_WATCHES = 1536
+/** Others whom a member watches at least, where there are so many. */
+const MIN_WATCHED = 8
+
+/** So many others each of `members` watches, and is watched by. */
+export function watchedOf(members: number): number {
+  return Math.min(members - 1, Math.max(MIN_WATCHED, Math.floor(MAX_WATCHES / members)))
+}
+
+/**
+ * Whom each of the members watches. Members of one zone, and of one host in it, stand beside each other in a ring, and
+ * those who watch one of them are spread evenly over all of it: of members beside each other that die at once, each is
+ * watched by one that lives, unless fewer live than one in `watchedOf` + 1. Pure, and the same in any order of `members`.
+ */
+export function watches<T extends Watched>(members: readonly T[]): Map<T, T[]> {
+  const ring = [...members].sort(byNearness)
+  const count = watchedOf(ring.length)
+  const steps = Array.from({ length: count }, (_, i) => Math.round(((i + 1) * ring.length) / (count + 1)))
+  return new Map(ring.map((member, at) => [member, steps.map((step) => ring[(at + step) % ring.length] as T)]))
+}
+
+function byNearness(a: Watched, b: Watched): number {
+  const [left, right] = [placeOf(a), placeOf(b)]
+  const i = left.findIndex((part, at) => part !== right[at])
+  return i < 0 ? 0 : (left[i] as string) < (right[i] as string) ? -1 : 1
+}
+
+function placeOf({ zone = '', host, instance, memberId }: Watched): string[] {
+  return [zone, host, instance, memberId]
+}
 
 /** Of those to whom a member yields its name so many are told: one that lives will do. */
 const MAX_NAMESAKES = 8

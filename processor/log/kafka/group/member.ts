@@ -1,14 +1,12 @@
 import type { Logger } from 'pino'
 import { ConfigurationError, RetryableError } from '../../../contract/errors.ts'
-import { aborted, pause } from '../../../runtime/pause.ts'
-import { Reminder } from '../../../runtime/reminder.ts'
+import { aborted, pause, Reminder } from '../../../runtime/pause.ts'
 import type { Member } from '../../log.ts'
 import { KafkaClaim } from '../claim/claim.ts'
 import { type ClaimContext, connectLanes } from '../claim/claim-context.ts'
 import { asTidemark, CONTROL_LANE, GROUP_COORDINATOR, isNameless, isTransient, typeOf } from '../cluster.ts'
-import type { KafkaMetrics } from '../metrics.ts'
+import type { KafkaMetrics } from '../health.ts'
 import type { BrokerRequests } from '../protocol/broker.ts'
-import { Confirmations } from './confirmations.ts'
 import { KafkaLeader } from './leader.ts'
 import {
   clientIdOf,
@@ -21,7 +19,78 @@ import {
 } from './membership.ts'
 import { answersAs, KafkaPeers } from './peers.ts'
 import { KafkaRoles } from './roles.ts'
-import { Standing } from './standing.ts'
+
+/** Those who wait until the group says the next time that this member is in it. */
+export class Confirmations {
+  readonly #waiting = new Set<() => void>()
+
+  /** Resolves with the next one, or when `signal` aborts. A claim that is tried for days waits by one signal again and again. */
+  next(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      if (signal.aborted) return resolve()
+      const end = (): void => {
+        this.#waiting.delete(end)
+        signal.removeEventListener('abort', end)
+        resolve()
+      }
+      this.#waiting.add(end)
+      signal.addEventListener('abort', end)
+    })
+  }
+
+  come(): void {
+    for (const end of this.#waiting) end()
+  }
+}
+
+/**
+ * Whether a member is fit is told at each join; so long after it has changed, ms, one is asked for. Processors that share a
+ * volume and write find out within 5 s of each other: told one by one, each would be given what the one before it had.
+ */
+const SAME_VOLUME_MS = 10_000
+
+/** What the group knows of whether a member is fit. */
+export class Standing {
+  readonly #member: Member
+  readonly #metrics: KafkaMetrics
+  readonly #logger: Logger
+  #told = false
+  /** Since when that is not so any more, on the clock of performance.now(). */
+  #changedAt: number | undefined
+
+  constructor(member: Member, metrics: KafkaMetrics, logger: Logger) {
+    this.#member = member
+    this.#metrics = metrics
+    this.#logger = logger
+  }
+
+  /** To be told with a join. */
+  tell(): boolean {
+    const { instance, unfit = false } = this.#member
+    if (unfit && !this.#told) {
+      this.#logger.warn(
+        { instance },
+        'the stores have no space: the group is asked to give the partitions of this processor to others',
+      )
+    } else if (!unfit && this.#told) {
+      this.#logger.info(
+        { instance },
+        'the stores have had space again: this processor takes its part of the partitions',
+      )
+    }
+    this.#metrics.unfit.set({ processor: instance }, Number(unfit))
+    this.#told = unfit
+    return unfit
+  }
+
+  /** Whether to join for it. Asked again and again. */
+  get isDue(): boolean {
+    const { unfit = false } = this.#member
+    if (unfit === this.#told) this.#changedAt = undefined
+    else this.#changedAt ??= performance.now()
+    return this.#changedAt !== undefined && performance.now() - this.#changedAt >= SAME_VOLUME_MS
+  }
+}
 
 /** A change of the group is learnt by the answer to a heartbeat, ms. */
 export const HEARTBEAT_MS = 100

@@ -1,7 +1,6 @@
 import type { Logger } from 'pino'
 import { FencedError, LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../../../contract/errors.ts'
-import { pause } from '../../../runtime/pause.ts'
-import { Reminder } from '../../../runtime/reminder.ts'
+import { pause, Reminder } from '../../../runtime/pause.ts'
 import type { Member, Offset } from '../../log.ts'
 import type { KafkaClaim } from '../claim/claim.ts'
 

@@ -4,9 +4,8 @@ import { type ConnectionOptions, connect as connectTls } from 'node:tls'
 import type { Logger } from 'pino'
 import { addressOf } from '../../../contract/address.ts'
 import { ConfigurationError, RetryableError } from '../../../contract/errors.ts'
-import { endOnSilence, type KafkaConnection, mend } from './connection.ts'
+import { endOnSilence, type KafkaConnection, mend, readResponses } from './connection.ts'
 import { NEWER_CODES } from './error-codes.ts'
-import { readResponses } from './responses.ts'
 
 /**
  * The one place that touches kafkajs. What is taken from it is its lower half, which works and no longer changes:

@@ -1,4 +1,4 @@
-import { ownCopy } from '../../../contract/own-copy.ts'
+import { ownCopy } from '../../../contract/json.ts'
 import type { Offset } from '../../log.ts'
 import { type BrokerConnection, errorOf } from './broker.ts'
 import type { AbortedTransaction } from './records.ts'

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { ConfigurationError, RetryableError } from '../../../../processor/contract/errors.ts'
-import { TopicIds } from '../../../../processor/log/kafka/topic-ids.ts'
+import { TopicIds } from '../../../../processor/log/kafka/cluster.ts'
 
 const NO_ID = 'AAAAAAAAAAAAAAAAAAAAAA'
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { KafkaWindow, KafkaWindows } from '../../../../processor/log/kafka/window.ts'
+import { KafkaWindow, KafkaWindows } from '../../../../processor/log/kafka/appender.ts'
 
 const KIB = 1024
 const MAX_BYTES = 8 * KIB * KIB

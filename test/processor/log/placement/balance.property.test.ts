@@ -1,9 +1,15 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { assign } from '../../../../processor/log/placement/assigner.ts'
-import { type Held, loadOf, type Move, type Rates } from '../../../../processor/log/placement/balance.ts'
-import { type Balanced, Balancer } from '../../../../processor/log/placement/balancer.ts'
-import { type Random, seededRandom } from '../../../../simulators/random.ts'
+import {
+  type Balanced,
+  Balancer,
+  type Held,
+  loadOf,
+  type Move,
+  type Rates,
+} from '../../../../processor/log/placement/balance.ts'
+import { type Random, seededRandom } from '../../../../simulators/flags.ts'
 
 const ROUNDS = 300
 const SPANS = 6

@@ -2,11 +2,10 @@ import { describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../../../processor/contract/json.ts'
 import { type Order, parseOrder, type SortKey, sortKey } from '../../../../processor/contract/order.ts'
 import type { Status } from '../../../../processor/contract/status.ts'
-import { planBeginning } from '../../../../processor/search/index/beginning.ts'
-import { CANDIDATE_COST, MAX_GATHERED, planIndex } from '../../../../processor/search/index/plan.ts'
+import { CANDIDATE_COST, MAX_GATHERED, planBeginning, planIndex } from '../../../../processor/search/index/plan.ts'
 import { parseQuery } from '../../../../processor/search/language/parser.ts'
-import { type CountChanges, IndexCounts } from '../../../../processor/store/index-counts.ts'
 import { indexedOf, reindex } from '../../../../processor/store/index-entries.ts'
+import { type CountChanges, IndexCounts } from '../../../../processor/store/partition-index.ts'
 
 interface Kind {
   readonly devices: number

@@ -1,5 +1,5 @@
 import type { Json, JsonObject } from '../../../../processor/contract/json.ts'
-import type { Operand, QueryNode } from '../../../../processor/contract/search-query.ts'
+import type { Operand, QueryNode } from '../../../../processor/contract/search.ts'
 import type { Status } from '../../../../processor/contract/status.ts'
 
 /** The meaning of a query as the documentation gives it, with no thought of speed. */

@@ -6,7 +6,7 @@ import {
   printQuery,
   type Query,
   type QueryNode,
-} from '../../../../processor/contract/search-query.ts'
+} from '../../../../processor/contract/search.ts'
 import type { Status } from '../../../../processor/contract/status.ts'
 
 /** Few names and values, so that queries and statuses meet. */

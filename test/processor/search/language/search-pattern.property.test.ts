@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { MAX_PATTERN_LENGTH } from '../../../../processor/contract/search-query.ts'
+import { MAX_PATTERN_LENGTH } from '../../../../processor/contract/search.ts'
 import { Pattern } from '../../../../processor/search/language/pattern.ts'
 
 /** Few, so that texts and patterns meet; halves of characters too. */

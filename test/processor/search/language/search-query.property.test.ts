@@ -9,7 +9,7 @@ import {
   MAX_WILDCARDS,
   printQuery,
   QuerySyntaxError,
-} from '../../../../processor/contract/search-query.ts'
+} from '../../../../processor/contract/search.ts'
 import { Matcher } from '../../../../processor/search/language/match.ts'
 import { parseQuery } from '../../../../processor/search/language/parser.ts'
 import {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { printQuery, QuerySyntaxError } from '../../../../processor/contract/search-query.ts'
+import { printQuery, QuerySyntaxError } from '../../../../processor/contract/search.ts'
 import type { Status } from '../../../../processor/contract/status.ts'
 import { Matcher } from '../../../../processor/search/language/match.ts'
 import { parseQuery } from '../../../../processor/search/language/parser.ts'

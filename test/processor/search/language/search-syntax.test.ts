@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import peggy from 'peggy'
 import { expect, it } from 'vitest'
-import { MAX_QUERY_DEPTH } from '../../../../processor/contract/search-query.ts'
+import { MAX_QUERY_DEPTH } from '../../../../processor/contract/search.ts'
 import { parse } from '../../../../processor/search/language/generated/grammar.js'
 
 const LANGUAGE = new URL('../../../../processor/search/language/', import.meta.url)

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { AFTERMATH_MS, Calm } from '../../../../simulators/drill/load/calm.ts'
+import { AFTERMATH_MS, Calm } from '../../../../simulators/drill/load/readers.ts'
 import type { Mark } from '../../../../simulators/drill/report/journal.ts'
 
 const SECOND = 1_000

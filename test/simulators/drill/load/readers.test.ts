@@ -1,8 +1,7 @@
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { AFTERMATH_MS } from '../../../../simulators/drill/load/calm.ts'
-import { Readers, type ReadersReport } from '../../../../simulators/drill/load/readers.ts'
+import { AFTERMATH_MS, Readers, type ReadersReport } from '../../../../simulators/drill/load/readers.ts'
 import { Ledger } from '../../../../simulators/load/ledger.ts'
 import { SEQ_START } from '../../../../simulators/load/load-packet.ts'
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { MAX_ABSENCE_MS, Sending, type SendingReport } from '../../../../simulators/drill/load/sending.ts'
+import { MAX_ABSENCE_MS, Sending, type SendingReport } from '../../../../simulators/drill/load/traffic.ts'
 import type { Mark } from '../../../../simulators/drill/report/journal.ts'
 
 const SECOND = 1_000

@@ -1,5 +1,5 @@
 import { expect, test, vi } from 'vitest'
-import { Sending } from '../../../../simulators/drill/load/sending.ts'
+import { Sending } from '../../../../simulators/drill/load/traffic.ts'
 import { Recorder, type Sample } from '../../../../simulators/drill/report/journal.ts'
 import { Sampler, type SamplerParts } from '../../../../simulators/drill/report/sampler.ts'
 import type { Engine } from '../../../../simulators/drill/stage/engine.ts'

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { Ranges } from '../../../../simulators/drill/checks/ranges.ts'
+import { Ranges } from '../../../../simulators/drill/checks/input-count.ts'
 import type { Journal } from '../../../../simulators/drill/report/journal.ts'
 import { timesOf } from '../../../../simulators/drill/report/times.ts'
 

@@ -1,6 +1,6 @@
 import { getEventListeners } from 'node:events'
 import { expect, test } from 'vitest'
-import { Confirmations } from '../../../../../processor/log/kafka/group/confirmations.ts'
+import { Confirmations } from '../../../../../processor/log/kafka/group/member.ts'
 
 test('who waits goes on with the next confirmation or the end of its signal, and leaves nothing on it', async () => {
   const confirmations = new Confirmations()

@@ -4,8 +4,11 @@ import { Registry } from 'prom-client'
 import { expect, test } from 'vitest'
 import { ConfigurationError } from '../../../../../processor/contract/errors.ts'
 import type { ClaimContext } from '../../../../../processor/log/kafka/claim/claim-context.ts'
-import { groupRecordBytes, type MemberAssignment } from '../../../../../processor/log/kafka/group/group-record.ts'
-import { KafkaLeader } from '../../../../../processor/log/kafka/group/leader.ts'
+import {
+  groupRecordBytes,
+  KafkaLeader,
+  type MemberAssignment,
+} from '../../../../../processor/log/kafka/group/leader.ts'
 import {
   clientIdOf,
   decodeAssignment,
@@ -13,7 +16,7 @@ import {
   type Peer,
   type Subscription,
 } from '../../../../../processor/log/kafka/group/membership.ts'
-import { KafkaMetrics } from '../../../../../processor/log/kafka/metrics.ts'
+import { KafkaMetrics } from '../../../../../processor/log/kafka/health.ts'
 import type { Joined } from '../../../../../processor/log/kafka/protocol/broker.ts'
 import { WireReader } from '../../../../../processor/log/kafka/protocol/wire.ts'
 import { topicNames } from '../../../../../processor/log/kafka/topics.ts'

@@ -1,13 +1,13 @@
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { Standing } from '../../../../../processor/log/kafka/group/member.ts'
 import {
   decodeSubscription,
   encodeSubscription,
   type Subscription,
 } from '../../../../../processor/log/kafka/group/membership.ts'
-import { Standing } from '../../../../../processor/log/kafka/group/standing.ts'
-import { KafkaMetrics } from '../../../../../processor/log/kafka/metrics.ts'
+import { KafkaMetrics } from '../../../../../processor/log/kafka/health.ts'
 import { topicNames } from '../../../../../processor/log/kafka/topics.ts'
 import type { Member } from '../../../../../processor/log/log.ts'
 

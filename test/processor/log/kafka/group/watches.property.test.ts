@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type Watched, watchedOf, watches } from '../../../../../processor/log/kafka/group/watches.ts'
+import { type Watched, watchedOf, watches } from '../../../../../processor/log/kafka/group/leader.ts'
 
 /** Some zones with some hosts of some processors each, in any order. */
 const group: fc.Arbitrary<Watched[]> = fc

@@ -1,5 +1,65 @@
-import { type Headers, MAX_RECORD_BYTES, type NewRecord } from '../contract/record.ts'
-import { MAX_TIME_MS } from '../contract/time.ts'
+import { type Headers, MAX_RECORD_BYTES, type NewRecord } from './record.ts'
+import { MAX_TIME_MS } from './time.ts'
+import type { Outcome, WriteFault } from './write.ts'
+
+/** Why a record has no effect on a status. The dead letter's header, and the label of its counter. */
+export type RejectionReason =
+  | 'bad-topic'
+  | 'reserved-topic'
+  | 'bad-device-id'
+  | 'bad-timestamp'
+  | 'payload-too-large'
+  | 'not-utf8'
+  | 'not-json'
+  | 'bad-connectivity'
+  | 'bad-kind'
+  | MessageFault
+  | WriteFault
+  | Exclude<Outcome, 'applied' | 'stale'>
+
+const REASONS: Readonly<Record<RejectionReason, true>> = {
+  'bad-topic': true,
+  'reserved-topic': true,
+  'bad-device-id': true,
+  'bad-timestamp': true,
+  'payload-too-large': true,
+  'not-utf8': true,
+  'not-json': true,
+  'bad-connectivity': true,
+  'bad-kind': true,
+  'not-an-object': true,
+  'too-deep': true,
+  'too-many-metrics': true,
+  'metric-name-too-long': true,
+  'bad-metric-name': true,
+  'bad-number': true,
+  'bad-seq': true,
+  'empty-array': true,
+  'too-many-messages': true,
+  'bad-attribute-name': true,
+  'attributes-too-large': true,
+  'bad-operation': true,
+  'bad-condition': true,
+  'bad-deletion': true,
+  'unknown-device': true,
+  'status-too-large': true,
+}
+
+export const REJECTION_REASONS = Object.keys(REASONS) as readonly RejectionReason[]
+
+/**
+ * The original bytes and headers, with the reason and where they came from (`topic`, or `partition` and `offset`). What no
+ * log would take is cut, and the header `truncated` says how large it was; a time that cannot be stands in `timestamp`.
+ */
+export function deadLetter(
+  reason: RejectionReason,
+  original: NewRecord,
+  origin: { readonly topic: string } | { readonly partition: number; readonly offset: number },
+): NewRecord {
+  const told: Record<string, string> = { reason }
+  for (const [name, value] of Object.entries(origin)) told[name] = String(value)
+  return letterOf(original, told)
+}
 
 /**
  * What a dead letter takes at most, bytes, as `bytesOf` counts them. What logs write around the parts of a record, and the
@@ -8,9 +68,12 @@ import { MAX_TIME_MS } from '../contract/time.ts'
  * the partition for good.
  */
 const MAX_LETTER_BYTES = MAX_RECORD_BYTES - 1024
+
 /** What a letter that is too large keeps of its key, UTF-16 code units, and of the headers of its writer, bytes. */
 const MAX_CUT_KEY_LENGTH = 1024
+
 const MAX_CUT_HEADERS_BYTES = 64 * 1024
+
 /** The most that the lengths of a header take in a log. */
 const HEADER_LENGTHS_BYTES = 10
 
@@ -23,10 +86,11 @@ const HEADER_TRUNCATED = 'truncated'
  * what comes after it.
  */
 const NO_TIME = -1
+
 const HEADER_TIMESTAMP = 'timestamp'
 
 /** The record with what is `told` of it, such that every log takes it. */
-export function letterOf(original: NewRecord, told: Headers): NewRecord {
+function letterOf(original: NewRecord, told: Headers): NewRecord {
   const { key, value, headers } = original
   const timed = timestampOf(original.timestamp)
   const letter = { key, value, timestamp: timed.timestamp, headers: { ...headers, ...told, ...timed.told } }
@@ -78,3 +142,15 @@ function bytesOf({ key, value, headers = {} }: NewRecord): number {
 function headerBytes(name: string, text: string): number {
   return Buffer.byteLength(name) + Buffer.byteLength(text) + HEADER_LENGTHS_BYTES
 }
+
+/** Why a message has no effect on a status. */
+export type MessageFault =
+  | 'not-an-object'
+  | 'too-deep'
+  | 'too-many-metrics'
+  | 'metric-name-too-long'
+  | 'bad-metric-name'
+  | 'bad-number'
+  | 'bad-seq'
+  | 'empty-array'
+  | 'too-many-messages'
