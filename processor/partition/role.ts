@@ -5,6 +5,7 @@ import type { ProcessorLimits } from '../limits.ts'
 import type { Log } from '../log/log.ts'
 import type { ProcessorMetrics, Receipts } from '../metrics.ts'
 import type { InFlight, Precedence } from '../runtime/limiter.ts'
+import { Backoff } from '../runtime/pause.ts'
 import type { Turns } from '../runtime/turns.ts'
 import type { StatusCache } from '../store/status-cache.ts'
 import type { StateStore } from '../store/store.ts'
@@ -95,7 +96,7 @@ export async function persist(
   onRefused: () => void = () => {},
 ): Promise<boolean> {
   const began = context.monotonic()
-  let wait = context.limits.retryMinMs
+  const backoff = new Backoff(context.limits.retryMinMs, context.limits.retryMaxMs)
   let waited = 0
   try {
     for (let failures = 0; ; failures++) {
@@ -109,10 +110,9 @@ export async function persist(
         onRefused()
         await context.faults.refused(partition, error, waited)
       }
-      await context.sleep(wait, signal)
+      waited = backoff.next()
+      await context.sleep(waited, signal)
       if (signal.aborted) return false
-      waited = wait
-      wait = Math.min(wait * 2, context.limits.retryMaxMs)
     }
   } finally {
     context.faults.over(partition)

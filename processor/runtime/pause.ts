@@ -67,3 +67,28 @@ export const systemClock: Clock = {
     return () => clearTimeout(timer)
   },
 }
+
+/** The pauses between the tries of something that failed: each twice as long as the one before, up to a bound. */
+export class Backoff {
+  readonly #minMs: number
+  readonly #maxMs: number
+  #ms: number
+
+  constructor(minMs: number, maxMs: number) {
+    this.#minMs = minMs
+    this.#maxMs = maxMs
+    this.#ms = minMs
+  }
+
+  /** Milliseconds to wait before the next try. */
+  next(): number {
+    const ms = this.#ms
+    this.#ms = Math.min(ms * 2, this.#maxMs)
+    return ms
+  }
+
+  /** A try succeeded: the next failure waits the least time again. */
+  reset(): void {
+    this.#ms = this.#minMs
+  }
+}
