@@ -9,7 +9,7 @@ import { StoredFields } from '../search/language/stored-fields.ts'
  */
 
 /**
- * Raised whenever other entries or counts come of the same status (test/unit/index-version.test.ts notices): a store of
+ * Raised whenever other entries or counts come of the same status (test/processor/store/index-version.test.ts notices): a store of
  * another version builds its index anew.
  */
 export const INDEX_VERSION = 5
