@@ -14,12 +14,12 @@ interface Tested {
 /** As compose.yaml has them, and what promtool tries them with. */
 let alerts: string
 let tests: string
-let readme: string
+let page: string
 
 beforeAll(async () => {
   alerts = (await Composition.read()).file('alerts')
   tests = await readFile(join(import.meta.dirname, 'alerts.test.yml'), 'utf8')
-  readme = await readFile(join(REPOSITORY, 'README.md'), 'utf8')
+  page = await readFile(join(REPOSITORY, 'docs/metrics.md'), 'utf8')
 })
 
 function names(): string[] {
@@ -31,19 +31,19 @@ describe('the alerts of compose.yaml', () => {
   test('are told of metrics that there are', () => {
     const asked = new Set(alerts.match(/tidemark_\w+/g))
     expect(asked.size).toBeGreaterThan(6)
-    for (const name of asked) expect(readme).toContain(`\`${name.replace(/_(bucket|count|sum)$/, '')}\``)
+    for (const name of asked) expect(page).toContain(`- \`${name.replace(/_(bucket|count|sum)$/, '')}\``)
   })
 
-  test('are named in README, in the row of a metric that they ask', () => {
+  test('are told in docs/metrics.md, each with the metrics that it asks', () => {
     const { groups } = parse(alerts) as { groups: { rules: { alert: string; expr: string }[] }[] }
-    const rows = [...readme.matchAll(/^\| `(tidemark_\w+)`.*$/gm)]
+    const told = new Map(
+      Array.from(page.matchAll(/^- \*\*`(\w+)`\*\*(?: \(([^)]*)\))?:/gm), ([, name = '', of = '']) => [name, of]),
+    )
+    expect([...told.keys()].sort()).toEqual(names())
     for (const { alert, expr } of groups.flatMap(({ rules }) => rules)) {
-      const of = rows.filter(([, metric]) => expr.includes(metric as string)).map(([row]) => row)
-      // Of `up` and of metrics of the balancer there are no rows.
-      expect(of.length === 0 ? readme : of.join('\n'), alert).toContain(`\`${alert}\``)
+      const asked = new Set(expr.match(/tidemark_\w+/g)?.map((name) => name.replace(/_(bucket|count|sum)$/, '')))
+      expect(new Set(told.get(alert)?.match(/tidemark_\w+/g)), alert).toEqual(asked)
     }
-    const named = rows.flatMap(([row]) => Array.from(row.matchAll(/`([A-Z][A-Za-z]+)`/g), ([, name]) => name as string))
-    expect(named.filter((name) => !names().includes(name))).toEqual([])
   })
 
   test('are each tried where it is to be raised, and where it is not', () => {

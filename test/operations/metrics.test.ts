@@ -10,6 +10,8 @@ import { ProcessorMetrics } from '../../processor/metrics.ts'
 import { Stack } from '../system/stack.ts'
 import { isThere, run } from './tools.ts'
 
+const PAGE = join(import.meta.dirname, '../../docs/metrics.md')
+
 interface Metric {
   readonly type: string
   readonly help: string
@@ -59,16 +61,21 @@ test('metrics are named as Prometheus asks: one prefix, base units, _total for c
   }
 })
 
-test('README explains every metric, by its type, and no other', async () => {
-  const readme = await readFile(join(import.meta.dirname, '../../README.md'), 'utf8')
-  const rows = [...readme.matchAll(/^\| `(tidemark_\w+)`[^|]*\| (\w+) \|/gm)].map(([, name, type]) => `${name} ${type}`)
-  const names = Array.from(all, ([name, { type }]) => `${name} ${type}`)
-  expect(rows.sort()).toEqual(names.sort())
+test('docs/metrics.md explains every metric, by its type and labels, and no other', async () => {
+  const page = await readFile(PAGE, 'utf8')
+  const entries = page.matchAll(/^- `(tidemark_\w+)` (\w+)(?: \{([^}]*)\})?:/gm)
+  const told = new Map(Array.from(entries, ([, name = '', type, labels]) => [name, { type, labels }]))
+  expect([...told.keys()].sort()).toEqual([...all.keys()].sort())
+  for (const [name, { type, labels }] of all) {
+    expect(told.get(name)?.type, name).toBe(type)
+    // A metric that nothing was counted in yet has no labels to compare.
+    if (labels.size > 0) expect(new Set(told.get(name)?.labels?.split(', ')), name).toEqual(labels)
+  }
 })
 
-test('README names every bound of ingest', async () => {
-  const readme = await readFile(join(import.meta.dirname, '../../README.md'), 'utf8')
-  const [row = ''] = /^\| `tidemark_ingest_bound_hits_total`.*$/m.exec(readme) ?? []
+test('docs/metrics.md names every bound of ingest', async () => {
+  const page = await readFile(PAGE, 'utf8')
+  const [row = ''] = /^- `tidemark_ingest_bound_hits_total`(?:.|\n(?!- ))*/m.exec(page) ?? []
   const bounds = texts.flatMap((text) => [...text.matchAll(/^tidemark_ingest_bound_hits_total\{bound="([^"]+)"/gm)])
   expect(bounds.length).toBeGreaterThan(5)
   for (const [, bound] of bounds) expect(row).toContain(`\`${bound}\``)
@@ -90,7 +97,8 @@ test('what counts by reason begins at 0: the first of a kind is an increase', as
     expect(texts[0]).toContain(`tidemark_changes_streams_ended_total{reason="${reason}"} 0`)
   }
   const ingest = join(import.meta.dirname, '../../ingest')
-  const sources = (await readdir(ingest)).map((file) => readFile(join(ingest, file), 'utf8'))
+  const files = (await readdir(ingest, { recursive: true })).filter((file) => file.endsWith('.ts'))
+  const sources = files.map((file) => readFile(join(ingest, file), 'utf8'))
   const code = (await Promise.all(sources)).join('\n')
   const labels = [
     ...Array.from(code.matchAll(/(?:boundHits|droppedQos0|refusals)\.add\(\s*'([^']+)'/g)),
@@ -107,9 +115,9 @@ test.skipIf(!isThere('promtool'))('promtool has nothing to say against them', as
   }
 })
 
-test('README says which metrics there are on Kafka alone', async () => {
-  const readme = await readFile(join(import.meta.dirname, '../../README.md'), 'utf8')
-  const [, told = ''] = /there on Kafka alone: ([^.]+)\./.exec(readme) ?? []
+test('docs/metrics.md says which metrics there are on Kafka alone', async () => {
+  const page = await readFile(PAGE, 'utf8')
+  const [, told = ''] = /on Kafka alone:\s([^.]+)\./.exec(page) ?? []
   const [running, kafka] = texts.map((text) => [...metricsIn(text).keys()])
   const alone = kafka?.filter((name) => running?.includes(name) === false)
   const names = Array.from(told.matchAll(/`(\w+)`/g), ([, name]) => name as string)
