@@ -1,6 +1,6 @@
 import { reasonOf } from '../../processor/contract/errors.ts'
 import { pause } from '../../processor/runtime/pause.ts'
-import { type Random, seededRandom } from '../flags.ts'
+import { type Random, seededRandom } from '../random.ts'
 import { readApi } from './checks/copies.ts'
 import type { DrillOptions, Verb, Vocabulary } from './drills.ts'
 import type { Traffic } from './load/traffic.ts'

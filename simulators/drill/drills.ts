@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util'
 import { hostAndPort } from '../../processor/contract/address.ts'
-import { integer, invalid, number, type Random, refused } from '../flags.ts'
+import { integer, invalid, number, refused } from '../flags.ts'
+import type { Random } from '../random.ts'
 import type { Stage } from './stage/stage.ts'
 
 /** What is done to one process. */

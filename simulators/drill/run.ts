@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { seededRandom } from '../flags.ts'
 import { Ledger } from '../load/ledger.ts'
+import { seededRandom } from '../random.ts'
 import { type Invariant, judge } from './checks/invariants.ts'
 import { Director, oneLine, Undone, Unrest } from './director.ts'
 import { DRILLS, type Drill, type DrillOptions } from './drills.ts'

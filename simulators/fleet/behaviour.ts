@@ -1,5 +1,5 @@
 import type { JsonObject } from '../../processor/contract/json.ts'
-import { type Random, seededRandom } from '../flags.ts'
+import { type Random, seededRandom } from '../random.ts'
 import { type Model, PROFILES, type Profile } from './profiles.ts'
 
 /** How a fleet misbehaves, as real ones do. Shares are from 0 to 1; all of it is decided by the seed. */

@@ -2,7 +2,7 @@ import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
 import { addressOf } from '../../processor/contract/address.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import { pause } from '../../processor/runtime/pause.ts'
-import { seededRandom } from '../flags.ts'
+import { seededRandom } from '../random.ts'
 import { type Act, type Behaviour, Device, WELL_BEHAVED, Zipf } from './behaviour.ts'
 import { type Outgoing, type QoS, Session, type SessionObserver } from './session.ts'
 

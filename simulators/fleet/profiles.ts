@@ -1,5 +1,5 @@
 import type { JsonObject } from '../../processor/contract/json.ts'
-import type { Random } from '../flags.ts'
+import type { Random } from '../random.ts'
 
 /** What a device measures. `step` moves its world on by `seconds` and reads it; nothing but the random decides. */
 export interface Model {

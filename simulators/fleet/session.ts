@@ -1,6 +1,6 @@
 import { createConnection } from 'node:net'
 import { MqttClient } from 'mqtt'
-import type { Random } from '../flags.ts'
+import { JitteredBackoff, type Random } from '../random.ts'
 
 export type QoS = 0 | 1 | 2
 
@@ -69,7 +69,7 @@ export class Session {
   #sent = 0
   #client: MqttClient | undefined
   #online = false
-  #attempts = 0
+  readonly #backoff: JitteredBackoff
   #retry: NodeJS.Timeout | undefined
   #ended = false
   /** It has said all for now, and disconnects until it has more to say. */
@@ -79,6 +79,7 @@ export class Session {
   constructor(options: SessionOptions, observer: SessionObserver) {
     this.#options = options
     this.#observer = observer
+    this.#backoff = new JitteredBackoff(BACK_OFF_MIN_MS, options.maxBackOffMs, options.random)
   }
 
   get online(): boolean {
@@ -155,7 +156,7 @@ export class Session {
 
   #connected(): void {
     this.#online = true
-    this.#attempts = 0
+    this.#backoff.reset()
     this.#observer.connected()
     this.#send()
     this.#rest()
@@ -175,12 +176,10 @@ export class Session {
       return
     }
     this.#observer.disconnected(established, error)
-    const ceiling = Math.min(this.#options.maxBackOffMs, BACK_OFF_MIN_MS * 2 ** Math.min(this.#attempts++, 10))
-    const delay = BACK_OFF_MIN_MS / 2 + this.#options.random() * ceiling
     this.#retry = setTimeout(() => {
       this.#retry = undefined
       this.connect()
-    }, delay)
+    }, this.#backoff.next())
   }
 
   #send(): void {

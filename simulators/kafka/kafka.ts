@@ -194,7 +194,7 @@ export class Kafka implements AsyncDisposable {
       `-Xmx${this.#options.heapMebibytes ?? 1024}m`,
       '-Xms128m',
       `-Dkafka.logs.dir=${node.folder}`,
-      `-Dlog4j2.configurationFile=${join(import.meta.dirname, 'kafka', 'log4j2.xml')}`,
+      `-Dlog4j2.configurationFile=${join(import.meta.dirname, 'log4j2.xml')}`,
       ...this.#java,
       ...(this.#options.jvm ?? []),
       'kafka.Kafka',

@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net'
-import type { Random } from '../flags.ts'
+import { JitteredBackoff, type Random } from '../random.ts'
 import { connectPacket, PacketRing } from './load-packet.ts'
 
 /** What the connections of one load share. */
@@ -70,7 +70,7 @@ export class LoadConnection {
   #carry: Buffer = NOTHING
   #connacked = false
   #absentSince = performance.now()
-  #attempts = 0
+  readonly #backoff: JitteredBackoff | undefined
   #retry: NodeJS.Timeout | undefined
   #ended = false
   /** Send again as much as was acknowledged. */
@@ -89,6 +89,8 @@ export class LoadConnection {
     this.#seqs = new Uint32Array(window)
     this.#sentAt = new Float64Array(window)
     this.#step = coprimeStep(devices)
+    const { reconnect } = options
+    this.#backoff = reconnect && new JitteredBackoff(BACK_OFF_MIN_MS, BACK_OFF_MAX_MS, reconnect)
     const { promise, resolve } = Promise.withResolvers<void>()
     this.opened = promise
     this.#settle = resolve
@@ -116,15 +118,13 @@ export class LoadConnection {
   #closed(): void {
     if (this.#connacked) this.#absentSince = performance.now()
     this.#connacked = false
-    const { reconnect } = this.#options
     if (this.#ended) return
-    if (reconnect === undefined) {
+    if (this.#backoff === undefined) {
       if (!this.done) this.#fail('the broker closed it')
       return
     }
     this.#ledger.disconnected()
-    const ceiling = Math.min(BACK_OFF_MAX_MS, BACK_OFF_MIN_MS * 2 ** Math.min(this.#attempts++, 10))
-    this.#retry = setTimeout(() => this.#open(), BACK_OFF_MIN_MS / 2 + reconnect() * ceiling)
+    this.#retry = setTimeout(() => this.#open(), this.#backoff.next())
   }
 
   get payloadBytes(): number {
@@ -162,7 +162,7 @@ export class LoadConnection {
 
   /** Cuts the connection, which is then made anew at once. */
   drop(): void {
-    this.#attempts = 0
+    this.#backoff?.reset()
     this.#socket.destroy()
   }
 
@@ -238,7 +238,7 @@ export class LoadConnection {
         return this.#fail(`it refused CONNECT (return code ${bytes[3]})`)
       }
       this.#connacked = true
-      this.#attempts = 0
+      this.#backoff?.reset()
       this.#socket.setTimeout(0)
       this.#settle()
       this.#resend()

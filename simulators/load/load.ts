@@ -1,5 +1,5 @@
 import { pause } from '../../processor/runtime/pause.ts'
-import type { Random } from '../flags.ts'
+import type { Random } from '../random.ts'
 import { Ledger } from './ledger.ts'
 import { LoadConnection, type LoadLedger } from './load-connection.ts'
 import { MAX_DEVICES } from './load-packet.ts'

@@ -1,5 +1,5 @@
-import { seededRandom } from '../../simulators/flags.ts'
 import { loadDeviceId } from '../../simulators/load/load-packet.ts'
+import { seededRandom } from '../../simulators/random.ts'
 import { Stack } from '../system/stack.ts'
 import { bareFastify } from './bare.ts'
 import type { BenchOptions } from './bench.ts'

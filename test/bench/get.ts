@@ -1,6 +1,6 @@
 import autocannon, { type Result } from 'autocannon'
-import { seededRandom } from '../../simulators/flags.ts'
 import { loadDeviceId } from '../../simulators/load/load-packet.ts'
+import { seededRandom } from '../../simulators/random.ts'
 import type { Stack } from '../system/stack.ts'
 import { bareFastify } from './bare.ts'
 import { type Figure, type Percentiles, percentiles } from './figure.ts'

@@ -1,7 +1,7 @@
 import { connectAsync, type MqttClient } from 'mqtt'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
-import { seededRandom } from '../../simulators/flags.ts'
 import type { Kafka } from '../../simulators/kafka/kafka.ts'
+import { seededRandom } from '../../simulators/random.ts'
 import { kafkaMissing, startKafka } from '../kafka/kafka.ts'
 import type { DeviceAnswer } from '../system/answers.ts'
 import { type Api, Balanced, type Reply, type Request } from './balanced.ts'

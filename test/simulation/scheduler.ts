@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { syncBuiltinESMExports } from 'node:module'
 import { nextTick } from 'node:process'
 import promises from 'node:timers/promises'
-import { seededRandom } from '../../simulators/flags.ts'
+import { seededRandom } from '../../simulators/random.ts'
 
 /** A simulated process. What a dead one awaits never comes; what a frozen one awaits comes after it thaws. */
 export interface Process {

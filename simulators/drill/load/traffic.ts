@@ -2,11 +2,11 @@ import { addressOf } from '../../../processor/contract/address.ts'
 import { ConfigurationError } from '../../../processor/contract/errors.ts'
 import { partitionOf } from '../../../processor/contract/partition.ts'
 import { pause } from '../../../processor/runtime/pause.ts'
-import { type Random, seededRandom } from '../../flags.ts'
 import type { Ledger } from '../../load/ledger.ts'
 import { drain, openConnections, publish } from '../../load/load.ts'
 import type { LoadConnection } from '../../load/load-connection.ts'
 import { loadDeviceId } from '../../load/load-packet.ts'
+import { type Random, seededRandom } from '../../random.ts'
 import type { Mark } from '../report/journal.ts'
 
 /** How a fleet is shared out over connections that take turns, and which of its devices each lets speak. */

@@ -1,9 +1,9 @@
 import type { Status } from '../../../processor/contract/status.ts'
 import { pause } from '../../../processor/runtime/pause.ts'
-import { type Random, seededRandom } from '../../flags.ts'
 import { Session } from '../../fleet/session.ts'
 import type { Ledger } from '../../load/ledger.ts'
 import { loadDeviceId } from '../../load/load-packet.ts'
+import { type Random, seededRandom } from '../../random.ts'
 import { readApi } from '../checks/copies.ts'
 import type { ApiAddress } from '../stage/stage.ts'
 

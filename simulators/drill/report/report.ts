@@ -71,7 +71,6 @@ function disturbances({ marks, failure }: Journal): string {
 }
 
 const require = createRequire(import.meta.url)
-const FOLDER = join(import.meta.dirname, 'report')
 
 /** Writes `report.html`, which opens from disk and needs nothing else, and `report.json`, which says the same. */
 export async function writeReport(folder: string, outcome: Outcome): Promise<string> {
@@ -93,8 +92,8 @@ async function pageOf(outcome: Outcome): Promise<string> {
   const [library, libraryStyle, style, client] = await Promise.all([
     readFile(join(uplot, 'uPlot.iife.min.js'), 'utf8'),
     readFile(join(uplot, 'uPlot.min.css'), 'utf8'),
-    readFile(join(FOLDER, 'page.css'), 'utf8'),
-    readFile(join(FOLDER, 'client.js'), 'utf8'),
+    readFile(join(import.meta.dirname, 'page.css'), 'utf8'),
+    readFile(join(import.meta.dirname, 'client.js'), 'utf8'),
   ])
   const verdict = verdictOf(outcome)
   const good = invariants.every(({ held }) => held)

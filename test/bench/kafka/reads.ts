@@ -1,6 +1,6 @@
 import type { Cluster } from '../../../simulators/cluster.ts'
-import { seededRandom } from '../../../simulators/flags.ts'
 import { loadDeviceId } from '../../../simulators/load/load-packet.ts'
+import { seededRandom } from '../../../simulators/random.ts'
 import type { Figure } from '../figure.ts'
 import { httpLoad } from '../http-load.ts'
 import { PREFIX } from '../ingest.ts'

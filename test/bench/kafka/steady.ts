@@ -1,7 +1,7 @@
 import type { KafkaLog } from '../../../processor/log/kafka/kafka-log.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
-import { seededRandom } from '../../../simulators/flags.ts'
 import { loadDeviceId } from '../../../simulators/load/load-packet.ts'
+import { seededRandom } from '../../../simulators/random.ts'
 import { PREFIX } from '../ingest.ts'
 import { KeepAlive } from '../keep-alive.ts'
 import { type Fleet, loadRecord } from './fill.ts'

@@ -1,5 +1,5 @@
 import { pause } from '../../../processor/runtime/pause.ts'
-import type { Random } from '../../../simulators/flags.ts'
+import type { Random } from '../../../simulators/random.ts'
 import type { Api, Asked, Asker } from './asker.ts'
 import type { Gateway } from './gateway.ts'
 import type { Holding, Write } from './history.ts'

@@ -1,5 +1,5 @@
-import type { Random } from '../../../simulators/flags.ts'
 import { Session, type SessionObserver } from '../../../simulators/fleet/session.ts'
+import type { Random } from '../../../simulators/random.ts'
 
 /** Messages that may wait while there is no ingest. */
 const MAX_PENDING = 500

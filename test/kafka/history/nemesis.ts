@@ -1,7 +1,7 @@
 import { pause } from '../../../processor/runtime/pause.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
-import type { Random } from '../../../simulators/flags.ts'
 import type { Program } from '../../../simulators/program.ts'
+import type { Random } from '../../../simulators/random.ts'
 import type { Api } from './asker.ts'
 
 export type Fault = 'kill' | 'stop' | 'freeze'

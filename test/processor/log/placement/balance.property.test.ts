@@ -9,7 +9,7 @@ import {
   type Move,
   type Rates,
 } from '../../../../processor/log/placement/balance.ts'
-import { type Random, seededRandom } from '../../../../simulators/flags.ts'
+import { type Random, seededRandom } from '../../../../simulators/random.ts'
 
 const ROUNDS = 300
 const SPANS = 6

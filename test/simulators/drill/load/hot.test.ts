@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest'
 import { partitionOf } from '../../../../processor/contract/partition.ts'
 import { hotFleet } from '../../../../simulators/drill/load/traffic.ts'
-import { seededRandom } from '../../../../simulators/flags.ts'
 import { loadDeviceId } from '../../../../simulators/load/load-packet.ts'
+import { seededRandom } from '../../../../simulators/random.ts'
 
 const SHARE = 0.8
 const MESSAGES = 10_000
