@@ -12,7 +12,6 @@ import type { Beginning, ProcessorsOptions } from './processor/open.ts'
 import type { Processor } from './processor/processor.ts'
 import { type Configuration, misspelt, readEnvironment } from './processor/runtime/environment.ts'
 import { lastWords, openLogger } from './processor/runtime/logger.ts'
-import { setUpMalloc } from './processor/runtime/malloc.ts'
 import { keepRequestsYoung } from './processor/runtime/memory.ts'
 import { type Connections, connectionsWithin } from './processor/runtime/open-files.ts'
 import { aborted, pause } from './processor/runtime/pause.ts'
@@ -90,7 +89,6 @@ interface Process extends Omit<ProcessorsOptions, 'beginnings'> {
 }
 
 async function serve(role: Role, rest: readonly string[]): Promise<number> {
-  setUpMalloc()
   keepRequestsYoung()
   const flags = parseFlags(role, rest)
   const configuration = readEnvironment(await withSecretFiles(process.env))
