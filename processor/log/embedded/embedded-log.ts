@@ -10,7 +10,6 @@ import { EmbeddedFollower } from './follower.ts'
 import { EmbeddedGroup } from './group.ts'
 import { Pace } from './pace.ts'
 import { EmbeddedPartition, storedEnd } from './partition.ts'
-import { renumber } from './renumbering.ts'
 import { type Database, decodeNumbers, EmbeddedStorage, storageKey, unopenable } from './storage.ts'
 import { EmbeddedUpkeep, Retention } from './upkeep.ts'
 import { type ClaimPosition, EmbeddedWriter } from './writer.ts'
@@ -103,7 +102,6 @@ export class EmbeddedLog implements Log {
   /** Commits made at the same time are one write; what else belongs to them took a third of the process's time at 10 ms. */
   readonly maxGatherMs = 25
   readonly #storage: EmbeddedStorage
-  readonly #logger: Logger
   readonly #partitions: Readonly<Record<Topic, readonly EmbeddedPartition[]>>
   readonly #positions: ClaimPosition[] = []
   readonly #cleaners: readonly Cleaner[]
@@ -144,7 +142,6 @@ export class EmbeddedLog implements Log {
     this.identity = identity
     this.deleteRetentionMs = compaction.deleteRetentionMs ?? DELETE_RETENTION_MS
     this.#storage = storage
-    this.#logger = logger
     this.#partitions = { telemetry: all('telemetry'), status: all('status'), 'dead-letters': all('dead-letters') }
     this.#writer = new EmbeddedWriter(storage, {
       partitions: this.#partitions,
@@ -284,9 +281,7 @@ export class EmbeddedLog implements Log {
       if (epoch < known.epoch || input < known.input || changelogEnd < known.changelogEnd) return false
     }
     for (const { topic, index, end } of Object.values(this.#partitions).flat()) {
-      // Where there is no batch, a partition begins behind what was processed.
-      const stored = (await storedEnd(db, topic, index)) ?? (await storedPosition(db, index)).input
-      if (stored < end) return false
+      if ((await storedEnd(db, topic, index)) < end) return false
     }
     return true
   }
@@ -295,15 +290,11 @@ export class EmbeddedLog implements Log {
     await this.#storage.use(async (db) => {
       for (const cleaner of this.#cleaners) await cleaner.load(db)
       for (let index = 0; index < this.identity.partitions; index++) {
-        const position = await storedPosition(db, index)
-        this.#positions[index] = position
-        await renumber(db, index, position.input, this.#logger)
+        this.#positions[index] = await storedPosition(db, index)
       }
       for (const partition of Object.values(this.#partitions).flat()) {
         const { topic, index } = partition
-        const cleanedTo = topic === 'status' ? (this.#cleaners[index] as Cleaner).cleanedTo : 0
-        const processed = topic === 'telemetry' ? (this.#positions[index] as ClaimPosition).input : 0
-        await partition.load(db, cleanedTo, processed)
+        await partition.load(db, topic === 'status' ? (this.#cleaners[index] as Cleaner).cleanedTo : 0)
       }
     })
   }

@@ -46,10 +46,10 @@ export function bytesOf(record: NewRecord): number {
   return (record.key?.length ?? 0) + (record.value?.byteLength ?? 0)
 }
 
-/** Where the last batch that is stored ends; undefined when there is none. */
-export async function storedEnd(db: Database, topic: Topic, index: number): Promise<Offset | undefined> {
+/** The end of the last batch in the database; 0 without one. */
+export async function storedEnd(db: Database, topic: Topic, index: number): Promise<Offset> {
   const [last] = await db.iterator({ ...storageRange('batch', topic, index), reverse: true, limit: 1 }).all()
-  return last && new BatchReader(last[1], offsetOfKey(last[0])).end
+  return last === undefined ? 0 : new BatchReader(last[1], offsetOfKey(last[0])).end
 }
 
 /** One partition of one topic: its bounds, its tail, and what is being written to it. Only the writer stages. */
@@ -79,14 +79,14 @@ export class EmbeddedPartition {
   }
 
   /**
-   * Takes what the database holds as what there is; also after a write whose outcome is not known. What lies before
-   * `cleanedTo` is compacted, and no segment counts it. Without any batch the partition begins, and ends, at `processed`.
+   * Takes bounds and segments from the database, also after a write whose outcome is not known. No segment counts the
+   * records before `cleanedTo`, which are compacted.
    */
-  async load(db: Database, cleanedTo: Offset, processed: Offset): Promise<void> {
+  async load(db: Database, cleanedTo: Offset): Promise<void> {
     const { topic, index } = this
     const range = storageRange('batch', topic, index)
     const [first] = await db.keys({ ...range, limit: 1 }).all()
-    const end = (await storedEnd(db, topic, index)) ?? processed
+    const end = await storedEnd(db, topic, index)
     if (topic !== 'status') this.start = first === undefined ? end : offsetOfKey(first)
     this.segments = []
     for await (const [key, value] of db.iterator(storageRange('segment', topic, index))) {

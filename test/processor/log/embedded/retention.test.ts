@@ -1,5 +1,4 @@
 import { describe, expect, test, vi } from 'vitest'
-import { EmbeddedStorage, offsetOfKey, storageKey, storageRange } from '../../../../processor/log/embedded/storage.ts'
 import type { Claim } from '../../../../processor/log/log.ts'
 import { read, TestMember } from '../../../contract/log-member.ts'
 import { record, text } from '../../../contract/log-records.ts'
@@ -87,46 +86,4 @@ describe('retention', () => {
     await again.tidy()
     expect(await again.bounds({ topic: 'dead-letters', index: 0 })).toEqual({ start: 30, end: 50 })
   })
-})
-
-/** Leaves of the telemetry what earlier versions did, whose retention removed all 20 records: those since begin at 0. */
-async function restart(path: string): Promise<void> {
-  const storage = await EmbeddedStorage.open(path)
-  await storage.use(async (db) => {
-    const moved = await db
-      .iterator({ ...storageRange('batch', 'telemetry', 0), gte: storageKey('batch', 'telemetry', 0, 20) })
-      .all()
-    for (const kind of ['batch', 'segment'] as const) await db.clear(storageRange(kind, 'telemetry', 0))
-    for (const [key, value] of moved) await db.put(storageKey('batch', 'telemetry', 0, offsetOfKey(key) - 20), value)
-  })
-  await storage.close()
-}
-
-describe('a partition that began again at 0, below what was processed', () => {
-  test.each([0, 10, 15])(
-    'goes on after that with the %i records that came since, and with what comes',
-    async (since) => {
-      const path = await folder()
-      const options = { segmentBytes: 1000 }
-      const log = await openLog(path, options)
-      for (let from = 0; from < 20 + since; from += 5) await log.append('telemetry', sized(from, 5, 0))
-      const member = new TestMember('m').join(log)
-      await vi.waitFor(() => expect(member.claims.size).toBe(1))
-      await (member.claims.get(0) as Claim).commit({ changelog: [], deadLetters: [], next: 20 })
-      await member.leave()
-      await log[Symbol.asyncDispose]()
-      await restart(path)
-
-      for (const more of [0, 5]) {
-        const again = await openLog(path, options)
-        expect(await again.bounds(TELEMETRY)).toEqual({ start: 20, end: 20 + since + more })
-        await again.append('telemetry', sized(20 + since + more, 5, 0))
-        const records = await read(again, 'telemetry', 0, 20, 25 + since + more)
-        expect(records.map((r) => text(r).trim())).toEqual(
-          Array.from({ length: 5 + since + more }, (_, i) => `${20 + i}`),
-        )
-        await again[Symbol.asyncDispose]()
-      }
-    },
-  )
 })
