@@ -164,7 +164,7 @@ export interface Claim {
  * What is committed from `from` on, until `to` is reached, which must not be past the end: nothing is waited for there. The
  * last batch may go further. Rejects as `follow` does, and with the reason of `signal` when that aborts.
  */
-export async function* stretch(
+export async function* readRange(
   log: Pick<Log, 'follow'>,
   partition: Partition,
   from: Offset,

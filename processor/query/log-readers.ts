@@ -1,5 +1,5 @@
 import type { ChangeFeed, LetterReader } from '../contract/record.ts'
-import { type Log, stretch } from '../log/log.ts'
+import { type Log, readRange } from '../log/log.ts'
 
 /** Letters given at once: few enough to be looked at in one turn of the event loop, but a large one. */
 const LETTER_BATCH = { maxRecords: 500, maxBytes: 256 * 1024 }
@@ -13,7 +13,7 @@ export function letterReader(log: Log): LetterReader {
     partitions,
     bounds: (index, signal) => log.bounds({ topic, index }, signal),
     async *read(index, from, to, signal) {
-      for await (const { records } of stretch(log, { topic, index }, from, to, LETTER_BATCH, signal)) yield records
+      for await (const { records } of readRange(log, { topic, index }, from, to, LETTER_BATCH, signal)) yield records
     },
   }
 }

@@ -18,7 +18,7 @@ interface Schedule {
 
 /** The timer's grain: things due within it are done together. */
 const GRAIN_MS = 2
-/** Longest wait at a stretch. */
+/** Longest wait at a readRange. */
 const MAX_WAIT_MS = 1_000
 /** Things done in one turn of the event loop, so that one which fell behind still reads its sockets. */
 const MAX_PER_TURN = 500

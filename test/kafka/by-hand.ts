@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { afterAll, beforeAll, expect } from 'vitest'
-import { encodePosition } from '../../processor/log/kafka/claim/offsets.ts'
+import { encodePosition } from '../../processor/log/kafka/claim/position.ts'
 import { GROUP_COORDINATOR, KafkaCluster, TRANSACTION_COORDINATOR } from '../../processor/log/kafka/cluster.ts'
 import { KafkaLog } from '../../processor/log/kafka/kafka-log.ts'
 import { Network } from '../../processor/log/kafka/protocol/broker.ts'
@@ -47,7 +47,7 @@ export async function openByHand(kafka: Kafka, given = 0) {
 /** The means of whoever holds the partition from now on. */
 export async function holderOf(cluster: KafkaCluster, prefix: string): Promise<Producer> {
   // The markers of the last commit may still be under way.
-  const { producerId, producerEpoch } = await cluster.persist(10_000, undefined, async () => {
+  const { producerId, producerEpoch } = await cluster.retry(10_000, undefined, async () => {
     const { requests } = await cluster.coordinator(LANE, TRANSACTION_COORDINATOR, `${prefix}-0`)
     return requests.initProducerId({ transactionalId: `${prefix}-0`, transactionTimeout: 10_000 })
   })
@@ -111,7 +111,7 @@ export async function withClaim<T>(log: KafkaLog, work: (claim: Claim) => Promis
 export async function beginTransaction({ cluster, names, prefix }: World, topic: Topic, name: string) {
   const transactionalId = `${prefix}-${name}`
   const coordinator = () => cluster.coordinator(LANE, TRANSACTION_COORDINATOR, transactionalId)
-  const producer = await cluster.persist(10_000, undefined, async () => {
+  const producer = await cluster.retry(10_000, undefined, async () => {
     const { requests } = await coordinator()
     return requests.initProducerId({ transactionalId, transactionTimeout: 10_000 })
   })
@@ -133,7 +133,7 @@ export async function beginTransaction({ cluster, names, prefix }: World, topic:
       const { requests } = await coordinator()
       await requests.endTxn({ transactionalId, producerId, producerEpoch, transactionResult: false })
       // Refused until its marker is written.
-      await cluster.persist(10_000, undefined, async () => {
+      await cluster.retry(10_000, undefined, async () => {
         await requests.initProducerId({ transactionalId, transactionTimeout: 10_000 })
       })
     },

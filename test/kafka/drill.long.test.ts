@@ -8,7 +8,7 @@ import { entry, SMALL_DRILL } from '../system/small-drill.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 
 const SMALL = [...SMALL_DRILL, '--seconds', '4']
-/** The dashboard of cluster.test.ts fails on any read that fails; how busy this machine is must not decide here. */
+/** The dashboard of cluster.test.ts fails on any read that fails; how busy this machine is must not decideOutcome here. */
 const READS = ['--failed-reads', '1000000']
 
 describe.skipIf(kafkaMissing !== undefined)('drills on Kafka', { timeout: 240_000 }, () => {

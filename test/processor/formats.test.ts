@@ -11,8 +11,7 @@ import { connectivityRecord, HEADER_METRIC, HEADER_WILL } from '../../processor/
 import { writeRecord } from '../../processor/contract/write.ts'
 import type { EmbeddedLog, EmbeddedLogOptions } from '../../processor/log/embedded/embedded-log.ts'
 import { Arena, BatchBuilder, BatchReader } from '../../processor/log/embedded/record-batch.ts'
-import { encodePosition } from '../../processor/log/kafka/claim/offsets.ts'
-import { telling } from '../../processor/log/kafka/claim/tail.ts'
+import { encodePosition, withCommitHeader } from '../../processor/log/kafka/claim/position.ts'
 import { clientIdOf, encodeAssignment, encodeSubscription } from '../../processor/log/kafka/group/membership.ts'
 import { topicNames } from '../../processor/log/kafka/topics.ts'
 import { HEADER_DEVICES, HEADER_INPUT } from '../../processor/partition/restore.ts'
@@ -151,7 +150,7 @@ held('what Kafka keeps', 'read the old as well, and write it until no process of
   ],
   [
     'headers of the last record of a commit',
-    () => [HEADER_INPUT, HEADER_DEVICES, telling([record('d', 'x')], 7, IDS, 'g').map(told)],
+    () => [HEADER_INPUT, HEADER_DEVICES, withCommitHeader([record('d', 'x')], 7, IDS, 'g').map(told)],
     ['input', 'devices', [['x', { position: '7 ti g' }]]],
   ],
   [

@@ -5,7 +5,7 @@ import { HOLD_SHARE } from '../../api/reader/reader.ts'
 import { IDLE_MS } from '../../api/reader/remote.ts'
 import { MAX_HOLD_MS } from '../../processor/contract/query-wire.ts'
 import { TRANSACTION_TIMEOUT_MS } from '../../processor/log/kafka/claim/claim.ts'
-import { PATIENCE_MS } from '../../processor/log/kafka/claim/claim-context.ts'
+import { CLAIM_TIMEOUT_MS } from '../../processor/log/kafka/claim/claim-context.ts'
 import { HEARTBEAT_MS, LATE_MS, LEASE_MS } from '../../processor/log/kafka/group/member.ts'
 import { PING_INTERVAL_MS, SILENCE_MS } from '../../processor/log/kafka/group/peers.ts'
 import { KEEP_ALIVE_MS } from '../../processor/runtime/health-server.ts'
@@ -30,7 +30,13 @@ const ORDERS: readonly (readonly [shorter: string, number, longer: string, numbe
     LATE_MS,
     'members are called late while they wait for a dead one to go',
   ],
-  ['a commit is tried', PATIENCE_MS, 'a transaction', TRANSACTION_TIMEOUT_MS, 'a commit is aborted while it is tried'],
+  [
+    'a commit is tried',
+    CLAIM_TIMEOUT_MS,
+    'a transaction',
+    TRANSACTION_TIMEOUT_MS,
+    'a commit is aborted while it is tried',
+  ],
   [
     'a slice of a search',
     SLICE_MS,

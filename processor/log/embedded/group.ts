@@ -5,7 +5,7 @@ import type { Offset } from '../../contract/record.ts'
 import { within } from '../../runtime/pause.ts'
 import type { Claim, Member } from '../log.ts'
 import { assign } from '../placement/assigner.ts'
-import { succeed } from '../placement/heirs.ts'
+import { deferToHeirs } from '../placement/heirs.ts'
 import type { ClaimPosition, EmbeddedWriter } from './writer.ts'
 
 export class EmbeddedClaim implements Claim {
@@ -216,7 +216,7 @@ export class EmbeddedGroup {
       whole: [...seat.roles].filter(({ whole }) => whole).map(({ partition }) => partition),
     }))
     const { partitions, standbys } = this.#options
-    const { assigned, heirs } = succeed(assign({ members, partitions, standbys }), members, undefined)
+    const { assigned, heirs } = deferToHeirs(assign({ members, partitions, standbys }), members, undefined)
     for (const slot of slots) {
       const here = (list: 'active' | 'standby') => {
         return seats.filter((seat) => assigned.get(seat.member.instance)?.[list].includes(slot.partition))

@@ -3,7 +3,7 @@ import { addressOf, hostAndPort } from '../../contract/address.ts'
 import { ConfigurationError, RetryableError, reasonOf, repartitioned, TidemarkError } from '../../contract/errors.ts'
 import { pause } from '../../runtime/pause.ts'
 import { type BrokerConnection, errorOf, type Network } from './protocol/broker.ts'
-import { isRefusal, NAMELESS, TRANSIENT } from './protocol/error-codes.ts'
+import { isTransient, typeOf } from './protocol/errors.ts'
 import {
   decodeMetadata,
   encodeRequest,
@@ -334,7 +334,7 @@ export class KafkaCluster {
    * Runs `attempt` until it resolves, fails for good, or `patienceMs` have passed since the first try; in between, what
    * is known of the cluster is asked anew. Rejects with the error of the last attempt.
    */
-  async persist<T>(patienceMs: number, signal: AbortSignal | undefined, attempt: () => Promise<T>): Promise<T> {
+  async retry<T>(patienceMs: number, signal: AbortSignal | undefined, attempt: () => Promise<T>): Promise<T> {
     const deadline = performance.now() + patienceMs
     for (let wait = MIN_BACKOFF_MS; ; wait = Math.min(wait * 2, MAX_BACKOFF_MS)) {
       try {
@@ -421,51 +421,4 @@ function firstAnswer<T>(addresses: Iterable<string>, ask: (address: string) => P
   }
   askNext()
   return promise
-}
-
-/** The type of a Kafka protocol error, such as NOT_COORDINATOR_FOR_GROUP; undefined for other errors. */
-export function typeOf(error: unknown): string | undefined {
-  if (typeof error !== 'object' || error === null || !('type' in error)) return undefined
-  return typeof error.type === 'string' ? error.type : undefined
-}
-
-/** Whether the same request may succeed later: a transient protocol error, or no answer at all. */
-export function isTransient(error: unknown): boolean {
-  if (error instanceof TidemarkError) return error instanceof RetryableError
-  const type = typeOf(error)
-  if (type !== undefined) return TRANSIENT.has(type)
-  return error instanceof Error && CONNECTION_ERRORS.has(error.name) && !isDistrust(error)
-}
-
-/** The broker has failed at it in a way that has no name, or none that is known here. */
-export function isNameless(error: unknown): boolean {
-  const type = typeOf(error)
-  return type !== undefined && NAMELESS.has(type)
-}
-
-/** The other side's certificate is not accepted, and will not be the next time. */
-function isDistrust(error: Error): boolean {
-  return 'code' in error && typeof error.code === 'string' && /CERT|^ERR_TLS|^ERR_SSL/.test(error.code)
-}
-
-const CONNECTION_ERRORS = new Set([
-  'KafkaJSConnectionError',
-  'KafkaJSConnectionClosedError',
-  'KafkaJSRequestTimeoutError',
-  'KafkaJSLockTimeout',
-])
-
-/** What the caller of the port is told. */
-export function asTidemark(error: unknown, what: string): TidemarkError {
-  if (error instanceof TidemarkError) return error
-  const reason = reasonOf(error)
-  if (isFatal(error)) return new ConfigurationError('INVALID_CONFIGURATION', `${what}: ${reason}`, error)
-  return new RetryableError('LOG_UNAVAILABLE', `${what}: ${reason}`, error)
-}
-
-/** A person must change something before Kafka lets the caller in. */
-function isFatal(error: unknown): boolean {
-  const type = typeOf(error)
-  if (type !== undefined && isRefusal(type)) return true
-  return error instanceof Error && (error.name === 'KafkaJSSASLAuthenticationError' || isDistrust(error))
 }

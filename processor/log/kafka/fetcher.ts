@@ -4,8 +4,9 @@ import { LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../../
 import { inMemory } from '../../runtime/memory.ts'
 import { pause, Reminder } from '../../runtime/pause.ts'
 import type { Batch, BatchLimits, LogRecord, Offset } from '../log.ts'
-import { asTidemark, isNameless, isTransient, type KafkaCluster, typeOf } from './cluster.ts'
+import type { KafkaCluster } from './cluster.ts'
 import type { BrokerConnection } from './protocol/broker.ts'
+import { asTidemark, isNameless, isTransient, typeOf } from './protocol/errors.ts'
 import { type Fetched, type FetchLimits, type FetchPosition, fetch } from './protocol/fetch.ts'
 import { FetchedRecords } from './protocol/records.ts'
 

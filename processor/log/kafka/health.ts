@@ -48,7 +48,7 @@ export class KafkaMetrics {
 
 const PROBE_INTERVAL_MS = 500
 /** A cluster that has not answered for so long cannot be written to, whatever its connections say. */
-const PROBE_PATIENCE_MS = 2500
+const PROBE_TIMEOUT_MS = 2500
 /** A partition that may be tried, and has not failed again for so long, is taken for well. */
 const FORGET_MS = 30_000
 /** For so long, ms, brokers must tell of no such topic: one that is behind with its metadata may not know it for a moment. */
@@ -140,7 +140,7 @@ export class KafkaHealth {
   ): Promise<void> {
     while (!signal.aborted) {
       try {
-        const { topics } = await within(cluster.probe(), PROBE_PATIENCE_MS, unanswered)
+        const { topics } = await within(cluster.probe(), PROBE_TIMEOUT_MS, unanswered)
         for (const [topic, faults] of this.#faults) {
           const leaders = topics.get(topic)?.leaders ?? []
           for (const [index, fault] of faults) {
@@ -186,6 +186,6 @@ function unwritable(what: string, cause: unknown): RetryableError {
 function unanswered(): never {
   throw new RetryableError(
     'LOG_UNAVAILABLE',
-    `no broker has answered within ${PROBE_PATIENCE_MS} ms at the address by which the cluster lists it`,
+    `no broker has answered within ${PROBE_TIMEOUT_MS} ms at the address by which the cluster lists it`,
   )
 }

@@ -4,14 +4,15 @@ import { RetryableError } from '../../contract/errors.ts'
 import type { OwnerMap } from '../../contract/query.ts'
 import type { Batch, BatchLimits, Log, LogIdentity, Member, NewRecord, Offset, Partition, Position } from '../log.ts'
 import { KafkaAppender } from './appender.ts'
+import { KafkaBounds } from './claim/bounds.ts'
 import { type ClaimContext, commitWindows } from './claim/claim-context.ts'
-import { KafkaBounds } from './claim/offsets.ts'
 import { refuseRepartitioned } from './claim/start.ts'
-import { asTidemark, KafkaCluster } from './cluster.ts'
+import { KafkaCluster } from './cluster.ts'
 import { KafkaFetcher } from './fetcher.ts'
 import { KafkaGroup } from './group/group.ts'
 import { KafkaHealth, KafkaMetrics } from './health.ts'
 import { type KafkaSecurity, Network } from './protocol/broker.ts'
+import { asTidemark } from './protocol/errors.ts'
 import { openTopics, type TopicNames, type TopicOptions, topicNames } from './topics.ts'
 
 /** Bytes of queued appends beyond which append rejects with LOG_UNAVAILABLE. */
@@ -115,8 +116,8 @@ export class KafkaLog implements Log {
       ends: (topics, index) => this.#bounds.ends(topics, index),
     }
     const { standbys = 1, zone, sessionTimeoutMs = 10_000, balanceMs = 30_000 } = options
-    const seat = { standbys, zone, sessionTimeoutMs, balanceMs, logger }
-    this.#group = new KafkaGroup(claims, seat, metrics)
+    const memberOptions = { standbys, zone, sessionTimeoutMs, balanceMs, logger }
+    this.#group = new KafkaGroup(claims, memberOptions, metrics)
     this.#probing = this.#health.run(
       cluster,
       (topic, index) => this.#appender.waits(topic, index),

@@ -3,12 +3,13 @@ import { ConfigurationError, RetryableError, reasonOf, repartitioned } from '../
 import { MAX_RECORD_BYTES } from '../../contract/record.ts'
 import { pause } from '../../runtime/pause.ts'
 import type { Log, Topic } from '../log.ts'
-import { MAX_BATCH_BYTES } from './appender.ts'
-import { CONTROL_LANE, type KafkaCluster, typeOf } from './cluster.ts'
+import { CONTROL_LANE, type KafkaCluster } from './cluster.ts'
 import type { TopicRequest } from './protocol/broker.ts'
+import { typeOf } from './protocol/errors.ts'
 import type { Metadata, TopicMetadata } from './protocol/metadata.ts'
+import { MAX_BATCH_BYTES } from './protocol/record-batch.ts'
 
-const PATIENCE_MS = 30_000
+const OPEN_TIMEOUT_MS = 30_000
 const CREATE_TIMEOUT_MS = 5000
 const LEADER_POLL_MS = 50
 /** What a configuration is asked of. */
@@ -48,7 +49,7 @@ export async function openTopics(
   options: TopicOptions,
   logger: Logger,
 ): Promise<Pick<Log, 'identity' | 'deleteRetentionMs'>> {
-  let metadata = await cluster.persist(PATIENCE_MS, undefined, () => cluster.probe())
+  let metadata = await cluster.retry(OPEN_TIMEOUT_MS, undefined, () => cluster.probe())
   for (const topic of ['telemetry', 'status', 'dead-letters'] as const) {
     if (metadata.topics.has(names[topic])) continue
     // The changelog must match a telemetry topic that was there before.
@@ -56,7 +57,7 @@ export async function openTopics(
     await create(
       cluster,
       request(topic, names, { ...options, partitions }),
-      options.brokersWithinMs ?? PATIENCE_MS,
+      options.brokersWithinMs ?? OPEN_TIMEOUT_MS,
       logger,
     )
     metadata = await ready(cluster, names[topic], metadata)
@@ -93,7 +94,7 @@ function request(topic: Topic, names: TopicNames, options: TopicOptions): TopicR
 async function create(cluster: KafkaCluster, topic: TopicRequest, patienceMs: number, logger: Logger): Promise<void> {
   let waiting = false
   try {
-    await cluster.persist(patienceMs, undefined, async () => {
+    await cluster.retry(patienceMs, undefined, async () => {
       const { requests } = await cluster.anyConnection(CONTROL_LANE)
       await requests.createTopics({ topics: [topic], timeout: CREATE_TIMEOUT_MS }).catch(async (wrapped: unknown) => {
         const error = first(wrapped)
@@ -134,7 +135,7 @@ function first(error: unknown): unknown {
 
 /** Resolves when every partition of the topic has a leader, with what tells so: `known`, or what is newer. */
 async function ready(cluster: KafkaCluster, name: string, known: Metadata): Promise<Metadata> {
-  const deadline = performance.now() + PATIENCE_MS
+  const deadline = performance.now() + OPEN_TIMEOUT_MS
   for (let metadata = known; ; ) {
     const leaders = metadata.topics.get(name)?.leaders ?? []
     if (leaders.length > 0 && leaders.every((leader) => leader >= 0)) return metadata
@@ -142,7 +143,7 @@ async function ready(cluster: KafkaCluster, name: string, known: Metadata): Prom
       throw new ConfigurationError('LOG_MISMATCH', `topic ${name}: partitions without a leader; see to its brokers`)
     }
     if (metadata !== known) await pause(LEADER_POLL_MS)
-    metadata = await cluster.persist(PATIENCE_MS, undefined, () => cluster.refresh())
+    metadata = await cluster.retry(OPEN_TIMEOUT_MS, undefined, () => cluster.refresh())
   }
 }
 
@@ -154,7 +155,7 @@ async function verify(
   logger: Logger,
 ): Promise<{ deleteRetentionMs: number }> {
   const resources = Object.values(names).map((name) => ({ type: TOPIC_RESOURCE, name }))
-  const described = await cluster.persist(PATIENCE_MS, undefined, async () => {
+  const described = await cluster.retry(OPEN_TIMEOUT_MS, undefined, async () => {
     const { requests } = await cluster.anyConnection(CONTROL_LANE)
     return requests.describeConfigs({ resources })
   })

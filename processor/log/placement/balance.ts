@@ -1,5 +1,5 @@
 import { type Assigned, assign, type Candidate, fitOf } from './assigner.ts'
-import { lacksLittle, type Succession, succeed } from './heirs.ts'
+import { type Deferred, deferToHeirs, lacksLittle } from './heirs.ts'
 
 /** A partition that changes its owner for the sake of load. */
 export interface Move {
@@ -128,7 +128,7 @@ const SETTLING = 2
 /** Rounds a plan waits for its copies. */
 const MAX_WAIT = 20
 
-export interface Balanced extends Succession {
+export interface Balanced extends Deferred {
   /** Partitions that change their owner for the sake of load. */
   readonly moved: readonly Move[]
   /** Partitions that will, when the copies that begin now are whole. */
@@ -190,11 +190,11 @@ export class Balancer {
     }
     const candidates = whole ? moved(members, plan) : members.map((member) => withoutCopies(member, cold))
     const input = { members: candidates, partitions: this.#partitions, standbys: this.#standbys, load: rates }
-    const succession = succeed(assign(input), candidates, rates)
-    const assigned = whole ? succession.assigned : withCopies(succession.assigned, cold)
+    const deferred = deferToHeirs(assign(input), candidates, rates)
+    const assigned = whole ? deferred.assigned : withCopies(deferred.assigned, cold)
     const held = [...assigned].map(([name, { active, standby }]) => ({ name, active, standby }))
     this.#members = held.filter(({ name }) => names.has(name))
-    return { assigned, heirs: succession.heirs, moved: whole ? plan : [], warming: whole ? [] : plan }
+    return { assigned, heirs: deferred.heirs, moved: whole ? plan : [], warming: whole ? [] : plan }
   }
 
   /** A partition that was moved before stays for twice as long: load that only swings moves it ever more seldom. */

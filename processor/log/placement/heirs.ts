@@ -5,7 +5,7 @@ import type { Rates } from './balance.ts'
 const LAG_RECORDS = 1000
 const LAG_SECONDS = 5
 
-export interface Succession {
+export interface Deferred {
   readonly assigned: ReadonlyMap<string, Assigned>
   /** By the name of a candidate: those of its standbys that it is to own when they are whole. */
   readonly heirs: ReadonlyMap<string, readonly number[]>
@@ -16,11 +16,11 @@ export interface Succession {
  * restored: it stays where it is, and its next owner, the heir, begins as a standby (KIP-441 calls that a warm-up
  * replica). Pure.
  */
-export function succeed(
+export function deferToHeirs(
   assigned: ReadonlyMap<string, Assigned>,
   members: readonly Candidate[],
   rates: Rates | undefined,
-): Succession {
+): Deferred {
   const held = new Map(
     [...assigned].map(([name, { active, standby }]) => {
       return [name, { active: new Set(active), standby: new Set(standby), heir: [] as number[] }]

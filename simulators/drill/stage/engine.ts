@@ -2,7 +2,7 @@ import type { ChangelogCheck } from '../checks/changelog-check.ts'
 import type { CopyReading, DeviceAnswer } from '../checks/copies.ts'
 import type { InputCount } from '../checks/input-count.ts'
 import type { Committed } from './foreign.ts'
-import type { Sight } from './observer.ts'
+import type { PartitionState } from './observer.ts'
 import type { Stage } from './stage.ts'
 
 /** What the log holds after a run. */
@@ -48,7 +48,7 @@ export interface GatherOptions {
 /** A stage, and how to look behind it: Kafka, the embedded log, or a cluster that runs already. */
 export interface Engine extends AsyncDisposable {
   readonly stage: Stage
-  readonly sight: Sight
+  readonly sight: PartitionState
   /** Ends of the telemetry partitions; undefined where only the owners can tell. */
   ends(): Promise<readonly number[] | undefined>
   /** What is committed now, by partition; empty where that cannot be seen from outside. */

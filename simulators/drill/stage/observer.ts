@@ -17,7 +17,7 @@ export interface Assigned {
 }
 
 /** Where an observer looks. Each rejects when it cannot be had now, which tells nothing of the partitions. */
-export interface Sight {
+export interface PartitionState {
   assigned(): Promise<Assigned>
   copies(member: Owner): Promise<readonly Copy[]>
 }
@@ -35,7 +35,7 @@ interface Heard {
 
 /** Watches who holds each partition and how far it is, and writes down each change. */
 export class Observer {
-  readonly #sight: Sight
+  readonly #sight: PartitionState
   readonly #recorder: Recorder
   readonly #partitions: number
   readonly #heard = new Map<string, Heard>()
@@ -47,7 +47,7 @@ export class Observer {
   #assigned: Assigned = { stable: true, holders: new Map(), members: [] }
   #stable: boolean | undefined
 
-  constructor(sight: Sight, partitions: number, recorder: Recorder) {
+  constructor(sight: PartitionState, partitions: number, recorder: Recorder) {
     this.#sight = sight
     this.#recorder = recorder
     this.#partitions = partitions
@@ -159,7 +159,7 @@ const ANSWER_MS = 500
 const PAGE_MS = 30_000
 
 /** The group as Kafka's coordinator tells of it, and the processors asked one by one: without the API in between. */
-export class KafkaSight implements Sight, Disposable {
+export class KafkaSight implements PartitionState, Disposable {
   readonly #foreign: ForeignKafka
   readonly #group: string
   readonly #names: TopicNames
@@ -207,7 +207,7 @@ interface ApiPartition {
 }
 
 /** What the API of a single process tells of its partitions. */
-export class ApiSight implements Sight {
+export class ApiSight implements PartitionState {
   readonly #api: ApiAddress
 
   constructor(api: ApiAddress) {

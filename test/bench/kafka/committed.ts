@@ -27,7 +27,7 @@ export class Committed implements Disposable {
   /** Sum over the partitions. */
   async sum(): Promise<number> {
     // A Kafka that is new has no coordinator before it is asked for one.
-    const { responses } = await this.#cluster.persist(PATIENCE_MS, undefined, async () => {
+    const { responses } = await this.#cluster.retry(PATIENCE_MS, undefined, async () => {
       const { requests } = await this.#cluster.coordinator(LANE, GROUP_COORDINATOR, this.#group)
       const topics = [{ topic: this.#topic, partitions: this.#partitions }]
       return requests.offsetFetch({ groupId: this.#group, topics })

@@ -10,7 +10,7 @@ import { Presence } from '../../../ingest/mqtt/presence.ts'
 import { RetainedStore } from '../../../ingest/mqtt/retained.ts'
 import type { Session } from '../../../ingest/mqtt/session.ts'
 import { routeOf } from '../../../ingest/mqtt/topics.ts'
-import { Responses } from '../../../processor/log/kafka/protocol/connection.ts'
+import { Responses } from '../../../processor/log/kafka/protocol/wire.ts'
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void

@@ -1,13 +1,13 @@
 import type { Logger } from 'pino'
 import type { Log, LogIdentity, Topic } from '../../log.ts'
-import { KafkaWindows } from '../appender.ts'
 import { type KafkaCluster, TRANSACTION_COORDINATOR } from '../cluster.ts'
 import { FETCH_LANES } from '../fetcher.ts'
+import { KafkaWindows } from '../protocol/produce.ts'
 import type { TopicNames } from '../topics.ts'
-import type { Ends } from './offsets.ts'
+import type { Ends } from './bounds.ts'
 
 /** How long a claim or a commit is tried while Kafka does not answer or moves its leaders. */
-export const PATIENCE_MS = 10_000
+export const CLAIM_TIMEOUT_MS = 10_000
 /** What the first commit of a partition holds: of eight, 2 MiB are under way. A commit of a whole batch has 0.7 MiB, mostly. */
 const FIRST_COMMIT_BYTES = 256 * 1024
 /** More than any commit comes to, bytes. */

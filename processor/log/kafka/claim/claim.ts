@@ -2,17 +2,23 @@ import { FencedError, RetryableError, type TidemarkError } from '../../../contra
 import { partitionOf } from '../../../contract/partition.ts'
 import { MAX_RECORD_BYTES } from '../../../contract/record.ts'
 import type { Claim, NewRecord, Offset } from '../../log.ts'
-import { type KafkaWindow, MAX_BATCH_BYTES, tooLarge } from '../appender.ts'
-import { asTidemark, GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from '../cluster.ts'
+import { GROUP_COORDINATOR, TRANSACTION_COORDINATOR } from '../cluster.ts'
 import type { BrokerConnection, BrokerRequests } from '../protocol/broker.ts'
-import { FENCING } from '../protocol/error-codes.ts'
-import { type PartitionBatch, produce } from '../protocol/produce.ts'
-import { COUNT_AT, encodeBatch, nextSequence, type Producer, sizeBound } from '../protocol/record-batch.ts'
-import { type ClaimContext, laneOf, PATIENCE_MS, transactionalId } from './claim-context.ts'
-import { isHanging, look, settle } from './hanging.ts'
-import { encodePosition } from './offsets.ts'
+import { asTidemark, isFencing, typeOf } from '../protocol/errors.ts'
+import { type KafkaWindow, type PartitionBatch, produce } from '../protocol/produce.ts'
+import {
+  COUNT_AT,
+  encodeBatch,
+  MAX_BATCH_BYTES,
+  nextSequence,
+  type Producer,
+  sizeBound,
+  tooLarge,
+} from '../protocol/record-batch.ts'
+import { CLAIM_TIMEOUT_MS, type ClaimContext, laneOf, transactionalId } from './claim-context.ts'
+import { closeHanging, inspect, isHanging } from './hanging.ts'
+import { encodePosition, withCommitHeader } from './position.ts'
 import { startOf } from './start.ts'
-import { telling } from './tail.ts'
 
 /** A transaction that nobody ends is aborted after this, so that it holds up its readers no longer: not while it is tried. */
 export const TRANSACTION_TIMEOUT_MS = 15_000
@@ -77,21 +83,21 @@ export class KafkaClaim implements Claim {
     const lane = laneOf(partition)
     const id = transactionalId(group, partition)
     try {
-      const producer = await cluster.persist(PATIENCE_MS, signal, async () => {
+      const producer = await cluster.retry(CLAIM_TIMEOUT_MS, signal, async () => {
         const { requests } = await cluster.coordinator(lane, TRANSACTION_COORDINATOR, id)
         const request = { transactionalId: id, transactionTimeout: TRANSACTION_TIMEOUT_MS }
         const { producerId, producerEpoch } = await requests.initProducerId(request)
         return { id: Number(producerId), epoch: producerEpoch }
       })
       // After the fence: the former holder can change nothing more.
-      const settling = settle(context, partition, producer, signal)
+      const closing = closeHanging(context, partition, producer, signal)
       // Asked for beside it, and awaited when it is done.
       const kept = context.bounds({ topic: 'telemetry', index: partition })
       let inputEnd: Offset | undefined
       const noting = async () => (inputEnd = (await kept).end)
       noting().catch(() => {})
-      const sight = await settling
-      const start = await startOf(context, partition, sight, kept, signal)
+      const state = await closing
+      const start = await startOf(context, partition, state, kept, signal)
       return new KafkaClaim(context, partition, producer, start, inputEnd, inGroup)
     } catch (error) {
       throw asTidemark(error, `partition ${partition} cannot be claimed`)
@@ -112,7 +118,7 @@ export class KafkaClaim implements Claim {
 
   async commit(work: Parameters<Claim['commit']>[0]): Promise<{ changelogEnd: Offset }> {
     if (this.#over !== undefined) throw this.#over
-    this.#deadline = performance.now() + PATIENCE_MS
+    this.#deadline = performance.now() + CLAIM_TIMEOUT_MS
     try {
       this.#changelogEnd = await this.#transact(work)
     } catch (error) {
@@ -127,7 +133,7 @@ export class KafkaClaim implements Claim {
     const { changelog, deadLetters, next, isPart = false } = work
     const { cluster, group, identity, names } = this.#context
     await this.#undisturbed()
-    const batches = this.#encode(telling(changelog, next, identity, group), deadLetters)
+    const batches = this.#encode(withCommitHeader(changelog, next, identity, group), deadLetters)
     const topics = [...Map.groupBy(batches, ({ topic }) => topic)].map(([topic, parts]) => ({
       topic,
       partitions: [...new Set(parts.map(({ partition }) => partition))],
@@ -158,7 +164,7 @@ export class KafkaClaim implements Claim {
    * the next one, or put the next one's offset back. So the claim ends there, and the next one fences what is on its way.
    */
   #step<T>(find: () => Promise<BrokerConnection>, send: (connection: BrokerConnection) => Promise<T>): Promise<T> {
-    return this.#context.cluster.persist(this.#deadline - performance.now(), undefined, async () => {
+    return this.#context.cluster.retry(this.#deadline - performance.now(), undefined, async () => {
       const connection = await find()
       try {
         return await send(connection)
@@ -176,14 +182,14 @@ export class KafkaClaim implements Claim {
    */
   async #undisturbed(): Promise<void> {
     const { cluster, group, names } = this.#context
-    const used = await cluster.persist(this.#deadline - performance.now(), undefined, async () =>
+    const used = await cluster.retry(this.#deadline - performance.now(), undefined, async () =>
       Promise.all([
         cluster.connection(this.#lane, await cluster.leader(names.status, this.partition)),
         cluster.coordinator(this.#lane, GROUP_COORDINATOR, group),
       ]),
     )
     if (used.every((connection, i) => connection === this.#used[i])) return
-    if (this.#used.length > 0 && isHanging(await look(this.#context, this.partition))) {
+    if (this.#used.length > 0 && isHanging(await inspect(this.#context, this.partition))) {
       throw new Error('a broker that went away left the last transaction open')
     }
     this.#used = used
@@ -287,9 +293,4 @@ export class KafkaClaim implements Claim {
 
 function recordsOf({ bytes }: PartitionBatch): number {
   return bytes.readInt32BE(COUNT_AT)
-}
-
-export function isFencing(error: unknown): boolean {
-  const type = typeOf(error)
-  return type !== undefined && FENCING.has(type)
 }

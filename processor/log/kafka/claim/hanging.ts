@@ -1,22 +1,24 @@
 import { RetryableError } from '../../../contract/errors.ts'
 import type { Offset } from '../../log.ts'
-import { GROUP_COORDINATOR, TRANSACTION_COORDINATOR, typeOf } from '../cluster.ts'
+import { GROUP_COORDINATOR, TRANSACTION_COORDINATOR } from '../cluster.ts'
+import { typeOf } from '../protocol/errors.ts'
+import { type CommittedOffset, fetchCommitted } from '../protocol/offsets.ts'
 import type { Producer } from '../protocol/record-batch.ts'
-import { type ClaimContext, laneOf, PATIENCE_MS, transactionalId } from './claim-context.ts'
-import { type CommittedOffset, decodePosition, type Ends, fetchCommitted } from './offsets.ts'
-import { holdsMore } from './tail.ts'
+import type { Ends } from './bounds.ts'
+import { CLAIM_TIMEOUT_MS, type ClaimContext, laneOf, transactionalId } from './claim-context.ts'
+import { decodePosition, hasRecordsFrom } from './position.ts'
 
 /** Brokers before KAFKA-17507 take a moment, once a transaction is complete, to show its offsets. */
 const OFFSETS_SETTLE_MS = 1000
 
 /** Where a transaction was left open. */
-export interface Hanging {
+export interface OpenTransaction {
   readonly status: boolean
   readonly deadLetters: boolean
   readonly offsets: boolean
 }
 
-export interface HangingFacts extends Hanging {
+export interface TransactionFacts extends OpenTransaction {
   /** Everything in the changelog before it is decided. */
   readonly stable: Offset
   /** The changelog's end according to the committed position; undefined when there is none. */
@@ -29,7 +31,7 @@ export interface HangingFacts extends Hanging {
  * What was, or may be, decided about a transaction that is open in some places and closed in others. Pure. A claim adds
  * offsets to its transaction only after all its records are in the log, and the coordinator decides only once.
  */
-export function decide(facts: HangingFacts): 'commit' | 'abort' {
+export function decideOutcome(facts: TransactionFacts): 'commit' | 'abort' {
   const { status, offsets, stable, committedEnd, beyond } = facts
   // Whole, and decided nowhere that anybody could have seen.
   if (status && offsets) return 'commit'
@@ -40,7 +42,7 @@ export function decide(facts: HangingFacts): 'commit' | 'abort' {
 }
 
 /** What the log shows of a partition. */
-export interface Sight extends Hanging {
+export interface PartitionState extends OpenTransaction {
   readonly stable: Offset
   /** Undefined for nothing, and while the offset is pending. */
   readonly committed: CommittedOffset | undefined
@@ -50,7 +52,7 @@ export interface Sight extends Hanging {
  * Where the partition stands, and where a transaction of it was left open although its coordinator calls it complete. To
  * be asked when no transaction of the claim is under way: then nobody else writes the changelog or commits the offset.
  */
-export async function look(context: ClaimContext, partition: number, signal?: AbortSignal): Promise<Sight> {
+export async function inspect(context: ClaimContext, partition: number, signal?: AbortSignal): Promise<PartitionState> {
   const [[status, deadLetters], committed] = await Promise.all([
     context.ends(['status', 'dead-letters'], partition) as Promise<[Ends, Ends]>,
     committedOffset(context, partition, signal),
@@ -64,7 +66,7 @@ export async function look(context: ClaimContext, partition: number, signal?: Ab
   }
 }
 
-export function isHanging({ status, deadLetters, offsets }: Hanging): boolean {
+export function isHanging({ status, deadLetters, offsets }: OpenTransaction): boolean {
   return status || deadLetters || offsets
 }
 
@@ -75,7 +77,7 @@ function committedOffset(
 ): Promise<CommittedOffset | 'pending' | undefined> {
   const { cluster, group, names } = context
   const since = performance.now()
-  return cluster.persist(PATIENCE_MS, signal, async () => {
+  return cluster.retry(CLAIM_TIMEOUT_MS, signal, async () => {
     const connection = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
     try {
       return await fetchCommitted(connection, group, names.telemetry, partition)
@@ -92,21 +94,21 @@ function committedOffset(
  * has fenced the former holder, and has the same id: the markers of an empty transaction of its close the other one.
  * Resolves with where the partition stands then.
  */
-export async function settle(
+export async function closeHanging(
   context: ClaimContext,
   partition: number,
   producer: Producer,
   signal: AbortSignal,
-): Promise<Sight> {
-  const found = await look(context, partition, signal)
+): Promise<PartitionState> {
+  const found = await inspect(context, partition, signal)
   if (!isHanging(found)) return found
   const { status, deadLetters, offsets } = found
-  const decision = decide({ ...found, ...(await evidence(context, partition, signal)) })
+  const decision = decideOutcome({ ...found, ...(await evidence(context, partition, signal)) })
   const open = { status, deadLetters, offsets }
   context.logger.warn({ partition, ...open, decision }, 'a broker left a transaction open; it is closed now')
   await closeEmpty(context, partition, producer, open, decision, signal)
-  return context.cluster.persist(PATIENCE_MS, signal, async () => {
-    const left = await look(context, partition, signal)
+  return context.cluster.retry(CLAIM_TIMEOUT_MS, signal, async () => {
+    const left = await inspect(context, partition, signal)
     // Somebody else may be writing dead letters.
     if (!left.status && !left.offsets) return left
     throw new RetryableError('LOG_UNAVAILABLE', `partition ${partition}: a transaction is still open`)
@@ -117,21 +119,21 @@ async function evidence(
   context: ClaimContext,
   partition: number,
   signal: AbortSignal,
-): Promise<Pick<HangingFacts, 'committedEnd' | 'beyond'>> {
+): Promise<Pick<TransactionFacts, 'committedEnd' | 'beyond'>> {
   const { cluster, group, names } = context
-  const committed = await cluster.persist(PATIENCE_MS, signal, async () => {
+  const committed = await cluster.retry(CLAIM_TIMEOUT_MS, signal, async () => {
     const connection = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, group)
     return fetchCommitted(connection, group, names.telemetry, partition, false)
   })
   const committedEnd = committed === undefined ? undefined : decodePosition(committed.metadata)?.changelogEnd
-  return { committedEnd, beyond: await holdsMore(context, partition, committedEnd ?? 0, signal) }
+  return { committedEnd, beyond: await hasRecordsFrom(context, partition, committedEnd ?? 0, signal) }
 }
 
 async function closeEmpty(
   context: ClaimContext,
   partition: number,
   { id, epoch }: Producer,
-  { status, deadLetters, offsets }: Hanging,
+  { status, deadLetters, offsets }: OpenTransaction,
   decision: 'commit' | 'abort',
   signal: AbortSignal,
 ): Promise<void> {
@@ -141,7 +143,7 @@ async function closeEmpty(
   if (status) topics.push({ topic: names.status, partitions: [partition] })
   if (deadLetters) topics.push({ topic: names['dead-letters'], partitions: [partition] })
   // Each step may be repeated: the transaction holds nothing.
-  await cluster.persist(PATIENCE_MS, signal, async () => {
+  await cluster.retry(CLAIM_TIMEOUT_MS, signal, async () => {
     const lane = laneOf(partition)
     const { requests } = await cluster.coordinator(lane, TRANSACTION_COORDINATOR, transaction.transactionalId)
     if (topics.length > 0) await requests.addPartitionsToTxn({ ...transaction, topics })

@@ -2,46 +2,16 @@ import { ConfigurationError, RetryableError, repartitioned } from '../../../cont
 import { pause } from '../../../runtime/pause.ts'
 import type { Claim, Offset } from '../../log.ts'
 import { CONTROL_LANE, GROUP_COORDINATOR } from '../cluster.ts'
-import { type BrokerConnection, errorOf } from '../protocol/broker.ts'
-import { CONSUMER, WireReader, WireWriter } from '../protocol/wire.ts'
-import { type ClaimContext, laneOf, PATIENCE_MS } from './claim-context.ts'
-import type { Sight } from './hanging.ts'
-import { type CommittedPosition, decodePosition, fetchAllCommitted, fetchCommitted } from './offsets.ts'
-import { holdsMore, lastCommit, type ToldCommit } from './tail.ts'
-
-const OFFSET_FOR_LEADER_EPOCH = 23
-const OFFSET_FOR_LEADER_EPOCH_VERSION = 3
-const UNKNOWN = -1
-
-/**
- * Where what the leaders up to `epoch` have written ends (KIP-320); undefined when the leader that is asked cannot tell.
- * A position before which all was written by them, and which is past that end, has lost what it stands behind.
- */
-async function epochEnd(
-  connection: BrokerConnection,
-  topic: string,
-  partition: number,
-  epoch: number,
-): Promise<Offset | undefined> {
-  const writer = new WireWriter().int32(CONSUMER).int32(1).string(topic).int32(1)
-  const request = writer.int32(partition).int32(UNKNOWN).int32(epoch).finish()
-  const version = OFFSET_FOR_LEADER_EPOCH_VERSION
-  const body = await connection.send(OFFSET_FOR_LEADER_EPOCH, 'OffsetForLeaderEpoch', version, [request])
-  const reader = new WireReader(body)
-  reader.int32()
-  let end = UNKNOWN
-  reader.array(() => {
-    reader.string()
-    reader.array(() => {
-      const code = reader.int16()
-      if (code !== 0) throw errorOf(code)
-      reader.int32()
-      reader.int32()
-      end = reader.int64()
-    })
-  })
-  return end === UNKNOWN ? undefined : end
-}
+import { epochEnd, fetchAllCommitted, fetchCommitted } from '../protocol/offsets.ts'
+import { CLAIM_TIMEOUT_MS, type ClaimContext, laneOf } from './claim-context.ts'
+import type { PartitionState } from './hanging.ts'
+import {
+  type CommittedPosition,
+  decodePosition,
+  hasRecordsFrom,
+  lastRecordedCommit,
+  type RecordedCommit,
+} from './position.ts'
 
 /** How long a claim waits to hear what telemetry keeps, ms. */
 const KEPT_WITHIN_MS = 500
@@ -52,20 +22,20 @@ const COMMITTED_WITHIN_MS = 1_000
 type Kept = Promise<{ readonly start: Offset; readonly end: Offset }>
 
 /**
- * Where a claim starts. `sight`: of the partition since the former holder is fenced, without an open transaction; `kept`:
+ * Where a claim starts. `state`: of the partition since the former holder is fenced, without an open transaction; `kept`:
  * of its telemetry. Rejects with RetryableError for what holds up this partition alone.
  */
 export async function startOf(
   context: ClaimContext,
   partition: number,
-  sight: Pick<Sight, 'committed' | 'stable'>,
+  state: Pick<PartitionState, 'committed' | 'stable'>,
   kept: Kept,
   signal: AbortSignal,
 ): Promise<Claim['start']> {
   // A claim does not wait for the leader of telemetry: who reads it finds out.
-  const told = Promise.all([soon(kept, KEPT_WITHIN_MS, signal), lostFrom(context, partition, sight, signal)])
+  const told = Promise.all([soon(kept, KEPT_WITHIN_MS, signal), lostFrom(context, partition, state, signal)])
   told.catch(() => {})
-  const start = await committedStart(context, partition, sight, kept, signal)
+  const start = await committedStart(context, partition, state, kept, signal)
   const [bounds, lost] = await told
   if (bounds !== undefined && start.input < bounds.start) throw overtaken(context, partition, start.input, bounds.start)
   if (lost !== undefined) throw truncated(context, partition, start.input, lost)
@@ -80,12 +50,12 @@ export async function startOf(
 async function lostFrom(
   { cluster, names }: ClaimContext,
   partition: number,
-  { committed }: Pick<Sight, 'committed'>,
+  { committed }: Pick<PartitionState, 'committed'>,
   signal: AbortSignal,
 ): Promise<Offset | undefined> {
   const epoch = committed === undefined ? undefined : decodePosition(committed.metadata)?.epoch
   if (committed === undefined || epoch === undefined) return undefined
-  const end = await cluster.persist(PATIENCE_MS, signal, async () => {
+  const end = await cluster.retry(CLAIM_TIMEOUT_MS, signal, async () => {
     const leader = await cluster.leader(names.telemetry, partition)
     return epochEnd(await cluster.connection(laneOf(partition), leader), names.telemetry, partition, epoch)
   })
@@ -107,7 +77,7 @@ function soon<T>(told: Promise<T>, withinMs: number, signal?: AbortSignal): Prom
 async function committedStart(
   context: ClaimContext,
   partition: number,
-  { committed: found, stable }: Pick<Sight, 'committed' | 'stable'>,
+  { committed: found, stable }: Pick<PartitionState, 'committed' | 'stable'>,
   kept: Kept,
   signal: AbortSignal,
 ): Promise<Claim['start']> {
@@ -151,11 +121,11 @@ type Named = Pick<ClaimContext, 'group' | 'names' | 'identity'>
  */
 export async function refuseRepartitioned(context: Named & Pick<ClaimContext, 'cluster' | 'logger'>): Promise<void> {
   const { cluster, group, names, identity, logger } = context
-  const telling = cluster.persist(COMMITTED_WITHIN_MS, undefined, async () => {
+  const withCommitHeader = cluster.retry(COMMITTED_WITHIN_MS, undefined, async () => {
     const coordinator = await cluster.coordinator(CONTROL_LANE, GROUP_COORDINATOR, group)
     return fetchAllCommitted(coordinator, group, names.telemetry)
   })
-  const committed = await soon(telling, COMMITTED_WITHIN_MS).catch((error: unknown) => {
+  const committed = await soon(withCommitHeader, COMMITTED_WITHIN_MS).catch((error: unknown) => {
     logger.debug({ err: error, group }, 'the group does not tell what it has committed')
     return undefined
   })
@@ -175,7 +145,7 @@ async function uncommitted(
   const { group, names } = context
   const told = await later(context, partition, 0, signal)
   if (told !== undefined) return told
-  if (await holdsMore(context, partition, 0, signal)) {
+  if (await hasRecordsFrom(context, partition, 0, signal)) {
     throw new ConfigurationError(
       'LOG_MISMATCH',
       `group ${group} has no committed offset for ${names.telemetry} ${partition}, but ${names.status} ${partition} holds ` +
@@ -193,7 +163,7 @@ async function later(
   from: Offset,
   signal: AbortSignal,
 ): Promise<Claim['start'] | undefined> {
-  const told = await lastCommit(context, partition, from, signal)
+  const told = await lastRecordedCommit(context, partition, from, signal)
   if (told === undefined || told.telemetry !== context.identity.telemetry) return undefined
   await refuseOtherGroup(context, partition, told, signal)
   const { input, changelogEnd } = told
@@ -208,11 +178,11 @@ async function later(
 async function refuseOtherGroup(
   { cluster, group, names }: ClaimContext,
   partition: number,
-  { group: other = group }: ToldCommit,
+  { group: other = group }: RecordedCommit,
   signal: AbortSignal,
 ): Promise<void> {
   if (other === group) return
-  const committed = await cluster.persist(PATIENCE_MS, signal, async () => {
+  const committed = await cluster.retry(CLAIM_TIMEOUT_MS, signal, async () => {
     const coordinator = await cluster.coordinator(laneOf(partition), GROUP_COORDINATOR, other)
     return fetchCommitted(coordinator, other, names.telemetry, partition, false)
   })

@@ -7,24 +7,24 @@ import type { ClaimContext } from '../claim/claim-context.ts'
 import { CONTROL_LANE, GROUP_COORDINATOR } from '../cluster.ts'
 import type { KafkaMetrics } from '../health.ts'
 import type { DescribedGroup } from '../protocol/broker.ts'
-import { KafkaSeat, leaveGroup, type SeatOptions, taken } from './member.ts'
+import { KafkaMember, leaveGroup, type MemberOptions, taken } from './member.ts'
 import { decodeAssignment, decodeSubscription, ownerOf, type Peer } from './membership.ts'
 import { answersAs, isLoopback, look } from './peers.ts'
 
-const PATIENCE_MS = 2000
+const DESCRIBE_TIMEOUT_MS = 2000
 const POLL_MS = 50
 
 /** Seats of this process in the group, and what the group tells of everyone. */
 export class KafkaGroup {
   readonly #claims: ClaimContext
-  readonly #options: SeatOptions
+  readonly #options: MemberOptions
   readonly #metrics: KafkaMetrics
-  readonly #seats = new Set<KafkaSeat>()
+  readonly #members = new Set<KafkaMember>()
   readonly #closing = new AbortController()
   #owners: OwnerMap | undefined
   #asking = false
 
-  constructor(claims: ClaimContext, options: SeatOptions, metrics: KafkaMetrics) {
+  constructor(claims: ClaimContext, options: MemberOptions, metrics: KafkaMetrics) {
     this.#claims = claims
     this.#options = options
     this.#metrics = metrics
@@ -32,25 +32,25 @@ export class KafkaGroup {
 
   async join(member: Member, signal: AbortSignal): Promise<void> {
     const stop = AbortSignal.any([signal, this.#closing.signal])
-    const seat = new KafkaSeat(this.#claims, member, this.#options, this.#metrics, {
+    const kafkaMember = new KafkaMember(this.#claims, member, this.#options, this.#metrics, {
       suspect: (memberId) => this.#suspect(memberId),
       onLate: () => void this.#evictAwaited(member),
     })
     if (!stop.aborted) {
-      seat.connect()
+      kafkaMember.connect()
       await this.#evictDead(member)
     }
-    this.#seats.add(seat)
+    this.#members.add(kafkaMember)
     try {
-      await seat.run(stop)
+      await kafkaMember.run(stop)
       if (!signal.aborted) throw new RetryableError('LOG_CLOSED', 'the log was closed')
     } finally {
-      this.#seats.delete(seat)
+      this.#members.delete(kafkaMember)
     }
   }
 
   async owners(): Promise<OwnerMap> {
-    const deadline = performance.now() + PATIENCE_MS
+    const deadline = performance.now() + DESCRIBE_TIMEOUT_MS
     for (;;) {
       const { state, members } = await this.#describe()
       if (state === 'Stable' || state === 'Empty' || state === 'Dead') {
@@ -66,7 +66,7 @@ export class KafkaGroup {
 
   async #describe(): Promise<DescribedGroup> {
     const { cluster, group } = this.#claims
-    const { groups } = await cluster.persist(PATIENCE_MS, this.#closing.signal, async () => {
+    const { groups } = await cluster.retry(DESCRIBE_TIMEOUT_MS, this.#closing.signal, async () => {
       const { requests } = await cluster.coordinator(CONTROL_LANE, GROUP_COORDINATOR, group)
       return requests.describeGroups({ groupIds: [group] })
     })
@@ -156,7 +156,7 @@ export class KafkaGroup {
   #suspect(memberId: string): void {
     this.#metrics.evictions.inc()
     const nudge = (): void => {
-      for (const seat of this.#seats) seat.nudge()
+      for (const kafkaMember of this.#members) kafkaMember.nudge()
     }
     this.evict(memberId).then(nudge, (error: unknown) => {
       this.#options.logger.warn({ err: error, memberId }, 'the member could not be evicted')
@@ -187,17 +187,17 @@ export class KafkaGroup {
 
   /** Ids by which the group knows the members of this process. */
   get memberIds(): string[] {
-    return [...this.#seats].map(({ memberId }) => memberId).filter((id) => id !== '')
+    return [...this.#members].map(({ memberId }) => memberId).filter((id) => id !== '')
   }
 
   /** Of each member of this process, what it is to own and has not taken; undefined before it knows. */
   get unclaimed(): (number[] | undefined)[] {
-    return [...this.#seats].map(({ unclaimed }) => unclaimed)
+    return [...this.#members].map(({ unclaimed }) => unclaimed)
   }
 
   /** Behaves as a frozen process does: no heartbeat, until it finds that a claim was lost. */
   suspend(): void {
-    for (const seat of this.#seats) seat.suspended = true
+    for (const kafkaMember of this.#members) kafkaMember.suspended = true
   }
 
   close(): void {

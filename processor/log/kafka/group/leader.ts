@@ -12,6 +12,7 @@ import type { Joined } from '../protocol/broker.ts'
 import { CONSUMER } from '../protocol/wire.ts'
 import { TOPIC_RESOURCE } from '../topics.ts'
 import { decodeSubscription, encodeAssignment, type Peer, strangerTo, telemetryOf, yields } from './membership.ts'
+import { type PingCandidate, pingTargets } from './peers.ts'
 
 const TOPIC = '__consumer_offsets'
 const SETTING = 'max.message.bytes'
@@ -71,7 +72,7 @@ async function checkGroupRecord(
 async function maxBytes(cluster: KafkaCluster): Promise<number | undefined> {
   const resources = [{ type: TOPIC_RESOURCE, name: TOPIC, configNames: [SETTING] }]
   const described = cluster
-    .persist(DESCRIBE_WITHIN_MS, undefined, async () => {
+    .retry(DESCRIBE_WITHIN_MS, undefined, async () => {
       const { requests } = await cluster.anyConnection(CONTROL_LANE)
       return requests.describeConfigs({ resources })
     })
@@ -111,7 +112,7 @@ export class KafkaLoad {
 
   /** Ends a span. Rejects when Kafka does not answer; the span goes on then. */
   async measure(signal: AbortSignal): Promise<void> {
-    const ends = await this.#cluster.persist(LOAD_WITHIN_MS, signal, () => this.#ends())
+    const ends = await this.#cluster.retry(LOAD_WITHIN_MS, signal, () => this.#ends())
     const [at, last] = [performance.now(), this.#last]
     this.#last = { ends, at }
     if (last === undefined) return
@@ -142,54 +143,11 @@ export class KafkaLoad {
   }
 }
 
-/** What of a member tells with whom it may die. */
-export interface Watched {
-  readonly memberId: string
-  readonly instance: string
-  readonly host: string
-  readonly zone?: string | undefined
-}
-
-/**
- * Watches of all members together, each an id in the one record that Kafka keeps of the group: up to 39 members watch
- * everyone, 100 members 15 others each.
- */
-const MAX_WATCHES = 1536
-/** Others whom a member watches at least, where there are so many. */
-const MIN_WATCHED = 8
-
-/** So many others each of `members` watches, and is watched by. */
-export function watchedOf(members: number): number {
-  return Math.min(members - 1, Math.max(MIN_WATCHED, Math.floor(MAX_WATCHES / members)))
-}
-
-/**
- * Whom each of the members watches. Members of one zone, and of one host in it, stand beside each other in a ring, and
- * those who watch one of them are spread evenly over all of it: of members beside each other that die at once, each is
- * watched by one that lives, unless fewer live than one in `watchedOf` + 1. Pure, and the same in any order of `members`.
- */
-export function watches<T extends Watched>(members: readonly T[]): Map<T, T[]> {
-  const ring = [...members].sort(byNearness)
-  const count = watchedOf(ring.length)
-  const steps = Array.from({ length: count }, (_, i) => Math.round(((i + 1) * ring.length) / (count + 1)))
-  return new Map(ring.map((member, at) => [member, steps.map((step) => ring[(at + step) % ring.length] as T)]))
-}
-
-function byNearness(a: Watched, b: Watched): number {
-  const [left, right] = [placeOf(a), placeOf(b)]
-  const i = left.findIndex((part, at) => part !== right[at])
-  return i < 0 ? 0 : (left[i] as string) < (right[i] as string) ? -1 : 1
-}
-
-function placeOf({ zone = '', host, instance, memberId }: Watched): string[] {
-  return [zone, host, instance, memberId]
-}
-
 /** Of those to whom a member yields its name so many are told: one that lives will do. */
 const MAX_NAMESAKES = 8
 
 /** A candidate as the group knows it. */
-type Known = Peer & Watched & { readonly readsIds: boolean }
+type Known = Peer & PingCandidate & { readonly readsIds: boolean }
 
 /** Of the partitions assigned to the candidate `name`, those that another one works on. */
 export function movingTo(name: string, assigned: readonly number[], candidates: readonly Candidate[]): number[] {
@@ -285,7 +243,7 @@ export class KafkaLeader {
     })
     const balanced = this.#balancer.assign(candidates, this.#load.spans)
     this.#tell(balanced, candidates, known)
-    const watched = watches(known)
+    const watched = pingTargets(known)
     const assignments = known.map((member, i) => {
       const { name } = candidates[i] as Candidate
       const { active, standby } = balanced.assigned.get(name) ?? { active: [], standby: [] }

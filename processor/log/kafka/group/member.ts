@@ -4,9 +4,10 @@ import { aborted, pause, Reminder } from '../../../runtime/pause.ts'
 import type { Member } from '../../log.ts'
 import { KafkaClaim } from '../claim/claim.ts'
 import { type ClaimContext, connectLanes } from '../claim/claim-context.ts'
-import { asTidemark, CONTROL_LANE, GROUP_COORDINATOR, isNameless, isTransient, typeOf } from '../cluster.ts'
+import { CONTROL_LANE, GROUP_COORDINATOR } from '../cluster.ts'
 import type { KafkaMetrics } from '../health.ts'
 import type { BrokerRequests } from '../protocol/broker.ts'
+import { asTidemark, isNameless, isTransient, typeOf } from '../protocol/errors.ts'
 import { KafkaLeader } from './leader.ts'
 import {
   clientIdOf,
@@ -50,7 +51,7 @@ export class Confirmations {
 const SAME_VOLUME_MS = 10_000
 
 /** What the group knows of whether a member is fit. */
-export class Standing {
+export class Fitness {
   readonly #member: Member
   readonly #metrics: KafkaMetrics
   readonly #logger: Logger
@@ -65,7 +66,7 @@ export class Standing {
   }
 
   /** To be told with a join. */
-  tell(): boolean {
+  report(): boolean {
     const { instance, unfit = false } = this.#member
     if (unfit && !this.#told) {
       this.#logger.warn(
@@ -84,7 +85,7 @@ export class Standing {
   }
 
   /** Whether to join for it. Asked again and again. */
-  get isDue(): boolean {
+  get rejoinDue(): boolean {
     const { unfit = false } = this.#member
     if (unfit === this.#told) this.#changedAt = undefined
     else this.#changedAt ??= performance.now()
@@ -95,7 +96,7 @@ export class Standing {
 /** A change of the group is learnt by the answer to a heartbeat, ms. */
 export const HEARTBEAT_MS = 100
 const PROTOCOL = 'tidemark'
-const LEAVE_PATIENCE_MS = 2000
+const LEAVE_TIMEOUT_MS = 2000
 /**
  * So long after the group was last asked, and said that this member is in it, ms, it may have dropped it. Less than the time
  * in which its peers miss a process that is frozen, and five heartbeats.
@@ -109,7 +110,7 @@ const NAMELESS_REST_MS = 1000
 /** A join that takes longer is late, ms: members hear of it by their next heartbeat, and miss a dead one in less. */
 export const LATE_MS = 2000
 
-export interface SeatOptions {
+export interface MemberOptions {
   readonly standbys: number
   /** Failure domain of this process. */
   readonly zone: string | undefined
@@ -120,7 +121,7 @@ export interface SeatOptions {
   readonly logger: Logger
 }
 
-export interface SeatEvents {
+export interface MemberEvents {
   /** A peer seems dead. */
   readonly suspect: (memberId: string) => void
   /** The group is late to let this member in, again and again. */
@@ -128,16 +129,16 @@ export interface SeatEvents {
 }
 
 /** One member's place in the group. */
-export class KafkaSeat {
+export class KafkaMember {
   readonly #claims: ClaimContext
   readonly #member: Member
-  readonly #options: SeatOptions
+  readonly #options: MemberOptions
   readonly #metrics: KafkaMetrics
   readonly #onLate: () => void
   readonly #roles: KafkaRoles
   readonly #peers: KafkaPeers
   readonly #leader: KafkaLeader
-  readonly #standing: Standing
+  readonly #fitness: Fitness
   /** JoinGroup waits for every member, and others of this process are among them: each has a connection of its own. */
   readonly #lane: string
   readonly #confirmations = new Confirmations()
@@ -157,9 +158,9 @@ export class KafkaSeat {
   constructor(
     claims: ClaimContext,
     member: Member,
-    options: SeatOptions,
+    options: MemberOptions,
     metrics: KafkaMetrics,
-    { suspect, onLate }: SeatEvents,
+    { suspect, onLate }: MemberEvents,
   ) {
     const { logger, standbys, balanceMs } = options
     this.#claims = claims
@@ -169,7 +170,7 @@ export class KafkaSeat {
     this.#onLate = onLate
     this.#peers = new KafkaPeers(logger, suspect, () => this.nudge())
     this.#leader = new KafkaLeader(claims, standbys, balanceMs, metrics)
-    this.#standing = new Standing(member, metrics, logger)
+    this.#fitness = new Fitness(member, metrics, logger)
     this.#refused.promise.catch(() => {})
     this.#lane = `group ${member.instance}`
     claims.cluster.introduce(this.#lane, clientIdOf(member))
@@ -305,7 +306,7 @@ export class KafkaSeat {
       positions,
       whole: this.#roles.whole,
       readsIds: true,
-      unfit: this.#standing.tell() || undefined,
+      unfit: this.#fitness.report() || undefined,
     }
   }
 
@@ -319,7 +320,7 @@ export class KafkaSeat {
       await this.#untilNextBeat(signal)
       if (signal.aborted) return
       if (this.suspended) continue
-      if (this.#leader.due || this.#roles.ripe || this.#standing.isDue) return
+      if (this.#leader.due || this.#roles.ripe || this.#fitness.rejoinDue) return
       const request = { groupId: group, groupGenerationId: this.#generation, memberId: this.memberId }
       this.#confirm(await this.#heartbeat(request, signal))
     }
@@ -337,7 +338,7 @@ export class KafkaSeat {
    */
   #heartbeat(request: Parameters<BrokerRequests['heartbeat']>[0], signal: AbortSignal): Promise<number> {
     const { group } = this.#claims
-    return this.#claims.cluster.persist(this.#options.sessionTimeoutMs, signal, async () => {
+    return this.#claims.cluster.retry(this.#options.sessionTimeoutMs, signal, async () => {
       const { requests } = await this.#claims.cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
       const sent = performance.now()
       await requests.heartbeat(request)
@@ -393,7 +394,7 @@ export async function leaveGroup(
   memberId: string,
   signal?: AbortSignal,
 ): Promise<void> {
-  await cluster.persist(LEAVE_PATIENCE_MS, signal, async () => {
+  await cluster.retry(LEAVE_TIMEOUT_MS, signal, async () => {
     const { requests } = await cluster.coordinator(CONTROL_LANE, GROUP_COORDINATOR, group)
     try {
       await requests.leaveGroup({ groupId: group, memberId })

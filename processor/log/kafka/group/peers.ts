@@ -80,7 +80,7 @@ export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'))
 }
 
-interface Watched {
+interface Pinged {
   readonly peer: Peer
   socket: Socket | undefined
   /** Whether the peer has ever answered. */
@@ -100,7 +100,7 @@ export class KafkaPeers {
   readonly #logger: Logger
   readonly #suspect: (memberId: string) => void
   readonly #parted: () => void
-  readonly #watched = new Map<string, Watched>()
+  readonly #pinged = new Map<string, Pinged>()
   #timer: NodeJS.Timeout | undefined
   #lastTick = 0
 
@@ -116,9 +116,9 @@ export class KafkaPeers {
 
   watch(peers: readonly Peer[]): void {
     const ids = new Set(peers.map(({ memberId }) => memberId))
-    for (const [id, watched] of this.#watched) {
+    for (const [id, watched] of this.#pinged) {
       if (ids.has(id)) continue
-      this.#watched.delete(id)
+      this.#pinged.delete(id)
       watched.socket?.destroy()
     }
     if (peers.length === 0) return this.#rest()
@@ -127,7 +127,7 @@ export class KafkaPeers {
       this.#timer = setInterval(() => this.#tick(), PING_INTERVAL_MS)
     }
     for (const peer of peers) {
-      if (this.#watched.has(peer.memberId)) continue
+      if (this.#pinged.has(peer.memberId)) continue
       const never = Number.NEGATIVE_INFINITY
       const watched = {
         peer,
@@ -138,7 +138,7 @@ export class KafkaPeers {
         reconnects: 0,
         suspectedAt: never,
       }
-      this.#watched.set(peer.memberId, watched)
+      this.#pinged.set(peer.memberId, watched)
       this.#connect(watched)
     }
   }
@@ -157,7 +157,7 @@ export class KafkaPeers {
     // This process was frozen itself: the answers of its peers are there, but not read yet.
     const frozen = now - this.#lastTick > PING_INTERVAL_MS * 2
     this.#lastTick = now
-    for (const watched of this.#watched.values()) {
+    for (const watched of this.#pinged.values()) {
       if (watched.socket === undefined) {
         if (now >= watched.nextTry) this.#connect(watched)
         continue
@@ -169,7 +169,7 @@ export class KafkaPeers {
     }
   }
 
-  #connect(watched: Watched): void {
+  #connect(watched: Pinged): void {
     const { endpoint } = watched.peer
     const socket = connect(hostAndPort(endpoint))
     watched.socket = socket
@@ -198,8 +198,8 @@ export class KafkaPeers {
     socket.on('close', () => this.#closed(watched, socket, connected, answered))
   }
 
-  #closed(watched: Watched, socket: Socket, connected: boolean, answered: boolean): void {
-    if (!this.#isWatched(watched) || watched.socket !== socket) return
+  #closed(watched: Pinged, socket: Socket, connected: boolean, answered: boolean): void {
+    if (!this.#isPinged(watched) || watched.socket !== socket) return
     watched.socket = undefined
     // A server closes a connection for many reasons; whether it takes another one tells.
     if (answered) {
@@ -209,17 +209,17 @@ export class KafkaPeers {
     watched.nextTry = performance.now() + RETRY_MS
     if (watched.known && connected && watched.reconnects++ < MAX_RECONNECTS) {
       setTimeout(() => {
-        if (this.#isWatched(watched) && watched.socket === undefined) this.#connect(watched)
+        if (this.#isPinged(watched) && watched.socket === undefined) this.#connect(watched)
       }, RECONNECT_MS).unref()
     }
     if (watched.known && !connected) this.#report(watched, 'takes no connection')
   }
 
-  #isWatched(watched: Watched): boolean {
-    return this.#watched.get(watched.peer.memberId) === watched
+  #isPinged(watched: Pinged): boolean {
+    return this.#pinged.get(watched.peer.memberId) === watched
   }
 
-  #report(watched: Watched, why: string): void {
+  #report(watched: Pinged, why: string): void {
     const now = performance.now()
     if (now - watched.suspectedAt < SUSPECT_AGAIN_MS) return
     watched.suspectedAt = now
@@ -227,4 +227,48 @@ export class KafkaPeers {
     this.#logger.warn({ memberId, endpoint }, `peer ${why}; it is taken for dead`)
     this.#suspect(memberId)
   }
+}
+
+/** What of a member tells with whom it may die. */
+export interface PingCandidate {
+  readonly memberId: string
+  readonly instance: string
+  readonly host: string
+  readonly zone?: string | undefined
+}
+
+/**
+ * Watches of all members together, each an id in the one record that Kafka keeps of the group: up to 39 members watch
+ * everyone, 100 members 15 others each.
+ */
+const MAX_PINGS = 1536
+
+/** Others whom a member watches at least, where there are so many. */
+const MIN_PINGED = 8
+
+/** So many others each of `members` watches, and is watched by. */
+export function pingsPerMember(members: number): number {
+  return Math.min(members - 1, Math.max(MIN_PINGED, Math.floor(MAX_PINGS / members)))
+}
+
+/**
+ * Whom each of the members watches. Members of one zone, and of one host in it, stand beside each other in a ring, and
+ * those who watch one of them are spread evenly over all of it: of members beside each other that die at once, each is
+ * watched by one that lives, unless fewer live than one in `pingsPerMember` + 1. Pure, and the same in any order of `members`.
+ */
+export function pingTargets<T extends PingCandidate>(members: readonly T[]): Map<T, T[]> {
+  const ring = [...members].sort(byNearness)
+  const count = pingsPerMember(ring.length)
+  const steps = Array.from({ length: count }, (_, i) => Math.round(((i + 1) * ring.length) / (count + 1)))
+  return new Map(ring.map((member, at) => [member, steps.map((step) => ring[(at + step) % ring.length] as T)]))
+}
+
+function byNearness(a: PingCandidate, b: PingCandidate): number {
+  const [left, right] = [placeOf(a), placeOf(b)]
+  const i = left.findIndex((part, at) => part !== right[at])
+  return i < 0 ? 0 : (left[i] as string) < (right[i] as string) ? -1 : 1
+}
+
+function placeOf({ zone = '', host, instance, memberId }: PingCandidate): string[] {
+  return [zone, host, instance, memberId]
 }

@@ -16,7 +16,7 @@ const HAND_OVER_MS = 50
 const MIN_REST_MS = 100
 const MAX_REST_MS = 5000
 /** How long a new standby waits for claims that cannot be taken, ms. */
-const STANDBY_PATIENCE_MS = 1000
+const STANDBY_WAIT_MS = 1000
 
 export type Kind = 'active' | 'standby'
 
@@ -181,7 +181,7 @@ export class KafkaRoles {
     const waiting = new AbortController()
     slot.waiting = waiting
     const taken = Promise.all(claims.map(({ settled }) => settled))
-    await Promise.race([taken, pause(STANDBY_PATIENCE_MS, waiting.signal)])
+    await Promise.race([taken, pause(STANDBY_WAIT_MS, waiting.signal)])
     waiting.abort()
   }
 

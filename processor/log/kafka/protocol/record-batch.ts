@@ -1,4 +1,6 @@
 import { crc32c } from '@node-rs/crc32'
+import { ConfigurationError } from '../../../contract/errors.ts'
+import { MAX_RECORD_BYTES } from '../../../contract/record.ts'
 import type { Headers, NewRecord } from '../../log.ts'
 import { writeInt64 } from './wire.ts'
 
@@ -181,4 +183,15 @@ function writeVarint(bytes: Buffer, start: number, value: number): number {
   }
   bytes[at++] = rest
   return at
+}
+
+/** Where one record batch ends and the next begins. */
+export const MAX_BATCH_BYTES = 1024 * 1024
+
+export function tooLarge(bytes: number): ConfigurationError {
+  const limit = `a record may take ${MAX_RECORD_BYTES} bytes`
+  return new ConfigurationError(
+    'RECORD_TOO_LARGE',
+    `a record of about ${bytes} bytes: ${limit}; have its sender limit it`,
+  )
 }

@@ -29,7 +29,7 @@ async function asking(): Promise<{ append: Promise<void>; answer: () => void; he
   }
   const cluster = {
     metadata: async () => ({ topics: new Map([[TOPIC, { leaders: [0] }]]) }),
-    persist: (_ms: number, _signal: AbortSignal, work: () => unknown) => work(),
+    retry: (_ms: number, _signal: AbortSignal, work: () => unknown) => work(),
     anyConnection: async () => ({
       requests: { initProducerId: async () => ({ producerId: '1', producerEpoch: 0 }) },
     }),

@@ -3,8 +3,8 @@ import type { Server, Socket } from 'node:net'
 import pino from 'pino'
 import { afterEach, beforeEach, describe, expect, type MockInstance, test, vi } from 'vitest'
 import { type BrokerConnection, Network, REQUEST_TIMEOUT_MS } from '../../../../processor/log/kafka/protocol/broker.ts'
-import { Responses } from '../../../../processor/log/kafka/protocol/connection.ts'
 import { METADATA, METADATA_VERSION } from '../../../../processor/log/kafka/protocol/metadata.ts'
+import { Responses } from '../../../../processor/log/kafka/protocol/wire.ts'
 import { answerTo, scriptedBroker, versions } from './scripted-broker.ts'
 
 const LOOK_MS = 100

@@ -13,7 +13,7 @@ function held(id = 'first'): TopicIds {
   return ids
 }
 
-test('another id of a topic is believed when brokers keep telling it, and says what to do', async () => {
+test('another id of a topic is believed when brokers keep withCommitHeader it, and says what to do', async () => {
   const ids = held()
   expect([0, 500, 1000].map((now) => ids.see(told('second'), now))).toEqual([undefined, undefined, undefined])
   expect(ids.doubt('fleet.status', told('second'))).toBeInstanceOf(RetryableError)

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type Assigned, assign, type Candidate, fitOf } from '../../../../processor/log/placement/assigner.ts'
-import { lacksLittle, type Succession, succeed } from '../../../../processor/log/placement/heirs.ts'
+import { type Deferred, deferToHeirs, lacksLittle } from '../../../../processor/log/placement/heirs.ts'
 
 const WRITTEN = 100_000
 const NEAR = WRITTEN - 1000
@@ -42,8 +42,8 @@ const group: fc.Arbitrary<Shape> = fc
       }),
   )
 
-const succession = ({ partitions, standbys, members }: Shape): Succession => {
-  return succeed(assign({ members, partitions, standbys }), members, undefined)
+const deferred = ({ partitions, standbys, members }: Shape): Deferred => {
+  return deferToHeirs(assign({ members, partitions, standbys }), members, undefined)
 }
 
 function ownersIn(assigned: ReadonlyMap<string, Assigned>): Map<number, string> {
@@ -60,7 +60,7 @@ describe('a partition that is worked on', () => {
       fc.property(group, (shape) => {
         const { members, partitions, standbys } = shape
         const wished = ownersIn(assign({ members, partitions, standbys }))
-        const { assigned, heirs } = succession(shape)
+        const { assigned, heirs } = deferred(shape)
         const owners = ownersIn(assigned)
         expect(owners.size).toBe(partitions)
         for (let p = 0; p < partitions; p++) {
@@ -78,7 +78,7 @@ describe('a partition that is worked on', () => {
   test('loses no copy by that, and has none beside its owner', () => {
     fc.assert(
       fc.property(group, (shape) => {
-        const { assigned } = succession(shape)
+        const { assigned } = deferred(shape)
         for (const [p, owner] of ownersIn(assigned)) {
           const standbys = [...assigned].filter(([, held]) => held.standby.includes(p)).map(([name]) => name)
           expect(standbys).not.toContain(owner)
@@ -93,7 +93,7 @@ describe('a partition that is worked on', () => {
       fc.property(group, (shape) => {
         let members = shape.members
         for (let round = 0; round < ROUNDS; round++) {
-          const { assigned, heirs } = succession({ ...shape, members })
+          const { assigned, heirs } = deferred({ ...shape, members })
           if ([...heirs.values()].every((list) => list.length === 0)) {
             const takers = new Set(fitOf(members).map(({ name }) => name))
             const sizes = [...takers].map((name) => assigned.get(name)?.active.length as number)
@@ -123,7 +123,7 @@ describe('a partition that is worked on', () => {
     fc.assert(
       fc.property(group, (shape) => {
         const takers = fitOf(shape.members)
-        const { assigned, heirs } = succession(shape)
+        const { assigned, heirs } = deferred(shape)
         for (const member of shape.members) {
           if (takers.includes(member)) continue
           const { active, standby } = assigned.get(member.name) as Assigned
@@ -141,7 +141,7 @@ describe('a partition that is worked on', () => {
     fc.assert(
       fc.property(group, (shape) => {
         const all = (unfit: boolean) => shape.members.map((member) => ({ ...member, unfit }))
-        expect(succession({ ...shape, members: all(true) })).toEqual(succession({ ...shape, members: all(false) }))
+        expect(deferred({ ...shape, members: all(true) })).toEqual(deferred({ ...shape, members: all(false) }))
       }),
     )
   })

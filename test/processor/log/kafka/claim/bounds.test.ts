@@ -1,7 +1,7 @@
 import pino from 'pino'
 import { describe, expect, test } from 'vitest'
 import { RetryableError } from '../../../../../processor/contract/errors.ts'
-import { KafkaBounds } from '../../../../../processor/log/kafka/claim/offsets.ts'
+import { KafkaBounds } from '../../../../../processor/log/kafka/claim/bounds.ts'
 import { KafkaCluster } from '../../../../../processor/log/kafka/cluster.ts'
 import type { Network } from '../../../../../processor/log/kafka/protocol/broker.ts'
 import { WireReader } from '../../../../../processor/log/kafka/protocol/wire.ts'

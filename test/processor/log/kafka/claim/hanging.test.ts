@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
-import { decide, type HangingFacts } from '../../../../../processor/log/kafka/claim/hanging.ts'
+import { decideOutcome, type TransactionFacts } from '../../../../../processor/log/kafka/claim/hanging.ts'
 
-const closed: HangingFacts = {
+const closed: TransactionFacts = {
   status: false,
   deadLetters: false,
   offsets: false,
@@ -10,7 +10,7 @@ const closed: HangingFacts = {
   beyond: false,
 }
 
-test.each<[string, 'commit' | 'abort', Partial<HangingFacts>]>([
+test.each<[string, 'commit' | 'abort', Partial<TransactionFacts>]>([
   ['whole and decided nowhere', 'commit', { status: true, offsets: true }],
   ['records without an offset', 'abort', { status: true }],
   ['records without an offset, and none ever committed', 'abort', { status: true, committedEnd: undefined }],
@@ -20,5 +20,5 @@ test.each<[string, 'commit' | 'abort', Partial<HangingFacts>]>([
   ['dead letters alone', 'commit', { deadLetters: true }],
   ['dead letters of what is aborted', 'abort', { deadLetters: true, status: true }],
 ])('%s: %s', (_, decision, facts) => {
-  expect(decide({ ...closed, ...facts })).toBe(decision)
+  expect(decideOutcome({ ...closed, ...facts })).toBe(decision)
 })

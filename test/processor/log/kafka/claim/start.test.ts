@@ -1,6 +1,6 @@
 import { describe, expect, test, vi } from 'vitest'
 import type { ClaimContext } from '../../../../../processor/log/kafka/claim/claim-context.ts'
-import { encodePosition } from '../../../../../processor/log/kafka/claim/offsets.ts'
+import { encodePosition } from '../../../../../processor/log/kafka/claim/position.ts'
 import { startOf } from '../../../../../processor/log/kafka/claim/start.ts'
 import { WireReader, WireWriter } from '../../../../../processor/log/kafka/protocol/wire.ts'
 
@@ -42,7 +42,7 @@ function start({ committed, metadata, end, epochEnds = {}, leader = Promise.reso
     names: { telemetry: 't', status: 's' },
     logger: { warn: (...line: unknown[]) => warnings.push(line) },
     cluster: {
-      persist: (_patience: number, _signal: AbortSignal, attempt: () => Promise<unknown>) => attempt(),
+      retry: (_patience: number, _signal: AbortSignal, attempt: () => Promise<unknown>) => attempt(),
       leader: () => leader,
       connection: () => Promise.resolve(connection),
     },

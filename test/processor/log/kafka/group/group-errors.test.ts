@@ -1,7 +1,7 @@
 import { expect, test, vi } from 'vitest'
 import { ConfigurationError } from '../../../../../processor/contract/errors.ts'
 import { errorOf } from '../../../../../processor/log/kafka/protocol/broker.ts'
-import { ONE_STANDBY, seatOf } from './scripted-member.ts'
+import { memberOf, ONE_STANDBY } from './scripted-member.ts'
 
 const UNKNOWN_SERVER_ERROR = -1
 const COORDINATOR_LOAD_IN_PROGRESS = 14
@@ -17,7 +17,7 @@ const NEVER = 32_000
 function failing(code: number, times: { readonly syncs?: number; readonly beats?: number }) {
   const events: string[] = []
   let { syncs = 0, beats = 0 } = times
-  const { seat, lines } = seatOf(
+  const { member, lines } = memberOf(
     {
       joinGroup: ({ memberId }: { memberId: string }) => {
         events.push(`join as '${memberId}'`)
@@ -34,7 +34,7 @@ function failing(code: number, times: { readonly syncs?: number; readonly beats?
     },
     events,
   )
-  return { seat, lines, events }
+  return { member, lines, events }
 }
 
 test.each([
@@ -43,9 +43,9 @@ test.each([
 ])('an answer of the group that %s has a member ask again, seldom, and tell of it once', async (_, code) => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'performance'] })
   try {
-    const { seat, lines, events } = failing(code, { syncs: 3 })
+    const { member, lines, events } = failing(code, { syncs: 3 })
     const stop = new AbortController()
-    const run = seat.run(stop.signal)
+    const run = member.run(stop.signal)
     await vi.advanceTimersByTimeAsync(2900)
     expect(events).toEqual(["join as ''", "join as 'me'", "join as 'me'"])
     await vi.advanceTimersByTimeAsync(200)
@@ -65,9 +65,9 @@ test.each([
   ['joins again', ILLEGAL_GENERATION, ["join as 'me'"]],
   ['ends its roles, and joins as a new member', UNKNOWN_MEMBER_ID, ['standby ends', "join as ''", 'standby begins']],
 ])('a member %s after error %i of the group', async (_, code, then) => {
-  const { seat, events } = failing(code, { beats: 1 })
+  const { member, events } = failing(code, { beats: 1 })
   const stop = new AbortController()
-  const run = seat.run(stop.signal)
+  const run = member.run(stop.signal)
   await vi.waitFor(() => expect(new Set(events.slice(2))).toEqual(new Set(then)))
   stop.abort()
   await run
@@ -80,8 +80,8 @@ test.each([
   ],
   [GROUP_AUTHORIZATION_FAILED, /^group g: Not authorized/],
 ])('a member ends, and tells a person, after error %i of the group', async (code, message) => {
-  const { seat } = failing(code, { syncs: 1 })
-  const run = seat.run(new AbortController().signal)
+  const { member } = failing(code, { syncs: 1 })
+  const run = member.run(new AbortController().signal)
   await expect(run).rejects.toBeInstanceOf(ConfigurationError)
   await expect(run).rejects.toThrow(message)
 })

@@ -72,7 +72,7 @@ function leaderBeside(most: number | undefined, write = (_line: string) => {}): 
   const requests = { describeConfigs: () => (most === undefined ? Promise.reject(new Error('not told')) : described) }
   const cluster = {
     anyConnection: () => Promise.resolve({ requests }),
-    persist: (_: number, __: undefined, attempt: () => Promise<unknown>) => attempt(),
+    retry: (_: number, __: undefined, attempt: () => Promise<unknown>) => attempt(),
   }
   const identity = { partitions: PARTITIONS }
   const claims = { cluster, names, group: 'tidemark', identity, logger: pino({}, { write }) }

@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest'
 import { errorOf } from '../../../../../processor/log/kafka/protocol/broker.ts'
-import { ONE_STANDBY, seatOf } from './scripted-member.ts'
+import { memberOf, ONE_STANDBY } from './scripted-member.ts'
 
 const UNKNOWN_MEMBER_ID = 25
 const REBALANCE_IN_PROGRESS = 27
@@ -31,18 +31,18 @@ function leaving(events: string[], found = Promise.resolve()) {
       return Promise.resolve()
     },
   }
-  return seatOf(requests, events, async (lane) => {
+  return memberOf(requests, events, async (lane) => {
     if (!rebalances || !lane.startsWith('group')) return
     events.push('coordinator asked for')
     await found
-  }).seat
+  }).member
 }
 
 test('a member that is told to end while a join of its own waits ends its roles, and leaves, at once', async () => {
   const events: string[] = []
-  const seat = leaving(events)
+  const member = leaving(events)
   const stop = new AbortController()
-  const run = seat.run(stop.signal)
+  const run = member.run(stop.signal)
   await vi.waitFor(() => expect(events).toContain("join as 'me'"))
   stop.abort()
   await run
@@ -53,9 +53,9 @@ test('a member that is told to end while a join of its own waits ends its roles,
 test('one that is told to end while its coordinator is looked for does not join after it has left', async () => {
   const events: string[] = []
   const found = Promise.withResolvers<void>()
-  const seat = leaving(events, found.promise)
+  const member = leaving(events, found.promise)
   const stop = new AbortController()
-  const run = seat.run(stop.signal)
+  const run = member.run(stop.signal)
   await vi.waitFor(() => expect(events).toContain('coordinator asked for'))
   stop.abort()
   await vi.waitFor(() => expect(events).toContain("leave as 'me'"))

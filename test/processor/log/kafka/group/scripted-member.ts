@@ -1,7 +1,7 @@
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import type { ClaimContext } from '../../../../../processor/log/kafka/claim/claim-context.ts'
-import { KafkaSeat } from '../../../../../processor/log/kafka/group/member.ts'
+import { KafkaMember } from '../../../../../processor/log/kafka/group/member.ts'
 import { encodeAssignment } from '../../../../../processor/log/kafka/group/membership.ts'
 import { KafkaMetrics } from '../../../../../processor/log/kafka/health.ts'
 import { topicNames } from '../../../../../processor/log/kafka/topics.ts'
@@ -15,11 +15,11 @@ export const ONE_OWNED = encodeAssignment(names, { active: [0], standby: [], mov
 export const ONE_STANDBY = encodeAssignment(names, { active: [], standby: [0], moving: [], heir: [], peers: [] }, true)
 
 /** A member that owns nothing, in a group whose coordinator answers by `requests`, and is found as `find` resolves. */
-export function seatOf(
+export function memberOf(
   requests: object,
   events: string[],
   find: (lane: string) => Promise<void> = () => Promise.resolve(),
-): { readonly seat: KafkaSeat; readonly lines: string[] } {
+): { readonly member: KafkaMember; readonly lines: string[] } {
   const cluster = {
     introduce: () => {},
     ids: { recreated: new Promise(() => {}) },
@@ -27,7 +27,7 @@ export function seatOf(
       await find(lane)
       return { requests }
     },
-    persist: (_ms: number, _signal: unknown, attempt: () => Promise<unknown>) => attempt(),
+    retry: (_ms: number, _signal: unknown, attempt: () => Promise<unknown>) => attempt(),
     forget: () => Promise.resolve(),
     leader: () => Promise.reject(new Error('nobody leads')),
   }
@@ -35,7 +35,7 @@ export function seatOf(
   const logger = pino({ level: 'warn' }, { write: (line) => lines.push(line) })
   const identity = { cluster: 'c', telemetry: 't', status: 's', partitions: 1 }
   const claims = { cluster, names, group: 'g', identity, logger } as unknown as ClaimContext
-  const member: Member = {
+  const port: Member = {
     instance: 'one',
     endpoint: '127.0.0.1:1',
     positions: () => new Map<number, number>(),
@@ -48,6 +48,6 @@ export function seatOf(
   }
   const options = { standbys: 1, zone: undefined, sessionTimeoutMs: 10_000, balanceMs: 1e6, logger }
   const metrics = new KafkaMetrics(new Registry())
-  const seat = new KafkaSeat(claims, member, options, metrics, { suspect: () => {}, onLate: () => {} })
-  return { seat, lines }
+  const member = new KafkaMember(claims, port, options, metrics, { suspect: () => {}, onLate: () => {} })
+  return { member, lines }
 }

@@ -1,5 +1,5 @@
 import { expect, test, vi } from 'vitest'
-import { ONE_OWNED, seatOf } from './scripted-member.ts'
+import { memberOf, ONE_OWNED } from './scripted-member.ts'
 
 test('what a member is to own is known once the group has told, and unclaimed until it is taken', async () => {
   const joined = Promise.withResolvers<void>()
@@ -18,14 +18,14 @@ test('what a member is to own is known once the group has told, and unclaimed un
   }
   // What a claim asks for is not found.
   const found = Promise.withResolvers<never>()
-  const { seat } = seatOf(requests, [], (lane) => (lane.startsWith('group') ? Promise.resolve() : found.promise))
+  const { member } = memberOf(requests, [], (lane) => (lane.startsWith('group') ? Promise.resolve() : found.promise))
   const stop = new AbortController()
-  const run = seat.run(stop.signal)
+  const run = member.run(stop.signal)
   joined.resolve()
-  await vi.waitFor(() => expect(seat.memberId).toBe('me'))
-  expect(seat.unclaimed).toBeUndefined()
+  await vi.waitFor(() => expect(member.memberId).toBe('me'))
+  expect(member.unclaimed).toBeUndefined()
   synced.resolve()
-  await vi.waitFor(() => expect(seat.unclaimed).toEqual([0]))
+  await vi.waitFor(() => expect(member.unclaimed).toEqual([0]))
   stop.abort()
   found.reject(new Error('the member ends'))
   await run

@@ -1,8 +1,13 @@
 import { expect, test } from 'vitest'
 import { ConfigurationError, RetryableError } from '../../../../../processor/contract/errors.ts'
-import { isFencing } from '../../../../../processor/log/kafka/claim/claim.ts'
-import { asTidemark, isNameless, isTransient, typeOf } from '../../../../../processor/log/kafka/cluster.ts'
 import { errorOf } from '../../../../../processor/log/kafka/protocol/broker.ts'
+import {
+  asTidemark,
+  isFencing,
+  isNameless,
+  isTransient,
+  typeOf,
+} from '../../../../../processor/log/kafka/protocol/errors.ts'
 
 /** One that no version of Kafka has. */
 const NEVER = 32_000

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { Responses, SIZE_BYTES } from '../../../../../processor/log/kafka/protocol/connection.ts'
+import { Responses, SIZE_BYTES } from '../../../../../processor/log/kafka/protocol/wire.ts'
 
 const RUNS = 300
 const LARGEST = 40_000

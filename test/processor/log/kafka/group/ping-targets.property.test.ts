@@ -1,9 +1,9 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type Watched, watchedOf, watches } from '../../../../../processor/log/kafka/group/leader.ts'
+import { type PingCandidate, pingsPerMember, pingTargets } from '../../../../../processor/log/kafka/group/peers.ts'
 
 /** Some zones with some hosts of some processors each, in any order. */
-const group: fc.Arbitrary<Watched[]> = fc
+const group: fc.Arbitrary<PingCandidate[]> = fc
   .array(fc.array(fc.integer({ min: 1, max: 8 }), { minLength: 1, maxLength: 12 }), { minLength: 1, maxLength: 5 })
   .chain((zones) => {
     const members = zones.flatMap((hosts, z) => {
@@ -12,14 +12,14 @@ const group: fc.Arbitrary<Watched[]> = fc
     return fc.shuffledSubarray(members, { minLength: members.length })
   })
 
-function memberOf(zone: number, host: number, i: number): Watched {
+function memberOf(zone: number, host: number, i: number): PingCandidate {
   const name = `${zone}-${host}-${i}`
   return { memberId: `tidemark-${name}`, instance: name, host: `host-${zone}-${host}`, zone: `zone-${zone}` }
 }
 
-function watchersIn(members: readonly Watched[]): Map<Watched, Watched[]> {
-  const watchers = new Map(members.map((member) => [member, [] as Watched[]]))
-  for (const [watcher, watched] of watches(members)) for (const one of watched) watchers.get(one)?.push(watcher)
+function watchersIn(members: readonly PingCandidate[]): Map<PingCandidate, PingCandidate[]> {
+  const watchers = new Map(members.map((member) => [member, [] as PingCandidate[]]))
+  for (const [watcher, watched] of pingTargets(members)) for (const one of watched) watchers.get(one)?.push(watcher)
   return watchers
 }
 
@@ -27,11 +27,11 @@ describe('each member', () => {
   test('watches as many others as watch it: all of a small group, and eight at least', () => {
     fc.assert(
       fc.property(group, (members) => {
-        const count = watchedOf(members.length)
+        const count = pingsPerMember(members.length)
         expect(count).toBeGreaterThanOrEqual(Math.min(members.length - 1, 8))
         if (members.length <= 39) expect(count).toBe(members.length - 1)
         const watchers = watchersIn(members)
-        for (const [member, watched] of watches(members)) {
+        for (const [member, watched] of pingTargets(members)) {
           const others = new Set(watched)
           others.delete(member)
           expect(others.size).toBe(count)
@@ -45,22 +45,22 @@ describe('each member', () => {
     fc.assert(
       fc.property(group, (members) => {
         const watchers = watchersIn(members)
-        const needed = members.length / (watchedOf(members.length) + 1)
+        const needed = members.length / (pingsPerMember(members.length) + 1)
         const zones = [...new Set(members.map(({ zone }) => zone))]
         const outages = [
           ...[...new Set(members.map(({ host }) => host))].map(
             (dead) =>
-              ({ host }: Watched) =>
+              ({ host }: PingCandidate) =>
                 host === dead,
           ),
           ...zones.map(
             (dead) =>
-              ({ zone }: Watched) =>
+              ({ zone }: PingCandidate) =>
                 zone === dead,
           ),
           ...zones.map(
             (living) =>
-              ({ zone }: Watched) =>
+              ({ zone }: PingCandidate) =>
                 zone !== living,
           ),
         ]
@@ -77,7 +77,7 @@ describe('each member', () => {
   test('watches the same others in whatever order the members are told', () => {
     fc.assert(
       fc.property(group, (members) => {
-        const [told, turned] = [watches(members), watches(members.toReversed())]
+        const [told, turned] = [pingTargets(members), pingTargets(members.toReversed())]
         for (const member of members) expect(turned.get(member)).toEqual(told.get(member))
       }),
     )

@@ -1,6 +1,11 @@
 import { describe, expect, test } from 'vitest'
 import type { ClaimContext } from '../../../../../processor/log/kafka/claim/claim-context.ts'
-import { HEADER_POSITION, holdsMore, lastCommit, telling } from '../../../../../processor/log/kafka/claim/tail.ts'
+import {
+  HEADER_POSITION,
+  hasRecordsFrom,
+  lastRecordedCommit,
+  withCommitHeader,
+} from '../../../../../processor/log/kafka/claim/position.ts'
 import type { Batch, LogRecord } from '../../../../../processor/log/log.ts'
 import { record } from '../../../../contract/log-records.ts'
 
@@ -29,47 +34,47 @@ describe('the last commit that a changelog tells of', () => {
   test('is that of the last record that tells', async () => {
     const { context } = changelog(100, { 10: '5 id g', 20: '7 id g', 30: undefined })
     const told = { input: 7, changelogEnd: 21, telemetry: 'id', group: 'g' }
-    expect(await lastCommit(context, 0, 0, never)).toEqual(told)
+    expect(await lastRecordedCommit(context, 0, 0, never)).toEqual(told)
   })
 
   test('does not tell its group where an earlier version wrote it', async () => {
     const { context } = changelog(100, { 10: '5 id' })
-    expect(await lastCommit(context, 0, 0, never)).toEqual({ input: 5, changelogEnd: 11, telemetry: 'id' })
+    expect(await lastRecordedCommit(context, 0, 0, never)).toEqual({ input: 5, changelogEnd: 11, telemetry: 'id' })
   })
 
   test('is not one before the given offset', async () => {
     const { context } = changelog(100, { 10: '5 id' })
-    expect(await lastCommit(context, 0, 11, never)).toBeUndefined()
+    expect(await lastRecordedCommit(context, 0, 11, never)).toBeUndefined()
   })
 
   test('is looked for from the end on back', async () => {
     const { context, asked } = changelog(1_000_000, { 950_000: '5 id', 999_999: undefined })
-    expect(await lastCommit(context, 0, 0, never)).toMatchObject({ input: 5 })
+    expect(await lastRecordedCommit(context, 0, 0, never)).toMatchObject({ input: 5 })
     expect(asked).toEqual([990_000, 900_000])
   })
 
   test.each(['', '5', 'x id', '-1 id'])('is not read from %j', async (position) => {
     const { context } = changelog(100, { 10: position })
-    expect(await lastCommit(context, 0, 0, never)).toBeUndefined()
+    expect(await lastRecordedCommit(context, 0, 0, never)).toBeUndefined()
   })
 
   test('is undefined for an empty one', async () => {
     const { context, asked } = changelog(0, {})
-    expect(await lastCommit(context, 0, 0, never)).toBeUndefined()
+    expect(await lastRecordedCommit(context, 0, 0, never)).toBeUndefined()
     expect(asked).toEqual([])
   })
 })
 
 test('only the last record of a commit tells, beside what it said before', () => {
   const records = [record('a', '1'), { ...record('b', '2'), headers: { input: '7' } }]
-  const [first, last] = telling(records, 7, { telemetry: 'id' }, 'g')
+  const [first, last] = withCommitHeader(records, 7, { telemetry: 'id' }, 'g')
   expect(first?.headers).toBeUndefined()
   expect(last?.headers).toEqual({ input: '7', [HEADER_POSITION]: '7 id g' })
-  expect(telling([], 7, { telemetry: 'id' }, 'g')).toEqual([])
+  expect(withCommitHeader([], 7, { telemetry: 'id' }, 'g')).toEqual([])
 })
 
 test('a changelog holds more only where records are', async () => {
   const { context } = changelog(100, { 10: undefined })
-  expect(await holdsMore(context, 0, 10, never)).toBe(true)
-  expect(await holdsMore(context, 0, 11, never)).toBe(false)
+  expect(await hasRecordsFrom(context, 0, 10, never)).toBe(true)
+  expect(await hasRecordsFrom(context, 0, 11, never)).toBe(false)
 })

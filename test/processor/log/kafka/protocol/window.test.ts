@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { KafkaWindow, KafkaWindows } from '../../../../processor/log/kafka/appender.ts'
+import { KafkaWindow, KafkaWindows } from '../../../../../processor/log/kafka/protocol/produce.ts'
 
 const KIB = 1024
 const MAX_BYTES = 8 * KIB * KIB

@@ -1,3 +1,5 @@
+import { ConfigurationError, RetryableError, reasonOf, TidemarkError } from '../../../contract/errors.ts'
+
 /**
  * What the error codes of Kafka's protocol lead to, whichever request they answer; by their names in kafkajs, of which some
  * are older than Kafka's. One that is in none of these sets ends what was asked for with a RetryableError. What follows from
@@ -100,3 +102,55 @@ export const NEWER_CODES = NEWER.map((type, i) => {
   const code = FIRST_NEWER + i
   return { type, code, retriable: TRANSIENT.has(type), message: `${type}, error ${code} of Kafka` }
 })
+
+/** The type of a Kafka protocol error, such as NOT_COORDINATOR_FOR_GROUP; undefined for other errors. */
+export function typeOf(error: unknown): string | undefined {
+  if (typeof error !== 'object' || error === null || !('type' in error)) return undefined
+  return typeof error.type === 'string' ? error.type : undefined
+}
+
+/** Whether the same request may succeed later: a transient protocol error, or no answer at all. */
+export function isTransient(error: unknown): boolean {
+  if (error instanceof TidemarkError) return error instanceof RetryableError
+  const type = typeOf(error)
+  if (type !== undefined) return TRANSIENT.has(type)
+  return error instanceof Error && CONNECTION_ERRORS.has(error.name) && !isDistrust(error)
+}
+
+/** The broker has failed at it in a way that has no name, or none that is known here. */
+export function isNameless(error: unknown): boolean {
+  const type = typeOf(error)
+  return type !== undefined && NAMELESS.has(type)
+}
+
+/** The other side's certificate is not accepted, and will not be the next time. */
+function isDistrust(error: Error): boolean {
+  return 'code' in error && typeof error.code === 'string' && /CERT|^ERR_TLS|^ERR_SSL/.test(error.code)
+}
+
+const CONNECTION_ERRORS = new Set([
+  'KafkaJSConnectionError',
+  'KafkaJSConnectionClosedError',
+  'KafkaJSRequestTimeoutError',
+  'KafkaJSLockTimeout',
+])
+
+/** What the caller of the port is told. */
+export function asTidemark(error: unknown, what: string): TidemarkError {
+  if (error instanceof TidemarkError) return error
+  const reason = reasonOf(error)
+  if (isFatal(error)) return new ConfigurationError('INVALID_CONFIGURATION', `${what}: ${reason}`, error)
+  return new RetryableError('LOG_UNAVAILABLE', `${what}: ${reason}`, error)
+}
+
+/** A person must change something before Kafka lets the caller in. */
+function isFatal(error: unknown): boolean {
+  const type = typeOf(error)
+  if (type !== undefined && isRefusal(type)) return true
+  return error instanceof Error && (error.name === 'KafkaJSSASLAuthenticationError' || isDistrust(error))
+}
+
+export function isFencing(error: unknown): boolean {
+  const type = typeOf(error)
+  return type !== undefined && FENCING.has(type)
+}

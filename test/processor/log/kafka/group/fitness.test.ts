@@ -1,7 +1,7 @@
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { Standing } from '../../../../../processor/log/kafka/group/member.ts'
+import { Fitness } from '../../../../../processor/log/kafka/group/member.ts'
 import {
   decodeSubscription,
   encodeSubscription,
@@ -14,50 +14,50 @@ import type { Member } from '../../../../../processor/log/log.ts'
 beforeEach(() => vi.useFakeTimers({ toFake: ['performance'] }))
 afterEach(() => vi.useRealTimers())
 
-function standingOf(member: { unfit: boolean }) {
+function fitnessOf(member: { unfit: boolean }) {
   const lines: string[] = []
   const metrics = new KafkaMetrics(new Registry())
   const logger = pino({}, { write: (line) => lines.push(line) })
   return {
-    standing: new Standing(Object.assign(member, { instance: 'one' }) as unknown as Member, metrics, logger),
+    fitness: new Fitness(Object.assign(member, { instance: 'one' }) as unknown as Member, metrics, logger),
     lines,
   }
 }
 
 test('a member that has become unfit joins for it after 10 s, by which time others on its volume know too', () => {
   const member = { unfit: false }
-  const { standing, lines } = standingOf(member)
-  expect([standing.tell(), standing.isDue]).toEqual([false, false])
+  const { fitness, lines } = fitnessOf(member)
+  expect([fitness.report(), fitness.rejoinDue]).toEqual([false, false])
   member.unfit = true
-  expect(standing.isDue).toBe(false)
+  expect(fitness.rejoinDue).toBe(false)
   vi.advanceTimersByTime(9_999)
-  expect(standing.isDue).toBe(false)
+  expect(fitness.rejoinDue).toBe(false)
   vi.advanceTimersByTime(1)
-  expect(standing.isDue).toBe(true)
-  expect(standing.tell()).toBe(true)
+  expect(fitness.rejoinDue).toBe(true)
+  expect(fitness.report()).toBe(true)
   vi.advanceTimersByTime(60_000)
-  expect(standing.isDue).toBe(false)
+  expect(fitness.rejoinDue).toBe(false)
   member.unfit = false
-  expect(standing.isDue).toBe(false)
+  expect(fitness.rejoinDue).toBe(false)
   vi.advanceTimersByTime(10_000)
-  expect([standing.isDue, standing.tell()]).toEqual([true, false])
+  expect([fitness.rejoinDue, fitness.report()]).toEqual([true, false])
   expect(lines).toHaveLength(2)
 })
 
 test('when another one has the group join, it tells so at once, and what has passed by then is never joined for', () => {
   const member = { unfit: true }
-  const { standing } = standingOf(member)
-  expect(standing.isDue).toBe(false)
+  const { fitness } = fitnessOf(member)
+  expect(fitness.rejoinDue).toBe(false)
   vi.advanceTimersByTime(9_000)
-  expect(standing.tell()).toBe(true)
+  expect(fitness.report()).toBe(true)
   member.unfit = false
-  expect(standing.isDue).toBe(false)
+  expect(fitness.rejoinDue).toBe(false)
   vi.advanceTimersByTime(9_000)
   member.unfit = true
-  expect(standing.isDue).toBe(false)
+  expect(fitness.rejoinDue).toBe(false)
   vi.advanceTimersByTime(9_000)
   member.unfit = false
-  expect(standing.isDue).toBe(false)
+  expect(fitness.rejoinDue).toBe(false)
 })
 
 test('members of an older version are taken for fit, and one that is fit says nothing of it', () => {
