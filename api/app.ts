@@ -33,10 +33,9 @@ import {
   problemAnswers,
   TAGS,
 } from './http/documentation.ts'
-import { Gate } from './http/gate.ts'
 import { healthRoutes } from './http/health.ts'
 import { measureReads, RequestDurations } from './http/metrics.ts'
-import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf } from './http/problem.ts'
+import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf, refusingLimiter } from './http/problem.ts'
 import { answerHeadAsGet, hostFault, type NameOf, NO_HOST, pathOf, queryFault, requestNames } from './http/request.ts'
 import { JSON_TYPE } from './http/splice.ts'
 import { compileValidator } from './http/validation.ts'
@@ -109,11 +108,11 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   api.removeContentTypeParser('text/plain')
   refuseCodings(api)
 
-  const single = new Gate('reads of one device', limits.maxSingleReads)
-  const many = new Gate('reads of many devices', limits.maxManyReads)
-  const writes = new Gate('writes', limits.maxWrites)
-  const searches = new Gate('questions about the fleet', limits.maxSearches)
-  const letterReads = new Gate('readings of dead letters', limits.maxLetterReads)
+  const single = refusingLimiter('reads of one device', limits.maxSingleReads)
+  const many = refusingLimiter('reads of many devices', limits.maxManyReads)
+  const writes = refusingLimiter('writes', limits.maxWrites)
+  const searches = refusingLimiter('questions about the fleet', limits.maxSearches)
+  const letterReads = refusingLimiter('readings of dead letters', limits.maxLetterReads)
   const untaken = new UntakenAnswers(limits.maxUntakenBytes)
   measureReads(registry, { single, many, search: searches, letters: letterReads }, untaken)
 

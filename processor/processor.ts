@@ -14,9 +14,10 @@ import { Fitness, StoreFaults } from './partition/store-faults.ts'
 import { Task } from './partition/task.ts'
 import { Arrivals, Decisions } from './partition/waiters.ts'
 import { ForeignStatuses, StoreReader } from './query/store-reader.ts'
-import { InFlight, Precedence } from './runtime/limiter.ts'
+import { InFlight } from './runtime/in-flight.ts'
 import { inMemory } from './runtime/memory.ts'
 import { pause } from './runtime/pause.ts'
+import { RestorePriority } from './runtime/restore-priority.ts'
 import { Turns } from './runtime/turns.ts'
 import { IndexBuilder } from './search/index/builder.ts'
 import { ScanThreads } from './search/scan-threads.ts'
@@ -87,11 +88,18 @@ export class Processor implements Member, AsyncDisposable {
     const reopen = () => stores.reopen(look).catch((error: unknown) => Promise.reject(unusable(folder, error)))
     const faults = new StoreFaults({ instance, metrics, logger, now, reopen })
     this.#fitness = new Fitness({ faults, probe: () => stores.probe(), monotonic, sleep })
-    const precedence = new Precedence(sleep)
-    this.#builder = new IndexBuilder({ precedence, turns, logger, now: monotonic, sleep, retryMs: limits.retryMaxMs })
+    const restorePriority = new RestorePriority(sleep)
+    this.#builder = new IndexBuilder({
+      restorePriority,
+      turns,
+      logger,
+      now: monotonic,
+      sleep,
+      retryMs: limits.retryMaxMs,
+    })
     const inFlight = new InFlight(limits.inFlightRecords, sleep)
     const receipts = new Receipts({ instance, metrics, logger, now })
-    const shared = { cache, texts, turns, precedence, inFlight, faults, receipts }
+    const shared = { cache, texts, turns, restorePriority, inFlight, faults, receipts }
     const clocks = { now, monotonic, sleep }
     this.#context = { instance, log, ...shared, limits, metrics, logger, ...clocks }
   }

@@ -6,8 +6,7 @@ import { ConfigurationError } from '../../processor/contract/errors.ts'
 import { isDeviceId } from '../../processor/contract/telemetry.ts'
 import type { Configuration } from '../../processor/runtime/environment.ts'
 import type { Api } from '../app.ts'
-import { Gate } from '../http/gate.ts'
-import { blamed, ProblemError } from '../http/problem.ts'
+import { blamed, ProblemError, refusingLimiter } from '../http/problem.ts'
 import { type Caller, disjoint, SCOPES, type Scope } from './caller.ts'
 import { KeySet } from './keys.ts'
 
@@ -106,8 +105,8 @@ export class Tokens {
   readonly #keys: KeySet | KeyObject
   /** By the SHA-256 of the token, in the order of verification. */
   readonly #remembered = new Map<string, Remembered>()
-  readonly #verifying = new Gate('signatures of tokens', MAX_VERIFYING)
-  readonly #awaiting = new Gate('waits for the keys of tokens', MAX_AWAITING)
+  readonly #verifying = refusingLimiter('signatures of tokens', MAX_VERIFYING)
+  readonly #awaiting = refusingLimiter('waits for the keys of tokens', MAX_AWAITING)
 
   private constructor(options: TokensOptions, keys: KeySet | KeyObject) {
     this.#options = options
@@ -168,7 +167,7 @@ export class Tokens {
       } catch (error) {
         const renewal = keys.renewal(error)
         if (renewal === undefined) throw error
-        // Outside the gate of signatures: forged tokens that name keys of their own would shut out all others.
+        // Outside the limit of signatures: forged tokens that name keys of their own would shut out all others.
         await this.#awaiting.run(() => renewal)
         return (await verify()).payload
       }

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { OffsetOutOfRangeError, reasonOf, UnavailableError } from '../../processor/contract/errors.ts'
 import type { ChangeFeed, LogRecord, Offset } from '../../processor/contract/record.ts'
-import { Turnstile } from '../../processor/runtime/limiter.ts'
+import { Limiter } from '../../processor/runtime/limiter.ts'
 import type { Clock } from '../../processor/runtime/pause.ts'
 import type { Matcher } from '../../processor/search/language/match.ts'
 import type { ChangesLimits } from '../limits.ts'
@@ -126,8 +126,8 @@ export class Following {
   readonly clock: Clock
   readonly numbers: DeviceNumbers
   /** Bounds the reads of older changes, and of snapshots, by streams of their own. */
-  readonly catchUps: Turnstile
-  readonly snapshots: Turnstile
+  readonly catchUps: Limiter
+  readonly snapshots: Limiter
   /** Of the statuses that wait in all streams. */
   waitingBytes = 0
   readonly #logger: Logger
@@ -158,8 +158,8 @@ export class Following {
     this.clock = clock
     this.#logger = logger
     this.numbers = new DeviceNumbers(limits.maxDevices)
-    this.catchUps = new Turnstile(limits.maxCatchUps)
-    this.snapshots = new Turnstile(limits.maxSnapshots)
+    this.catchUps = new Limiter(limits.maxCatchUps)
+    this.snapshots = new Limiter(limits.maxSnapshots)
     this.#ends = bounds.map(({ end }) => end)
     const headStart = Math.min(HEAD_START, limits.recentRecords)
     this.#recent = bounds.map(({ start, end }) => this.#fresh(Math.max(start, end - headStart)))

@@ -10,11 +10,11 @@ import {
 import { bounded } from '../../processor/contract/field.ts'
 import { hasBackslashInName, type JsonObject } from '../../processor/contract/json.ts'
 import { decodeStatus } from '../../processor/contract/status.ts'
+import type { Limiter } from '../../processor/runtime/limiter.ts'
 import type { Api } from '../app.ts'
 import { callerOf, maySee, READS_DEVICES, WRITES_DEVICES } from '../auth/caller.ts'
 import { etagOf, isKnown, MAX_WAIT_SECONDS, READ_CONDITIONS } from '../http/conditions.ts'
 import { EXAMPLE_DEVICE, emptyAnswer, jsonAnswer, problemAnswers, type ResponseDoc } from '../http/documentation.ts'
-import type { Gate } from '../http/gate.ts'
 import { blamed, ProblemError, type ProblemKind } from '../http/problem.ts'
 import { freshnessField, openStatus, shownFreshness } from '../http/splice.ts'
 import { MAX_ATTRIBUTES_BODY_BYTES } from '../limits.ts'
@@ -36,7 +36,7 @@ const WRITES_ATTRIBUTES = {
 }
 
 /** What people say of a device, and its deletion: written through the log, and decided by the owner of its partition. */
-export function attributeRoutes(api: Api, writing: Writing, single: Gate): void {
+export function attributeRoutes(api: Api, writing: Writing, single: Limiter): void {
   api.get('/v1/devices/:deviceId/attributes', { schema: GET, config: READS_DEVICES }, async (request, reply) => {
     const deviceId = visible(request)
     const { status, freshness } = await single.run(() => readDevice(writing.reader, deviceId, request.query.atLeast))

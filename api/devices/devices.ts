@@ -7,6 +7,7 @@ import {
   type StatusReader,
 } from '../../processor/contract/query.ts'
 import { type Position, parsePosition } from '../../processor/contract/record.ts'
+import type { Limiter } from '../../processor/runtime/limiter.ts'
 import { TextTurns } from '../../processor/runtime/turns.ts'
 import type { Api } from '../app.ts'
 import { type Caller, callerOf, maySee, READS_DEVICES } from '../auth/caller.ts'
@@ -21,7 +22,6 @@ import {
   problemExample,
   type ResponseDoc,
 } from '../http/documentation.ts'
-import type { Gate } from '../http/gate.ts'
 import { ProblemError, problemOf } from '../http/problem.ts'
 import { freshnessMember, JSON_TYPE, openStatus, SplicedBytes, shownFreshness } from '../http/splice.ts'
 import type { Limits } from '../limits.ts'
@@ -70,8 +70,8 @@ function positionOf(reader: StatusReader, deviceId: string, text: string): Posit
 
 export interface DeviceRoutes {
   readonly reader: StatusReader
-  readonly single: Gate
-  readonly many: Gate
+  readonly single: Limiter
+  readonly many: Limiter
   readonly untaken: UntakenAnswers
   readonly limits: Limits
 }

@@ -1,10 +1,10 @@
 import { Type } from 'typebox'
 import type { Copy, PartitionInfo, StatusReader } from '../../processor/contract/query.ts'
+import type { Limiter } from '../../processor/runtime/limiter.ts'
 import type { Api } from '../app.ts'
 import { EXAMPLE_COPY, jsonAnswer, problemAnswers } from '../http/documentation.ts'
-import type { Gate } from '../http/gate.ts'
 
-export function partitionRoutes(api: Api, reader: StatusReader, many: Gate): void {
+export function partitionRoutes(api: Api, reader: StatusReader, many: Limiter): void {
   api.get('/v1/partitions', { schema: GET_PARTITIONS, config: { scope: 'ops:read' } }, async () => {
     const partitions = await many.run(() => reader.partitions())
     return { partitions: partitions.map(partitionBody), totals: totals(partitions) }

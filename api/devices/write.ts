@@ -5,9 +5,9 @@ import type { DeviceWriter, PastAnswer, StatusReader } from '../../processor/con
 import { formatPosition, type Position } from '../../processor/contract/record.ts'
 import { MAX_STATUS_BYTES } from '../../processor/contract/status.ts'
 import { isVersion, type Outcome, type Write } from '../../processor/contract/write.ts'
+import type { Limiter } from '../../processor/runtime/limiter.ts'
 import { callerOf } from '../auth/caller.ts'
 import { etagOf, ifMatchOf, ifNoneMatchOf, preferredWait } from '../http/conditions.ts'
-import type { Gate } from '../http/gate.ts'
 import { blamed, ProblemError } from '../http/problem.ts'
 import { freshnessMember, JSON_TYPE, openStatus, shownFreshness, spliceStatus } from '../http/splice.ts'
 
@@ -20,7 +20,7 @@ export interface Writing {
   readonly reader: StatusReader
   readonly writer: DeviceWriter
   /** Holds the writes under way, those that wait included. */
-  readonly writes: Gate
+  readonly writes: Limiter
 }
 
 /**

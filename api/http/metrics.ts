@@ -1,8 +1,8 @@
 import type { onRequestHookHandler } from 'fastify'
 import { Gauge, type Metric, type MetricValueWithName, type Registry } from 'prom-client'
+import type { Limiter } from '../../processor/runtime/limiter.ts'
 import type { Api } from '../app.ts'
 import type { UntakenAnswers } from './connections.ts'
-import type { Gate } from './gate.ts'
 
 const NAME = 'tidemark_http_request_duration_seconds'
 const BUCKETS_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]
@@ -130,14 +130,18 @@ export class RequestDurations {
 }
 
 /** The reads under way, by kind, and what of their answers waits. */
-export function measureReads(registry: Registry, gates: Readonly<Record<string, Gate>>, untaken: UntakenAnswers): void {
+export function measureReads(
+  registry: Registry,
+  limiters: Readonly<Record<string, Limiter>>,
+  untaken: UntakenAnswers,
+): void {
   const reads = new Gauge({
     name: 'tidemark_http_reads_in_flight',
     help: 'Reads of statuses, and of dead letters, under way.',
     labelNames: ['kind'] as const,
     registers: [],
     collect() {
-      for (const [kind, gate] of Object.entries(gates)) this.set({ kind }, gate.inFlight)
+      for (const [kind, limiter] of Object.entries(limiters)) this.set({ kind }, limiter.underWay)
     },
   })
   registry.registerMetric(reads)

@@ -1,5 +1,6 @@
 import { RetryableError, UnavailableError } from '../../processor/contract/errors.ts'
 import type { Freshness } from '../../processor/contract/query.ts'
+import { Limiter } from '../../processor/runtime/limiter.ts'
 
 /** Kinds of problem: the HTTP status and the title, which never changes (RFC 9457 section 3.1.3). */
 export const PROBLEMS = {
@@ -109,6 +110,11 @@ export class ProblemError extends Error {
     const head = { type: `urn:tidemark:problem:${this.kind}`, title, status, detail: this.message }
     return instance === undefined ? { ...head, ...this.members } : { ...head, instance, ...this.members }
   }
+}
+
+/** Refuses work beyond `limit` with 503 at once: to queue it would only delay all. */
+export function refusingLimiter(what: string, limit: number): Limiter {
+  return new Limiter(limit, { ms: 0, over: () => ProblemError.overloaded(`${limit} ${what} are under way`) })
 }
 
 /** The part of a request that is to blame. */

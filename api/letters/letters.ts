@@ -1,11 +1,11 @@
 import type { FastifyReply } from 'fastify'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import type { LetterReader, LogRecord } from '../../processor/contract/record.ts'
+import type { Limiter } from '../../processor/runtime/limiter.ts'
 import { TextTurns } from '../../processor/runtime/turns.ts'
 import type { Api } from '../app.ts'
 import { type Caller, callerOf, maySee, type Scope } from '../auth/caller.ts'
 import type { UntakenAnswers } from '../http/connections.ts'
-import type { Gate } from '../http/gate.ts'
 import { ProblemError } from '../http/problem.ts'
 import { JSON_TYPE, nextPage } from '../http/splice.ts'
 import type { Limits } from '../limits.ts'
@@ -14,7 +14,7 @@ import { DEFAULT_LIMIT, LIST_LETTERS } from './schemas.ts'
 
 export interface LetterRoutes {
   readonly letters: LetterReader
-  readonly reads: Gate
+  readonly reads: Limiter
   readonly untaken: UntakenAnswers
   readonly limits: Limits
 }

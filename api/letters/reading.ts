@@ -11,7 +11,7 @@ import {
 } from '../../processor/contract/record.ts'
 import { isDeviceId } from '../../processor/contract/telemetry.ts'
 import { isoTime, MAX_TIME_MS } from '../../processor/contract/time.ts'
-import { Turnstile } from '../../processor/runtime/limiter.ts'
+import { Limiter } from '../../processor/runtime/limiter.ts'
 import { TextTurns } from '../../processor/runtime/turns.ts'
 import { ProblemError } from '../http/problem.ts'
 import { share } from '../search/fleet-search.ts'
@@ -321,7 +321,7 @@ class LetterReading {
   readonly #signal: AbortSignal
   /** Rejects when the signal aborts. */
   readonly #aborted: Promise<never>
-  readonly #turnstile = new Turnstile(LANES_AT_ONCE)
+  readonly #limiter = new Limiter(LANES_AT_ONCE)
   readonly #turns: TextTurns
   #records = 0
   #bytes = 0
@@ -396,7 +396,7 @@ class LetterReading {
   /** What the log fails at in the partition becomes the answer: left out, its letters would seem not to be. */
   async #inTurn<T>(partition: number, work: () => Promise<T>): Promise<T> {
     try {
-      return await this.#turnstile.run(work)
+      return await this.#limiter.run(work)
     } catch (error) {
       const isOfLog = error instanceof RetryableError || error instanceof LogCorruptedError
       throw isOfLog || error === this.#signal.reason ? this.#unavailable(partition, error) : error

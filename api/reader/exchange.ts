@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import { hostAndPort } from '../../processor/contract/address.ts'
 import { reasonOf, UnavailableError } from '../../processor/contract/errors.ts'
 import { decodeError } from '../../processor/contract/query-wire.ts'
+import { within } from '../../processor/runtime/pause.ts'
 
 /** A copy has not answered in time, and may answer yet. */
 export class LateError extends UnavailableError {
@@ -11,22 +12,11 @@ export class LateError extends UnavailableError {
   }
 }
 
-/**
- * The answer, or a LateError after `withinMs`, when `onLate` tells its message. What has arrived by then is read first: this process may be the
- * one that stood still, and timers come before sockets.
- */
-export async function inTime<T>(answer: Promise<T>, withinMs: number, onLate: () => string): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>()
-  let soon: NodeJS.Immediate | undefined
-  const timer = setTimeout(() => {
-    soon = setImmediate(() => reject(new LateError(onLate())))
-  }, withinMs)
-  try {
-    return await Promise.race([answer, late])
-  } finally {
-    clearTimeout(timer)
-    clearImmediate(soon)
-  }
+/** The answer, or a LateError with the message of `onLate` after `withinMs`. */
+export function inTime<T>(answer: Promise<T>, withinMs: number, onLate: () => string): Promise<T> {
+  return within(answer, withinMs, () => {
+    throw new LateError(onLate())
+  })
 }
 
 /** Bytes of one answer; a longer one is none of a processor's. */

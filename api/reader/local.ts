@@ -1,6 +1,6 @@
 import type { Copy, Listing, PartitionReader, PastAnswer } from '../../processor/contract/query.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
-import { Turnstile } from '../../processor/runtime/limiter.ts'
+import { Limiter } from '../../processor/runtime/limiter.ts'
 import { ProblemError } from '../http/problem.ts'
 import { ANSWER_WITHIN_MS } from './copies.ts'
 import { inTime, LateError, MAX_QUEUED_MS } from './exchange.ts'
@@ -13,11 +13,16 @@ export const MAX_LOCAL_SEARCHES = 48
 /** How long a slice may take once it has begun, ms, where no other process could give it; it works for about 250. */
 export const PATIENCE_MS = 5_000
 
+const PATIENCE = {
+  ms: MAX_QUEUED_MS,
+  over: () => ProblemError.overloaded(`searches wait for longer than ${MAX_QUEUED_MS} ms for their turn`),
+}
+
 /** The readers of the copies that this process itself holds: their searches take turns, and waiting for that is not lateness. */
 export class LocalReaders {
   readonly #alone: boolean
   readonly #answerWithinMs: number
-  readonly #turnstile = new Turnstile(MAX_LOCAL_SEARCHES)
+  readonly #limiter = new Limiter(MAX_LOCAL_SEARCHES, PATIENCE)
   readonly #readers = new WeakMap<PartitionReader, PartitionReader>()
 
   /** `alone`: nobody else could be asked, so who has no answer in time is told that this process has too much to do. */
@@ -36,7 +41,7 @@ export class LocalReaders {
   }
 
   async #search<T>(slice: () => Promise<T>): Promise<T> {
-    const leave = await this.#turnstile.enter(PATIENCE)
+    const leave = await this.#limiter.enter()
     const answer = slice()
     // One that is late keeps its place: it goes on working.
     answer.then(leave, leave)
@@ -47,11 +52,6 @@ export class LocalReaders {
       throw ProblemError.overloaded(`a search took longer than ${this.#answerWithinMs} ms`)
     }
   }
-}
-
-const PATIENCE = {
-  ms: MAX_QUEUED_MS,
-  over: () => ProblemError.overloaded(`searches wait for longer than ${MAX_QUEUED_MS} ms for their turn`),
 }
 
 class LocalReader implements PartitionReader {

@@ -5,12 +5,12 @@ import { type Order, parseOrder } from '../../processor/contract/order.ts'
 import type { StatusReader } from '../../processor/contract/query.ts'
 import { MAX_SUMMARY_FIELDS, type Place, type Query } from '../../processor/contract/search.ts'
 import { type Distribution, MAX_GROUPS, MAX_GROUPS_OF_DEVICE, type Summary } from '../../processor/contract/summary.ts'
+import type { Limiter } from '../../processor/runtime/limiter.ts'
 import { TextTurns } from '../../processor/runtime/turns.ts'
 import type { Api } from '../app.ts'
 import { callerOf, READS_DEVICES } from '../auth/caller.ts'
 import { namesOf, type Projection, projectionOf } from '../devices/projection.ts'
 import type { UntakenAnswers } from '../http/connections.ts'
-import type { Gate } from '../http/gate.ts'
 import { ProblemError } from '../http/problem.ts'
 import { freshnessMember, JSON_TYPE, nextPage, shownFreshness } from '../http/splice.ts'
 import type { Limits } from '../limits.ts'
@@ -20,7 +20,7 @@ import { COUNT_DEVICES, DEFAULT_LIMIT, LIST_DEVICES, queryOf, SUMMARIZE_FLEET } 
 
 export interface SearchRoutes {
   readonly reader: StatusReader
-  readonly searches: Gate
+  readonly searches: Limiter
   readonly untaken: UntakenAnswers
   readonly limits: Limits
   /** ms. */

@@ -4,6 +4,7 @@ import type { AuthenticateError, ConnectPacket, Subscription } from 'aedes'
 import type { Logger } from 'pino'
 import { ownCopy } from '../../processor/contract/json.ts'
 import type { ConnectivityReason } from '../../processor/contract/status.ts'
+import { within } from '../../processor/runtime/pause.ts'
 import type { Gather } from '../append/batcher.ts'
 import { Bridge, type MqttClient } from '../append/bridge.ts'
 import { Connection } from '../connection/connection.ts'
@@ -114,13 +115,15 @@ export class Broker {
     this.#bridge.stopping = true
     clearInterval(this.#sweep)
     for (const { conn } of this.#clients) conn.stop()
-    await within(this.#gather.settled(), this.#limits.stopTimeoutMs)
+    await within(this.#gather.settled(), this.#limits.stopTimeoutMs, () => undefined)
     // Acks that wait for those before them leave in ticks of this turn.
     await turn()
     for (const { session } of this.#clients) {
       if (session !== undefined) this.presence.end(session, 'unknown', 'server shutdown')
     }
-    const left = await within(this.presence.settled(), this.#limits.stopTimeoutMs).then(() => this.presence.stop())
+    const left = await within(this.presence.settled(), this.#limits.stopTimeoutMs, () => undefined).then(() =>
+      this.presence.stop(),
+    )
     if (left > 0) this.#logger.warn({ devices: left }, 'the log did not take the shutdown of all sessions')
     const signal = AbortSignal.timeout(Math.min(this.#limits.stopTimeoutMs, FAREWELL_MS))
     await Promise.all([...this.#clients].map(({ conn }) => this.#close(conn, signal)))
@@ -338,12 +341,4 @@ function refusal(returnCode: number, message: string): AuthenticateError {
   // The type wants a member of a const enum, which exists only in the declarations of aedes.
   const error: unknown = Object.assign(new Error(message), { returnCode })
   return error as AuthenticateError
-}
-
-/** Resolves when `work` does, or after `ms`. */
-async function within(work: Promise<void>, ms: number): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>()
-  const timer = setTimeout(resolve, ms)
-  await Promise.race([work, promise])
-  clearTimeout(timer)
 }

@@ -86,7 +86,7 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   // Not after the others: until then nobody can say how far behind the copy is, and it answers nothing.
   const changelog = await context.log.bounds(topic)
   options.copy.progress.sighted(changelog.end)
-  if (yields) await context.precedence.turn(signal)
+  if (yields) await context.restorePriority.turn(signal)
   const now = context.now()
   const { limits, logger } = context
   const { deleteRetentionMs } = context.log
@@ -103,7 +103,7 @@ export async function followChangelog(options: FollowOptions, signal: AbortSigna
   const batchLimits = { maxRecords: limits.changelogRecords, maxBytes: limits.changelogBytes }
   for await (const batch of context.log.follow(topic, plan.from, batchLimits, signal)) {
     const began = context.monotonic()
-    if (yields && !following.arrived) await context.precedence.turn(signal)
+    if (yields && !following.arrived) await context.restorePriority.turn(signal)
     if (signal.aborted) return false
     if (!(await following.apply(batch, signal))) return false
     if (following.arrived && until !== undefined) return true

@@ -4,8 +4,9 @@ import type { Slice } from '../contract/query.ts'
 import type { ProcessorLimits } from '../limits.ts'
 import type { Log } from '../log/log.ts'
 import type { ProcessorMetrics, Receipts } from '../metrics.ts'
-import type { InFlight, Precedence } from '../runtime/limiter.ts'
+import type { InFlight } from '../runtime/in-flight.ts'
 import { Backoff } from '../runtime/pause.ts'
+import type { RestorePriority } from '../runtime/restore-priority.ts'
 import type { Turns } from '../runtime/turns.ts'
 import type { StatusCache } from '../store/status-cache.ts'
 import type { StateStore } from '../store/store.ts'
@@ -21,7 +22,7 @@ export interface RoleContext {
   readonly cache: StatusCache
   readonly texts: TextCache
   readonly turns: Turns
-  readonly precedence: Precedence
+  readonly restorePriority: RestorePriority
   readonly inFlight: InFlight
   readonly faults: StoreFaults
   readonly receipts: Receipts

@@ -106,11 +106,11 @@ export class Standby implements Role {
   }
 
   async #follow(signal: AbortSignal): Promise<void> {
-    const { precedence, sleep } = this.#context
+    const { restorePriority, sleep } = this.#context
     if (!this.#copying.heir) return this.#copy(signal, () => {})
     const whole = Promise.withResolvers<void>()
     const ended = new AbortController()
-    const first = precedence.first(async () => {
+    const first = restorePriority.first(async () => {
       await whole.promise
       await sleep(CLAIMED_WITHIN_MS, ended.signal)
     })

@@ -171,7 +171,7 @@ export class Task implements Role {
   }
 
   async #live(signal: AbortSignal): Promise<void> {
-    const { log, limits, precedence, monotonic, sleep } = this.#context
+    const { log, limits, restorePriority, monotonic, sleep } = this.#context
     this.#life = {}
     this.#committing = undefined
     this.#texts = this.#context.texts.owner()
@@ -184,7 +184,7 @@ export class Task implements Role {
     try {
       // What waits to be folded is on its way while the store is brought to where it begins.
       ahead.begin()
-      if (!(await precedence.first(() => this.#catchUp(ahead, signal)))) return
+      if (!(await restorePriority.first(() => this.#catchUp(ahead, signal)))) return
       for (;;) {
         const { done: over, value: batch } = await ahead.take()
         if (over === true) return

@@ -1,17 +1,24 @@
-/** How long one may wait, ms, and what is thrown then. */
+/** How long work may wait for a place, ms, and the error with which it fails then. 0: it is refused at once. */
 export interface Patience {
   readonly ms: number
   readonly over: () => Error
 }
 
-/** Lets a bounded number of pieces of work be under way; who comes later waits, in order. */
-export class Turnstile {
+/** Bounds how many pieces of work run at once. More wait in the order of their calls, for as long as `patience` allows. */
+export class Limiter {
   readonly #limit: number
+  readonly #patience: Patience | undefined
   readonly #waiting = new Set<() => void>()
   #underWay = 0
 
-  constructor(limit: number) {
+  /** Without `patience` work waits until there is a place. */
+  constructor(limit: number, patience?: Patience) {
     this.#limit = limit
+    this.#patience = patience
+  }
+
+  get underWay(): number {
+    return this.#underWay
   }
 
   async run<T>(work: () => Promise<T>): Promise<T> {
@@ -23,14 +30,15 @@ export class Turnstile {
     }
   }
 
-  /** Resolves with what is to be called once, when the work is over. */
-  async enter(patience?: Patience): Promise<() => void> {
-    if (this.#underWay >= this.#limit) await this.#turn(patience)
-    else this.#underWay++
+  /** Resolves with a function that gives the place back: call it once. */
+  async enter(): Promise<() => void> {
+    if (this.#underWay < this.#limit) this.#underWay++
+    else if (this.#patience?.ms === 0) throw this.#patience.over()
+    else await this.#wait(this.#patience)
     return this.#leave
   }
 
-  #turn(patience: Patience | undefined): Promise<void> {
+  #wait(patience: Patience | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       let timer: NodeJS.Timeout | undefined
       const go = (): void => {
@@ -47,170 +55,10 @@ export class Turnstile {
     })
   }
 
-  /** The place goes to the next who waits. */
+  /** The place passes to the first that waits. */
   readonly #leave = (): void => {
     const [next] = this.#waiting
     if (next === undefined) this.#underWay--
     else next()
-  }
-}
-
-/** Lets one piece of work run at a time, in the order of the calls. Not bounded: each caller awaits its own. */
-export class Exclusive {
-  #last: Promise<unknown> = Promise.resolve()
-
-  run<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(work)
-    this.#last = result.catch(() => undefined)
-    return result
-  }
-}
-
-/**
- * When none of those under way has ended for so long, ms, they may hang on a broker, and must not stop the others: they are
- * counted no more. One that waits for its turn alone goes on waiting: so late are all when many partitions are far behind,
- * and then the bound matters.
- */
-const STUCK_MS = 1_000
-/** A batch of less than this share of the bound waits for nobody: its partition is at its end, and its devices are asked for. */
-const SMALL = 1 / 64
-
-interface Waiting {
-  readonly weight: number
-  readonly released: AbortController
-  /** In which it was released. */
-  era: number
-}
-
-/**
- * Bounds the records that the tasks of a process have under way, from fold to store; those of large statuses weigh more.
- * What is made of a batch lives that long: of a full one in each of many partitions it is more than the young generation
- * holds, and the collector copies it twice over. A few batches keep log, store and event loop busy.
- */
-export class InFlight {
-  readonly #maxWeight: number
-  readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
-  /** Of those under way, but for those that were taken for hanging: all that had begun before the present era. */
-  #weight = 0
-  #era = 0
-  /** How many have ended. */
-  #ended = 0
-  /** In the order in which they came; at most one per task. */
-  readonly #waiting: Waiting[] = []
-
-  /** `sleep` resolves after `ms`, or as soon as its signal aborts. */
-  constructor(maxWeight: number, sleep: (ms: number, signal: AbortSignal) => Promise<void>) {
-    this.#maxWeight = maxWeight
-    this.#sleep = sleep
-  }
-
-  /**
-   * Does `work` with a batch of `weight`, in records: at once where it is small, or fits and nobody waits; otherwise in its
-   * turn when others have ended, when none has for STUCK_MS, or when `signal` aborted.
-   */
-  async run<T>(weight: number, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    if (weight < this.#maxWeight * SMALL) return work()
-    const mayGo = this.#waiting.length === 0 && this.#fits(weight)
-    const era = mayGo ? this.#begin(weight) : await this.#wait(weight, signal)
-    try {
-      return await work()
-    } finally {
-      if (era === this.#era) this.#weight -= weight
-      this.#ended++
-      this.#release(({ weight: next }) => this.#fits(next))
-    }
-  }
-
-  /** One alone may be larger than the bound. */
-  #fits(weight: number): boolean {
-    return this.#weight === 0 || this.#weight + weight <= this.#maxWeight
-  }
-
-  #begin(weight: number): number {
-    this.#weight += weight
-    return this.#era
-  }
-
-  async #wait(weight: number, signal: AbortSignal): Promise<number> {
-    const waiting = { weight, released: new AbortController(), era: 0 }
-    this.#waiting.push(waiting)
-    const woken = AbortSignal.any([signal, waiting.released.signal])
-    for (;;) {
-      const ended = this.#ended
-      await this.#sleep(STUCK_MS, woken)
-      // Who released it has counted it.
-      if (waiting.released.signal.aborted) return waiting.era
-      if (signal.aborted) break
-      if (ended !== this.#ended) continue
-      this.#era++
-      this.#weight = 0
-      this.#release(() => true)
-      return waiting.era
-    }
-    this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
-    return this.#begin(weight)
-  }
-
-  /** Lets them in, the first first, as long as each `may`. */
-  #release(may: (first: Waiting) => boolean): void {
-    for (;;) {
-      const [first] = this.#waiting
-      if (first === undefined || !may(first)) return
-      this.#waiting.shift()
-      first.era = this.#begin(first.weight)
-      first.released.abort()
-    }
-  }
-}
-
-/** How long a standby holds back its beginning and each batch of its restore, ms: an owner that cannot catch up must not stop it for good. */
-const MAX_WAIT_MS = 1_000
-
-/** After so long without an owner that catches up, ms, others go on: an heir ends just before it is an owner. */
-const LULL_MS = 50
-
-/**
- * Has the owners of one process restore, and process what came in meanwhile, before its standbys do, and before indexes
- * are built: on an owner a partition waits, on the others nothing does. Heirs restore before other standbys too, as the
- * balance of the group waits on them.
- */
-export class Precedence {
-  readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
-  #owners = 0
-  readonly #waiting = new Set<AbortController>()
-
-  /** `sleep` resolves after `ms`, or as soon as its signal aborts. */
-  constructor(sleep: (ms: number, signal: AbortSignal) => Promise<void>) {
-    this.#sleep = sleep
-  }
-
-  /** An owner, or an heir, catches up for as long as `work` takes. */
-  async first<T>(work: () => Promise<T>): Promise<T> {
-    this.#owners++
-    try {
-      return await work()
-    } finally {
-      if (--this.#owners === 0) for (const released of this.#waiting) released.abort()
-    }
-  }
-
-  /**
-   * Resolves when no owner catches up, after about MAX_WAIT_MS, or when `signal` aborts. At most one call per standby, and
-   * one of the index builder, waits.
-   */
-  async turn(signal: AbortSignal): Promise<void> {
-    if (this.#owners === 0) return
-    await this.#wait(signal)
-    if (this.#owners > 0 || signal.aborted) return
-    await this.#sleep(LULL_MS, signal)
-    await this.#wait(signal)
-  }
-
-  async #wait(signal: AbortSignal): Promise<void> {
-    if (this.#owners === 0) return
-    const released = new AbortController()
-    this.#waiting.add(released)
-    await this.#sleep(MAX_WAIT_MS, AbortSignal.any([signal, released.signal]))
-    this.#waiting.delete(released)
   }
 }

@@ -20,14 +20,21 @@ export function aborted(signal: AbortSignal): Promise<void> {
   })
 }
 
-/** What `work` comes to; when it has come to nothing after `ms`, what `late` gives or throws. */
+/**
+ * Settles as `work` does; after `ms` without that, resolves with what `late` returns, or rejects with what it throws. Input
+ * that has arrived by then is read first: this process may be the one that stood still, and timers run before sockets.
+ */
 export async function within<T, L>(work: Promise<T>, ms: number, late: () => L): Promise<T | L> {
   const { promise: over, resolve } = Promise.withResolvers<void>()
-  const timer = setTimeout(resolve, ms)
+  let soon: NodeJS.Immediate | undefined
+  const timer = setTimeout(() => {
+    soon = setImmediate(resolve)
+  }, ms)
   try {
     return await Promise.race([work, over.then(late)])
   } finally {
     clearTimeout(timer)
+    clearImmediate(soon)
   }
 }
 

@@ -1,4 +1,4 @@
-import type { Exclusive } from '../runtime/limiter.ts'
+import type { Limiter } from '../runtime/limiter.ts'
 import { ReadAhead } from '../runtime/read-ahead.ts'
 import type { EntryCursor, StateStore, Way } from '../store/store.ts'
 
@@ -40,7 +40,7 @@ export interface ScanOptions {
   /** So many entries are asked for in all, unless some do not fit. */
   readonly limit?: number | undefined
   /** Of all scans of the event loop: what a read brings is made into objects in one go. */
-  readonly reading: Exclusive
+  readonly reading: Limiter
 }
 
 /** Reads the devices of some ranges, in the order of their ids, chunk by chunk; the next while one is looked at. */
@@ -49,7 +49,7 @@ export class Scan implements Source {
   readonly #ranges: IdRange[]
   readonly #way: Way
   readonly #maxRead: number
-  readonly #reading: Exclusive
+  readonly #reading: Limiter
   readonly most: number | undefined
   #cursor: EntryCursor | undefined
   #closed = false

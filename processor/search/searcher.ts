@@ -13,7 +13,7 @@ import type {
 } from '../contract/search.ts'
 import { readableStatus } from '../contract/status.ts'
 import { Summary } from '../contract/summary.ts'
-import { Exclusive } from '../runtime/limiter.ts'
+import { Limiter } from '../runtime/limiter.ts'
 import type { Turns } from '../runtime/turns.ts'
 import type { Checkpoint, Searched } from '../store/store.ts'
 import { CANDIDATE_COST, planBeginning, planIndex } from './index/plan.ts'
@@ -69,7 +69,7 @@ export class Searcher {
   #scanning: Promise<void> = Promise.resolve()
 
   /** What a read of a scan brings is made into objects in one go: of all partitions at once it would hold the event loop. */
-  readonly #reading = new Exclusive()
+  readonly #reading = new Limiter(1)
   readonly #maxRead: number
   readonly #candidateCost: number
   readonly #scans: Scans | undefined

@@ -2,7 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import type { AbstractIterator, AbstractLevel } from 'abstract-level'
 import { viewOf } from '../contract/json.ts'
 import type { LogIdentity, Offset } from '../log/log.ts'
-import { Exclusive } from '../runtime/limiter.ts'
+import { Limiter } from '../runtime/limiter.ts'
 import { guarded } from './damage.ts'
 import { INDEX_VERSION, type Indexed, indexedIn, isSamePlace, type Move } from './index-entries.ts'
 import { type IndexWrite, NOTHING, PartitionIndex } from './partition-index.ts'
@@ -174,7 +174,7 @@ export class LevelStore implements StateStore {
   readonly #reads: Reads
   readonly #index: PartitionIndex
   /** Commits, and slices of an index that is built: they read what they write. */
-  readonly #writing = new Exclusive()
+  readonly #writing = new Limiter(1)
   #checkpoint: Checkpoint | undefined
   #count: number | undefined
   #generation: number

@@ -17,7 +17,8 @@ import { StoreFaults } from '../../processor/partition/store-faults.ts'
 import { Task } from '../../processor/partition/task.ts'
 import { Arrivals, Decisions } from '../../processor/partition/waiters.ts'
 import { ForeignStatuses, StoreReader } from '../../processor/query/store-reader.ts'
-import { InFlight, Precedence } from '../../processor/runtime/limiter.ts'
+import { InFlight } from '../../processor/runtime/in-flight.ts'
+import { RestorePriority } from '../../processor/runtime/restore-priority.ts'
 import { Turns } from '../../processor/runtime/turns.ts'
 import { Searcher } from '../../processor/search/searcher.ts'
 import { LevelStores } from '../../processor/store/level-stores.ts'
@@ -81,7 +82,7 @@ export class Workbench implements AsyncDisposable {
       texts: this.texts,
       cache: new StatusCache(cache),
       turns: new Turns(),
-      precedence: new Precedence(immediately),
+      restorePriority: new RestorePriority(immediately),
       inFlight: new InFlight(DEFAULT_LIMITS.inFlightRecords, immediately),
       limits: { ...DEFAULT_LIMITS, minCommitIntervalMs: 0, retryMinMs: 0, ...limits },
       faults: new StoreFaults({ instance: 'one', metrics, logger, now, reopen: () => this.#stores.reopen() }),

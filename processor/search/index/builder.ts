@@ -1,12 +1,12 @@
 import type { Logger } from 'pino'
 import { StoreCorruptedError } from '../../contract/errors.ts'
-import type { Precedence } from '../../runtime/limiter.ts'
+import type { RestorePriority } from '../../runtime/restore-priority.ts'
 import type { Turns } from '../../runtime/turns.ts'
 import { INDEX_VERSION } from '../../store/index-entries.ts'
 import type { LevelStore } from '../../store/level-store.ts'
 
 export interface IndexBuilderOptions {
-  readonly precedence: Precedence
+  readonly restorePriority: RestorePriority
   readonly turns: Turns
   readonly logger: Logger
   /** Ms, of a clock that nobody sets. */
@@ -36,14 +36,14 @@ export class IndexBuilder implements AsyncDisposable {
 
   /** Never rejects. */
   async #build(partition: number, store: LevelStore): Promise<void> {
-    const { precedence, turns, logger, now, sleep, retryMs } = this.#options
+    const { restorePriority, turns, logger, now, sleep, retryMs } = this.#options
     const { signal } = this.#ending
     const began = now()
     // It may have been taken twice, or wiped.
     if (!store.indexMissing) return
     logger.info({ partition, version: INDEX_VERSION }, 'index begun: searches scan the store until it is whole')
     while (!signal.aborted) {
-      await precedence.turn(signal)
+      await restorePriority.turn(signal)
       try {
         if (await store.buildIndex()) {
           logger.info({ partition, devices: store.count, ms: now() - began }, 'index whole')

@@ -1,17 +1,17 @@
 import { expect, test, vi } from 'vitest'
-import { Precedence } from '../../../processor/runtime/limiter.ts'
+import { RestorePriority } from '../../../processor/runtime/restore-priority.ts'
 import { sleeps } from '../runtime/sleeps.ts'
 
 const never = new AbortController().signal
 
 test('a standby waits while owners restore, and goes on when the last one has', async () => {
   const { sleep, ends } = sleeps()
-  const precedence = new Precedence(sleep)
-  await precedence.turn(never)
+  const restorePriority = new RestorePriority(sleep)
+  await restorePriority.turn(never)
   const [one, two] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
-  const owners = [precedence.first(() => one.promise), precedence.first(() => two.promise)]
+  const owners = [restorePriority.first(() => one.promise), restorePriority.first(() => two.promise)]
   let gone = false
-  const standby = precedence.turn(never).then(() => (gone = true))
+  const standby = restorePriority.turn(never).then(() => (gone = true))
   one.resolve()
   await owners[0]
   expect(gone).toBe(false)
@@ -21,20 +21,20 @@ test('a standby waits while owners restore, and goes on when the last one has', 
   expect(gone).toBe(false)
   ends[1]?.()
   await standby
-  await precedence.turn(never)
+  await restorePriority.turn(never)
 })
 
 test('a standby waits for an owner too that begins just when the last one has ended', async () => {
   const { sleep, ends } = sleeps()
-  const precedence = new Precedence(sleep)
+  const restorePriority = new RestorePriority(sleep)
   const [one, two] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
-  const first = precedence.first(() => one.promise)
+  const first = restorePriority.first(() => one.promise)
   let gone = false
-  const standby = precedence.turn(never).then(() => (gone = true))
+  const standby = restorePriority.turn(never).then(() => (gone = true))
   one.resolve()
   await first
   await vi.waitFor(() => expect(ends).toHaveLength(2))
-  const second = precedence.first(() => two.promise)
+  const second = restorePriority.first(() => two.promise)
   ends[1]?.()
   await vi.waitFor(() => expect(ends).toHaveLength(3))
   expect(gone).toBe(false)
@@ -45,14 +45,14 @@ test('a standby waits for an owner too that begins just when the last one has en
 
 test('a standby waits no longer than it may, and not when it is told to end', async () => {
   const { sleep, ends } = sleeps()
-  const precedence = new Precedence(sleep)
+  const restorePriority = new RestorePriority(sleep)
   const work = Promise.withResolvers<number>()
-  const owner = precedence.first(() => work.promise)
-  const standby = precedence.turn(never)
+  const owner = restorePriority.first(() => work.promise)
+  const standby = restorePriority.turn(never)
   ends[0]?.()
   await standby
   const ending = new AbortController()
-  const second = precedence.turn(ending.signal)
+  const second = restorePriority.turn(ending.signal)
   ending.abort()
   await second
   work.resolve(7)

@@ -1,7 +1,7 @@
 import { expect, it, vi } from 'vitest'
 import { StoreCorruptedError } from '../../../processor/contract/errors.ts'
 import { partitionOf } from '../../../processor/contract/partition.ts'
-import { Precedence } from '../../../processor/runtime/limiter.ts'
+import { RestorePriority } from '../../../processor/runtime/restore-priority.ts'
 import { MemoryLog } from '../memory-log.ts'
 import { RECEIVED, said, statusOf, Workbench } from '../workbench.ts'
 
@@ -15,13 +15,13 @@ const untilTold = (ms: number, signal: AbortSignal) =>
   })
 
 /**
- * Gives the bench a Precedence whose waits last until they are told to end. What is returned resolves when the standby of
+ * Gives the bench a RestorePriority whose waits last until they are told to end. What is returned resolves when the standby of
  * partition 1 has asked for its turn, or, by `steps`, has not: then it is seen to begin too early.
  */
 function yielding(bench: Workbench, steps: readonly string[]): () => Promise<void> {
-  const precedence = new Precedence(untilTold)
-  Object.assign(bench.context, { precedence })
-  const turn = vi.spyOn(precedence, 'turn')
+  const restorePriority = new RestorePriority(untilTold)
+  Object.assign(bench.context, { restorePriority })
+  const turn = vi.spyOn(restorePriority, 'turn')
   return async () => {
     await vi.waitFor(() => expect(turn.mock.calls.length > 0 || steps.includes('status 1')).toBe(true))
     // Without I/O: enough to begin in for who has asked and does not wait.
@@ -282,9 +282,9 @@ it('a standby that restores waits at its next batch for an owner that has begun 
   const log = new MemoryLog(1)
   await filled(log, 1)
   await using bench = await Workbench.open(log, { changelogRecords: 10 })
-  const precedence = new Precedence(untilTold)
-  Object.assign(bench.context, { precedence })
-  const turn = vi.spyOn(precedence, 'turn')
+  const restorePriority = new RestorePriority(untilTold)
+  Object.assign(bench.context, { restorePriority })
+  const turn = vi.spyOn(restorePriority, 'turn')
   const begun = Promise.withResolvers<void>()
   const follow = log.follow.bind(log)
   log.follow = async function* (...of) {
@@ -298,7 +298,7 @@ it('a standby that restores waits at its next batch for an owner that has begun 
   await vi.waitFor(() => expect(reached()).toBe(10))
   const asked = turn.mock.calls.length
   const owner = Promise.withResolvers<void>()
-  const caughtUp = precedence.first(() => owner.promise)
+  const caughtUp = restorePriority.first(() => owner.promise)
   begun.resolve()
   await vi.waitFor(() => expect(turn.mock.calls.length > asked || reached() > 10).toBe(true))
   expect(reached()).toBe(10)

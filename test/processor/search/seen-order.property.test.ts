@@ -13,7 +13,7 @@ import {
   type SearchQuestion,
 } from '../../../processor/contract/search.ts'
 import type { Status } from '../../../processor/contract/status.ts'
-import { Exclusive } from '../../../processor/runtime/limiter.ts'
+import { Limiter } from '../../../processor/runtime/limiter.ts'
 import { Turns } from '../../../processor/runtime/turns.ts'
 import { Matcher } from '../../../processor/search/language/match.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'
@@ -83,7 +83,7 @@ class Fleet {
   readonly #worlds: readonly World[]
   readonly #plan: (readonly Change[])[]
   readonly #searcher: Searcher
-  readonly #writing = new Exclusive()
+  readonly #writing = new Limiter(1)
 
   constructor(partitions: number, plan: readonly (readonly Change[])[], slow: boolean) {
     this.partitionCount = partitions

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { StoreCorruptedError } from '../../../../processor/contract/errors.ts'
 import { parseOrder } from '../../../../processor/contract/order.ts'
 import { encodeStatus, type Status } from '../../../../processor/contract/status.ts'
-import { Precedence } from '../../../../processor/runtime/limiter.ts'
+import { RestorePriority } from '../../../../processor/runtime/restore-priority.ts'
 import { Turns } from '../../../../processor/runtime/turns.ts'
 import { IndexBuilder } from '../../../../processor/search/index/builder.ts'
 import { parseQuery } from '../../../../processor/search/language/parser.ts'
@@ -72,8 +72,8 @@ const atOnce = async () => {}
 
 function builder(): IndexBuilder {
   const logger = pino({}, { write: (line) => lines.push(line) })
-  const precedence = new Precedence(atOnce)
-  return new IndexBuilder({ precedence, turns: new Turns(), logger, now: Date.now, sleep: atOnce, retryMs: 1 })
+  const restorePriority = new RestorePriority(atOnce)
+  return new IndexBuilder({ restorePriority, turns: new Turns(), logger, now: Date.now, sleep: atOnce, retryMs: 1 })
 }
 
 /** By a clock that stands still no slice ends early, however busy the machine is. */
