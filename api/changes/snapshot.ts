@@ -1,5 +1,5 @@
 import { UnavailableError } from '../../processor/contract/errors.ts'
-import type { Listing, StatusReader } from '../../processor/contract/query.ts'
+import { bufferOf, type Listing, type StatusReader } from '../../processor/contract/query.ts'
 import type { Offset } from '../../processor/contract/record.ts'
 import { decodeStatus } from '../../processor/contract/status.ts'
 import { type Caller, maySee, visibleAfter } from '../auth/caller.ts'
@@ -40,7 +40,10 @@ export async function* readSnapshot(options: SnapshotOptions): AsyncGenerator<Sn
   const { following, reader, caller, subject, partition } = options
   if ('deviceId' in subject) {
     const { status, freshness } = await ask(following, () => reader.get(subject.deviceId))
-    yield { devices: status === undefined ? [] : [device(subject.deviceId, status)], reached: freshness.changelog }
+    yield {
+      devices: status === undefined ? [] : [device(subject.deviceId, bufferOf(status))],
+      reached: freshness.changelog,
+    }
     return
   }
   let after: string | undefined

@@ -2,6 +2,7 @@ import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
 import { OffsetOutOfRangeError, UnavailableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
+import { bufferOf } from '../../processor/contract/query.ts'
 import type { ChangeFeed, Offset } from '../../processor/contract/record.ts'
 import type { Clock } from '../../processor/runtime/pause.ts'
 import { type Caller, maySee } from '../auth/caller.ts'
@@ -261,7 +262,7 @@ export class ChangesStream implements Follower {
       const { status, freshness } = await this.#options.reader.get(deviceId)
       const offset = freshness.changelog - 1
       if (offset < (this.#next[partition] as Offset)) return
-      const record = { offset, key: deviceId, value: status ?? null, timestamp: 0 }
+      const record = { offset, key: deviceId, value: status === undefined ? null : bufferOf(status), timestamp: 0 }
       void this.#take(this.#following.change(partition, record))
       this.#next[partition] = this.#known(partition, freshness.changelog)
     } catch (error) {

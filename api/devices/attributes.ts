@@ -9,6 +9,7 @@ import {
 } from '../../processor/contract/attributes.ts'
 import { bounded } from '../../processor/contract/field.ts'
 import { hasBackslashInName, type JsonObject } from '../../processor/contract/json.ts'
+import { bufferOf } from '../../processor/contract/query.ts'
 import { decodeStatus } from '../../processor/contract/status.ts'
 import type { Limiter } from '../../processor/runtime/limiter.ts'
 import type { Api } from '../app.ts'
@@ -45,7 +46,7 @@ export function attributeRoutes(api: Api, writing: Writing, single: Limiter): vo
     const known = isKnown(request.headers, etag)
     reply.header('etag', etag).header('tidemark-freshness', freshnessField(freshness))
     if (known) return reply.code(304).send(undefined)
-    return bounded(decodeStatus(status).attributes) ?? {}
+    return bounded(decodeStatus(bufferOf(status)).attributes) ?? {}
   })
 
   void api.register(async (scope: Api) => {

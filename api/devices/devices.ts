@@ -1,11 +1,5 @@
 import { Type } from 'typebox'
-import {
-  type Answer,
-  bytesOf,
-  type Freshness,
-  type SlicedAnswer,
-  type StatusReader,
-} from '../../processor/contract/query.ts'
+import { type Answer, type Freshness, type StatusReader } from '../../processor/contract/query.ts'
 import { type Position, parsePosition } from '../../processor/contract/record.ts'
 import type { Limiter } from '../../processor/runtime/limiter.ts'
 import { TextTurns } from '../../processor/runtime/turns.ts'
@@ -149,7 +143,7 @@ async function readBatch(
         results.addError(deviceId, ProblemError.otherDevice(deviceId))
         continue
       }
-      const answer = answers[next++] as SlicedAnswer | Error
+      const answer = answers[next++] as Answer | Error
       if (answer instanceof Error) {
         results.addError(deviceId, answer)
         continue
@@ -183,13 +177,13 @@ class BatchResults {
     return this.#text.length
   }
 
-  add(deviceId: string, { status, freshness }: SlicedAnswer): void {
+  add(deviceId: string, { status, freshness }: Answer): void {
     if (status === undefined) {
       this.#addText(`{"deviceId":"${deviceId}","found":false,${freshnessMember(freshness)}}`)
       return
     }
     if (this.#projection === undefined) this.#text.addOpenStatus(status)
-    else this.#text.add(Buffer.from(this.#projection(bytesOf(status))))
+    else this.#text.add(Buffer.from(this.#projection(status)))
     let end = this.#ends.get(freshness)
     if (end === undefined) {
       end = Buffer.from(`,${freshnessMember(freshness)},"found":true},`)

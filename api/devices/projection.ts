@@ -1,5 +1,6 @@
 import { attributePath, bounded, FIELD_NAMES, type Field, parseField } from '../../processor/contract/field.ts'
 import { isObject, type Json, type JsonObject } from '../../processor/contract/json.ts'
+import { bufferOf, type Slice } from '../../processor/contract/query.ts'
 import { decodeStatus, type Status } from '../../processor/contract/status.ts'
 import { ProblemError } from '../http/problem.ts'
 import { openStatus } from '../http/splice.ts'
@@ -8,13 +9,13 @@ import { openStatus } from '../http/splice.ts'
 const MAX_FIELDS = 64
 
 /** The JSON text of a stored status, or of the fields of it that were asked for, without its last `}`. */
-export type Projection = (status: Uint8Array) => string
+export type Projection = (status: Slice) => string
 
 /** Of the parameter `fields`, see `statusProjectionOf`. Without it the status is not parsed. Throws ProblemError. */
 export function projectionOf(fields: string | undefined): Projection {
   if (fields === undefined) return openStatus
   const project = statusProjectionOf(fields)
-  return (stored) => project(decodeStatus(stored)).slice(0, -1)
+  return (stored) => project(decodeStatus(bufferOf(stored))).slice(0, -1)
 }
 
 /** The JSON text of the fields of a status that were asked for. */

@@ -1,5 +1,4 @@
 import type { FastifyRequest } from 'fastify'
-import { viewOf } from '../../processor/contract/json.ts'
 import type { Freshness, Slice } from '../../processor/contract/query.ts'
 
 /** Of an answer that is put together as text. */
@@ -9,13 +8,13 @@ export const JSON_TYPE = 'application/json; charset=utf-8'
  * The JSON text of a stored status with more members at its end. The status is never parsed: its bytes are the UTF-8 of
  * one non-empty JSON object, so its last byte is `}`.
  */
-export function spliceStatus(status: Uint8Array, members: string): string {
+export function spliceStatus(status: Slice, members: string): string {
   return `${openStatus(status)},${members}}`
 }
 
 /** The JSON text of a stored status without its last `}`. */
-export function openStatus(status: Uint8Array): string {
-  return viewOf(status).toString('utf8', 0, status.length - 1)
+export function openStatus({ buffer, start, end }: Slice): string {
+  return buffer.toString('utf8', start, end - 1)
 }
 
 /** Of texts, and of statuses without their last `}`, one text as UTF-8. Nothing is copied but once, at its end. */

@@ -1,13 +1,13 @@
 import type { Logger } from 'pino'
 import { TidemarkError } from '../../processor/contract/errors.ts'
 import type {
+  Answer,
   Copy,
   Freshness,
   Owner,
   OwnerMap,
   PartitionInfo,
   PartitionReader,
-  SlicedAnswer,
 } from '../../processor/contract/query.ts'
 import { LateError } from './exchange.ts'
 
@@ -69,7 +69,7 @@ export function whole<T extends { readonly freshness: Freshness }>(): Dated<T> {
 }
 
 /** Of one partition: they are equally fresh. */
-export const EACH: Dated<SlicedAnswer[]> = {
+export const EACH: Dated<Answer[]> = {
   of: ([first]) => first?.freshness,
   as: (answers, freshness) => answers.map((answer) => ({ ...answer, freshness })),
 }
@@ -91,11 +91,11 @@ const MAX_GATHERED = 2_048
 
 interface Waiting {
   readonly deviceIds: string[]
-  readonly settle: { resolve(answer: SlicedAnswer): void; reject(error: unknown): void }[]
+  readonly settle: { resolve(answer: Answer): void; reject(error: unknown): void }[]
 }
 
 /** Takes the answer to the id at `place` of a question. */
-export type Settle = (place: number, answer: SlicedAnswer | Error) => void
+export type Settle = (place: number, answer: Answer | Error) => void
 
 type Ask = (deviceIds: readonly string[], settle: Settle) => Promise<void>
 
@@ -111,7 +111,7 @@ export class Gather {
     this.#ask = ask
   }
 
-  get(deviceId: string): Promise<SlicedAnswer> {
+  get(deviceId: string): Promise<Answer> {
     return new Promise((resolve, reject) => {
       if (this.#waiting === undefined) {
         this.#waiting = { deviceIds: [], settle: [] }

@@ -3,7 +3,6 @@ import { TidemarkError, UnavailableError } from '../../processor/contract/errors
 import { partitionOf } from '../../processor/contract/partition.ts'
 import {
   type Answer,
-  bytesOf,
   type Copy,
   type Freshness,
   type Listing,
@@ -12,9 +11,7 @@ import {
   type PartitionInfo,
   type PartitionReader,
   type PastAnswer,
-  type SlicedAnswer,
   type StatusReader,
-  sliceOf,
 } from '../../processor/contract/query.ts'
 import type { Position } from '../../processor/contract/record.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
@@ -138,13 +135,12 @@ export class RoutedReader implements StatusReader {
     })
   }
 
-  async get(deviceId: string): Promise<Answer> {
-    const { status, freshness } = await this.#single.get(deviceId)
-    return { status: status && bytesOf(status), freshness }
+  get(deviceId: string): Promise<Answer> {
+    return this.#single.get(deviceId)
   }
 
-  async getMany(deviceIds: readonly string[]): Promise<(SlicedAnswer | Error)[]> {
-    const answers: (SlicedAnswer | Error)[] = Array.from({ length: deviceIds.length })
+  async getMany(deviceIds: readonly string[]): Promise<(Answer | Error)[]> {
+    const answers: (Answer | Error)[] = Array.from({ length: deviceIds.length })
     await this.#answer({
       deviceIds,
       settle: (place, answer) => {
@@ -174,14 +170,14 @@ export class RoutedReader implements StatusReader {
 
   /** Asks an owner once for all that it owns. What it cannot answer, or not as the owner, is asked by partition. */
   async #askOwner({ owner, deviceIds, partitions, places }: Share, question: Question): Promise<void> {
-    let given: readonly (SlicedAnswer | TidemarkError)[] | TidemarkError
+    let given: readonly (Answer | TidemarkError)[] | TidemarkError
     try {
       given = await this.#askMember(owner, (reader) => reader.getEach(deviceIds, partitions))
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error
       given = error
     }
-    const said = (k: number) => (given instanceof TidemarkError ? given : (given[k] as SlicedAnswer | TidemarkError))
+    const said = (k: number) => (given instanceof TidemarkError ? given : (given[k] as Answer | TidemarkError))
     const open = new Map<number, number[]>()
     for (let k = 0; k < places.length; k++) {
       const answer = said(k)
@@ -195,7 +191,7 @@ export class RoutedReader implements StatusReader {
         const answers = ks.map(said)
         const failure = answers.find((answer) => answer instanceof TidemarkError)
         const at = ks.map((k) => places[k] as number)
-        return this.#askCopies(partition, at, question, { by: owner, answer: failure ?? (answers as SlicedAnswer[]) })
+        return this.#askCopies(partition, at, question, { by: owner, answer: failure ?? (answers as Answer[]) })
       }),
     )
   }
@@ -204,16 +200,12 @@ export class RoutedReader implements StatusReader {
     partition: number,
     places: readonly number[],
     { deviceIds, settle }: Question,
-    said?: Said<SlicedAnswer[]>,
+    said?: Said<Answer[]>,
   ): Promise<void> {
     const ids = places.map((place) => deviceIds[place] as string)
-    const ask = async (reader: PartitionReader): Promise<SlicedAnswer[]> => {
-      const given = await reader.getMany(partition, ids)
-      return given.map(({ status, freshness }) => ({ status: status && sliceOf(status), freshness }))
-    }
     try {
-      const given = await this.#ask(partition, ask, EACH, said)
-      for (let k = 0; k < places.length; k++) settle(places[k] as number, given[k] as SlicedAnswer)
+      const given = await this.#ask(partition, (reader) => reader.getMany(partition, ids), EACH, said)
+      for (let k = 0; k < places.length; k++) settle(places[k] as number, given[k] as Answer)
     } catch (error) {
       if (!(error instanceof UnavailableError)) throw error
       for (const place of places) settle(place, error)

@@ -9,8 +9,6 @@ import {
   type OwnerMap,
   type PartitionReader,
   type PastAnswer,
-  type SlicedAnswer,
-  sliceOf,
 } from '../../processor/contract/query.ts'
 import {
   COPIES_PATH,
@@ -194,19 +192,13 @@ class RemoteReader implements PartitionReader {
     return (await Promise.all(parts)).flat()
   }
 
-  async getEach(
-    deviceIds: readonly string[],
-    partitions: readonly number[],
-  ): Promise<(SlicedAnswer | TidemarkError)[]> {
-    const answers: (SlicedAnswer | TidemarkError)[] = Array.from({ length: deviceIds.length })
+  async getEach(deviceIds: readonly string[], partitions: readonly number[]): Promise<(Answer | TidemarkError)[]> {
+    const answers: (Answer | TidemarkError)[] = Array.from({ length: deviceIds.length })
     const ask = async (partition: number, places: readonly number[]): Promise<void> => {
       try {
         const ids = places.map((i) => deviceIds[i] as string)
         const given = await this.getMany(partition, ids)
-        for (let k = 0; k < places.length; k++) {
-          const { status, freshness } = given[k] as Answer
-          answers[places[k] as number] = { status: status && sliceOf(status), freshness }
-        }
+        for (let k = 0; k < places.length; k++) answers[places[k] as number] = given[k] as Answer
       } catch (error) {
         if (!(error instanceof TidemarkError)) throw error
         for (const i of places) answers[i] = error
@@ -265,11 +257,11 @@ class RemoteReader implements PartitionReader {
     })
   }
 
-  /** After this turn of the event loop: the questions about all partitions of the processor come in one. */
+  /** A microtask later, so that the questions about all partitions of one read travel in one request. */
   #schedule(): void {
     if (this.#scheduled || this.#underWay >= MAX_UNDER_WAY) return
     this.#scheduled = true
-    setImmediate(() => {
+    queueMicrotask(() => {
       this.#scheduled = false
       while (this.#waiting.length > 0 && this.#underWay < MAX_UNDER_WAY) void this.#send(this.#next())
     })

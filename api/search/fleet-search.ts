@@ -1,6 +1,6 @@
 import type { Field } from '../../processor/contract/field.ts'
 import { compareInOrder, type Order, type SortKey, sortKey } from '../../processor/contract/order.ts'
-import type { Answer, Freshness, StatusReader } from '../../processor/contract/query.ts'
+import type { Freshness, StatusReader } from '../../processor/contract/query.ts'
 import type { Place, Selection } from '../../processor/contract/search.ts'
 import { Summary } from '../../processor/contract/summary.ts'
 import { Matcher } from '../../processor/search/language/match.ts'
@@ -10,8 +10,9 @@ import { StoredFields } from '../../processor/search/language/stored-fields.ts'
 type SearchReader = Pick<StatusReader, 'partitionCount' | 'search'>
 type SummaryReader = Pick<StatusReader, 'partitionCount' | 'summarize'>
 
-export interface FoundDevice extends Answer, Place {
+export interface FoundDevice extends Place {
   readonly status: Uint8Array
+  readonly freshness: Freshness
 }
 
 export interface FoundPage {

@@ -2,7 +2,7 @@ import type { FastifyReply } from 'fastify'
 import { FIELD_NAMES, type Field, parseField } from '../../processor/contract/field.ts'
 import type { Json } from '../../processor/contract/json.ts'
 import { type Order, parseOrder } from '../../processor/contract/order.ts'
-import type { StatusReader } from '../../processor/contract/query.ts'
+import { type StatusReader, sliceOf } from '../../processor/contract/query.ts'
 import { MAX_SUMMARY_FIELDS, type Place, type Query } from '../../processor/contract/search.ts'
 import { type Distribution, MAX_GROUPS, MAX_GROUPS_OF_DEVICE, type Summary } from '../../processor/contract/summary.ts'
 import type { Limiter } from '../../processor/runtime/limiter.ts'
@@ -91,7 +91,7 @@ async function deviceTexts(items: readonly FoundDevice[], projection: Projection
   const texts: string[] = []
   const turns = new TextTurns()
   for (const { status, freshness } of items) {
-    texts.push(`${projection(status)},${freshnessMember(freshness)}}`)
+    texts.push(`${projection(sliceOf(status))},${freshnessMember(freshness)}}`)
     const turn = turns.spend(status.byteLength)
     if (turn !== undefined) await turn
   }

@@ -1,6 +1,6 @@
 import { type ErrorCode, TidemarkError, UnavailableError } from './errors.ts'
 import { viewOf } from './json.ts'
-import type { Answer, Copy, Freshness, Listing, PastAnswer } from './query.ts'
+import { type Answer, bufferOf, type Copy, type Freshness, type Listing, type PastAnswer, type Slice } from './query.ts'
 import type { Position } from './record.ts'
 import type { Outcome } from './write.ts'
 
@@ -116,8 +116,8 @@ export function encodeOutcomes(outcomes: readonly (readonly Answer[] | TidemarkE
     if (outcome instanceof TidemarkError) return { error: wireError(outcome) }
     const lengths = outcome.map(({ status }) => {
       if (status === undefined) return -1
-      statuses.push(status)
-      return status.byteLength
+      statuses.push(bufferOf(status))
+      return status.end - status.start
     })
     return { freshness: (outcome[0] as Answer).freshness, lengths }
   })
@@ -135,7 +135,7 @@ export function decodeOutcomes(body: Buffer, questions: readonly Question[]): (A
     if ('error' in outcome) return unavailable(outcome.error)
     const { freshness, lengths } = outcome
     if (lengths.length !== questions[i]?.deviceIds.length) throw new WireFormatError('an answer to each id is expected')
-    return lengths.map((length) => ({ status: length < 0 ? undefined : statuses.take(length), freshness }))
+    return lengths.map((length) => ({ status: length < 0 ? undefined : statuses.slice(length), freshness }))
   })
 }
 
@@ -179,15 +179,16 @@ export function decodePastQuestion(body: string): PastQuestion {
 }
 
 export function encodePast({ status, freshness, outcome }: PastAnswer): Buffer[] {
-  const head: WirePast = { freshness, length: status?.byteLength ?? -1, outcome }
-  return withHead(head, status === undefined ? [] : [status])
+  const bytes = status && bufferOf(status)
+  const head: WirePast = { freshness, length: bytes?.length ?? -1, outcome }
+  return withHead(head, bytes === undefined ? [] : [bytes])
 }
 
 /** Throws WireFormatError. */
 export function decodePast(body: Buffer): PastAnswer {
   const { head, statuses } = splitHead(body)
   const { freshness, length, outcome } = head as WirePast
-  return { status: length < 0 ? undefined : statuses.take(length), freshness, outcome }
+  return { status: length < 0 ? undefined : statuses.slice(length), freshness, outcome }
 }
 
 export function encodeCopies(copies: readonly Copy[]): string {
@@ -246,10 +247,14 @@ export class Cursor {
   }
 
   take(length: number): Buffer {
-    const from = this.#at
+    return bufferOf(this.slice(length))
+  }
+
+  slice(length: number): Slice {
+    const start = this.#at
     this.#at += length
     if (!(length >= 0 && this.#at <= this.#bytes.byteLength)) throw new WireFormatError('the answer is cut short')
-    return this.#bytes.subarray(from, this.#at)
+    return { buffer: this.#bytes, start, end: this.#at }
   }
 }
 

@@ -16,21 +16,15 @@ export interface Freshness {
   readonly servedBy: 'owner' | 'standby'
 }
 
-/** `status`: the JSON of a Status as UTF-8, or undefined when the device is not known. */
-export interface Answer {
-  readonly status: Uint8Array | undefined
-  readonly freshness: Freshness
-}
-
-/** Bytes from `start` to `end` of a buffer that others share, and whose bytes stay as they are. */
+/** Bytes `start` to `end` of a shared buffer that nobody overwrites: a view of each status costs more than its read. */
 export interface Slice {
   readonly buffer: Buffer
   readonly start: number
   readonly end: number
 }
 
-/** An answer among many: a view of each status would cost more than the rest of the read. */
-export interface SlicedAnswer {
+/** `status`: the JSON of a Status as UTF-8; undefined when the device is not known. */
+export interface Answer {
   readonly status: Slice | undefined
   readonly freshness: Freshness
 }
@@ -49,7 +43,7 @@ export interface PartitionReader {
    * The devices `deviceIds[i]` of the partitions `partitions[i]`, in this order. An error in place of the answer: this
    * process cannot give it now.
    */
-  getEach(deviceIds: readonly string[], partitions: readonly number[]): Promise<(SlicedAnswer | TidemarkError)[]>
+  getEach(deviceIds: readonly string[], partitions: readonly number[]): Promise<(Answer | TidemarkError)[]>
 
   /** Up to `limit` devices of the partition with id > `after`, ascending; of many bytes, fewer: only an empty answer is the end. */
   list(partition: number, after: string | undefined, limit: number): Promise<Listing>
@@ -73,7 +67,7 @@ export function sliceOf(bytes: Uint8Array): Slice {
   return { buffer, start: 0, end: buffer.length }
 }
 
-export function bytesOf({ buffer, start, end }: Slice): Buffer {
+export function bufferOf({ buffer, start, end }: Slice): Buffer {
   return buffer.subarray(start, end)
 }
 
@@ -124,7 +118,7 @@ export interface PartitionInfo {
 export interface StatusReader {
   get(deviceId: string): Promise<Answer>
   /** In the order of `deviceIds`; an UnavailableError in place of an answer that cannot be had now. */
-  getMany(deviceIds: readonly string[]): Promise<(SlicedAnswer | Error)[]>
+  getMany(deviceIds: readonly string[]): Promise<(Answer | Error)[]>
   /** Devices of one partition, as `PartitionReader.list` has them: only an empty answer is the end. */
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing>
   /** Of the partition that the question names, one slice. */

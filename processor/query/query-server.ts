@@ -193,7 +193,7 @@ async function readAll(
   let bytes = 0
   return outcomes.map((outcome, i) => {
     if (outcome instanceof TidemarkError) return outcome
-    for (const { status } of outcome) bytes += status?.byteLength ?? 0
+    for (const { status } of outcome) bytes += status === undefined ? 0 : status.end - status.start
     if (i === 0 || bytes <= MAX_ANSWER_BYTES) return outcome
     return new UnavailableError('PARTITION_UNAVAILABLE', 'the answers are too large to be given at once: ask again')
   })

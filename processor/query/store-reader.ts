@@ -2,13 +2,11 @@ import type { Logger } from 'pino'
 import { TidemarkError, UnavailableError } from '../contract/errors.ts'
 import {
   type Answer,
-  bytesOf,
   type Copy,
   type Freshness,
   type Listing,
   type PartitionReader,
   type PastAnswer,
-  type SlicedAnswer,
   sliceOf,
 } from '../contract/query.ts'
 import { formatPosition, type Position } from '../contract/record.ts'
@@ -72,7 +70,7 @@ export class StoreReader implements PartitionReader {
 
   async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
     const view = this.#view(partition)
-    const answers: SlicedAnswer[] = []
+    const answers: Answer[] = []
     const missing: number[] = []
     for (let i = 0; i < deviceIds.length; i++) {
       const status = view.role.committed(deviceIds[i] as string)
@@ -80,16 +78,13 @@ export class StoreReader implements PartitionReader {
       if (status === undefined) missing.push(i)
     }
     await this.#readMissing(view, deviceIds, missing, answers)
-    return answers.map(({ status, freshness }) => ({ status: status && bytesOf(status), freshness }))
+    return answers
   }
 
-  async getEach(
-    deviceIds: readonly string[],
-    partitions: readonly number[],
-  ): Promise<(SlicedAnswer | TidemarkError)[]> {
+  async getEach(deviceIds: readonly string[], partitions: readonly number[]): Promise<(Answer | TidemarkError)[]> {
     this.#texts.touch(deviceIds)
     const views: (View | TidemarkError | undefined)[] = []
-    const answers: (SlicedAnswer | TidemarkError)[] = []
+    const answers: (Answer | TidemarkError)[] = []
     let missing: Map<View, number[]> | undefined
     for (let i = 0; i < deviceIds.length; i++) {
       const partition = partitions[i] as number
@@ -185,7 +180,7 @@ export class StoreReader implements PartitionReader {
     view: View,
     deviceIds: readonly string[],
     places: readonly number[],
-    answers: (SlicedAnswer | TidemarkError)[],
+    answers: (Answer | TidemarkError)[],
   ): Promise<void> {
     if (places.length === 0) return
     const { role, freshness } = view

@@ -9,7 +9,7 @@ import {
   type OwnerMap,
   type PartitionReader,
   type PastAnswer,
-  type SlicedAnswer,
+  type Slice,
   sliceOf,
 } from '../../processor/contract/query.ts'
 import type { Position } from '../../processor/contract/record.ts'
@@ -124,15 +124,17 @@ export class MemoryMember implements PartitionReader {
     this.#stored = stored
   }
 
-  async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
-    const freshness = await this.#enter(partition)
-    return deviceIds.map((deviceId) => ({ status: this.#stored[partition]?.get(deviceId), freshness }))
+  #status(partition: number, deviceId: string): Slice | undefined {
+    const status = this.#stored[partition]?.get(deviceId)
+    return status && sliceOf(status)
   }
 
-  async getEach(
-    deviceIds: readonly string[],
-    partitions: readonly number[],
-  ): Promise<(SlicedAnswer | TidemarkError)[]> {
+  async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
+    const freshness = await this.#enter(partition)
+    return deviceIds.map((deviceId) => ({ status: this.#status(partition, deviceId), freshness }))
+  }
+
+  async getEach(deviceIds: readonly string[], partitions: readonly number[]): Promise<(Answer | TidemarkError)[]> {
     const entered = new Map<number, Promise<Freshness>>()
     const answers = deviceIds.map(async (deviceId, i) => {
       const partition = partitions[i] as number
@@ -140,8 +142,7 @@ export class MemoryMember implements PartitionReader {
       entered.set(partition, entering)
       try {
         const freshness = await entering
-        const status = this.#stored[partition]?.get(deviceId)
-        return { status: status && sliceOf(status), freshness }
+        return { status: this.#status(partition, deviceId), freshness }
       } catch (error) {
         if (error instanceof TidemarkError) return error
         throw error
@@ -162,7 +163,7 @@ export class MemoryMember implements PartitionReader {
     this.held.push(withinMs)
     const freshness = await this.#enter(partition)
     if (freshness.offset <= offset) throw new UnavailableError('POSITION_NOT_REACHED', `at ${freshness.offset}`)
-    return { status: this.#stored[partition]?.get(deviceId), freshness, outcome: this.outcomes.get(offset) }
+    return { status: this.#status(partition, deviceId), freshness, outcome: this.outcomes.get(offset) }
   }
 
   async search(question: SearchQuestion): Promise<SearchSlice> {

@@ -3,7 +3,7 @@ import { type FoundDevice, searchFleet } from '../../api/search/fleet-search.ts'
 import { type Field, parseField } from '../../processor/contract/field.ts'
 import { type Order, parseOrder, sortKey } from '../../processor/contract/order.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import { bytesOf, type StatusReader } from '../../processor/contract/query.ts'
+import { bufferOf, type Slice, type StatusReader } from '../../processor/contract/query.ts'
 import { decodeStatus, type Status } from '../../processor/contract/status.ts'
 import { parseQuery } from '../../processor/search/language/parser.ts'
 
@@ -54,7 +54,7 @@ export function readerContract(name: string, open: () => Promise<ReadableFleet>)
     it('gets a device with the freshness of its partition', async () => {
       await put('truck-1')
       const { status, freshness } = await fleet.reader.get('truck-1')
-      expect(decodeStatus(status as Uint8Array)).toMatchObject({
+      expect(decodeStatus(bufferOf(status as Slice))).toMatchObject({
         deviceId: 'truck-1',
         reported: { t: { value: 'truck-1' } },
       })
@@ -75,7 +75,7 @@ export function readerContract(name: string, open: () => Promise<ReadableFleet>)
       const answered = answers.map((answer) =>
         answer instanceof Error || answer.status === undefined
           ? undefined
-          : decodeStatus(bytesOf(answer.status)).deviceId,
+          : decodeStatus(bufferOf(answer.status)).deviceId,
       )
       expect(answered).toEqual(['d', undefined, 'a', 'd'])
       expect(await fleet.reader.getMany([])).toEqual([])

@@ -6,7 +6,7 @@ import pino from 'pino'
 import { Registry } from 'prom-client'
 import { RocksLevel } from 'rocksdb-level'
 import { vi } from 'vitest'
-import type { Answer } from '../../processor/contract/query.ts'
+import { type Answer, bufferOf } from '../../processor/contract/query.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from '../../processor/limits.ts'
 import type { Claim, Copying, NewRecord } from '../../processor/log/log.ts'
 import { ProcessorMetrics, Receipts } from '../../processor/metrics.ts'
@@ -36,7 +36,7 @@ export function said(key: string | null, json: unknown, timestamp = RECEIVED): N
 
 export function statusOf(answer: Answer | undefined): Record<string, unknown> & { counters: Record<string, number> } {
   if (answer?.status === undefined) throw new Error('the device is not known')
-  return JSON.parse(Buffer.from(answer.status).toString())
+  return JSON.parse(bufferOf(answer.status).toString())
 }
 
 /** A role at work; `stop` aborts it and gives what became of it. */

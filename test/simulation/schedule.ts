@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { UnavailableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import type { Answer, PartitionReader } from '../../processor/contract/query.ts'
+import { type Answer, bufferOf, type PartitionReader } from '../../processor/contract/query.ts'
 import type { NewRecord, Offset } from '../../processor/contract/record.ts'
 import { connectivityRecord } from '../../processor/contract/telemetry.ts'
 import { type Write, writeRecord } from '../../processor/contract/write.ts'
@@ -157,7 +157,7 @@ export class Schedule {
       const [answer] = await reader.getMany(partition, [deviceId])
       const { status, freshness } = answer as Answer
       const committed = await this.#world.committed(partition)
-      const text = status === undefined ? undefined : canonical(status)
+      const text = status === undefined ? undefined : canonical(bufferOf(status))
       this.#seen.push({ partition, deviceId, status: text, offset: freshness.offset, committed })
     } catch (error) {
       // The processor holds no copy of the partition, or none that is whole.

@@ -1,7 +1,7 @@
 import type { SnapshotReader } from '../../../api/changes/snapshot.ts'
 import { OffsetOutOfRangeError } from '../../../processor/contract/errors.ts'
 import { partitionOf } from '../../../processor/contract/partition.ts'
-import type { Freshness, Listing } from '../../../processor/contract/query.ts'
+import { type Freshness, type Listing, sliceOf } from '../../../processor/contract/query.ts'
 import type { ChangeBatch, ChangeFeed, LogRecord, Offset } from '../../../processor/contract/record.ts'
 import { decodeStatus, encodeStatus, type Status } from '../../../processor/contract/status.ts'
 
@@ -108,7 +108,8 @@ export class Changelog {
     get: async (deviceId) => {
       const partition = partitionOf(deviceId, this.partitions)
       const { state, freshness } = this.#copy(partition)
-      return { status: state.get(deviceId), freshness }
+      const status = state.get(deviceId)
+      return { status: status && sliceOf(status), freshness }
     },
     listPartition: async (partition, after, limit): Promise<Listing> => {
       const { state, freshness } = this.#copy(partition)

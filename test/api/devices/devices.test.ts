@@ -4,6 +4,7 @@ import { spliceStatus } from '../../../api/http/splice.ts'
 import { encodeCursor } from '../../../api/search/cursor.ts'
 import { type Order, parseOrder } from '../../../processor/contract/order.ts'
 import { partitionOf } from '../../../processor/contract/partition.ts'
+import { sliceOf } from '../../../processor/contract/query.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'
 import { ask, type Body } from '../conformance.ts'
 import { type Stage, stage } from '../stage.ts'
@@ -86,7 +87,7 @@ describe('the answer made of stored bytes', () => {
         const status = { deviceId: 'a', reported }
         const page = Buffer.concat([Buffer.from('##'), Buffer.from(JSON.stringify(status))])
         const bytes = new Uint8Array(page.buffer, page.byteOffset + 2, page.length - 2)
-        expect(JSON.parse(spliceStatus(bytes, '"freshness":{"lag":0}'))).toEqual(
+        expect(JSON.parse(spliceStatus(sliceOf(bytes), '"freshness":{"lag":0}'))).toEqual(
           JSON.parse(JSON.stringify({ ...status, freshness: { lag: 0 } })),
         )
       }),

@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest'
 import { projectionOf } from '../../../api/devices/projection.ts'
+import { sliceOf } from '../../../processor/contract/query.ts'
 import { ask } from '../conformance.ts'
 import { type Stage, stage } from '../stage.ts'
 
@@ -52,7 +53,7 @@ describe('fields', () => {
       reported: JSON.parse('{"__proto__":{"value":1,"at":"then"}}'),
       attributes: JSON.parse('{"site":"k1","a":{"b.c":2,"b":{"c":1}},"a.b":{"c":3},"__proto__":{"x":1},"n":null}'),
     }
-    const bytes = Buffer.from(JSON.stringify(status))
+    const bytes = sliceOf(Buffer.from(JSON.stringify(status)))
     const shown = (fields: string) => JSON.parse(`${projectionOf(fields)(bytes)}}`)
     expect(shown('attributes.site,attributes.n')).toEqual({ deviceId: 'a', attributes: { site: 'k1', n: null } })
     expect(shown('attributes.a.b.c')).toEqual({ deviceId: 'a', attributes: { a: { 'b.c': 2 } } })

@@ -1,4 +1,5 @@
 import { expect, it, vi } from 'vitest'
+import { sliceOf } from '../../../processor/contract/query.ts'
 import { ask } from '../conformance.ts'
 import { Fleet } from '../fleet.ts'
 import { routed, stage } from '../stage.ts'
@@ -7,7 +8,7 @@ import { routed, stage } from '../stage.ts'
 async function over(stored: string) {
   const reader = routed(new Fleet(1, ['a']))
   const freshness = { partition: 0, offset: 1, changelog: 1, lag: 0, servedBy: 'owner' as const }
-  vi.spyOn(reader, 'get').mockResolvedValue({ status: Buffer.from(stored), freshness })
+  vi.spyOn(reader, 'get').mockResolvedValue({ status: sliceOf(Buffer.from(stored)), freshness })
   return (await stage({ reader })).api
 }
 

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { StoreCorruptedError, UnavailableError } from '../../../processor/contract/errors.ts'
 import { partitionOf } from '../../../processor/contract/partition.ts'
+import { bufferOf, type Slice } from '../../../processor/contract/query.ts'
 import { decodeStatus } from '../../../processor/contract/status.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'
 import { listed, readerContract } from '../../contract/reader.ts'
@@ -35,7 +36,7 @@ describe('RoutedReader', () => {
   ])('asks the standby while the owner %s', async (_, fault) => {
     fleet.member('a').fault = fault
     const { status, freshness } = await routed(fleet, { answerWithinMs: 20 }).get(DEVICE)
-    expect(decodeStatus(status as Uint8Array).deviceId).toBe(DEVICE)
+    expect(decodeStatus(bufferOf(status as Slice)).deviceId).toBe(DEVICE)
     expect(freshness.servedBy).toBe('standby')
   })
 
@@ -238,7 +239,7 @@ describe('RoutedReader', () => {
     const asked = () => [...fleet.members.values()].reduce((sum, member) => sum + member.asked, 0)
     const before = asked()
     const answers = await Promise.all(ids.map((id) => reader.get(id)))
-    expect(answers.map(({ status }) => decodeStatus(status as Uint8Array).deviceId)).toEqual(ids)
+    expect(answers.map(({ status }) => decodeStatus(bufferOf(status as Slice)).deviceId)).toEqual(ids)
     expect(asked() - before).toBe(4)
   })
 

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest'
 import { parseField } from '../../../processor/contract/field.ts'
 import { parseOrder } from '../../../processor/contract/order.ts'
-import { bytesOf } from '../../../processor/contract/query.ts'
+import { bufferOf } from '../../../processor/contract/query.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'
 import { MemoryLog } from '../memory-log.ts'
 import { RECEIVED, said, statusOf, Workbench } from '../workbench.ts'
@@ -107,7 +107,7 @@ it.each<[string, object]>([
   expect(statusOf(one)).toEqual(shown)
   const [each] = await reader.getEach(['c'], [0])
   if (each === undefined || each instanceof Error || each.status === undefined) throw new Error('not known')
-  expect(decoded(bytesOf(each.status))).toEqual(shown)
+  expect(decoded(bufferOf(each.status))).toEqual(shown)
   const { items } = await reader.list(0, 'b', 1)
   expect(items.map(({ deviceId, status }) => [deviceId, decoded(status)])).toEqual([['c', shown]])
   const lines = bench.lines.filter((line) => line.includes('"device":"c"'))

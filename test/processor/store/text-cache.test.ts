@@ -1,7 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { murmur2 } from '../../../processor/contract/partition.ts'
-import { bytesOf, type Slice } from '../../../processor/contract/query.ts'
+import { bufferOf, type Slice } from '../../../processor/contract/query.ts'
 import { TextCache } from '../../../processor/store/text-cache.ts'
 
 const MIB = 1024 * 1024
@@ -11,7 +11,7 @@ function text(deviceId: string, rest: string): string {
 }
 
 function shown(slice: Slice | undefined): string | undefined {
-  return slice && bytesOf(slice).toString()
+  return slice && bufferOf(slice).toString()
 }
 
 function long(id: string): string {
