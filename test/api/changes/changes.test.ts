@@ -50,10 +50,10 @@ function listen(url: string, fetcher = fetch): { source: EventSource; seen: stri
 
 type Follow = (url: string, tell: (name: string, body: { deviceId?: string }) => void) => void
 
-/** As README has it, in a world where there is an EventSource. */
-async function clientOfReadme(): Promise<Follow> {
-  const readme = await readFile(join(import.meta.dirname, '../../../README.md'), 'utf8')
-  const [, code] = /^```js\n(function follow[\s\S]+?^}\n)/m.exec(readme) ?? []
+/** The client of docs/live-changes.md, in a world where there is an EventSource. */
+async function clientOfPage(): Promise<Follow> {
+  const page = await readFile(join(import.meta.dirname, '../../../docs/live-changes.md'), 'utf8')
+  const [, code] = /^```js\n(function follow[\s\S]+?^}\n)/m.exec(page) ?? []
   class Closed extends EventSource {
     constructor(url: string) {
       super(url)
@@ -81,13 +81,13 @@ describe('GET /v1/changes', () => {
     await vi.waitFor(() => expect(seen.slice(4).toSorted()).toEqual(['end shutdown', 'enter b', 'leave a']), 5_000)
   })
 
-  it('is followed by the client of README through what an EventSource gives up at', async () => {
+  it('is followed by the client of docs/live-changes.md through what an EventSource gives up at', async () => {
     const log = new Changelog(4)
     log.put('a', 1)
     const [port] = (await freePorts(1)) as [number]
     const first = await serve(log, { port })
     const seen: string[] = []
-    const follow = await clientOfReadme()
+    const follow = await clientOfPage()
     follow(`${first.url}/v1/changes?snapshot=true`, (name, { deviceId = '' }) =>
       seen.push(`${name} ${deviceId}`.trim()),
     )

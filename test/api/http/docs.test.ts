@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { Tokens } from '../../../api/auth/tokens.ts'
-import { DEFAULT_CHANGES_LIMITS, DEFAULT_LIMITS, MAX_ATTRIBUTES_BODY_BYTES } from '../../../api/limits.ts'
+import { DEFAULT_CHANGES_LIMITS, DEFAULT_LIMITS } from '../../../api/limits.ts'
 import { partitionOf } from '../../../processor/contract/partition.ts'
 import { systemClock } from '../../../processor/runtime/pause.ts'
 import { Changelog } from '../changes/changelog.ts'
@@ -17,6 +17,11 @@ beforeEach(async () => {
 const fileFor = async (headers: Record<string, string>) => {
   const answer = await ask(on.api, { url: '/docs/static/swagger-ui.css', headers })
   return [answer.status, answer.body.type, answer.headers['content-range']]
+}
+
+/** A page of docs/, its lines joined. */
+async function pageOf(name: string): Promise<string> {
+  return (await readFile(join(import.meta.dirname, `../../../docs/${name}.md`), 'utf8')).replaceAll('\n', ' ')
 }
 
 describe('/docs', () => {
@@ -190,23 +195,31 @@ describe('the document, for generators of code', () => {
     }
   })
 
-  it('is not alone in telling the limits: README has them too', async () => {
-    const readme = (await readFile(join(import.meta.dirname, '../../../README.md'), 'utf8')).replaceAll('\n', ' ')
-    const { maxHeaderBytes, maxBodyBytes, requestTimeoutMs, maxUntakenBytes, ...counts } = DEFAULT_LIMITS
+  it('has the limits of docs/http-api.md', async () => {
+    const page = await pageOf('http-api')
+    const { description } = (await documentOf(on.api)).info
+    const [, table = ''] = /^\| of one process \|.*\n(?:\|.*\n)((?:\|.*\n?)+)/m.exec(description) ?? []
+    const rows = table.split('\n').filter((row) => !row.startsWith('| requests of one caller '))
+    expect(rows.length).toBeGreaterThan(10)
+    for (const row of rows) expect(page).toContain(row)
+    const { maxLettersExamined, maxLetterBytesExamined, letterMs, maxAnswerBytes } = DEFAULT_LIMITS
+    const examined = `${maxLettersExamined.toLocaleString('en-US')} dead letters or ${maxLetterBytesExamined / 1024 ** 2} MiB`
+    expect(page).toContain(
+      `${examined} of them, for up to ${letterMs / 1000} s, and holds up to ${maxAnswerBytes / 1024 ** 2} MiB`,
+    )
+  })
+
+  it('has streams with the limits of docs/live-changes.md', async () => {
+    const { maxStreams, maxBlockedMs, maxWaitingBytes, lastWordMs, maxBehind, perDeviceMs } = DEFAULT_CHANGES_LIMITS
     const said = [
-      `${maxHeaderBytes / 1024} KiB of request line`,
-      `${maxBodyBytes / 1024} KiB of body (${MAX_ATTRIBUTES_BODY_BYTES / 1024} KiB of attributes)`,
-      `arrived after ${requestTimeoutMs / 1000} s`,
-      `not taken ${maxUntakenBytes / 1024 ** 2} MiB`,
-      `${counts.maxSingleReads.toLocaleString('en-US')} reads of one device, ${counts.maxManyReads} of many`,
-      `${counts.maxSearches} questions about the fleet`,
-      `${counts.maxWrites.toLocaleString('en-US')} writes or ${counts.maxLetterReads} readings`,
-      `${DEFAULT_CHANGES_LIMITS.maxStreams.toLocaleString('en-US')} streams are open`,
-      `Over ${counts.maxConnections.toLocaleString('en-US')} connections`,
-      `takes nothing for ${DEFAULT_CHANGES_LIMITS.maxBlockedMs / 1000} s, or ${DEFAULT_CHANGES_LIMITS.maxWaitingBytes / 1024 ** 2} MiB`,
-      `within ${DEFAULT_CHANGES_LIMITS.lastWordMs / 1000} s`,
+      `holds ${maxStreams.toLocaleString('en-US')} streams`,
+      `takes nothing for ${maxBlockedMs / 1000} s, or when ${maxWaitingBytes / 1024 ** 2} MiB`,
+      `within ${lastWordMs / 1000} s`,
+      `more than ${maxBehind.toLocaleString('en-US')} changes`,
+      `at most ${1000 / perDeviceMs} events a second`,
     ]
-    for (const limit of said) expect(readme).toContain(limit)
+    const page = await pageOf('live-changes')
+    for (const limit of said) expect(page).toContain(limit)
   })
 
   it('says how many bits whole numbers have, where it does not bound them', async () => {

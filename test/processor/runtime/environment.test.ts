@@ -7,13 +7,20 @@ import { misspelt, readEnvironment, SECRETS } from '../../../processor/runtime/e
 const SASL = { KAFKA_SASL_MECHANISM: 'PLAIN', KAFKA_SASL_USERNAME: 'tidemark', KAFKA_SASL_PASSWORD: 'hunter2' }
 
 function refusal(environment: Record<string, string>): string {
+  const message = fault(environment)
+  if (message === '') throw new Error('it was not refused')
+  return message
+}
+
+/** Empty when `environment` is fine. */
+function fault(environment: Record<string, string>): string {
   try {
     readEnvironment(environment)
+    return ''
   } catch (error) {
     expect(error).toBeInstanceOf(ConfigurationError)
     return (error as Error).message
   }
-  throw new Error('it was not refused')
 }
 
 test('an empty variable is one that is not set', () => {
@@ -95,14 +102,28 @@ test('more copies to be in sync than there are copies are refused', () => {
   expect(message).toMatch('KAFKA_MIN_INSYNC_REPLICAS=2: must be at most KAFKA_REPLICATION=1')
 })
 
-test('README has a row of each variable, and of no other, and names the file of each secret', async () => {
-  const readme = await readFile(join(import.meta.dirname, '../../../README.md'), 'utf8')
-  const tables = [...readme.matchAll(/^\| variable \| default \| \|\n\|[-|]+\n((?:\|.*\n)+)/gm)]
-  const cells = tables.flatMap(([, rows = '']) => [...rows.matchAll(/^\| ([^|]+) \|/gm)])
-  const named = cells.flatMap(([, cell = '']) => cell.split(', '))
-  const read = Object.keys(readEnvironment({}))
-  expect(named.sort()).toEqual(read.map((name) => `\`${name}\``).sort())
-  for (const name of SECRETS) expect(readme).toContain(`\`${name}_FILE\``)
+test('docs/configuration.md has each variable once, with its default and its values, and the file of each secret', async () => {
+  const page = await readFile(join(import.meta.dirname, '../../../docs/configuration.md'), 'utf8')
+  const rows = Array.from(
+    page.matchAll(/^\| `([A-Z_]+)` \| ([^|]+) \| ([^|]+) \|/gm),
+    ([, name = '', unset, values]) => {
+      return { name, unset, values }
+    },
+  )
+  const defaults = Object.entries(readEnvironment({})).map(([name, value]) => {
+    return { name, unset: value === undefined ? 'unset' : `\`${value}\`` }
+  })
+  const byName = (a: { name: string }, b: { name: string }) => a.name.localeCompare(b.name)
+  expect(rows.map(({ name, unset }) => ({ name, unset })).sort(byName)).toEqual(defaults.sort(byName))
+  const bounded = rows.flatMap(({ name, values }) => {
+    const [, range, choices] =
+      /must be (?:an integer from (.+?)|one of (.+?))(?: \(.*)?$/.exec(fault({ [name]: '☃' })) ?? []
+    const allowed = range ?? choices?.replaceAll(/[^, ]+/g, '`$&`')
+    return allowed === undefined ? [] : [{ name, values, allowed }]
+  })
+  expect(bounded.length).toBeGreaterThan(10)
+  for (const { name, values, allowed } of bounded) expect(values, name).toBe(allowed)
+  for (const name of SECRETS) expect(page).toContain(`\`${name}_FILE\``)
 })
 
 test.each([
