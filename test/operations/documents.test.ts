@@ -7,6 +7,10 @@ import { REPOSITORY } from './composition.ts'
 
 const MiB = 1024 * 1024
 
+function count(number: number): string {
+  return number.toLocaleString('en-US')
+}
+
 const pages = ['README.md', 'ARCHITECTURE.md']
 for (const name of await readdir(join(REPOSITORY, 'docs'))) pages.push(`docs/${name}`)
 
@@ -60,7 +64,6 @@ describe('the documents', () => {
       DEFAULT_LIMITS
     const { maxOutgoingBytes, maxOutgoingTotalBytes, maxFilters, maxFilterLength, maxClientIdLength } = DEFAULT_LIMITS
     const { maxWillBytes, maxIncompleteBytes, connectTimeoutMs, appendDeadlineMs, drainTimeoutMs } = DEFAULT_LIMITS
-    const count = (number: number) => number.toLocaleString('en-US')
     for (const row of [
       `connections | ${count(maxConnections)}`,
       `time from connecting to CONNECT | ${connectTimeoutMs / 1000} s`,
