@@ -19,6 +19,6 @@ export function refused(error: unknown, way: string): ConfigurationError {
   return invalid(`${(error as Error).message.split(/\.?\n|\. /, 1)[0]}; ${way}`)
 }
 
-export function invalid(message: string): ConfigurationError {
-  return new ConfigurationError('INVALID_CONFIGURATION', message)
+export function invalid(message: string, cause?: unknown): ConfigurationError {
+  return new ConfigurationError('INVALID_CONFIGURATION', message, cause)
 }

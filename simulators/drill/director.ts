@@ -2,14 +2,14 @@ import { reasonOf } from '../../processor/contract/errors.ts'
 import { pause } from '../../processor/runtime/pause.ts'
 import { type Random, seededRandom } from '../random.ts'
 import { readApi } from './checks/copies.ts'
-import type { DrillOptions, Verb, Vocabulary } from './drills.ts'
+import type { Verb, Vocabulary } from './drills.ts'
 import type { Traffic } from './load/traffic.ts'
+import type { DrillOptions } from './options.ts'
 import type { Mark, Recorder } from './report/journal.ts'
-import type { Engine } from './stage/engine.ts'
 import type { Observer } from './stage/observer.ts'
-import { type ApiAddress, type Stage, standbysDue } from './stage/stage.ts'
+import type { Stage } from './stage/stage.ts'
 
-const LOOK_MS = 20
+const POLL_MS = 20
 
 export interface DirectorParts {
   readonly options: Pick<DrillOptions, 'seconds' | 'seed' | 'patience'>
@@ -17,20 +17,19 @@ export interface DirectorParts {
   readonly observer: Observer
   readonly recorder: Recorder
   readonly traffic: Traffic
-  /** Of all devices, as the ledger of the traffic counts them. */
+  /** All devices, in the order in which the ledger counts them. */
   readonly ids: readonly string[]
-  /** Told of each disturbance. */
   readonly onMark: (mark: Mark) => void
   /** Aborts when the drill is stopped. */
   readonly signal: AbortSignal
 }
 
-/** Plays a script: does what it says, writes it down, and waits for what it waits for. */
+/** Plays the script of a drill: it disturbs the stage, records each disturbance, and waits for what the script waits for. */
 export class Director implements Vocabulary {
   readonly processors: readonly string[]
   readonly random: Random
   readonly #parts: DirectorParts
-  /** Processors that stood still, or were cut off, until others had their partitions. */
+  /** Processors that were frozen or cut off until others had their partitions, and then came back. */
   readonly zombies: string[] = []
   #began = 0
 
@@ -96,7 +95,7 @@ export class Director implements Vocabulary {
     return this.#until('every partition has its owner and its standbys', () => this.unsteady)
   }
 
-  /** The drill's time runs from now on. */
+  /** Starts the clock of the drill. */
   begin(): void {
     this.#began = this.#parts.recorder.elapsed
   }
@@ -106,8 +105,8 @@ export class Director implements Vocabulary {
   }
 
   /**
-   * Until all is applied everywhere; `ends`: of the telemetry partitions. Where only the owners know them, they may not
-   * have seen the last records yet: what is acknowledged must have been seen applied before.
+   * Resolves when owners and standbys have applied the telemetry up to `ends`. Where only the owners know the ends, they may
+   * not have seen the last records yet: await `applied` first.
    */
   quiet(ends: readonly number[] | undefined): Promise<void> {
     const { observer, stage } = this.#parts
@@ -118,13 +117,14 @@ export class Director implements Vocabulary {
       if (unsteady !== undefined) return unsteady
       for (let partition = 0; partition < stage.partitions; partition++) {
         const copy = observer.owner(partition, since)?.copy
-        if (copy === undefined) return `the owner of partition ${partition} is not heard`
+        if (copy === undefined) return `the owner of partition ${partition} does not answer`
         const behind = ends === undefined ? copy.lag : (ends[partition] ?? 0) - copy.offset
         if (behind === undefined) return `the owner of partition ${partition} does not know where its input ends`
         if (behind > 0) return `partition ${partition} has ${behind} records to apply`
-        // Others may write on: what the changelog held when the owner was done is what the standbys must have.
+        // Others may go on writing: the standbys must reach the end that the changelog had when the owner was done.
         const end = (changelog[partition] ??= copy.changelogOffset)
-        if (observer.standbys(partition, since).length < observer.standbys(partition).length) return 'not all are heard'
+        if (observer.standbys(partition, since).length < observer.standbys(partition).length)
+          return 'not all standbys answer'
         const late = observer.standbys(partition, since).find(({ changelogOffset }) => changelogOffset < end)
         if (late !== undefined) return `the standby of partition ${partition} on ${late.instance} is behind`
       }
@@ -132,31 +132,32 @@ export class Director implements Vocabulary {
     })
   }
 
-  /** Of the telemetry partitions, as soon as they can be had; undefined where only the owners can tell. */
-  async ends(engine: Pick<Engine, 'ends'>): Promise<readonly number[] | undefined> {
-    const { signal, options } = this.#parts
+  /** Ends of the telemetry partitions, asked for until Kafka answers; undefined where only the owners know them. */
+  async ends(): Promise<readonly number[] | undefined> {
+    const { signal, options, stage } = this.#parts
     const deadline = performance.now() + options.patience * 1000
     for (;;) {
       try {
-        return await engine.ends()
+        return await stage.view.ends()
       } catch (error) {
         signal.throwIfAborted()
-        if (performance.now() > deadline) throw new Unrest(`the ends of the log: ${oneLine(error)}`, { cause: error })
-        await pause(LOOK_MS, signal)
+        if (performance.now() > deadline)
+          throw new Unsettled(`the ends of the log: ${oneLine(error)}`, { cause: error })
+        await pause(POLL_MS, signal)
       }
     }
   }
 
-  /** Until the API shows every message acknowledged. */
-  async applied(api: ApiAddress): Promise<void> {
-    const { ids, traffic } = this.#parts
+  /** Resolves when the API shows every acknowledged message. */
+  async applied(): Promise<void> {
+    const { ids, traffic, stage } = this.#parts
     const { ledger } = traffic
-    let behind: string | undefined = 'nothing was looked at'
-    const looking = new AbortController()
-    const look = async (): Promise<void> => {
-      while (!looking.signal.aborted) {
+    let behind: string | undefined = 'the API was not asked yet'
+    const ending = new AbortController()
+    const poll = async (): Promise<void> => {
+      while (!ending.signal.aborted) {
         try {
-          const answers = await readApi(api, ids)
+          const answers = await readApi(stage.api, ids)
           const late = ids.findIndex(
             (id, i) => ledger.last[i] !== 0 && answers.get(id)?.sequence?.seen.at(-1)?.[1] !== ledger.last[i],
           )
@@ -164,24 +165,24 @@ export class Director implements Vocabulary {
         } catch (error) {
           behind = `the API does not answer: ${oneLine(error)}`
         }
-        await pause(LOOK_MS, looking.signal)
+        await pause(POLL_MS, ending.signal)
       }
     }
-    const looked = look()
+    const polling = poll()
     try {
       await this.#until('what is acknowledged is applied', () => behind)
     } finally {
-      looking.abort()
-      await looked
+      ending.abort()
+      await polling
     }
   }
 
-  /** Why not every partition has its owner and its standbys; undefined: it has. */
+  /** Why the cluster is not steady: a partition lacks its owner or a standby; undefined: it is steady. */
   get unsteady(): string | undefined {
     const { observer, stage } = this.#parts
     if (!observer.assigned.stable) return 'the group rebalances'
     const attached = stage.processors.length === 0
-    const standbys = standbysDue(stage, observer.assigned.members.length)
+    const standbys = stage.standbysDue(observer.assigned.members.length)
     for (let partition = 0; partition < stage.partitions; partition++) {
       const owner = observer.owner(partition)
       if (owner === undefined) return `nobody owns partition ${partition}`
@@ -214,7 +215,7 @@ export class Director implements Vocabulary {
     }
   }
 
-  /** `unmet`: why it is not yet so; undefined when it is. */
+  /** Polls until `unmet` gives undefined; otherwise it gives the reason to wait. */
   async #until(what: string, unmet: () => string | undefined): Promise<void> {
     const { signal, options } = this.#parts
     const deadline = performance.now() + options.patience * 1000
@@ -222,26 +223,26 @@ export class Director implements Vocabulary {
       const why = unmet()
       if (why === undefined) return
       if (performance.now() > deadline)
-        throw new Unrest(`after ${options.patience} s it is not so that ${what}: ${why}`)
-      await pause(LOOK_MS, signal)
+        throw new Unsettled(`after ${options.patience} s it is not so that ${what}: ${why}`)
+      await pause(POLL_MS, signal)
       signal.throwIfAborted()
     }
   }
 }
 
-/** A disturbance could not be made. */
+/** A disturbance failed. */
 export class Undone extends Error {
   constructor(what: string, cause: unknown) {
     super(what, { cause })
   }
 }
 
-/** The first that an error says, for a line among others. */
-export function oneLine(error: unknown): string {
-  return reasonOf(error).replaceAll(/\s+/g, ' ').trim().slice(0, MAX_LINE)
-}
+/** The cluster did not do in time what was waited for: a finding, not a failure of the drill. */
+export class Unsettled extends Error {}
 
 const MAX_LINE = 300
 
-/** The cluster did not come to what was waited for: a finding, not a failure of the drill. */
-export class Unrest extends Error {}
+/** The message of an error on one line of at most 300 characters. */
+export function oneLine(error: unknown): string {
+  return reasonOf(error).replaceAll(/\s+/g, ' ').trim().slice(0, MAX_LINE)
+}

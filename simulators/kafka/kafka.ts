@@ -33,8 +33,8 @@ export interface KafkaOptions {
   readonly jvm?: readonly string[]
   /** Further lines for server.properties, for tests of security and of small limits. */
   readonly properties?: Readonly<Record<string, string>>
-  /** A second plain listener on `port`, which tells those who come that way to come back at `advertised`. */
-  readonly detour?: { readonly port: number; readonly advertised: number } | undefined
+  /** A second plain listener on `port`, for clients that come through a proxy: it tells them to come back at `advertised`. */
+  readonly proxied?: { readonly port: number; readonly advertised: number } | undefined
   /** Further arguments of `kafka-storage format`, such as --add-scram. */
   readonly formatArguments?: readonly string[]
   /** Told of a node that ended once it was ready, without being stopped or killed by these hands: where it says why. */
@@ -206,7 +206,11 @@ export class Kafka implements AsyncDisposable {
   async #format(node: Node, cluster: string, options: KafkaOptions): Promise<void> {
     await mkdir(node.folder, { recursive: true })
     const file = join(node.folder, 'server.properties')
-    const properties = { ...serverProperties(node, this.#nodes), ...detour(node, options), ...options.properties }
+    const properties = {
+      ...serverProperties(node, this.#nodes),
+      ...secondListener(node, options),
+      ...options.properties,
+    }
     await writeFile(
       file,
       Object.entries(properties)
@@ -260,13 +264,13 @@ function serverProperties(node: Node, nodes: readonly Node[]): Record<string, st
   }
 }
 
-function detour(node: Node, { detour: way }: KafkaOptions): Record<string, string> {
-  if (way === undefined) return {}
-  const listeners = `PLAINTEXT://${HOST}:${node.port},DETOUR://${HOST}:${way.port}`
+function secondListener(node: Node, { proxied }: KafkaOptions): Record<string, string> {
+  if (proxied === undefined) return {}
+  const listeners = `PLAINTEXT://${HOST}:${node.port},PROXIED://${HOST}:${proxied.port}`
   return {
     listeners: `${listeners},CONTROLLER://${HOST}:${node.controllerPort}`,
-    'advertised.listeners': `PLAINTEXT://${HOST}:${node.port},DETOUR://${HOST}:${way.advertised}`,
-    'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,DETOUR:PLAINTEXT,CONTROLLER:PLAINTEXT',
+    'advertised.listeners': `PLAINTEXT://${HOST}:${node.port},PROXIED://${HOST}:${proxied.advertised}`,
+    'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT',
   }
 }
 

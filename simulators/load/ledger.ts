@@ -57,6 +57,13 @@ export class Ledger implements LoadLedger {
     return this.#sent.subarray(0, devices).reduce((sum, sent) => sum + sent, 0)
   }
 
+  /** Milliseconds to the acknowledgement, with two decimals; 0 when nothing was acknowledged. */
+  get ackMs(): { readonly p50: number; readonly p99: number; readonly max: number } {
+    const { count, histogram } = this
+    const ms = (us: number): number => (count === 0 ? 0 : Math.round(us / 10) / 100)
+    return { p50: ms(histogram.percentile(50)), p99: ms(histogram.percentile(99)), max: ms(histogram.max) }
+  }
+
   next(device: number): number {
     this.published++
     const seq = SEQ_START + (this.#sent[device] as number)

@@ -166,9 +166,8 @@ export async function drain(
 }
 
 function summarize(ledger: Ledger, payloadBytes: number, firstPublishAt: number, cpu: NodeJS.CpuUsage): LoadReport {
-  const { histogram, count, published, lastAt } = ledger
+  const { count, published, lastAt, ackMs } = ledger
   const seconds = Math.max(1, lastAt - firstPublishAt) / 1000
-  const ms = (us: number): number => (count === 0 ? 0 : Math.round(us / 10) / 100)
   return {
     published,
     acknowledged: count,
@@ -177,7 +176,7 @@ function summarize(ledger: Ledger, payloadBytes: number, firstPublishAt: number,
     perSecond: Math.round(count / seconds),
     firstPublishAt,
     lastAcknowledgedAt: lastAt,
-    ackMs: { p50: ms(histogram.percentile(50)), p99: ms(histogram.percentile(99)), max: ms(histogram.max) },
+    ackMs,
     cpuSeconds: (cpu.user + cpu.system) / 1e6,
   }
 }

@@ -5,7 +5,7 @@ import pino from 'pino'
 import { Registry } from 'prom-client'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { KafkaLog } from '../../processor/log/kafka/kafka-log.ts'
-import { ForeignKafka } from '../../simulators/drill/stage/foreign.ts'
+import { KafkaClient } from '../../simulators/drill/stage/kafka-client.ts'
 import type { Kafka } from '../../simulators/kafka/kafka.ts'
 import { freePorts } from '../../simulators/program.ts'
 import { read } from '../contract/log-member.ts'
@@ -145,8 +145,8 @@ describe.skipIf(kafkaMissing !== undefined)('a member that dies', { timeout: PAT
     const [first, ...others] = again as [MemberProcess, ...MemberProcess[]]
     first.join()
     // It had its former self leave, and waits for the others' former selves: the group tells no user data meanwhile.
-    await using foreign = await ForeignKafka.open({ brokers: [kafka.brokers] })
-    const stable = async () => (await foreign.group(prefix)).stable
+    await using client = await KafkaClient.open({ brokers: [kafka.brokers] })
+    const stable = async () => (await client.group(prefix)).stable
     await vi.waitFor(async () => expect(await stable()).toBe(false), { timeout: PATIENCE_MS, interval: 5 })
     for (const other of others) other.join()
     await share(again)

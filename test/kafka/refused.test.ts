@@ -18,8 +18,8 @@ describe.skipIf(kafkaMissing !== undefined)('a member whose endpoint', { timeout
 
   beforeAll(async () => {
     const [port, away] = (await freePorts(2)) as [number, number]
-    const properties = { 'advertised.listeners': `PLAINTEXT://127.0.0.1:${port},DETOUR://${ELSEWHERE}:${away}` }
-    kafka = await startKafka({ port, detour: { port: away, advertised: away }, properties })
+    const properties = { 'advertised.listeners': `PLAINTEXT://127.0.0.1:${port},PROXIED://${ELSEWHERE}:${away}` }
+    kafka = await startKafka({ port, proxied: { port: away, advertised: away }, properties })
     elsewhere = `127.0.0.1:${away}`
   }, 180_000)
 

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { KafkaLog, type KafkaLogOptions } from '../../processor/log/kafka/kafka-log.ts'
 import { Cluster } from '../../simulators/cluster.ts'
 import { runDrillCommand } from '../../simulators/drill/drill.ts'
-import { ForeignKafka } from '../../simulators/drill/stage/foreign.ts'
+import { KafkaClient } from '../../simulators/drill/stage/kafka-client.ts'
 import type { Kafka } from '../../simulators/kafka/kafka.ts'
 import { Program } from '../../simulators/program.ts'
 import { read } from '../contract/log-member.ts'
@@ -148,8 +148,8 @@ describe.skipIf(kafkaMissing !== undefined)('a Kafka with TLS and SASL', { timeo
 
   test('carries a drill, which leaves nothing there', async () => {
     const sasl = { mechanism: 'plain', username: 'tidemark', password: SECRET } as const
-    await using foreign = await ForeignKafka.open({ brokers: [kafka.brokers], ssl: { ca }, sasl })
-    const before = await foreign.topics('cluster-')
+    await using client = await KafkaClient.open({ brokers: [kafka.brokers], ssl: { ca }, sasl })
+    const before = await client.topics('cluster-')
     let said = ''
     const output = { write: (text: string) => (said += text) }
     const argv = ['watch', ...SMALL_DRILL, '--processors', '1', '--seconds', '2', '--failed-reads', '1000000']
@@ -157,7 +157,7 @@ describe.skipIf(kafkaMissing !== undefined)('a Kafka with TLS and SASL', { timeo
     const io = { stdout: output, stderr: output, environment: variables, signal: new AbortController().signal }
     expect(await runDrillCommand(argv, io), said).toBe(0)
     expect(said).not.toContain(SECRET)
-    expect(await foreign.topics('cluster-')).toEqual(before)
+    expect(await client.topics('cluster-')).toEqual(before)
   })
 
   test('tells a role without TLS, once it has waited for Kafka, how to ask for it', async () => {

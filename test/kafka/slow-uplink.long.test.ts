@@ -23,7 +23,7 @@ describe.skipIf(kafkaMissing !== undefined)('over a slow uplink to Kafka', { tim
   beforeAll(async () => {
     const [port] = (await freePorts(1)) as [number]
     uplink = await SlowUplink.open(port, BYTES_PER_SECOND)
-    kafka = await startKafka({ detour: { port, advertised: uplink.port } })
+    kafka = await startKafka({ proxied: { port, advertised: uplink.port } })
   }, 180_000)
 
   afterAll(async () => {

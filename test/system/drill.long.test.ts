@@ -3,10 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
 import { runDrillCommand } from '../../simulators/drill/drill.ts'
-import { type DrillOptions, parseOptions } from '../../simulators/drill/drills.ts'
+import { type DrillOptions, parseOptions } from '../../simulators/drill/options.ts'
 import { runDrill } from '../../simulators/drill/run.ts'
-import { EmbeddedEngine } from '../../simulators/drill/stage/embedded-engine.ts'
-import type { Engine } from '../../simulators/drill/stage/engine.ts'
+import { startEmbedded } from '../../simulators/drill/stage/embedded-stage.ts'
 import { Program } from '../../simulators/program.ts'
 import { entry, SMALL_DRILL } from './small-drill.ts'
 
@@ -175,26 +174,21 @@ describe('on the embedded engine', { timeout: 120_000 }, () => {
 
   test('a fault of the drill itself ends it, with that fault', async () => {
     const options = parseOptions(['watch', '--embedded', ...SMALL, '--seconds', '600']) as DrillOptions
-    const { processors, partitions, entry: main } = options
-    await using engine = await EmbeddedEngine.start({ processors, partitions, entry: main })
-    const { stage, sight } = engine
+    await using stage = await startEmbedded({ ...options, entry: undefined })
     const faulty = {
-      // Who reads it fails; those who look at other things go on.
+      // Its readers fail; everything else goes on.
       get url(): string {
         throw new Error('there is no URL')
       },
       headers: {},
     }
-    const broken: Engine = {
-      stage: new Proxy(stage, {
-        get: (_, name) => (name === 'api' ? faulty : (Reflect.get(stage, name, stage) as unknown)),
-      }),
-      sight,
-      ends: () => engine.ends(),
-      committed: () => engine.committed(),
-      gather: (of) => engine.gather(of),
-      [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
-    }
+    const broken = new Proxy(stage, {
+      get(_, name) {
+        if (name === 'api') return faulty
+        const value: unknown = Reflect.get(stage, name, stage)
+        return typeof value === 'function' ? (value.bind(stage) as unknown) : value
+      },
+    })
     const hooks = { onMark: nothing, onFailure: nothing, onProgress: nothing, onStage: nothing }
     const { signal } = new AbortController()
     await expect(runDrill(options, broken, hooks, signal)).rejects.toThrow('there is no URL')

@@ -1,7 +1,8 @@
 import type { LogRecord } from '../../../processor/contract/record.ts'
 import type { Status } from '../../../processor/contract/status.ts'
 import { HEADER_INPUT } from '../../../processor/partition/restore.ts'
-import type { Committed, ForeignRecord } from '../stage/foreign.ts'
+import type { KafkaRecord } from '../stage/kafka-client.ts'
+import type { Committed } from '../stage/stage.ts'
 
 const MAX_TOLD = 20
 
@@ -61,7 +62,7 @@ export class ChangelogCheck {
     return this.#partitions.reduce((sum, { epochs }) => sum + epochs, 0)
   }
 
-  take(partition: number, record: LogRecord | ForeignRecord): void {
+  take(partition: number, record: LogRecord | KafkaRecord): void {
     const state = this.#partitions[partition]
     if (state === undefined) return
     this.records++
@@ -77,7 +78,7 @@ export class ChangelogCheck {
     this.#partitions.forEach((state, partition) => this.#judge(partition, state, Infinity, Infinity))
   }
 
-  #epoch(partition: number, state: PartitionState, record: LogRecord | ForeignRecord): void {
+  #epoch(partition: number, state: PartitionState, record: LogRecord | KafkaRecord): void {
     if (!('epoch' in record)) return
     if (record.epoch < state.epoch) {
       this.revenants++
@@ -91,7 +92,7 @@ export class ChangelogCheck {
     }
   }
 
-  #inputs(partition: number, state: PartitionState, { offset, headers }: LogRecord | ForeignRecord): void {
+  #inputs(partition: number, state: PartitionState, { offset, headers }: LogRecord | KafkaRecord): void {
     const text = headers?.[HEADER_INPUT]
     if (text === undefined) return
     const input = Number(text)

@@ -5,7 +5,7 @@ import { partitionOf } from '../../../processor/contract/partition.ts'
 import type { Freshness, PartitionReader } from '../../../processor/contract/query.ts'
 import type { Status } from '../../../processor/contract/status.ts'
 import type { StateStore } from '../../../processor/store/store.ts'
-import type { Alone } from '../stage/engine.ts'
+import type { Alone } from '../stage/evidence.ts'
 import type { ApiAddress } from '../stage/stage.ts'
 
 export type DeviceAnswer = Status & { readonly freshness: Freshness }

@@ -3,7 +3,7 @@ import { encodeStatus, type Status } from '../../../processor/contract/status.ts
 import { decodeRecord } from '../../../processor/status/decode.ts'
 import { fold } from '../../../processor/status/fold.ts'
 import { willIn } from '../load/visitors.ts'
-import type { ForeignRecord } from '../stage/foreign.ts'
+import type { KafkaRecord } from '../stage/kafka-client.ts'
 
 /** Whole numbers seen, as ascending inclusive ranges that do not touch. */
 export class Ranges {
@@ -77,7 +77,7 @@ export class InputCount {
     this.#committed = committed
   }
 
-  take(partition: number, record: LogRecord | ForeignRecord): void {
+  take(partition: number, record: LogRecord | KafkaRecord): void {
     const { key } = record
     if (key?.startsWith(this.#prefix) !== true) return
     this.records++

@@ -4,7 +4,7 @@ import type { ReadersReport } from '../load/readers.ts'
 import { type Connections, MAX_ABSENCE_MS, type SendingReport } from '../load/traffic.ts'
 import { LAST_WILL, unlike, type VisitorReport } from '../load/visitors.ts'
 import type { Failure } from '../report/journal.ts'
-import type { Gathered, LogReading } from '../stage/engine.ts'
+import type { Gathered, LogReading } from '../stage/evidence.ts'
 import type { Fall } from '../stage/stage.ts'
 import { type DeviceAnswer, difference, lackingCopy, statusIn } from './copies.ts'
 
@@ -63,7 +63,7 @@ export interface Evidence extends Gathered {
   /** What ended the disturbances early. */
   readonly failure: Failure | undefined
   /** Why quiet was not reached; undefined: it was. */
-  readonly unquiet: string | undefined
+  readonly unsettled: string | undefined
   /** Of the devices, when all was at rest. */
   readonly connections: Connections
   readonly sending: SendingReport
@@ -121,9 +121,9 @@ function all({ missing }: Evidence): Invariant {
   return findings.invariant('all could be looked at', `${missing.length} of what is looked at could not be`)
 }
 
-function quiet({ unquiet, ledger }: Evidence): Invariant {
+function quiet({ unsettled, ledger }: Evidence): Invariant {
   const findings = new Findings()
-  if (unquiet !== undefined) findings.add(unquiet)
+  if (unsettled !== undefined) findings.add(unsettled)
   if (ledger.count < ledger.published)
     findings.add(`${ledger.published - ledger.count} messages were never acknowledged`)
   const sent = `${number(ledger.published)} messages sent, ${number(ledger.count)} acknowledged`
@@ -363,13 +363,13 @@ function readsWentOn({ reads, failedReads }: Evidence): Invariant {
   return findings.invariant('reads went on', `${failed}${wrong}, longest gap of a partition ${reads.longestGapMs} ms`)
 }
 
-function poison({ poison: payloads, log, unquiet }: Evidence): Invariant {
+function poison({ poison: payloads, log, unsettled }: Evidence): Invariant {
   const name = 'bad payloads stop nothing and do not disappear'
   if (payloads === undefined || log === undefined) return unseen(name)
   const { acknowledged, sent } = payloads
   const { deadLetters } = log
   const findings = new Findings()
-  if (unquiet === undefined && acknowledged < sent) {
+  if (unsettled === undefined && acknowledged < sent) {
     findings.add(`${sent - acknowledged} of ${sent} bad payloads were never acknowledged`)
   }
   if (deadLetters < acknowledged || deadLetters > sent) {

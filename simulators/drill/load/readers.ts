@@ -19,7 +19,7 @@ const AWAY: ReadonlySet<string> = new Set(['kill', 'stop', 'freeze', 'cut'])
 export const AFTERMATH_MS = 10_000
 const LOOK_EVERY_MS = 100
 
-export interface CalmParts {
+export interface StabilityParts {
   readonly recorder: Pick<Recorder, 'elapsed' | 'marks'>
   readonly processors: readonly string[]
   /** While a processor is away nobody stands in for it. */
@@ -29,12 +29,12 @@ export interface CalmParts {
 }
 
 /** For how long nothing has been disturbed, and nothing been amiss. */
-export class Calm {
-  readonly #parts: CalmParts
+export class Stability {
+  readonly #parts: StabilityParts
   /** When it was last seen not to be steady, ms since the drill began. */
   #unsteadyAt = 0
 
-  constructor(parts: CalmParts) {
+  constructor(parts: StabilityParts) {
     this.#parts = parts
   }
 
@@ -79,7 +79,7 @@ export interface ReadersOptions {
   readonly rate: number
   readonly partitions: number
   readonly random: Random
-  readonly calm: Pick<Calm, 'lasted' | 'orphaned'>
+  readonly stability: Pick<Stability, 'lasted' | 'orphaned'>
 }
 
 /** What the readers found, over the whole run. */
@@ -251,10 +251,10 @@ export class Readers {
 
   /** Its first message may be acknowledged and not yet applied: not for long, unless something keeps it from that. */
   #mayBeUnknown(device: number, now: number): boolean {
-    const { ids, ledger, calm } = this.#options
+    const { ids, ledger, stability } = this.#options
     if (this.#seen.has(ids[device] as string)) return false
     const firstAt = ledger.firstAckAt[device] as number
-    return firstAt === 0 || Math.min(now - firstAt, calm.lasted) < AFTERMATH_MS
+    return firstAt === 0 || Math.min(now - firstAt, stability.lasted) < AFTERMATH_MS
   }
 
   /** Until now nothing was heard of the partition. */
@@ -283,9 +283,9 @@ export class Readers {
 
   /** The body; undefined when it failed. `unknown`: the device may not be known yet. */
   async #get(path: string, signal: AbortSignal, unknown = false): Promise<string | undefined> {
-    const { calm } = this.#options
+    const { stability } = this.#options
     const began = performance.now()
-    const { orphaned } = calm
+    const { orphaned } = stability
     const outcome = await fetchText(this.#agent, this.#options.api, path)
     // A request that the end of the drill cut off says nothing.
     if (signal.aborted) return undefined
@@ -296,7 +296,7 @@ export class Readers {
     if (outcome.status === 404 && unknown) return undefined
     this.failures++
     this.#recent.failures++
-    if (orphaned || calm.orphaned) {
+    if (orphaned || stability.orphaned) {
       this.#excused++
       return undefined
     }

@@ -141,10 +141,10 @@ export class Traffic implements AsyncDisposable {
   }
 
   /** Resolves when every connection has a session, the time is over, or `signal` aborts. */
-  async whole(withinMs: number, signal: AbortSignal): Promise<void> {
+  async connected(withinMs: number, signal: AbortSignal): Promise<void> {
     const deadline = performance.now() + withinMs
-    const isWhole = (): boolean => this.#connections.every(({ connected }) => connected)
-    while (!isWhole() && performance.now() < deadline && !signal.aborted) await pause(LOOK_MS, signal)
+    const all = (): boolean => this.#connections.every(({ connected }) => connected)
+    while (!all() && performance.now() < deadline && !signal.aborted) await pause(LOOK_MS, signal)
   }
 
   get underWay(): number {
@@ -200,7 +200,7 @@ export interface SendingLook {
 }
 
 /** Looks at the connections now and then: how much is sent, and who cannot get a session, while nothing is disturbed. */
-export class Sending {
+export class SendingWatch {
   readonly #locked = new Set<number>()
   #before: SendingLook | undefined
   #ms = 0

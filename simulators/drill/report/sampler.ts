@@ -1,9 +1,8 @@
 import { pause } from '../../../processor/runtime/pause.ts'
 import type { Readers } from '../load/readers.ts'
-import type { Sending, Traffic } from '../load/traffic.ts'
-import type { Engine } from '../stage/engine.ts'
-import type { Committed } from '../stage/foreign.ts'
+import type { SendingWatch, Traffic } from '../load/traffic.ts'
 import type { Observer } from '../stage/observer.ts'
+import type { Committed, Stage } from '../stage/stage.ts'
 import type { Recorder } from './journal.ts'
 
 /** Samples of one run, at most; a longer run is sampled less often. */
@@ -15,12 +14,12 @@ const LAG_COUNTS_MS = 1_000
 const MAX_COMMITTED = 10_000
 
 export interface SamplerParts {
-  readonly engine: Engine
+  readonly stage: Pick<Stage, 'view' | 'partitions'>
   readonly observer: Observer
   readonly recorder: Recorder
   readonly traffic: Traffic
   readonly readers: Readers
-  readonly sending: Sending
+  readonly sending: SendingWatch
   readonly seconds: number
 }
 
@@ -42,7 +41,7 @@ export class Sampler {
 
   constructor(parts: SamplerParts) {
     this.#parts = parts
-    this.committed = Array.from({ length: parts.engine.stage.partitions }, () => [])
+    this.committed = Array.from({ length: parts.stage.partitions }, () => [])
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -83,8 +82,8 @@ export class Sampler {
   }
 
   #progress(): ReturnType<Observer['progress']>[] {
-    const { observer, engine } = this.#parts
-    return Array.from({ length: engine.stage.partitions }, (_, partition) => observer.progress(partition))
+    const { observer, stage } = this.#parts
+    return Array.from({ length: stage.partitions }, (_, partition) => observer.progress(partition))
   }
 
   #lagSince(from: number): number | undefined {
@@ -95,16 +94,16 @@ export class Sampler {
   async #ask(): Promise<void> {
     if (this.#asking) return
     this.#asking = true
-    const { engine, recorder } = this.#parts
+    const { stage, recorder } = this.#parts
     const at = recorder.elapsed
     try {
       // What is applied comes first: the log grows between two questions, and behind an older end nothing would wait.
       const progress = this.#progress()
-      const committed = await engine.committed()
+      const committed = await stage.view.committed()
       committed.forEach((of, partition) => {
         if (of !== undefined) this.#keep(partition, of)
       })
-      const ends = await engine.ends()
+      const ends = await stage.view.ends()
       const behind = progress.map(({ offset, lag }, partition) => {
         if (ends === undefined) return lag
         return beyond(Math.max(offset, committed[partition]?.input ?? 0), ends[partition])

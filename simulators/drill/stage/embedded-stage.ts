@@ -1,9 +1,23 @@
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import { RocksLevel } from 'rocksdb-level'
+import type { Copy, Owner } from '../../../processor/contract/query.ts'
+import type { LogRecord } from '../../../processor/contract/record.ts'
+import { EmbeddedLog } from '../../../processor/log/embedded/embedded-log.ts'
+import { aborted } from '../../../processor/runtime/pause.ts'
+import { LevelStores } from '../../../processor/store/level-stores.ts'
 import { freePorts, MAIN, Program, removeFolder, temporaryFolder } from '../../program.ts'
-import { type ApiAddress, Cast, type Stage } from './stage.ts'
+import { type CopyReading, type Expected, readCopy, storePages } from '../checks/copies.ts'
+import { readRecords } from './evidence.ts'
+import { type ApiAddress, type Assigned, type ClusterView, type Committed, type LogReader, Stage } from './stage.ts'
 
+const HOST = '127.0.0.1'
 const READY_MS = 30_000
-const NAME = 'tidemark'
+/** Longest time for one answer of the API, ms. */
+const ANSWER_MS = 500
+const TARGET = 'tidemark'
+const SILENT = pino({ level: 'silent' })
 
 export interface EmbeddedStageOptions {
   readonly processors: number
@@ -11,112 +25,188 @@ export interface EmbeddedStageOptions {
   readonly entry: string | undefined
 }
 
-/** All roles in one process, on the embedded log. */
-export class EmbeddedStage implements Stage {
-  readonly dataDir: string
-  readonly mqtt: Stage['mqtt']
-  readonly api: ApiAddress
-  readonly partitions: number
-  readonly standbys: number
-  readonly processors = [NAME]
-  readonly up = new Set<string>()
-  readonly #cast = new Cast()
-  readonly #options: EmbeddedStageOptions
-  readonly #env: Readonly<Record<string, string>>
-
-  private constructor(options: EmbeddedStageOptions, dataDir: string, [mqttPort, httpPort]: readonly number[]) {
-    this.#options = options
-    this.dataDir = dataDir
-    this.partitions = options.partitions
-    this.standbys = Math.min(1, options.processors - 1)
-    this.mqtt = { host: '127.0.0.1', port: mqttPort as number }
-    this.api = { url: `http://127.0.0.1:${httpPort}`, headers: {} }
-    this.#env = {
-      HOST: '127.0.0.1',
-      MQTT_PORT: String(mqttPort),
-      HTTP_PORT: String(httpPort),
-      DATA_DIR: dataDir,
-      PARTITIONS: String(options.partitions),
-      LOG_LEVEL: 'warn',
-    }
+/** All roles in one process, on the embedded log. Resolves when it is ready. */
+export async function startEmbedded({ processors, partitions, entry = MAIN }: EmbeddedStageOptions): Promise<Stage> {
+  const dataDir = await temporaryFolder()
+  const [mqttPort, httpPort] = (await freePorts(2)) as [number, number]
+  const api = { url: `http://${HOST}:${httpPort}`, headers: {} }
+  const env = {
+    HOST,
+    MQTT_PORT: String(mqttPort),
+    HTTP_PORT: String(httpPort),
+    DATA_DIR: dataDir,
+    PARTITIONS: String(partitions),
+    LOG_LEVEL: 'warn',
   }
-
-  /** Resolves when it is ready. */
-  static async open(options: EmbeddedStageOptions): Promise<EmbeddedStage> {
-    const stage = new EmbeddedStage(options, await temporaryFolder(), await freePorts(2))
+  const launch = async (): Promise<Program> => {
+    const program = new Program(entry, ['up', '--processors', String(processors)], env)
     try {
-      await stage.start()
+      await program.ready(TARGET, api.url, READY_MS)
     } catch (error) {
-      await stage[Symbol.asyncDispose]()
+      await program.kill()
       throw error
     }
-    return stage
+    return program
+  }
+  const stores = Array.from({ length: processors }, (_, i) =>
+    join(dataDir, i === 0 ? 'tidemark-1' : `tidemark-1-${i + 1}`),
+  )
+  return Stage.open(
+    {
+      mqtt: { host: HOST, port: mqttPort },
+      api,
+      partitions,
+      standbys: Math.min(1, processors - 1),
+      view: new EmbeddedView(api, join(dataDir, 'log'), partitions, stores),
+      processors: [TARGET],
+      roles: new Map([[TARGET, { launch, stores }]]),
+      kafka: undefined,
+      network: undefined,
+      held: { [Symbol.asyncDispose]: () => removeFolder(dataDir) },
+    },
+    [TARGET],
+  )
+}
+
+interface ApiPartition {
+  readonly partition: number
+  readonly owner: Omit<Copy, 'partition' | 'role'> | null
+  readonly standbys: readonly Omit<Copy, 'partition' | 'role'>[]
+}
+
+/** While the process runs, its API alone tells of its partitions. */
+class EmbeddedView implements ClusterView {
+  readonly #api: ApiAddress
+  readonly #log: string
+  readonly #partitions: number
+  readonly #stores: readonly string[]
+
+  /** `log`: its folder. */
+  constructor(api: ApiAddress, log: string, partitions: number, stores: readonly string[]) {
+    this.#api = api
+    this.#log = log
+    this.#partitions = partitions
+    this.#stores = stores
   }
 
-  get falls(): Stage['falls'] {
-    return this.#cast.falls
+  async assigned(): Promise<Assigned> {
+    const holders = new Map<number, Owner>()
+    const members = new Map<string, Owner>()
+    for (const { partition, role, instance } of await this.#copies()) {
+      const member = { instance, endpoint: instance }
+      members.set(instance, member)
+      if (role === 'owner') holders.set(partition, member)
+    }
+    return { stable: true, holders, members: [...members.values()] }
   }
 
-  get left(): readonly string[] {
-    return this.#cast.names
+  async copies(member: Owner): Promise<Copy[]> {
+    return (await this.#copies()).filter(({ instance }) => instance === member.instance)
   }
 
-  /** Folders of the stores: one a processor of the process. */
-  get storeFolders(): readonly string[] {
-    return Array.from({ length: this.#options.processors }, (_, i) =>
-      join(this.dataDir, i === 0 ? 'tidemark-1' : `tidemark-1-${i + 1}`),
+  async #copies(): Promise<Copy[]> {
+    const { url, headers } = this.#api
+    const response = await fetch(`${url}/v1/partitions`, { headers, signal: AbortSignal.timeout(ANSWER_MS) })
+    const { partitions } = (await response.json()) as { partitions: readonly ApiPartition[] }
+    return partitions.flatMap(({ partition, owner, standbys }) => [
+      ...(owner === null ? [] : [{ ...owner, partition, role: 'owner' as const }]),
+      ...standbys.map((copy) => ({ ...copy, partition, role: 'standby' as const })),
+    ])
+  }
+
+  async ends(): Promise<undefined> {
+    return undefined
+  }
+
+  async committed(): Promise<readonly Committed[]> {
+    return []
+  }
+
+  async reader(stage: Stage): Promise<LogReader> {
+    const running = stage.running.includes(TARGET)
+    // A clean stop would set every device offline, after the answers of the API were taken.
+    if (running) await stage.kill(TARGET)
+    const options = { folder: this.#log, partitions: this.#partitions, logger: SILENT, registry: new Registry() }
+    return new EmbeddedReader(await EmbeddedLog.open(options), this.#stores, running)
+  }
+}
+
+class EmbeddedReader implements LogReader {
+  readonly log: EmbeddedLog
+  readonly began: readonly number[] = []
+  readonly #stores: readonly string[]
+  readonly #atRest: boolean
+
+  /** `atRest`: the process ran to the end of the drill. */
+  constructor(log: EmbeddedLog, stores: readonly string[], atRest: boolean) {
+    this.log = log
+    this.#stores = stores
+    this.#atRest = atRest
+  }
+
+  get #partitions(): number[] {
+    return Array.from({ length: this.log.identity.partitions }, (_, partition) => partition)
+  }
+
+  /** As the next claim of each partition is told. */
+  async committed(): Promise<readonly Committed[]> {
+    const committed: Committed[] = []
+    const all = new AbortController()
+    await this.log.join(
+      {
+        instance: 'drill',
+        endpoint: 'local:drill',
+        positions: () => new Map(),
+        active: async ({ partition, start }, signal) => {
+          committed[partition] = { input: start.input, changelogEnd: start.changelogEnd }
+          if (Object.keys(committed).length === this.log.identity.partitions) all.abort()
+          await aborted(signal)
+        },
+        standby: (_, signal) => aborted(signal),
+      },
+      all.signal,
     )
+    return committed
   }
 
-  async start(): Promise<void> {
-    const { entry = MAIN, processors } = this.#options
-    const program = new Program(entry, ['up', '--processors', String(processors)], this.#env)
-    this.#cast.enter(NAME, program)
-    this.up.add(NAME)
-    try {
-      await program.ready(NAME, this.api.url, READY_MS)
-    } catch (error) {
-      this.up.delete(NAME)
-      if (this.#cast.has(NAME)) await this.#cast.kill(NAME)
-      throw error
+  async starts(): Promise<readonly number[]> {
+    const bounds = this.#partitions.map((index) => this.log.bounds({ topic: 'telemetry', index }))
+    return (await Promise.all(bounds)).map(({ start }) => start)
+  }
+
+  async telemetry(take: (partition: number, record: LogRecord) => void): Promise<void> {
+    for (const index of this.#partitions) {
+      await readRecords(this.log, 'telemetry', index, (record) => take(index, record))
     }
   }
 
-  async stop(): Promise<void> {
-    this.up.delete(NAME)
-    await this.#cast.stop(NAME)
+  async changelog(_: readonly number[], take: (partition: number, record: LogRecord) => void): Promise<number[]> {
+    const ends: number[] = []
+    for (const index of this.#partitions) {
+      ends.push(await readRecords(this.log, 'status', index, (record) => take(index, record)))
+    }
+    return ends
   }
 
-  async kill(): Promise<void> {
-    this.up.delete(NAME)
-    await this.#cast.kill(NAME)
+  /** The copy in every store that was whole. */
+  async readCopies(expected: Expected): Promise<CopyReading[]> {
+    // A process that ended amid its work may have committed what its stores had not received yet.
+    if (!this.#atRest) throw new Error('the process ended before it came to rest')
+    const readings: CopyReading[] = []
+    for (const folder of this.#stores) {
+      const db = new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer' })
+      await using stores = await LevelStores.open(db, { identity: this.log.identity, logger: SILENT })
+      for (const partition of await stores.partitions()) {
+        const store = await stores.store(partition)
+        if (store.checkpoint?.whole !== true) continue
+        const of = { instance: basename(folder), partition, role: 'stored' as const }
+        readings.push(await readCopy(of, storePages(store), expected))
+      }
+    }
+    return readings
   }
 
-  async freeze(): Promise<void> {
-    this.up.delete(NAME)
-    this.#cast.freeze(NAME)
-  }
-
-  async thaw(): Promise<void> {
-    this.#cast.thaw(NAME)
-    this.up.add(NAME)
-  }
-
-  async cut(): Promise<void> {
-    throw new Error('there is no network in one process')
-  }
-
-  async heal(): Promise<void> {
-    throw new Error('there is no network in one process')
-  }
-
-  async wipe(): Promise<void> {
-    if (this.#cast.has(NAME)) throw new Error('tidemark runs: its store folders cannot be taken from it')
-    await Promise.all(this.storeFolders.map((folder) => removeFolder(folder)))
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#cast.killAll()
-    await removeFolder(this.dataDir)
+  close(): Promise<void> {
+    return this.log[Symbol.asyncDispose]()
   }
 }

@@ -1,54 +1,35 @@
-import { pino } from 'pino'
-import { RemoteReaders } from '../../../api/reader/remote.ts'
 import type { Copy, Owner } from '../../../processor/contract/query.ts'
-import { decodeAssignment, decodeSubscription } from '../../../processor/log/kafka/group/membership.ts'
-import type { TopicNames } from '../../../processor/log/kafka/topics.ts'
 import { pause } from '../../../processor/runtime/pause.ts'
 import type { Hold, Recorder } from '../report/journal.ts'
-import type { ForeignKafka } from './foreign.ts'
-import type { ApiAddress } from './stage.ts'
+import type { Assigned, ClusterView } from './stage.ts'
 
-/** Who the group says holds a partition, by instance. */
-export interface Assigned {
-  readonly stable: boolean
-  readonly holders: ReadonlyMap<number, Owner>
-  /** Everyone who can be asked for its copies. */
-  readonly members: readonly Owner[]
-}
+const POLL_MS = 50
+/** An answer of a member counts for this many milliseconds. */
+const ANSWER_COUNTS_MS = 1_000
 
-/** Where an observer looks. Each rejects when it cannot be had now, which tells nothing of the partitions. */
-export interface PartitionState {
-  assigned(): Promise<Assigned>
-  copies(member: Owner): Promise<readonly Copy[]>
-}
-
-const LOOK_EVERY_MS = 50
-/** What a member said counts for so long. */
-const HEARD_MS = 1_000
-
-interface Heard {
+interface Answer {
   readonly copies: readonly Copy[]
-  /** When it was asked, and when it answered: as performance.now() tells it. */
+  /** `performance.now()` when the member was asked, and when it answered. */
   readonly askedAt: number
   readonly at: number
 }
 
-/** Watches who holds each partition and how far it is, and writes down each change. */
+/** Watches who holds each partition and how far it is, and records each change. */
 export class Observer {
-  readonly #sight: PartitionState
+  readonly #view: ClusterView
   readonly #recorder: Recorder
   readonly #partitions: number
-  readonly #heard = new Map<string, Heard>()
+  readonly #answers = new Map<string, Answer>()
   readonly #asking = new Set<string>()
   readonly #holds: Hold[]
-  /** Input offset at which the holder of a partition began to run; undefined once it moved on. */
+  /** Input offset at which the holder of a partition began; below 0: not known yet; undefined: the holder has moved on. */
   readonly #began: (number | undefined)[] = []
   readonly #furthest: number[] = []
   #assigned: Assigned = { stable: true, holders: new Map(), members: [] }
   #stable: boolean | undefined
 
-  constructor(sight: PartitionState, partitions: number, recorder: Recorder) {
-    this.#sight = sight
+  constructor(view: ClusterView, partitions: number, recorder: Recorder) {
+    this.#view = view
     this.#recorder = recorder
     this.#partitions = partitions
     this.#holds = Array.from({ length: partitions }, (_, partition) => {
@@ -58,12 +39,12 @@ export class Observer {
 
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      void this.#look('', () => this.#lookAtGroup())
+      void this.#once('', () => this.#askGroup())
       for (const member of this.#assigned.members) {
-        void this.#look(member.endpoint, () => this.#hear(member))
+        void this.#once(member.endpoint, () => this.#askMember(member))
       }
-      await pause(LOOK_EVERY_MS, signal)
-      // Silence is news too.
+      await pause(POLL_MS, signal)
+      // An answer that is too old changes the phase as well.
       this.#note()
     }
   }
@@ -72,7 +53,7 @@ export class Observer {
     return this.#assigned
   }
 
-  /** The instance that holds the partition now, and what it last said of its copy when asked after `since`. */
+  /** The instance that holds the partition now, and its copy as it last answered, if it was asked after `since`. */
   owner(partition: number, since = 0): { readonly instance: string; readonly copy: Copy | undefined } | undefined {
     const holder = this.#assigned.holders.get(partition)
     if (holder === undefined) return undefined
@@ -83,7 +64,7 @@ export class Observer {
     return this.#assigned.members.flatMap(({ endpoint }) => this.#copy(endpoint, partition, 'standby', since) ?? [])
   }
 
-  /** Per partition, the furthest input offset that an owner told of, and the lag that the owner tells of now. */
+  /** The furthest input offset that an owner of the partition has told, and the lag that its owner tells now. */
   progress(partition: number): { readonly offset: number; readonly lag: number | undefined } {
     const copy = this.owner(partition)?.copy
     const offset = Math.max(this.#furthest[partition] ?? 0, copy?.offset ?? 0)
@@ -92,27 +73,28 @@ export class Observer {
   }
 
   #copy(endpoint: string, partition: number, role: Copy['role'], since: number): Copy | undefined {
-    const heard = this.#heard.get(endpoint)
-    if (heard === undefined || heard.askedAt < since || performance.now() - heard.at > HEARD_MS) return undefined
-    return heard.copies.find((copy) => copy.partition === partition && copy.role === role)
+    const answer = this.#answers.get(endpoint)
+    if (answer === undefined || answer.askedAt < since || performance.now() - answer.at > ANSWER_COUNTS_MS)
+      return undefined
+    return answer.copies.find((copy) => copy.partition === partition && copy.role === role)
   }
 
-  /** One look at a time at each thing: one that does not answer holds up only itself. */
-  async #look(name: string, look: () => Promise<void>): Promise<void> {
+  /** Asks unless the same question is under way: a member that does not answer delays nobody else. */
+  async #once(name: string, ask: () => Promise<void>): Promise<void> {
     if (this.#asking.has(name)) return
     this.#asking.add(name)
     try {
-      await look()
+      await ask()
     } catch {
-      // Kafka or a process is away: the drill's doing, most likely, and the journal shows it by what is not heard.
+      // Kafka or a process is away, most likely because of the drill; the journal shows it as a phase.
     } finally {
       this.#asking.delete(name)
     }
   }
 
-  async #lookAtGroup(): Promise<void> {
-    const assigned = await this.#sight.assigned()
-    // Between two assignments the group tells nothing of who holds what.
+  async #askGroup(): Promise<void> {
+    const assigned = await this.#view.assigned()
+    // While the group rebalances it has no assignment to tell.
     this.#assigned = assigned.stable ? assigned : { ...this.#assigned, stable: false }
     const { elapsed: at, groupStates } = this.#recorder
     if (assigned.stable !== this.#stable) this.#recorder.add(groupStates, { at, stable: assigned.stable })
@@ -120,10 +102,10 @@ export class Observer {
     this.#note()
   }
 
-  async #hear(member: Owner): Promise<void> {
+  async #askMember(member: Owner): Promise<void> {
     const askedAt = performance.now()
-    const copies = await this.#sight.copies(member)
-    this.#heard.set(member.endpoint, { copies, askedAt, at: performance.now() })
+    const copies = await this.#view.copies(member)
+    this.#answers.set(member.endpoint, { copies, askedAt, at: performance.now() })
     this.#note()
   }
 
@@ -151,93 +133,5 @@ export class Observer {
         this.#recorder.add(advances, { at, partition, instance })
       }
     }
-  }
-}
-
-const ANSWER_MS = 500
-/** Of a page of statuses, read when all is over: no hurry. */
-const PAGE_MS = 30_000
-
-/** The group as Kafka's coordinator tells of it, and the processors asked one by one: without the API in between. */
-export class KafkaSight implements PartitionState, Disposable {
-  readonly #foreign: ForeignKafka
-  readonly #group: string
-  readonly #names: TopicNames
-  readonly #readers: RemoteReaders
-  /** For whole copies. */
-  readonly pages: RemoteReaders
-
-  constructor(foreign: ForeignKafka, group: string, names: TopicNames, secret: string | undefined) {
-    this.#foreign = foreign
-    this.#group = group
-    this.#names = names
-    const logger = pino({ level: 'silent' })
-    this.#readers = new RemoteReaders({ secret, logger, answerWithinMs: ANSWER_MS })
-    this.pages = new RemoteReaders({ secret, logger, answerWithinMs: PAGE_MS })
-  }
-
-  async assigned(): Promise<Assigned> {
-    const { stable, members: described } = await this.#foreign.group(this.#group)
-    const holders = new Map<number, Owner>()
-    const members: Owner[] = []
-    for (const { metadata, assignment } of described) {
-      const subscription = decodeSubscription(metadata)
-      if (subscription === undefined) continue
-      const member = { instance: subscription.instance, endpoint: subscription.endpoint }
-      members.push(member)
-      for (const partition of decodeAssignment(this.#names, assignment).active) holders.set(partition, member)
-    }
-    return { stable, holders, members }
-  }
-
-  copies(member: Owner): Promise<Copy[]> {
-    return this.#readers.connect(member).copies()
-  }
-
-  [Symbol.dispose](): void {
-    this.#readers[Symbol.dispose]()
-    this.pages[Symbol.dispose]()
-  }
-}
-
-interface ApiPartition {
-  readonly partition: number
-  readonly owner: Omit<Copy, 'partition' | 'role'> | null
-  readonly standbys: readonly Omit<Copy, 'partition' | 'role'>[]
-}
-
-/** What the API of a single process tells of its partitions. */
-export class ApiSight implements PartitionState {
-  readonly #api: ApiAddress
-
-  constructor(api: ApiAddress) {
-    this.#api = api
-  }
-
-  async assigned(): Promise<Assigned> {
-    const holders = new Map<number, Owner>()
-    const members = new Map<string, Owner>()
-    for (const { partition, role, instance } of await this.#all()) {
-      const member = { instance, endpoint: instance }
-      members.set(instance, member)
-      if (role === 'owner') holders.set(partition, member)
-    }
-    return { stable: true, holders, members: [...members.values()] }
-  }
-
-  async copies(member: Owner): Promise<Copy[]> {
-    return (await this.#all()).filter(({ instance }) => instance === member.instance)
-  }
-
-  async #all(): Promise<Copy[]> {
-    const response = await fetch(`${this.#api.url}/v1/partitions`, {
-      headers: this.#api.headers,
-      signal: AbortSignal.timeout(ANSWER_MS),
-    })
-    const { partitions } = (await response.json()) as { partitions: readonly ApiPartition[] }
-    return partitions.flatMap(({ partition, owner, standbys }) => [
-      ...(owner === null ? [] : [{ ...owner, partition, role: 'owner' as const }]),
-      ...standbys.map((copy) => ({ ...copy, partition, role: 'standby' as const })),
-    ])
   }
 }

@@ -1,7 +1,7 @@
 import type { KafkaLog } from '../../../processor/log/kafka/kafka-log.ts'
 import { pause, within } from '../../../processor/runtime/pause.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
-import { readRecords } from '../../../simulators/drill/stage/kafka-engine.ts'
+import { readRecords } from '../../../simulators/drill/stage/evidence.ts'
 import { freePorts } from '../../../simulators/program.ts'
 import { seededRandom } from '../../../simulators/random.ts'
 import { ResendingDevice } from '../../system/resending-device.ts'

@@ -7,8 +7,8 @@ import { KafkaCluster } from '../../../processor/log/kafka/cluster.ts'
 import type { Network } from '../../../processor/log/kafka/protocol/broker.ts'
 import { METADATA_VERSION } from '../../../processor/log/kafka/protocol/metadata.ts'
 import { Endpoint } from '../../../processor/runtime/health-server.ts'
-import { parseOptions } from '../../../simulators/drill/drills.ts'
-import { ForeignKafka } from '../../../simulators/drill/stage/foreign.ts'
+import { parseOptions } from '../../../simulators/drill/options.ts'
+import { KafkaClient } from '../../../simulators/drill/stage/kafka-client.ts'
 import { metadataAnswer } from '../log/kafka/metadata-answer.ts'
 import { scriptedBroker, versions } from '../log/kafka/scripted-broker.ts'
 
@@ -62,8 +62,8 @@ describe.skipIf(!hasIpv6)('where there is IPv6', () => {
   test("the drill's own client finds Kafka there", async () => {
     const { server, address } = await scriptedBroker(versions(METADATA_VERSION), (socket) => socket.destroy(), '::1')
     try {
-      await using kafka = await ForeignKafka.open({ brokers: [address] })
-      expect(kafka).toBeInstanceOf(ForeignKafka)
+      await using kafka = await KafkaClient.open({ brokers: [address] })
+      expect(kafka).toBeInstanceOf(KafkaClient)
     } finally {
       server.close()
     }

@@ -5,8 +5,8 @@ import { Ranges, removedSince } from '../../../../simulators/drill/checks/input-
 import { type Evidence, judge } from '../../../../simulators/drill/checks/invariants.ts'
 import type { ReadersReport } from '../../../../simulators/drill/load/readers.ts'
 import type { VisitorReport } from '../../../../simulators/drill/load/visitors.ts'
-import type { LogReading } from '../../../../simulators/drill/stage/engine.ts'
-import type { ForeignRecord } from '../../../../simulators/drill/stage/foreign.ts'
+import type { LogReading } from '../../../../simulators/drill/stage/evidence.ts'
+import type { KafkaRecord } from '../../../../simulators/drill/stage/kafka-client.ts'
 import { SEQ_START } from '../../../../simulators/load/load-packet.ts'
 
 const ID = 'drill-0000000'
@@ -29,7 +29,7 @@ function record(
   offset: number,
   value: object,
   { epoch = 7, input }: { epoch?: number; input?: number } = {},
-): ForeignRecord {
+): KafkaRecord {
   const headers: Record<string, string> = input === undefined ? {} : { input: String(input) }
   return { partition: 0, offset, key: ID, value: Buffer.from(JSON.stringify(value)), timestamp: 1, headers, epoch }
 }
@@ -107,7 +107,7 @@ function sound(
     sending: SENDING,
     rate: 2,
     failure: undefined,
-    unquiet: undefined,
+    unsettled: undefined,
     answers: new Map([[ID, answer(status())]]),
     alone: { asked: [ID], answers: new Map([[ID, answer(status())]]) },
     log: { ...log, ...changes },
@@ -249,7 +249,7 @@ describe('the invariants of a drill', () => {
       sound({ falls: [{ target: 'p1', exit: { code: 1, signal: null }, said: 'x' }] }),
       ['no process ended by itself'],
     ],
-    ['no rest', sound({ unquiet: 'x' }), ['it came to rest']],
+    ['no rest', sound({ unsettled: 'x' }), ['it came to rest']],
     ['a connection that did not come back', sound({ connections: { all: 2, open: 1 } }), [COULD_SEND]],
     ['a connection that was locked out', sound({ sending: { ...SENDING, locked: 1 } }), [COULD_SEND]],
     ['next to no messages', sound({ sending: { ...SENDING, sent: 19, ms: 100_000 } }), [COULD_SEND]],

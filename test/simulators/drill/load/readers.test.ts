@@ -54,8 +54,8 @@ async function reported(
   ledger.firstAckAt.fill(Date.now() - acknowledged)
   ledger.lastAckAt.fill(Date.now() - acknowledged)
   const api = { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, headers: {} }
-  const calm = { lasted, orphaned }
-  const readers = new Readers({ api, ids: IDS, ledger, rate: 1_000, partitions: 1, random: Math.random, calm })
+  const stability = { lasted, orphaned }
+  const readers = new Readers({ api, ids: IDS, ledger, rate: 1_000, partitions: 1, random: Math.random, stability })
   const ending = new AbortController()
   const running = readers.run(ending.signal)
   await vi.waitFor(() => expect(readers.reads).toBeGreaterThan(reads), { timeout: 20_000 })

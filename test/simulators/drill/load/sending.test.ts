@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { MAX_ABSENCE_MS, Sending, type SendingReport } from '../../../../simulators/drill/load/traffic.ts'
+import { MAX_ABSENCE_MS, type SendingReport, SendingWatch } from '../../../../simulators/drill/load/traffic.ts'
 import type { Mark } from '../../../../simulators/drill/report/journal.ts'
 
 const SECOND = 1_000
@@ -10,7 +10,7 @@ const MINUTE = 60 * SECOND
  * never. Who looks does so every second.
  */
 function aMinute({ lostAt = Infinity, marks = [] }: { lostAt?: number; marks?: readonly Mark[] }): SendingReport {
-  const sending = new Sending()
+  const sending = new SendingWatch()
   for (let now = 0; now <= MINUTE; now += SECOND) {
     const look = { now, publishing: true, sent: now / 100, absences: [Math.max(0, now - lostAt), 0] }
     sending.look(

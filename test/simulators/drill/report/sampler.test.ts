@@ -1,8 +1,8 @@
 import { expect, test, vi } from 'vitest'
-import { Sending } from '../../../../simulators/drill/load/traffic.ts'
+import { SendingWatch } from '../../../../simulators/drill/load/traffic.ts'
 import { Recorder, type Sample } from '../../../../simulators/drill/report/journal.ts'
 import { Sampler, type SamplerParts } from '../../../../simulators/drill/report/sampler.ts'
-import type { Engine } from '../../../../simulators/drill/stage/engine.ts'
+import type { ClusterView } from '../../../../simulators/drill/stage/stage.ts'
 
 const BEHIND = 700
 /** What is appended between two looks. */
@@ -10,7 +10,7 @@ const GROWTH = 1_000
 const HOURS = 3_600
 
 interface World {
-  readonly engine: Pick<Engine, 'ends' | 'committed'>
+  readonly view: Pick<ClusterView, 'ends' | 'committed'>
   readonly progress: (partition: number) => { readonly offset: number; readonly lag: number | undefined }
 }
 
@@ -18,7 +18,7 @@ interface World {
 function growing(): World {
   let end = 10_000
   return {
-    engine: {
+    view: {
       ends: async () => [end, end],
       committed: async () => [0, 1].map(() => ({ input: end - BEHIND, changelogEnd: 0 })),
     },
@@ -28,11 +28,11 @@ function growing(): World {
 
 const fleet = { ledger: { published: 0, count: 0 }, publishing: true, sent: 0, absences: [] }
 
-async function sampled({ engine, progress }: World, traffic: object = fleet, { seconds = 40, samples = 3 } = {}) {
+async function sampled({ view, progress }: World, traffic: object = fleet, { seconds = 40, samples = 3 } = {}) {
   const recorder = new Recorder(Date.now())
-  const sending = new Sending()
+  const sending = new SendingWatch()
   const parts = {
-    engine: { ...engine, stage: { partitions: 2 } },
+    stage: { view, partitions: 2 },
     observer: { progress },
     readers: { sample: () => ({ staleMs: 0, reads: 0, failures: 0 }) },
     recorder,
@@ -59,22 +59,22 @@ test.each([
 })
 
 test('a coordinator that forgot commits makes no lag', async () => {
-  const { engine, progress } = growing()
-  const forgetful = { ...engine, committed: async () => [undefined, { input: 5, changelogEnd: 0 }] }
+  const { view, progress } = growing()
+  const forgetful = { ...view, committed: async () => [undefined, { input: 5, changelogEnd: 0 }] }
   // Of the partition that is asked for first the log has grown once more.
-  const { samples } = await sampled({ engine: forgetful, progress })
+  const { samples } = await sampled({ view: forgetful, progress })
   expect(lags(samples)).toEqual([2 * BEHIND + GROWTH, 2 * BEHIND + GROWTH, 2 * BEHIND + GROWTH])
 })
 
 test.each<[string, World]>([
   [
     'Kafka does not answer',
-    { ...growing(), engine: { committed: async () => [], ends: () => new Promise(() => undefined) } },
+    { ...growing(), view: { committed: async () => [], ends: () => new Promise(() => undefined) } },
   ],
   [
     'an owner that alone could tell is not heard',
     {
-      engine: { committed: async () => [], ends: async () => undefined },
+      view: { committed: async () => [], ends: async () => undefined },
       progress: (partition) => ({ offset: 5, lag: partition === 0 ? 3 : undefined }),
     },
   ],
@@ -83,8 +83,8 @@ test.each<[string, World]>([
 })
 
 test('where only owners can tell, the lag is what they tell', async () => {
-  const engine = { committed: async () => [], ends: async () => undefined }
-  const { samples } = await sampled({ engine, progress: () => ({ offset: 5, lag: 3 }) })
+  const view = { committed: async () => [], ends: async () => undefined }
+  const { samples } = await sampled({ view, progress: () => ({ offset: 5, lag: 3 }) })
   expect(lags(samples)).toEqual([6, 6, 6])
 })
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { AFTERMATH_MS, Calm } from '../../../../simulators/drill/load/readers.ts'
+import { AFTERMATH_MS, Stability } from '../../../../simulators/drill/load/readers.ts'
 import type { Mark } from '../../../../simulators/drill/report/journal.ts'
 
 const SECOND = 1_000
@@ -7,15 +7,15 @@ const KILL: Mark = { at: 20 * SECOND, verb: 'kill', target: 'p1', doneAt: 20 * S
 const START: Mark = { at: 30 * SECOND, verb: 'start', target: 'p1', doneAt: 32 * SECOND }
 
 /** At `now`, of a cluster that was last seen unsteady at `unsteadyAt`. */
-function calmAt(now: number, { marks = [], unsteadyAt = 0, alone = true }: Partial<Situation>): Calm {
+function stabilityAt(now: number, { marks = [], unsteadyAt = 0, alone = true }: Partial<Situation>): Stability {
   const recorder = { elapsed: unsteadyAt, marks: [...marks] }
   let why: string | undefined = 'nobody owns partition 0'
-  const calm = new Calm({ recorder, processors: ['p1'], alone, unsteady: () => why })
-  calm.look()
+  const stability = new Stability({ recorder, processors: ['p1'], alone, unsteady: () => why })
+  stability.look()
   recorder.elapsed = now
   why = undefined
-  calm.look()
-  return calm
+  stability.look()
+  return stability
 }
 
 interface Situation {
@@ -25,10 +25,10 @@ interface Situation {
 }
 
 test('it lasts from the last that was amiss, or disturbed, and not while something is being done', () => {
-  expect(calmAt(60 * SECOND, {}).lasted).toBe(60 * SECOND)
-  expect(calmAt(60 * SECOND, { marks: [KILL, START] }).lasted).toBe(28 * SECOND)
-  expect(calmAt(60 * SECOND, { marks: [KILL, START], unsteadyAt: 40 * SECOND }).lasted).toBe(20 * SECOND)
-  expect(calmAt(60 * SECOND, { marks: [KILL, { at: 30 * SECOND, verb: 'start', target: 'p1' }] }).lasted).toBe(0)
+  expect(stabilityAt(60 * SECOND, {}).lasted).toBe(60 * SECOND)
+  expect(stabilityAt(60 * SECOND, { marks: [KILL, START] }).lasted).toBe(28 * SECOND)
+  expect(stabilityAt(60 * SECOND, { marks: [KILL, START], unsteadyAt: 40 * SECOND }).lasted).toBe(20 * SECOND)
+  expect(stabilityAt(60 * SECOND, { marks: [KILL, { at: 30 * SECOND, verb: 'start', target: 'p1' }] }).lasted).toBe(0)
 })
 
 describe('nobody stands in', () => {
@@ -51,6 +51,6 @@ describe('nobody stands in', () => {
       { marks: [{ ...KILL, target: 'api-1' }], unsteadyAt: 25 * SECOND },
     ],
   ])('%s: %s', (orphaned, _, now, situation) => {
-    expect(calmAt(now, situation).orphaned).toBe(orphaned)
+    expect(stabilityAt(now, situation).orphaned).toBe(orphaned)
   })
 })

@@ -2,15 +2,16 @@ import { randomUUID } from 'node:crypto'
 import { createRequire } from 'node:module'
 import { type Admin, type ISocketFactory, Kafka, type KafkaConfig, type KafkaMessage, logLevel } from 'kafkajs'
 import { hostAndPort } from '../../../processor/contract/address.ts'
+import type { Committed } from './stage.ts'
 
-export interface ForeignRecord {
+export interface KafkaRecord {
   readonly partition: number
   readonly offset: number
   readonly key: string | null
   readonly value: Buffer | null
   readonly timestamp: number
   readonly headers: Readonly<Record<string, string>>
-  /** Of a transaction's producer: grows with every claim of the partition. */
+  /** Of the producer of the transaction; it grows with every claim of the partition. */
   readonly epoch: number
 }
 
@@ -19,13 +20,7 @@ export interface GroupDescription {
   readonly members: readonly { readonly metadata: Buffer; readonly assignment: Buffer }[]
 }
 
-/** What was committed for one partition: the next input offset, and the changelog's end that went with it. */
-export interface Committed {
-  readonly input: number
-  readonly changelogEnd: number
-}
-
-export interface ForeignOptions {
+export interface KafkaAccess {
   readonly brokers: readonly string[]
   readonly ssl?: KafkaConfig['ssl']
   readonly sasl?: KafkaConfig['sasl']
@@ -34,11 +29,12 @@ export interface ForeignOptions {
 const require = createRequire(import.meta.url)
 const openSocket = (require('kafkajs/src/network/socketFactory') as () => ISocketFactory)()
 
+/** Epochs of one producer id are 16 bits; a newer id outranks them all. */
 const EPOCHS = 0x1_0000
 const RETRY = { retries: 8, initialRetryTime: 50, maxRetryTime: 1_000 }
-/** Without any record for so long, a topic counts as read as far as it can be. */
+/** Reading before the ends gives up after this many milliseconds without a record. */
 const SILENCE_MS = 10_000
-/** Past the ends, nothing for so long means that nothing is there; where others go on writing, this long is enough. */
+/** Reading beyond the ends stops after this many milliseconds without a record, or in all where others go on writing. */
 const IDLE_MS = 400
 const BEYOND_MS = 60_000
 
@@ -46,7 +42,7 @@ const BEYOND_MS = 60_000
  * Kafka as any other program sees it: through a plain kafkajs, by the topics' and the group's names alone. It shares no
  * code with the product's own reading and committing.
  */
-export class ForeignKafka implements AsyncDisposable {
+export class KafkaClient implements AsyncDisposable {
   readonly #kafka: Kafka
   readonly #admin: Admin
 
@@ -55,14 +51,14 @@ export class ForeignKafka implements AsyncDisposable {
     this.#admin = kafka.admin({ retry: RETRY })
   }
 
-  static async open({ brokers, ssl, sasl }: ForeignOptions): Promise<ForeignKafka> {
-    // kafkajs cuts an address at its first colon: to it, hosts have names, which no other host has (RFC 2606).
+  static async open({ brokers, ssl, sasl }: KafkaAccess): Promise<KafkaClient> {
+    // kafkajs cuts an address at its first colon, so each host gets a name that no real host has (RFC 2606).
     const addresses = brokers.map(hostAndPort)
     const hosts = new Map(addresses.map(({ host }, i) => [`seed-${i}.invalid`, host]))
     const kafka = new Kafka({
       clientId: 'drill',
       brokers: addresses.map(({ port }, i) => `seed-${i}.invalid:${port}`),
-      // The brokers themselves tell of others by their hosts.
+      // Brokers that answer name the others by their own hosts.
       socketFactory: (target) => openSocket({ ...target, host: hosts.get(target.host) ?? target.host }),
       ...(ssl === undefined ? {} : { ssl }),
       ...(sasl === undefined ? {} : { sasl }),
@@ -70,9 +66,9 @@ export class ForeignKafka implements AsyncDisposable {
       connectionTimeout: 2_000,
       requestTimeout: 5_000,
     })
-    const foreign = new ForeignKafka(kafka)
-    await foreign.#admin.connect()
-    return foreign
+    const client = new KafkaClient(kafka)
+    await client.#admin.connect()
+    return client
   }
 
   async group(group: string): Promise<GroupDescription> {
@@ -96,7 +92,7 @@ export class ForeignKafka implements AsyncDisposable {
     return committed
   }
 
-  /** Those whose names begin so. */
+  /** Names of the topics that begin with `prefix`. */
   async topics(prefix: string): Promise<string[]> {
     return (await this.#admin.listTopics()).filter((topic) => topic.startsWith(prefix))
   }
@@ -105,14 +101,14 @@ export class ForeignKafka implements AsyncDisposable {
     if (topics.length > 0) await this.#admin.deleteTopics({ topics })
   }
 
-  /** Ends of a topic, by partition; with transactions in it, control records count. */
+  /** Ends of a topic, by partition; control records of transactions count. */
   async ends(topic: string): Promise<number[]> {
     const ends: number[] = []
     for (const { partition, high } of await this.#admin.fetchTopicOffsets(topic)) ends[partition] = Number(high)
     return ends
   }
 
-  /** Offsets of the first records of a topic that are still there, by partition. */
+  /** Offset of the first record that is still there, by partition. */
   async starts(topic: string): Promise<number[]> {
     const starts: number[] = []
     for (const { partition, low } of await this.#admin.fetchTopicOffsets(topic)) starts[partition] = Number(low)
@@ -120,14 +116,14 @@ export class ForeignKafka implements AsyncDisposable {
   }
 
   /**
-   * Every committed record from the start of the topic up to `ends`, those of one partition in order; with `beyond` also
-   * what is there after the ends. Resolves with the offset after the last record of each partition: less than its end when
-   * records before it cannot be had.
+   * Gives every committed record from the start of the topic up to `ends`, in the order of each partition; with `beyond`
+   * also those after the ends. Resolves with the offset after the last record of each partition, which is less than its end
+   * when records are missing.
    */
   async read(
     topic: string,
     ends: readonly number[],
-    take: (record: ForeignRecord) => void,
+    take: (record: KafkaRecord) => void,
     beyond = false,
   ): Promise<number[]> {
     const left = new Set(ends.flatMap((end, partition) => (end > 0 ? [partition] : [])))
@@ -171,7 +167,7 @@ export class ForeignKafka implements AsyncDisposable {
     } finally {
       clearInterval(watch)
       await consumer.disconnect()
-      // A busy coordinator may refuse. What was read is read, and Kafka forgets a group without members and offsets.
+      // A busy coordinator may refuse; Kafka forgets a group without members and offsets by itself.
       await this.#admin.deleteGroups([groupId]).catch(() => undefined)
     }
     return reached
@@ -188,12 +184,12 @@ function endIn(metadata: string | null): number {
   return /^\d+$/.test(end) ? Number(end) : Number.NaN
 }
 
-/** kafkajs gives the batch a record came in with it, which its types do not tell. */
+/** kafkajs gives each record its batch, which its types do not say. */
 interface InBatch {
   readonly batchContext?: { readonly producerId: string; readonly producerEpoch: number }
 }
 
-function recordOf(partition: number, message: KafkaMessage & InBatch): ForeignRecord {
+function recordOf(partition: number, message: KafkaMessage & InBatch): KafkaRecord {
   const headers: Record<string, string> = {}
   for (const [name, value] of Object.entries(message.headers ?? {})) headers[name] = String(value)
   const { producerId = '-1', producerEpoch = -1 } = message.batchContext ?? {}

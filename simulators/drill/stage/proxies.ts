@@ -12,12 +12,12 @@ import { connect, createServer as createTcpServer, type Socket, type Server as T
 
 const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'transfer-encoding'])
 const HOST = '127.0.0.1'
-/** Longest body of a request; the drill asks for at most 1,000 devices at once. */
+/** Largest body of a request; the drill asks for at most 1,000 devices at once. */
 const MAX_BODY_BYTES = 256 * 1024
 
 /**
- * HTTP over several API processes in turn. What is asked of Tidemark changes nothing, so a request whose connection breaks
- * goes to the next one; only when all have failed is the answer 502.
+ * Sends HTTP requests to several API processes in turn. The requests of a drill change nothing, so one whose connection
+ * breaks goes to the next process; the answer is 502 only when all have failed.
  */
 export class Balancer implements AsyncDisposable {
   readonly port: number
@@ -25,8 +25,6 @@ export class Balancer implements AsyncDisposable {
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 64 })
   readonly #targets: readonly number[]
   #turn = 0
-  /** Requests that went to another target than the first one chosen. */
-  retried = 0
 
   private constructor(server: Server, targets: readonly number[]) {
     this.#server = server
@@ -56,7 +54,6 @@ export class Balancer implements AsyncDisposable {
     const first = this.#turn++
     for (let i = 0; i < this.#targets.length; i++) {
       const port = this.#targets[(first + i) % this.#targets.length] as number
-      if (i > 0) this.retried++
       const answer = await this.#ask(port, incoming, body)
       if (answer === undefined) continue
       response.writeHead(answer.status, { ...answer.headers, 'content-length': answer.body.length })
@@ -89,7 +86,7 @@ export class Balancer implements AsyncDisposable {
   }
 }
 
-/** Headers that are of one connection alone (RFC 9110, 7.6.1) do not go on. */
+/** The headers without those that concern one connection only (RFC 9110, 7.6.1). */
 function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !HOP_BY_HOP.has(name)))
 }
@@ -102,25 +99,25 @@ interface Answer {
 
 /**
  * The network between one process and Kafka. Cut, it carries nothing and closes nothing, as a network does: bytes wait,
- * and new connections are taken but lead nowhere, until it heals.
+ * and new connections are accepted but lead nowhere, until it heals.
  */
-export class Detour implements AsyncDisposable {
+export class TcpProxy implements AsyncDisposable {
   readonly port: number
   readonly #server: TcpServer
   readonly #sockets = new Set<Socket>()
   #cut = false
 
-  private constructor(server: TcpServer, target: () => number) {
+  private constructor(server: TcpServer, target: number) {
     this.#server = server
     this.port = (server.address() as { port: number }).port
-    server.on('connection', (near) => this.#join(near, connect(target(), HOST)))
+    server.on('connection', (near) => this.#join(near, connect(target, HOST)))
   }
 
-  /** `target`: the port at the other end, asked for at each connection. */
-  static async open(target: () => number): Promise<Detour> {
+  /** `target`: the port at the other end. */
+  static async open(target: number): Promise<TcpProxy> {
     const server = createTcpServer().listen(0, HOST)
     await once(server, 'listening')
-    return new Detour(server, target)
+    return new TcpProxy(server, target)
   }
 
   cut(): void {
