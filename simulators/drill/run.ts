@@ -14,7 +14,7 @@ import { Sampler } from './report/sampler.ts'
 import { type Times, timesOf } from './report/times.ts'
 import { gather } from './stage/evidence.ts'
 import { Observer } from './stage/observer.ts'
-import type { Stage } from './stage/stage.ts'
+import type { Committed, Stage } from './stage/stage.ts'
 
 export interface Outcome {
   readonly options: DrillOptions
@@ -81,6 +81,8 @@ export async function runDrill(
   const sending = new SendingWatch()
   const sampler = new Sampler({ stage, observer, recorder, traffic, readers, sending, seconds })
 
+  const run = { options, stage, hooks, prefix, ids, traffic, visitors, poison, recorder, observer, director, readers }
+
   const ending = new AbortController()
   const endingExtras = new AbortController()
   const watching = [observer, stability, sampler, readers].map((each) => each.run(ending.signal))
@@ -90,7 +92,7 @@ export async function runDrill(
   const progress = setInterval(() => hooks.onProgress(recorder), 1_000)
   let course: Course
   try {
-    course = await play({ drill, options, traffic, director, recorder, hooks, signal: over }, async () => {
+    course = await play(run, over, async () => {
       endingExtras.abort()
       await Promise.all([poisoning, visiting])
       const patienceMs = options.patience * 1000
@@ -102,36 +104,24 @@ export async function runDrill(
     ending.abort()
     await Promise.all([...watching, visiting])
   }
+  return conclude(run, course, sending, sampler.committed, signal)
+}
 
-  const { failure, unsettled, loadEndedAt, quietAt } = course
-  const load = loadOf(traffic)
-  const { connections } = traffic
-  hooks.onStage('reading the log, the changelog and the stores')
-  const copiesDue = 1 + stage.standbysDue(observer.assigned.members.length)
-  const wholeWithinMs = unsettled === undefined ? options.patience * 1000 : 0
-  const gathered = await gather(stage, { prefix, ids, samples: sampler.committed, copiesDue, wholeWithinMs })
-  signal.throwIfAborted()
-  const { marks, holds, advances, groupStates, samples, startedAt } = recorder
-  const journal = { startedAt, partitions, marks, holds, advances, groupStates, samples, failure, loadEndedAt, quietAt }
-  const invariants = judge({
-    ...gathered,
-    ids,
-    partitions,
-    copiesDue,
-    ledger,
-    failure,
-    unsettled,
-    connections,
-    sending: sending.report,
-    rate,
-    reads: readers.report,
-    failedReads: options.failedReads,
-    falls: stage.falls,
-    zombies: director.zombies,
-    poison,
-    visitors: visitors.report,
-  })
-  return { options, journal, invariants, times: timesOf(journal), reads: readers.report, load }
+/** The parts of a run. */
+interface Run {
+  readonly options: DrillOptions
+  readonly stage: Stage
+  readonly hooks: RunHooks
+  /** Begins the id of every device. */
+  readonly prefix: string
+  readonly ids: readonly string[]
+  readonly traffic: Traffic
+  readonly visitors: Visitors
+  readonly poison: Poison | undefined
+  readonly recorder: Recorder
+  readonly observer: Observer
+  readonly director: Director
+  readonly readers: Readers
 }
 
 /** How the script went. */
@@ -143,19 +133,10 @@ interface Course {
   readonly quietAt: number | undefined
 }
 
-interface Cast {
-  readonly drill: Drill
-  readonly options: DrillOptions
-  readonly traffic: Traffic
-  readonly director: Director
-  readonly recorder: Recorder
-  readonly hooks: RunHooks
-  readonly signal: AbortSignal
-}
-
 /** Plays load and script, then waits until the cluster is at rest. `endExtras` ends poison and visitors. */
-async function play(parts: Cast, endExtras: () => Promise<void>): Promise<Course> {
-  const { drill, options, traffic, director, recorder, hooks, signal } = parts
+async function play(run: Run, signal: AbortSignal, endExtras: () => Promise<void>): Promise<Course> {
+  const { options, traffic, director, recorder, hooks } = run
+  const drill = DRILLS[options.name]
   let unsettled: string | undefined
   let failure: Failure | undefined
   let loadEndedAt = 0
@@ -185,6 +166,48 @@ async function play(parts: Cast, endExtras: () => Promise<void>): Promise<Course
     unsettled ??= error.message
   }
   return { failure, unsettled, loadEndedAt, quietAt }
+}
+
+/** Gathers the evidence and judges it. */
+async function conclude(
+  run: Run,
+  { failure, unsettled, loadEndedAt, quietAt }: Course,
+  sending: SendingWatch,
+  committed: readonly (readonly Committed[])[],
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const { options, stage, hooks, prefix, ids, traffic, visitors, poison, recorder, observer, director, readers } = run
+  const { partitions } = stage
+  const { ledger, connections } = traffic
+  const { published: sent, count: acknowledged, again: sentAgain, disconnects, ackMs } = ledger
+  hooks.onStage('reading the log, the changelog and the stores')
+  const copiesDue = 1 + stage.standbysDue(observer.assigned.members.length)
+  const wholeWithinMs = unsettled === undefined ? options.patience * 1000 : 0
+  const gathered = await gather(stage, { prefix, ids, samples: committed, copiesDue, wholeWithinMs })
+  signal.throwIfAborted()
+  const { marks, holds, advances, groupStates, samples, startedAt } = recorder
+  const journal = { startedAt, partitions, marks, holds, advances, groupStates, samples, failure, loadEndedAt, quietAt }
+  const reads = readers.report
+  const invariants = judge({
+    ...gathered,
+    ids,
+    partitions,
+    copiesDue,
+    ledger,
+    failure,
+    unsettled,
+    connections,
+    sending: sending.report,
+    rate: options.rate,
+    reads,
+    failedReads: options.failedReads,
+    falls: stage.falls,
+    zombies: director.zombies,
+    poison,
+    visitors: visitors.report,
+  })
+  const load = { sent, acknowledged, sentAgain, disconnects, ackMs }
+  return { options, journal, invariants, times: timesOf(journal), reads, load }
 }
 
 /** Resolves when all messages are acknowledged and applied everywhere. Rejects with Unsettled when that takes too long. */
@@ -217,9 +240,4 @@ function disturbsProcesses(drill: Drill): boolean {
 function failureOf(error: unknown, at: number): Failure {
   if (error instanceof Undone) return { at, what: error.message, why: oneLine(error.cause) }
   return { at, what: 'the script failed', why: oneLine(error) }
-}
-
-function loadOf({ ledger }: Traffic): Outcome['load'] {
-  const { published, count, again, disconnects, ackMs } = ledger
-  return { sent: published, acknowledged: count, sentAgain: again, disconnects, ackMs }
 }
