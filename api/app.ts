@@ -22,7 +22,7 @@ import { attributeRoutes } from './devices/attributes.ts'
 import { deviceRoutes } from './devices/devices.ts'
 import { partitionRoutes } from './devices/partitions.ts'
 import { DEVICE_COMPONENTS } from './devices/schemas.ts'
-import { refuseCodings, tellOfCodings } from './http/body.ts'
+import { refuseCodings } from './http/body.ts'
 import { UntakenAnswers } from './http/connections.ts'
 import {
   BEARER,
@@ -36,10 +36,10 @@ import {
 import { healthRoutes } from './http/health.ts'
 import { measureReads, RequestDurations } from './http/metrics.ts'
 import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf, refusingLimiter } from './http/problem.ts'
-import { answerHeadAsGet, hostFault, type NameOf, NO_HOST, pathOf, queryFault, requestNames } from './http/request.ts'
+import { type NameOf, pathOf, queryFault, requestNames } from './http/request.ts'
 import { JSON_TYPE } from './http/splice.ts'
 import { compileValidator } from './http/validation.ts'
-import { answerBrokenRequest, answerOddities } from './http/wire.ts'
+import { answerBrokenRequest } from './http/wire.ts'
 import { letterRoutes } from './letters/letters.ts'
 import { LETTER_COMPONENTS } from './letters/schemas.ts'
 import {
@@ -122,10 +122,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   const caching = options.tokens === undefined ? 'no-cache' : 'private, no-cache'
   api.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id).header('cache-control', caching)
-    const fault = hostFault(request.raw)
-    // To probes, any: Envoy's health checks say the name of a cluster there, such as `outbound|8080||api.fleet`.
-    const passes = fault === undefined || (fault === NO_HOST && request.routeOptions.config.scope === null)
-    done(passes ? undefined : ProblemError.invalid([{ field: 'host', message: fault }]))
+    done()
   })
   // As whatever else is wrong with a query, it is looked for once it is known who asks, and counted.
   api.addHook('preValidation', (request, _reply, done) => {
@@ -146,8 +143,6 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   }
   await api.register(swagger, documentOptions(options, descriptionOf(bounds)))
   await api.register(compress, COMPRESSION)
-  tellOfCodings(api)
-  answerHeadAsGet(api)
   await api.register(async (docs: Api) => {
     durations.observeRoutes(docs)
     await docsRoutes(docs)
@@ -199,8 +194,6 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
     },
     http: {
       maxHeaderSize: limits.maxHeaderBytes,
-      // Node would answer by itself, with nothing that says why.
-      requireHostHeader: false,
       headersTimeout: limits.requestTimeoutMs,
       connectionsCheckingInterval: Math.max(100, limits.requestTimeoutMs / 4),
     },
@@ -214,7 +207,6 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
     frameworkErrors: (error, request, reply) => answerError(error, request, reply, logger),
   })
   api.server.maxConnections = limits.maxConnections
-  answerOddities(api.server, genReqId)
   return api.withTypeProvider<TypeBoxTypeProvider>()
 }
 

@@ -1,5 +1,6 @@
 import { murmur2 } from '../../processor/contract/partition.ts'
 import type { Offset } from '../../processor/contract/record.ts'
+import { numberText, offsetsText, parseNumber, parseOffsets, type Seal, seal, unseal } from '../http/cursor.ts'
 import type { ResetReason } from './event.ts'
 
 /** A place in the changelog: all before `offsets[p]` in partition p has been told; undefined: p is not followed. */
@@ -17,10 +18,6 @@ export const MAX_POSITION = 10_000
  * and the parameter with which it once began would be taken for the newer one.
  */
 export const NOWHERE = '-'
-
-const RADIX = 36
-const HASH_LENGTH = 7
-const NUMBER = /^[0-9a-z]{1,11}$/
 
 /** Why a text is not a position of a stream. */
 export type NotAPosition = 'position-malformed' | 'position-of-another-stream'
@@ -41,36 +38,26 @@ export class Positions {
   }
 
   encode({ offsets, atSeconds }: ChangesPosition): string {
-    let text = `${this.#stream}.${atSeconds.toString(RADIX)}`
-    for (const offset of offsets) text += offset === undefined ? '.' : `.${offset.toString(RADIX)}`
-    return `${checksum(text)}.${text}`
+    return seal([this.#stream, numberText(atSeconds), offsetsText(offsets, NOT_FOLLOWED)].join('.'), SEAL)
   }
 
   decode(text: string): ChangesPosition | NotAPosition {
-    const body = text.slice(HASH_LENGTH + 1)
-    if (text.length > MAX_POSITION || text !== `${checksum(body)}.${body}`) return 'position-malformed'
-    const [stream, seconds = '', ...rest] = body.split('.')
-    const numbers = [seconds, ...rest.filter((offset) => offset !== '')]
-    if (numbers.some((number) => !NUMBER.test(number) || !Number.isSafeInteger(valueOf(number)))) {
-      return 'position-malformed'
-    }
+    const body = text.length > MAX_POSITION ? undefined : unseal(text, SEAL)
+    const [stream, seconds = '', ...rest] = body?.split('.') ?? []
+    const atSeconds = parseNumber(seconds)
+    const offsets = parseOffsets(rest.join('.'), NOT_FOLLOWED)
+    if (atSeconds === undefined || offsets === undefined) return 'position-malformed'
     if (stream !== this.#stream || rest.length !== this.#partitions) return 'position-of-another-stream'
-    const offsets = rest.map((offset) => (offset === '' ? undefined : valueOf(offset)))
-    return { offsets, atSeconds: valueOf(seconds) }
+    return { offsets, atSeconds }
   }
 }
 
-function valueOf(number: string): number {
-  return Number.parseInt(number, RADIX)
-}
+const NOT_FOLLOWED = ''
+const SEAL: Seal = { separator: '.', checksum: (body) => hash(`position ${body}`) }
 
-/** Tells a garbled position from a true one; it is no signature, as a forged one reveals nothing that asking would not. */
-function checksum(text: string): string {
-  return hash(`position ${text}`)
-}
-
+/** 32 bits to the base of 36, in 7 characters. */
 function hash(text: string): string {
-  return (murmur2(text) >>> 0).toString(RADIX).padStart(HASH_LENGTH, '0')
+  return numberText(murmur2(text) >>> 0).padStart(7, '0')
 }
 
 /** Where a stream begins: at a position, or anew. */

@@ -47,22 +47,21 @@ function isNoneMatch(header: string, etag: string): boolean {
   return false
 }
 
-/** What a request asks for beside its body: a condition, and time to wait. */
-
-/** An entity tag at the start of a list, and the comma after it (RFC 9110 section 8.8.3 and 5.6.1). */
-const TAG = /^[\t ]*(?:(?:W\/)?"([\x21\x23-\x7e\x80-\xff]*)")?[\t ]*(?:,|$)/
+/**
+ * The next member of a list of entity tags, or an empty one, and the comma after it (RFC 9110 sections 8.8.3 and 5.6.1).
+ * Linear: no two runs of white space stand side by side.
+ */
+const MEMBER = /[\t ]*(?:(?:W\/)?"([\x21\x23-\x7e\x80-\xff]*)"[\t ]*)?(?:,|$)/y
 
 /** What `If-Match` asks for: tags, be they weak or strong; `any` for `*`; undefined when there is no condition. */
 export function ifMatchOf(header: string | undefined): readonly string[] | 'any' | undefined {
   if (header === undefined) return undefined
   if (header.trim() === '*') return 'any'
   const tags: string[] = []
-  for (let rest = header; rest !== ''; ) {
-    const match = TAG.exec(rest)
-    if (match === null) throw ProblemError.invalid([{ field: 'if-match', message: 'must be * or a list of ETags' }])
-    const [item, tag] = match
-    rest = rest.slice(item.length)
-    if (tag !== undefined) tags.push(tag)
+  for (MEMBER.lastIndex = 0; MEMBER.lastIndex < header.length; ) {
+    const member = MEMBER.exec(header)
+    if (member === null) throw ProblemError.invalid([{ field: 'if-match', message: 'must be * or a list of ETags' }])
+    if (member[1] !== undefined) tags.push(member[1])
   }
   const message = tags.length === 0 ? 'names no ETag' : `may name up to ${MAX_VERSIONS} ETags`
   if (tags.length === 0 || tags.length > MAX_VERSIONS) throw ProblemError.invalid([{ field: 'if-match', message }])

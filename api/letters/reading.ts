@@ -1,5 +1,4 @@
 import { isUtf8 } from 'node:buffer'
-import { createHash } from 'node:crypto'
 import { LogCorruptedError, OffsetOutOfRangeError, RetryableError, reasonOf } from '../../processor/contract/errors.ts'
 import { viewOf } from '../../processor/contract/json.ts'
 import {
@@ -13,16 +12,14 @@ import { isDeviceId } from '../../processor/contract/telemetry.ts'
 import { isoTime, MAX_TIME_MS } from '../../processor/contract/time.ts'
 import { Limiter } from '../../processor/runtime/limiter.ts'
 import { TextTurns } from '../../processor/runtime/turns.ts'
+import { offsetsText, parseOffsets, type Seal, seal, sha256Checksum, unseal } from '../http/cursor.ts'
 import { ProblemError } from '../http/problem.ts'
 import { share } from '../search/fleet-search.ts'
 
 /** The longest cursor, in characters: of 1,024 partitions with offsets of up to 2^40. */
 export const MAX_LETTERS_CURSOR = 10_000
 
-const CHECKSUM = 16
-const RADIX = 36
 const NOTHING = '-'
-const NUMBER = /^(0|[1-9a-z][0-9a-z]{0,10})$/
 
 /** By partition: what comes before it has still to be shown; undefined: nothing has. */
 export type Unshown = readonly (Offset | undefined)[]
@@ -34,38 +31,28 @@ export interface LetterFilters {
   readonly partition: number | undefined
 }
 
-/**
- * Cursors of dead letters: `<checksum>.<offset>.…`, one offset per partition to the base of 36, `-` where nothing is left.
- * The checksum binds a cursor to its log and filters, and tells a garbled one from a true one. It is no signature: a forged
- * one would reveal nothing that asking does not.
- */
+/** Cursors of dead letters: `<checksum>.<offset>.…`, one offset per partition, `-` where nothing is left. */
 export class LetterCursors {
   readonly #partitions: number
-  readonly #bound: string
+  readonly #seal: Seal
 
+  /** A cursor is bound to the log of `identity` and to the filters. */
   constructor(identity: string, partitions: number, { reason, deviceId, partition }: LetterFilters) {
+    const bound = JSON.stringify([identity, partitions, reason, deviceId, partition])
     this.#partitions = partitions
-    this.#bound = JSON.stringify([identity, partitions, reason, deviceId, partition])
+    this.#seal = { separator: '.', checksum: (body) => sha256Checksum(`${bound} ${body}`) }
   }
 
   encode(unshown: Unshown): string {
-    const body = unshown.map((offset) => offset?.toString(RADIX) ?? NOTHING).join('.')
-    const checksum = createHash('sha256').update(`${this.#bound} ${body}`).digest('hex').slice(0, CHECKSUM)
-    return `${checksum}.${body}`
+    return seal(offsetsText(unshown, NOTHING), this.#seal)
   }
 
-  /** Undefined when this is no cursor that a page of these filters gave. */
+  /** Undefined when no page of these filters gave the cursor. */
   decode(cursor: string): Unshown | undefined {
-    const [, ...texts] = cursor.split('.')
-    if (texts.length !== this.#partitions) return undefined
-    if (texts.some((text) => text !== NOTHING && !isOffset(text))) return undefined
-    const unshown = texts.map((text) => (text === NOTHING ? undefined : Number.parseInt(text, RADIX)))
-    return this.encode(unshown) === cursor ? unshown : undefined
+    const body = unseal(cursor, this.#seal)
+    const unshown = body === undefined ? undefined : parseOffsets(body, NOTHING)
+    return unshown?.length === this.#partitions ? unshown : undefined
   }
-}
-
-function isOffset(text: string): boolean {
-  return NUMBER.test(text) && Number.isSafeInteger(Number.parseInt(text, RADIX))
 }
 
 /** A letter as it waits to be shown. */
