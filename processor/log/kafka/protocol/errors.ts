@@ -2,8 +2,8 @@ import { ConfigurationError, RetryableError, reasonOf, TidemarkError } from '../
 
 /**
  * What the error codes of Kafka's protocol lead to, whichever request they answer; by their names in kafkajs, of which some
- * are older than Kafka's. One that is in none of these sets ends what was asked for with a RetryableError. What follows from
- * a code for one request alone stands where that is made: ARCHITECTURE.md, Kafka, lists the places.
+ * are older than Kafka's. One that is in none of these sets ends what was asked for with a RetryableError. What follows
+ * from a code for one request alone stands where that request is made.
  */
 
 /** Those that time, or asking another broker, cures. */
