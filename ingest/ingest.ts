@@ -1,27 +1,27 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { Gather, type Sink } from './append/batcher.ts'
+import { Appender, type Sink } from './append/batcher.ts'
 import { Listener } from './connection/listener.ts'
 import { DEFAULT_LIMITS, type Limits } from './limits.ts'
-import { Counts } from './metrics.ts'
+import { IngestMetrics } from './metrics.ts'
 import { Broker } from './mqtt/broker.ts'
 import { Epochs } from './mqtt/session.ts'
 
 export interface IngestOptions {
   readonly log: Sink
   readonly host: string
-  /** 0: any free one. */
+  /** 0: any free port. */
   readonly port: number
   readonly limits?: Partial<Limits>
   readonly logger: Logger
   readonly registry: Registry
   /** Epoch ms. */
   readonly now: () => number
-  /** From 0 to 1, exclusive. */
+  /** As Math.random. */
   readonly random: () => number
 }
 
-/** device -> log: an MQTT 3.1.1 broker that acknowledges a message when the log has it. */
+/** Device -> log: an MQTT 3.1.1 broker that acknowledges a message when the log has it. */
 export class Ingest implements AsyncDisposable {
   readonly address: string
   readonly port: number
@@ -41,12 +41,12 @@ export class Ingest implements AsyncDisposable {
   /** Rejects with ConfigurationError PORT_UNAVAILABLE when the address cannot be bound. */
   static async open({ log, host, port, limits, logger, registry, now, random }: IngestOptions): Promise<Ingest> {
     const bounds: Limits = { ...DEFAULT_LIMITS, ...limits }
-    const counts = new Counts(registry)
-    const gather = new Gather(log, bounds, counts, logger)
+    const metrics = new IngestMetrics(registry)
+    const appender = new Appender(log, bounds, metrics, logger)
     const epochs = new Epochs(now, random)
-    const broker = await Broker.open({ limits: bounds, counts, gather, epochs, logger, now })
+    const broker = await Broker.open({ limits: bounds, metrics, appender, epochs, logger, now })
     try {
-      const listener = await Listener.open(broker, host, port, bounds, counts)
+      const listener = await Listener.open(broker, host, port, bounds, metrics)
       const ingest = new Ingest(broker, listener, logger)
       logger.info({ address: ingest.address, port: ingest.port }, 'MQTT is served, over TCP and WebSocket')
       return ingest
@@ -56,7 +56,7 @@ export class Ingest implements AsyncDisposable {
     }
   }
 
-  /** Acks under way leave first; devices become `unknown`, and no will is published. */
+  /** Lets acks leave first. Devices become `unknown`, and no will is published: a deploy must not look like an outage. */
   [Symbol.asyncDispose](): Promise<void> {
     this.#stopped ??= this.#stop()
     return this.#stopped

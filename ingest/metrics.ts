@@ -1,28 +1,11 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import type { RejectionReason } from '../processor/contract/dead-letter.ts'
 import type { ErrorCode } from '../processor/contract/errors.ts'
-import type { CloseReason } from './connection/connection.ts'
+import { CLOSE_REASONS } from './connection/connection.ts'
 
-/** Of the dead letters that ingest makes. */
 const LETTERS: readonly RejectionReason[] = ['bad-topic', 'reserved-topic', 'bad-device-id', 'payload-too-large']
-const CLOSES: Readonly<Record<CloseReason, 0>> = {
-  'client disconnect': 0,
-  'keepalive timeout': 0,
-  'connection lost': 0,
-  'taken over': 0,
-  'server shutdown': 0,
-  'malformed packet': 0,
-  'oversized packet': 0,
-  'too many in flight': 0,
-  'too many filters': 0,
-  'too many incomplete packets': 0,
-  'slow reader': 0,
-  'append failed': 0,
-  'no connect': 0,
-  refused: 0,
-}
 const REFUSALS = ['server unavailable', 'too many connections', 'return code 1', 'return code 2']
-/** What a log says of an append that it did not take; anything else it throws counts by its name. */
+/** Errors of an append; any other error is counted by its name. */
 const FAILURES: readonly ErrorCode[] = [
   'LOG_UNAVAILABLE',
   'LOG_NO_SPACE',
@@ -46,11 +29,11 @@ const BOUNDS = [
   'client id',
 ]
 
-/** Label values and counts. A prom-client counter costs more than the rest of a message's way: it is filled when read. */
+/** Counts by label. A prom-client counter costs more than all else a message needs, so one is filled when it is read. */
 class Tally {
   readonly #counts: Map<string, number>
 
-  /** `known` are there from the start: Prometheus sees no increase in a series that begins with one. */
+  /** The `known` labels begin at 0: Prometheus sees no increase in a series that begins at 1. */
   constructor(known: readonly string[]) {
     this.#counts = new Map(known.map((label) => [label, 0]))
   }
@@ -64,8 +47,8 @@ class Tally {
   }
 }
 
-/** What ingest counts. Fields are bumped on the hot path; `register` makes them metrics. */
-export class Counts {
+/** The metrics of ingest. The hot path increments plain fields; prom-client reads them at a scrape. */
+export class IngestMetrics {
   /** PUBLISH packets by QoS. */
   readonly received: [number, number, number] = [0, 0, 0]
   /** PUBACK and PUBREC that left, by QoS 1 and 2. */
@@ -79,7 +62,7 @@ export class Counts {
   trackedDevices = 0
   readonly droppedQos0 = new Tally(DROPS)
   readonly deadLetters = new Tally(LETTERS)
-  readonly closes = new Tally(Object.keys(CLOSES))
+  readonly closes = new Tally(CLOSE_REASONS)
   readonly refusals = new Tally(REFUSALS)
   readonly boundHits = new Tally(BOUNDS)
   readonly failedAppends = new Tally(FAILURES)
@@ -108,56 +91,39 @@ export class Counts {
       ['tracked_devices', 'Devices whose connectivity is tracked.', () => this.trackedDevices],
     ]
     for (const [name, help, read] of gauges) {
-      const gauge = new Gauge({
-        name: `tidemark_ingest_${name}`,
-        help,
-        registers: [],
-        collect() {
-          this.set(read())
-        },
-      })
-      registry.registerMetric(gauge)
+      const collect = function (this: Gauge): void {
+        this.set(read())
+      }
+      new Gauge({ name: `tidemark_ingest_${name}`, help, registers, collect })
     }
-    counter(registry, 'connections_total', 'Connections accepted.', [], () => [['', this.opened]])
-    counter(registry, 'messages_total', 'PUBLISH packets received.', ['qos'], () => byQos(this.received))
-    counter(registry, 'acknowledged_total', 'PUBACK and PUBREC that left.', ['qos'], () =>
-      byQos(this.acknowledged).slice(1),
-    )
-    const tallies: [string, string, string, Tally][] = [
-      ['dropped_qos0_total', 'QoS 0 messages that did not reach the log.', 'reason', this.droppedQos0],
-      ['dead_letters_total', 'Messages appended to the dead letters.', 'reason', this.deadLetters],
-      ['closes_total', 'Connections closed.', 'reason', this.closes],
-      ['refusals_total', 'Connections refused.', 'reason', this.refusals],
-      ['bound_hits_total', 'Times a bound was reached.', 'bound', this.boundHits],
-      ['failed_appends_total', 'Batches the log did not take.', 'reason', this.failedAppends],
-    ]
-    for (const [name, help, label, tally] of tallies) counter(registry, name, help, [label], () => tally.entries())
+    const counters: [name: string, help: string, label: string | undefined, read: () => Iterable<[string, number]>][] =
+      [
+        ['connections_total', 'Connections accepted.', undefined, () => [['', this.opened]]],
+        ['messages_total', 'PUBLISH packets received.', 'qos', () => byQos(this.received)],
+        ['acknowledged_total', 'PUBACK and PUBREC that left.', 'qos', () => byQos(this.acknowledged).slice(1)],
+        [
+          'dropped_qos0_total',
+          'QoS 0 messages that did not reach the log.',
+          'reason',
+          () => this.droppedQos0.entries(),
+        ],
+        ['dead_letters_total', 'Messages appended to the dead letters.', 'reason', () => this.deadLetters.entries()],
+        ['closes_total', 'Connections closed.', 'reason', () => this.closes.entries()],
+        ['refusals_total', 'Connections refused.', 'reason', () => this.refusals.entries()],
+        ['bound_hits_total', 'Times a bound was reached.', 'bound', () => this.boundHits.entries()],
+        ['failed_appends_total', 'Batches the log did not take.', 'reason', () => this.failedAppends.entries()],
+      ]
+    for (const [name, help, label, read] of counters) {
+      const collect = function (this: Counter): void {
+        this.reset()
+        for (const [value, count] of read()) this.inc(label === undefined ? {} : { [label]: value }, count)
+      }
+      const labelNames = label === undefined ? [] : [label]
+      new Counter({ name: `tidemark_ingest_${name}`, help, labelNames, registers, collect })
+    }
   }
 }
 
 function byQos(counts: readonly number[]): [string, number][] {
   return counts.map((count, qos) => [String(qos), count])
-}
-
-function counter(
-  registry: Registry,
-  name: string,
-  help: string,
-  labelNames: string[],
-  read: () => Iterable<[string, number]>,
-): void {
-  const metric = new Counter({
-    name: `tidemark_ingest_${name}`,
-    help,
-    labelNames,
-    registers: [],
-    collect() {
-      this.reset()
-      for (const [label, count] of read()) {
-        if (labelNames[0] === undefined) this.inc(count)
-        else this.inc({ [labelNames[0]]: label }, count)
-      }
-    },
-  })
-  registry.registerMetric(metric)
 }

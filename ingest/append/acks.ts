@@ -1,5 +1,5 @@
 import type { Connection } from '../connection/connection.ts'
-import type { Counts } from '../metrics.ts'
+import type { IngestMetrics } from '../metrics.ts'
 import type { Hold } from './batcher.ts'
 
 const FIRST_ACKS = 16
@@ -18,7 +18,7 @@ export type Answer = (error?: Error | null) => void
  */
 export class Acks implements Hold {
   readonly #connection: Connection
-  readonly #counts: Counts
+  readonly #metrics: IngestMetrics
   /** A ring of packet ids, bytes and states; its size is a power of two. */
   #ids = new Uint16Array(FIRST_ACKS)
   #bytes = new Uint32Array(FIRST_ACKS)
@@ -31,9 +31,9 @@ export class Acks implements Hold {
   #head = 0
   #end = 0
 
-  constructor(connection: Connection, counts: Counts) {
+  constructor(connection: Connection, metrics: IngestMetrics) {
     this.#connection = connection
-    this.#counts = counts
+    this.#metrics = metrics
   }
 
   /** A PUBACK is owed for a message of `bytes`; returns its ticket. */
@@ -82,7 +82,7 @@ export class Acks implements Hold {
     const ticket = this.#head++
     const owed = this.#answers.size === 0 ? undefined : this.#answers.get(ticket)
     // Of a connection that is gone no ack leaves.
-    if (error === null && !this.#connection.destroyed) this.#counts.acknowledged[owed?.qos ?? 1]++
+    if (error === null && !this.#connection.destroyed) this.#metrics.acknowledged[owed?.qos ?? 1]++
     if (owed !== undefined) {
       this.#answers.delete(ticket)
       if (owed.qos === 2 && error === null) this.#holdPubacks()

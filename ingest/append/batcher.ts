@@ -5,7 +5,7 @@ import type { NewRecord } from '../../processor/contract/record.ts'
 import { isDeviceId } from '../../processor/contract/telemetry.ts'
 import type { Log } from '../../processor/log/log.ts'
 import type { Limits } from '../limits.ts'
-import type { Counts } from '../metrics.ts'
+import type { IngestMetrics } from '../metrics.ts'
 
 /** A deadline that is seen so much late, ms, says that the process stood still: the batch has its time once more. */
 const STOOD_STILL_MS = 100
@@ -21,7 +21,7 @@ export interface Hold {
 /** What the batchers of an ingest share. */
 export interface Shared {
   readonly limits: Limits
-  readonly counts: Counts
+  readonly metrics: IngestMetrics
   /** Bytes under way of records nobody waits for. */
   qos0Bytes: number
   /** An append ended, or was given up. */
@@ -99,7 +99,7 @@ export class Batcher {
   offer(record: NewRecord, bytes: number): boolean {
     const shared = this.#shared
     if (shared.qos0Bytes + bytes > shared.limits.maxQos0Bytes) {
-      shared.counts.droppedQos0.add('buffer full')
+      shared.metrics.droppedQos0.add('buffer full')
       return false
     }
     const flight = this.#put(record, bytes)
@@ -172,16 +172,16 @@ export class Batcher {
   }
 
   #begin(flight: Flight): void {
-    const { counts } = this.#shared
+    const { metrics } = this.#shared
     flight.sent = true
     this.#underWay++
-    counts.appendsUnderWay++
-    counts.batchRecords.observe(flight.records.length)
+    metrics.appendsUnderWay++
+    metrics.batchRecords.observe(flight.records.length)
     const began = performance.now()
     const ended = (error: Error | null): void => {
       this.#underWay--
-      counts.appendsUnderWay--
-      counts.appendSeconds.observe((performance.now() - began) / 1000)
+      metrics.appendsUnderWay--
+      metrics.appendSeconds.observe((performance.now() - began) / 1000)
       if (flight.outcome !== undefined) this.#overdue--
       else if (error !== null) this.#fail(flight, error)
       else this.#decide(flight, null)
@@ -232,7 +232,8 @@ export class Batcher {
   #decide(flight: Flight, outcome: Error | null): void {
     clearTimeout(flight.deadline)
     flight.outcome = outcome
-    if (outcome !== null) this.#shared.counts.failedAppends.add('code' in outcome ? String(outcome.code) : outcome.name)
+    if (outcome !== null)
+      this.#shared.metrics.failedAppends.add('code' in outcome ? String(outcome.code) : outcome.name)
     for (;;) {
       const head = this.#unsettled[0]
       if (head?.outcome === undefined) break
@@ -245,7 +246,7 @@ export class Batcher {
   #settle(flight: Flight, outcome: Error | null): void {
     const { holds, tickets, qos0, qos0Bytes } = flight
     this.#shared.qos0Bytes -= qos0Bytes
-    if (outcome !== null && qos0 > 0) this.#shared.counts.droppedQos0.add('append failed', qos0)
+    if (outcome !== null && qos0 > 0) this.#shared.metrics.droppedQos0.add('append failed', qos0)
     for (let i = 0; i < holds.length; i++) (holds[i] as Hold).settle(outcome, tickets[i] as number)
   }
 }
@@ -263,9 +264,9 @@ export type Sink = Pick<Log, 'append' | 'fault' | 'faultAt'> & {
  * Where records wait for the log: those of each partition of telemetry by themselves, and dead letters, so that a
  * partition that cannot be written keeps nothing waiting but its own devices.
  */
-export class Gather implements Shared {
+export class Appender implements Shared {
   readonly limits: Limits
-  readonly counts: Counts
+  readonly metrics: IngestMetrics
   qos0Bytes = 0
   /** Of dead letters. */
   readonly letters: Batcher
@@ -275,9 +276,9 @@ export class Gather implements Shared {
   #failing = false
   readonly #settled: (() => void)[] = []
 
-  constructor(log: Sink, limits: Limits, counts: Counts, logger: Logger) {
+  constructor(log: Sink, limits: Limits, metrics: IngestMetrics, logger: Logger) {
     this.limits = limits
-    this.counts = counts
+    this.metrics = metrics
     this.#log = log
     this.#logger = logger
     const telemetry = (records: readonly NewRecord[]): Promise<void> => log.append('telemetry', records)

@@ -3,13 +3,13 @@ import { deadLetter } from '../../processor/contract/dead-letter.ts'
 import type { Headers, NewRecord } from '../../processor/contract/record.ts'
 import { HEADER_METRIC, HEADER_WILL, MAX_PAYLOAD_BYTES } from '../../processor/contract/telemetry.ts'
 import type { Connection } from '../connection/connection.ts'
-import type { Counts } from '../metrics.ts'
+import type { IngestMetrics } from '../metrics.ts'
 import type { ReceiptStore, Received } from '../mqtt/persistence.ts'
 import type { Presence } from '../mqtt/presence.ts'
 import type { Session } from '../mqtt/session.ts'
 import { type DeviceRoute, isIllFormed, type LetterRoute, type Route, routeOf } from '../mqtt/topics.ts'
 import type { Acks, Answer } from './acks.ts'
-import type { Batcher, Gather, Hold } from './batcher.ts'
+import type { Appender, Batcher, Hold } from './batcher.ts'
 
 /** A client of aedes on a connection of ours. */
 export type MqttClient = Client & {
@@ -66,19 +66,25 @@ class RepeatedReceipt implements Hold {
 
 /** PUBLISH -> record -> append; holds the ack until the log has it. */
 export class Bridge {
-  readonly counts: Counts
-  readonly #gather: Gather
+  readonly metrics: IngestMetrics
+  readonly #appender: Appender
   readonly #presence: Presence
   readonly #receipts: ReceiptStore
   readonly #now: () => number
   /** The broker stops: wills are not published, or a stop would look like the death of a fleet. */
   stopping = false
 
-  constructor(gather: Gather, presence: Presence, receipts: ReceiptStore, counts: Counts, now: () => number) {
-    this.#gather = gather
+  constructor(
+    appender: Appender,
+    presence: Presence,
+    receipts: ReceiptStore,
+    metrics: IngestMetrics,
+    now: () => number,
+  ) {
+    this.#appender = appender
     this.#presence = presence
     this.#receipts = receipts
-    this.counts = counts
+    this.metrics = metrics
     this.#now = now
   }
 
@@ -91,7 +97,7 @@ export class Bridge {
     if (client.will === packet) return this.#will(session, packet, callback)
     const { qos } = packet
     const bytes = packet.length ?? 0
-    this.counts.received[qos]++
+    this.metrics.received[qos]++
     if (session === undefined || (qos > 0 && !connection.see(bytes))) return callback(new Error('connection closed'))
     if (qos === 0) {
       this.#record(session, packet, undefined)
@@ -105,9 +111,9 @@ export class Bridge {
 
   /** A message of the fast path, with `bytes` of remaining length and, of QoS 1, the packet id to acknowledge. */
   take(session: Session, route: DeviceRoute, payload: Buffer, bytes: number, messageId: number | undefined): void {
-    this.counts.received[messageId === undefined ? 0 : 1]++
+    this.metrics.received[messageId === undefined ? 0 : 1]++
     const record = this.#telemetry(route, payload)
-    const batcher = this.#gather.of(route.deviceId)
+    const batcher = this.#appender.of(route.deviceId)
     if (messageId === undefined) {
       if (!batcher.offer(record, bytes + RECORD_OVERHEAD_BYTES)) return
     } else {
@@ -131,7 +137,7 @@ export class Bridge {
       )
     }
     if (!this.#receipts.mayBegin()) {
-      this.counts.boundHits.add('unreleased')
+      this.metrics.boundHits.add('unreleased')
       const error = session.connection.fail(
         'too many in flight',
         'too many QoS 2 messages without PUBREL in all sessions',
@@ -160,7 +166,7 @@ export class Bridge {
   }
 
   #batcher(route: Route): Batcher {
-    return route.reason === undefined ? this.#gather.of(route.deviceId) : this.#gather.letters
+    return route.reason === undefined ? this.#appender.of(route.deviceId) : this.#appender.letters
   }
 
   #telemetry({ deviceId, metric }: DeviceRoute, payload: Buffer, will?: Headers): NewRecord {
@@ -169,7 +175,7 @@ export class Bridge {
   }
 
   #letter(topic: string, payload: Buffer, { deviceId, reason }: LetterRoute): NewRecord {
-    this.counts.deadLetters.add(reason)
+    this.metrics.deadLetters.add(reason)
     return deadLetter(reason, { key: deviceId ?? null, value: payload, timestamp: this.#now() }, { topic })
   }
 
@@ -177,11 +183,11 @@ export class Bridge {
     const { topic } = packet
     const payload = (packet.payload as Buffer | undefined) ?? EMPTY
     const route = sort(topic, payload)
-    const fault = route.reason === undefined ? this.#gather.faultOf(route.deviceId) : this.#gather.faultOfLetters
+    const fault = route.reason === undefined ? this.#appender.faultOf(route.deviceId) : this.#appender.faultOfLetters
     const failing = session?.connection.closeReason === 'append failed' || fault !== undefined
     // After DISCONNECT there is no will [MQTT-3.14.4-3], though the broker may not have come to read it.
     if (this.stopping || session === undefined || session.connection.disconnecting || failing) {
-      if (failing) this.counts.boundHits.add('will of a failed append')
+      if (failing) this.metrics.boundHits.add('will of a failed append')
       return callback(new Error('the will is not published'))
     }
     const record =

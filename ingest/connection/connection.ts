@@ -4,66 +4,66 @@ import { DISCONNECT, FilterList, type Header, PUBLISH, readHeader, SUBSCRIBE, UN
 import { Outgoing } from './outgoing.ts'
 import type { Pressure } from './pressure.ts'
 
-/** Why a connection was closed: the label of its counter. */
-export type CloseReason =
-  | 'client disconnect'
-  | 'keepalive timeout'
-  | 'connection lost'
-  | 'taken over'
-  | 'server shutdown'
-  | 'malformed packet'
-  | 'oversized packet'
-  | 'too many in flight'
-  | 'too many filters'
-  | 'too many incomplete packets'
-  | 'slow reader'
-  | 'append failed'
-  | 'no connect'
-  | 'refused'
+/** Why a connection was closed: the labels of its counter. */
+export const CLOSE_REASONS = [
+  'client disconnect',
+  'keepalive timeout',
+  'connection lost',
+  'taken over',
+  'server shutdown',
+  'malformed packet',
+  'oversized packet',
+  'too many in flight',
+  'too many filters',
+  'too many incomplete packets',
+  'slow reader',
+  'append failed',
+  'no connect',
+  'refused',
+] as const
+export type CloseReason = (typeof CLOSE_REASONS)[number]
 
 /** Read ahead for the broker, bytes; at it the socket is not read. */
 const READ_AHEAD_BYTES = 64 * 1024
-/** Work of a packet that aedes parses, and of each filter in it, in messages of the fast path. */
-const PARSED = 8
+/** Work of a packet that aedes parses, and of each filter in it; a message of the fast path is 1. */
+const PARSE_WORK = 8
 
 const header: Header = { type: 0, qos: 0, bytes: 0, length: 0 }
 
 /**
- * A stream between a socket (TCP or WebSocket) and the broker. It looks at the fixed headers of what passes, and so
+ * A stream between a socket (TCP or WebSocket) and the broker. It reads the fixed headers of the packets that pass, and
  * - closes the connection as soon as a header announces too large a packet, before its body is buffered;
- * - hands on no more packets than may be dealt with in one turn of the event loop, and no more QoS 1 and 2 messages
- *   than may be unacknowledged: the rest stays in the socket;
- * - hands on nothing after CONNECT until CONNACK has left, nothing after UNSUBSCRIBE until it is done, as the broker would
- *   have a SUBSCRIBE overtake it, and nothing after DISCONNECT [MQTT-3.14.4-1];
+ * - passes on no more packets than fit into one turn of the event loop, and no more QoS 1 and 2 messages than may be
+ *   unacknowledged: the rest stays in the socket;
+ * - passes on nothing after CONNECT until CONNACK has left, nothing after UNSUBSCRIBE until UNSUBACK has left (in aedes a
+ *   SUBSCRIBE could overtake it), and nothing after DISCONNECT [MQTT-3.14.4-1];
  * - closes a connection that does not read what it is sent.
  */
 export class Connection extends Duplex {
   readonly #source: Duplex
   readonly #pressure: Pressure
   readonly #outgoing: Outgoing
-  /** The first reason given for closing. */
   closeReason: CloseReason | undefined
   /** DISCONNECT was received. */
   disconnecting = false
-  /** Its keepalive was set again for a silence that may be ours, and nothing has come since. */
+  /** The broker extended its keepalive once, and nothing has come since. */
   spared = false
-  /** Work of a PUBLISH: of one connection they are much alike. */
-  #publishWork = PARSED
-  /** QoS 1 and 2 messages handed on and not acknowledged; of these, what the broker has not looked at yet. */
+  /** Estimated from the last PUBLISH packets: those of one connection are much alike. */
+  #publishWork = PARSE_WORK
+  /** QoS 1 and 2 messages passed on and not acknowledged; of these, those that the broker has not looked at yet. */
   #unacked = 0
   #unseen = 0
   #unseenBytes = 0
 
   #backlog: Buffer | undefined
   #offset = 0
-  /** Bytes of the current packet still to come, its length, and whether it is owed an ack once it is whole. */
+  /** The current packet: bytes of its body still to come, its length, whether it wants an ack, and its filters. */
   #body = 0
   #length = 0
   #owing = false
-  /** Of the current packet, if it is one with filters. */
   #filters: FilterList | undefined
   #begun = false
-  /** CONNECT or UNSUBSCRIBE was handed on last, and the broker has not answered it. */
+  /** CONNECT or UNSUBSCRIBE was passed on last, and the broker has not answered it. */
   #unanswered = false
   #stopped = false
   #full = false
@@ -84,17 +84,17 @@ export class Connection extends Duplex {
       this.#sourceEnded = true
       this.proceed()
     })
-    // The error says no more than that the connection is lost; 'close' follows.
+    // 'close' follows.
     source.on('error', () => undefined)
     source.on('close', () => {
       this.#sourceClosed = true
       this.#drained()
-      // What a client sent before it closed in good order is still handed on.
+      // What a client sent before it closed in good order is still passed on.
       if (!this.#sourceEnded) this.destroy()
     })
   }
 
-  /** Closes the connection; the first reason counts. */
+  /** Closes the connection; the first reason stays. */
   fail(reason: CloseReason, detail: string = reason): Error {
     this.closeReason ??= reason
     const error = new Error(detail)
@@ -102,19 +102,19 @@ export class Connection extends Duplex {
     return error
   }
 
-  /** CONNACK or UNSUBACK has left: what the client sent after CONNECT or UNSUBSCRIBE can pass. */
+  /** CONNACK or UNSUBACK has left. */
   answered(): void {
     this.#unanswered = false
     this.proceed()
   }
 
-  /** No more packets pass, whatever comes. */
+  /** Drops all further packets. */
   stop(): void {
     this.#stopped = true
     this.#source.resume()
   }
 
-  /** Sends what is written and the end of the stream; resolves when the peer has closed too. */
+  /** Flushes and ends the stream; resolves when the peer has closed too. */
   async farewell(signal: AbortSignal): Promise<void> {
     this.#outgoing.flush()
     if (this.#sourceClosed || signal.aborted) return
@@ -125,14 +125,14 @@ export class Connection extends Duplex {
     })
   }
 
-  /** What the client sent waits here, or its acks wait for the log: its silence is ours. */
+  /** Packets of the client wait here, or its acks wait for the log: its silence is our fault. */
   get heldBack(): boolean {
     return this.#unacked > 0 || this.#blocked
   }
 
-  /** Of the PUBLISH packets just handed on, the fast path took so many, and aedes parsed the others. */
+  /** How many of the PUBLISH packets just passed on the fast path took, and how many aedes parsed. */
   published(taken: number, parsed: number): void {
-    this.#publishWork = Math.ceil((taken + PARSED * parsed) / (taken + parsed))
+    this.#publishWork = Math.ceil((taken + PARSE_WORK * parsed) / (taken + parsed))
   }
 
   /** The broker looks at a QoS 1 or 2 message of `bytes`; false when the connection is gone. */
@@ -143,36 +143,34 @@ export class Connection extends Duplex {
     return true
   }
 
-  /** The log has a message the broker has looked at, or never will. */
+  /** The log has the message, or refused it: its bytes are held no more. */
   settled(bytes: number): void {
     this.#pressure.release(1, bytes)
   }
 
-  /** Its ack leaves, or never will. */
+  /** The ack of a message has left, or never will. */
   release(): void {
     this.#unacked--
     if (this.#blocked && this.#unacked <= this.#pressure.limits.maxUnacked >> 1) this.proceed()
   }
 
-  /** The peer has not read what was written to it, and 'drain' will say when it has. */
+  /** The peer has not read what was written to it; 'drain' follows when it has. */
   get clogged(): boolean {
     return this.#outgoing.clogged
   }
 
-  /** Sends PUBACK, with all others of this turn. */
+  /** Sends PUBACK, in one write with the others of this turn. */
   acknowledge(messageId: number): void {
     if (this.destroyed) return
     if (!this.#acknowledging) {
       this.#acknowledging = true
       this.#outgoing.cork()
-      process.nextTick(acknowledged, this)
+      process.nextTick(() => {
+        this.#acknowledging = false
+        this.uncork()
+      })
     }
     this.#outgoing.puback(messageId)
-  }
-
-  acknowledged(): void {
-    this.#acknowledging = false
-    this.uncork()
   }
 
   receive(chunk: Buffer): void {
@@ -184,7 +182,7 @@ export class Connection extends Duplex {
     this.proceed()
   }
 
-  /** Hands on what may pass now. */
+  /** Passes on what may pass now. */
   proceed(): void {
     if (this.destroyed || this.#ended) return
     this.#blocked = false
@@ -221,7 +219,7 @@ export class Connection extends Duplex {
     if (at === chunk.length || this.disconnecting) {
       this.#backlog = undefined
     } else if (!this.#blocked) {
-      // Of a header that is not whole, for the rest of which it waits as long as the client likes.
+      // An incomplete header; its rest may never come.
       this.#backlog = ownCopy(chunk.subarray(at))
       this.#offset = 0
     }
@@ -231,7 +229,7 @@ export class Connection extends Duplex {
       this.#full = true
   }
 
-  /** Reads the header at `at` and takes its packet in; false when it must wait, or the connection was closed. */
+  /** Reads the header at `at`; false when its packet must wait, or the connection was closed. */
   #mayBegin(chunk: Buffer, at: number): boolean {
     const { limits } = this.#pressure
     if (this.#unanswered) {
@@ -251,7 +249,7 @@ export class Connection extends Duplex {
       this.#blocked = true
       return false
     }
-    this.#pressure.spend(type === PUBLISH ? this.#publishWork : PARSED)
+    this.#pressure.spend(type === PUBLISH ? this.#publishWork : PARSE_WORK)
     if (qos > 0) this.#owing = true
     else if (type === SUBSCRIBE || type === UNSUBSCRIBE) this.#filters = new FilterList(type)
     else if (type === DISCONNECT) this.disconnecting = true
@@ -260,7 +258,7 @@ export class Connection extends Duplex {
     return true
   }
 
-  /** Counts filters in the next `bytes` of the packet; false when they are too many, and the connection was closed. */
+  /** Counts the filters in the next `bytes`; false when they are too many and the connection was closed. */
   #mayRead(filters: FilterList, chunk: Buffer, at: number, bytes: number): boolean {
     filters.read(chunk, at, at + bytes)
     if (filters.count > this.#pressure.limits.maxFilters) {
@@ -268,13 +266,13 @@ export class Connection extends Duplex {
       return false
     }
     if (bytes === this.#body) {
-      this.#pressure.spend(PARSED * filters.count)
+      this.#pressure.spend(PARSE_WORK * filters.count)
       this.#filters = undefined
     }
     return true
   }
 
-  /** The message is whole: not before, or headers alone would take what all connections share. */
+  /** Called when the message is whole, or headers alone would use up the bytes that all connections share. */
   #owe(): void {
     this.#owing = false
     this.#unacked++
@@ -283,14 +281,14 @@ export class Connection extends Duplex {
     this.#pressure.take(this.#length)
   }
 
-  /** `begun`: what is incomplete now is another packet than before. */
+  /** `begun`: another packet is incomplete now. */
   #countIncomplete(begun: boolean): void {
     const { incomplete } = this.#pressure
     if (begun || this.#body === 0) incomplete.end(this)
     if (this.#body > 0) incomplete.hold(this, this.#length - this.#body)
   }
 
-  /** Of all incomplete packets, too many bytes, this one's began first. */
+  /** `Incomplete` is over its bound, and the packet of this connection began first. */
   giveUp(): void {
     this.fail('too many incomplete packets')
   }
@@ -314,7 +312,7 @@ export class Connection extends Duplex {
     if (this.#outgoing.excessive) this.fail('slow reader')
   }
 
-  /** False when the caller should wait for 'drain'. Text is written as UTF-8; nobody is called back. */
+  /** False when the caller should wait for 'drain'. */
   override write(chunk: Uint8Array | string): boolean {
     this.#outgoing.write(chunk)
     if (this.#outgoing.excessive) this.fail('slow reader')
@@ -338,8 +336,4 @@ export class Connection extends Duplex {
     this.#outgoing.drained()
     callback(error)
   }
-}
-
-function acknowledged(connection: Connection): void {
-  connection.acknowledged()
 }

@@ -1,4 +1,4 @@
-/** MQTT 3.1.1 control packet types (2.2.1) that ingest treats apart. */
+/** MQTT 3.1.1 control packet types (section 2.2.1). */
 export const PUBLISH = 3
 const CONNECT = 1
 const PUBREL = 6
@@ -7,21 +7,23 @@ export const UNSUBSCRIBE = 10
 const PINGREQ = 12
 export const DISCONNECT = 14
 
-/** Least and most remaining length of each packet type a client may send (section 3); others are malformed. */
-const LENGTHS: readonly (readonly [number, number] | undefined)[] = (() => {
-  const any = Number.MAX_SAFE_INTEGER
-  const lengths: (readonly [number, number] | undefined)[] = Array.from({ length: 16 })
-  lengths[CONNECT] = [12, any]
-  lengths[PUBLISH] = [3, any]
-  for (const acknowledgement of [4, 5, 6, 7]) lengths[acknowledgement] = [2, 2]
-  lengths[SUBSCRIBE] = [6, any]
-  lengths[UNSUBSCRIBE] = [5, any]
-  lengths[PINGREQ] = [0, 0]
-  lengths[DISCONNECT] = [0, 0]
-  return lengths
-})()
+const ANY = Number.MAX_SAFE_INTEGER
+/** Least and most remaining length of each packet type that a client may send (section 3); other types are malformed. */
+const LENGTHS: Readonly<Record<number, readonly [number, number]>> = {
+  [CONNECT]: [12, ANY],
+  [PUBLISH]: [3, ANY],
+  // PUBACK, PUBREC, PUBREL, PUBCOMP
+  4: [2, 2],
+  5: [2, 2],
+  [PUBREL]: [2, 2],
+  7: [2, 2],
+  [SUBSCRIBE]: [6, ANY],
+  [UNSUBSCRIBE]: [5, ANY],
+  [PINGREQ]: [0, 0],
+  [DISCONNECT]: [0, 0],
+}
 
-/** Flags of the fixed header, but of PUBLISH [MQTT-2.2.2-1]. */
+/** Flags of the fixed header by packet type, except PUBLISH [MQTT-2.2.2-1]. */
 const FLAGS: readonly number[] = Array.from({ length: 16 }, (_, type) =>
   type === PUBREL || type === SUBSCRIBE || type === UNSUBSCRIBE ? 2 : 0,
 )
@@ -38,8 +40,8 @@ export interface Header {
 export type HeaderState = 'whole' | 'incomplete' | 'malformed' | 'oversized'
 
 /**
- * Reads the fixed header at `at`. For packets that begin with a packet id or a topic it also wants those two bytes, and
- * checks them: the parser behind would read past the end of a packet whose topic claims to be longer than the packet.
+ * Reads the fixed header at `at`. For packets that begin with a packet id or a topic it also needs those two bytes, and
+ * checks them: aedes' parser would read past the end of a packet whose topic claims to be longer than the packet.
  */
 export function readHeader(chunk: Uint8Array, at: number, maxLength: number, header: Header): HeaderState {
   const first = chunk[at] as number
@@ -84,9 +86,9 @@ export function readHeader(chunk: Uint8Array, at: number, maxLength: number, hea
 /** Counts the filters of a SUBSCRIBE (3.8.3) or UNSUBSCRIBE (3.10.3) whose body comes in pieces. */
 export class FilterList {
   count = 0
-  /** Bytes after each filter: the QoS wanted, or none. */
+  /** Bytes after each filter: its QoS, or none. */
   readonly #trailer: number
-  /** Bytes to come before the next length; at first the packet id. */
+  /** Bytes until the next length; at first the packet id. */
   #skip = 2
   #high: number | undefined
 

@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream'
 import { WebSocketServer } from 'ws'
 import { portUnavailable } from '../../processor/contract/errors.ts'
 import type { Limits } from '../limits.ts'
-import type { Counts } from '../metrics.ts'
+import type { IngestMetrics } from '../metrics.ts'
 import type { Broker } from '../mqtt/broker.ts'
 import { WebSocketStream } from './web-socket.ts'
 
@@ -13,13 +13,13 @@ import { WebSocketStream } from './web-socket.ts'
 const HTTP_FIRST_BYTE = 0x47
 /** Subprotocols of MQTT 3.1.1 (section 6) and 3.1. */
 const SUBPROTOCOLS = ['mqtt', 'mqttv3.1']
-/** MQTT packets of the largest size one WebSocket message may hold. */
+/** The longest WebSocket message, in MQTT packets of the largest size. */
 const PACKETS_PER_MESSAGE = 4
 /** Frames of one WebSocket message; libraries that send in pieces send 4 KiB each. */
 const MAX_FRAMES = 1_024
-/** How long a peer may take to answer a close frame, ms; what `ws` has gathered of a message stays until then. */
+/** How long a peer may take to answer a close frame, ms; an incomplete message stays in memory until then. */
 const CLOSE_MS = 1_000
-/** Silent peers are probed after so long, ms: a client may have no keepalive of its own. */
+/** Silent peers are probed after this many ms: a client may have no keepalive of its own. */
 const TCP_KEEPALIVE_MS = 60_000
 const BACKLOG = 4_096
 
@@ -30,16 +30,16 @@ export class Listener {
   readonly #webSockets: WebSocketServer
   readonly #broker: Broker
   readonly #limits: Limits
-  /** Open sockets, each with the timer that ends it unless it begins to speak MQTT. */
+  /** Open sockets, each with the timer that closes it unless it begins to speak MQTT. */
   readonly #silent = new Map<Duplex, NodeJS.Timeout>()
 
-  private constructor(broker: Broker, limits: Limits, counts: Counts) {
+  private constructor(broker: Broker, limits: Limits, metrics: IngestMetrics) {
     this.#broker = broker
     this.#limits = limits
     this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: TCP_KEEPALIVE_MS })
     this.#server.maxConnections = limits.maxConnections
     this.#server.on('connection', (socket) => this.#accept(socket))
-    this.#server.on('drop', () => counts.refusals.add('too many connections'))
+    this.#server.on('drop', () => metrics.refusals.add('too many connections'))
     this.#http = createHttpServer((_request, response) => {
       response.writeHead(426, { 'content-type': 'text/plain', connection: 'upgrade, close', upgrade: 'websocket' })
       response.end('This port speaks MQTT, over TCP or WebSocket.\n')
@@ -49,7 +49,7 @@ export class Listener {
       perMessageDeflate: false,
       maxPayload: limits.maxPacketBytes * PACKETS_PER_MESSAGE,
       maxFragments: MAX_FRAMES,
-      // Its types lack it.
+      // Missing in its types.
       closeTimeout: CLOSE_MS,
       handleProtocols: (offered: Set<string>) => SUBPROTOCOLS.find((name) => offered.has(name)) ?? false,
     }
@@ -69,14 +69,20 @@ export class Listener {
   }
 
   /** Rejects with ConfigurationError PORT_UNAVAILABLE when the address cannot be bound. */
-  static async open(broker: Broker, host: string, port: number, limits: Limits, counts: Counts): Promise<Listener> {
-    const listener = new Listener(broker, limits, counts)
+  static async open(
+    broker: Broker,
+    host: string,
+    port: number,
+    limits: Limits,
+    metrics: IngestMetrics,
+  ): Promise<Listener> {
+    const listener = new Listener(broker, limits, metrics)
     const server = listener.#server
     server.listen({ host, port, backlog: BACKLOG })
     try {
       await once(server, 'listening')
     } catch (error) {
-      throw portUnavailable('MQTT', { host: host, port: port, variable: 'MQTT_PORT' }, error)
+      throw portUnavailable('MQTT', { host, port, variable: 'MQTT_PORT' }, error)
     }
     return listener
   }
@@ -85,12 +91,11 @@ export class Listener {
     return this.#server.address() as AddressInfo
   }
 
-  /** Accepts no more; what is open goes on. */
+  /** Accepts no more connections; open ones go on. */
   stop(): void {
     this.#server.close()
   }
 
-  /** Ends what is still open. */
   close(): void {
     this.#http.closeAllConnections()
     this.#webSockets.close()
@@ -100,7 +105,7 @@ export class Listener {
   #accept(socket: Socket): void {
     const silent = setTimeout(() => socket.destroy(), this.#limits.connectTimeoutMs)
     this.#silent.set(socket, silent)
-    // Until someone else listens, an error says no more than that the connection is lost.
+    // 'close' follows.
     socket.on('error', () => undefined)
     socket.on('close', () => {
       clearTimeout(silent)

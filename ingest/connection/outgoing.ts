@@ -1,20 +1,17 @@
 import type { Duplex } from 'node:stream'
 import type { Pressure } from './pressure.ts'
 
-/** Small writes are joined up to so many bytes. */
+/** Small writes are joined up to this many bytes. */
 const JOINED_BYTES = 16 * 1024
 const FIRST_JOINED_BYTES = 256
-/** From so many bytes on a write is passed on as it is: joining would cost more than a second write. */
+/** A write of this many bytes is not joined: the copy would cost more than a second write. */
 const LARGE_BYTES = 4 * 1024
 /** MQTT 3.1.1 section 3.4. */
 const PUBACK = 0x40
 const PUBACK_BYTES = 4
 const NOTHING = Buffer.alloc(0)
 
-/**
- * What is written to one socket: joins the small writes of one turn, so that the acks of a batch leave in one system
- * call, and bounds what the peer does not read.
- */
+/** Joins the small writes of one turn, so that the acks of a batch leave in one system call; counts the unread bytes. */
 export class Outgoing {
   readonly #source: Duplex
   readonly #pressure: Pressure
@@ -22,7 +19,7 @@ export class Outgoing {
   #joinedBytes = 0
   #corked = 0
   #unread = 0
-  /** The socket has asked to wait for 'drain'. */
+  /** The socket asked to wait for 'drain'. */
   clogged = false
 
   constructor(source: Duplex, pressure: Pressure) {
@@ -30,7 +27,7 @@ export class Outgoing {
     this.#pressure = pressure
   }
 
-  /** The peer has not read more than is allowed. */
+  /** The peer leaves more bytes unread than is allowed. */
   get excessive(): boolean {
     const { limits, outgoingBytes } = this.#pressure
     return this.#unread > limits.maxOutgoingBytes || (this.clogged && outgoingBytes > limits.maxOutgoingTotalBytes)
@@ -76,7 +73,7 @@ export class Outgoing {
     this.#send(bytes)
   }
 
-  /** The socket has passed on what was written, or is gone; true when someone waits for it. */
+  /** Called on 'drain', and when the socket is gone; true when somebody waits for it. */
   drained(): boolean {
     this.#count(this.#source.destroyed ? 0 : this.#source.writableLength)
     const waited = this.clogged
@@ -88,7 +85,7 @@ export class Outgoing {
     const at = this.#joinedBytes
     const end = at + bytes.length
     const joined = this.#room(end)
-    // The parts of an ack are of one or two bytes, for which a call of `set` costs more than all else.
+    // The parts of an ack have one or two bytes: a call of `set` would cost more than all else.
     if (bytes.length <= 4) for (let i = 0; i < bytes.length; i++) joined[at + i] = bytes[i] as number
     else joined.set(bytes, at)
     this.#joinedBytes = end

@@ -1,20 +1,19 @@
 import type { Limits } from '../limits.ts'
-import type { Counts } from '../metrics.ts'
+import type { IngestMetrics } from '../metrics.ts'
 
-/** Has begun a packet that is not complete, or a WebSocket message that has not been handed on. */
+/** A connection with an incomplete packet, or a WebSocket with messages not passed on. */
 interface Beginner {
-  /** Closes it. */
+  /** Closes the connection. */
   giveUp(): void
 }
 
 /**
- * Bytes of packets begun and not complete, and of WebSocket messages begun and not handed on, of all connections. Over
- * the bound the one that began first is given up: were it the one that adds to them, a few that never end theirs would
- * shut out all others.
+ * Bytes of incomplete packets, and of WebSocket messages not passed on, of all connections. Over the bound the connection
+ * that began first is closed: if it were the one that adds bytes, a few that never end theirs would shut out all others.
  */
 export class Incomplete {
   readonly #maxBytes: number
-  /** In the order in which their packets began. */
+  /** Bytes of each, in the order in which their packets began. */
   readonly #held = new Map<Beginner, number>()
   #bytes = 0
 
@@ -22,7 +21,7 @@ export class Incomplete {
     this.#maxBytes = maxBytes
   }
 
-  /** `beginner` holds `bytes` of its packet. */
+  /** Sets the bytes of `beginner`. */
   hold(beginner: Beginner, bytes: number): void {
     this.#bytes += bytes - (this.#held.get(beginner) ?? 0)
     this.#held.set(beginner, bytes)
@@ -33,7 +32,7 @@ export class Incomplete {
     }
   }
 
-  /** Its packet is complete, or gone. */
+  /** The packet of `beginner` is complete, or gone. */
   end(beginner: Beginner): void {
     const bytes = this.#held.get(beginner)
     if (bytes === undefined) return
@@ -42,54 +41,47 @@ export class Incomplete {
   }
 }
 
-/** What is held back can go on when `proceed` is called. */
+/** A connection that is held back until `proceed` is called. */
 interface Waiter {
   proceed(): void
 }
 
-/**
- * Work of one turn of the event loop, in telemetry messages, a few ms: sockets alone could keep it for much longer, while
- * those who process the messages, and all other connections, wait.
- */
+/** Work of one turn of the event loop, in telemetry messages: a few ms, then processing and other connections go on. */
 const MAX_PER_TURN = 2_000
 
-/** The budgets all connections share: of bytes, and of work in one turn of the event loop. */
+/** The budgets that all connections share: bytes, and work in one turn of the event loop. */
 export class Pressure {
   readonly limits: Limits
-  readonly counts: Counts
+  readonly metrics: IngestMetrics
   readonly incomplete: Incomplete
   outgoingBytes = 0
   #spentThisTurn = 0
-  /** Those who wait for the next turn, and those who wait for bytes to be released. */
+  /** Connections that wait for the next turn, and those that wait for bytes to be released. */
   readonly #waiting = new Set<Waiter>()
   readonly #waitingForBytes = new Set<Waiter>()
 
-  constructor(limits: Limits, counts: Counts) {
+  constructor(limits: Limits, metrics: IngestMetrics) {
     this.limits = limits
-    this.counts = counts
+    this.metrics = metrics
     this.incomplete = new Incomplete(limits.maxIncompleteBytes)
   }
 
-  /** Nothing more may be done in this turn: `wait`. */
+  /** The work of this turn is done: `wait`. */
   get busy(): boolean {
     return this.#spentThisTurn >= MAX_PER_TURN
   }
 
-  /** No more messages may be taken now: `wait`. */
+  /** No message that wants an ack may be taken now: `wait`. */
   get full(): boolean {
-    return this.busy || this.#held
+    return this.busy || this.metrics.heldBytes >= this.limits.maxHeldBytes
   }
 
-  get #held(): boolean {
-    return this.counts.heldBytes >= this.limits.maxHeldBytes
-  }
-
-  /** `waiter` goes on, after those who wait already, once more may be done, or taken. */
+  /** Waiters go on in the order in which they came. */
   wait(waiter: Waiter): void {
     if (this.busy) {
       this.#waiting.add(waiter)
     } else {
-      if (this.#waitingForBytes.size === 0) this.counts.boundHits.add('held bytes')
+      if (this.#waitingForBytes.size === 0) this.metrics.boundHits.add('held bytes')
       this.#waitingForBytes.add(waiter)
     }
   }
@@ -106,19 +98,19 @@ export class Pressure {
   }
 
   take(bytes: number): void {
-    this.counts.held++
-    this.counts.heldBytes += bytes
+    this.metrics.held++
+    this.metrics.heldBytes += bytes
   }
 
   release(messages: number, bytes: number): void {
-    this.counts.held -= messages
-    this.counts.heldBytes -= bytes
+    this.metrics.held -= messages
+    this.metrics.heldBytes -= bytes
     if (this.#waitingForBytes.size > 0) this.#wakeForBytes()
   }
 
   #turn(): void {
     this.#spentThisTurn = 0
-    // Once awake these wait for turns as all others do.
+    // They may have to wait for the next turn, as all others do.
     this.#wakeForBytes()
     for (const waiter of this.#waiting) {
       if (this.busy) break

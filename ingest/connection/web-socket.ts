@@ -3,81 +3,29 @@ import { WebSocket } from 'ws'
 import { ownCopy } from '../../processor/contract/json.ts'
 import type { Incomplete } from './pressure.ts'
 
-/** Of control frames (RFC 6455 section 5.2), which may come between the frames of a message, and hold at most 125 bytes. */
-const CONTROL = 0x8
-const FIN = 0x80
-const MASK_BYTES = 4
-
-/** Follows the frames of what a client sends by WebSocket, whose bytes come in pieces: what `ws` has of a message. */
-export class Frames {
-  /** Bytes of the message that is begun and not complete. */
-  incomplete = 0
-  /** Bytes to come of the current frame: of its header, and of its body once the header is there. */
-  #header = 2
-  #body = 0
-  /** Bytes of the header read so far. */
-  #read = 0
-  #isControl = false
-  #isLast = false
-
-  /** True when a message ended in `chunk`. */
-  read(chunk: Uint8Array): boolean {
-    let ended = false
-    for (let at = 0; at < chunk.length; ) {
-      if (this.#header > 0) {
-        this.#readHeader(chunk[at++] as number)
-      } else {
-        const bytes = Math.min(this.#body, chunk.length - at)
-        this.#body -= bytes
-        at += bytes
-        if (!this.#isControl) this.incomplete += bytes
-      }
-      if (this.#header === 0 && this.#body === 0) ended = this.#end() || ended
-    }
-    return ended
-  }
-
-  #readHeader(byte: number): void {
-    const at = this.#read++
-    this.#header--
-    if (at === 0) {
-      this.#isControl = (byte & 0x0f & CONTROL) !== 0
-      this.#isLast = (byte & FIN) !== 0
-    } else if (at === 1) {
-      const length = byte & 0x7f
-      const extended = length === 126 ? 2 : length === 127 ? 8 : 0
-      this.#body = extended === 0 ? length : 0
-      this.#header = extended + MASK_BYTES
-    } else if (this.#header >= MASK_BYTES) {
-      this.#body = this.#body * 256 + byte
-    }
-  }
-
-  #end(): boolean {
-    this.#header = 2
-    this.#read = 0
-    if (this.#isControl || !this.#isLast) return false
-    this.incomplete = 0
-    return true
-  }
-}
-
-/** Of a message so much is handed on at a time, bytes: as much as a read of a socket brings. */
+/** Bytes of a message that are passed on at a time: as many as one read of a socket brings. */
 const PIECE_BYTES = 64 * 1024
 
 /**
+ * Internals of `ws` 8, which its types lack: the bytes that it has of the current frame, and of the frames of the message
+ * before it. `maxPayload` bounds one message alone; all connections together could still fill the memory.
+ */
+interface Internals {
+  readonly _receiver: { readonly _bufferedBytes: number; readonly _messageLength: number }
+}
+
+/**
  * A WebSocket as a stream of bytes. `ws` gathers a message, of up to several MB, until it is whole; it leaves here in
- * pieces, so that behind this stream no more waits than of a TCP connection. What waits before counts as incomplete:
- * the message that is being gathered, and those that have not left.
+ * pieces, so that no more bytes wait behind this stream than behind a TCP socket. Bytes that wait here or in `ws` count as
+ * incomplete.
  */
 export class WebSocketStream extends Duplex {
   readonly #webSocket: WebSocket
   readonly #incomplete: Incomplete
   /** Closes the connection. */
   readonly giveUp: () => void
-  readonly #frames = new Frames()
   readonly #messages: Buffer[] = []
-  /** Bytes of `#messages`, and how many of the first have left. */
+  /** Bytes of `#messages`, and how many of the first message have left. */
   #bytes = 0
   #offset = 0
   /** The reader wants more. */
@@ -92,8 +40,10 @@ export class WebSocketStream extends Duplex {
     this.#webSocket = webSocket
     this.#incomplete = incomplete
     this.giveUp = giveUp
-    // Before `ws`, which gives up its messages while it is given the chunk.
-    socket.prependListener('data', (chunk: Buffer) => this.#gathers(chunk))
+    // After the listener of `ws`, which has taken the chunk in by then.
+    socket.on('data', () => {
+      if (!this.destroyed && webSocket.readyState === WebSocket.OPEN) this.#count()
+    })
     webSocket.on('message', (data, isBinary) => {
       // [MQTT-6.0.0-1]
       if (isBinary) this.#take(data as Buffer)
@@ -105,19 +55,13 @@ export class WebSocketStream extends Duplex {
     })
     webSocket.on('close', () => {
       this.#closed = true
-      this.#handOn()
+      this.#passOn()
     })
   }
 
-  #gathers(chunk: Buffer): void {
-    // After an error, or a close frame, `ws` drops what comes.
-    if (this.destroyed || this.#webSocket.readyState !== WebSocket.OPEN) return
-    // What it has now began later.
-    if (this.#frames.read(chunk)) this.#hold(0)
-    this.#hold(this.#frames.incomplete + this.#bytes)
-  }
-
-  #hold(bytes: number): void {
+  #count(): void {
+    const { _bufferedBytes, _messageLength } = (this.#webSocket as unknown as Internals)._receiver
+    const bytes = _bufferedBytes + _messageLength + this.#bytes
     if (bytes === this.#counted) return
     this.#counted = bytes
     if (bytes > 0) this.#incomplete.hold(this, bytes)
@@ -126,21 +70,24 @@ export class WebSocketStream extends Duplex {
 
   #take(message: Buffer): void {
     if (this.destroyed || message.length === 0) return
+    // Whatever is incomplete after this message began later.
+    this.#incomplete.end(this)
+    this.#counted = 0
     this.#messages.push(message)
     this.#bytes += message.length
-    this.#handOn()
+    this.#passOn()
   }
 
-  #handOn(): void {
+  #passOn(): void {
     while (this.#wanted && this.#messages.length > 0) this.#wanted = this.push(this.#piece())
     if (this.destroyed) return
     if (this.#messages.length > 0 || !this.#wanted) this.#webSocket.pause()
     else if (this.#webSocket.isPaused) this.#webSocket.resume()
     if (this.#messages.length === 0 && this.#closed) this.push(null)
-    this.#hold(this.#frames.incomplete + this.#bytes)
+    this.#count()
   }
 
-  /** The next of the first message. */
+  /** The next piece of the first message. */
   #piece(): Buffer {
     const message = this.#messages[0] as Buffer
     const from = this.#offset
@@ -157,11 +104,11 @@ export class WebSocketStream extends Duplex {
 
   override _read(): void {
     this.#wanted = true
-    this.#handOn()
+    this.#passOn()
   }
 
   override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
-    // Who has closed in good order takes no answers, and what it sent before is still handed on.
+    // A client that has closed in good order takes no answers; what it sent before is still passed on.
     if (this.#webSocket.readyState === WebSocket.OPEN) this.#webSocket.send(chunk, done)
     else done()
   }

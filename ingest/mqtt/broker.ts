@@ -4,13 +4,12 @@ import type { AuthenticateError, ConnectPacket, Subscription } from 'aedes'
 import type { Logger } from 'pino'
 import { ownCopy } from '../../processor/contract/json.ts'
 import type { ConnectivityReason } from '../../processor/contract/status.ts'
-import { within } from '../../processor/runtime/pause.ts'
-import type { Gather } from '../append/batcher.ts'
+import type { Appender } from '../append/batcher.ts'
 import { Bridge, type MqttClient } from '../append/bridge.ts'
 import { Connection } from '../connection/connection.ts'
 import { type Incomplete, Pressure } from '../connection/pressure.ts'
 import type { Limits } from '../limits.ts'
-import type { Counts } from '../metrics.ts'
+import type { IngestMetrics } from '../metrics.ts'
 import { FastPath } from './fast-path.ts'
 import { Persistence, RESUMED } from './persistence.ts'
 import { Presence } from './presence.ts'
@@ -40,8 +39,8 @@ const SWEEP_MS = 500
 
 interface BrokerOptions {
   readonly limits: Limits
-  readonly counts: Counts
-  readonly gather: Gather
+  readonly metrics: IngestMetrics
+  readonly appender: Appender
   readonly epochs: Epochs
   readonly logger: Logger
   readonly now: () => number
@@ -55,8 +54,8 @@ export class Broker {
   readonly #persistence: Persistence
   readonly #pressure: Pressure
   readonly #limits: Limits
-  readonly #counts: Counts
-  readonly #gather: Gather
+  readonly #metrics: IngestMetrics
+  readonly #appender: Appender
   readonly #epochs: Epochs
   readonly #logger: Logger
   readonly #clients = new Set<Client>()
@@ -67,16 +66,16 @@ export class Broker {
   /** When it was swept last, by performance.now(). */
   #sweptAt = performance.now()
 
-  private constructor({ limits, counts, gather, epochs, logger, now }: BrokerOptions) {
+  private constructor({ limits, metrics, appender, epochs, logger, now }: BrokerOptions) {
     this.#limits = limits
-    this.#counts = counts
-    this.#gather = gather
+    this.#metrics = metrics
+    this.#appender = appender
     this.#epochs = epochs
     this.#logger = logger
-    this.#pressure = new Pressure(limits, counts)
-    this.#persistence = new Persistence(limits, counts)
-    this.presence = new Presence(gather, limits, counts, now)
-    this.#bridge = new Bridge(gather, this.presence, this.#persistence.receipts, counts, now)
+    this.#pressure = new Pressure(limits, metrics)
+    this.#persistence = new Persistence(limits, metrics)
+    this.presence = new Presence(appender, limits, metrics, now)
+    this.#bridge = new Bridge(appender, this.presence, this.#persistence.receipts, metrics, now)
     this.#router = new Router(limits, this.#persistence)
   }
 
@@ -103,8 +102,8 @@ export class Broker {
     this.#quicken(client)
     deliverByAllFilters(client)
     this.#clients.add(client)
-    this.#counts.connections++
-    this.#counts.opened++
+    this.#metrics.connections++
+    this.#metrics.opened++
     connection.on('close', () => this.#closed(client))
     if (first !== undefined) connection.receive(first)
     return connection
@@ -115,7 +114,7 @@ export class Broker {
     this.#bridge.stopping = true
     clearInterval(this.#sweep)
     for (const { conn } of this.#clients) conn.stop()
-    await within(this.#gather.settled(), this.#limits.stopTimeoutMs, () => undefined)
+    await within(this.#appender.settled(), this.#limits.stopTimeoutMs)
     // Acks that wait for those before them leave in ticks of this turn.
     await turn()
     for (const { session } of this.#clients) {
@@ -197,7 +196,7 @@ export class Broker {
     if ([packet.clientId, packet.username ?? '', will?.topic ?? ''].some(isIllFormed)) {
       return conn.fail('malformed packet', 'ill-formed text')
     }
-    const session = new Session(this.#epochs.next(), packet.clientId, conn, this.#counts)
+    const session = new Session(this.#epochs.next(), packet.clientId, conn, this.#metrics)
     if (will !== undefined) {
       will.payload = ownCopy(will.payload as Buffer)
       session.willBytes = will.topic.length + will.payload.length
@@ -216,14 +215,14 @@ export class Broker {
     if (session.clientId === '' && !client.clean)
       return refusal(IDENTIFIER_REJECTED, 'a persistent session needs a client id')
     if (session.clientId.length > this.#limits.maxClientIdLength) {
-      this.#counts.boundHits.add('client id')
+      this.#metrics.boundHits.add('client id')
       return refusal(IDENTIFIER_REJECTED, 'too long a client id') // [MQTT-3.1.3-9]
     }
     if (this.#bridge.stopping) return refusal(SERVER_UNAVAILABLE, 'the broker stops')
-    const fault = this.#gather.faultFor(session.clientId)
+    const fault = this.#appender.faultFor(session.clientId)
     if (fault !== undefined) return refusal(SERVER_UNAVAILABLE, fault.message)
     if (this.#willBytes + session.willBytes > this.#limits.maxWillBytes) {
-      this.#counts.boundHits.add('will bytes')
+      this.#metrics.boundHits.add('will bytes')
       return refusal(SERVER_UNAVAILABLE, 'too many wills are stored')
     }
     session.accepted = true
@@ -249,7 +248,7 @@ export class Broker {
       filters.size >= this.#limits.maxSubscriptions ||
       this.#router.filters >= this.#limits.maxSubscriptionsTotal
     if ((full && !filters.has(topic)) || (!client.clean && !this.#persistence.store(client.id, subscription))) {
-      this.#counts.boundHits.add('subscriptions')
+      this.#metrics.boundHits.add('subscriptions')
       return false
     }
     filters.set(topic, qos)
@@ -272,7 +271,7 @@ export class Broker {
   #failed({ conn, session }: Client, error: Error & { errorCode?: number }): void {
     if (error.errorCode !== undefined) {
       conn.closeReason ??= 'refused'
-      this.#counts.refusals.add(
+      this.#metrics.refusals.add(
         error.errorCode === SERVER_UNAVAILABLE ? 'server unavailable' : `return code ${error.errorCode}`,
       )
     } else if (error.message.startsWith('maxInflightInbound')) conn.closeReason ??= 'too many in flight'
@@ -285,9 +284,9 @@ export class Broker {
 
   #closed(client: Client): void {
     this.#clients.delete(client)
-    this.#counts.connections--
+    this.#metrics.connections--
     const { conn } = client
-    this.#counts.closes.add(conn.closeReason ?? (conn.disconnecting ? 'client disconnect' : 'connection lost'))
+    this.#metrics.closes.add(conn.closeReason ?? (conn.disconnecting ? 'client disconnect' : 'connection lost'))
     // aedes ends the session, after the will; should it not, it has had its turn by then.
     setImmediate(() => setImmediate(() => this.#end(client)))
   }
@@ -318,7 +317,7 @@ export class Broker {
 }
 
 /**
- * The highest QoS that a filter grants counts [MQTT-3.3.5-1]. aedes would give what is of QoS 0 then a packet id all the
+ * The highest QoS that a filter grants metrics [MQTT-3.3.5-1]. aedes would give what is of QoS 0 then a packet id all the
  * same, and of a persistent session update its queue: that searches all of it, and once ids begin anew may put the
  * message in the place of a PUBREL that waits under the same id.
  */

@@ -3,7 +3,7 @@ import type { Client, Subscription } from 'aedes'
 import * as aedesPersistence from 'aedes-persistence'
 import { ownCopy } from '../../processor/contract/json.ts'
 import type { Limits } from '../limits.ts'
-import type { Counts } from '../metrics.ts'
+import type { IngestMetrics } from '../metrics.ts'
 import { type RetainedPacket, RetainedStore } from './retained.ts'
 import type { Session } from './session.ts'
 import { mayMatchTelemetry, type QoS } from './topics.ts'
@@ -132,7 +132,7 @@ export class Persistence {
   readonly receipts: ReceiptStore
   readonly #inner = createMemory()
   readonly #limits: Limits
-  readonly #counts: Counts
+  readonly #metrics: IngestMetrics
   readonly #retained: RetainedStore<RetainedPacket & StoredPacket>
   /** Filters of each persistent session, and the QoS granted. */
   readonly #filters = new Map<string, Map<string, QoS>>()
@@ -146,11 +146,11 @@ export class Persistence {
   #queued = 0
   #queuedBytes = 0
 
-  constructor(limits: Limits, counts: Counts) {
+  constructor(limits: Limits, metrics: IngestMetrics) {
     this.#limits = limits
-    this.#counts = counts
+    this.#metrics = metrics
     this.receipts = new ReceiptStore(limits.maxUnreleasedTotal, () => this.#discard(this.#awayPublishers))
-    this.#retained = new RetainedStore(limits, counts)
+    this.#retained = new RetainedStore(limits, metrics)
   }
 
   async setup(broker: unknown): Promise<void> {
@@ -204,13 +204,13 @@ export class Persistence {
     while (this.#discard(this.#awayPublishers, before));
   }
 
-  /** All of a session: a client that is told its session is there counts on every part of it. */
+  /** All of a session: a client that is told its session is there metrics on every part of it. */
   #discard(away: Away, before?: number): boolean {
     const id = away.take(before)
     if (id === undefined) return false
     this.came(id)
     void this.cleanSubscriptions({ id })
-    this.#counts.boundHits.add('sessions away')
+    this.#metrics.boundHits.add('sessions away')
     return true
   }
 
@@ -273,7 +273,7 @@ export class Persistence {
     for (const clientId of new Set(subscriptions.map((subscription) => subscription.clientId))) {
       const queue = this.#queues.get(clientId) ?? []
       if (queue.length >= maxQueued || this.#queued >= maxQueuedTotal || this.#queuedBytes + bytes > maxQueuedBytes) {
-        this.#counts.boundHits.add('session queue')
+        this.#metrics.boundHits.add('session queue')
         continue
       }
       queue.push({ ...kept })

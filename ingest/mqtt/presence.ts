@@ -1,9 +1,9 @@
 import { ownDeviceId } from '../../processor/contract/json.ts'
 import type { ConnectivityReason, ConnectivityState } from '../../processor/contract/status.ts'
 import { connectivityRecord, isDeviceId } from '../../processor/contract/telemetry.ts'
-import type { Batcher, Gather, Hold } from '../append/batcher.ts'
+import type { Appender, Batcher, Hold } from '../append/batcher.ts'
 import type { Limits } from '../limits.ts'
-import type { Counts } from '../metrics.ts'
+import type { IngestMetrics } from '../metrics.ts'
 import type { Session } from './session.ts'
 
 /** End records under way: a gateway's ten thousand devices must not fill an append. */
@@ -31,9 +31,9 @@ interface End {
  * in the log.
  */
 export class Presence {
-  readonly #gather: Gather
+  readonly #appender: Appender
   readonly #limits: Limits
-  readonly #counts: Counts
+  readonly #metrics: IngestMetrics
   readonly #now: () => number
   readonly #queue: Iterator<End>[] = []
   #underWay = 0
@@ -44,10 +44,10 @@ export class Presence {
   #stopped = false
   readonly #idle: (() => void)[] = []
 
-  constructor(gather: Gather, limits: Limits, counts: Counts, now: () => number) {
-    this.#gather = gather
+  constructor(appender: Appender, limits: Limits, metrics: IngestMetrics, now: () => number) {
+    this.#appender = appender
     this.#limits = limits
-    this.#counts = counts
+    this.#metrics = metrics
     this.#now = now
   }
 
@@ -73,7 +73,7 @@ export class Presence {
       return
     }
     if (session.devices.size >= this.#limits.maxDevicesPerConnection) {
-      this.#counts.boundHits.add('devices of a connection')
+      this.#metrics.boundHits.add('devices of a connection')
       return
     }
     if (session.ownDevice !== deviceId && !this.#track()) return
@@ -113,11 +113,11 @@ export class Presence {
   }
 
   #track(): boolean {
-    if (this.#counts.trackedDevices >= this.#limits.maxDevices) {
-      this.#counts.boundHits.add('tracked devices')
+    if (this.#metrics.trackedDevices >= this.#limits.maxDevices) {
+      this.#metrics.boundHits.add('tracked devices')
       return false
     }
-    this.#counts.trackedDevices++
+    this.#metrics.trackedDevices++
     return true
   }
 
@@ -126,7 +126,7 @@ export class Presence {
     const record = connectivityRecord(deviceId, connection, this.#now())
     // A record that is lost comes again with the next session, so this one ends.
     const hold: Hold = { settle: (error) => error && session.connection.fail('append failed', error.message) }
-    this.#gather.of(deviceId).add(record, RECORD_BYTES, hold, 0)
+    this.#appender.of(deviceId).add(record, RECORD_BYTES, hold, 0)
   }
 
   #proceed(): void {
@@ -137,7 +137,7 @@ export class Presence {
       const next = head.next()
       if (next.done) {
         this.#queue.shift()
-      } else if (this.#gather.faultOf(next.value.deviceId) === undefined) {
+      } else if (this.#appender.faultOf(next.value.deviceId) === undefined) {
         this.#append(next.value)
       } else {
         this.#postpone(next.value)
@@ -162,19 +162,19 @@ export class Presence {
     const settle = (error: Error | null): void => {
       this.#underWay--
       if (error === null) {
-        this.#counts.trackedDevices--
-        this.#resume(this.#gather.of(end.deviceId))
+        this.#metrics.trackedDevices--
+        this.#resume(this.#appender.of(end.deviceId))
       } else {
         this.#postpone(end)
       }
       this.#proceed()
     }
     const record = connectivityRecord(deviceId, { state, reason, session: session.epoch }, at)
-    this.#gather.of(deviceId).add(record, RECORD_BYTES, { settle }, 0)
+    this.#appender.of(deviceId).add(record, RECORD_BYTES, { settle }, 0)
   }
 
   #postpone(end: End): void {
-    const batcher = this.#gather.of(end.deviceId)
+    const batcher = this.#appender.of(end.deviceId)
     const ends = this.#postponed.get(batcher)
     if (ends === undefined) this.#postponed.set(batcher, [end])
     else ends.push(end)
@@ -186,7 +186,7 @@ export class Presence {
     this.#retry = undefined
     for (const [batcher, ends] of this.#postponed) {
       const end = ends.at(-1) as End
-      if (this.#gather.faultOf(end.deviceId) !== undefined) continue
+      if (this.#appender.faultOf(end.deviceId) !== undefined) continue
       ends.pop()
       if (ends.length === 0) this.#postponed.delete(batcher)
       this.#append(end)

@@ -3,7 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { QlobberTrue } from 'qlobber'
 import { ownCopy } from '../../processor/contract/json.ts'
 import type { Limits } from '../limits.ts'
-import type { Counts } from '../metrics.ts'
+import type { IngestMetrics } from '../metrics.ts'
 
 /** A retained packet, as the broker hands it over and gets it back. */
 export interface RetainedPacket {
@@ -23,12 +23,12 @@ const WILDCARDS = { wildcard_one: '+', wildcard_some: '#', separator: '/', match
 export class RetainedStore<P extends RetainedPacket> {
   readonly #packets = new Map<string, P>()
   readonly #limits: Limits
-  readonly #counts: Counts
+  readonly #metrics: IngestMetrics
   #bytes = 0
 
-  constructor(limits: Limits, counts: Counts) {
+  constructor(limits: Limits, metrics: IngestMetrics) {
     this.#limits = limits
-    this.#counts = counts
+    this.#metrics = metrics
   }
 
   /** An empty payload removes the topic's message; one for which there is no room is not kept. */
@@ -43,7 +43,7 @@ export class RetainedStore<P extends RetainedPacket> {
     }
     const full = before === undefined && this.#packets.size >= this.#limits.maxRetained
     if (full || bytes + bytesOf(packet) > this.#limits.maxRetainedBytes) {
-      this.#counts.boundHits.add('retained')
+      this.#metrics.boundHits.add('retained')
       return
     }
     this.#packets.set(topic, { ...packet, payload: ownCopy(payload) })

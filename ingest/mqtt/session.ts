@@ -1,6 +1,6 @@
 import { Acks } from '../append/acks.ts'
 import type { Connection } from '../connection/connection.ts'
-import type { Counts } from '../metrics.ts'
+import type { IngestMetrics } from '../metrics.ts'
 import { Filters } from './topics.ts'
 
 /** One MQTT connection from its CONNECT to its end, as the devices it speaks for see it. */
@@ -25,11 +25,11 @@ export class Session {
   takenOver = false
   ended = false
 
-  constructor(epoch: number, clientId: string, connection: Connection, counts: Counts) {
+  constructor(epoch: number, clientId: string, connection: Connection, metrics: IngestMetrics) {
     this.epoch = epoch
     this.clientId = clientId
     this.connection = connection
-    this.acks = new Acks(connection, counts)
+    this.acks = new Acks(connection, metrics)
   }
 }
 

@@ -4,7 +4,7 @@ import { expect, it, vi } from 'vitest'
 import { Connection } from '../../ingest/connection/connection.ts'
 import { Pressure } from '../../ingest/connection/pressure.ts'
 import { DEFAULT_LIMITS } from '../../ingest/limits.ts'
-import { Counts } from '../../ingest/metrics.ts'
+import { IngestMetrics } from '../../ingest/metrics.ts'
 import { type Fixture, openIngest, pinged, publication, RawClient, WAIT } from './fixture.ts'
 
 const TOPIC = 'devices/truck-17/telemetry'
@@ -14,7 +14,7 @@ const stuck = () => new Duplex({ read() {}, write() {}, writableHighWaterMark: 1
 
 it('of clients that do not read, the one that brings all of them over the bound in all is cut', () => {
   const limits = { ...DEFAULT_LIMITS, maxOutgoingBytes: 1_000, maxOutgoingTotalBytes: 1_500 }
-  const pressure = new Pressure(limits, new Counts(new Registry()))
+  const pressure = new Pressure(limits, new IngestMetrics(new Registry()))
   const [one, other] = [new Connection(stuck(), pressure), new Connection(stuck(), pressure)]
   other.on('error', () => undefined)
   expect(one.write(Buffer.alloc(900))).toBe(false)

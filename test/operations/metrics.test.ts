@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { Registry } from 'prom-client'
 import { beforeAll, expect, test } from 'vitest'
 import { END_REASONS } from '../../api/changes/event.ts'
-import { Counts } from '../../ingest/metrics.ts'
+import { IngestMetrics } from '../../ingest/metrics.ts'
 import { REJECTION_REASONS } from '../../processor/contract/dead-letter.ts'
 import { KafkaMetrics } from '../../processor/log/kafka/health.ts'
 import { ProcessorMetrics } from '../../processor/metrics.ts'
@@ -83,7 +83,7 @@ test('docs/metrics.md names every bound of ingest', async () => {
 
 test('what counts by reason begins at 0: the first of a kind is an increase', async () => {
   const registry = new Registry()
-  Reflect.construct(Counts, [registry])
+  Reflect.construct(IngestMetrics, [registry])
   new ProcessorMetrics(registry).begin('one')
   const text = await registry.metrics()
   for (const reason of REJECTION_REASONS) {

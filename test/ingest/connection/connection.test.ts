@@ -6,7 +6,7 @@ import { describe, expect, it, vi } from 'vitest'
 import { Connection } from '../../../ingest/connection/connection.ts'
 import { Pressure } from '../../../ingest/connection/pressure.ts'
 import { DEFAULT_LIMITS } from '../../../ingest/limits.ts'
-import { Counts } from '../../../ingest/metrics.ts'
+import { IngestMetrics } from '../../../ingest/metrics.ts'
 import { publication } from '../fixture.ts'
 
 const DISCONNECT = Buffer.from([0xe0, 0])
@@ -26,7 +26,7 @@ function admitted(pressure: Pressure): { connection: Connection; passed(): numbe
 }
 
 it('a connection is held back by its own acks, and by those of others who have the bytes of all', async () => {
-  const pressure = new Pressure({ ...DEFAULT_LIMITS, maxHeldBytes: 100 }, new Counts(new Registry()))
+  const pressure = new Pressure({ ...DEFAULT_LIMITS, maxHeldBytes: 100 }, new IngestMetrics(new Registry()))
   const [one, other] = [admitted(pressure), admitted(pressure)]
   const message = publication('devices/a/telemetry', 'x'.repeat(100), 1, 1)
   one.connection.receive(message)
@@ -36,7 +36,7 @@ it('a connection is held back by its own acks, and by those of others who have t
 })
 
 it('a connection that ends leaves nothing that counts as incomplete', () => {
-  const pressure = new Pressure(DEFAULT_LIMITS, new Counts(new Registry()))
+  const pressure = new Pressure(DEFAULT_LIMITS, new IngestMetrics(new Registry()))
   const { connection } = admitted(pressure)
   connection.receive(publication('devices/a/telemetry', 'x'.repeat(100), 1, 1).subarray(0, 50))
   const givenUp = vi.spyOn(connection, 'giveUp')
@@ -54,7 +54,7 @@ describe('one turn of the event loop', () => {
   ])(
     'deals with a bounded number of packets of one piece, and with others in between: %s',
     async (_name, packet, most) => {
-      const pressure = new Pressure(DEFAULT_LIMITS, new Counts(new Registry()))
+      const pressure = new Pressure(DEFAULT_LIMITS, new IngestMetrics(new Registry()))
       const flood = admitted(pressure)
       const other = admitted(pressure)
       await turn()
@@ -72,7 +72,7 @@ describe('one turn of the event loop', () => {
   )
 
   it('deals with one UNSUBSCRIBE, and what follows it when that is answered', async () => {
-    const one = admitted(new Pressure(DEFAULT_LIMITS, new Counts(new Registry())))
+    const one = admitted(new Pressure(DEFAULT_LIMITS, new IngestMetrics(new Registry())))
     const packet = generate({ cmd: 'unsubscribe', messageId: 1, unsubscriptions: ['a'] })
     one.connection.receive(packet.subarray(0, 3))
     one.connection.receive(Buffer.concat([packet.subarray(3), packet, DISCONNECT]))
@@ -85,7 +85,7 @@ describe('one turn of the event loop', () => {
   })
 
   it('deals with more of what the fast path takes', async () => {
-    const pressure = new Pressure(DEFAULT_LIMITS, new Counts(new Registry()))
+    const pressure = new Pressure(DEFAULT_LIMITS, new IngestMetrics(new Registry()))
     const fleet = admitted(pressure)
     const packet = publication('devices/a/telemetry', '1')
     fleet.connection.published(1, 0)

@@ -6,9 +6,9 @@ import { generate } from 'mqtt-packet'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { Gather } from '../../../ingest/append/batcher.ts'
+import { Appender } from '../../../ingest/append/batcher.ts'
 import { DEFAULT_LIMITS } from '../../../ingest/limits.ts'
-import { Counts } from '../../../ingest/metrics.ts'
+import { IngestMetrics } from '../../../ingest/metrics.ts'
 import { Broker } from '../../../ingest/mqtt/broker.ts'
 import { Epochs } from '../../../ingest/mqtt/session.ts'
 import { HeldLog, openIngest, pinged, publication, RawClient, WAIT } from '../fixture.ts'
@@ -164,12 +164,12 @@ describe('flow', () => {
   })
 
   it('cuts a client that does not read its acks in time', async () => {
-    const counts = new Counts(new Registry())
+    const metrics = new IngestMetrics(new Registry())
     const limits = { ...DEFAULT_LIMITS, drainTimeoutMs: 100, stopTimeoutMs: 100 }
     const logger = pino({ level: 'silent' })
-    const gather = new Gather(new HeldLog(), limits, counts, logger)
+    const appender = new Appender(new HeldLog(), limits, metrics, logger)
     const epochs = new Epochs(Date.now, Math.random)
-    const broker = await Broker.open({ limits, counts, gather, epochs, logger, now: Date.now })
+    const broker = await Broker.open({ limits, metrics, appender, epochs, logger, now: Date.now })
     onTestFinished(() => broker.stop())
     // Not a socket, of whose acks the system would keep megabytes.
     const [client, source] = duplexPair()
@@ -177,10 +177,10 @@ describe('flow', () => {
     client.write(generate({ cmd: 'connect', clientId: 'truck-17' }))
     for (let id = 1; id < 65_536; id++) client.write(publication(TOPIC, '1', 1, id))
     await vi.waitFor(
-      () => expect([...counts.closes.entries()].filter(([, count]) => count > 0)).toEqual([['slow reader', 1]]),
+      () => expect([...metrics.closes.entries()].filter(([, count]) => count > 0)).toEqual([['slow reader', 1]]),
       WAIT,
     )
-    expect(counts.acknowledged[1]).toBeGreaterThan(1_000)
+    expect(metrics.acknowledged[1]).toBeGreaterThan(1_000)
   })
 
   it('gathers what comes together into few appends', async () => {

@@ -5,10 +5,10 @@ import { generate } from 'mqtt-packet'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { Gather } from '../../../ingest/append/batcher.ts'
+import { Appender } from '../../../ingest/append/batcher.ts'
 import type { Connection } from '../../../ingest/connection/connection.ts'
 import { DEFAULT_LIMITS } from '../../../ingest/limits.ts'
-import { Counts } from '../../../ingest/metrics.ts'
+import { IngestMetrics } from '../../../ingest/metrics.ts'
 import { Broker } from '../../../ingest/mqtt/broker.ts'
 import { Epochs } from '../../../ingest/mqtt/session.ts'
 import { HeldLog, publication, WAIT } from '../fixture.ts'
@@ -29,13 +29,13 @@ interface Opened {
 }
 
 async function open(): Promise<Opened> {
-  const counts = new Counts(new Registry())
+  const metrics = new IngestMetrics(new Registry())
   const log = new HeldLog()
   const limits = { ...DEFAULT_LIMITS, stopTimeoutMs: 300 }
   const logger = pino({ level: 'silent' })
-  const gather = new Gather(log, limits, counts, logger)
+  const appender = new Appender(log, limits, metrics, logger)
   const epochs = new Epochs(Date.now, Math.random)
-  const broker = await Broker.open({ limits, counts, gather, epochs, logger, now: Date.now })
+  const broker = await Broker.open({ limits, metrics, appender, epochs, logger, now: Date.now })
   onTestFinished(() => broker.stop())
   const [client, source] = duplexPair()
   let answered = 0

@@ -3,11 +3,11 @@ import { Registry } from 'prom-client'
 import { expect, it } from 'vitest'
 import { Pressure } from '../../../ingest/connection/pressure.ts'
 import { DEFAULT_LIMITS } from '../../../ingest/limits.ts'
-import { Counts } from '../../../ingest/metrics.ts'
+import { IngestMetrics } from '../../../ingest/metrics.ts'
 
 it('takes a bounded number of messages in one turn of the event loop, and connections go on in their turn', async () => {
-  const counts = new Counts(new Registry())
-  const pressure = new Pressure(DEFAULT_LIMITS, counts)
+  const metrics = new IngestMetrics(new Registry())
+  const pressure = new Pressure(DEFAULT_LIMITS, metrics)
   const took: string[] = []
   const connection = (name: string) => ({
     proceed() {
@@ -22,19 +22,19 @@ it('takes a bounded number of messages in one turn of the event loop, and connec
     },
   })
   for (const name of ['a', 'b', 'c']) connection(name).proceed()
-  const perTurn = counts.held
+  const perTurn = metrics.held
   expect(perTurn).toBeGreaterThan(0)
   expect(took).toEqual(['a'])
   while (took.length < 6) await turn()
-  expect(counts.held).toBe(6 * perTurn)
+  expect(metrics.held).toBe(6 * perTurn)
   // In the order of waiting: the first waited first, having used up the first turn.
   expect(took).toEqual(['a', 'a', 'b', 'c', 'a', 'b'])
-  expect([...counts.boundHits.entries()].filter(([, times]) => times > 0)).toEqual([])
+  expect([...metrics.boundHits.entries()].filter(([, times]) => times > 0)).toEqual([])
 })
 
 it('lets those who need no bytes go on while others wait for bytes, and these when there are some', async () => {
-  const counts = new Counts(new Registry())
-  const pressure = new Pressure({ ...DEFAULT_LIMITS, maxHeldBytes: 10 }, counts)
+  const metrics = new IngestMetrics(new Registry())
+  const pressure = new Pressure({ ...DEFAULT_LIMITS, maxHeldBytes: 10 }, metrics)
   const went: string[] = []
   const publisher = { proceed: () => void went.push('publisher') }
   const pinger = { proceed: () => void went.push('pinger') }
@@ -48,5 +48,5 @@ it('lets those who need no bytes go on while others wait for bytes, and these wh
   expect(went).toEqual(['pinger'])
   pressure.release(1, 10)
   expect(went).toEqual(['pinger', 'publisher'])
-  expect([...counts.boundHits.entries()].filter(([, count]) => count > 0)).toEqual([['held bytes', 1]])
+  expect([...metrics.boundHits.entries()].filter(([, count]) => count > 0)).toEqual([['held bytes', 1]])
 })

@@ -1,27 +1,24 @@
 import { EventEmitter, once } from 'node:events'
 import { PassThrough } from 'node:stream'
-import { array, assert, boolean, constantFrom, integer, property, tuple } from 'fast-check'
 import { generate, type Packet, parser } from 'mqtt-packet'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { WebSocket } from 'ws'
 import { Incomplete } from '../../../ingest/connection/pressure.ts'
-import { Frames, WebSocketStream } from '../../../ingest/connection/web-socket.ts'
+import { WebSocketStream } from '../../../ingest/connection/web-socket.ts'
 import { DEFAULT_LIMITS } from '../../../ingest/limits.ts'
 import { openIngest, publication, RawClient, unharmed, WAIT } from '../fixture.ts'
 
 const TOPIC = 'devices/truck-17/telemetry'
 const CONNECT = generate({ cmd: 'connect', clientId: '', clean: true })
 const MESSAGE = 2
-const CONTINUATION = 0
 const CLOSE = 8
-const PING = 9
 const RESERVED = 3
 
 /** With a mask of zeros, which changes nothing. */
-function frame(opcode: number, body: Buffer, isLast = true): Buffer {
+function frame(opcode: number, body: Buffer): Buffer {
   const extended = body.length < 126 ? 0 : body.length < 65_536 ? 2 : 8
   const header = Buffer.alloc(6 + extended)
-  header[0] = opcode | (isLast ? 0x80 : 0)
+  header[0] = opcode | 0x80
   header[1] = 0x80 | (extended === 0 ? body.length : extended === 2 ? 126 : 127)
   if (extended > 0) header.writeUIntBE(body.length, 2 + Math.max(0, extended - 6), Math.min(extended, 6))
   return Buffer.concat([header, body])
@@ -190,37 +187,13 @@ describe('WebSocket messages', () => {
   })
 
   it('leave nothing that counts when they end with their connection', () => {
-    const webSocket = Object.assign(new EventEmitter(), { readyState: WebSocket.OPEN, terminate() {} })
+    const _receiver = { _bufferedBytes: 50, _messageLength: 0 }
+    const webSocket = Object.assign(new EventEmitter(), { readyState: WebSocket.OPEN, terminate() {}, _receiver })
     const [socket, incomplete, givenUp] = [new PassThrough(), new Incomplete(1_000), vi.fn()]
     const stream = new WebSocketStream(webSocket as unknown as WebSocket, socket, incomplete, givenUp)
-    socket.emit('data', frame(MESSAGE, Buffer.alloc(100)).subarray(0, 50))
+    socket.emit('data', Buffer.alloc(50))
     stream.destroy()
     incomplete.hold({ giveUp() {} }, 1_000)
     expect(givenUp).not.toHaveBeenCalled()
-  })
-
-  it('count by their bytes, in frames and pieces of any size, pings between', () => {
-    const size = constantFrom(0, 1, 125, 126, 300, 65_535, 65_536)
-    const message = tuple(size, size, boolean())
-    assert(
-      property(array(message, { minLength: 1, maxLength: 4 }), integer({ min: 1, max: 70_000 }), (messages, bytes) => {
-        const frames = new Frames()
-        let ends = 0
-        const feed = (chunk: Buffer): void => {
-          for (let at = 0; at < chunk.length; at += bytes) if (frames.read(chunk.subarray(at, at + bytes))) ends++
-        }
-        for (const [i, [begin, rest, hasPing]] of messages.entries()) {
-          feed(frame(MESSAGE, Buffer.alloc(begin), false))
-          if (hasPing) feed(frame(PING, Buffer.alloc(125)))
-          expect(frames.incomplete).toBe(begin)
-          const last = frame(CONTINUATION, Buffer.alloc(rest))
-          feed(last.subarray(0, -1))
-          expect(frames.incomplete).toBe(begin + Math.max(0, rest - 1))
-          feed(last.subarray(-1))
-          expect(frames.incomplete).toBe(0)
-          expect(ends).toBe(i + 1)
-        }
-      }),
-    )
   })
 })

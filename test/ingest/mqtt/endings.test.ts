@@ -3,11 +3,11 @@ import { generate } from 'mqtt-packet'
 import { type Logger, pino } from 'pino'
 import { Registry } from 'prom-client'
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { Gather } from '../../../ingest/append/batcher.ts'
+import { Appender } from '../../../ingest/append/batcher.ts'
 import { Connection } from '../../../ingest/connection/connection.ts'
 import { Pressure } from '../../../ingest/connection/pressure.ts'
 import { DEFAULT_LIMITS, type Limits } from '../../../ingest/limits.ts'
-import { Counts } from '../../../ingest/metrics.ts'
+import { IngestMetrics } from '../../../ingest/metrics.ts'
 import { Broker } from '../../../ingest/mqtt/broker.ts'
 import { Epochs } from '../../../ingest/mqtt/session.ts'
 import { HeldLog, openIngest, publication, RawClient, WAIT } from '../fixture.ts'
@@ -16,16 +16,16 @@ const ID = 'truck-17'
 const TOPIC = `devices/${ID}/telemetry`
 
 it('a connection gives back what it took of messages that the broker has not looked at', () => {
-  const counts = new Counts(new Registry())
-  const connection = new Connection(new PassThrough(), new Pressure(DEFAULT_LIMITS, counts))
+  const metrics = new IngestMetrics(new Registry())
+  const connection = new Connection(new PassThrough(), new Pressure(DEFAULT_LIMITS, metrics))
   connection.receive(generate({ cmd: 'connect', clientId: ID }))
   connection.answered()
   const messages = Array.from({ length: 10 }, (_, i) => publication(TOPIC, 'x'.repeat(100), 1, i + 1))
   connection.receive(Buffer.concat(messages))
-  expect(counts.held).toBe(10)
-  expect(counts.heldBytes).toBeGreaterThan(1_000)
+  expect(metrics.held).toBe(10)
+  expect(metrics.heldBytes).toBeGreaterThan(1_000)
   connection.destroy()
-  expect([counts.held, counts.heldBytes]).toEqual([0, 0])
+  expect([metrics.held, metrics.heldBytes]).toEqual([0, 0])
 })
 
 it.each([1, 2] as const)(
@@ -58,11 +58,11 @@ it('an ack whose connection is gone does not count as one that left', async () =
 })
 
 async function openBroker(log: HeldLog, logger: Logger, more: Partial<Limits> = {}): Promise<Broker> {
-  const counts = new Counts(new Registry())
+  const metrics = new IngestMetrics(new Registry())
   const limits = { ...DEFAULT_LIMITS, ...more }
-  const gather = new Gather(log, limits, counts, logger)
+  const appender = new Appender(log, limits, metrics, logger)
   const epochs = new Epochs(Date.now, Math.random)
-  const broker = await Broker.open({ limits, counts, gather, epochs, logger, now: Date.now })
+  const broker = await Broker.open({ limits, metrics, appender, epochs, logger, now: Date.now })
   onTestFinished(() => broker.stop())
   return broker
 }

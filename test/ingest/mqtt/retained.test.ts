@@ -2,11 +2,11 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { Registry } from 'prom-client'
 import { expect, it } from 'vitest'
 import { DEFAULT_LIMITS, type Limits } from '../../../ingest/limits.ts'
-import { Counts } from '../../../ingest/metrics.ts'
+import { IngestMetrics } from '../../../ingest/metrics.ts'
 import { type RetainedPacket, RetainedStore } from '../../../ingest/mqtt/retained.ts'
 
 function retained(topics: readonly string[], limits: Partial<Limits> = {}): RetainedStore<RetainedPacket> {
-  const store = new RetainedStore({ ...DEFAULT_LIMITS, ...limits }, new Counts(new Registry()))
+  const store = new RetainedStore({ ...DEFAULT_LIMITS, ...limits }, new IngestMetrics(new Registry()))
   for (const topic of topics) store.put({ topic, payload: Buffer.from('1') })
   return store
 }

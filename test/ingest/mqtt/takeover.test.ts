@@ -2,11 +2,11 @@ import { PassThrough } from 'node:stream'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { describe, expect, it, vi } from 'vitest'
-import { Gather } from '../../../ingest/append/batcher.ts'
+import { Appender } from '../../../ingest/append/batcher.ts'
 import { Connection } from '../../../ingest/connection/connection.ts'
 import { Pressure } from '../../../ingest/connection/pressure.ts'
 import { DEFAULT_LIMITS } from '../../../ingest/limits.ts'
-import { Counts } from '../../../ingest/metrics.ts'
+import { IngestMetrics } from '../../../ingest/metrics.ts'
 import { Presence } from '../../../ingest/mqtt/presence.ts'
 import { Session } from '../../../ingest/mqtt/session.ts'
 import { HeldLog, openIngest, pinged, RawClient, WAIT } from '../fixture.ts'
@@ -74,18 +74,23 @@ describe('a takeover', () => {
 
   it('by one that has ended before it is registered leaves nobody online', async () => {
     const log = new HeldLog()
-    const counts = new Counts(new Registry())
-    const gather = new Gather(log, DEFAULT_LIMITS, counts, pino({ level: 'silent' }))
-    const presence = new Presence(gather, DEFAULT_LIMITS, counts, Date.now)
-    const session = new Session(1, ID, new Connection(new PassThrough(), new Pressure(DEFAULT_LIMITS, counts)), counts)
+    const metrics = new IngestMetrics(new Registry())
+    const appender = new Appender(log, DEFAULT_LIMITS, metrics, pino({ level: 'silent' }))
+    const presence = new Presence(appender, DEFAULT_LIMITS, metrics, Date.now)
+    const session = new Session(
+      1,
+      ID,
+      new Connection(new PassThrough(), new Pressure(DEFAULT_LIMITS, metrics)),
+      metrics,
+    )
     presence.spoke(session, ID)
     presence.end(session, 'offline', 'connection lost')
     // aedes registers a client, and so begins its session, only when the one it takes over has gone.
     presence.begin(session)
     // Of messages that were sent before the end.
     for (let messages = 1; messages < 16; messages++) presence.spoke(session, ID)
-    await gather.settled()
+    await appender.settled()
     expect(log.story(ID)).toEqual(['online: connected', 'offline: connection lost'])
-    expect(counts.trackedDevices).toBe(0)
+    expect(metrics.trackedDevices).toBe(0)
   })
 })

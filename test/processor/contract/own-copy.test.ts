@@ -2,9 +2,9 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Registry } from 'prom-client'
 import { expect, it } from 'vitest'
-import type { Gather } from '../../../ingest/append/batcher.ts'
+import type { Appender } from '../../../ingest/append/batcher.ts'
 import { DEFAULT_LIMITS } from '../../../ingest/limits.ts'
-import { Counts } from '../../../ingest/metrics.ts'
+import { IngestMetrics } from '../../../ingest/metrics.ts'
 import { Persistence, type StoredPacket } from '../../../ingest/mqtt/persistence.ts'
 import { Presence } from '../../../ingest/mqtt/presence.ts'
 import { RetainedStore } from '../../../ingest/mqtt/retained.ts'
@@ -23,7 +23,7 @@ function kept(bytes: Uint8Array | undefined): number {
 }
 
 it('a queued message keeps no more memory than it has bytes', async () => {
-  const persistence = new Persistence(DEFAULT_LIMITS, new Counts(new Registry()))
+  const persistence = new Persistence(DEFAULT_LIMITS, new IngestMetrics(new Registry()))
   for (const payload of [Buffer.from(PAYLOAD), PAYLOAD]) {
     await persistence.outgoingEnqueue({ clientId: 'a' }, { cmd: 'publish', topic: 'a/b', payload, qos: 1 })
   }
@@ -33,7 +33,7 @@ it('a queued message keeps no more memory than it has bytes', async () => {
 })
 
 it('a retained message keeps no more memory than it has bytes', async () => {
-  const store = new RetainedStore(DEFAULT_LIMITS, new Counts(new Registry()))
+  const store = new RetainedStore(DEFAULT_LIMITS, new IngestMetrics(new Registry()))
   store.put({ topic: 'a', payload: Buffer.from(PAYLOAD) })
   const [packet] = await store.matching(['a']).toArray()
   expect(kept(packet?.payload)).toBe(PAYLOAD.length)
@@ -51,8 +51,8 @@ it('a short response of a Kafka broker keeps no more memory than it has bytes', 
 })
 
 it('a device that is tracked keeps no topic', () => {
-  const gather = { of: () => ({ add() {} }) } as unknown as Gather
-  const presence = new Presence(gather, DEFAULT_LIMITS, new Counts(new Registry()), Date.now)
+  const appender = { of: () => ({ add() {} }) } as unknown as Appender
+  const presence = new Presence(appender, DEFAULT_LIMITS, new IngestMetrics(new Registry()), Date.now)
   const session = { ended: false, devices: new Map<string, number>() } as Session
   const topicBytes = 60_000
   collect()
