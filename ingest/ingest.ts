@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { Appender, type Sink } from './append/batcher.ts'
+import { Appender, type IngestLog } from './append/batcher.ts'
 import { Listener } from './connection/listener.ts'
 import { DEFAULT_LIMITS, type Limits } from './limits.ts'
 import { IngestMetrics } from './metrics.ts'
@@ -8,7 +8,7 @@ import { Broker } from './mqtt/broker.ts'
 import { Epochs } from './mqtt/session.ts'
 
 export interface IngestOptions {
-  readonly log: Sink
+  readonly log: IngestLog
   readonly host: string
   /** 0: any free port. */
   readonly port: number

@@ -94,7 +94,7 @@ export class IngestMetrics {
       const collect = function (this: Gauge): void {
         this.set(read())
       }
-      new Gauge({ name: `tidemark_ingest_${name}`, help, registers, collect })
+      registry.registerMetric(new Gauge({ name: `tidemark_ingest_${name}`, help, registers: [], collect }))
     }
     const counters: [name: string, help: string, label: string | undefined, read: () => Iterable<[string, number]>][] =
       [
@@ -119,7 +119,9 @@ export class IngestMetrics {
         for (const [value, count] of read()) this.inc(label === undefined ? {} : { [label]: value }, count)
       }
       const labelNames = label === undefined ? [] : [label]
-      new Counter({ name: `tidemark_ingest_${name}`, help, labelNames, registers, collect })
+      registry.registerMetric(
+        new Counter({ name: `tidemark_ingest_${name}`, help, labelNames, registers: [], collect }),
+      )
     }
   }
 }

@@ -8,25 +8,25 @@ const WAITING = 0
 const TAKEN = 1
 const FAILED = 2
 
-/** Called with null, the broker sends the ack; with an error, the connection is closed without it. */
+/** Called with null, aedes sends the ack; with an error, the connection closes without it. */
 export type Answer = (error?: Error | null) => void
 
 /**
- * The PUBACKs and PUBRECs a connection owes. They leave in the order of receipt [MQTT-4.6.0-2, MQTT-4.6.0-3], in whatever
- * order the log takes the messages, which may be of several partitions. A ticket is the place of one in that order.
- * Bounded by what a connection may have unacknowledged; an ack of the fast path takes no object.
+ * The PUBACKs and PUBRECs that a connection owes. They leave in the order of receipt [MQTT-4.6.0-2, MQTT-4.6.0-3], though
+ * the log takes messages of several partitions in any order. A ticket is the place of an ack in that order. `maxUnacked`
+ * bounds them; an ack of the fast path allocates nothing.
  */
 export class Acks implements Hold {
   readonly #connection: Connection
   readonly #metrics: IngestMetrics
-  /** A ring of packet ids, bytes and states; its size is a power of two. */
+  /** Ring buffers of packet ids, bytes and states; their size is a power of two. */
   #ids = new Uint16Array(FIRST_ACKS)
   #bytes = new Uint32Array(FIRST_ACKS)
   #states = new Uint8Array(FIRST_ACKS)
-  /** Tickets of the acks that the broker sends. */
+  /** The acks that aedes sends, by ticket. */
   readonly #answers = new Map<number, { readonly qos: 1 | 2; readonly answer: Answer }>()
   #error: Error | null = null
-  /** A PUBREC that was answered for is not written yet; further PUBRECs may follow at once. */
+  /** aedes has yet to write a PUBREC; further PUBRECs may follow at once. */
   #pubacksHeld = false
   #head = 0
   #end = 0
@@ -36,7 +36,7 @@ export class Acks implements Hold {
     this.#metrics = metrics
   }
 
-  /** A PUBACK is owed for a message of `bytes`; returns its ticket. */
+  /** A PUBACK for a message of `bytes`; returns its ticket. */
   owe(messageId: number, bytes: number): number {
     if (this.#end - this.#head === this.#ids.length) this.#grow()
     const at = this.#end & (this.#ids.length - 1)
@@ -46,19 +46,18 @@ export class Acks implements Hold {
     return this.#end++
   }
 
-  /** An ack is owed that the broker sends when it is answered, in its turn; returns its ticket. */
+  /** An ack that aedes sends when `answer` is called, in its turn; returns its ticket. */
   oweAnswer(qos: 1 | 2, bytes: number, answer: Answer): number {
     const ticket = this.owe(0, bytes)
     this.#answers.set(ticket, { qos, answer })
     return ticket
   }
 
-  /** The log has the message, or not: then the connection is closed at once. */
+  /** The log took the message, or not: then the connection closes at once. */
   settle(error: Error | null, ticket: number): void {
     const settled = ticket & (this.#ids.length - 1)
     const bytes = this.#bytes[settled] as number
     this.#states[settled] = error === null ? TAKEN : FAILED
-    // The log has what an ack still waits for its turn with: it is held no more.
     this.#connection.settled(bytes)
     if (error !== null) {
       this.#error ??= error
@@ -67,7 +66,6 @@ export class Acks implements Hold {
     this.#proceed()
   }
 
-  /** All that may leave does. */
   #proceed(): void {
     while (this.#head < this.#end) {
       const at = this.#head & (this.#ids.length - 1)
@@ -81,7 +79,6 @@ export class Acks implements Hold {
   #leave(at: number, error: Error | null): void {
     const ticket = this.#head++
     const owed = this.#answers.size === 0 ? undefined : this.#answers.get(ticket)
-    // Of a connection that is gone no ack leaves.
     if (error === null && !this.#connection.destroyed) this.#metrics.acknowledged[owed?.qos ?? 1]++
     if (owed !== undefined) {
       this.#answers.delete(ticket)
@@ -90,18 +87,18 @@ export class Acks implements Hold {
     } else if (error === null) {
       this.#connection.acknowledge(this.#ids[at] as number)
     }
-    // Last: it may let more messages in, and their acks are not to overtake this one.
+    // Last, as it may let more messages in, and their acks must not overtake this one.
     this.#connection.release()
   }
 
   /**
-   * The broker writes a PUBREC some promises after its answer, and a PUBACK at once. MQTT wants order within each kind
-   * alone, but there are clients that drop the connection when a PUBACK overtakes a PUBREC (rumqttc 0.24).
+   * aedes writes a PUBREC some promises after its answer, and a PUBACK at once. MQTT orders each kind alone, but some
+   * clients drop the connection when a PUBACK overtakes a PUBREC (rumqttc 0.24).
    */
   #holdPubacks(): void {
     if (this.#pubacksHeld) return
     this.#pubacksHeld = true
-    // A tick that was asked for by a promise comes when no promise is left to run.
+    // A tick that a microtask asks for runs after all microtasks.
     queueMicrotask(() =>
       process.nextTick(() => {
         this.#pubacksHeld = false

@@ -7,276 +7,33 @@ import type { Log } from '../../processor/log/log.ts'
 import type { Limits } from '../limits.ts'
 import type { IngestMetrics } from '../metrics.ts'
 
-/** A deadline that is seen so much late, ms, says that the process stood still: the batch has its time once more. */
-const STOOD_STILL_MS = 100
+/** The part of the log that ingest uses. */
+export type IngestLog = Pick<Log, 'append' | 'fault' | 'faultAt'> & {
+  readonly identity: Pick<Log['identity'], 'partitions'>
+}
 
-/**
- * Something that waits for the log: an ack, mostly. Settled once for each ticket it was added with, with the reason when
- * the log did not take the record.
- */
+/** Something that waits for the log, mostly an ack. It is settled once for each ticket, with an error if the append failed. */
 export interface Hold {
   settle(error: Error | null, ticket: number): void
 }
 
-/** What the batchers of an ingest share. */
-export interface Shared {
+/**
+ * Appends records to the log through a batcher for each partition of telemetry, and one for dead letters: a partition that
+ * cannot be written delays nothing but its own devices.
+ */
+export class Appender {
   readonly limits: Limits
   readonly metrics: IngestMetrics
-  /** Bytes under way of records nobody waits for. */
-  qos0Bytes: number
-  /** An append ended, or was given up. */
-  ended(error: Error | null): void
-  /** A batcher has nothing left to settle. */
-  idle(): void
-}
-
-/** Records gathered into one append, and what waits for them, in the order of receipt. */
-class Flight {
-  readonly records: NewRecord[] = []
-  readonly holds: Hold[] = []
-  readonly tickets: number[] = []
-  bytes = 0
-  qos0 = 0
+  /** Bytes of QoS 0 messages that the log has not taken. */
   qos0Bytes = 0
-  sent = false
-  /** Undefined while open; null: durable; or why not. */
-  outcome: Error | null | undefined
-  deadline: NodeJS.Timeout | undefined
-  /** When it passes, by performance.now(). */
-  dueAt = 0
-  /** It was passed once while the process stood still. */
-  renewed = false
-}
-
-/**
- * Gathers the records of one partition into few appends. Batches are sent in order, without awaiting one another (the log
- * keeps the order of such appends), and settled in order.
- */
-export class Batcher {
-  readonly #append: (records: readonly NewRecord[]) => Promise<void>
-  readonly #shared: Shared
-  #open: Flight | undefined
-  #linger: NodeJS.Timeout | undefined
-  /** The open batch has lingered long enough and waits for an append to end. */
-  #due = false
-  readonly #unsent: Flight[] = []
-  /** Closed batches, sent or not, that are not settled. */
-  readonly #unsettled: Flight[] = []
-  #underWay = 0
-  /** Appends under way whose batch was given up. */
-  #overdue = 0
-
-  constructor(append: (records: readonly NewRecord[]) => Promise<void>, shared: Shared) {
-    this.#append = append
-    this.#shared = shared
-  }
-
-  /** Why nothing new should be begun now; undefined while the log takes what it is given. */
-  get fault(): Error | undefined {
-    return this.#overdue > 0 ? overdue(this.#shared.limits.appendDeadlineMs) : undefined
-  }
-
-  get idle(): boolean {
-    return this.#unsettled.length === 0 && this.#open === undefined
-  }
-
-  /** `hold` is settled when the record is durable; `bytes`: of the packet it came with. */
-  add(record: NewRecord, bytes: number, hold: Hold, ticket: number): void {
-    const flight = this.#put(record, bytes)
-    flight.holds.push(hold)
-    flight.tickets.push(ticket)
-    this.#sealIfFull(flight)
-  }
-
-  /** `hold` is settled after everything added before it; it brings no record of its own. */
-  follow(hold: Hold, ticket: number): void {
-    const flight = this.#flight()
-    flight.holds.push(hold)
-    flight.tickets.push(ticket)
-  }
-
-  /** A record nobody waits for; false when it was dropped, since too many bytes of such records are under way. */
-  offer(record: NewRecord, bytes: number): boolean {
-    const shared = this.#shared
-    if (shared.qos0Bytes + bytes > shared.limits.maxQos0Bytes) {
-      shared.metrics.droppedQos0.add('buffer full')
-      return false
-    }
-    const flight = this.#put(record, bytes)
-    shared.qos0Bytes += bytes
-    flight.qos0Bytes += bytes
-    flight.qos0++
-    this.#sealIfFull(flight)
-    return true
-  }
-
-  /** Sends what lingers at once. */
-  flush(): void {
-    if (this.#open !== undefined) this.#seal(this.#open)
-  }
-
-  #put(record: NewRecord, bytes: number): Flight {
-    const flight = this.#flight()
-    flight.records.push(record)
-    flight.bytes += bytes
-    return flight
-  }
-
-  #flight(): Flight {
-    const open = this.#open
-    if (open !== undefined) return open
-    const { lingerMs } = this.#shared.limits
-    const flight = new Flight()
-    this.#open = flight
-    this.#linger = setTimeout(() => this.#lingered(), lingerMs)
-    this.#await(flight)
-    return flight
-  }
-
-  #sealIfFull(flight: Flight): void {
-    const { maxBatchRecords, maxBatchBytes } = this.#shared.limits
-    if (flight.records.length >= maxBatchRecords || flight.bytes >= maxBatchBytes) this.#seal(flight)
-  }
-
-  #lingered(): void {
-    // Batches that cannot be sent yet go on filling: fewer and larger appends are what a slow log needs.
-    if (this.#underWay >= this.#shared.limits.maxAppends) this.#due = true
-    else if (this.#open !== undefined) this.#seal(this.#open)
-  }
-
-  #seal(flight: Flight): void {
-    this.#close(flight)
-    this.#send()
-  }
-
-  /** `flight`: the open one. */
-  #close(flight: Flight): void {
-    clearTimeout(this.#linger)
-    this.#due = false
-    this.#open = undefined
-    this.#unsent.push(flight)
-    this.#unsettled.push(flight)
-  }
-
-  #send(): void {
-    const { maxAppends } = this.#shared.limits
-    while (this.#underWay < maxAppends) {
-      const flight = this.#unsent.shift()
-      if (flight === undefined) break
-      const before = this.#failedBefore()
-      if (before !== undefined) this.#decide(flight, before)
-      else if (flight.records.length > 0) this.#begin(flight)
-      else this.#decide(flight, null)
-    }
-    if (this.#due && this.#open !== undefined && this.#underWay < maxAppends) this.#seal(this.#open)
-  }
-
-  #begin(flight: Flight): void {
-    const { metrics } = this.#shared
-    flight.sent = true
-    this.#underWay++
-    metrics.appendsUnderWay++
-    metrics.batchRecords.observe(flight.records.length)
-    const began = performance.now()
-    const ended = (error: Error | null): void => {
-      this.#underWay--
-      metrics.appendsUnderWay--
-      metrics.appendSeconds.observe((performance.now() - began) / 1000)
-      if (flight.outcome !== undefined) this.#overdue--
-      else if (error !== null) this.#fail(flight, error)
-      else this.#decide(flight, null)
-      this.#shared.ended(error)
-      this.#send()
-    }
-    Promise.try(() => this.#append(flight.records)).then(
-      () => ended(null),
-      (error: unknown) => ended(error instanceof Error ? error : new Error(String(error))),
-    )
-  }
-
-  #await(flight: Flight): void {
-    const { appendDeadlineMs } = this.#shared.limits
-    flight.dueAt = performance.now() + appendDeadlineMs
-    flight.deadline = setTimeout(() => this.#late(flight), appendDeadlineMs).unref()
-  }
-
-  /** A process that stood still has not read what was answered, and may not even have sent the batch. */
-  #late(flight: Flight): void {
-    if (flight.renewed || performance.now() - flight.dueAt < STOOD_STILL_MS) return this.#giveUp(flight)
-    flight.renewed = true
-    this.#await(flight)
-  }
-
-  #giveUp(flight: Flight): void {
-    if (flight.sent) this.#overdue++
-    const error = overdue(this.#shared.limits.appendDeadlineMs)
-    this.#fail(flight, error)
-    this.#shared.ended(error)
-  }
-
-  /**
-   * With it fails what was received after it and is not sent: of a connection that is closed for it, and whose client
-   * will send it all again, later messages would be in the log before earlier ones.
-   */
-  #fail(flight: Flight, error: Error): void {
-    if (this.#open !== undefined) this.#close(this.#open)
-    // It may be one that was not sent itself.
-    for (const failed of new Set([flight, ...this.#unsent.splice(0)])) this.#decide(failed, error)
-  }
-
-  /** The failure of a batch whose connections are still open, as an earlier batch is not decided. */
-  #failedBefore(): Error | undefined {
-    return this.#unsettled.find(({ outcome }) => outcome instanceof Error)?.outcome ?? undefined
-  }
-
-  #decide(flight: Flight, outcome: Error | null): void {
-    clearTimeout(flight.deadline)
-    flight.outcome = outcome
-    if (outcome !== null)
-      this.#shared.metrics.failedAppends.add('code' in outcome ? String(outcome.code) : outcome.name)
-    for (;;) {
-      const head = this.#unsettled[0]
-      if (head?.outcome === undefined) break
-      this.#unsettled.shift()
-      this.#settle(head, head.outcome)
-    }
-    if (this.idle) this.#shared.idle()
-  }
-
-  #settle(flight: Flight, outcome: Error | null): void {
-    const { holds, tickets, qos0, qos0Bytes } = flight
-    this.#shared.qos0Bytes -= qos0Bytes
-    if (outcome !== null && qos0 > 0) this.#shared.metrics.droppedQos0.add('append failed', qos0)
-    for (let i = 0; i < holds.length; i++) (holds[i] as Hold).settle(outcome, tickets[i] as number)
-  }
-}
-
-function overdue(deadlineMs: number): RetryableError {
-  return new RetryableError('LOG_UNAVAILABLE', `the log has not answered an append within ${deadlineMs} ms`)
-}
-
-/** What ingest needs of the log. */
-export type Sink = Pick<Log, 'append' | 'fault' | 'faultAt'> & {
-  readonly identity: Pick<Log['identity'], 'partitions'>
-}
-
-/**
- * Where records wait for the log: those of each partition of telemetry by themselves, and dead letters, so that a
- * partition that cannot be written keeps nothing waiting but its own devices.
- */
-export class Appender implements Shared {
-  readonly limits: Limits
-  readonly metrics: IngestMetrics
-  qos0Bytes = 0
-  /** Of dead letters. */
   readonly letters: Batcher
-  readonly #log: Sink
+  readonly #log: IngestLog
   readonly #logger: Logger
   readonly #partitions: readonly Batcher[]
   #failing = false
   readonly #settled: (() => void)[] = []
 
-  constructor(log: Sink, limits: Limits, metrics: IngestMetrics, logger: Logger) {
+  constructor(log: IngestLog, limits: Limits, metrics: IngestMetrics, logger: Logger) {
     this.limits = limits
     this.metrics = metrics
     this.#log = log
@@ -286,13 +43,13 @@ export class Appender implements Shared {
     this.letters = new Batcher((records) => log.append('dead-letters', records), this)
   }
 
-  /** Why nothing new should be begun for the device now; undefined while the log takes what it is given. */
+  /** Why the log takes no records of the device now, if so. */
   faultOf(deviceId: string): Error | undefined {
     const index = partitionOf(deviceId, this.#partitions.length)
     return this.#log.faultAt(index) ?? this.#partitions[index]?.fault
   }
 
-  /** The same for a client: one that is no device may speak for devices of any partition. */
+  /** The same for a client: one whose id is no device id may speak for devices of any partition. */
   faultFor(clientId: string): Error | undefined {
     if (isDeviceId(clientId)) return this.faultOf(clientId)
     const { fault } = this.#log
@@ -305,21 +62,22 @@ export class Appender implements Shared {
     return this.#log.fault ?? this.letters.fault
   }
 
-  /** The batcher of a device's records. */
   of(deviceId: string): Batcher {
     return this.#partitions[partitionOf(deviceId, this.#partitions.length)] as Batcher
   }
 
-  /** Resolves when everything added is settled; what lingers is sent at once. */
+  /** Sends all batches at once; resolves when every hold is settled. */
   async settled(): Promise<void> {
     for (const batcher of this.#all()) batcher.flush()
     if (!this.#idle) await new Promise<void>((resolve) => this.#settled.push(resolve))
   }
 
+  /** A batcher has nothing left to settle. */
   idle(): void {
     if (this.#settled.length > 0 && this.#idle) for (const resolve of this.#settled.splice(0)) resolve()
   }
 
+  /** An append ended, or was given up. */
   ended(error: Error | null): void {
     if (error !== null && !this.#failing) {
       this.#failing = true
@@ -344,4 +102,229 @@ export class Appender implements Shared {
   #all(): readonly Batcher[] {
     return [...this.#partitions, this.letters]
   }
+}
+
+/** A deadline that fires this much late, ms, says that the process stood still: the batch gets its time once more. */
+const STOOD_STILL_MS = 100
+
+/** Records of one append, and what waits for them, in the order of receipt. */
+class Batch {
+  readonly records: NewRecord[] = []
+  readonly holds: Hold[] = []
+  readonly tickets: number[] = []
+  bytes = 0
+  qos0 = 0
+  qos0Bytes = 0
+  sent = false
+  /** Undefined: not known yet; null: durable. */
+  outcome: Error | null | undefined
+  deadline: NodeJS.Timeout | undefined
+  /** When the deadline passes, by performance.now(). */
+  dueAt = 0
+  renewed = false
+}
+
+/**
+ * Gathers the records of one partition into few appends. Batches are sent in order, without waiting for each other (the
+ * log keeps the order of concurrent appends), and settled in order.
+ */
+export class Batcher {
+  readonly #append: (records: readonly NewRecord[]) => Promise<void>
+  readonly #appender: Appender
+  #open: Batch | undefined
+  #linger: NodeJS.Timeout | undefined
+  /** The open batch has lingered, and waits for an append to end. */
+  #due = false
+  readonly #unsent: Batch[] = []
+  /** Closed batches that are not settled, sent or not. */
+  readonly #unsettled: Batch[] = []
+  #inFlight = 0
+  /** Appends in batch whose batch was given up. */
+  #overdue = 0
+
+  constructor(append: (records: readonly NewRecord[]) => Promise<void>, appender: Appender) {
+    this.#append = append
+    this.#appender = appender
+  }
+
+  /** Why the log takes no records of the partition now, if so. */
+  get fault(): Error | undefined {
+    return this.#overdue > 0 ? overdue(this.#appender.limits.appendDeadlineMs) : undefined
+  }
+
+  get idle(): boolean {
+    return this.#unsettled.length === 0 && this.#open === undefined
+  }
+
+  /** Settles `hold` when the record is durable. */
+  add(record: NewRecord, bytes: number, hold: Hold, ticket: number): void {
+    const batch = this.#put(record, bytes)
+    batch.holds.push(hold)
+    batch.tickets.push(ticket)
+    this.#sealIfFull(batch)
+  }
+
+  /** Settles `hold`, which has no record, after everything added before it. */
+  follow(hold: Hold, ticket: number): void {
+    const batch = this.#current()
+    batch.holds.push(hold)
+    batch.tickets.push(ticket)
+  }
+
+  /** Adds a record of QoS 0; false when it was dropped because too many bytes of such records wait. */
+  offer(record: NewRecord, bytes: number): boolean {
+    const appender = this.#appender
+    if (appender.qos0Bytes + bytes > appender.limits.maxQos0Bytes) {
+      appender.metrics.droppedQos0.add('buffer full')
+      return false
+    }
+    const batch = this.#put(record, bytes)
+    appender.qos0Bytes += bytes
+    batch.qos0Bytes += bytes
+    batch.qos0++
+    this.#sealIfFull(batch)
+    return true
+  }
+
+  /** Sends the open batch at once. */
+  flush(): void {
+    if (this.#open !== undefined) this.#seal(this.#open)
+  }
+
+  #put(record: NewRecord, bytes: number): Batch {
+    const batch = this.#current()
+    batch.records.push(record)
+    batch.bytes += bytes
+    return batch
+  }
+
+  #current(): Batch {
+    const open = this.#open
+    if (open !== undefined) return open
+    const batch = new Batch()
+    this.#open = batch
+    this.#linger = setTimeout(() => this.#lingered(), this.#appender.limits.lingerMs)
+    this.#await(batch)
+    return batch
+  }
+
+  #sealIfFull(batch: Batch): void {
+    const { maxBatchRecords, maxBatchBytes } = this.#appender.limits
+    if (batch.records.length >= maxBatchRecords || batch.bytes >= maxBatchBytes) this.#seal(batch)
+  }
+
+  #lingered(): void {
+    // A batch that cannot be sent yet goes on filling: a slow log needs fewer and larger appends.
+    if (this.#inFlight >= this.#appender.limits.maxAppends) this.#due = true
+    else if (this.#open !== undefined) this.#seal(this.#open)
+  }
+
+  #seal(batch: Batch): void {
+    this.#close(batch)
+    this.#send()
+  }
+
+  #close(batch: Batch): void {
+    clearTimeout(this.#linger)
+    this.#due = false
+    this.#open = undefined
+    this.#unsent.push(batch)
+    this.#unsettled.push(batch)
+  }
+
+  #send(): void {
+    const { maxAppends } = this.#appender.limits
+    while (this.#inFlight < maxAppends) {
+      const batch = this.#unsent.shift()
+      if (batch === undefined) break
+      const before = this.#failedBefore()
+      if (before !== undefined) this.#decide(batch, before)
+      else if (batch.records.length > 0) this.#begin(batch)
+      else this.#decide(batch, null)
+    }
+    if (this.#due && this.#open !== undefined && this.#inFlight < maxAppends) this.#seal(this.#open)
+  }
+
+  #begin(batch: Batch): void {
+    const { metrics } = this.#appender
+    batch.sent = true
+    this.#inFlight++
+    metrics.appendsUnderWay++
+    metrics.batchRecords.observe(batch.records.length)
+    const began = performance.now()
+    const ended = (error: Error | null): void => {
+      this.#inFlight--
+      metrics.appendsUnderWay--
+      metrics.appendSeconds.observe((performance.now() - began) / 1000)
+      if (batch.outcome !== undefined) this.#overdue--
+      else if (error !== null) this.#fail(batch, error)
+      else this.#decide(batch, null)
+      this.#appender.ended(error)
+      this.#send()
+    }
+    Promise.try(() => this.#append(batch.records)).then(
+      () => ended(null),
+      (error: unknown) => ended(error instanceof Error ? error : new Error(String(error))),
+    )
+  }
+
+  #await(batch: Batch): void {
+    const { appendDeadlineMs } = this.#appender.limits
+    batch.dueAt = performance.now() + appendDeadlineMs
+    batch.deadline = setTimeout(() => this.#late(batch), appendDeadlineMs).unref()
+  }
+
+  /** A process that stood still has not read the log's answer, and may not even have sent the batch. */
+  #late(batch: Batch): void {
+    if (batch.renewed || performance.now() - batch.dueAt < STOOD_STILL_MS) return this.#giveUp(batch)
+    batch.renewed = true
+    this.#await(batch)
+  }
+
+  #giveUp(batch: Batch): void {
+    if (batch.sent) this.#overdue++
+    const error = overdue(this.#appender.limits.appendDeadlineMs)
+    this.#fail(batch, error)
+    this.#appender.ended(error)
+  }
+
+  /**
+   * Batches that are not sent fail with it: its connections close, their clients send everything again, and later messages
+   * of theirs must not be in the log before earlier ones.
+   */
+  #fail(batch: Batch, error: Error): void {
+    if (this.#open !== undefined) this.#close(this.#open)
+    // A set, as the batch itself may be unsent.
+    for (const failed of new Set([batch, ...this.#unsent.splice(0)])) this.#decide(failed, error)
+  }
+
+  /** The error of a failed batch that is not settled, as an earlier batch is in batch: its connections are still open. */
+  #failedBefore(): Error | undefined {
+    return this.#unsettled.find(({ outcome }) => outcome instanceof Error)?.outcome ?? undefined
+  }
+
+  #decide(batch: Batch, outcome: Error | null): void {
+    clearTimeout(batch.deadline)
+    batch.outcome = outcome
+    if (outcome !== null)
+      this.#appender.metrics.failedAppends.add('code' in outcome ? String(outcome.code) : outcome.name)
+    for (;;) {
+      const head = this.#unsettled[0]
+      if (head?.outcome === undefined) break
+      this.#unsettled.shift()
+      this.#settle(head, head.outcome)
+    }
+    if (this.idle) this.#appender.idle()
+  }
+
+  #settle(batch: Batch, outcome: Error | null): void {
+    const { holds, tickets, qos0, qos0Bytes } = batch
+    this.#appender.qos0Bytes -= qos0Bytes
+    if (outcome !== null && qos0 > 0) this.#appender.metrics.droppedQos0.add('append failed', qos0)
+    for (let i = 0; i < holds.length; i++) (holds[i] as Hold).settle(outcome, tickets[i] as number)
+  }
+}
+
+function overdue(deadlineMs: number): RetryableError {
+  return new RetryableError('LOG_UNAVAILABLE', `the log has not answered an append within ${deadlineMs} ms`)
 }

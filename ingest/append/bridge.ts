@@ -4,14 +4,14 @@ import type { Headers, NewRecord } from '../../processor/contract/record.ts'
 import { HEADER_METRIC, HEADER_WILL, MAX_PAYLOAD_BYTES } from '../../processor/contract/telemetry.ts'
 import type { Connection } from '../connection/connection.ts'
 import type { IngestMetrics } from '../metrics.ts'
-import type { ReceiptStore, Received } from '../mqtt/persistence.ts'
+import type { UnreleasedIds } from '../mqtt/persistence.ts'
 import type { Presence } from '../mqtt/presence.ts'
 import type { Session } from '../mqtt/session.ts'
 import { type DeviceRoute, isIllFormed, type LetterRoute, type Route, routeOf } from '../mqtt/topics.ts'
-import type { Acks, Answer } from './acks.ts'
+import type { Answer } from './acks.ts'
 import type { Appender, Batcher, Hold } from './batcher.ts'
 
-/** A client of aedes on a connection of ours. */
+/** A client of aedes on one of our connections. */
 export type MqttClient = Client & {
   readonly conn: Connection
   readonly session: Session | undefined
@@ -19,49 +19,13 @@ export type MqttClient = Client & {
 }
 
 const EMPTY = Buffer.alloc(0)
-/** Objects around the bytes of a record under way. */
+/** The objects around the bytes of a record in memory. */
 const RECORD_OVERHEAD_BYTES = 64
 
-/** A place in the order of a connection's acks. */
+/** An ack that waits for a record, and its ticket. */
 interface Owed {
-  readonly acks: Acks
+  readonly hold: Hold
   readonly ticket: number
-}
-
-/** The PUBREC of a message that brings a record. */
-class Receipt implements Hold {
-  readonly #acks: Acks
-  readonly #received: Received
-  readonly #forget: () => void
-
-  constructor(acks: Acks, received: Received, forget: () => void) {
-    this.#acks = acks
-    this.#received = received
-    this.#forget = forget
-  }
-
-  settle(error: Error | null, ticket: number): void {
-    this.#received.state = error === null ? 'appended' : 'failed'
-    if (error !== null) this.#forget()
-    this.#acks.settle(error, ticket)
-  }
-}
-
-/** The PUBREC of a retransmission; it brings no record, and must not leave unless the first transmission's was taken. */
-class RepeatedReceipt implements Hold {
-  readonly #acks: Acks
-  readonly #received: Received
-
-  constructor(acks: Acks, received: Received) {
-    this.#acks = acks
-    this.#received = received
-  }
-
-  settle(error: Error | null, ticket: number): void {
-    const { state } = this.#received
-    const taken = state === 'appended' || state === 'stored'
-    this.#acks.settle(error ?? (taken ? null : new Error('the log did not take the first transmission')), ticket)
-  }
 }
 
 /** PUBLISH -> record -> append; holds the ack until the log has it. */
@@ -69,28 +33,28 @@ export class Bridge {
   readonly metrics: IngestMetrics
   readonly #appender: Appender
   readonly #presence: Presence
-  readonly #receipts: ReceiptStore
+  readonly #unreleased: UnreleasedIds
   readonly #now: () => number
-  /** The broker stops: wills are not published, or a stop would look like the death of a fleet. */
+  /** No will is published while the broker stops: a deploy must not look like the death of a fleet. */
   stopping = false
 
   constructor(
     appender: Appender,
     presence: Presence,
-    receipts: ReceiptStore,
+    unreleased: UnreleasedIds,
     metrics: IngestMetrics,
     now: () => number,
   ) {
     this.#appender = appender
     this.#presence = presence
-    this.#receipts = receipts
+    this.#unreleased = unreleased
     this.metrics = metrics
     this.#now = now
   }
 
   /**
-   * The one hook of aedes before PUBACK and PUBREC (`authorizePublish`): it runs for each PUBLISH, each retransmission,
-   * and each will. An error closes the connection without an ack.
+   * aedes' one hook before PUBACK and PUBREC (`authorizePublish`). It runs for each PUBLISH, each retransmission and each
+   * will. An error closes the connection without an ack.
    */
   publish(client: MqttClient, packet: PublishPacket, callback: Answer): void {
     const { conn: connection, session } = client
@@ -103,13 +67,12 @@ export class Bridge {
       this.#record(session, packet, undefined)
       return callback(null)
     }
-    const { acks } = session
-    const ticket = acks.oweAnswer(qos, bytes, callback)
-    if (qos === 1) this.#record(session, packet, { acks, ticket })
-    else this.#receive(client, session, packet, { acks, ticket })
+    const ticket = session.acks.oweAnswer(qos, bytes, callback)
+    if (qos === 1) this.#record(session, packet, { hold: session.acks, ticket })
+    else this.#receive(client, session, packet, ticket)
   }
 
-  /** A message of the fast path, with `bytes` of remaining length and, of QoS 1, the packet id to acknowledge. */
+  /** A message of the fast path. `bytes`: its remaining length. `messageId`: undefined at QoS 0. */
   take(session: Session, route: DeviceRoute, payload: Buffer, bytes: number, messageId: number | undefined): void {
     this.metrics.received[messageId === undefined ? 0 : 1]++
     const record = this.#telemetry(route, payload)
@@ -124,43 +87,48 @@ export class Bridge {
     this.#presence.spoke(session, route.deviceId)
   }
 
-  #receive(client: MqttClient, session: Session, packet: PublishPacket, { acks, ticket }: Owed): void {
+  /** QoS 2: only the first transmission of a packet id brings a record. */
+  #receive(client: MqttClient, session: Session, packet: PublishPacket, ticket: number): void {
+    const { acks } = session
     const messageId = packet.messageId as number
     const owner = client.clean ? session : client.id
     // By its packet id alone [MQTT-4.3.3-2], whatever DUP says: MQTT.js, for one, sends again without it.
-    const before = this.#receipts.get(owner, messageId)
+    const before = this.#unreleased.get(owner, messageId)
     if (before !== undefined) {
-      // There the first transmission is settled before.
-      return this.#batcher(sort(packet.topic, packet.payload as Buffer)).follow(
-        new RepeatedReceipt(acks, before),
-        ticket,
-      )
+      // It follows the first transmission in the same batcher, which settles in order.
+      const settle = (error: Error | null): void => {
+        const taken = before.state === 'appended' || before.state === 'stored'
+        acks.settle(error ?? (taken ? null : new Error('the log did not take the first transmission')), ticket)
+      }
+      return this.#batcher(sort(packet.topic, packet.payload as Buffer)).follow({ settle }, ticket)
     }
-    if (!this.#receipts.mayBegin()) {
+    if (!this.#unreleased.hasRoom()) {
       this.metrics.boundHits.add('unreleased')
-      const error = session.connection.fail(
-        'too many in flight',
-        'too many QoS 2 messages without PUBREL in all sessions',
-      )
-      return acks.settle(error, ticket)
+      const detail = 'too many QoS 2 messages without PUBREL in all sessions'
+      return acks.settle(session.connection.fail('too many in flight', detail), ticket)
     }
-    const received = this.#receipts.begin(owner, messageId)
-    const forget = (): void => this.#receipts.forget(owner, messageId, received)
-    this.#record(session, packet, { acks: new Receipt(acks, received, forget), ticket })
+    const message = this.#unreleased.add(owner, messageId)
+    const settle = (error: Error | null): void => {
+      message.state = error === null ? 'appended' : 'failed'
+      if (error !== null) this.#unreleased.delete(owner, messageId, message)
+      acks.settle(error, ticket)
+    }
+    this.#record(session, packet, { hold: { settle }, ticket })
   }
 
-  #record(session: Session, packet: PublishPacket, owed: { acks: Hold; ticket: number } | undefined): void {
+  #record(session: Session, packet: PublishPacket, owed: Owed | undefined): void {
     if (isIllFormed(packet.topic)) {
       const error = session.connection.fail('malformed packet', 'ill-formed topic')
-      return owed?.acks.settle(error, owed.ticket)
+      return owed?.hold.settle(error, owed.ticket)
     }
     const payload = packet.payload as Buffer
     const route = sort(packet.topic, payload)
     const record =
       route.reason === undefined ? this.#telemetry(route, payload) : this.#letter(packet.topic, payload, route)
     const batcher = this.#batcher(route)
-    const bytes = bytesOf(packet)
-    if (owed !== undefined) batcher.add(record, bytes, owed.acks, owed.ticket)
+    // The topic of a dead letter can be longer than its payload.
+    const bytes = (packet.length ?? 0) + RECORD_OVERHEAD_BYTES
+    if (owed !== undefined) batcher.add(record, bytes, owed.hold, owed.ticket)
     else if (!batcher.offer(record, bytes)) return
     if (route.reason === undefined) this.#presence.spoke(session, route.deviceId)
   }
@@ -185,7 +153,7 @@ export class Bridge {
     const route = sort(topic, payload)
     const fault = route.reason === undefined ? this.#appender.faultOf(route.deviceId) : this.#appender.faultOfLetters
     const failing = session?.connection.closeReason === 'append failed' || fault !== undefined
-    // After DISCONNECT there is no will [MQTT-3.14.4-3], though the broker may not have come to read it.
+    // After DISCONNECT there is no will [MQTT-3.14.4-3], even if aedes has not read it yet.
     if (this.stopping || session === undefined || session.connection.disconnecting || failing) {
       if (failing) this.metrics.boundHits.add('will of a failed append')
       return callback(new Error('the will is not published'))
@@ -202,9 +170,4 @@ function sort(topic: string, payload: Buffer): Route {
   const route = routeOf(topic)
   const fits = route.reason !== undefined || payload.length <= MAX_PAYLOAD_BYTES
   return fits ? route : { ...route, reason: 'payload-too-large' }
-}
-
-/** What a packet occupies while its record is under way; the topic of a dead letter can be longer than its payload. */
-function bytesOf(packet: PublishPacket): number {
-  return (packet.length ?? 0) + RECORD_OVERHEAD_BYTES
 }

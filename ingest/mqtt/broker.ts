@@ -75,7 +75,7 @@ export class Broker {
     this.#pressure = new Pressure(limits, metrics)
     this.#persistence = new Persistence(limits, metrics)
     this.presence = new Presence(appender, limits, metrics, now)
-    this.#bridge = new Bridge(appender, this.presence, this.#persistence.receipts, metrics, now)
+    this.#bridge = new Bridge(appender, this.presence, this.#persistence.unreleased, metrics, now)
     this.#router = new Router(limits, this.#persistence)
   }
 

@@ -9,8 +9,8 @@ import type { Session } from './session.ts'
 import { mayMatchTelemetry, type QoS } from './topics.ts'
 
 /** Sessions that keep state while their client is away, the longest away first. */
-export class Away {
-  /** Client id -> when it went, ms, of a clock that nobody sets. */
+class AwaySessions {
+  /** Client id -> when it went, steady ms. */
   readonly #since = new Map<string, number>()
 
   add(clientId: string, now: number): void {
@@ -22,46 +22,41 @@ export class Away {
     this.#since.delete(clientId)
   }
 
-  /** Takes out the one that is away longest, if it went at `before` or earlier. */
-  take(before = Number.POSITIVE_INFINITY): string | undefined {
-    for (const [clientId, since] of this.#since) {
-      if (since > before) return undefined
-      this.#since.delete(clientId)
-      return clientId
-    }
+  /** The session that is away longest, if it went at `before` or earlier. */
+  first(before: number): string | undefined {
+    for (const [clientId, since] of this.#since) return since > before ? undefined : clientId
     return undefined
   }
 }
 
 /**
- * A QoS 2 message that was received and not released. `pending`: its append is under way. `appended`: in the log.
- * `stored`: the broker has it too, and waits for PUBREL. `failed`: the log did not take it.
+ * A QoS 2 message without PUBREL. `pending`: its append is in flight. `appended`: the log has it. `stored`: aedes has seen
+ * it too. `failed`: the log did not take it.
  */
-export interface Received {
+interface Unreleased {
   state: 'pending' | 'appended' | 'stored' | 'failed'
 }
 
-/** Whose packet ids: of a persistent session its client id, of a clean one the session itself, which nobody resumes. */
-export type Owner = string | Session
+/** Packet ids belong to a persistent session, by its client id, or to a clean session, which nobody resumes. */
+type Owner = string | Session
 
 /**
- * QoS 2 "method B" of MQTT 3.1.1 section 4.3.3: a message takes effect when PUBLISH arrives, and its packet id is kept
- * until PUBREL so that a retransmission takes none. Only ids are kept, never messages.
+ * The packet ids of QoS 2 messages that wait for PUBREL: "method B" of MQTT 3.1.1 section 4.3.3. A message takes effect when
+ * PUBLISH arrives; its id, but not the message, is kept so that a retransmission takes none.
  */
-export class ReceiptStore {
-  readonly #sessions = new Map<Owner, Map<number, Received>>()
+export class UnreleasedIds {
+  readonly #sessions = new Map<Owner, Map<number, Unreleased>>()
   readonly #max: number
   readonly #makeRoom: () => boolean
   #count = 0
 
-  /** `max`: ids of all sessions; `makeRoom` clears those of one, or says that there is none to clear. */
+  /** `max`: ids of all sessions. `makeRoom` discards a session; false when there is none to discard. */
   constructor(max: number, makeRoom: () => boolean) {
     this.#max = max
     this.#makeRoom = makeRoom
   }
 
-  /** One more id may be kept. */
-  mayBegin(): boolean {
+  hasRoom(): boolean {
     while (this.#count >= this.#max) if (!this.#makeRoom()) return false
     return true
   }
@@ -70,26 +65,26 @@ export class ReceiptStore {
     return this.#sessions.has(owner)
   }
 
-  get(owner: Owner, messageId: number): Received | undefined {
+  get(owner: Owner, messageId: number): Unreleased | undefined {
     return this.#sessions.get(owner)?.get(messageId)
   }
 
-  begin(owner: Owner, messageId: number): Received {
-    const receipts = this.#sessions.get(owner) ?? new Map<number, Received>()
-    this.#sessions.set(owner, receipts)
-    const received: Received = { state: 'pending' }
-    receipts.set(messageId, received)
+  add(owner: Owner, messageId: number): Unreleased {
+    const ids = this.#sessions.get(owner) ?? new Map<number, Unreleased>()
+    this.#sessions.set(owner, ids)
+    const message: Unreleased = { state: 'pending' }
+    ids.set(messageId, message)
     this.#count++
-    return received
+    return message
   }
 
-  /** Removes an id, if it still stands for `received`: the session may have begun anew meanwhile. */
-  forget(owner: Owner, messageId: number, received = this.get(owner, messageId)): void {
-    const receipts = this.#sessions.get(owner)
-    if (receipts === undefined || received === undefined || receipts.get(messageId) !== received) return
-    receipts.delete(messageId)
+  /** Removes an id if it still stands for `message`: the session may have begun anew meanwhile. */
+  delete(owner: Owner, messageId: number, message = this.get(owner, messageId)): void {
+    const ids = this.#sessions.get(owner)
+    if (ids === undefined || message === undefined || ids.get(messageId) !== message) return
+    ids.delete(messageId)
     this.#count--
-    if (receipts.size === 0) this.#sessions.delete(owner)
+    if (ids.size === 0) this.#sessions.delete(owner)
   }
 
   /** The session is over for good. */
@@ -99,7 +94,7 @@ export class ReceiptStore {
   }
 }
 
-/** A packet as the broker keeps it (aedes-packet), and the PUBREL that takes its place. */
+/** A packet in a session's queue (aedes-packet), or the PUBREL that takes its place. */
 export interface StoredPacket {
   cmd: string
   brokerId?: string
@@ -117,19 +112,18 @@ const createMemory = (aedesPersistence as unknown as { default: () => MemoryPers
 type Who = Pick<Client, 'id'> & { readonly clean?: boolean; readonly session?: Session | undefined }
 
 /**
- * Stands for the subscriptions of a session that has none. aedes takes a session without subscriptions for a new one,
- * and its client, which is told so, would begin its packet ids anew: those that wait for PUBREL must not be among them.
+ * Stands for the subscriptions of a session that has none but other state. aedes would call such a session new, and its
+ * client would use packet ids again that still wait for PUBREL.
  */
 export const RESUMED: Subscription = { topic: 'resumed', qos: 0 }
 
 /**
- * What the broker keeps for MQTT itself: retained messages, subscriptions and queues of persistent sessions, QoS 2
- * receipts. In memory: a restart of the broker ends all sessions, as MQTT 3.1.1 section 4.1 allows; nothing of the
- * devices' telemetry is here. Everything is bounded (`Limits`), which the memory persistence of aedes is not.
- * Methods are those aedes calls; subscriptions are aedes-persistence's.
+ * The state of MQTT itself: retained messages, subscriptions and queues of persistent sessions, unreleased QoS 2 ids. It is
+ * in memory: a restart ends all sessions, as MQTT 3.1.1 section 4.1 allows. No telemetry of devices is here. Everything is
+ * bounded by `Limits`, which aedes-persistence alone is not. aedes calls these methods by name.
  */
 export class Persistence {
-  readonly receipts: ReceiptStore
+  readonly unreleased: UnreleasedIds
   readonly #inner = createMemory()
   readonly #limits: Limits
   readonly #metrics: IngestMetrics
@@ -138,10 +132,11 @@ export class Persistence {
   readonly #filters = new Map<string, Map<string, QoS>>()
   #stored = 0
   #telemetryFilters = 0
-  /** Sessions of clients that are not connected: those with subscriptions, and those with QoS 2 receipts. */
-  readonly #awaySubscribers = new Away()
-  readonly #awayPublishers = new Away()
+  readonly #awaySubscribers = new AwaySessions()
+  /** Sessions with unreleased QoS 2 ids. */
+  readonly #awayPublishers = new AwaySessions()
   readonly #queues = new Map<string, StoredPacket[]>()
+  /** Packets sent from a queue, where they stay until they are acknowledged. */
   readonly #owed = new WeakSet<object>()
   #queued = 0
   #queuedBytes = 0
@@ -149,7 +144,7 @@ export class Persistence {
   constructor(limits: Limits, metrics: IngestMetrics) {
     this.#limits = limits
     this.#metrics = metrics
-    this.receipts = new ReceiptStore(limits.maxUnreleasedTotal, () => this.#discard(this.#awayPublishers))
+    this.unreleased = new UnreleasedIds(limits.maxUnreleasedTotal, () => this.#discard(this.#awayPublishers))
     this.#retained = new RetainedStore(limits, metrics)
   }
 
@@ -162,7 +157,7 @@ export class Persistence {
     return this.#telemetryFilters
   }
 
-  /** Stores a subscription of a persistent session, if need be in the place of one that is away; false when it is full. */
+  /** Stores a subscription of a persistent session, and discards sessions that are away for it; false when it is full. */
   store(clientId: string, subscription: Subscription): boolean {
     const { topic, qos } = subscription
     const filters = this.#filters.get(clientId) ?? new Map<string, QoS>()
@@ -185,28 +180,27 @@ export class Persistence {
     return this.#stored >= maxSubscriptionsTotal || (needsSession && this.#filters.size >= maxStoredSessions)
   }
 
-  /** The client is connected. */
   came(clientId: string): void {
     this.#awaySubscribers.delete(clientId)
     this.#awayPublishers.delete(clientId)
   }
 
-  /** It is not any more, and its session not clean. `now`: ms, of a clock that nobody sets. */
+  /** The client of a persistent session is gone. `now`: steady ms. */
   went(clientId: string, now: number): void {
     if (this.#filters.has(clientId) || this.#queues.has(clientId)) this.#awaySubscribers.add(clientId, now)
-    if (this.receipts.has(clientId)) this.#awayPublishers.add(clientId, now)
+    if (this.unreleased.has(clientId)) this.#awayPublishers.add(clientId, now)
   }
 
-  /** Discards sessions that are away too long, as MQTT 3.1.1 section 4.1 allows. */
+  /** MQTT 3.1.1 section 4.1 allows to discard sessions that are away for long. */
   expire(now: number): void {
     const before = now - this.#limits.maxSessionAwayMs
     while (this.#discard(this.#awaySubscribers, before));
     while (this.#discard(this.#awayPublishers, before));
   }
 
-  /** All of a session: a client that is told its session is there metrics on every part of it. */
-  #discard(away: Away, before?: number): boolean {
-    const id = away.take(before)
+  /** Discards a session whole: a client that is told that its session is there relies on every part of it. */
+  #discard(away: AwaySessions, before = Number.POSITIVE_INFINITY): boolean {
+    const id = away.first(before)
     if (id === undefined) return false
     this.came(id)
     void this.cleanSubscriptions({ id })
@@ -222,7 +216,7 @@ export class Persistence {
     return this.#retained.matching(filters)
   }
 
-  /** Each was stored when it was granted: aedes hands over the whole list, with what was refused, or is malformed. */
+  /** Does nothing: `store` took each that was granted, and aedes also gives those that were refused. */
   async addSubscriptions(): Promise<void> {}
 
   async removeSubscriptions(client: Who, topics: readonly string[]): Promise<void> {
@@ -241,7 +235,7 @@ export class Persistence {
 
   /** The persistent session is over, with all it has. */
   async cleanSubscriptions(client: Who): Promise<void> {
-    this.receipts.clear(client.id)
+    this.unreleased.clear(client.id)
     for (const topic of this.#filters.get(client.id)?.keys() ?? []) this.#forgot(topic)
     this.#filters.delete(client.id)
     for (const packet of this.#queues.get(client.id) ?? []) this.#unqueue(packet)
@@ -251,7 +245,7 @@ export class Persistence {
 
   async subscriptionsByClient(client: Who): Promise<Subscription[]> {
     const subscriptions = await this.#inner.subscriptionsByClient(client)
-    const present = this.receipts.has(client.id) || this.#queues.has(client.id)
+    const present = this.unreleased.has(client.id) || this.#queues.has(client.id)
     return subscriptions.length === 0 && present ? [RESUMED] : subscriptions
   }
 
@@ -267,9 +261,9 @@ export class Persistence {
     if (subscriptions.length === 0) return
     const { payload = '' } = packet
     const kept = { ...packet, payload: ownCopy(typeof payload === 'string' ? Buffer.from(payload) : payload) }
-    const bytes = bytesOf(kept)
+    const bytes = queuedBytes(kept)
     const { maxQueued, maxQueuedTotal, maxQueuedBytes } = this.#limits
-    // A client is here once for each of its filters that match, and gets the message once.
+    // A client is in the list once for each of its filters that match, but gets the message once.
     for (const clientId of new Set(subscriptions.map((subscription) => subscription.clientId))) {
       const queue = this.#queues.get(clientId) ?? []
       if (queue.length >= maxQueued || this.#queued >= maxQueuedTotal || this.#queuedBytes + bytes > maxQueuedBytes) {
@@ -283,7 +277,7 @@ export class Persistence {
     }
   }
 
-  /** Notes the packet id a queued message was sent with, or puts the PUBREL in its place. */
+  /** Notes the packet id that a queued message was sent with, or puts the PUBREL in its place. */
   async outgoingUpdate(client: Who, packet: StoredPacket): Promise<void> {
     const queue = this.#queues.get(client.id)
     if (queue === undefined) return
@@ -296,16 +290,16 @@ export class Persistence {
         return
       }
       if (queued.messageId === packet.messageId) {
-        this.#queuedBytes += bytesOf(packet) - bytesOf(queued)
+        this.#queuedBytes += queuedBytes(packet) - queuedBytes(queued)
         queue[i] = packet
         return
       }
     }
-    // It was not queued, as the queue was full: it is delivered all the same, once.
+    // A message that found the queue full is delivered all the same, once.
   }
 
   async outgoingClearMessageId(client: Who, packet: StoredPacket): Promise<StoredPacket | undefined> {
-    // aedes asks so for each filter beyond the first that a message matches; what has no packet id yet is still to be sent.
+    // aedes calls this for each further filter that a message matches; a message without packet id is still to be sent.
     if (packet.messageId === undefined) return undefined
     const queue = this.#queues.get(client.id)
     const i = queue?.findIndex((queued) => queued.messageId === packet.messageId) ?? -1
@@ -318,51 +312,51 @@ export class Persistence {
 
   outgoingStream(client: Who): Readable {
     const queue = this.#queues.get(client.id) ?? []
-    // One with a packet id was sent before [MQTT-3.3.1-1].
+    // A message with a packet id was sent before [MQTT-3.3.1-1].
     return Readable.from(
       queue.map((packet) => (packet.cmd === 'publish' ? { ...packet, dup: packet.messageId !== undefined } : packet)),
     )
   }
 
-  /** It is from a session's queue, where it stays until it is acknowledged: so it is not for QoS 0. */
+  /** A packet from a queue needs an ack to leave it: it must not be sent at QoS 0. */
   isOwed(packet: object): boolean {
     return this.#owed.has(packet)
   }
 
   #unqueue(packet: StoredPacket): void {
     this.#queued--
-    this.#queuedBytes -= bytesOf(packet)
+    this.#queuedBytes -= queuedBytes(packet)
   }
 
   /**
-   * Resolves when a message with this id was received before. aedes writes PUBREC one promise after that, and two after
-   * a rejection; one promise more here keeps PUBRECs in the order of PUBLISHes [MQTT-4.6.0-3].
+   * Resolves when the message is a retransmission. aedes writes PUBREC one promise later, and two after a rejection: one
+   * more here keeps PUBRECs in the order of PUBLISHes [MQTT-4.6.0-3].
    */
   async incomingGetPacket(client: Who, packet: StoredPacket): Promise<StoredPacket> {
     const id = packet.messageId as number
-    const received = this.receipts.get(ownerOf(client), id)
-    if (received?.state === 'stored') {
+    const message = this.unreleased.get(ownerOf(client), id)
+    if (message?.state === 'stored') {
       await Promise.resolve()
       return packet
     }
-    // The first to ask after the append is the message itself; whoever asks next is a retransmission.
-    if (received?.state === 'appended') received.state = 'stored'
+    // The first call after the append is for the message itself, further ones are for retransmissions.
+    if (message?.state === 'appended') message.state = 'stored'
     throw new Error(`no message with packet id ${id} was received`)
   }
 
-  /** The bridge has stored the id before the append. */
+  /** Does nothing: the bridge added the id before the append. */
   async incomingStorePacket(): Promise<void> {}
 
   async incomingDelPacket(client: Who, packet: StoredPacket): Promise<void> {
-    this.receipts.forget(ownerOf(client), packet.messageId as number)
+    this.unreleased.delete(ownerOf(client), packet.messageId as number)
   }
 
-  /** A clean session begins, or ends. */
+  /** A clean session begins or ends. */
   async cleanIncoming({ session }: Who): Promise<void> {
-    if (session !== undefined) this.receipts.clear(session)
+    if (session !== undefined) this.unreleased.clear(session)
   }
 
-  // A will lives as long as its connection, which holds it.
+  // A will lives and dies with its connection, which holds it.
   async putWill(): Promise<void> {}
 
   async delWill(): Promise<void> {}
@@ -376,11 +370,11 @@ function ownerOf({ id, clean, session }: Who): Owner {
   return clean === true && session !== undefined ? session : id
 }
 
-function bytesOf(packet: StoredPacket): number {
+function queuedBytes(packet: StoredPacket): number {
   return (packet.payload?.length ?? 0) + (packet.topic?.length ?? 0)
 }
 
-/** What is used of the memory persistence of aedes-persistence 11. */
+/** The methods of aedes-persistence 11 that are used. */
 interface MemoryPersistence {
   setup(broker: unknown): Promise<void>
   addSubscriptions(client: Who, subscriptions: readonly Subscription[]): Promise<void>
