@@ -4,6 +4,7 @@ import type { AuthenticateError, ConnectPacket, Subscription } from 'aedes'
 import type { Logger } from 'pino'
 import { ownCopy } from '../../processor/contract/json.ts'
 import type { ConnectivityReason } from '../../processor/contract/status.ts'
+import { within } from '../../processor/runtime/pause.ts'
 import type { Appender } from '../append/batcher.ts'
 import { Bridge, type MqttClient } from '../append/bridge.ts'
 import { Connection } from '../connection/connection.ts'
@@ -17,7 +18,7 @@ import { type Deliver, Router } from './router.ts'
 import { type Epochs, Session } from './session.ts'
 import { isIllFormed, isReserved, isTooDeep } from './topics.ts'
 
-/** What aedes 1.2 does not declare, and is used here. */
+/** Internals of aedes 1.2 that its types leave out. */
 interface Client extends Omit<MqttClient, 'session'> {
   session: Session | undefined
   readonly connackSent: boolean
@@ -31,10 +32,10 @@ interface Client extends Omit<MqttClient, 'session'> {
 const IDENTIFIER_REJECTED = 2
 const SERVER_UNAVAILABLE = 3
 
-/** How long a stop waits for clients to close their end, ms; until then they can read their last acks. */
+/** How long a stop waits for clients to read their last acks and close their end, ms. */
 const FAREWELL_MS = 1_000
 
-/** How often the keepalive of clients that are not read is set again, and sessions expire, ms; the least keepalive is 1.5 s. */
+/** How often keepalives are extended and sessions expire, ms; the shortest keepalive is 1.5 s. */
 const SWEEP_MS = 500
 
 interface BrokerOptions {
@@ -63,7 +64,7 @@ export class Broker {
   readonly #sessions = new Map<string, Session>()
   #willBytes = 0
   #sweep: NodeJS.Timeout | undefined
-  /** When it was swept last, by performance.now(). */
+  /** By performance.now(). */
   #sweptAt = performance.now()
 
   private constructor({ limits, metrics, appender, epochs, logger, now }: BrokerOptions) {
@@ -90,12 +91,11 @@ export class Broker {
     return broker
   }
 
-  /** Bytes of packets that are not complete, of all connections. */
   get incomplete(): Incomplete {
     return this.#pressure.incomplete
   }
 
-  /** Serves MQTT on `source`; `first`: what was read of it already. */
+  /** Serves MQTT on `source`; `first`: bytes already read from it. */
   handle(source: Duplex, first?: Buffer): Connection {
     const connection = new Connection(source, this.#pressure)
     const client = this.#router.handle(connection) as unknown as Client
@@ -109,22 +109,23 @@ export class Broker {
     return connection
   }
 
-  /** Stops reading, lets acks leave, says `unknown` for every device, closes; publishes no wills. */
+  /** Stops reading, lets acks leave, makes every device `unknown`, closes; publishes no wills. */
   async stop(): Promise<void> {
     this.#bridge.stopping = true
     clearInterval(this.#sweep)
     for (const { conn } of this.#clients) conn.stop()
-    await within(this.#appender.settled(), this.#limits.stopTimeoutMs)
-    // Acks that wait for those before them leave in ticks of this turn.
+    const { stopTimeoutMs } = this.#limits
+    const giveUp = (): void => undefined
+    await within(this.#appender.settled(), stopTimeoutMs, giveUp)
+    // Acks that wait for their turn leave in ticks of this turn of the event loop.
     await turn()
     for (const { session } of this.#clients) {
       if (session !== undefined) this.presence.end(session, 'unknown', 'server shutdown')
     }
-    const left = await within(this.presence.settled(), this.#limits.stopTimeoutMs, () => undefined).then(() =>
-      this.presence.stop(),
-    )
+    await within(this.presence.settled(), stopTimeoutMs, giveUp)
+    const left = this.presence.stop()
     if (left > 0) this.#logger.warn({ devices: left }, 'the log did not take the shutdown of all sessions')
-    const signal = AbortSignal.timeout(Math.min(this.#limits.stopTimeoutMs, FAREWELL_MS))
+    const signal = AbortSignal.timeout(Math.min(stopTimeoutMs, FAREWELL_MS))
     await Promise.all([...this.#clients].map(({ conn }) => this.#close(conn, signal)))
     await new Promise<void>((resolve) => this.#router.close(resolve))
   }
@@ -152,12 +153,12 @@ export class Broker {
       const { conn } = client as unknown as Client
       if (isIllFormed(subscription.topic)) callback(conn.fail('malformed packet', 'ill-formed filter'))
       else if (!this.#maySubscribe(client as unknown as Client, subscription)) callback(null, null)
-      // Of several filters that match, aedes would go by the first, or the one that is the topic itself.
+      // If several filters match, aedes goes by one of them; authorizeForward finds the highest QoS granted.
       else callback(null, { ...subscription, qos: 2 })
     }
     router.authorizeForward = (client, packet) => {
       const most = (client as unknown as Client).session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
-      // In place: of what aedes sends again after CONNECT it does not look at what is returned here.
+      // In place: aedes ignores what is returned here when it sends a queue after CONNECT.
       packet.qos = most === 0 && this.#persistence.isOwed(packet) ? 1 : most
       return packet
     }
@@ -178,12 +179,12 @@ export class Broker {
     })
     router.on('clientError', (client, error) => this.#failed(client as unknown as Client, error))
     router.on('connectionError', (client, error) => this.#failed(client as unknown as Client, error))
-    // What aedes emits when a store of its own fails; its types leave it out.
+    // aedes emits it when a store of its own fails; its types leave it out.
     const errors: NodeJS.EventEmitter = router
     errors.on('error', (error) => this.#logger.error({ err: error }, 'the broker reported an error'))
   }
 
-  /** What the parser lets through and MQTT 3.1.1 does not: the connection is closed without CONNACK. */
+  /** Refuses, without CONNACK, a CONNECT that the parser lets through but MQTT 3.1.1 does not. */
   #inspect(client: Client, packet: ConnectPacket): Error | undefined {
     const { will } = packet
     const { conn } = client
@@ -202,7 +203,7 @@ export class Broker {
       session.willBytes = will.topic.length + will.payload.length
     }
     client.session = session
-    // The parser keeps the packet while the connection lasts. Nobody is authenticated, and the password is a view.
+    // The parser keeps the packet as long as the connection, and the password is a view of a whole chunk.
     delete packet.username
     delete packet.password
     return undefined
@@ -211,7 +212,7 @@ export class Broker {
   /** Whether CONNACK accepts the session. */
   #begin(client: Client): AuthenticateError | undefined {
     const session = client.session as Session
-    // [MQTT-3.1.3-8]: aedes has given the client an id by now.
+    // [MQTT-3.1.3-8]; aedes has given the client an id of its own by now.
     if (session.clientId === '' && !client.clean)
       return refusal(IDENTIFIER_REJECTED, 'a persistent session needs a client id')
     if (session.clientId.length > this.#limits.maxClientIdLength) {
@@ -239,7 +240,7 @@ export class Broker {
 
   #maySubscribe(client: Client, subscription: Subscription): boolean {
     const { topic, qos } = subscription
-    // `$SYS/` would tell of other clients, and to `$share/` of MQTT 5 nothing comes.
+    // `$SYS/` would tell of other clients; `$share/` is of MQTT 5.
     if (subscription === RESUMED || isReserved(topic)) return false
     const { filters } = client.session as Session
     const full =
@@ -258,7 +259,7 @@ export class Broker {
   #quicken(client: Client): void {
     const path = new FastPath(client, this.#bridge, this.#router)
     client._parser.parse = (chunk) => {
-      // A malformed packet makes the parser throw, now and then; unguarded it would end the process.
+      // The parser throws at some malformed packets.
       try {
         path.parse(chunk)
       } catch (error) {
@@ -287,7 +288,7 @@ export class Broker {
     this.#metrics.connections--
     const { conn } = client
     this.#metrics.closes.add(conn.closeReason ?? (conn.disconnecting ? 'client disconnect' : 'connection lost'))
-    // aedes ends the session, after the will; should it not, it has had its turn by then.
+    // aedes ends the session after its will; if it did not, the session ends here.
     setImmediate(() => setImmediate(() => this.#end(client)))
   }
 
@@ -303,23 +304,22 @@ export class Broker {
 
   #spare(): void {
     const now = performance.now()
-    // Timers come before sockets: what was sent to a process that stood still is not read yet.
+    // Timers run before sockets: a process that stood still has not read yet what was sent to it.
     const stoodStill = now - this.#sweptAt > 2 * SWEEP_MS
     this.#sweptAt = now
     for (const client of this.#clients) {
-      // Once for each silence: a process that stands still now and then must not keep who is gone for good.
+      // Once for each silence: a process that often stands still must not keep clients that are gone.
       if (client.conn.heldBack || (stoodStill && !client.conn.spared)) client._keepaliveTimer?.refresh()
       client.conn.spared ||= stoodStill
-      // The broker has a client wait only after what it wrote itself.
+      // aedes waits for a drain only after its own writes, not after acks of the fast path.
       if (client.conn.clogged) client.waitForDrain(() => undefined)
     }
   }
 }
 
 /**
- * The highest QoS that a filter grants metrics [MQTT-3.3.5-1]. aedes would give what is of QoS 0 then a packet id all the
- * same, and of a persistent session update its queue: that searches all of it, and once ids begin anew may put the
- * message in the place of a PUBREL that waits under the same id.
+ * The highest QoS that a filter grants decides [MQTT-3.3.5-1]. If that is QoS 0, aedes would still give the message a packet
+ * id and update the queue of a persistent session: a search of the whole queue that may even replace a waiting PUBREL.
  */
 function deliverByAllFilters(client: Client): void {
   const { deliver0, deliverQoS } = client
@@ -337,7 +337,7 @@ function endReason({ connection, takenOver }: Session): ConnectivityReason {
 }
 
 function refusal(returnCode: number, message: string): AuthenticateError {
-  // The type wants a member of a const enum, which exists only in the declarations of aedes.
+  // Its type is a const enum that exists only in the declarations of aedes.
   const error: unknown = Object.assign(new Error(message), { returnCode })
   return error as AuthenticateError
 }

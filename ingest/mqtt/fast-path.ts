@@ -7,7 +7,7 @@ import type { Router } from './router.ts'
 import type { Session } from './session.ts'
 import { isIllFormed, routeOf } from './topics.ts'
 
-/** A client of aedes 1.2, some of which its types leave out. */
+/** Internals of a client of aedes 1.2, some missing in its types. */
 interface Client {
   readonly conn: Connection
   readonly session: Session | undefined
@@ -20,16 +20,16 @@ const RETAIN = 1
 const header: Header = { type: 0, qos: 0, bytes: 0, length: 0 }
 
 /**
- * Stands before the broker's parser. Nearly all that a fleet sends is telemetry of QoS 0 and 1 that nobody subscribes
- * to, of which the broker has only the ack to send: it is taken out here and given to the bridge. All else goes to the
- * parser, which deals with each packet as soon as it has all of it, so that packets keep their order.
+ * Stands before aedes' parser. Nearly all packets of a fleet are telemetry of QoS 0 and 1 that nobody subscribes to, for
+ * which aedes would only send the ack: they go straight to the bridge. All others go to the parser, which handles each
+ * packet as soon as it is whole, so that packets keep their order.
  */
 export class FastPath {
   readonly #client: Client
   readonly #bridge: Bridge
   readonly #router: Router
   readonly #parse: (chunk: Buffer) => number
-  /** Bytes the parser has yet to get of the packet it is at. */
+  /** Bytes that the parser still needs of its current packet. */
   #missing = 0
 
   constructor(client: Client, bridge: Bridge, router: Router) {
@@ -39,7 +39,7 @@ export class FastPath {
     this.#parse = client._parser.parse.bind(client._parser)
   }
 
-  /** A `Connection` hands on no fixed header that is not whole. Throws as the parser does. */
+  /** `Connection` passes on whole fixed headers only. Throws as the parser does. */
   parse(chunk: Buffer): void {
     const client = this.#client
     let at = Math.min(this.#missing, chunk.length)
@@ -55,7 +55,7 @@ export class FastPath {
         taken++
       } else {
         if (header.type === PUBLISH) parsed++
-        // What is not whole waits there, for as long as the client likes; the chunk may be a part of what was read.
+        // The parser may keep an incomplete packet for long: it must not keep a larger buffer with it.
         const isPart = end > chunk.length && chunk.length - at < chunk.buffer.byteLength
         this.#parse(isPart ? ownCopy(chunk.subarray(at)) : chunk.subarray(at, end))
         this.#missing = Math.max(0, end - chunk.length)
@@ -66,12 +66,12 @@ export class FastPath {
     if (taken + parsed > 0) client.conn.published(taken, parsed)
   }
 
-  /** Takes the packet at `at` to `end`, whose header was read; false when it is not of the plain kind. */
+  /** Takes the packet from `at` to `end`, whose header was read; false when it must go through aedes. */
   #take(chunk: Buffer, at: number, end: number): boolean {
     const { type, qos, bytes, length } = header
     const { conn, session, connackSent } = this.#client
     if (type !== PUBLISH || qos > 1 || ((chunk[at] as number) & RETAIN) !== 0 || !connackSent) return false
-    // The broker does not read on while the acks it writes are not read.
+    // Through aedes a client that does not read its acks is not read itself.
     if (session === undefined || conn.clogged || this.#router.routesTelemetry) return false
     const topic = at + bytes + 2
     const topicEnd = topic + word(chunk, topic - 2)
@@ -89,7 +89,7 @@ function word(chunk: Buffer, at: number): number {
   return ((chunk[at] as number) << 8) | (chunk[at + 1] as number)
 }
 
-/** The broker closes the connection when a name it publishes to has a wildcard, and checks what is ill-formed. */
+/** aedes closes a connection that publishes to a wildcard, and the bridge one with ill-formed text. */
 function isPlain(metric: string | undefined): boolean {
   return metric === undefined || !(/[+#]/.test(metric) || isIllFormed(metric))
 }

@@ -6,12 +6,11 @@ import type { Limits } from '../limits.ts'
 import type { IngestMetrics } from '../metrics.ts'
 import type { Session } from './session.ts'
 
-/** End records under way: a gateway's ten thousand devices must not fill an append. */
+/** End records in flight: a gateway's ten thousand devices must not fill an append. */
 const MAX_ENDS = 500
 /** Pause before end records are offered again to a log that did not take them, ms. */
 const RETRY_MS = 1_000
-
-/** About what a connectivity record occupies. */
+/** Estimated memory of a connectivity record. */
 const RECORD_BYTES = 256
 
 /** The end of a session for one of its devices. */
@@ -20,15 +19,14 @@ interface End {
   readonly session: Session
   readonly state: ConnectivityState
   readonly reason: ConnectivityReason
-  /** When it was seen, epoch ms. */
+  /** Epoch ms. */
   readonly at: number
 }
 
 /**
- * Turns sessions into connectivity records. Ends are queued and appended, so many at a time, again and again until the log
- * has them: a device that vanished while the log was down must not stay online for good. Those of a partition that cannot
- * be written wait by themselves. What is queued is bounded by the devices tracked, which are counted until their end is
- * in the log.
+ * Turns sessions into connectivity records. Ends are queued, and appended until the log has them: a device that vanished
+ * while the log was down must not stay online for good. Ends of a partition that cannot be written wait apart. The queue
+ * is bounded by `maxDevices`: a device counts until its end is in the log.
  */
 export class Presence {
   readonly #appender: Appender
@@ -37,7 +35,7 @@ export class Presence {
   readonly #now: () => number
   readonly #queue: Iterator<End>[] = []
   #underWay = 0
-  /** What the log does not take now, by partition, and the pause before it is offered again. */
+  /** Ends that the log does not take now, by partition. */
   readonly #postponed = new Map<Batcher, End[]>()
   #retry: NodeJS.Timeout | undefined
   #resting = false
@@ -53,16 +51,15 @@ export class Presence {
 
   /** A client id that is a device id speaks for that device from CONNECT on. */
   begin(session: Session): void {
-    // The broker registers a client only when the one it takes over has gone, and it may have gone itself by then.
+    // aedes registers a client when the one that it takes over has gone; it may have gone itself by then.
     if (session.ended || !isDeviceId(session.clientId) || !this.#track()) return
     session.ownDevice = session.clientId
     this.#online(session, session.clientId)
   }
 
   /**
-   * A message for `deviceId` was added. At a session's first, `online` follows it: the status exists by then, while
-   * connections of devices that never reported leave no trace. It exists then unless the message could not be used, or
-   * the device is deleted meanwhile, so `online` comes again with the 4th, 16th, 64th… message.
+   * A message for `deviceId` was added. `online` follows the first message of a session, as only telemetry creates a status.
+   * The message may be unusable, or the device be deleted later, so `online` comes again with the 4th, 16th, 64th… message.
    */
   spoke(session: Session, deviceId: string): void {
     if (session.ended) return
@@ -98,7 +95,7 @@ export class Presence {
     if (this.#busy) await new Promise<void>((resolve) => this.#idle.push(resolve))
   }
 
-  /** Gives up what the log has not taken, and says how many devices' ends that are. */
+  /** Gives up; returns the number of devices whose end is not in the log. */
   stop(): number {
     this.#stopped = true
     clearTimeout(this.#retry)
@@ -124,7 +121,7 @@ export class Presence {
   #online(session: Session, deviceId: string): void {
     const connection = { state: 'online', reason: 'connected', session: session.epoch } as const
     const record = connectivityRecord(deviceId, connection, this.#now())
-    // A record that is lost comes again with the next session, so this one ends.
+    // If the record is lost the session ends: the next one brings it again.
     const hold: Hold = { settle: (error) => error && session.connection.fail('append failed', error.message) }
     this.#appender.of(deviceId).add(record, RECORD_BYTES, hold, 0)
   }
@@ -163,7 +160,7 @@ export class Presence {
       this.#underWay--
       if (error === null) {
         this.#metrics.trackedDevices--
-        this.#resume(this.#appender.of(end.deviceId))
+        this.#resume(this.#appender.of(deviceId))
       } else {
         this.#postpone(end)
       }
@@ -181,7 +178,7 @@ export class Presence {
     if (!this.#stopped) this.#retry ??= setTimeout(() => this.#offerAgain(), RETRY_MS)
   }
 
-  /** One of each partition: all at once would keep those of others waiting, were it as before. */
+  /** Offers one end of each partition; the others follow when the log has taken it. */
   #offerAgain(): void {
     this.#retry = undefined
     for (const [batcher, ends] of this.#postponed) {
@@ -194,7 +191,7 @@ export class Presence {
     if (this.#postponed.size > 0) this.#retry = setTimeout(() => this.#offerAgain(), RETRY_MS)
   }
 
-  /** The partition takes records: what was postponed is offered again. */
+  /** The partition takes records again. */
   #resume(batcher: Batcher): void {
     const ends = this.#postponed.get(batcher)
     if (ends === undefined) return

@@ -5,15 +5,14 @@ import { ownCopy } from '../../processor/contract/json.ts'
 import type { Limits } from '../limits.ts'
 import type { IngestMetrics } from '../metrics.ts'
 
-/** A retained packet, as the broker hands it over and gets it back. */
 export interface RetainedPacket {
   readonly topic: string
   readonly payload: Buffer
 }
 
-/** How long one search for retained messages keeps the event loop, ms. */
+/** How long a search for retained messages may hold the event loop, ms. */
 const SLICE_MS = 2
-/** Topics looked at between two looks at the clock. */
+/** Topics between two looks at the clock. */
 const SLICE_TOPICS = 16
 
 /** MQTT 3.1.1 section 4.7.1: `+` matches an empty level too. */
@@ -31,31 +30,31 @@ export class RetainedStore<P extends RetainedPacket> {
     this.#metrics = metrics
   }
 
-  /** An empty payload removes the topic's message; one for which there is no room is not kept. */
+  /** An empty payload removes the message of the topic; a message beyond the bounds is not kept. */
   put(packet: P): void {
     const { topic, payload } = packet
     const before = this.#packets.get(topic)
-    const bytes = this.#bytes - bytesOf(before)
+    const bytes = this.#bytes - keptBytes(before)
     if (payload.length === 0) {
       this.#packets.delete(topic)
       this.#bytes = bytes
       return
     }
     const full = before === undefined && this.#packets.size >= this.#limits.maxRetained
-    if (full || bytes + bytesOf(packet) > this.#limits.maxRetainedBytes) {
+    if (full || bytes + keptBytes(packet) > this.#limits.maxRetainedBytes) {
       this.#metrics.boundHits.add('retained')
       return
     }
     this.#packets.set(topic, { ...packet, payload: ownCopy(payload) })
-    this.#bytes = bytes + bytesOf(packet)
+    this.#bytes = bytes + keptBytes(packet)
   }
 
-  /** Packets whose topic one of `filters` matches, each once. */
+  /** Packets whose topic matches one of `filters`, each once. */
   matching(filters: readonly string[]): Readable {
     return Readable.from(this.#matching(filters))
   }
 
-  /** In slices: a client may subscribe to a thousand filters, and each topic is held against all of them. */
+  /** In slices, as each topic is tested against all filters, of which there may be a thousand. */
   async *#matching(filters: readonly string[]): AsyncGenerator<P> {
     const plain = new Set(filters.filter((filter) => !isPattern(filter)))
     const patterns = filters.filter(isPattern)
@@ -90,6 +89,6 @@ function matcherOf(filters: readonly string[]): QlobberTrue {
   return matcher
 }
 
-function bytesOf(packet: RetainedPacket | undefined): number {
+function keptBytes(packet: RetainedPacket | undefined): number {
   return packet === undefined ? 0 : packet.topic.length + packet.payload.length
 }

@@ -7,7 +7,7 @@ import { inTelemetryTree, isReserved, isTooDeep, mayMatchTelemetry } from './top
 type Done = (error?: Error | null) => void
 export type Deliver = (packet: AedesPublishPacket, done: () => void) => void
 
-/** Methods of aedes 1.2, some of which its types leave out. */
+/** Methods of aedes 1.2, some missing in its types. */
 interface AedesInternals {
   maxTopicLevels: number
   publish(packet: PublishPacket, client: unknown, done?: Done): void
@@ -20,15 +20,14 @@ interface AedesInternals {
 const internals = Aedes.prototype as unknown as AedesInternals
 
 /**
- * aedes, with these differences: a message of the telemetry tree is not routed while no subscription can match it, and
- * one of a client to a reserved topic, or of more than a hundred levels, never; a publisher does not wait for subscribers, who are bounded and cut by themselves; a client that is being replaced
- * cannot unregister its successor, and of several that replace it only the last stays [MQTT-3.1.4-2].
+ * aedes, with these differences:
+ * - a telemetry message is not routed while no subscription can match it;
+ * - a client's message to a reserved topic, or to one of more than a hundred levels, is never routed;
+ * - a publisher does not wait for subscribers, which have bounds of their own;
+ * - a client that is being replaced cannot unregister its successor, and only the last successor stays [MQTT-3.1.4-2].
  */
 export class Router extends Aedes {
-  /**
-   * Subscriptions of connected clients, all and those that may match telemetry. Not numbers: aedes may end one again
-   * while its end is under way.
-   */
+  /** Subscriptions of connected clients, all and those that may match telemetry. Sets, as aedes may end one twice. */
   readonly #subscribers = new Set<Deliver>()
   readonly #telemetrySubscribers = new Set<Deliver>()
   readonly #persistence: Persistence
@@ -38,14 +37,14 @@ export class Router extends Aedes {
   constructor(limits: Limits, persistence: Persistence) {
     super({
       persistence,
-      // Deliveries under way in the whole broker: one frozen subscriber would take them all.
+      // No limit of concurrent deliveries: one frozen subscriber would use them all up.
       concurrency: 0,
       connectTimeout: limits.connectTimeoutMs,
       drainTimeout: limits.drainTimeoutMs,
       maxInflightInbound: limits.maxUnreleased,
     })
     this.#persistence = persistence
-    // Above it aedes closes the connection without an ack, and the client would send the message again for ever.
+    // Above its limit aedes closes the connection without an ack: the client would send the message again for ever.
     const inherited = this as unknown as Pick<AedesInternals, 'maxTopicLevels'>
     inherited.maxTopicLevels = Number.POSITIVE_INFINITY
   }
@@ -55,7 +54,7 @@ export class Router extends Aedes {
     return this.#subscribers.size
   }
 
-  /** A message of the telemetry tree may reach somebody. */
+  /** A telemetry message may reach a subscriber. */
   get routesTelemetry(): boolean {
     return this.#telemetrySubscribers.size > 0 || this.#persistence.telemetryFilters > 0
   }
@@ -68,7 +67,7 @@ export class Router extends Aedes {
     const { topic, retain } = packet
     const mayReach = retain || this.routesTelemetry || !inTelemetryTree(topic)
     if (mayReach && !isReserved(topic) && !isTooDeep(topic)) {
-      // What the publisher says of its own delivery is not passed on [MQTT-3.3.1-3].
+      // [MQTT-3.3.1-3]
       packet.dup = false
       internals.publish.call(this, packet, client)
     }

@@ -3,21 +3,19 @@ import type { Connection } from '../connection/connection.ts'
 import type { IngestMetrics } from '../metrics.ts'
 import { Filters } from './topics.ts'
 
-/** One MQTT connection from its CONNECT to its end, as the devices it speaks for see it. */
+/** One MQTT connection from CONNECT to its end, and the devices it speaks for. */
 export class Session {
-  /** Grows from session to session of one process, and, as clocks do, over restarts. */
+  /** Grows from session to session, and over restarts as far as the clock does. */
   readonly epoch: number
-  /** As CONNECT gave it: empty when the broker chose one. */
+  /** As in CONNECT: empty when the broker chose one. */
   readonly clientId: string
   readonly connection: Connection
   readonly acks: Acks
-  /** The device the client id names, known to be connected before it publishes. */
+  /** The device that the client id names; it is online before it publishes. */
   ownDevice: string | undefined
-  /** Devices published for, and how many messages. */
+  /** Messages by device. */
   readonly devices = new Map<string, number>()
-  /** Subscribed to. */
   readonly filters = new Filters()
-  /** Bytes of its will. */
   willBytes = 0
   /** CONNACK accepted it. */
   accepted = false
@@ -33,7 +31,7 @@ export class Session {
   }
 }
 
-/** Session epochs: microseconds of the clock, the last three digits by chance so that two brokers seldom agree. */
+/** Session epochs: the clock in microseconds, the last three digits random so that two brokers seldom agree. */
 export class Epochs {
   readonly #now: () => number
   readonly #random: () => number

@@ -4,31 +4,30 @@ import { isDeviceId } from '../../processor/contract/telemetry.ts'
 
 const TREE = 'devices/'
 const LEVEL = 'telemetry'
-/** Levels of a topic, and of a filter; qlobber, which aedes routes with, has no more. */
+/** Levels of a topic or filter; qlobber, which aedes routes with, has no more. */
 const MAX_LEVELS = 100
 
-/** To the telemetry of a device. */
+/** A publish that goes to the telemetry of a device. `metric`: the one that the topic names, in the single-value form. */
 export interface DeviceRoute {
   readonly deviceId: string
   readonly metric: string | undefined
   readonly reason: undefined
 }
 
-/** Among the dead letters; of a device, where the topic names one. */
+/** A publish that goes to the dead letters. */
 export interface LetterRoute {
   readonly deviceId: string | undefined
   readonly metric: string | undefined
   readonly reason: RejectionReason
 }
 
-/** Where a publish belongs. `metric`: the single-value form, which names its metric in the topic. */
 export type Route = DeviceRoute | LetterRoute
 
 const BAD_TOPIC: Route = { deviceId: undefined, metric: undefined, reason: 'bad-topic' }
 const RESERVED_TOPIC: Route = { deviceId: undefined, metric: undefined, reason: 'reserved-topic' }
 const BAD_DEVICE_ID: Route = { deviceId: undefined, metric: undefined, reason: 'bad-device-id' }
 
-/** The grammar: `devices/{deviceId}/telemetry` and `devices/{deviceId}/telemetry/{metric}`, the metric one level. */
+/** Telemetry topics are `devices/{deviceId}/telemetry` and `devices/{deviceId}/telemetry/{metric}`, the metric one level. */
 export function routeOf(topic: string): Route {
   if (!inTelemetryTree(topic)) return isReserved(topic) ? RESERVED_TOPIC : BAD_TOPIC
   const end = topic.indexOf('/', TREE.length)
@@ -42,7 +41,7 @@ export function routeOf(topic: string): Route {
   return isDeviceId(deviceId) ? { deviceId, metric, reason: undefined } : BAD_DEVICE_ID
 }
 
-/** The topic's first levels are `devices/{anything}/telemetry`. */
+/** The topic begins with `devices/{anything}/telemetry`. */
 export function inTelemetryTree(topic: string): boolean {
   if (!topic.startsWith(TREE)) return false
   const end = topic.indexOf('/', TREE.length)
@@ -51,15 +50,12 @@ export function inTelemetryTree(topic: string): boolean {
   return topic.length === after || topic.charCodeAt(after) === 0x2f
 }
 
-/** The broker's own: clients are not to exchange messages there [MQTT-4.7.2-1]. */
+/** Topics of the broker itself, where clients may not publish [MQTT-4.7.2-1]. */
 export function isReserved(name: string): boolean {
   return name.startsWith('$')
 }
 
-/**
- * Whether a subscription's filter may match a topic of the telemetry tree; true when in doubt. While no such filter
- * is subscribed, forwarding a telemetry message can reach nobody.
- */
+/** Whether a filter may match a telemetry topic; true when in doubt. */
 export function mayMatchTelemetry(filter: string): boolean {
   const levels = filter.split('/', 3)
   if (levels[0] === '#') return true
@@ -89,7 +85,7 @@ export function matches(filter: string, topic: string): boolean {
   return at === topic.length
 }
 
-/** Of more levels than the broker can route: it can neither be subscribed to nor forwarded. */
+/** A topic or filter with more levels than aedes can route. */
 export function isTooDeep(name: string): boolean {
   let levels = 1
   for (let at = name.indexOf('/'); at !== -1 && levels <= MAX_LEVELS; at = name.indexOf('/', at + 1)) levels++
@@ -97,8 +93,8 @@ export function isTooDeep(name: string): boolean {
 }
 
 /**
- * Ill-formed UTF-8 was decoded to U+FFFD, and U+0000 must not be there: the receiver must close the connection
- * [MQTT-1.5.3-1, MQTT-1.5.3-2]. A text that really contains U+FFFD is refused with them.
+ * Text with U+0000, or with U+FFFD, to which ill-formed UTF-8 was decoded: it closes the connection [MQTT-1.5.3-1,
+ * MQTT-1.5.3-2].
  */
 export function isIllFormed(text: string): boolean {
   return text.includes('\u0000') || text.includes('\ufffd')
@@ -106,18 +102,15 @@ export function isIllFormed(text: string): boolean {
 
 export type QoS = Subscription['qos']
 
-/**
- * UTF-16 code units of a topic that is kept, as many as a filter may have; a topic may have 65,535, and there are up to
- * 20,000 sessions. A longer one is kept for the turn.
- */
+/** UTF-16 code units of a topic that each session may keep; a longer one is forgotten after the turn. */
 const MAX_KEPT_TOPIC_LENGTH = 512
 
 /** The topic filters of a session, and the QoS granted to each. */
 export class Filters {
   readonly #granted = new Map<string, QoS>()
-  /** How many have each QoS. */
+  /** Filters by granted QoS. */
   readonly #counts: [number, number, number] = [0, 0, 0]
-  /** What was searched for last, and found: of a message the broker asks once for each filter that it matches. */
+  /** The last search and its result: aedes asks once for each filter that a message matches. */
   #found: { readonly qos: QoS; readonly topic: string; readonly most: QoS } | undefined
 
   get size(): number {
@@ -146,7 +139,7 @@ export class Filters {
   /** The QoS at which a message that was published at `qos` is delivered [MQTT-3.3.5-1, MQTT-3.8.4-6]. */
   atMost(qos: QoS, topic: string): QoS {
     const [zeros, ones, twos] = this.#counts
-    // Nearly always all are alike. A message may be older than the UNSUBSCRIBE of its filter: then none matches.
+    // Mostly all filters have one QoS. No filter is left when the message is older than its UNSUBSCRIBE.
     if (qos === 0 || zeros + ones + twos === 0) return qos
     if (ones + twos === 0) return 0
     if (zeros + twos === 0) return 1
@@ -154,7 +147,6 @@ export class Filters {
     if (this.#found?.qos === qos && this.#found.topic === topic) return this.#found.most
     const most = this.#search(qos, topic)
     this.#found = { qos, topic, most }
-    // All filters that a message matches ask within one turn; 500 of 1,000 would search for half a second.
     if (topic.length > MAX_KEPT_TOPIC_LENGTH) {
       queueMicrotask(() => {
         this.#found = undefined
