@@ -1,5 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { ConfigurationError } from '../../processor/contract/errors.ts'
+import { invalid, refused } from '../../simulators/flags.ts'
 import { API_PARTS, apiVersions, measureApi } from './api.ts'
 import { EMBEDDED_PARTS, measureEmbedded } from './embedded.ts'
 import { type Figure, passes, table } from './figure.ts'
@@ -41,24 +43,38 @@ interface Arguments extends Omit<BenchOptions, 'report'> {
   readonly json: string | undefined
 }
 
+/** Undefined when help is asked for. Throws ConfigurationError when the flags are wrong. */
 function parse(): Arguments | undefined {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
-      only: { type: 'string' },
-      quick: { type: 'boolean', default: false },
-      json: { type: 'string' },
-      profile: { type: 'string' },
-    },
-  })
-  const bench = positionals.length === 1 ? BENCHES[positionals[0] as string] : undefined
-  if (bench === undefined) return undefined
-  const parts = new Set(values.only?.split(',') ?? bench.parts)
-  if (![...parts].every((part) => bench.parts.includes(part))) return undefined
-  const { profile, quick, json } = values
+  const { values, positionals } = parseFlags()
+  if (values.help) return undefined
+  const [name = '', more] = positionals
+  const bench = more === undefined && Object.hasOwn(BENCHES, name) ? BENCHES[name] : undefined
+  if (bench === undefined)
+    throw invalid(`${positionals.join(' ') || 'nothing'} is no bench: ${Object.keys(BENCHES).join(', ')} are`)
+  const { profile, quick, json, only } = values
+  const parts = new Set(only?.split(',') ?? bench.parts)
+  const unknown = [...parts].find((part) => !bench.parts.includes(part))
+  if (unknown !== undefined) throw invalid(`--only ${unknown}: parts of ${name} are ${bench.parts.join(', ')}`)
   const env: Record<string, string> =
     profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profile}` }
   return { bench, parts, quick, env, json }
+}
+
+function parseFlags() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        help: { type: 'boolean', default: false },
+        only: { type: 'string' },
+        quick: { type: 'boolean', default: false },
+        json: { type: 'string' },
+        profile: { type: 'string' },
+      },
+    })
+  } catch (error) {
+    throw refused(error, '--help lists the flags')
+  }
 }
 
 async function run({ bench, parts, quick, env, json }: Arguments): Promise<void> {
@@ -78,12 +94,17 @@ async function run({ bench, parts, quick, env, json }: Arguments): Promise<void>
   writeFileSync(json, `${JSON.stringify(what, null, 2)}\n`)
 }
 
-const given = parse()
-if (given === undefined) {
-  process.stderr.write(`${USAGE}\n`)
+try {
+  const given = parse()
+  if (given === undefined) {
+    process.stdout.write(`${USAGE}\n`)
+  } else {
+    // The children end when this process does, which npm may tell twice.
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130))
+    await run(given)
+  }
+} catch (error) {
+  if (!(error instanceof ConfigurationError)) throw error
+  process.stderr.write(`bench: ${error.message}\n`)
   process.exitCode = 2
-} else {
-  // The children end when this process does, which npm may tell twice.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130))
-  await run(given)
 }

@@ -52,6 +52,8 @@ export class KafkaClient implements AsyncDisposable {
   }
 
   static async open({ brokers, ssl, sasl }: KafkaAccess): Promise<KafkaClient> {
+    // Loading it keeps kafkajs's timers from warnings, in the whole process.
+    await import('../../../processor/log/kafka/protocol/broker.ts')
     // kafkajs cuts an address at its first colon, so each host gets a name that no real host has (RFC 2606).
     const addresses = brokers.map(hostAndPort)
     const hosts = new Map(addresses.map(({ host }, i) => [`seed-${i}.invalid`, host]))

@@ -120,6 +120,21 @@ const protocolError = require('kafkajs/src/protocol/error') as {
 }
 protocolError.errorCodes.push(...NEWER_CODES)
 
+/**
+ * After each response kafkajs starts a timer to look at its queue: with a negative time, of which Node warns, where nothing
+ * throttles. Only a queue that holds a request needs the timer. This holds for every connection of the process.
+ */
+const { prototype: queues } = require('kafkajs/src/network/requestQueue') as { prototype: ScheduledQueue }
+const schedule = queues.scheduleCheckPendingRequests
+queues.scheduleCheckPendingRequests = function () {
+  if (this.pending.length > 0) schedule.call(this)
+}
+
+interface ScheduledQueue {
+  readonly pending: readonly unknown[]
+  scheduleCheckPendingRequests: (this: ScheduledQueue) => void
+}
+
 interface LogEntry {
   readonly log: { readonly message: string; readonly error?: string; readonly broker?: string }
 }
@@ -333,12 +348,10 @@ export interface KafkaConnection {
   authenticate(): Promise<void>
   nextCorrelationId(): number
   readonly requestQueue: {
-    readonly pending: readonly unknown[]
     /** By correlation id, in the order in which they were sent. */
     readonly inflight: ReadonlyMap<number, SentRequest>
     requestTimeoutIntervalId: NodeJS.Timeout
     scheduleRequestTimeoutCheck: () => void
-    scheduleCheckPendingRequests: () => void
     /** Until when a quota has it wait before it sends, by Date.now(). */
     throttledUntil: number
     sendSocketRequest: (request: SentRequest) => void
@@ -364,21 +377,9 @@ interface QueuedRequest {
 
 /** Mends what is amiss in `connection` before it connects. */
 export function mend(connection: KafkaConnection): void {
-  quieten(connection.requestQueue)
   throttleSteadily(connection.requestQueue)
   takeWhole(connection)
   judgeBySilence(connection)
-}
-
-/**
- * kafkajs starts a timer per response to look at its queue, with a negative time when nothing throttles, which Node 24
- * warns of. Only a queue with something in it needs the look.
- */
-function quieten(queue: KafkaConnection['requestQueue']): void {
-  const schedule = queue.scheduleCheckPendingRequests.bind(queue)
-  queue.scheduleCheckPendingRequests = () => {
-    if (queue.pending.length > 0) schedule()
-  }
 }
 
 /**
