@@ -2,7 +2,7 @@ import type { Logger } from 'pino'
 import { ConfigurationError, FencedError, RetryableError, reasonOf, wayOut } from '../../contract/errors.ts'
 import { partitionOf } from '../../contract/partition.ts'
 import { MAX_RECORD_BYTES, type NewRecord, type Offset, type Position } from '../../contract/record.ts'
-import { pause } from '../../runtime/pause.ts'
+import { Backoff, pause } from '../../runtime/pause.ts'
 import type { Topic } from '../log.ts'
 import type { EmbeddedMetrics } from './embedded-log.ts'
 import type { EmbeddedPartition } from './partition.ts'
@@ -304,8 +304,9 @@ export class EmbeddedWriter {
   async #recover(noSpace: boolean): Promise<void> {
     const { minFreeBytes, logger, metrics, reopen } = this.#options
     const { signal } = this.#closing
-    for (let wait = MIN_RETRY_MS; !signal.aborted; wait = Math.min(wait * 2, MAX_RETRY_MS)) {
-      await pause(wait, signal)
+    const backoff = new Backoff(MIN_RETRY_MS, MAX_RETRY_MS)
+    for (;;) {
+      await pause(backoff.next(), signal)
       if (signal.aborted) return
       try {
         // Closing the database would take it from its readers, so it is done only where it can help.
