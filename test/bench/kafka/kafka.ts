@@ -2,6 +2,8 @@ import { Cluster } from '../../../simulators/cluster.ts'
 import { KAFKA_VERSION, requireJava } from '../../../simulators/kafka/artifacts.ts'
 import { Kafka } from '../../../simulators/kafka/kafka.ts'
 import type { BenchOptions } from '../bench.ts'
+import { measureCorpus } from './corpus.ts'
+import { loadRecords } from './fill.ts'
 import { measureKafkaIngest } from './ingest.ts'
 import { measureMoving } from './moving.ts'
 import { measureProcessing } from './processing.ts'
@@ -37,15 +39,21 @@ interface Stage {
   readonly brokers: string
   readonly cluster: Cluster
   readonly sizes: typeof FULL
+  /** Another cluster on the same Kafka, with topics of its own. */
+  readonly another: () => Promise<Cluster>
 }
 
 const STAGES: Readonly<Record<string, (stage: Stage, report: BenchOptions['report']) => Promise<void>>> = {
-  async processing({ brokers, cluster, sizes: { records, devices } }, report) {
-    const sizes = { records, devices, atLeast: 2, threads: PEER_THREADS }
+  async processing({ brokers, cluster, another, sizes: { records, devices } }, report) {
+    report(await measureCorpus(brokers, PARTITIONS, another, { records, devices, threads: PEER_THREADS }))
+    const load = { load: 'numbers, cyclic', records: () => loadRecords(records, { devices }), count: records }
+    const sizes = { ...load, atLeast: 2, threads: PEER_THREADS }
     report((await measureProcessing(brokers, cluster, PARTITIONS, sizes)).figures)
   },
   async million({ brokers, cluster, sizes: { million } }, report) {
-    const sizes = { records: million, devices: million, atLeast: 1.5, threads: PEER_THREADS, residentMiB: 1024 }
+    const records = () => loadRecords(million, { devices: million })
+    const load = { load: 'numbers, cyclic, as many devices', records, count: million }
+    const sizes = { ...load, atLeast: 1.5, threads: PEER_THREADS, residentMiB: 1024 }
     const { figures, application, processor } = await measureProcessing(brokers, cluster, PARTITIONS, sizes)
     report(figures)
     await processor.stop()
@@ -70,8 +78,9 @@ export async function measureKafka({ parts, quick, env, report }: BenchOptions):
   await using kafka = await Kafka.open()
   const { brokers } = kafka
   for (const part of parts) {
-    await using cluster = await Cluster.open(brokers, PARTITIONS, { LOG_LEVEL: 'info', ...env })
-    await STAGES[part]?.({ brokers, cluster, sizes }, report)
+    const another = () => Cluster.open(brokers, PARTITIONS, { LOG_LEVEL: 'info', ...env })
+    await using cluster = await another()
+    await STAGES[part]?.({ brokers, cluster, sizes, another }, report)
     await cluster.stop()
   }
 }

@@ -5,6 +5,7 @@ import type { Cluster } from '../../../simulators/cluster.ts'
 import type { Program } from '../../../simulators/program.ts'
 import { type Figure, percentiles } from '../figure.ts'
 import { Committed } from './committed.ts'
+import { loadRecords } from './fill.ts'
 import { fillTopic, firstLine } from './processing.ts'
 import { SteadyReads, SteadyRecords } from './steady.ts'
 import { Streams } from './streams.ts'
@@ -32,7 +33,7 @@ export async function measureMoving(
   sizes: MovingSizes,
 ): Promise<Figure[]> {
   const fleet = { devices: sizes.devices }
-  await fillTopic(cluster, sizes.devices, sizes.devices)
+  await fillTopic(cluster, loadRecords(sizes.devices, sizes))
   await using pair = await Pair.start(brokers, cluster, partitions)
   const handOver: number[] = []
   const killed: number[] = []

@@ -1,3 +1,4 @@
+import type { NewRecord } from '../../../processor/contract/record.ts'
 import { pause } from '../../../processor/runtime/pause.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
 import type { Program } from '../../../simulators/program.ts'
@@ -13,8 +14,10 @@ const LINES_WITHIN_MS = 120_000
 const POLL_MS = 20
 
 export interface ProcessingSizes {
-  readonly records: number
-  readonly devices: number
+  /** How the load is called, and its records, from the first on. */
+  readonly load: string
+  readonly records: () => Iterator<NewRecord>
+  readonly count: number
   /** The limit, as a multiple of the peer. */
   readonly atLeast: number
   /** Of the peer: the best counts. */
@@ -29,16 +32,16 @@ export async function measureProcessing(
   cluster: Cluster,
   partitions: number,
   sizes: ProcessingSizes,
-): Promise<{ figures: Figure[]; processor: Program; application: string }> {
-  const { records, devices, atLeast, threads, residentMiB } = sizes
-  await fillTopic(cluster, records, devices)
+): Promise<{ figures: Figure[]; processor: Program; application: string; ratio: number; cpuMicros: number }> {
+  const { load, count, atLeast, threads, residentMiB } = sizes
+  await fillTopic(cluster, sizes.records())
   const peers: Awaited<ReturnType<typeof peer>>[] = []
-  for (const count of threads) peers.push(await peer(brokers, cluster, count))
+  for (const number of threads) peers.push(await peer(brokers, cluster, number))
   const best = peers.toSorted((a, b) => b.perSecond - a.perSecond)[0]
   if (best === undefined) throw new Error('no thread count to try the peer with')
-  const product = await processAll(brokers, cluster, partitions, records)
+  const product = await processAll(brokers, cluster, partitions, count)
   await expectSameOutcome(brokers, `${cluster.prefix}.status`, `${best.application}-status-changelog`)
-  const name = `processing: ${records.toLocaleString('en-US')} records, ${devices.toLocaleString('en-US')} devices`
+  const name = `processing: ${load}, ${count.toLocaleString('en-US')} records`
   const others = peers.filter((one) => one !== best)
   const tried = others.map((one) => `with ${one.threads}: ${Math.round(one.perSecond).toLocaleString('en-US')}`)
   const figures: Figure[] = [
@@ -59,12 +62,13 @@ export async function measureProcessing(
       note: `peak ${Math.round(product.peakMiB)} MiB, ${product.cpuMicros.toFixed(1)} µs of processor time a record`,
     },
   ]
-  return { figures, processor: product.processor, application: best.application }
+  const { processor, cpuMicros } = product
+  return { figures, processor, application: best.application, ratio: product.perSecond / best.perSecond, cpuMicros }
 }
 
-export async function fillTopic(cluster: Cluster, records: number, devices: number): Promise<void> {
+export async function fillTopic(cluster: Cluster, records: Iterator<NewRecord>): Promise<void> {
   await using log = await cluster.log()
-  await fill(log, records, { devices })
+  await fill(log, records)
 }
 
 async function peer(brokers: string, cluster: Cluster, threads: number) {

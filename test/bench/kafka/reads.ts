@@ -6,6 +6,7 @@ import { httpLoad } from '../http-load.ts'
 import { PREFIX } from '../ingest.ts'
 import { LoadProcess } from '../load-process.ts'
 import { usage } from '../machine.ts'
+import { loadRecords } from './fill.ts'
 import { fillTopic, processAll } from './processing.ts'
 
 const CONNECTIONS = 32
@@ -30,7 +31,7 @@ export async function measureReads(
   partitions: number,
   { devices, seconds }: ReadsSizes,
 ): Promise<Figure[]> {
-  await fillTopic(cluster, devices, devices)
+  await fillTopic(cluster, loadRecords(devices, { devices }))
   const { processor } = await processAll(brokers, cluster, partitions, devices)
   const api = await cluster.api()
   const random = seededRandom(1, 0)

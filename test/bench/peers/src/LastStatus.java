@@ -8,6 +8,7 @@ import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.StreamsConfig;
@@ -43,7 +44,9 @@ public final class LastStatus {
       if (FIRST.get() == 0 && FIRST.compareAndSet(0, System.currentTimeMillis())) say("first", "");
       Status status = store.get(record.key());
       if (status == null) status = Status.born(record.key(), record.timestamp());
-      status.fold(Status.message(record.value()), record.timestamp());
+      Header kind = record.headers().lastHeader("kind");
+      if (kind == null) status.fold(record.value(), record.timestamp());
+      else status.replaceAttributes(record.value());
       store.put(record.key(), status);
     }
   }

@@ -1,3 +1,4 @@
+import com.fasterxml.jackson.annotation.JsonInclude;
 import com.fasterxml.jackson.annotation.JsonPropertyOrder;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
@@ -8,15 +9,19 @@ import java.io.UncheckedIOException;
 import java.time.Instant;
 import java.time.ZoneOffset;
 import java.time.format.DateTimeFormatter;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import org.apache.kafka.common.serialization.Serde;
 import org.apache.kafka.common.serialization.Serdes;
 
 /** The last status of a device: the same JSON that Tidemark makes of the same records; the bench compares them. */
 @JsonPropertyOrder({
-  "deviceId", "rev", "reported", "connectivity", "firstSeenAt", "lastSeenAt", "counters", "sequence"
+  "deviceId", "rev", "reported", "connectivity", "firstSeenAt", "lastSeenAt", "counters", "sequence",
+  "attributes"
 })
+@JsonInclude(JsonInclude.Include.NON_NULL)
 public final class Status {
   @JsonPropertyOrder({"value", "at"})
   public static final class Metric {
@@ -40,19 +45,13 @@ public final class Status {
     public long skewed;
   }
 
-  /** Which numbers were applied. Here they come in order, so one range does. */
+  /** Which numbers were applied: ascending, disjoint, inclusive ranges. */
   @JsonPropertyOrder({"seen", "session", "at"})
+  @JsonInclude(JsonInclude.Include.NON_NULL)
   public static final class Sequence {
-    public long[][] seen;
+    public List<long[]> seen = new ArrayList<>();
     public long session;
     public String at;
-  }
-
-  /** What a device says. */
-  public static final class Message {
-    public long ts;
-    public long seq;
-    public LinkedHashMap<String, JsonNode> values;
   }
 
   public String deviceId;
@@ -63,9 +62,10 @@ public final class Status {
   public String lastSeenAt;
   public Counters counters = new Counters();
   public Sequence sequence;
+  public JsonNode attributes;
 
+  private static final int MAX_RANGES = 16;
   private static final ObjectMapper MAPPER = new ObjectMapper();
-  private static final ObjectReader MESSAGES = MAPPER.readerFor(Message.class);
   private static final ObjectReader STATUSES = MAPPER.readerFor(Status.class);
   private static final ObjectWriter WRITER = MAPPER.writerFor(Status.class);
   private static final DateTimeFormatter ISO =
@@ -98,33 +98,32 @@ public final class Status {
     return status;
   }
 
+  /** One message, or an array of them. */
+  void fold(byte[] json, long receivedAt) {
+    JsonNode said = parse(json);
+    if (said.isArray()) for (JsonNode message : said) foldMessage(message, receivedAt);
+    else foldMessage(said, receivedAt);
+  }
+
+  void replaceAttributes(byte[] json) {
+    JsonNode said = parse(json);
+    if (said.equals(attributes)) return;
+    attributes = said;
+    rev++;
+  }
+
   /** Per metric the newest event time wins; at a tie, the later record. */
-  void fold(Message message, long receivedAt) {
-    String at = iso(message.ts);
-    if (sequence == null) {
-      sequence = new Sequence();
-      sequence.seen = new long[][] {{message.seq, message.seq}};
-      sequence.at = at;
-    } else if (message.seq <= sequence.seen[0][1]) {
+  private void foldMessage(JsonNode message, long receivedAt) {
+    boolean enveloped = message.path("values").isObject();
+    JsonNode ts = enveloped ? message.get("ts") : null;
+    JsonNode seq = enveloped ? message.get("seq") : null;
+    String at = ts == null ? null : iso(ts.asLong());
+    if (seq != null && !admit(seq.asLong(), at)) {
       counters.duplicates++;
       return;
-    } else {
-      sequence.seen[0][1] = message.seq;
-      if (at.compareTo(sequence.at) > 0) sequence.at = at;
     }
-    boolean late = false;
-    for (Map.Entry<String, JsonNode> entry : message.values.entrySet()) {
-      Metric metric = reported.get(entry.getKey());
-      if (metric == null) {
-        metric = new Metric();
-        reported.put(entry.getKey(), metric);
-      } else if (metric.at.compareTo(at) > 0) {
-        late = true;
-        continue;
-      }
-      metric.value = entry.getValue();
-      metric.at = at;
-    }
+    if (at == null) at = iso(receivedAt);
+    boolean late = report("", enveloped ? message.get("values") : message, at);
     rev++;
     counters.messages++;
     if (late) counters.late++;
@@ -132,9 +131,72 @@ public final class Status {
     if (seenAt.compareTo(lastSeenAt) > 0) lastSeenAt = seenAt;
   }
 
-  static Message message(byte[] json) {
+  /** Nested objects become dotted names. True when a value is older than the one that is there. */
+  private boolean report(String prefix, JsonNode values, String at) {
+    boolean late = false;
+    for (Map.Entry<String, JsonNode> entry : values.properties()) {
+      String name = prefix.isEmpty() ? entry.getKey() : prefix + entry.getKey();
+      JsonNode value = entry.getValue();
+      if (value.isObject()) {
+        late |= report(name + ".", value, at);
+        continue;
+      }
+      Metric metric = reported.get(name);
+      if (metric == null) {
+        metric = new Metric();
+        reported.put(name, metric);
+      } else if (metric.at.compareTo(at) > 0) {
+        late = true;
+        continue;
+      }
+      metric.value = value;
+      metric.at = at;
+    }
+    return late;
+  }
+
+  /** Notes the number as applied; false when it had been. */
+  private boolean admit(long seq, String at) {
+    if (sequence == null) {
+      sequence = new Sequence();
+      sequence.seen.add(new long[] {seq, seq});
+      sequence.at = at;
+      return true;
+    }
+    List<long[]> seen = sequence.seen;
+    int i = seen.size();
+    while (i > 0 && seen.get(i - 1)[0] > seq) i--;
+    if (i > 0 && seq <= seen.get(i - 1)[1]) {
+      // A number seen before, with a time newer than any before it: the device counts from the start again.
+      if (at == null || sequence.at == null || at.compareTo(sequence.at) <= 0) return false;
+      seen.clear();
+      seen.add(new long[] {seq, seq});
+    } else {
+      insert(seen, i, seq);
+    }
+    if (at != null && (sequence.at == null || at.compareTo(sequence.at) > 0)) sequence.at = at;
+    return true;
+  }
+
+  private static void insert(List<long[]> seen, int i, long seq) {
+    boolean joinsBelow = i > 0 && seen.get(i - 1)[1] == seq - 1;
+    boolean joinsAbove = i < seen.size() && seen.get(i)[0] == seq + 1;
+    if (joinsBelow && joinsAbove) {
+      seen.get(i - 1)[1] = seen.get(i)[1];
+      seen.remove(i);
+    } else if (joinsBelow) {
+      seen.get(i - 1)[1] = seq;
+    } else if (joinsAbove) {
+      seen.get(i)[0] = seq;
+    } else {
+      seen.add(i, new long[] {seq, seq});
+      if (seen.size() > MAX_RANGES) seen.remove(0);
+    }
+  }
+
+  private static JsonNode parse(byte[] json) {
     try {
-      return MESSAGES.readValue(json);
+      return MAPPER.readTree(json);
     } catch (IOException error) {
       throw new UncheckedIOException(error);
     }
