@@ -4,8 +4,7 @@ import { ConfigurationError, reasonOf } from '../../processor/contract/errors.ts
 import { KAFKA_FOLDER } from '../../processor/runtime/environment.ts'
 import { onStopSignals } from '../../processor/runtime/signals.ts'
 import { refused } from '../flags.ts'
-import { archiveClasses } from './artifacts.ts'
-import { Kafka } from './kafka.ts'
+import { archiveClasses, Kafka } from './kafka.ts'
 
 /** For a broker's orderly end, and for writing the archive, ms. */
 const ARCHIVE_TIMEOUT_MS = 60_000

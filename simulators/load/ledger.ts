@@ -1,6 +1,5 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
-import type { LoadLedger } from './load-connection.ts'
-import { SEQ_LAST, SEQ_START } from './load-packet.ts'
+import { type LoadLedger, SEQ_LAST, SEQ_START } from './load-connection.ts'
 
 /** Longest latency told apart, one minute. */
 const MAX_LATENCY_US = 60_000_000

@@ -1,8 +1,7 @@
 import { pause } from '../../processor/runtime/pause.ts'
 import type { Random } from '../random.ts'
 import { Ledger } from './ledger.ts'
-import { LoadConnection, type LoadLedger } from './load-connection.ts'
-import { MAX_DEVICES } from './load-packet.ts'
+import { LoadConnection, type LoadLedger, MAX_DEVICES } from './load-connection.ts'
 
 /** Who sends: many devices over few connections. */
 export interface SendersOptions {

@@ -1,4 +1,4 @@
-import { loadDeviceId } from '../../simulators/load/load-packet.ts'
+import { loadDeviceId } from '../../simulators/load/load-connection.ts'
 import { seededRandom } from '../../simulators/random.ts'
 import { Stack } from '../system/stack.ts'
 import { bareFastify } from './bare.ts'

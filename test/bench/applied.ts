@@ -1,5 +1,5 @@
 import { pause } from '../../processor/runtime/pause.ts'
-import { loadDeviceId, loadTemperature, SEQ_START } from '../../simulators/load/load-packet.ts'
+import { loadDeviceId, loadTemperature, SEQ_START } from '../../simulators/load/load-connection.ts'
 import { batchGet } from '../system/answers.ts'
 import type { Stack } from '../system/stack.ts'
 import { KeepAlive } from './keep-alive.ts'

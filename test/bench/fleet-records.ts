@@ -3,7 +3,7 @@ import type { NewRecord } from '../../processor/contract/record.ts'
 import { connectivityRecord } from '../../processor/contract/telemetry.ts'
 import { writeRecord } from '../../processor/contract/write.ts'
 import type { Log } from '../../processor/log/log.ts'
-import { loadDeviceId } from '../../simulators/load/load-packet.ts'
+import { loadDeviceId } from '../../simulators/load/load-connection.ts'
 import { PREFIX } from './ingest.ts'
 
 const APPENDED_AT_ONCE = 4_000

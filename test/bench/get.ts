@@ -1,5 +1,6 @@
-import autocannon, { type Result } from 'autocannon'
-import { loadDeviceId } from '../../simulators/load/load-packet.ts'
+import type { Result } from 'autocannon'
+import autocannon from 'autocannon'
+import { loadDeviceId } from '../../simulators/load/load-connection.ts'
 import { seededRandom } from '../../simulators/random.ts'
 import type { Stack } from '../system/stack.ts'
 import { bareFastify } from './bare.ts'

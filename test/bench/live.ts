@@ -1,6 +1,6 @@
 import { connect, type Socket } from 'node:net'
 import { pause } from '../../processor/runtime/pause.ts'
-import { loadDeviceId } from '../../simulators/load/load-packet.ts'
+import { loadDeviceId } from '../../simulators/load/load-connection.ts'
 import type { Stack } from '../system/stack.ts'
 import { type Figure, percentiles } from './figure.ts'
 import { PREFIX } from './ingest.ts'

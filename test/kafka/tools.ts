@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { kafkaClasses } from '../../simulators/kafka/artifacts.ts'
+import { kafkaClasses } from '../../simulators/kafka/kafka.ts'
 
 /** Runs one of Kafka's own tools, which knows nothing of Tidemark. Resolves with what it printed. */
 export async function kafkaTool(brokers: string, name: string, args: readonly string[], input = ''): Promise<string> {

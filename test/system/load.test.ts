@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { generateLoad, type LoadOptions } from '../../simulators/load/load.ts'
-import { loadDeviceId, loadTemperature, SEQ_START } from '../../simulators/load/load-packet.ts'
+import { loadDeviceId, loadTemperature, SEQ_START } from '../../simulators/load/load-connection.ts'
 import { RecordingBroker } from './broker.ts'
 
 const OPTIONS: Omit<LoadOptions, 'port'> = {

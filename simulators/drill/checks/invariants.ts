@@ -1,5 +1,5 @@
 import type { Ledger } from '../../load/ledger.ts'
-import { SEQ_START } from '../../load/load-packet.ts'
+import { SEQ_START } from '../../load/load-connection.ts'
 import type { ReadersReport } from '../load/readers.ts'
 import { type Connections, MAX_ABSENCE_MS, type SendingReport } from '../load/traffic.ts'
 import { LAST_WILL, unlike, type VisitorReport } from '../load/visitors.ts'

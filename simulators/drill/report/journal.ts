@@ -97,3 +97,106 @@ export class Recorder {
     if (list.length > MAX_ENTRIES) list.shift()
   }
 }
+
+/** A duration over all partitions and disturbances it was measured for, in ms. */
+export interface Span {
+  readonly count: number
+  readonly p50: number
+  readonly p95: number
+  readonly worst: number
+}
+
+/** How long what follows a disturbance took. Undefined where nothing of the kind happened. */
+export interface Times {
+  /** From the disturbance until the group begins to rebalance. */
+  readonly detection: Span | undefined
+  /** Until the partition is another's. */
+  readonly reassignment: Span | undefined
+  /** From then until the new owner runs: what it had to restore. */
+  readonly restore: Span | undefined
+  /** From the disturbance until the new owner has committed. */
+  readonly firstCommit: Span | undefined
+  /** Until what waits to be applied is no more than just before. */
+  readonly lagNormal: Span | undefined
+}
+
+/** Lag is normal again when it is at most its 95th percentile of just before, and a tenth of a second of messages. */
+const NORMAL_PERCENTILE = 0.95
+
+/** Just before, ms: a fleet that comes up, with every device new, is no measure. */
+const NORMAL_OF_MS = 5_000
+
+const NORMAL_SECONDS = 0.1
+
+/** Pure. What was looked at every 50 ms cannot be told more finely. */
+export function timesOf(journal: Journal): Times {
+  const detection: number[] = []
+  const reassignment: number[] = []
+  const restore: number[] = []
+  const firstCommit: number[] = []
+  const lagNormal: number[] = []
+  journal.marks.forEach((mark, i) => {
+    const until = journal.marks[i + 1]?.at ?? Infinity
+    const unstable = journal.groupStates.find(({ at, stable }) => !stable && at >= mark.at && at < until)
+    if (unstable !== undefined) detection.push(unstable.at - mark.at)
+    for (let partition = 0; partition < journal.partitions; partition++) {
+      const moved = movedIn(journal, partition, mark.at, until)
+      if (moved === undefined) continue
+      reassignment.push(moved.at - mark.at)
+      const its = (entry: { partition: number; instance: string | undefined }): boolean =>
+        entry.partition === partition && entry.instance === moved.instance
+      const running = journal.holds.find((hold) => hold.at >= moved.at && its(hold) && hold.phase === 'running')
+      if (running !== undefined) restore.push(running.at - moved.at)
+      const advance = journal.advances.find((entry) => entry.at >= moved.at && its(entry))
+      if (advance !== undefined) firstCommit.push(advance.at - mark.at)
+    }
+    const normal = backToNormal(journal, mark, until)
+    if (normal !== undefined) lagNormal.push(normal)
+  })
+  return {
+    detection: span(detection),
+    reassignment: span(reassignment),
+    restore: span(restore),
+    firstCommit: span(firstCommit),
+    lagNormal: span(lagNormal),
+  }
+}
+
+/** The hold by which another instance got the partition between the two times. */
+function movedIn({ holds }: Journal, partition: number, from: number, until: number): Hold | undefined {
+  const its = holds.filter((hold) => hold.partition === partition && hold.instance !== undefined)
+  const before = its.findLast((hold) => hold.at < from)
+  return its.find((hold) => hold.at >= from && hold.at < until && hold.instance !== before?.instance)
+}
+
+function backToNormal({ samples }: Journal, mark: Mark, until: number): number | undefined {
+  const before = samples
+    .filter(({ at }) => at < mark.at && at >= mark.at - NORMAL_OF_MS)
+    .flatMap(({ lag }) => lag ?? [])
+  if (before.length === 0) return undefined
+  const sent = samples.findLast(({ at }) => at <= mark.at)?.sent ?? 0
+  const normal = percentile(before, NORMAL_PERCENTILE) + sent * NORMAL_SECONDS
+  const after = samples.filter(({ at }) => at >= mark.at && at < until)
+  // What nobody could tell was not seen to be normal; but where it is seen to rise, its end is what counts.
+  const risen = after.find(({ lag = 0 }) => lag > normal) ?? after.find(({ lag }) => lag === undefined)
+  if (risen === undefined) return 0
+  const back = after.find(({ at, lag = Infinity }) => at >= risen.at && lag <= normal)
+  return back === undefined ? undefined : back.at - mark.at
+}
+
+function span(values: readonly number[]): Span | undefined {
+  if (values.length === 0) return undefined
+  const round = Math.round
+  return {
+    count: values.length,
+    p50: round(percentile(values, 0.5)),
+    p95: round(percentile(values, 0.95)),
+    worst: round(Math.max(...values)),
+  }
+}
+
+/** Nearest rank. */
+function percentile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] as number
+}

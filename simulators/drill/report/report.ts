@@ -5,8 +5,7 @@ import type { Invariant } from '../checks/invariants.ts'
 import { DRILLS } from '../drills.ts'
 import { commandOf } from '../options.ts'
 import type { Outcome } from '../run.ts'
-import type { Journal } from './journal.ts'
-import type { Span, Times } from './times.ts'
+import type { Journal, Span, Times } from './journal.ts'
 
 /** What the drill says at its end: plain text, under 120 columns. */
 export function tableOf(outcome: Outcome): string {

@@ -1,5 +1,5 @@
 import type { Log, NewRecord } from '../../../processor/log/log.ts'
-import { loadDeviceId, loadTemperature, SEQ_START } from '../../../simulators/load/load-packet.ts'
+import { loadDeviceId, loadTemperature, SEQ_START } from '../../../simulators/load/load-connection.ts'
 import { PREFIX } from '../ingest.ts'
 
 /** Records of one append, and appends under way. */

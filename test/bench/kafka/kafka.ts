@@ -1,6 +1,5 @@
 import { Cluster } from '../../../simulators/cluster.ts'
-import { KAFKA_VERSION, requireJava } from '../../../simulators/kafka/artifacts.ts'
-import { Kafka } from '../../../simulators/kafka/kafka.ts'
+import { KAFKA_VERSION, Kafka, requireJava } from '../../../simulators/kafka/kafka.ts'
 import type { BenchOptions } from '../bench.ts'
 import { measureCorpus } from './corpus.ts'
 import { loadRecords } from './fill.ts'

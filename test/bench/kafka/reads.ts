@@ -1,5 +1,5 @@
 import type { Cluster } from '../../../simulators/cluster.ts'
-import { loadDeviceId } from '../../../simulators/load/load-packet.ts'
+import { loadDeviceId } from '../../../simulators/load/load-connection.ts'
 import { seededRandom } from '../../../simulators/random.ts'
 import type { Figure } from '../figure.ts'
 import { httpLoad } from '../http-load.ts'

@@ -1,6 +1,6 @@
 import type { KafkaLog } from '../../../processor/log/kafka/kafka-log.ts'
 import type { Cluster } from '../../../simulators/cluster.ts'
-import { loadDeviceId } from '../../../simulators/load/load-packet.ts'
+import { loadDeviceId } from '../../../simulators/load/load-connection.ts'
 import { seededRandom } from '../../../simulators/random.ts'
 import { PREFIX } from '../ingest.ts'
 import { KeepAlive } from '../keep-alive.ts'

@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
-import { cachedFolder, run } from '../../../simulators/kafka/artifacts.ts'
+import { cachedFolder, run } from '../../../simulators/kafka/kafka.ts'
 import { endsWithUs, removeFolder, temporaryFolder } from '../../../simulators/program.ts'
 
 const PEERS = join(import.meta.dirname, '../peers')

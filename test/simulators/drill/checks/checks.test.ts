@@ -7,7 +7,7 @@ import type { ReadersReport } from '../../../../simulators/drill/load/readers.ts
 import type { VisitorReport } from '../../../../simulators/drill/load/visitors.ts'
 import type { LogReading } from '../../../../simulators/drill/stage/evidence.ts'
 import type { KafkaRecord } from '../../../../simulators/drill/stage/kafka-client.ts'
-import { SEQ_START } from '../../../../simulators/load/load-packet.ts'
+import { SEQ_START } from '../../../../simulators/load/load-connection.ts'
 
 const ID = 'drill-0000000'
 const AT = '2026-11-24T10:00:00.000Z'

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { partitionOf } from '../../../../processor/contract/partition.ts'
 import { hotFleet } from '../../../../simulators/drill/load/traffic.ts'
-import { loadDeviceId } from '../../../../simulators/load/load-packet.ts'
+import { loadDeviceId } from '../../../../simulators/load/load-connection.ts'
 import { seededRandom } from '../../../../simulators/random.ts'
 
 const SHARE = 0.8

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { AFTERMATH_MS, Readers, type ReadersReport } from '../../../../simulators/drill/load/readers.ts'
 import { Ledger } from '../../../../simulators/load/ledger.ts'
-import { SEQ_START } from '../../../../simulators/load/load-packet.ts'
+import { SEQ_START } from '../../../../simulators/load/load-connection.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
 const IDS = Array.from({ length: 40 }, (_, device) => `drill-${device}`)

@@ -1,7 +1,6 @@
 import { expect, test } from 'vitest'
 import { Ranges } from '../../../../simulators/drill/checks/input-count.ts'
-import type { Journal } from '../../../../simulators/drill/report/journal.ts'
-import { timesOf } from '../../../../simulators/drill/report/times.ts'
+import { type Journal, timesOf } from '../../../../simulators/drill/report/journal.ts'
 
 const span = (ms: number) => ({ count: 1, p50: ms, p95: ms, worst: ms })
 
