@@ -22,7 +22,7 @@ export class Cluster implements AsyncDisposable {
   readonly brokers: string
   readonly #partitions: number
   readonly dataDir: string
-  /** Of the topics, and the name of the group. */
+  /** Prefix of the topics, and name of the group. */
   readonly prefix = `cluster-${randomUUID()}`
   readonly secret = 'held-by-all-roles-of-this-cluster'
   readonly #env: Readonly<Record<string, string>>
@@ -76,7 +76,7 @@ export class Cluster implements AsyncDisposable {
     return this.#start('ingest', { HEALTH_PORT: String(port) }, port as number)
   }
 
-  /** `brokers`: where this one finds Kafka, when not where the others do. */
+  /** `brokers`: addresses by which this processor alone reaches Kafka. */
   async processor(instance: string, brokers = this.brokers): Promise<Program> {
     const [port] = await freePorts(1)
     const env = {
@@ -88,7 +88,7 @@ export class Cluster implements AsyncDisposable {
     return this.#start('processor', env, port as number)
   }
 
-  /** A processor that begins in `file` instead of main.ts, with further variables. It is not waited for. */
+  /** Starts a processor in `file` instead of main.ts, with further variables, and does not wait until it is ready. */
   processorIn(file: string, instance: string, env: Readonly<Record<string, string>>): Program {
     const program = new Program(file, ['processor'], {
       ...this.env,
@@ -100,7 +100,7 @@ export class Cluster implements AsyncDisposable {
     return program
   }
 
-  /** Of further ones, each has a port of its own. */
+  /** `port`: each further API process needs its own. */
   api(port = this.httpPort): Promise<Program> {
     return this.#start('api', { HTTP_PORT: String(port) }, port)
   }
@@ -109,7 +109,7 @@ export class Cluster implements AsyncDisposable {
     return fetch(`${urlOf(this.httpPort)}${path}`)
   }
 
-  /** The JSON of an answer that must be 200. */
+  /** The JSON of the answer. Rejects when its status is not 200. */
   async json<T>(path: string): Promise<T> {
     const response = await this.get(path)
     if (response.status !== 200) throw new Error(`GET ${path}: ${response.status} ${await response.text()}`)
@@ -120,7 +120,7 @@ export class Cluster implements AsyncDisposable {
     return (await this.json<{ partitions: PartitionAnswer[] }>('/v1/partitions')).partitions
   }
 
-  /** Of the running owners: partitions by instance. */
+  /** How many partitions each instance owns and runs. */
   async owned(): Promise<Record<string, number>> {
     const counts: Record<string, number> = {}
     for (const { owner } of await this.partitions()) {
@@ -155,7 +155,7 @@ export class Cluster implements AsyncDisposable {
     return program
   }
 
-  /** Ends every process in order. */
+  /** Ends every process with SIGTERM. */
   async stop(): Promise<void> {
     await Promise.all(Array.from(this.#programs.keys(), (program) => program.stop()))
   }

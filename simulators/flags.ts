@@ -7,14 +7,14 @@ export function number(flag: string, text: string, min: number, max: number): nu
   throw invalid(`${flag} is ${JSON.stringify(text)}: give a number from ${min} to ${max}`)
 }
 
-/** As `number`. */
+/** Like `number`, for whole numbers. */
 export function integer(flag: string, text: string, min: number, max: number): number {
   const value = text.trim() === '' ? Number.NaN : Number(text)
   if (Number.isInteger(value) && value >= min && value <= max) return value
   throw invalid(`${flag} is ${JSON.stringify(text)}: give a whole number from ${min} to ${max}`)
 }
 
-/** What parseArgs threw, which explains over several lines, in one; `way`: what to do. */
+/** The error of parseArgs in one line, and the way out of it. */
 export function refused(error: unknown, way: string): ConfigurationError {
   return invalid(`${(error as Error).message.split(/\.?\n|\. /, 1)[0]}; ${way}`)
 }

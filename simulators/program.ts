@@ -12,16 +12,16 @@ import { pause } from '../processor/runtime/pause.ts'
 
 const REPOSITORY = fileURLToPath(new URL('..', import.meta.url))
 export const MAIN = join(REPOSITORY, 'main.ts')
-/** As in the scripts of package.json: what was compiled once starts with half the work. */
+/** As in the scripts of package.json: a cached start takes half the time. */
 const COMPILE_CACHE = join(REPOSITORY, 'node_modules/.cache/node')
 
-/** How long a process may take to end after SIGTERM: main.ts gives itself 15 s, and an api its notice before them, 3 s. */
+/** Longest wait after SIGTERM: main.ts takes up to 15 s, after the 3 s of notice that an api gives. */
 const STOP_MS = 25_000
 const POLL_MS = 10
-/** What is kept of a process's output, for the message of a failure. */
+/** How much output of a process is kept, for the message of a failure. */
 const MAX_OUTPUT_CHARACTERS = 64 * 1024
 
-/** A folder, of a path that begins so, that is gone when this process is, if `removeFolder` did not take it before. */
+/** A folder whose path begins with `path`. It is removed when this process ends, if not by `removeFolder` before. */
 export async function temporaryFolder(path = join(tmpdir(), 'tidemark-')): Promise<string> {
   const folder = await mkdtemp(path)
   temporary.add(folder)
@@ -42,10 +42,10 @@ type Child = ChildProcessByStdio<null, Readable, Readable>
 
 const running = new Set<ChildProcess>()
 const temporary = new Set<string>()
-// A test or a drill that fails, or Ctrl-C, must leave neither processes nor their data behind.
+// A test or a drill that fails or is stopped must leave neither processes nor their data behind.
 process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL')
-  // Whoever was killed may write until it is gone.
+  // A killed process may write until it is gone, so a removal may need retries.
   for (const folder of temporary) rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
 })
 
@@ -55,7 +55,7 @@ export function endsWithUs(child: ChildProcess): void {
   child.once('exit', () => running.delete(child))
 }
 
-/** A process of this repository, with what it printed. */
+/** A process of this repository, and its output. */
 export class Program {
   readonly child: Child
   readonly exited: Promise<Exit>
@@ -66,7 +66,6 @@ export class Program {
   constructor(file: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
     const child = spawn(process.execPath, [file, ...args], {
       cwd: REPOSITORY,
-      // The latter as the npm scripts set it.
       env: { PATH: process.env.PATH ?? '', NODE_COMPILE_CACHE: COMPILE_CACHE, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
@@ -78,7 +77,7 @@ export class Program {
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-MAX_OUTPUT_CHARACTERS)
     })
-    // 'close' comes when the output is read too.
+    // Unlike 'exit', 'close' comes after the last output.
     this.exited = once(child, 'close').then(([code, signal]) => {
       this.#exit = { code: code as number | null, signal: signal as NodeJS.Signals | null }
       return this.#exit
@@ -101,7 +100,7 @@ export class Program {
     return this.#stderr
   }
 
-  /** Resolves when `url` says that it is ready. Rejects when it ended before, or is not ready in time. */
+  /** Resolves when /readyz at `url` says so. Rejects when the process ends before that, or takes too long. */
   async ready(name: string, url: string, withinMs: number): Promise<void> {
     const deadline = performance.now() + withinMs
     while (!(await isReady(url))) {
@@ -127,7 +126,7 @@ export class Program {
   }
 }
 
-/** What /readyz at `url` says; false when nobody answers there. */
+/** The answer of /readyz at `url`; false when nobody answers. */
 export async function isReady(url: string): Promise<boolean> {
   try {
     const response = await fetch(`${url}/readyz`)
@@ -139,15 +138,15 @@ export async function isReady(url: string): Promise<boolean> {
   }
 }
 
-/** Below the ports that Linux gives to connections and to port 0 (`ip_local_port_range`, from 32,768 on). */
+/** Linux gives ports from 32,768 on to connections and to port 0 (`ip_local_port_range`). */
 const FIRST_PORT = 20_000
 const PAST_PORT = 32_000
-/** How many ports are tried for one. */
+/** Tries to find one port. */
 const MAX_TRIES = 200
 
 /**
- * Ports of 127.0.0.1 that are this process's own until it ends, also while nobody listens on them: for a process that
- * starts later, or starts again. Throws when no port is to be had.
+ * Ports of 127.0.0.1 that this process reserves until it ends, for processes that start later or start again. Throws when no
+ * port is free.
  */
 export function freePorts(count: number): Promise<number[]> {
   return Promise.all(Array.from({ length: count }, freePort))
@@ -165,7 +164,7 @@ async function freePort(): Promise<number> {
   throw new Error(`none of ${MAX_TRIES} ports from ${FIRST_PORT} to ${PAST_PORT - 1} of 127.0.0.1 is free`)
 }
 
-/** An abstract socket (unix(7)) is the claim: one process can have it, and it is gone with that process. */
+/** The claim is an abstract socket (unix(7)): one process can have it, and it ends with that process. */
 async function claimed(port: number): Promise<boolean> {
   const claim = await listening({ path: `\0tidemark-port-${port}` })
   claim?.unref()

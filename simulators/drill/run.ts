@@ -103,7 +103,8 @@ export async function runDrill(
     ending.abort()
     await Promise.all([...watching, visiting])
   }
-  return conclude(run, course, sending, sampler.committed, signal)
+  // Awaited here: the devices must stay connected until the answers have been taken.
+  return await conclude(run, course, sending, sampler.committed, signal)
 }
 
 /** The parts of a run. */

@@ -6,7 +6,7 @@ import { onStopSignals } from '../../processor/runtime/signals.ts'
 import { refused } from '../flags.ts'
 import { archiveClasses, Kafka } from './kafka.ts'
 
-/** For a broker's orderly end, and for writing the archive, ms. */
+/** Longest time for a broker to stop and to write the archive, ms. */
 const ARCHIVE_TIMEOUT_MS = 60_000
 
 const USAGE = `usage: npm run kafka -- [flags]
@@ -17,7 +17,6 @@ const USAGE = `usage: npm run kafka -- [flags]
 Ctrl-C stops it, and a second one kills it. It ends with 1 when all of its nodes have ended.
 `
 
-/** Resolves with the exit code. */
 async function main(): Promise<number> {
   const { values } = parse()
   if (values.help) {
@@ -37,7 +36,7 @@ async function main(): Promise<number> {
   const { promise: ended, resolve: end } = Promise.withResolvers<number>()
   let ready = false
   let stopping = false
-  // The brokers are killed with this process: a start is not waited for, nor, at a second signal, an orderly end.
+  // The brokers are killed with this process, so it may exit while they start, and at a second signal.
   onStopSignals({
     first: () => {
       if (!ready) process.exit(0)
@@ -49,7 +48,7 @@ async function main(): Promise<number> {
   const nodes = values.nodes === '3' ? 3 : 1
   let up: number = nodes
   const onFall = (log: string): void => {
-    // Ctrl-C reaches them, too.
+    // Ctrl-C in a terminal reaches the brokers, too.
     if (stopping) return
     process.stderr.write(`kafka: Kafka ended; see ${log}\n`)
     up--

@@ -11,7 +11,7 @@ import { pause } from '../../processor/runtime/pause.ts'
 import { endsWithUs, freePorts, removeFolder, temporaryFolder } from '../program.ts'
 
 const HOST = '127.0.0.1'
-/** A broker that was killed reads its logs first: over a minute was seen on a disk that others kept busy. */
+/** A broker that was killed reads its logs first, which took over a minute on a busy disk. */
 const READY_TIMEOUT_MS = 180_000
 const STOP_TIMEOUT_MS = 10_000
 const POLL_MS = 50
@@ -30,13 +30,13 @@ export interface KafkaOptions {
   readonly heapMebibytes?: number
   /** Further options of each broker's JVM. */
   readonly jvm?: readonly string[]
-  /** Further lines for server.properties, for tests of security and of small limits. */
+  /** Further lines of server.properties. */
   readonly properties?: Readonly<Record<string, string>>
   /** A second plain listener on `port`, for clients that come through a proxy: it tells them to come back at `advertised`. */
   readonly proxied?: { readonly port: number; readonly advertised: number } | undefined
   /** Further arguments of `kafka-storage format`, such as --add-scram. */
   readonly formatArguments?: readonly string[]
-  /** Told of a node that ended once it was ready, without being stopped or killed by these hands: where it says why. */
+  /** Called with the path of the log of a node that ended by itself after it was ready. */
   readonly onFall?: (log: string) => void
 }
 
@@ -103,7 +103,7 @@ export class Kafka implements AsyncDisposable {
     return this.#processes.get(1)?.pid
   }
 
-  /** Starts a node that is down; resolves when it is a member of the whole again. */
+  /** Starts a node that is down; resolves when it answers and knows the others. */
   async start(id = 1): Promise<void> {
     if (this.#processes.has(id)) return
     const node = this.#node(id)
@@ -136,7 +136,7 @@ export class Kafka implements AsyncDisposable {
     })
   }
 
-  /** Stops a node in order, and kills it when that takes too long; its data stays. */
+  /** Stops a node with SIGTERM, and kills it when that takes too long; its data stays. */
   async stop(id = 1, withinMs = STOP_TIMEOUT_MS): Promise<void> {
     const child = this.#processes.get(id)
     if (child === undefined) return
@@ -152,12 +152,12 @@ export class Kafka implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // Nobody reads a temporary cluster again: there is nothing to stop in order for.
+    // A temporary cluster is never read again, so it is killed.
     await Promise.all(this.#nodes.map(({ id }) => (this.#temporary === undefined ? this.stop(id) : this.kill(id))))
     if (this.#temporary !== undefined) await removeFolder(this.#temporary)
   }
 
-  /** Whether the broker at `port` answers and counts all nodes; where it takes no plain text, whether it listens. */
+  /** Whether the broker at `port` answers and counts all nodes; with TLS or SASL, whether it listens. */
   #answers(port: number): Promise<boolean> {
     const plain = this.#options.properties?.['listener.security.protocol.map'] === undefined
     return new Promise((resolve) => {
@@ -201,7 +201,7 @@ export class Kafka implements AsyncDisposable {
     ]
   }
 
-  /** Ports may be others than at the last start, so the properties are written anew; formatted storage is left alone. */
+  /** Writes the properties, as ports may have changed since the last start, and formats storage that is not formatted. */
   async #format(node: Node, cluster: string, options: KafkaOptions): Promise<void> {
     await mkdir(node.folder, { recursive: true })
     const file = join(node.folder, 'server.properties')
@@ -245,7 +245,7 @@ function serverProperties(node: Node, nodes: readonly Node[]): Record<string, st
     'auto.create.topics.enable': 'false',
     'default.replication.factor': replication,
     'min.insync.replicas': inSync,
-    // The internal topics default to three copies, which one node cannot hold, and to more partitions than two cores like.
+    // By default internal topics have three copies, which one node cannot hold, and 50 partitions, which slow its start.
     'offsets.topic.replication.factor': replication,
     'offsets.topic.num.partitions': '8',
     'transaction.state.log.replication.factor': replication,
@@ -257,7 +257,7 @@ function serverProperties(node: Node, nodes: readonly Node[]): Record<string, st
     'group.initial.rebalance.delay.ms': '0',
     'group.min.session.timeout.ms': '1000',
     'log.cleaner.dedupe.buffer.size': String(32 * 1024 * 1024),
-    // A broker that was killed may come back only when its session has ended, 9 s by default.
+    // A broker that was killed can return only after its session has ended: 9 s by default.
     'broker.session.timeout.ms': '4000',
     'broker.heartbeat.interval.ms': '1000',
   }
@@ -277,7 +277,7 @@ async function clusterId(data: string): Promise<string> {
   await mkdir(data, { recursive: true })
   const file = join(data, 'cluster-id')
   if (existsSync(file)) return (await readFile(file, 'utf8')).trim()
-  // The tool takes a leading dash for an option.
+  // kafka-storage takes a leading dash for an option.
   const id = `T${randomBytes(16).toString('base64url').slice(1)}`
   await writeFile(file, `${id}\n`)
   return id
@@ -299,14 +299,14 @@ async function tail(file: string): Promise<string> {
   return (await readFile(file, 'utf8')).trim().split('\n').slice(-3).join(' ')
 }
 
-/** As pom.xml has it. */
+/** The version in pom.xml. */
 export const KAFKA_VERSION = '4.3.1'
 
 const MIN_JAVA = 17
 
 const ARCHIVE = 'classes.jsa'
 
-/** The folder of Kafka's jars; the first call has Maven fetch them (about 55 MB). */
+/** The folder of Kafka's jars; the first call fetches them by Maven (about 55 MB). */
 function jars(): Promise<string> {
   return cachedFolder(`kafka-${KAFKA_VERSION}`, async (unfinished) => {
     const pom = join(import.meta.dirname, 'pom.xml')
@@ -330,7 +330,7 @@ function cachePath(name: string): string {
   return join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'tidemark', name)
 }
 
-/** A folder of the user's cache that `make` fills when it is not there yet, whole or not at all. */
+/** A folder of the user's cache. When it does not exist yet, `make` fills it, whole or not at all. */
 export async function cachedFolder(name: string, make: (unfinished: string) => Promise<void>): Promise<string> {
   const folder = cachePath(name)
   if (existsSync(folder)) return folder
@@ -349,8 +349,7 @@ export async function cachedFolder(name: string, make: (unfinished: string) => P
 }
 
 /**
- * Options of java to run Kafka's classes, its own tools among them, from their archive when there is one. Rejects as
- * `requireJava` does.
+ * Options of java that run Kafka and its tools, from the archive of classes when there is one. Rejects as `requireJava` does.
  */
 export async function kafkaClasses(): Promise<readonly string[]> {
   const archive = join(cachePath(archiveName(await requireJava())), ARCHIVE)
@@ -359,8 +358,8 @@ export async function kafkaClasses(): Promise<readonly string[]> {
 }
 
 /**
- * Makes the archive of classes, with which a broker starts in half the time, unless there is one: `train` runs a broker
- * to its orderly end with the options given. Another version of Java does not take it, and has its own.
+ * Makes the archive of classes unless there is one; a broker starts with it in half the time. `train` runs a broker with the
+ * given options and stops it. Each version of Java needs its own archive.
  */
 export async function archiveClasses(train: (options: readonly string[]) => Promise<void>): Promise<void> {
   const name = archiveName(await requireJava())
@@ -375,7 +374,7 @@ function archiveName(java: string): string {
   return `kafka-${KAFKA_VERSION}-java-${java}`
 }
 
-/** The version of Java. Throws ConfigurationError when there is none, or too old a one. */
+/** The version of Java. Throws ConfigurationError when it is missing or too old. */
 export async function requireJava(): Promise<string> {
   const version = /version "([^"]+)"/.exec(await run('java', ['-version']))?.[1]
   if (version === undefined || Number.parseInt(version, 10) < MIN_JAVA) {
@@ -384,7 +383,7 @@ export async function requireJava(): Promise<string> {
   return version
 }
 
-/** Runs a program to its end and gives what it said. */
+/** Runs a program to its end; resolves with its output. */
 export function run(program: string, args: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })

@@ -1,16 +1,16 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
-import { type LoadLedger, SEQ_LAST, SEQ_START } from './load-connection.ts'
+import { SEQ_LAST, SEQ_START } from './load-connection.ts'
 
-/** Longest latency told apart, one minute. */
+/** Longer latencies count as one minute. */
 const MAX_LATENCY_US = 60_000_000
-/** Violations kept in words. */
+/** How many violations are kept in words. */
 const MAX_TOLD = 5
 
 /**
- * What every device sent and what was acknowledged to it. Devices count their messages from SEQ_START, and brokers
- * acknowledge a connection's messages in order, so two numbers a device tell it all: 16 bytes each, however long it runs.
+ * The ledger of a load: what each device sent, and what was acknowledged to it. Devices number their messages from SEQ_START,
+ * and brokers acknowledge a connection's messages in order, so a few numbers per device are enough, however long a load runs.
  */
-export class Ledger implements LoadLedger {
+export class Ledger {
   /** Per device the last `seq` acknowledged; 0: none. */
   readonly last: Uint32Array
   /** Per device, epoch ms of the first and of the last acknowledgement; 0: there was none. */
@@ -18,17 +18,18 @@ export class Ledger implements LoadLedger {
   readonly lastAckAt: Float64Array
   /** Time to acknowledgement, µs. */
   readonly histogram: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
-  /** Aborts, with the error, when a connection fails that is not made anew. */
+  /** Aborts with the error when a connection fails that does not reconnect. */
   readonly failure = new AbortController()
   readonly #sent: Uint32Array
   published = 0
   count = 0
-  /** Messages sent again on a new connection, and connections that were lost or refused. */
+  /** Messages that were sent again on a new connection. */
   again = 0
+  /** Connections that were lost or refused. */
   disconnects = 0
-  /** Of these: CONNECTs answered with a return code that is not 0. */
+  /** Connections that were refused with a CONNACK (MQTT 3.1.1, 3.2.2.3). */
   refusals = 0
-  /** Answers that MQTT does not allow, and the first few in words. */
+  /** Answers that MQTT does not allow; the first few in words. */
   violations = 0
   readonly violation: string[] = []
   /** Epoch ms. */
@@ -51,7 +52,7 @@ export class Ledger implements LoadLedger {
     return last === 0 ? 0 : last - SEQ_START + 1
   }
 
-  /** Messages of the first so many devices. */
+  /** Messages of the first `devices` devices. */
   publishedBy(devices: number): number {
     return this.#sent.subarray(0, devices).reduce((sum, sent) => sum + sent, 0)
   }
@@ -63,6 +64,7 @@ export class Ledger implements LoadLedger {
     return { p50: ms(histogram.percentile(50)), p99: ms(histogram.percentile(99)), max: ms(histogram.max) }
   }
 
+  /** The number of the message that `device` sends next. */
   next(device: number): number {
     this.published++
     const seq = SEQ_START + (this.#sent[device] as number)
@@ -72,6 +74,7 @@ export class Ledger implements LoadLedger {
     return seq
   }
 
+  /** Called for the messages of a device in the order of their sends. */
   acknowledged(device: number, seq: number): void {
     const now = Date.now()
     this.count++

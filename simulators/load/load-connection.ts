@@ -1,25 +1,6 @@
 import { connect, type Socket } from 'node:net'
 import { JitteredBackoff, type Random } from '../random.ts'
-
-/** What the connections of one load share. */
-export interface LoadLedger {
-  /** The message that `device` sends next. */
-  next(device: number): number
-  /** A message was acknowledged; devices of one connection in the order of their sends. */
-  acknowledged(device: number, seq: number): void
-  /** Time to acknowledgement of a sample, ms. */
-  latency(ms: number): void
-  /** A connection that is made anew was lost, or could not be made. */
-  disconnected(): void
-  /** The broker answered CONNECT with a return code that is not 0, as it may (MQTT 3.1.1, 3.2.2.3). */
-  refused(): void
-  /** The broker answered as MQTT does not let it. */
-  violated(what: string): void
-  /** So many messages are sent again on a new connection. */
-  resent(messages: number): void
-  /** The connection is lost, and with it the load. */
-  failed(error: Error): void
-}
+import type { Ledger } from './ledger.ts'
 
 export interface LoadConnectionOptions {
   readonly host: string
@@ -32,11 +13,11 @@ export interface LoadConnectionOptions {
   readonly devices: number
   /** Messages under way at once. */
   readonly window: number
-  /** Messages to send in all; Infinity: until told to stop. */
+  /** Messages to send in all; Infinity: until `stop`. */
   readonly messages: number
-  /** Given: a lost connection is made anew, after a back-off with this jitter, and what was under way is sent again. */
+  /** Jitter of the reconnects, after which unacknowledged messages are sent again; undefined: a lost connection fails. */
   readonly reconnect?: Random | undefined
-  /** Which of its devices (from 0) sends next; undefined: one after the other. */
+  /** Index of the device that sends next; undefined: they take turns. */
   readonly choose?: (() => number) | undefined
 }
 
@@ -54,13 +35,13 @@ const CONNACK_BYTES = 4
  */
 export class LoadConnection {
   readonly #options: LoadConnectionOptions
-  readonly #ledger: LoadLedger
+  readonly #ledger: Ledger
   #socket: Socket
   readonly #ring: PacketRing
   readonly #devices: Uint32Array
   readonly #seqs: Uint32Array
   readonly #sentAt: Float64Array
-  /** Slot to fill next, and messages under way before it. */
+  /** The slot to fill next, and how many messages before it are under way. */
   #head = 0
   #underWay = 0
   #left: number
@@ -72,13 +53,13 @@ export class LoadConnection {
   readonly #backoff: JitteredBackoff | undefined
   #retry: NodeJS.Timeout | undefined
   #ended = false
-  /** Send again as much as was acknowledged. */
+  /** Whether acknowledged messages are replaced by new ones at once. */
   #saturate = false
   /** Resolves at CONNACK, or when the connection failed. */
   readonly opened: Promise<void>
   readonly #settle: () => void
 
-  constructor(options: LoadConnectionOptions, ledger: LoadLedger) {
+  constructor(options: LoadConnectionOptions, ledger: Ledger) {
     const { window, devices } = options
     this.#options = options
     this.#ledger = ledger
@@ -106,7 +87,7 @@ export class LoadConnection {
     socket.on('data', (chunk) => {
       if (socket === this.#socket && !socket.destroyed) this.#read(chunk)
     })
-    // Where the connection is made anew, its close decides what follows.
+    // A connection that reconnects does so on its close.
     socket.on('error', (error) => {
       if (reconnect === undefined) this.#fail(error.message)
     })
@@ -154,12 +135,12 @@ export class LoadConnection {
     return this.#connacked
   }
 
-  /** Since when (`performance.now()`) it has no session with the broker; undefined: it has one. */
+  /** `performance.now()` when it lost its session with the broker; undefined: it has one. */
   get absentSince(): number | undefined {
     return this.#connacked ? undefined : this.#absentSince
   }
 
-  /** Cuts the connection, which is then made anew at once. */
+  /** Cuts the connection, which reconnects at once. */
   drop(): void {
     this.#backoff?.reset()
     this.#socket.destroy()
@@ -174,7 +155,7 @@ export class LoadConnection {
     this.#socket.destroy()
   }
 
-  /** Sends at most `count` messages, as far as the window goes, in one write or two; how many. */
+  /** Sends at most `count` messages, as far as the window goes, and returns how many. */
   send(count: number): number {
     const { window, reconnect } = this.#options
     const total = Math.min(count, window - this.#underWay, this.#left)
@@ -193,12 +174,12 @@ export class LoadConnection {
     const { window } = this.#options
     const { bytes, packetLength } = this.#ring
     const upTo = first + total
-    // The slots written are not touched before their acknowledgement, so the socket may hold on to these views.
+    // Slots are not reused before their acknowledgement, so the socket may keep these views.
     this.#socket.write(bytes.subarray(first * packetLength, Math.min(upTo, window) * packetLength))
     if (upTo > window) this.#socket.write(bytes.subarray(0, (upTo - window) * packetLength))
   }
 
-  /** What the last connection left under way: the same bytes in the same order. */
+  /** Sends what the last connection left unacknowledged: the same bytes in the same order. */
   #resend(): void {
     if (this.#underWay === 0) return
     this.#ledger.resent(this.#underWay)
@@ -248,7 +229,7 @@ export class LoadConnection {
     if (whole > 0) this.#acknowledge(bytes, whole)
   }
 
-  /** `length`: bytes of whole PUBACKs, which are 4 each (3.4). */
+  /** `length`: bytes of whole PUBACKs, 4 each (MQTT 3.1.1, 3.4). */
   #acknowledge(bytes: Buffer, length: number): void {
     const { window } = this.#options
     let slot = this.#tail
@@ -283,7 +264,7 @@ export class LoadConnection {
   }
 }
 
-/** A step through `count` things that meets each once a round, and neighbours far apart: order must not help a store. */
+/** A step by which `count` devices take turns, each once a round: neighbours are far apart, so their order helps no store. */
 function coprimeStep(count: number): number {
   let step = Math.max(1, Math.floor(count * 0.618))
   while (gcd(step, count) !== 1) step++
@@ -297,19 +278,18 @@ function gcd(a: number, b: number): number {
 /** Digits of a device's number in its id. */
 const DEVICE_DIGITS = 7
 
-/** `seq` begins here, so that it always has the same number of digits. */
+/** Numbers begin here, so that all have the same number of digits. */
 export const SEQ_START = 1_000_000
 
 export const SEQ_LAST = 9_999_999
 
 export const MAX_DEVICES = 10 ** DEVICE_DIGITS
 
-/** The device with this number in a load. */
 export function loadDeviceId(prefix: string, device: number): string {
   return `${prefix}-${String(device).padStart(DEVICE_DIGITS, '0')}`
 }
 
-/** `values.temperature` of the device's message `seq` (counted from SEQ_START), so that a checker can know what to expect. */
+/** `values.temperature` of the device's message `seq`, so that a checker knows what to expect. */
 export function loadTemperature(device: number, seq: number): number {
   return milliDegrees(device, seq) / 1000
 }
@@ -324,10 +304,10 @@ const TS_PLACEHOLDER = '1000000000000'
 const TEMPERATURE_PLACEHOLDER = '20.000'
 
 /**
- * A ring of equal PUBLISH packets (MQTT 3.1.1, 3.3) built once, in which only digits and the packet id are patched: what
- * a slot holds costs no allocation, and packets that follow one another leave in one write. Slot n has packet id n + 1.
+ * A ring of equal PUBLISH packets (MQTT 3.1.1, 3.3), built once. Only digits are patched, so a message costs no allocation,
+ * and packets that follow one another leave in one write. Slot n has packet id n + 1.
  */
-export class PacketRing {
+class PacketRing {
   readonly bytes: Buffer
   readonly packetLength: number
   readonly payloadLength: number
@@ -356,7 +336,7 @@ export class PacketRing {
     for (let slot = 0; slot < slots; slot++) this.bytes.writeUInt16BE(slot + 1, slot * packet.length + packetIdAt)
   }
 
-  /** Makes the packet of `slot` message `seq` of `device`, said to be of `ts` (epoch ms). */
+  /** Turns the packet of `slot` into message `seq` of `device` at `ts` (epoch ms). */
   patch(slot: number, device: number, seq: number, ts: number): void {
     const at = slot * this.packetLength
     writeDigits(this.bytes, at + this.#device, DEVICE_DIGITS, device)
@@ -372,8 +352,8 @@ export class PacketRing {
   }
 }
 
-/** CONNECT (3.1) with a clean session and no keepalive. */
-export function connectPacket(clientId: string): Buffer {
+/** CONNECT (MQTT 3.1.1, 3.1) with a clean session and no keepalive. */
+function connectPacket(clientId: string): Buffer {
   const variable = Buffer.from([0, 4, 0x4d, 0x51, 0x54, 0x54, 4, 0b10, 0, 0])
   const id = lengthPrefixed(clientId)
   return Buffer.concat([Buffer.from([0x10]), remainingLength(variable.length + id.length), variable, id])
@@ -397,7 +377,7 @@ function lengthPrefixed(text: string): Buffer {
   return Buffer.concat([Buffer.from([bytes.length >> 8, bytes.length & 0xff]), bytes])
 }
 
-/** The variable byte length of 2.2.3. */
+/** Remaining Length (MQTT 3.1.1, 2.2.3). */
 function remainingLength(length: number): Buffer {
   const bytes: number[] = []
   do {

@@ -4,10 +4,10 @@ import { parseArgs } from 'node:util'
 import { generateLoad } from './load.ts'
 
 /**
- * The load generator as a process of its own, so that it has a core of its own. Prints its report as one JSON line.
+ * The load generator as a process, so that it has a core of its own. Prints its report as one JSON line.
  * SIGINT and SIGTERM end the load early, with its report.
- * `--acknowledged FILE`: the last acknowledged `seq` of every device is written there, as 32-bit numbers.
- * `--hold`: after the report the connections stay open until another signal.
+ * `--acknowledged FILE` writes the last acknowledged `seq` of every device there, as 32-bit numbers.
+ * `--hold` keeps the connections open after the report, until another signal.
  */
 const { values } = parseArgs({
   options: {

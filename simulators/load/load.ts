@@ -1,32 +1,31 @@
 import { pause } from '../../processor/runtime/pause.ts'
 import type { Random } from '../random.ts'
 import { Ledger } from './ledger.ts'
-import { LoadConnection, type LoadLedger, MAX_DEVICES } from './load-connection.ts'
+import { LoadConnection, MAX_DEVICES } from './load-connection.ts'
 
-/** Who sends: many devices over few connections. */
+/** Senders: many devices over few connections. */
 export interface SendersOptions {
   readonly host: string
   readonly port: number
-  /** Devices are `<prefix>-0000000` and so on; each belongs to one connection. */
+  /** Device ids are `<prefix>-0000000` and so on; each device belongs to one connection. */
   readonly prefix: string
   readonly connections: number
   readonly devices: number
   /** Messages under way per connection. */
   readonly window: number
-  /** Given: a lost connection is made anew, after a back-off with this jitter, and what was under way is sent again. */
+  /** Jitter of the reconnects, after which unacknowledged messages are sent again; undefined: a lost connection fails. */
   readonly reconnect?: Random | undefined
-  /** Which of a connection's devices (from 0) sends next; undefined: one after the other. */
+  /** Index of the connection's device that sends next; undefined: they take turns. */
   readonly choose?: ((connection: number) => number) | undefined
 }
 
-/** How much they send. */
 interface Pace {
   /** Over all connections; undefined: as fast as acknowledgements allow. */
   readonly ratePerSecond: number | undefined
   readonly seconds: number
 }
 
-/** What ends it; one of messages and seconds may be Infinity. Messages are shared out evenly over the connections. */
+/** The load ends after `messages`, shared evenly by the connections, or after `seconds`; one of the two may be Infinity. */
 export interface LoadOptions extends SendersOptions, Pace {
   readonly messages: number
 }
@@ -45,24 +44,24 @@ export interface LoadReport {
   readonly cpuSeconds: number
 }
 
-/** What a load was. Its connections stay open until it is disposed of: a gateway does not leave when it is silent. */
+/** The connections stay open until the result is disposed of: a gateway does not leave when it is silent. */
 export interface LoadResult extends Disposable {
   readonly report: LoadReport
-  /** Per device the last `seq` acknowledged; 0: none. What it said is `loadTemperature(device, seq)`. */
+  /** Per device the last `seq` acknowledged; 0: none. Its temperature was `loadTemperature(device, seq)`. */
   readonly lastAcknowledged: Uint32Array
 }
 
-/** How often a load with a rate sends. */
+/** Milliseconds between two sends of a load with a rate. */
 const TICK_MS = 2
-/** A load that is held up sends what it owes, but not more than this much of its rate. */
+/** A load that was held up catches up on at most this many seconds of its rate. */
 const MAX_OWED_SECONDS = 0.25
-/** How long acknowledgements are awaited after the last send. */
+/** Longest wait for acknowledgements after the last send. */
 const DRAIN_MS = 30_000
 
 /**
  * Publishes QoS 1 messages of about 120 bytes from many devices over few connections, at little cost of its own.
- * Ends when its messages are acknowledged, its time is over or `signal` aborts; what is under way then is awaited.
- * Rejects when a connection fails, or acknowledgements stay away for 30 s.
+ * Ends when its messages are acknowledged, its time is over or `signal` aborts, and then awaits the last acknowledgements.
+ * Rejects when a connection fails, or when they do not come within 30 s.
  */
 export async function generateLoad(options: LoadOptions, signal: AbortSignal): Promise<LoadResult> {
   const ledger = new Ledger(options.devices)
@@ -83,8 +82,8 @@ export async function generateLoad(options: LoadOptions, signal: AbortSignal): P
   return { report, lastAcknowledged: ledger.last, [Symbol.dispose]: () => kept.dispose() }
 }
 
-/** Connections that begin to connect. Throws RangeError when devices and connections do not fit. */
-export function openConnections(options: SendersOptions, messages: number, ledger: LoadLedger): LoadConnection[] {
+/** Begins to connect. Throws RangeError when there are too many devices, or fewer devices than connections. */
+export function openConnections(options: SendersOptions, messages: number, ledger: Ledger): LoadConnection[] {
   const { host, port, prefix, connections: stride, devices, window, reconnect, choose } = options
   if (devices < stride || devices > MAX_DEVICES) {
     throw new RangeError(`devices is ${devices}: give from ${stride} (one a connection) to ${MAX_DEVICES}`)
@@ -110,7 +109,7 @@ export function openConnections(options: SendersOptions, messages: number, ledge
   })
 }
 
-/** What part `index` of `parts` gets of `total`. */
+/** The share of `total` that part `index` of `parts` gets. */
 function share(total: number, parts: number, index: number): number {
   return Math.floor(total / parts) + (index < total % parts ? 1 : 0)
 }
@@ -133,10 +132,10 @@ export async function publish(
     const now = performance.now()
     if (now >= end) return
     if (ratePerSecond !== undefined) {
-      // At least one, or what is slower than that would send none.
+      // At least one message, or a slower rate would send none.
       const most = Math.max(1, ratePerSecond * MAX_OWED_SECONDS)
       owed = Math.min(owed + ((now - last) / 1000) * ratePerSecond, most)
-      // One message a connection and turn: a rate is meant to be spread.
+      // One message per connection and turn spreads the rate.
       for (let full = 0; owed >= 1 && full < connections.length; next = (next + 1) % connections.length) {
         const sent = (connections[next] as LoadConnection).send(1)
         full = sent === 0 ? full + 1 : 0
@@ -148,7 +147,7 @@ export async function publish(
   }
 }
 
-/** Resolves when nothing is under way, or `failed` aborts. Rejects when acknowledgements stay away for 30 s. */
+/** Resolves when nothing is under way, or `failed` aborts. Rejects when acknowledgements are late. */
 export async function drain(
   connections: readonly LoadConnection[],
   failed: AbortSignal,

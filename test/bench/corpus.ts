@@ -1,6 +1,6 @@
 import type { NewRecord } from '../../processor/contract/record.ts'
 import { writeRecord } from '../../processor/contract/write.ts'
-import { loadDeviceId } from '../../simulators/load/load-packet.ts'
+import { loadDeviceId } from '../../simulators/load/load-connection.ts'
 import { type Random, seededRandom } from '../../simulators/random.ts'
 
 const SEED = 42

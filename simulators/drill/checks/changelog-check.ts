@@ -4,6 +4,7 @@ import { HEADER_INPUT } from '../../../processor/partition/restore.ts'
 import type { KafkaRecord } from '../stage/kafka-client.ts'
 import type { Committed } from '../stage/stage.ts'
 
+/** How many findings of one kind are kept in words. */
 const MAX_TOLD = 20
 
 interface Last {
@@ -14,30 +15,30 @@ interface Last {
 
 interface PartitionState {
   epoch: number
-  /** Epochs that had records, in the order of the log. */
+  /** How many epochs had records. */
   epochs: number
-  /** Newest input offset that a commit told of. */
+  /** Newest input offset of a commit. */
   input: number
-  /** The samples of committed offsets, by changelog end, and the next to be judged. */
+  /** Samples of the committed offset in the order of their changelog ends, and the next one to judge. */
   readonly samples: readonly Committed[]
   judged: number
 }
 
-/** Reads the changelog in the order of the log, and notes whatever went back in it. */
+/** Reads the changelog in the order of the log, and records whatever goes back in it. */
 export class ChangelogCheck {
-  /** Last value of each of the drill's devices. */
+  /** Last value by device, of the drill's devices only. */
   readonly values = new Map<string, string>()
   readonly wentBack: string[] = []
   wentBackCount = 0
-  /** Records of an epoch that had been overtaken by a newer one: what a zombie committed. */
+  /** Records of an epoch after a record of a newer one: commits of a zombie. */
   revenants = 0
-  /** Commits whose input is not after the one before: two owners at work. */
+  /** Commits whose input offset does not grow: two owners were at work. */
   inputBack = 0
   readonly inputsBack: string[] = []
-  /** Samples in which the committed offset and the changelog did not fit. */
+  /** Samples in which the committed offset contradicts the changelog, in words. */
   readonly unfit: string[] = []
   samples = 0
-  /** Samples that were behind an earlier one: a coordinator had forgotten commits, and claims ask the changelog. */
+  /** Samples behind an earlier one: a coordinator forgot commits. That is allowed, because claims ask the changelog. */
   forgotten = 0
   records = 0
   readonly #prefix: string
@@ -57,7 +58,7 @@ export class ChangelogCheck {
     })
   }
 
-  /** Times a partition came under a new epoch, the first included. */
+  /** Epochs of all partitions. */
   get epochs(): number {
     return this.#partitions.reduce((sum, { epochs }) => sum + epochs, 0)
   }
@@ -73,7 +74,7 @@ export class ChangelogCheck {
     else this.#status(record.key, Buffer.from(record.value).toString())
   }
 
-  /** After the last record: the samples at the end. */
+  /** Judges the samples that are left after the last record. */
   finish(): void {
     this.#partitions.forEach((state, partition) => this.#judge(partition, state, Infinity, Infinity))
   }
@@ -104,7 +105,7 @@ export class ChangelogCheck {
     state.input = Math.max(state.input, input)
   }
 
-  /** The samples whose changelog ends at or before `offset`: all before is known, and what comes next has `nextInput`. */
+  /** Judges the samples whose changelog ends at or before `offset`, where the next commit has `nextInput`. */
   #judge(partition: number, state: PartitionState, offset: number, nextInput: number): void {
     for (; state.judged < state.samples.length; state.judged++) {
       const { input, changelogEnd } = state.samples[state.judged] as Committed
@@ -135,13 +136,13 @@ export class ChangelogCheck {
   }
 }
 
-/** What has no changelog end comes last. */
+/** By changelog end; samples without one come last. */
 function inOrder(a: Committed, b: Committed): number {
   const [from, to] = [a.changelogEnd, b.changelogEnd].map((end) => (Number.isNaN(end) ? Number.MAX_SAFE_INTEGER : end))
   return (from as number) - (to as number) || a.input - b.input
 }
 
-/** What went back between two states of a device; undefined: nothing. */
+/** The first thing that went back between two states of a device; undefined: nothing did. */
 export function backward(
   before: Last,
   rev: number,

@@ -10,7 +10,7 @@ import type { ApiAddress } from '../stage/stage.ts'
 
 export type DeviceAnswer = Status & { readonly freshness: Freshness }
 
-/** What is read of an answer here; a drill has its own idea of it, as any client has. */
+/** The fields that a drill reads: its own idea of a status, as any client has one. */
 const SHAPE = Compile(
   Type.Object({
     deviceId: Type.String(),
@@ -28,7 +28,7 @@ const SHAPE = Compile(
 )
 const MAX_TOLD_CHARACTERS = 200
 
-/** The answer with the status of the device `id` in this JSON. Throws, in one line, when it is none. */
+/** Parses the status of the device `id`. Throws an error of one line when the text is none. */
 export function answerIn(text: string, id: string): DeviceAnswer {
   const answer = parsed(text)
   if (!isAnswer(answer)) throw new Error(`no status: ${text.slice(0, MAX_TOLD_CHARACTERS)}`)
@@ -48,25 +48,25 @@ function parsed(text: string): unknown {
   }
 }
 
-/** How one copy of a partition compares with what it should hold. */
+/** How one copy of a partition compares with the fold of the input. */
 export interface CopyReading {
   readonly instance: string
   readonly partition: number
   readonly role: 'owner' | 'standby' | 'stored'
   readonly devices: number
-  /** Devices that are missing, too many, or not as they should be; the first of them in words. */
+  /** How many devices are missing, too many, or wrong; the first of them in words. */
   readonly differing: number
   readonly example: string | undefined
-  /** Of all its devices, in order; equal digests are equal stores. */
+  /** Digest of all devices in order; equal digests are equal stores. */
   readonly digest: string
 }
 
 const PAGE = 1_000
-/** Of one answer of the API, ms. */
+/** Longest time for one answer of the API, ms. */
 const ANSWER_MS = 30_000
-/** Ids of one batch-get. */
+/** Ids in one batch-get. */
 const IDS = 500
-/** Devices asked for one by one. */
+/** How many devices are asked for one by one. */
 const MAX_ALONE = 200
 
 type Page = (after: string, limit: number) => Promise<readonly (readonly [id: string, value: Uint8Array])[]>
@@ -78,7 +78,7 @@ export interface Expected {
   readonly statuses: ReadonlyMap<string, string>
 }
 
-/** What a processor answers for from its copy. */
+/** Pages of the copy that a processor holds. */
 export function copyPages(reader: PartitionReader, partition: number): Page {
   return async (after, limit) => {
     const { items } = await reader.list(partition, after, limit)
@@ -86,7 +86,7 @@ export function copyPages(reader: PartitionReader, partition: number): Page {
   }
 }
 
-/** What is in a store that no process has open. */
+/** Pages of a store that no process has open. */
 export function storePages(store: StateStore): Page {
   return (after, limit) => store.range(after, limit)
 }
@@ -126,7 +126,7 @@ export async function readCopy(
   return { ...of, devices: found.size, differing, example, digest: hash.digest('hex').slice(0, 12) }
 }
 
-/** The first partition with fewer than `due` copies among these, in words; undefined: there is none. */
+/** The first partition that has fewer than `due` copies, in words; undefined: all have enough. */
 export function lackingCopy(
   copies: readonly Pick<CopyReading, 'partition'>[],
   partitions: number,
@@ -139,7 +139,7 @@ export function lackingCopy(
   return undefined
 }
 
-/** What the API answers for every device, by id; devices it does not know are left out. */
+/** The API's answers by device id; devices that it does not know are left out. */
 export async function readApi(api: ApiAddress, ids: readonly string[]): Promise<Map<string, DeviceAnswer>> {
   const answers = new Map<string, DeviceAnswer>()
   for (let from = 0; from < ids.length; from += IDS) {
@@ -160,7 +160,7 @@ export async function readApi(api: ApiAddress, ids: readonly string[]): Promise<
   return answers
 }
 
-/** What the API answers for some of the devices, each by itself. */
+/** The API's answers for some of the devices, asked for one by one. */
 export async function readAlone({ url, headers }: ApiAddress, ids: readonly string[]): Promise<Alone> {
   const answers = new Map<string, DeviceAnswer>()
   const asked = sampleOf(ids)
@@ -175,18 +175,18 @@ export async function readAlone({ url, headers }: ApiAddress, ids: readonly stri
   return { asked, answers }
 }
 
-/** Enough to meet every partition, few enough to be asked for in a moment. */
+/** Enough ids to meet every partition, few enough to take a moment. */
 function sampleOf(ids: readonly string[]): string[] {
   const step = Math.max(1, ids.length / MAX_ALONE)
   return Array.from({ length: Math.min(ids.length, MAX_ALONE) }, (_, i) => ids[Math.floor(i * step)] as string)
 }
 
-/** The status in an answer, as JSON: without what an answer adds to it. */
+/** JSON of the status in an answer: without its freshness. */
 export function statusIn(answer: DeviceAnswer): string {
   return JSON.stringify({ ...answer, freshness: undefined })
 }
 
-/** The first thing in which two statuses differ, both given as JSON; undefined: there is none. */
+/** The first difference of two statuses, both given as JSON. */
 export function difference(found: string | undefined, wanted: string | undefined): string {
   if (found === undefined) return 'it is missing'
   if (wanted === undefined) return 'it should not be there'

@@ -5,12 +5,12 @@ import { fold } from '../../../processor/status/fold.ts'
 import { willIn } from '../load/visitors.ts'
 import type { KafkaRecord } from '../stage/kafka-client.ts'
 
-/** Whole numbers seen, as ascending inclusive ranges that do not touch. */
+/** A set of whole numbers, kept as ascending inclusive ranges. */
 export class Ranges {
   readonly #ranges: [number, number][] = []
   count = 0
 
-  /** False when the number had been seen. */
+  /** False when the number was there already. */
   add(n: number): boolean {
     const ranges = this.#ranges
     let i = ranges.length
@@ -41,7 +41,7 @@ export class Ranges {
   }
 }
 
-/** What retention removed of the telemetry since it `began`, in words; both are offsets by partition. */
+/** The telemetry that retention removed since the drill `began`, in words. Both are offsets by partition. */
 export function removedSince(began: readonly number[], starts: readonly number[]): string[] {
   return starts.flatMap((start, partition) => {
     const from = began[partition] ?? 0
@@ -49,29 +49,27 @@ export function removedSince(began: readonly number[], starts: readonly number[]
   })
 }
 
-/** What the telemetry topic holds of one device, by this file's own reading of keys and payloads. */
+/** What the telemetry topic holds of one device, counted without the product's decoder. */
 export interface DeviceCount {
-  /** Records that carry a numbered message, and the numbers in them. */
+  /** How many records carry a numbered message. */
   messages: number
   readonly seqs: Ranges
-  /** Wills of visitors, which have no number, by the name in them. */
+  /** How many wills there are, by the name in them; wills have no number. */
   readonly wills: Map<string, number>
 }
 
 /**
- * Reads the telemetry topic from its start, in two ways: by an own count of what the payloads say, and by the product's
- * fold, record by record and without batches, caches or stores, up to what was committed. Only the drill's own devices.
+ * Reads the telemetry of the drill's devices in two ways. It counts what the payloads say by itself; and it runs the product's
+ * fold, record by record, without batches, caches or stores, up to the committed offsets.
  */
 export class InputCount {
   /** By device id. */
   readonly devices = new Map<string, DeviceCount>()
-  /** The fold of each device up to the committed offsets. */
   readonly #folded = new Map<string, Status>()
   readonly #prefix: string
   readonly #committed: readonly number[]
   records = 0
 
-  /** `committed`: next input offset, by partition. */
   constructor(prefix: string, committed: readonly number[]) {
     this.#prefix = `${prefix}-`
     this.#committed = committed
@@ -85,7 +83,7 @@ export class InputCount {
     if (record.offset < (this.#committed[partition] ?? 0)) this.#fold(key, record)
   }
 
-  /** The JSON of each device's status as it should be. */
+  /** JSON of the status that each device should have. */
   get statuses(): Map<string, string> {
     return new Map(Array.from(this.#folded, ([id, status]) => [id, encodeStatus(status).toString()]))
   }
@@ -110,7 +108,7 @@ export class InputCount {
   }
 }
 
-/** Undefined for what is no message of the drill's devices: poison. */
+/** Undefined for a payload of poison. */
 function seqIn(payload: unknown): number | undefined {
   const { seq } = Object(payload) as { seq?: unknown }
   return typeof seq === 'number' ? seq : undefined

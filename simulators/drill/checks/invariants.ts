@@ -11,9 +11,9 @@ import { type DeviceAnswer, difference, lackingCopy, statusIn } from './copies.t
 export interface Invariant {
   readonly name: string
   readonly held: boolean
-  /** Nothing wrong was found, but not all could be looked at. */
+  /** Nothing wrong was found, but part of the evidence is missing. */
   readonly unseen: boolean
-  /** What was looked at, and what was found: in numbers. */
+  /** In numbers. */
   readonly evidence: string
   /** The first few things that were wrong. */
   readonly wrong: readonly string[]
@@ -21,7 +21,7 @@ export interface Invariant {
 
 const MAX_TOLD = 5
 
-/** What was wrong, and the first few in words. */
+/** Counts what is wrong, and keeps the first few in words. */
 class Findings {
   count = 0
   readonly wrong: string[] = []
@@ -31,7 +31,7 @@ class Findings {
     if (this.wrong.length < MAX_TOLD) this.wrong.push(what)
   }
 
-  /** `missing`: part of the evidence was not to be had. */
+  /** `missing`: part of the evidence could not be read. */
   invariant(name: string, evidence: string, missing = false): Invariant {
     const sound = this.count === 0
     return { name, held: sound && !missing, unseen: sound && missing, evidence, wrong: this.wrong }
@@ -50,37 +50,37 @@ function number(value: number): string {
   return value.toLocaleString('en-US')
 }
 
-/** All that a run left behind. */
+/** Everything that a run left behind. */
 export interface Evidence extends Gathered {
   readonly ids: readonly string[]
   readonly partitions: number
-  /** Copies of each partition, its owner's included, that there are when all is well. */
+  /** Copies of each partition when all is well, its owner's included. */
   readonly copiesDue: number
   readonly ledger: Pick<
     Ledger,
     'acknowledgedTo' | 'published' | 'count' | 'again' | 'refusals' | 'violations' | 'violation'
   >
-  /** What ended the disturbances early. */
+  /** The error that ended the disturbances early. */
   readonly failure: Failure | undefined
-  /** Why quiet was not reached; undefined: it was. */
+  /** Why the cluster did not come to rest; undefined: it did. */
   readonly unsettled: string | undefined
-  /** Of the devices, when all was at rest. */
+  /** Connections of the fleet at the end. */
   readonly connections: Connections
   readonly sending: SendingReport
-  /** Messages a second that were to be sent. */
+  /** Messages a second that the drill was to send. */
   readonly rate: number
   readonly reads: ReadersReport
-  /** How many reads may fail that have no excuse. */
+  /** How many reads may fail without an excuse. */
   readonly failedReads: number
   readonly falls: readonly Fall[]
-  /** Processes that stood still, or were cut off, while others took over. */
+  /** Processes that came back after others had taken their partitions. */
   readonly zombies: readonly string[]
-  /** Bad payloads; undefined: none were sent. */
   readonly visitors: readonly VisitorReport[]
+  /** Bad payloads; undefined: none were sent. */
   readonly poison: { readonly acknowledged: number; readonly sent: number } | undefined
 }
 
-/** Judges a run. Pure: everything is in the evidence. */
+/** Judges a run. Pure. */
 export function judge(evidence: Evidence): Invariant[] {
   return [
     ...(evidence.failure === undefined ? [] : [disturbed(evidence.failure)]),
@@ -103,7 +103,7 @@ export function judge(evidence: Evidence): Invariant[] {
   ]
 }
 
-/** Why the input cannot be judged; undefined: it can. */
+/** Why the input cannot be judged: retention removed some of it. Undefined: all is there. */
 function incomplete({ removed }: LogReading): string | undefined {
   const more = removed.length > 1 ? `, and of ${removed.length - 1} more` : ''
   return removed.length === 0 ? undefined : `${removed[0]}${more}`
@@ -145,9 +145,9 @@ function devicesSent({ ledger, connections, sending, rate }: Evidence): Invarian
   return findings.invariant('devices could send', `${sent}, longest without a session ${seconds(sending.longestMs)}`)
 }
 
-/** Of the messages that the rate asks for. A machine may be too slow for the rate; one that is shut out sends nothing. */
+/** The least share of the rate. A slow machine may send less than the rate; devices that are shut out send nothing. */
 const MIN_SHARE = 0.1
-/** Of less time nothing is said, ms. */
+/** A shorter time without disturbance is not judged, ms. */
 const MIN_SENDING_MS = 1_000
 
 function acknowledgedInOrder({ ledger }: Evidence): Invariant {
@@ -165,7 +165,6 @@ function acknowledgedInOrder({ ledger }: Evidence): Invariant {
 
 function nothingLost({ ids, ledger, log, answers }: Evidence): Invariant {
   const name = 'nothing acknowledged is lost'
-  // What only the answers lack may wait to be applied.
   if (log === undefined) return unseen(name)
   const gone = incomplete(log)
   const findings = new Findings()
@@ -190,7 +189,7 @@ function nothingLost({ ids, ledger, log, answers }: Evidence): Invariant {
   return findings.invariant(name, gone === undefined ? what : `${what}; ${gone}`, missing)
 }
 
-/** Judges what holds the whole input against the answers; `compare` tells what it looked at. */
+/** Judges an invariant that needs the whole input and the answers; `compare` returns the evidence. */
 function compared(
   name: string,
   { log, answers }: Evidence,
