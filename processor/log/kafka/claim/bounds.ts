@@ -10,22 +10,25 @@ interface Question {
   readonly isolationLevel: number
 }
 
-/** -2 asks for the earliest offset, -1 for the latest; that of level 1, read committed, has all before it decided. */
+/**
+ * ListOffsets: timestamp -2 asks for the earliest offset, -1 for the latest. With isolation level 1 (read committed)
+ * the latest is the last stable offset.
+ */
 const START: Question = { timestamp: -2, isolationLevel: 1 }
 const END: Question = { timestamp: -1, isolationLevel: 0 }
 const STABLE: Question = { timestamp: -1, isolationLevel: 1 }
 const BOUNDS_TIMEOUT_MS = 10_000
 
 export interface Ends {
-  /** Offset after the last record before which all transactions are decided. */
+  /** The last stable offset: all transactions before it are decided. */
   readonly stable: Offset
-  /** Offset after the last record. */
+  /** The log end offset. */
   readonly end: Offset
 }
 
 /**
- * Where partitions begin and end. Rejects with RetryableError when Kafka does not answer, with LOG_MISMATCH when a topic is
- * not the one that the log was opened with: a copy that is ahead of it would be wiped.
+ * Where partitions begin and end. Rejects with RetryableError when Kafka does not answer; with LOG_MISMATCH when a
+ * topic was created anew, because a copy that is ahead of the new one would be wiped.
  */
 export class KafkaBounds {
   readonly #cluster: KafkaCluster
@@ -44,14 +47,14 @@ export class KafkaBounds {
     return { start, end }
   }
 
-  /** Of the partition `index` of each of `topics`. */
+  /** The ends of partition `index` in each of `topics`. */
   async ends(topics: readonly Topic[], index: number): Promise<Ends[]> {
-    // In this order: what others append meanwhile must not look undecided.
+    // The end is asked for first: otherwise records appended in between would look undecided.
     const [ends, stable] = (await this.#ask(topics, index, [END, STABLE], this.#closing)) as [Offset[], Offset[]]
     return ends.map((end, i) => ({ stable: stable[i] as Offset, end }))
   }
 
-  /** For each of the questions, the offset in each topic. A leader is asked them in their order. */
+  /** For each question, the offset in each topic. A broker answers one connection's requests in order. */
   async #ask(
     topics: readonly Topic[],
     index: number,
@@ -66,7 +69,6 @@ export class KafkaBounds {
         const asked = [...Map.groupBy(names, (_, i) => leaders[i] as number)].map(async ([leader, led]) => {
           const connection = await this.#cluster.connection(laneOf(index), leader)
           const { requests } = connection
-          // A broker answers the requests of a connection one after the other.
           const answers = questions.map(({ timestamp, isolationLevel }) => {
             const partitions = [{ partition: index, timestamp }]
             const asking = led.map((topic) => ({ topic, partitions }))

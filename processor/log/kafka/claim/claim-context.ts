@@ -8,33 +8,32 @@ import type { Ends } from './bounds.ts'
 
 /** How long a claim or a commit is tried while Kafka does not answer or moves its leaders. */
 export const CLAIM_TIMEOUT_MS = 10_000
-/** What the first commit of a partition holds: of eight, 2 MiB are under way. A commit of a whole batch has 0.7 MiB, mostly. */
+/** Bytes of a partition's first commit, before its link is known. A commit of a whole batch mostly has 0.7 MiB. */
 const FIRST_COMMIT_BYTES = 256 * 1024
-/** More than any commit comes to, bytes. */
+/** Bytes that no commit reaches. */
 const MAX_COMMIT_BYTES = 16 * 1024 * 1024
 /**
- * Commits whose records take longer to be written become smaller, ms. The other steps of a commit wait behind the records,
- * its own and those of others on the lane: each is given up after REQUEST_TIMEOUT_MS, and a transaction is aborted after
+ * Commits become smaller while writing their records takes longer than this, ms. The other steps of a commit wait
+ * behind the records on the same lane; each is given up after REQUEST_TIMEOUT_MS. Kafka aborts the transaction after
  * TRANSACTION_TIMEOUT_MS, which ends the claim, and the work is done again.
  */
 const SLOW_COMMIT_MS = 2000
-/** Requests for different partitions overlap on as many connections. */
+/** Partitions share this many connections to each broker, so that their requests overlap. */
 const LANES = 4
 
-/** What claims work with. */
 export interface ClaimContext {
   readonly cluster: KafkaCluster
   readonly names: TopicNames
   readonly group: string
   readonly identity: LogIdentity
   readonly logger: Logger
-  /** Of commits, by partition: what is known of it outlives its claims. */
+  /** How large commits should be, by partition. It outlives the claims. */
   readonly windows: KafkaWindows
   readonly bounds: Log['bounds']
   readonly follow: Log['follow']
-  /** Of the leader that wrote what was read last of a partition of telemetry; undefined when nothing was. */
+  /** Epoch of the leader that wrote the record of telemetry that was read last; undefined when none was read. */
   readEpoch(partition: number): number | undefined
-  /** Of one partition of each of `topics`. */
+  /** The ends of one partition of each of `topics`. */
   ends(topics: readonly Topic[], partition: number): Promise<Ends[]>
 }
 
@@ -43,8 +42,8 @@ export function commitWindows(): KafkaWindows {
 }
 
 /**
- * Makes connections that claims and their readers will ask for, so that they need not wait for them. Of the first
- * partitions only: more leaders than that are met as they come. Rejects when one cannot be made.
+ * Opens the connections that claims and their readers will need, for the first partitions: leaders of others are
+ * connected to as they come. Rejects when one cannot be opened.
  */
 export async function connectLanes({ cluster, names, group, identity }: ClaimContext): Promise<void> {
   const first = Array.from({ length: Math.min(LANES, identity.partitions) }, (_, partition) => partition)

@@ -20,14 +20,20 @@ import { closeHanging, inspect, isHanging } from './hanging.ts'
 import { encodePosition, withCommitHeader } from './position.ts'
 import { startOf } from './start.ts'
 
-/** A transaction that nobody ends is aborted after this, so that it holds up its readers no longer: not while it is tried. */
+/**
+ * Kafka aborts a transaction that nobody ends after this, ms. Readers wait for it until then. Longer than a commit is
+ * retried.
+ */
 export const TRANSACTION_TIMEOUT_MS = 15_000
-/** Producer epochs are 16 bits; a producer id that ran out of them is followed by a higher one. */
+/**
+ * Producer epochs have 16 bits. When they run out, the coordinator gives the transactional id a new, higher producer
+ * id.
+ */
 const EPOCHS = 0x1_0000
 
 /**
- * A partition held through its transactional id, `<group>-<partition>`: taking it ends the transaction of whoever held
- * it before and fences him (KIP-98).
+ * A partition held through its transactional id, `<group>-<partition>`: InitProducerId raises the producer epoch,
+ * aborts the former holder's open transaction and fences it (KIP-98).
  */
 export class KafkaClaim implements Claim {
   readonly partition: number
@@ -41,12 +47,12 @@ export class KafkaClaim implements Claim {
   readonly #inGroup: () => boolean
   readonly #sequences = new Map<string, number>()
   #changelogEnd: Offset
-  /** Those that the last transaction went to. */
+  /** Connections that the last transaction used. */
   #used: readonly BrokerConnection[] = []
-  /** Of the commit under way: all its steps share one patience. */
+  /** Deadline of the commit under way: its steps share one timeout. */
   #deadline = 0
   #over: TidemarkError | undefined
-  /** Called once, when the claim can commit no more. */
+  /** Called once, when the claim can commit nothing more. */
   onOver: () => void = () => {}
 
   private constructor(
@@ -70,8 +76,9 @@ export class KafkaClaim implements Claim {
   }
 
   /**
-   * `inGroup`: the group has said of late that the member is in it. Throws RetryableError when Kafka does not answer, and
-   * for what holds up this partition alone; ConfigurationError when offsets and changelog do not fit.
+   * Rejects with RetryableError when Kafka does not answer, and for what holds up this partition alone; with
+   * ConfigurationError when offsets and changelog do not fit. `inGroup` tells whether the group has lately confirmed
+   * this member.
    */
   static async take(
     context: ClaimContext,
@@ -89,9 +96,9 @@ export class KafkaClaim implements Claim {
         const { producerId, producerEpoch } = await requests.initProducerId(request)
         return { id: Number(producerId), epoch: producerEpoch }
       })
-      // After the fence: the former holder can change nothing more.
+      // Fenced: from here on the former holder can change nothing.
       const closing = closeHanging(context, partition, producer, signal)
-      // Asked for beside it, and awaited when it is done.
+      // The bounds are asked for at the same time. Nobody waits for the end alone: a slow leader leaves it undefined.
       const kept = context.bounds({ topic: 'telemetry', index: partition })
       let inputEnd: Offset | undefined
       const noting = async () => (inputEnd = (await kept).end)
@@ -129,39 +136,52 @@ export class KafkaClaim implements Claim {
     return { changelogEnd: this.#changelogEnd }
   }
 
-  async #transact(work: Parameters<Claim['commit']>[0]): Promise<Offset> {
-    const { changelog, deadLetters, next, isPart = false } = work
-    const { cluster, group, identity, names } = this.#context
-    await this.#undisturbed()
+  /** One transaction (KIP-98). Resolves with the end of the changelog when the coordinator has decided to commit. */
+  async #transact({ changelog, deadLetters, next, isPart = false }: Parameters<Claim['commit']>[0]): Promise<Offset> {
+    const { identity, group } = this.#context
+    await this.#refuseAfterOpenTransaction()
     const batches = this.#encode(withCommitHeader(changelog, next, identity, group), deadLetters)
+    // 1. The coordinator learns which partitions take part: it will write a marker to each.
+    await this.#addPartitions(batches)
+    // 2. The records go to their leaders. Meanwhile the group's offsets are added to the transaction.
+    const [changelogEnd] = await Promise.all([this.#timed(batches, isPart), this.#addOffsets()])
+    // 3. The group's coordinator keeps the offset as pending. Sent only now, so a pending offset proves that every record
+    //    is in the log (see `decideOutcome`).
+    await this.#commitOffset(next, changelogEnd)
+    // 4. The transaction's coordinator decides: everything above takes effect at once.
+    await this.#coordinated((requests) => requests.endTxn({ ...this.#transaction, transactionResult: true }))
+    return changelogEnd
+  }
+
+  async #addPartitions(batches: readonly PartitionBatch[]): Promise<void> {
+    if (batches.length === 0) return
     const topics = [...Map.groupBy(batches, ({ topic }) => topic)].map(([topic, parts]) => ({
       topic,
       partitions: [...new Set(parts.map(({ partition }) => partition))],
     }))
-    if (topics.length > 0) {
-      await this.#coordinated((requests) => requests.addPartitionsToTxn({ ...this.#transaction, topics }))
-    }
-    const [end] = await Promise.all([
-      this.#timed(batches, isPart),
-      this.#coordinated((requests) => requests.addOffsetsToTxn({ ...this.#transaction, groupId: group })),
-    ])
-    // Of what was read last, which may stand after `next`: what stands before it was written by no later leader.
-    const epoch = this.#context.readEpoch(this.partition)
-    const metadata = encodePosition({ ...identity, changelogEnd: end, epoch })
-    const offset = { partition: this.partition, offset: next, metadata }
-    const inputs = [{ topic: names.telemetry, partitions: [offset] }]
+    await this.#coordinated((requests) => requests.addPartitionsToTxn({ ...this.#transaction, topics }))
+  }
+
+  #addOffsets(): Promise<void> {
+    const { group: groupId } = this.#context
+    return this.#coordinated((requests) => requests.addOffsetsToTxn({ ...this.#transaction, groupId }))
+  }
+
+  async #commitOffset(next: Offset, changelogEnd: Offset): Promise<void> {
+    const { cluster, group, identity, names, readEpoch } = this.#context
+    // The epoch is that of the newest record read, which may stand after `next`: no later leader wrote what is before it.
+    const metadata = encodePosition({ ...identity, changelogEnd, epoch: readEpoch(this.partition) })
+    const topics = [{ topic: names.telemetry, partitions: [{ partition: this.partition, offset: next, metadata }] }]
     await this.#step(
       () => cluster.coordinator(this.#lane, GROUP_COORDINATOR, group),
-      ({ requests }) => requests.txnOffsetCommit({ ...this.#transaction, groupId: group, topics: inputs }),
+      ({ requests }) => requests.txnOffsetCommit({ ...this.#transaction, groupId: group, topics }),
     )
-    await this.#coordinated((requests) => requests.endTxn({ ...this.#transaction, transactionResult: true }))
-    return end
   }
 
   /**
-   * Sends a request of the transaction to the broker that `find` finds, and again only after an answer that calls for it.
-   * One whose answer is lost may still be on its way: had this transaction gone on without it, it could commit half of
-   * the next one, or put the next one's offset back. So the claim ends there, and the next one fences what is on its way.
+   * Sends one request of the transaction, and repeats it only when its answer says so. A request whose answer was lost
+   * may still arrive: if this transaction went on, the late request could commit half of the next one, or put the next
+   * offset back. So the claim ends there, and the next claim fences the late request.
    */
   #step<T>(find: () => Promise<BrokerConnection>, send: (connection: BrokerConnection) => Promise<T>): Promise<T> {
     return this.#context.cluster.retry(this.#deadline - performance.now(), undefined, async () => {
@@ -169,7 +189,7 @@ export class KafkaClaim implements Claim {
       try {
         return await send(connection)
       } catch (error) {
-        // Ours are thrown before anything is sent.
+        // RetryableErrors are thrown by this process, before anything is sent.
         if (error instanceof RetryableError || typeOf(error) !== undefined) throw error
         throw new Error(`the answer of a broker was lost: ${String(error)}`, { cause: error })
       }
@@ -177,10 +197,11 @@ export class KafkaClaim implements Claim {
   }
 
   /**
-   * Rejects when the last transaction was left open (see `settle`): if this one were aborted, that one would be too, in
-   * one place and not in the other. Asked only after a broker went away: it is what makes a coordinator leave it open.
+   * Rejects when the last transaction hangs: aborting this one would abort that one too, in one place and not in the
+   * other (see `closeHanging`). A coordinator leaves transactions open only when a broker goes away, so this asks only
+   * after a connection changed.
    */
-  async #undisturbed(): Promise<void> {
+  async #refuseAfterOpenTransaction(): Promise<void> {
     const { cluster, group, names } = this.#context
     const used = await cluster.retry(this.#deadline - performance.now(), undefined, async () =>
       Promise.all([
@@ -241,7 +262,7 @@ export class KafkaClaim implements Claim {
     }
   }
 
-  /** As `#produce`; the next commits learn from it how much they should hold. */
+  /** Produces, and measures: the next commits learn how many bytes they should hold. */
   async #timed(batches: readonly PartitionBatch[], isPart: boolean): Promise<Offset> {
     const bytes = batches.reduce((sum, batch) => sum + batch.bytes.length, 0)
     const began = performance.now()
@@ -256,7 +277,7 @@ export class KafkaClaim implements Claim {
     }
   }
 
-  /** Resolves with the end of the changelog once every batch is in the log. */
+  /** Resolves with the changelog's end once every batch is in the log. A partition's batches go one after the other. */
   async #produce(batches: readonly PartitionBatch[]): Promise<Offset> {
     const { names } = this.#context
     let end = this.#changelogEnd

@@ -8,10 +8,10 @@ import type { Ends } from './bounds.ts'
 import { CLAIM_TIMEOUT_MS, type ClaimContext, laneOf, transactionalId } from './claim-context.ts'
 import { decodePosition, hasRecordsFrom } from './position.ts'
 
-/** Brokers before KAFKA-17507 take a moment, once a transaction is complete, to show its offsets. */
+/** Brokers before KAFKA-17507 show a complete transaction's offsets as pending for a moment, ms. */
 const OFFSETS_SETTLE_MS = 1000
 
-/** Where a transaction was left open. */
+/** Where a transaction is open although its coordinator calls it complete (a hanging transaction, KIP-664). */
 export interface OpenTransaction {
   readonly status: boolean
   readonly deadLetters: boolean
@@ -19,38 +19,38 @@ export interface OpenTransaction {
 }
 
 export interface TransactionFacts extends OpenTransaction {
-  /** Everything in the changelog before it is decided. */
+  /** The changelog's last stable offset: all before it is decided. */
   readonly stable: Offset
-  /** The changelog's end according to the committed position; undefined when there is none. */
+  /** The changelog's end in the committed position; undefined without one. */
   readonly committedEnd: Offset | undefined
-  /** Committed records stand in the changelog after that end. */
+  /** The changelog holds committed records after that end. */
   readonly beyond: boolean
 }
 
 /**
- * What was, or may be, decided about a transaction that is open in some places and closed in others. Pure. A claim adds
- * offsets to its transaction only after all its records are in the log, and the coordinator decides only once.
+ * What the coordinator has decided, or may still decide, about a transaction that is open in some places and closed in
+ * others. Pure. A claim sends its offset only after all records are in the log, and a coordinator decides once.
  */
 export function decideOutcome(facts: TransactionFacts): 'commit' | 'abort' {
   const { status, offsets, stable, committedEnd, beyond } = facts
-  // Whole, and decided nowhere that anybody could have seen.
+  // The transaction is whole, and nobody can have seen another decision.
   if (status && offsets) return 'commit'
   if (status) return committedEnd !== undefined && committedEnd > stable ? 'commit' : 'abort'
   if (offsets) return beyond ? 'commit' : 'abort'
-  // Dead letters that are there twice are better than none.
+  // A dead letter written twice is better than one lost.
   return 'commit'
 }
 
-/** What the log shows of a partition. */
+/** What the log shows of a partition while no transaction is under way. */
 export interface PartitionState extends OpenTransaction {
   readonly stable: Offset
-  /** Undefined for nothing, and while the offset is pending. */
+  /** Undefined without a committed offset, and while it is pending. */
   readonly committed: CommittedOffset | undefined
 }
 
 /**
- * Where the partition stands, and where a transaction of it was left open although its coordinator calls it complete. To
- * be asked when no transaction of the claim is under way: then nobody else writes the changelog or commits the offset.
+ * Only meaningful while the claim has no transaction under way: nobody else writes the changelog or commits the
+ * offset.
  */
 export async function inspect(context: ClaimContext, partition: number, signal?: AbortSignal): Promise<PartitionState> {
   const [[status, deadLetters], committed] = await Promise.all([
@@ -89,10 +89,10 @@ function committedOffset(
 }
 
 /**
- * Closes a transaction that a broker calls complete without having written its markers (a hanging transaction, KIP-664):
- * left open it would hide all that follows it from every reader for good, and its offset from every claim. `producer`
- * has fenced the former holder, and has the same id: the markers of an empty transaction of its close the other one.
- * Resolves with where the partition stands then.
+ * Closes a hanging transaction: one whose markers a broker never wrote although its coordinator calls it complete
+ * (KIP-664). Left open, it would hide all later records from every reader, and the offset from every claim. `producer`
+ * has fenced the former holder and has the same producer id, so the markers of an empty transaction of its own close
+ * the open one. Resolves with the state afterwards.
  */
 export async function closeHanging(
   context: ClaimContext,
@@ -109,7 +109,7 @@ export async function closeHanging(
   await closeEmpty(context, partition, producer, open, decision, signal)
   return context.cluster.retry(CLAIM_TIMEOUT_MS, signal, async () => {
     const left = await inspect(context, partition, signal)
-    // Somebody else may be writing dead letters.
+    // The topic of dead letters has other writers, whose transactions may be open.
     if (!left.status && !left.offsets) return left
     throw new RetryableError('LOG_UNAVAILABLE', `partition ${partition}: a transaction is still open`)
   })
@@ -142,7 +142,7 @@ async function closeEmpty(
   const topics: { topic: string; partitions: number[] }[] = []
   if (status) topics.push({ topic: names.status, partitions: [partition] })
   if (deadLetters) topics.push({ topic: names['dead-letters'], partitions: [partition] })
-  // Each step may be repeated: the transaction holds nothing.
+  // An empty transaction: each step may be repeated.
   await cluster.retry(CLAIM_TIMEOUT_MS, signal, async () => {
     const lane = laneOf(partition)
     const { requests } = await cluster.coordinator(lane, TRANSACTION_COORDINATOR, transaction.transactionalId)

@@ -2,27 +2,47 @@ import { type LogIdentity, type LogRecord, type NewRecord, type Offset, readRang
 import type { ClaimContext } from './claim-context.ts'
 
 /**
- * Header of the last changelog record of each commit: the input offset committed with it, the id of the input topic, and
- * the group that committed.
+ * Where a commit stands. Kafka keeps it in two places: as the metadata of the committed offset, and in a header of the
+ * commit's last changelog record, from which it is read when the group's coordinator has lost the offset.
  */
+export interface CommittedPosition extends Pick<LogIdentity, 'telemetry' | 'status' | 'partitions'> {
+  readonly changelogEnd: Offset
+  /** Epoch of the leader that wrote the last record before the offset; undefined when none was read. */
+  readonly epoch: number | undefined
+}
+
+export function encodePosition({ changelogEnd, telemetry, status, epoch, partitions }: CommittedPosition): string {
+  return `${changelogEnd} ${telemetry} ${status} ${epoch ?? ''} ${partitions}`
+}
+
+const METADATA = /^(\d{1,15}) (\S+) (\S+) (\d{0,10}) (\d{1,10})$/
+
+/** Undefined for metadata of another program. */
+export function decodePosition(metadata: string): CommittedPosition | undefined {
+  const [match, end, telemetry = '', status = '', epoch = '', partitions] = METADATA.exec(metadata) ?? []
+  if (match === undefined) return undefined
+  return {
+    changelogEnd: Number(end),
+    telemetry,
+    status,
+    epoch: epoch === '' ? undefined : Number(epoch),
+    partitions: Number(partitions),
+  }
+}
+
+/** A changelog header: the input offset of the commit, the id of the input topic, and the group. */
 export const HEADER_POSITION = 'position'
 
-/** Records read at once. */
-const READ = { maxRecords: 10_000, maxBytes: 8 * 1024 * 1024 }
-/** Offsets looked through first, from the end on back; ten times as many when none of them tells. */
-const SPAN = 10_000
-
-/** A commit as the changelog itself tells of it. */
+/** A commit as the changelog records it. */
 export interface RecordedCommit {
   readonly input: Offset
   readonly changelogEnd: Offset
   /** Id of the topic that `input` is an offset of. */
   readonly telemetry: string
-  /** Undefined in what versions before this wrote. */
-  readonly group: string | undefined
+  readonly group: string
 }
 
-/** The records of a commit, of which the last one tells that it was made with `next`. */
+/** The same records, the last of them with the header. */
 export function withCommitHeader(
   changelog: readonly NewRecord[],
   next: Offset,
@@ -35,9 +55,14 @@ export function withCommitHeader(
   return changelog.with(changelog.length - 1, { ...last, headers })
 }
 
+/** Records read at once. */
+const READ = { maxRecords: 10_000, maxBytes: 8 * 1024 * 1024 }
+/** The first search covers this many offsets before the end; each further one ten times as many. */
+const SPAN = 10_000
+
 /**
- * The last commit whose records stand in the changelog at `from` or after it; undefined for none. Compaction leaves it
- * findable: it keeps the last record of each key.
+ * The last commit that is recorded in the changelog at `from` or after it. Compaction never removes it: it keeps the newest
+ * record of each key, and the newest record of all is one.
  */
 export async function lastRecordedCommit(
   context: ClaimContext,
@@ -52,7 +77,7 @@ export async function lastRecordedCommit(
     const since = Math.max(first, end - span)
     let last: RecordedCommit | undefined
     for await (const { records } of readRange(context, changelog, since, end, READ, signal)) {
-      for (const record of records) last = told(record) ?? last
+      for (const record of records) last = commitIn(record) ?? last
     }
     if (last !== undefined || since === first) return last
   }
@@ -73,39 +98,9 @@ export async function hasRecordsFrom(
   return false
 }
 
-/** Undefined for a record that is not the last of a commit, or of another writer. */
-function told({ headers, offset }: LogRecord): RecordedCommit | undefined {
-  const [input = '', telemetry = '', group] = headers?.[HEADER_POSITION]?.split(' ') ?? []
-  if (!/^\d{1,15}$/.test(input) || telemetry === '') return undefined
-  return { input: Number(input), changelogEnd: offset + 1, telemetry, group }
-}
-
-/** What travels with a committed offset. */
-export interface CommittedPosition extends Pick<LogIdentity, 'telemetry' | 'status'> {
-  readonly changelogEnd: Offset
-  /** Of the leader that the last records before the offset were written by; undefined when they were not read. */
-  readonly epoch: number | undefined
-  /** Of either topic; undefined in what versions before this wrote. */
-  readonly partitions: number | undefined
-}
-
-export function encodePosition({ changelogEnd, telemetry, status, epoch, partitions }: CommittedPosition): string {
-  return `${changelogEnd} ${telemetry} ${status} ${epoch ?? ''} ${partitions ?? ''}`.trimEnd()
-}
-
-/** Undefined for what somebody else has written. */
-export function decodePosition(metadata: string): CommittedPosition | undefined {
-  const [end = '', telemetry = '', status = '', epoch = '', partitions = ''] = metadata.split(' ')
-  if (!/^\d{1,15}$/.test(end) || telemetry === '' || status === '') return undefined
-  return {
-    changelogEnd: Number(end),
-    telemetry,
-    status,
-    epoch: smallNumber(epoch),
-    partitions: smallNumber(partitions),
-  }
-}
-
-function smallNumber(text: string): number | undefined {
-  return /^\d{1,10}$/.test(text) ? Number(text) : undefined
+/** Undefined for a record that is not the last of a commit, or that another program wrote. */
+function commitIn({ headers, offset }: LogRecord): RecordedCommit | undefined {
+  const [match, input, telemetry = '', group = ''] =
+    /^(\d{1,15}) (\S+) (\S+)$/.exec(headers?.[HEADER_POSITION] ?? '') ?? []
+  return match === undefined ? undefined : { input: Number(input), changelogEnd: offset + 1, telemetry, group }
 }

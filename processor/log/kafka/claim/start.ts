@@ -1,5 +1,5 @@
 import { ConfigurationError, RetryableError, repartitioned } from '../../../contract/errors.ts'
-import { pause } from '../../../runtime/pause.ts'
+import { within } from '../../../runtime/pause.ts'
 import type { Claim, Offset } from '../../log.ts'
 import { CONTROL_LANE, GROUP_COORDINATOR } from '../cluster.ts'
 import { epochEnd, fetchAllCommitted, fetchCommitted } from '../protocol/offsets.ts'
@@ -13,17 +13,17 @@ import {
   type RecordedCommit,
 } from './position.ts'
 
-/** How long a claim waits to hear what telemetry keeps, ms. */
+/** How long a claim waits for the bounds of telemetry, ms. */
 const KEPT_WITHIN_MS = 500
 
-/** How long a start waits to hear what the group has committed, ms. */
+/** How long opening the log waits for the group's committed offsets, ms. */
 const COMMITTED_WITHIN_MS = 1_000
 
 type Kept = Promise<{ readonly start: Offset; readonly end: Offset }>
 
 /**
- * Where a claim starts. `state`: of the partition since the former holder is fenced, without an open transaction; `kept`:
- * of its telemetry. Rejects with RetryableError for what holds up this partition alone.
+ * Where a claim starts. `state` was read after the former holder was fenced, and no transaction is open; `kept` are
+ * the bounds of telemetry. Rejects with RetryableError for what holds up this partition alone.
  */
 export async function startOf(
   context: ClaimContext,
@@ -32,8 +32,8 @@ export async function startOf(
   kept: Kept,
   signal: AbortSignal,
 ): Promise<Claim['start']> {
-  // A claim does not wait for the leader of telemetry: who reads it finds out.
-  const told = Promise.all([soon(kept, KEPT_WITHIN_MS, signal), lostFrom(context, partition, state, signal)])
+  // A claim does not wait long for the leader of telemetry: reading finds out about retention too.
+  const told = Promise.all([within(kept, KEPT_WITHIN_MS, () => undefined), lostFrom(context, partition, state, signal)])
   told.catch(() => {})
   const start = await committedStart(context, partition, state, kept, signal)
   const [bounds, lost] = await told
@@ -44,8 +44,8 @@ export async function startOf(
 }
 
 /**
- * From where on what stood before the committed offset is gone; undefined when nothing is. Rejects with RetryableError when
- * no leader tells: once others have been appended in its place nobody would find out later.
+ * The first offset before the committed one at which other records stand now; undefined when nothing was lost. Rejects
+ * with RetryableError when no leader answers: once new records stand in the lost ones' place nobody could find out.
  */
 async function lostFrom(
   { cluster, names }: ClaimContext,
@@ -62,17 +62,9 @@ async function lostFrom(
   return end !== undefined && end < committed.offset ? end : undefined
 }
 
-/** Undefined when it is not told by then. */
-function soon<T>(told: Promise<T>, withinMs: number, signal?: AbortSignal): Promise<T | undefined> {
-  const patience = new AbortController()
-  const either = signal === undefined ? patience.signal : AbortSignal.any([signal, patience.signal])
-  const late = pause(withinMs, either).then(() => undefined)
-  return Promise.race([told, late]).finally(() => patience.abort())
-}
-
 /**
- * At the committed offset and its metadata, or, where the changelog tells of a later commit, after that one; for a
- * coordinator that loads its offsets while leaders change may answer with old ones, or with none.
+ * The committed offset and its metadata, or the later commit that the changelog records. A coordinator that loads its
+ * offsets while leaders change can answer with an old offset, or with none.
  */
 async function committedStart(
   context: ClaimContext,
@@ -102,12 +94,12 @@ async function committedStart(
     )
   }
   const start = { input: found.offset, changelogEnd }
-  // All that follows a commit is its marker.
+  // A commit is followed by its marker alone.
   if (stable <= changelogEnd + 1) return start
   return (await later(context, partition, changelogEnd, signal)) ?? start
 }
 
-function refuseOtherCount({ group, names, identity }: Named, { partitions = identity.partitions }: CommittedPosition) {
+function refuseOtherCount({ group, names, identity }: Named, { partitions }: CommittedPosition) {
   if (partitions === identity.partitions) return
   const when = `when group ${group} committed to it, and has ${identity.partitions} now`
   throw repartitioned(`topic ${names.telemetry} had ${partitions} partitions ${when}`)
@@ -116,16 +108,16 @@ function refuseOtherCount({ group, names, identity }: Named, { partitions = iden
 type Named = Pick<ClaimContext, 'group' | 'names' | 'identity'>
 
 /**
- * Whoever writes or reads by the number of partitions, without a claim, is to know that it was another one: devices would
- * go on in partitions that nobody processes. Where the group does not tell, claims find it out.
+ * Refuses a number of partitions other than the group has worked with: devices would go on in partitions that nobody
+ * processes. This runs without a claim; when the group does not answer, claims find out.
  */
 export async function refuseRepartitioned(context: Named & Pick<ClaimContext, 'cluster' | 'logger'>): Promise<void> {
   const { cluster, group, names, identity, logger } = context
-  const withCommitHeader = cluster.retry(COMMITTED_WITHIN_MS, undefined, async () => {
+  const telling = cluster.retry(COMMITTED_WITHIN_MS, undefined, async () => {
     const coordinator = await cluster.coordinator(CONTROL_LANE, GROUP_COORDINATOR, group)
     return fetchAllCommitted(coordinator, group, names.telemetry)
   })
-  const committed = await soon(withCommitHeader, COMMITTED_WITHIN_MS).catch((error: unknown) => {
+  const committed = await within(telling, COMMITTED_WITHIN_MS, () => undefined).catch((error: unknown) => {
     logger.debug({ err: error, group }, 'the group does not tell what it has committed')
     return undefined
   })
@@ -135,7 +127,7 @@ export async function refuseRepartitioned(context: Named & Pick<ClaimContext, 'c
   }
 }
 
-/** This is the first claim ever, or the group's offset is gone. */
+/** Either this is the first claim ever, or the group's offset is gone. */
 async function uncommitted(
   context: ClaimContext,
   partition: number,
@@ -156,7 +148,7 @@ async function uncommitted(
   return { input: (await kept).start, changelogEnd: end }
 }
 
-/** The position after the last commit that the changelog tells of at `from` or after it. */
+/** The position after the last commit that the changelog records at `from` or after it. */
 async function later(
   context: ClaimContext,
   partition: number,
@@ -172,13 +164,13 @@ async function later(
 }
 
 /**
- * Claims of two groups do not fence each other: each would count every record, and write to the one changelog. Kafka
- * deletes no group that has members, so of one that is not there any more nobody goes on.
+ * Claims of two groups do not fence each other: both would count every record and write to the one changelog. Kafka
+ * deletes no group that has members, so a group that is gone has no processors.
  */
 async function refuseOtherGroup(
   { cluster, group, names }: ClaimContext,
   partition: number,
-  { group: other = group }: RecordedCommit,
+  { group: other }: RecordedCommit,
   signal: AbortSignal,
 ): Promise<void> {
   if (other === group) return
@@ -207,7 +199,7 @@ function overtaken(context: ClaimContext, partition: number, input: Offset, olde
 const LOST =
   'a broker has lost acknowledged records or has not caught up; see that its leader is a replica that was in sync. To go on'
 
-/** What stands at `lost` and after it was appended since, and nobody has processed it. */
+/** New records stand at `lost` and after it, and nobody has processed them. */
 function truncated(context: ClaimContext, partition: number, input: Offset, lost: Offset): RetryableError {
   const { group, names } = context
   return new RetryableError(
@@ -226,7 +218,7 @@ function cutOff(context: ClaimContext, partition: number, input: Offset, end: Of
   )
 }
 
-/** An offset that is set so has no position with it, and is obeyed. Kafka sets none while the group has members. */
+/** An offset set by this tool has no metadata, and is obeyed. Kafka resets none while the group has members. */
 function reset({ group, names }: ClaimContext, partition: number, to: string): string {
   const topic = `${names.telemetry}:${partition}`
   return `stop all processors, run kafka-consumer-groups --group ${group} --topic ${topic} --reset-offsets ${to} --execute, and start them again`

@@ -1,10 +1,12 @@
+// OffsetFetch v7 (KIP-447) and OffsetForLeaderEpoch v3 (KIP-320).
+
 import type { Offset } from '../../log.ts'
 import { type BrokerConnection, errorOf } from './broker.ts'
 import { CONSUMER, WireReader, WireWriter } from './wire.ts'
 
 const OFFSET_FETCH = 9
 
-/** The first that knows `require stable`. */
+/** Version 7 is the first with `require_stable` (KIP-447). */
 const OFFSET_FETCH_VERSION = 7
 
 const NEVER_COMMITTED = -1
@@ -15,9 +17,9 @@ export interface CommittedOffset {
 }
 
 /**
- * What the group has committed for one partition; undefined for nothing. With `stable`, an offset whose transaction is
- * not decided yet is no answer, but the error UNSTABLE_OFFSET_COMMIT (KIP-447): the one before it would have records
- * counted twice.
+ * What the group has committed for one partition; undefined without a commit. With `stable`, the broker answers
+ * UNSTABLE_OFFSET_COMMIT (KIP-447) while a transaction with a newer offset is undecided: going on from the older one
+ * would count records twice.
  */
 export async function fetchCommitted(
   connection: BrokerConnection,
@@ -32,7 +34,7 @@ export async function fetchCommitted(
   return found
 }
 
-/** What the group has committed for partitions of `topic`, as far as that is decided. */
+/** What the group has committed for any partition of `topic`, pending commits left aside. */
 export function fetchAllCommitted(
   connection: BrokerConnection,
   group: string,
@@ -84,8 +86,8 @@ const OFFSET_FOR_LEADER_EPOCH_VERSION = 3
 const UNKNOWN = -1
 
 /**
- * Where what the leaders up to `epoch` have written ends (KIP-320); undefined when the leader that is asked cannot tell.
- * A position before which all was written by them, and which is past that end, has lost what it stands behind.
+ * OffsetForLeaderEpoch v3 (KIP-320): where the records end that leaders up to `epoch` wrote; undefined when the leader
+ * does not know. A consumer that read further than that with this epoch has read records that are lost.
  */
 export async function epochEnd(
   connection: BrokerConnection,

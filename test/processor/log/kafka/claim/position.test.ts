@@ -37,23 +37,18 @@ describe('the last commit that a changelog tells of', () => {
     expect(await lastRecordedCommit(context, 0, 0, never)).toEqual(told)
   })
 
-  test('does not tell its group where an earlier version wrote it', async () => {
-    const { context } = changelog(100, { 10: '5 id' })
-    expect(await lastRecordedCommit(context, 0, 0, never)).toEqual({ input: 5, changelogEnd: 11, telemetry: 'id' })
-  })
-
   test('is not one before the given offset', async () => {
-    const { context } = changelog(100, { 10: '5 id' })
+    const { context } = changelog(100, { 10: '5 id g' })
     expect(await lastRecordedCommit(context, 0, 11, never)).toBeUndefined()
   })
 
   test('is looked for from the end on back', async () => {
-    const { context, asked } = changelog(1_000_000, { 950_000: '5 id', 999_999: undefined })
+    const { context, asked } = changelog(1_000_000, { 950_000: '5 id g', 999_999: undefined })
     expect(await lastRecordedCommit(context, 0, 0, never)).toMatchObject({ input: 5 })
     expect(asked).toEqual([990_000, 900_000])
   })
 
-  test.each(['', '5', 'x id', '-1 id'])('is not read from %j', async (position) => {
+  test.each(['', '5', '5 id', 'x id g', '-1 id g'])('is not read from %j', async (position) => {
     const { context } = changelog(100, { 10: position })
     expect(await lastRecordedCommit(context, 0, 0, never)).toBeUndefined()
   })

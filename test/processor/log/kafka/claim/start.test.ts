@@ -47,7 +47,7 @@ function start({ committed, metadata, end, epochEnds = {}, leader = Promise.reso
       connection: () => Promise.resolve(connection),
     },
   } as unknown as ClaimContext
-  const { offset, epoch, partitions } = committed
+  const { offset, epoch, partitions = IDS.partitions } = committed
   const made = encodePosition({ ...IDS, changelogEnd: CHANGELOG_END, epoch, partitions })
   const sight = { committed: { offset, metadata: metadata ?? made }, stable: CHANGELOG_END }
   return { started: startOf(context, 0, sight, Promise.resolve({ start: 0, end }), never), warnings }
