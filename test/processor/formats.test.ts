@@ -192,17 +192,16 @@ held('what Kafka keeps', 'read the old as well, and write it until no process of
         since: 4,
         ...copies,
         unfit: true,
-        readsIds: true,
       }).toString('latin1')
     },
-    '\0\0\0\0\0\x02\0\x0bt.telemetry\0\x08t.status\0\0\0\x90' +
-      '{"instance":"one","endpoint":"h:1","zone":"z","since":4,"active":[1],"standby":[2],"positions":{"2":9},"whole":[2],"unfit":true,"readsIds":true}',
+    '\0\0\0\0\0\x02\0\x0bt.telemetry\0\x08t.status\0\0\0\x80' +
+      '{"instance":"one","endpoint":"h:1","zone":"z","since":4,"active":[1],"standby":[2],"positions":{"2":9},"whole":[2],"unfit":true}',
   ],
   [
     'what the leader tells a member',
     () => {
       const peers = [{ memberId: MEMBER_ID, ...OWNER, since: 4 }]
-      return encodeAssignment(names, { active: [1], standby: [2], moving: [1], heir: [2], peers }, true).toString()
+      return encodeAssignment(names, { active: [1], standby: [2], moving: [1], heir: [2], peers }).toString()
     },
     '\0\0\0\0\0\x02\0\x0bt.telemetry\0\0\0\x01\0\0\0\x01\0\x08t.status\0\0\0\x01\0\0\0\x02\0\0\0r' +
       `{"peers":[{"memberId":"${MEMBER_ID}","since":4}],"moving":[1],"heir":[2]}`,

@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import { addressOf, hostAndPort } from '../../contract/address.ts'
 import { ConfigurationError, RetryableError, reasonOf, repartitioned, TidemarkError } from '../../contract/errors.ts'
-import { pause } from '../../runtime/pause.ts'
+import { Backoff, pause } from '../../runtime/pause.ts'
 import { type BrokerConnection, errorOf, type Network } from './protocol/broker.ts'
 import { isTransient, typeOf } from './protocol/errors.ts'
 import {
@@ -13,175 +13,26 @@ import {
   newest,
 } from './protocol/metadata.ts'
 
-/**
- * For so long, ms, brokers must tell another id, and none the known one in between. One that is behind with its metadata
- * tells what was before; it is behind for much less, or cut off from the others.
- */
-const BELIEVED_AFTER_MS = 2000
-/** What a broker that knows no ids (before 2.8) tells: 16 bytes of zeros. */
-const NO_ID = Buffer.alloc(16).toString('base64url')
-
-type Told = ReadonlyMap<string, { readonly id: string; readonly leaders: readonly number[] }>
-
-/**
- * Whether topics are still those that the log was opened with. One that is deleted and created anew has the same name,
- * and answers as if nothing were amiss; but offsets of the former one mean nothing in it.
- */
-export class TopicIds {
-  readonly #known = new Map<string, string>()
-  readonly #partitions = new Map<string, number>()
-  /** Since when another id is told, ms on the clock of `see`. */
-  readonly #since = new Map<string, number>()
-  readonly #recreated = Promise.withResolvers<never>()
-  #fault: ConfigurationError | undefined
-
-  constructor() {
-    // Not every process has members that listen.
-    this.#recreated.promise.catch(() => {})
-  }
-
-  /** Rejects with LOG_MISMATCH, when it is believed that a topic is another one. */
-  get recreated(): Promise<never> {
-    return this.#recreated.promise
-  }
-
-  hold(topic: string, id: string, partitions: number): void {
-    if (id === NO_ID) return
-    this.#known.set(topic, id)
-    this.#partitions.set(topic, partitions)
-  }
-
-  /** False for a topic whose id is not known: nothing that is told of it can raise doubt. */
-  holds(topic: string): boolean {
-    return this.#known.has(topic)
-  }
-
-  /** Takes notice of what a broker told at `now`, ms. The fault when it is believed from then on. */
-  see(topics: Told, now: number): ConfigurationError | undefined {
-    if (this.#fault !== undefined) return undefined
-    for (const [topic, known] of this.#known) {
-      const told = topics.get(topic)?.id
-      // Without a topic, as when its partitions have no leaders yet, nothing is told.
-      if (told === undefined || told === NO_ID) continue
-      if (told === known) {
-        this.#since.delete(topic)
-        continue
-      }
-      const since = this.#since.get(topic) ?? now
-      this.#since.set(topic, since)
-      if (now - since < BELIEVED_AFTER_MS) continue
-      this.#fault = recreated(topic, known, told)
-      this.#recreated.reject(this.#fault)
-      return this.#fault
-    }
-    return undefined
-  }
-
-  /**
-   * Why no process will start any more, once for each topic: partitions were added to it. Who runs already goes on with
-   * those that there were; one that is behind with its metadata tells fewer.
-   */
-  grown(topics: Told): ConfigurationError | undefined {
-    for (const [topic, partitions] of this.#partitions) {
-      const told = topics.get(topic)
-      if (told?.id !== this.#known.get(topic) || told === undefined || told.leaders.length <= partitions) continue
-      this.#partitions.delete(topic)
-      return repartitioned(
-        `topic ${topic} has ${told.leaders.length} partitions, and had ${partitions} when this process began: it goes on ` +
-          'with those, but no process can begin any more',
-      )
-    }
-    return undefined
-  }
-
-  /**
-   * Why what a broker said of positions in `topic` is not to be relied on, when it told `topics` afterwards. Retryable as
-   * long as it is not believed.
-   */
-  doubt(topic: string, topics: Told): TidemarkError | undefined {
-    const known = this.#known.get(topic)
-    if (known === undefined) return undefined
-    if (this.#fault !== undefined) return this.#fault
-    const told = topics.get(topic)?.id
-    if (told === known || told === NO_ID) return undefined
-    const what = told === undefined ? 'is not known to its leader' : `has the id ${told}, and had ${known}`
-    return new RetryableError('LOG_UNAVAILABLE', `topic ${topic} ${what}: it is being deleted, or was created anew`)
-  }
-}
-
-function recreated(topic: string, known: string, told: string): ConfigurationError {
-  return new ConfigurationError(
-    'LOG_MISMATCH',
-    `topic ${topic} was deleted and created anew while it was used (its id is ${told}, and was ${known}): what it held is ` +
-      'gone, and offsets of it mean nothing now; to begin anew too, stop all processors, delete the changelog topic and ' +
-      'the group (kafka-consumer-groups --delete), and start them again',
-  )
-}
-
-/** What one leader is asked about one topic. */
-interface Asking {
-  underWay: Promise<Metadata> | undefined
-  /** Begins when the one under way is answered. */
-  next: Promise<Metadata> | undefined
-}
-
-/**
- * Asks leaders whether a topic is still the one that the log was opened with: one that leads a partition knows its topic
- * no later than it answers for it. A leader tells of all partitions at once, so it is asked one question at a time.
- */
-class TopicCheck {
-  readonly #ids: TopicIds
-  readonly #ask: (connection: BrokerConnection, topics: readonly string[]) => Promise<Metadata>
-  /** By leader and topic: as many as there are of both. */
-  readonly #asking = new Map<string, Asking>()
-
-  constructor(ids: TopicIds, ask: (connection: BrokerConnection, topics: readonly string[]) => Promise<Metadata>) {
-    this.#ids = ids
-    this.#ask = ask
-  }
-
-  /**
-   * Why what `leader` has said of positions in `topic` is not to be relied on. To be called when it has: a topic that is
-   * created anew between the two answers has to show in the second one.
-   */
-  async doubt(topic: string, leader: number, connection: BrokerConnection): Promise<TidemarkError | undefined> {
-    if (!this.#ids.holds(topic)) return undefined
-    const name = `${leader} ${topic}`
-    const asking = this.#asking.get(name) ?? { underWay: undefined, next: undefined }
-    this.#asking.set(name, asking)
-    asking.next ??= this.#after(asking, () => this.#ask(connection, [topic]))
-    const { topics } = await asking.next
-    return this.#ids.doubt(topic, topics)
-  }
-
-  async #after(asking: Asking, ask: () => Promise<Metadata>): Promise<Metadata> {
-    await asking.underWay?.catch(() => {})
-    // From here on, who calls comes too late for this one.
-    asking.next = undefined
-    asking.underWay = ask()
-    return asking.underWay
-  }
-}
-
 export const GROUP_COORDINATOR = 0
 export const TRANSACTION_COORDINATOR = 1
 
-/** For what is seldom asked, and is no work of a partition. */
+/** The lane of rare requests that are no work of a partition. */
 export const CONTROL_LANE = 'control'
 
 const MIN_BACKOFF_MS = 10
 const MAX_BACKOFF_MS = 500
+const CONCURRENT_WAIT_MS = 5
 const UNKNOWN_TOPIC = 3
-/** A broker that has not told by then is not waited for alone: the next one is asked too. */
+/** A broker that has not answered by then is not waited for alone: the next one is asked as well, ms. */
 const HEDGE_MS = 500
-/** A broker that failed, or was that slow, is asked after all others for so long. */
+/** A broker that failed or was that slow is asked last for this long, ms. */
 const SILENCE_MS = 5000
-/** Addresses in a message. */
+/** Addresses named in a message. */
 const MAX_NAMED = 3
 
 /**
- * Where things are: brokers, leaders, coordinators. Requests go over lanes: a lane has its own connections, as a broker
- * answers one connection's requests one after the other, so that a slow answer holds up only its lane.
+ * Finds brokers, leaders and coordinators, and connects to them. Each lane has its own connections: a broker answers
+ * one connection's requests in order, so a slow answer holds up only its own lane.
  */
 export class KafkaCluster {
   readonly ids = new TopicIds()
@@ -192,12 +43,12 @@ export class KafkaCluster {
   readonly #logger: Logger
   readonly #connections = new Map<string, Promise<BrokerConnection>>()
   readonly #coordinators = new Map<string, number>()
-  /** Of lanes whose connections have another client id than the network's. */
+  /** Client ids of lanes that have their own. */
   readonly #clientIds = new Map<string, string>()
   #metadata: Metadata | undefined
   /** Address of the broker that answered last. */
   #answering = ''
-  /** Addresses of brokers that said nothing when they were asked for it: until when they are asked last. */
+  /** Silent brokers by address, and until when they are asked last. */
   readonly #silent = new Map<string, number>()
   #refreshing: Promise<Metadata> | undefined
 
@@ -208,7 +59,7 @@ export class KafkaCluster {
     this.#logger = logger
   }
 
-  /** Brokers know the connections of `lane` that are made from now on by `clientId`. */
+  /** New connections of `lane` have this client id. */
   introduce(lane: string, clientId: string): void {
     this.#clientIds.set(lane, clientId)
   }
@@ -218,8 +69,8 @@ export class KafkaCluster {
   }
 
   /**
-   * Asks any broker that answers, each time another one: who is cut off from the other brokers answers as well as ever,
-   * with what was before. Calls made meanwhile share the answer.
+   * Asks brokers in turn until one answers: one that is cut off from the others answers as well as ever, with former
+   * leaders. Calls made meanwhile share the answer.
    */
   refresh(): Promise<Metadata> {
     this.#refreshing ??= this.#refresh().finally(() => {
@@ -235,8 +86,9 @@ export class KafkaCluster {
   }
 
   /**
-   * As `refresh`, and a broker has answered at the address by which the cluster lists it: all work goes there. What the
-   * addresses of the configuration lead to, a balancer or another listener, answers also when none of those is reached.
+   * Refreshes, and shows that a broker answers at the address that the cluster lists (advertised.listeners): all work
+   * goes there. The configured addresses may lead to a balancer or another listener, and answer when no listed one
+   * does.
    */
   async probe(): Promise<Metadata> {
     const metadata = await this.refresh()
@@ -250,7 +102,7 @@ export class KafkaCluster {
     return metadata
   }
 
-  /** In the order in which they are to be asked. */
+  /** In the order in which brokers are asked. */
   #addresses(): Set<string> {
     const known = this.#metadata === undefined ? [] : listed(this.#metadata)
     const after = known.indexOf(this.#answering) + 1
@@ -265,7 +117,7 @@ export class KafkaCluster {
     const slow = setTimeout(silence, HEDGE_MS)
     try {
       const answer = await this.#ask(await this.#connect('metadata', address), this.#topics)
-      // A broker that is only starting may know nobody yet.
+      // A broker that has just started may know no broker yet.
       if (answer.nodes.size === 0) throw errorOf(UNKNOWN_TOPIC)
       this.#answering = address
       this.#silent.delete(address)
@@ -290,7 +142,7 @@ export class KafkaCluster {
     return answer
   }
 
-  /** Why what the broker `leader` has said of positions in `topic`, all of it before now, is not to be relied on. */
+  /** Why the answers of `leader` about positions in `topic`, all given before this call, are not to be trusted. */
   doubt(topic: string, leader: number, connection: BrokerConnection): Promise<TidemarkError | undefined> {
     return this.#check.doubt(topic, leader, connection)
   }
@@ -312,7 +164,7 @@ export class KafkaCluster {
     return this.#connect(lane, addressOf(node))
   }
 
-  /** To the broker that answered last: one that is dead is among the live ones until the controller knows, 9 s by default. */
+  /** The broker that answered last: a dead one stays in the metadata until the controller notices, 9 s by default. */
   async anyConnection(lane: string): Promise<BrokerConnection> {
     await this.metadata()
     return this.#connect(lane, this.#answering)
@@ -331,28 +183,33 @@ export class KafkaCluster {
   }
 
   /**
-   * Runs `attempt` until it resolves, fails for good, or `patienceMs` have passed since the first try; in between, what
-   * is known of the cluster is asked anew. Rejects with the error of the last attempt.
+   * Repeats `attempt` while its errors are transient, for `timeoutMs`, and refreshes the metadata in between. Rejects
+   * with the error of the last attempt.
    */
   async retry<T>(patienceMs: number, signal: AbortSignal | undefined, attempt: () => Promise<T>): Promise<T> {
     const deadline = performance.now() + patienceMs
-    for (let wait = MIN_BACKOFF_MS; ; wait = Math.min(wait * 2, MAX_BACKOFF_MS)) {
+    const backoff = new Backoff(MIN_BACKOFF_MS, MAX_BACKOFF_MS)
+    for (;;) {
       try {
         return await attempt()
       } catch (error) {
         if (this.#network.closed) throw new RetryableError('LOG_CLOSED', 'the log is closed', error)
-        if (!isTransient(error) || performance.now() + wait > deadline || signal?.aborted) throw error
-        if (typeOf(error) !== 'CONCURRENT_TRANSACTIONS') await this.forget()
-        else wait = MIN_BACKOFF_MS / 2
-        await pause(wait, signal)
+        // The last transaction's markers are still being written (KIP-98): the coordinator is right, and the wait is
+        // short.
+        const concurrent = typeOf(error) === 'CONCURRENT_TRANSACTIONS'
+        if (concurrent) backoff.reset()
+        const waitMs = concurrent ? CONCURRENT_WAIT_MS : backoff.next()
+        if (!isTransient(error) || performance.now() + waitMs > deadline || signal?.aborted) throw error
+        if (!concurrent) await this.forget()
+        await pause(waitMs, signal)
       }
     }
   }
 
-  /** What is known of coordinators and leaders is asked anew. Does not reject. */
+  /** Forgets coordinators and refreshes the metadata. Does not reject. */
   async forget(): Promise<void> {
     this.#coordinators.clear()
-    // Nobody answers: then the next attempt says so.
+    // When no broker answers, the next attempt says so.
     await this.refresh().catch((error: unknown) => this.#logger.debug({ err: error }, 'no broker gives metadata'))
   }
 
@@ -395,7 +252,10 @@ function unreachable(answering: string, addresses: readonly string[], cause: unk
   )
 }
 
-/** Of whichever answers first: the next one is asked too when one fails, or has not answered in time. Rejects when all fail. */
+/**
+ * Resolves with the first answer. The next address is asked as well when one fails or takes long; rejects when all
+ * fail.
+ */
 function firstAnswer<T>(addresses: Iterable<string>, ask: (address: string) => Promise<T>): Promise<T> {
   const { promise, resolve, reject } = Promise.withResolvers<T>()
   const left = [...addresses]
@@ -421,4 +281,153 @@ function firstAnswer<T>(addresses: Iterable<string>, ask: (address: string) => P
   }
   askNext()
   return promise
+}
+
+/**
+ * A topic counts as created anew when brokers tell another id for this long, ms, and none the known one in between. A
+ * broker whose metadata is behind tells the old id; it is behind for much less, or cut off from the others.
+ */
+const BELIEVED_AFTER_MS = 2000
+/** The id that a broker without topic ids tells (KIP-516): zeros. */
+const NO_ID = Buffer.alloc(16).toString('base64url')
+
+type Told = ReadonlyMap<string, { readonly id: string; readonly leaders: readonly number[] }>
+
+/**
+ * Whether topics are still those that the log was opened with. A topic that is deleted and created anew has the same
+ * name and answers as usual, but offsets of the former one mean nothing in it.
+ */
+export class TopicIds {
+  readonly #known = new Map<string, string>()
+  readonly #partitions = new Map<string, number>()
+  /** Since when another id is told, ms on the clock of `see`. */
+  readonly #since = new Map<string, number>()
+  readonly #recreated = Promise.withResolvers<never>()
+  #fault: ConfigurationError | undefined
+
+  constructor() {
+    // A process without members does not listen.
+    this.#recreated.promise.catch(() => {})
+  }
+
+  /** Rejects with LOG_MISMATCH once a topic counts as created anew. */
+  get recreated(): Promise<never> {
+    return this.#recreated.promise
+  }
+
+  hold(topic: string, id: string, partitions: number): void {
+    if (id === NO_ID) return
+    this.#known.set(topic, id)
+    this.#partitions.set(topic, partitions)
+  }
+
+  /** False for a topic whose id is not known, of which nothing can be doubted. */
+  holds(topic: string): boolean {
+    return this.#known.has(topic)
+  }
+
+  /** Notes what a broker told at `now`, ms. Returns the fault when a topic counts as created anew from now on. */
+  see(topics: Told, now: number): ConfigurationError | undefined {
+    if (this.#fault !== undefined) return undefined
+    for (const [topic, known] of this.#known) {
+      const told = topics.get(topic)?.id
+      // A topic may be missing while its partitions have no leaders.
+      if (told === undefined || told === NO_ID) continue
+      if (told === known) {
+        this.#since.delete(topic)
+        continue
+      }
+      const since = this.#since.get(topic) ?? now
+      this.#since.set(topic, since)
+      if (now - since < BELIEVED_AFTER_MS) continue
+      this.#fault = recreated(topic, known, told)
+      this.#recreated.reject(this.#fault)
+      return this.#fault
+    }
+    return undefined
+  }
+
+  /**
+   * The reason why no process will start any more, once for each topic: partitions were added. Running processes go on
+   * with the old ones.
+   */
+  grown(topics: Told): ConfigurationError | undefined {
+    for (const [topic, partitions] of this.#partitions) {
+      const told = topics.get(topic)
+      if (told?.id !== this.#known.get(topic) || told === undefined || told.leaders.length <= partitions) continue
+      this.#partitions.delete(topic)
+      return repartitioned(
+        `topic ${topic} has ${told.leaders.length} partitions, and had ${partitions} when this process began: it goes on ` +
+          'with those, but no process can begin any more',
+      )
+    }
+    return undefined
+  }
+
+  /**
+   * Why a broker's answer about positions in `topic` is not to be trusted, by the metadata `topics` that it told
+   * afterwards. Retryable until the topic counts as created anew.
+   */
+  doubt(topic: string, topics: Told): TidemarkError | undefined {
+    const known = this.#known.get(topic)
+    if (known === undefined) return undefined
+    if (this.#fault !== undefined) return this.#fault
+    const told = topics.get(topic)?.id
+    if (told === known || told === NO_ID) return undefined
+    const what = told === undefined ? 'is not known to its leader' : `has the id ${told}, and had ${known}`
+    return new RetryableError('LOG_UNAVAILABLE', `topic ${topic} ${what}: it is being deleted, or was created anew`)
+  }
+}
+
+function recreated(topic: string, known: string, told: string): ConfigurationError {
+  return new ConfigurationError(
+    'LOG_MISMATCH',
+    `topic ${topic} was deleted and created anew while it was used (its id is ${told}, and was ${known}): what it held is ` +
+      'gone, and offsets of it mean nothing now; to begin anew too, stop all processors, delete the changelog topic and ' +
+      'the group (kafka-consumer-groups --delete), and start them again',
+  )
+}
+
+/** Questions to one leader about one topic. */
+interface Asking {
+  underWay: Promise<Metadata> | undefined
+  /** Begins after the answer to the one under way. */
+  next: Promise<Metadata> | undefined
+}
+
+/**
+ * Asks leaders whether a topic is still the one that the log was opened with: a leader of a partition knows the new id
+ * no later than it answers for it. The answer covers all partitions, so each leader is asked one question at a time.
+ */
+class TopicCheck {
+  readonly #ids: TopicIds
+  readonly #ask: (connection: BrokerConnection, topics: readonly string[]) => Promise<Metadata>
+  readonly #asking = new Map<string, Asking>()
+
+  constructor(ids: TopicIds, ask: (connection: BrokerConnection, topics: readonly string[]) => Promise<Metadata>) {
+    this.#ids = ids
+    this.#ask = ask
+  }
+
+  /**
+   * Why the positions that `leader` gave in `topic` are not to be trusted. Called after they were given: a topic
+   * created anew in between must show in this answer.
+   */
+  async doubt(topic: string, leader: number, connection: BrokerConnection): Promise<TidemarkError | undefined> {
+    if (!this.#ids.holds(topic)) return undefined
+    const name = `${leader} ${topic}`
+    const asking = this.#asking.get(name) ?? { underWay: undefined, next: undefined }
+    this.#asking.set(name, asking)
+    asking.next ??= this.#after(asking, () => this.#ask(connection, [topic]))
+    const { topics } = await asking.next
+    return this.#ids.doubt(topic, topics)
+  }
+
+  async #after(asking: Asking, ask: () => Promise<Metadata>): Promise<Metadata> {
+    await asking.underWay?.catch(() => {})
+    // A later call needs a later answer.
+    asking.next = undefined
+    asking.underWay = ask()
+    return asking.underWay
+  }
 }

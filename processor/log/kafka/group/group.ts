@@ -14,7 +14,7 @@ import { answersAs, isLoopback, look } from './peers.ts'
 const DESCRIBE_TIMEOUT_MS = 2000
 const POLL_MS = 50
 
-/** Seats of this process in the group, and what the group tells of everyone. */
+/** The members of this process in the group, and what the group tells of all members. */
 export class KafkaGroup {
   readonly #claims: ClaimContext
   readonly #options: MemberOptions
@@ -57,7 +57,7 @@ export class KafkaGroup {
         this.#owners = this.#ownersOf(members)
         return this.#owners
       }
-      // Between two assignments the group tells nothing; what was true before mostly still is.
+      // During a rebalance the group tells no assignment, and most of the last one is still true.
       if (this.#owners !== undefined) return this.#owners
       if (performance.now() > deadline) return this.#ownersOf([])
       await pause(POLL_MS, this.#closing.signal)
@@ -74,9 +74,9 @@ export class KafkaGroup {
   }
 
   /**
-   * A process that was killed and is back would wait for the sessions of the dead to end: its former self, and others of
-   * which it was the only peer. When others were killed with it and are back too, it finds the group amid a rebalance, which
-   * waits for those sessions. Rejects with ConfigurationError when another process has the name of `member`, and is alive.
+   * Evicts dead members before a member joins. A process that restarts after a kill would otherwise wait for the
+   * sessions of the dead to end: those of its former self, and of others that died with it. Rejects with
+   * ConfigurationError when a live process has the name of `member`.
    */
   async #evictDead(member: Member): Promise<void> {
     const { instance, endpoint } = member
@@ -98,19 +98,15 @@ export class KafkaGroup {
     }
   }
 
-  /**
-   * A rebalance that takes so long waits for a member that none of the living watches: those who answer have only just
-   * started too, or none of them has met it. Never rejects.
-   */
+  /** A late rebalance waits for a member that no live member has ever reached. Never rejects. */
   async #evictAwaited({ instance, endpoint }: Member): Promise<void> {
     if (this.#asking) return
     this.#asking = true
     try {
-      // At the endpoint of `member` there is itself.
+      // `member` itself is at its own endpoint.
       const others = (await this.#listed()).filter((other) => other.endpoint !== endpoint)
       await this.#evictRefused(others, true)
     } catch (error) {
-      // That the group does not answer is told where it is joined.
       this.#options.logger.debug({ err: error, instance }, 'the group could not be asked whom it waits for')
     } finally {
       this.#asking = false
@@ -118,9 +114,9 @@ export class KafkaGroup {
   }
 
   /**
-   * A host that refuses connections to an endpoint says that no process is there, or a firewall between says so, or it is
-   * another host. A member that answers watches the others, from where it stands: while one does, none is judged from
-   * here, but when `awaited`.
+   * A refused connection says that no process is there, or a firewall stands between, or the address is another host's
+   * now. A member that answers pings the others from where it stands: while one does, this process judges nobody,
+   * unless the rebalance is late.
    */
   async #evictRefused(others: readonly Peer[], awaited: boolean): Promise<void> {
     const looks = await Promise.all(others.map(({ endpoint, instance }) => look(endpoint, instance)))
@@ -133,7 +129,7 @@ export class KafkaGroup {
     await this.evict(memberId)
   }
 
-  /** Who is in the group, in whatever state it is; of an older version only in a stable one. */
+  /** Everyone in the group, in whatever state it is. */
   async #listed(): Promise<Peer[]> {
     const { members } = await this.#describe()
     return members.flatMap(({ memberId, memberMetadata }) => {
@@ -180,22 +176,24 @@ export class KafkaGroup {
     return new Map(owners.entries())
   }
 
-  /** Has a dead member leave, whoever it was: its partitions move now, not when its session ends. */
+  /**
+   * Has a member leave the group, so that its partitions move now and not at the end of its session (LeaveGroup takes
+   * any member's id).
+   */
   evict(memberId: string): Promise<void> {
     return leaveGroup(this.#claims, memberId, this.#closing.signal)
   }
 
-  /** Ids by which the group knows the members of this process. */
   get memberIds(): string[] {
     return [...this.#members].map(({ memberId }) => memberId).filter((id) => id !== '')
   }
 
-  /** Of each member of this process, what it is to own and has not taken; undefined before it knows. */
+  /** See KafkaLog.unclaimed. */
   get unclaimed(): (number[] | undefined)[] {
     return [...this.#members].map(({ unclaimed }) => unclaimed)
   }
 
-  /** Behaves as a frozen process does: no heartbeat, until it finds that a claim was lost. */
+  /** Behaves as a frozen process: no heartbeat until a claim turns out to be lost. */
   suspend(): void {
     for (const kafkaMember of this.#members) kafkaMember.suspended = true
   }

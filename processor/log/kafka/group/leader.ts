@@ -14,150 +14,20 @@ import { TOPIC_RESOURCE } from '../topics.ts'
 import { decodeSubscription, encodeAssignment, type Peer, strangerTo, telemetryOf, yields } from './membership.ts'
 import { type PingCandidate, pingTargets } from './peers.ts'
 
-const TOPIC = '__consumer_offsets'
-const SETTING = 'max.message.bytes'
-/** No topic is meant to take less: up to so much nobody is asked. */
-const UNQUESTIONED_BYTES = 64 * 1024
-/** The group waits for its leader meanwhile, which sends no heartbeat. */
-const DESCRIBE_WITHIN_MS = 2000
-/** Batch and record around it, the group's name, generation and leader. */
-const FRAME_BYTES = 2048
-/** Of one member: lengths, timeouts, and the address of its host. */
-const MEMBER_BYTES = 96
-
-export interface MemberAssignment {
-  readonly memberId: string
-  readonly memberAssignment: Buffer
-}
-
-/**
- * Bytes of the record in which Kafka keeps the group (GroupMetadataValue), at most: ids, subscriptions and assignments of
- * all members are in it.
- */
-export function groupRecordBytes(members: Joined['members'], assignments: readonly MemberAssignment[]): number {
-  let bytes = FRAME_BYTES
-  // A member's id begins with its client's.
-  for (const { memberId, memberMetadata } of members)
-    bytes += MEMBER_BYTES + 2 * memberId.length + memberMetadata.length
-  for (const { memberAssignment } of assignments) bytes += memberAssignment.length
-  return bytes
-}
-
-/**
- * Rejects with ConfigurationError when Kafka says that it cannot keep the group: to an assignment that makes its record too
- * large it answers every member with an unknown error. Where only the leader ends there is one less, and the others go on.
- */
-async function checkGroupRecord(
-  cluster: KafkaCluster,
-  group: string,
-  { members }: Joined,
-  assignments: readonly MemberAssignment[],
-  logger: Logger,
-): Promise<void> {
-  const bytes = groupRecordBytes(members, assignments)
-  if (bytes <= UNQUESTIONED_BYTES) return
-  const most = await maxBytes(cluster)
-  if (most === undefined) {
-    logger.warn({ group, bytes }, `Kafka does not tell ${SETTING} of ${TOPIC}: the group's record must be smaller`)
-  }
-  if (most === undefined || bytes <= most) return
-  throw new ConfigurationError(
-    'LOG_MISMATCH',
-    `group ${group}: Kafka keeps its ${members.length} members in one record, which takes ${bytes} bytes; ` +
-      `${SETTING} of ${TOPIC} is ${most}: raise it, or run fewer processors, or give them shorter INSTANCE_IDs and host names`,
-  )
-}
-
-/** Undefined where Kafka does not tell: by then, or to a user who may not describe the topic. */
-async function maxBytes(cluster: KafkaCluster): Promise<number | undefined> {
-  const resources = [{ type: TOPIC_RESOURCE, name: TOPIC, configNames: [SETTING] }]
-  const described = cluster
-    .retry(DESCRIBE_WITHIN_MS, undefined, async () => {
-      const { requests } = await cluster.anyConnection(CONTROL_LANE)
-      return requests.describeConfigs({ resources })
-    })
-    .catch(() => undefined)
-  const told = await within(described, DESCRIBE_WITHIN_MS, () => undefined)
-  const value = told?.resources[0]?.configEntries[0]?.configValue
-  return value === undefined ? undefined : Number(value)
-}
-
-const LATEST = -1
-const READ_UNCOMMITTED = 0
-const LOAD_WITHIN_MS = 5000
-/** Spans kept, the latest. */
-const MAX_SPANS = 6
-
-/**
- * What comes into each partition, from the ends of the log: who holds a partition, and how far he is behind, does not
- * change it, so that no move follows from another one.
- */
-export class KafkaLoad {
-  readonly #cluster: KafkaCluster
-  readonly #topic: string
-  readonly #partitions: number
-  readonly #spans: Rates[] = []
-  #last: { readonly ends: readonly Offset[]; readonly at: number } | undefined
-
-  constructor(cluster: KafkaCluster, topic: string, partitions: number) {
-    this.#cluster = cluster
-    this.#topic = topic
-    this.#partitions = partitions
-  }
-
-  /** Records per second of each partition between measurements, the oldest first. At most six. */
-  get spans(): readonly Rates[] {
-    return this.#spans
-  }
-
-  /** Ends a span. Rejects when Kafka does not answer; the span goes on then. */
-  async measure(signal: AbortSignal): Promise<void> {
-    const ends = await this.#cluster.retry(LOAD_WITHIN_MS, signal, () => this.#ends())
-    const [at, last] = [performance.now(), this.#last]
-    this.#last = { ends, at }
-    if (last === undefined) return
-    const seconds = (at - last.at) / 1000
-    this.#spans.push(ends.map((end, partition) => Math.max(0, end - (last.ends[partition] ?? end)) / seconds))
-    if (this.#spans.length > MAX_SPANS) this.#spans.shift()
-  }
-
-  /** One request to each broker that leads some. */
-  async #ends(): Promise<Offset[]> {
-    const partitions = Array.from({ length: this.#partitions }, (_, partition) => partition)
-    const leaders = await Promise.all(partitions.map((partition) => this.#cluster.leader(this.#topic, partition)))
-    const ends: Offset[] = []
-    const asked = [...Map.groupBy(partitions, (partition) => leaders[partition] as number)].map(
-      async ([leader, led]) => {
-        const { requests } = await this.#cluster.connection(CONTROL_LANE, leader)
-        const topics = [{ topic: this.#topic, partitions: led.map((partition) => ({ partition, timestamp: LATEST })) }]
-        const answer = await requests.listOffsets({ replicaId: CONSUMER, isolationLevel: READ_UNCOMMITTED, topics })
-        for (const { partition, offset } of answer.responses[0]?.partitions ?? []) ends[partition] = Number(offset)
-      },
-    )
-    await Promise.all(asked)
-    return partitions.map((partition) => {
-      const end = ends[partition]
-      if (end === undefined) throw new Error(`${this.#topic} ${partition}: an empty answer`)
-      return end
-    })
-  }
-}
-
-/** Of those to whom a member yields its name so many are told: one that lives will do. */
+/** A member is told of at most this many others with its name that it yields to: one live one is enough. */
 const MAX_NAMESAKES = 8
 
-/** A candidate as the group knows it. */
-type Known = Peer & PingCandidate & { readonly readsIds: boolean }
+type Known = Peer & PingCandidate
 
-/** Of the partitions assigned to the candidate `name`, those that another one works on. */
+/** Those of `assigned` that a candidate other than `name` works on. */
 export function movingTo(name: string, assigned: readonly number[], candidates: readonly Candidate[]): number[] {
   const others = candidates.filter((other) => other.name !== name)
   return assigned.filter((partition) => others.some(({ active }) => active.includes(partition)))
 }
 
 /**
- * What a member does for the group while it is chosen as its leader: assigns, and asks for a new assignment when that
- * would even the load. Every member measures, as it may be the next one.
+ * The work of the group's leader: it assigns, and asks for a new assignment when that evens the load. Every member
+ * measures, since it may become the leader.
  */
 export class KafkaLeader {
   readonly #claims: ClaimContext
@@ -179,7 +49,7 @@ export class KafkaLeader {
     this.#newBalancer = () => new Balancer(identity.partitions, standbys)
   }
 
-  /** Until `signal` aborts; `onDue` is called whenever an assignment becomes due. Never rejects. */
+  /** Measures until `signal` aborts, and calls `onDue` when an assignment becomes due. Never rejects. */
   async run(signal: AbortSignal, onDue: () => void): Promise<void> {
     const { logger } = this.#claims
     while (!signal.aborted) {
@@ -199,16 +69,12 @@ export class KafkaLeader {
     }
   }
 
-  /** Another member leads. */
   resign(): void {
     this.#balancer = undefined
     this.due = false
   }
 
-  /**
-   * Rejects with ConfigurationError when Kafka could not keep what is assigned, or this member is for other topics than the
-   * group.
-   */
+  /** Rejects with ConfigurationError when Kafka could not keep the assignment, or the group works on other topics. */
   async assign(joined: Joined): Promise<MemberAssignment[]> {
     const { cluster, group, names, logger } = this.#claims
     this.#balancer ??= this.#newBalancer()
@@ -223,22 +89,11 @@ export class KafkaLeader {
     const known: Known[] = []
     const candidates = ours.flatMap((subscription): Candidate[] => {
       if (strangers.includes(subscription)) return []
-      const {
-        memberId,
-        instance,
-        endpoint,
-        zone,
-        since,
-        active,
-        standby,
-        whole,
-        unfit,
-        readsIds = false,
-      } = subscription
+      const { memberId, instance, endpoint, zone, since, active, standby, whole, unfit } = subscription
       const positions = new Map(Object.entries(subscription.positions).map(([key, value]) => [Number(key), value]))
       const { host } = hostAndPort(endpoint)
-      known.push({ memberId, endpoint, instance, since, zone, host, readsIds })
-      // A process that was killed and is back may meet its old self, which has the same instance.
+      known.push({ memberId, endpoint, instance, since, zone, host })
+      // A process that restarts may meet its former self in the group, with the same instance.
       return [{ name: `${instance} ${memberId}`, zone, active, standby, positions, whole, unfit }]
     })
     const balanced = this.#balancer.assign(candidates, this.#load.spans)
@@ -250,8 +105,7 @@ export class KafkaLeader {
       const moving = movingTo(name, active, candidates)
       const heir = balanced.heirs.get(name) ?? []
       const peers = peersOf(member, watched.get(member) ?? [], known)
-      const assignment = { active, standby, moving, heir, peers }
-      const memberAssignment = encodeAssignment(names, assignment, member.readsIds)
+      const memberAssignment = encodeAssignment(names, { active, standby, moving, heir, peers })
       return { memberId: member.memberId, memberAssignment }
     })
     for (const { memberId, instance, endpoint, telemetry: theirs } of strangers) {
@@ -260,7 +114,7 @@ export class KafkaLeader {
         `a processor of other topics has GROUP=${group}: it is assigned nothing`,
       )
       const nothing = { active: [], standby: [], moving: [], heir: [], peers: [], stranger: telemetry }
-      assignments.push({ memberId, memberAssignment: encodeAssignment(names, nothing, true) })
+      assignments.push({ memberId, memberAssignment: encodeAssignment(names, nothing) })
     }
     await checkGroupRecord(cluster, group, joined, assignments, logger)
     return assignments
@@ -291,7 +145,7 @@ export class KafkaLeader {
   }
 }
 
-/** Instead of a candidate's name its instance, unless another one has that too. */
+/** Names a candidate by its instance, unless two have the same. */
 function forPeople(instances: ReadonlyMap<string, string>): (name: string) => string {
   const [once, twice] = [new Set<string>(), new Set<string>()]
   for (const instance of instances.values()) (once.has(instance) ? twice : once).add(instance)
@@ -301,10 +155,138 @@ function forPeople(instances: ReadonlyMap<string, string>): (name: string) => st
   }
 }
 
-/** Whom `member` is told of. */
+/** The members that `member` pings, and those with its name that it yields to. */
 function peersOf(member: Known, watched: readonly Known[], all: readonly Known[]): Peer[] {
   const namesakes = all.filter((other) => other.instance === member.instance && other !== member)
   const stay = namesakes.filter((other) => yields(member, other)).slice(0, MAX_NAMESAKES)
-  const told = new Set([...watched, ...stay, ...(member.readsIds ? [] : [member])])
+  const told = new Set([...watched, ...stay])
   return [...told].map(({ memberId, endpoint, instance, since }) => ({ memberId, endpoint, instance, since }))
+}
+
+const TOPIC = '__consumer_offsets'
+const SETTING = 'max.message.bytes'
+/** Kafka is not asked about a smaller record: every topic takes this much. */
+const UNQUESTIONED_BYTES = 64 * 1024
+/** The group waits for its leader meanwhile, which sends no heartbeat. */
+const DESCRIBE_WITHIN_MS = 2000
+/** The record batch, and the group's name, generation and leader. */
+const FRAME_BYTES = 2048
+/** A member's lengths, timeouts, and the address of its host. */
+const MEMBER_BYTES = 96
+
+export interface MemberAssignment {
+  readonly memberId: string
+  readonly memberAssignment: Buffer
+}
+
+/**
+ * Upper bound of the record in which Kafka keeps the group (GroupMetadataValue), bytes. It holds the ids,
+ * subscriptions and assignments of all members.
+ */
+export function groupRecordBytes(members: Joined['members'], assignments: readonly MemberAssignment[]): number {
+  let bytes = FRAME_BYTES
+  // The record has the member's id and its client id, with which the member's id begins.
+  for (const { memberId, memberMetadata } of members)
+    bytes += MEMBER_BYTES + 2 * memberId.length + memberMetadata.length
+  for (const { memberAssignment } of assignments) bytes += memberAssignment.length
+  return bytes
+}
+
+/**
+ * Rejects with ConfigurationError when Kafka cannot keep the group. Kafka answers every member with
+ * UNKNOWN_SERVER_ERROR when the assignment makes the record too large. If the leader alone ends, there is one member
+ * less, and the others go on.
+ */
+async function checkGroupRecord(
+  cluster: KafkaCluster,
+  group: string,
+  { members }: Joined,
+  assignments: readonly MemberAssignment[],
+  logger: Logger,
+): Promise<void> {
+  const bytes = groupRecordBytes(members, assignments)
+  if (bytes <= UNQUESTIONED_BYTES) return
+  const most = await maxBytes(cluster)
+  if (most === undefined) {
+    logger.warn({ group, bytes }, `Kafka does not tell ${SETTING} of ${TOPIC}: the group's record must be smaller`)
+  }
+  if (most === undefined || bytes <= most) return
+  throw new ConfigurationError(
+    'LOG_MISMATCH',
+    `group ${group}: Kafka keeps its ${members.length} members in one record, which takes ${bytes} bytes; ` +
+      `${SETTING} of ${TOPIC} is ${most}: raise it, or run fewer processors, or give them shorter INSTANCE_IDs and host names`,
+  )
+}
+
+/** Undefined when Kafka does not answer in time, or the user may not describe the topic. */
+async function maxBytes(cluster: KafkaCluster): Promise<number | undefined> {
+  const resources = [{ type: TOPIC_RESOURCE, name: TOPIC, configNames: [SETTING] }]
+  const described = cluster
+    .retry(DESCRIBE_WITHIN_MS, undefined, async () => {
+      const { requests } = await cluster.anyConnection(CONTROL_LANE)
+      return requests.describeConfigs({ resources })
+    })
+    .catch(() => undefined)
+  const told = await within(described, DESCRIBE_WITHIN_MS, () => undefined)
+  const value = told?.resources[0]?.configEntries[0]?.configValue
+  return value === undefined ? undefined : Number(value)
+}
+
+const LATEST = -1
+const READ_UNCOMMITTED = 0
+const LOAD_WITHIN_MS = 5000
+const MAX_SPANS = 6
+
+/**
+ * Records that arrive in each partition, from the log's ends. Neither the owner nor its consumer lag changes it, so a
+ * move never causes another one.
+ */
+export class KafkaLoad {
+  readonly #cluster: KafkaCluster
+  readonly #topic: string
+  readonly #partitions: number
+  readonly #spans: Rates[] = []
+  #last: { readonly ends: readonly Offset[]; readonly at: number } | undefined
+
+  constructor(cluster: KafkaCluster, topic: string, partitions: number) {
+    this.#cluster = cluster
+    this.#topic = topic
+    this.#partitions = partitions
+  }
+
+  /** Records per second of each partition between measurements, the oldest first. At most six. */
+  get spans(): readonly Rates[] {
+    return this.#spans
+  }
+
+  /** Ends a span. When it rejects, the span goes on. */
+  async measure(signal: AbortSignal): Promise<void> {
+    const ends = await this.#cluster.retry(LOAD_WITHIN_MS, signal, () => this.#ends())
+    const [at, last] = [performance.now(), this.#last]
+    this.#last = { ends, at }
+    if (last === undefined) return
+    const seconds = (at - last.at) / 1000
+    this.#spans.push(ends.map((end, partition) => Math.max(0, end - (last.ends[partition] ?? end)) / seconds))
+    if (this.#spans.length > MAX_SPANS) this.#spans.shift()
+  }
+
+  async #ends(): Promise<Offset[]> {
+    const partitions = Array.from({ length: this.#partitions }, (_, partition) => partition)
+    const leaders = await Promise.all(partitions.map((partition) => this.#cluster.leader(this.#topic, partition)))
+    const ends: Offset[] = []
+    const asked = [...Map.groupBy(partitions, (partition) => leaders[partition] as number)].map(
+      async ([leader, led]) => {
+        const { requests } = await this.#cluster.connection(CONTROL_LANE, leader)
+        const topics = [{ topic: this.#topic, partitions: led.map((partition) => ({ partition, timestamp: LATEST })) }]
+        const answer = await requests.listOffsets({ replicaId: CONSUMER, isolationLevel: READ_UNCOMMITTED, topics })
+        for (const { partition, offset } of answer.responses[0]?.partitions ?? []) ends[partition] = Number(offset)
+      },
+    )
+    await Promise.all(asked)
+    return partitions.map((partition) => {
+      const end = ends[partition]
+      if (end === undefined) throw new Error(`${this.#topic} ${partition}: an empty answer`)
+      return end
+    })
+  }
 }

@@ -21,114 +21,39 @@ import {
 import { answersAs, KafkaPeers } from './peers.ts'
 import { KafkaRoles } from './roles.ts'
 
-/** Those who wait until the group says the next time that this member is in it. */
-export class Confirmations {
-  readonly #waiting = new Set<() => void>()
-
-  /** Resolves with the next one, or when `signal` aborts. A claim that is tried for days waits by one signal again and again. */
-  next(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      if (signal.aborted) return resolve()
-      const end = (): void => {
-        this.#waiting.delete(end)
-        signal.removeEventListener('abort', end)
-        resolve()
-      }
-      this.#waiting.add(end)
-      signal.addEventListener('abort', end)
-    })
-  }
-
-  come(): void {
-    for (const end of this.#waiting) end()
-  }
-}
-
-/**
- * Whether a member is fit is told at each join; so long after it has changed, ms, one is asked for. Processors that share a
- * volume and write find out within 5 s of each other: told one by one, each would be given what the one before it had.
- */
-const SAME_VOLUME_MS = 10_000
-
-/** What the group knows of whether a member is fit. */
-export class Fitness {
-  readonly #member: Member
-  readonly #metrics: KafkaMetrics
-  readonly #logger: Logger
-  #told = false
-  /** Since when that is not so any more, on the clock of performance.now(). */
-  #changedAt: number | undefined
-
-  constructor(member: Member, metrics: KafkaMetrics, logger: Logger) {
-    this.#member = member
-    this.#metrics = metrics
-    this.#logger = logger
-  }
-
-  /** To be told with a join. */
-  report(): boolean {
-    const { instance, unfit = false } = this.#member
-    if (unfit && !this.#told) {
-      this.#logger.warn(
-        { instance },
-        'the stores have no space: the group is asked to give the partitions of this processor to others',
-      )
-    } else if (!unfit && this.#told) {
-      this.#logger.info(
-        { instance },
-        'the stores have had space again: this processor takes its part of the partitions',
-      )
-    }
-    this.#metrics.unfit.set({ processor: instance }, Number(unfit))
-    this.#told = unfit
-    return unfit
-  }
-
-  /** Whether to join for it. Asked again and again. */
-  get rejoinDue(): boolean {
-    const { unfit = false } = this.#member
-    if (unfit === this.#told) this.#changedAt = undefined
-    else this.#changedAt ??= performance.now()
-    return this.#changedAt !== undefined && performance.now() - this.#changedAt >= SAME_VOLUME_MS
-  }
-}
-
-/** A change of the group is learnt by the answer to a heartbeat, ms. */
+/** Members learn of a rebalance by the answer to a heartbeat, ms. */
 export const HEARTBEAT_MS = 100
 const PROTOCOL = 'tidemark'
 const LEAVE_TIMEOUT_MS = 2000
 /**
- * So long after the group was last asked, and said that this member is in it, ms, it may have dropped it. Less than the time
- * in which its peers miss a process that is frozen, and five heartbeats.
+ * The group may have dropped a member whose last confirmed request was sent this long ago, ms. Five heartbeats, and
+ * less than the time in which peers miss a frozen process.
  */
 export const LEASE_MS = 500
 /**
- * After an answer that has no name, ms: each join has all members join anew, and to a group whose record is too large for it
- * Kafka answers so again and again.
+ * Rest after UNKNOWN_SERVER_ERROR, ms: each join makes all members join again, and Kafka answers so every time when
+ * the group's record is too large.
  */
 const NAMELESS_REST_MS = 1000
-/** A join that takes longer is late, ms: members hear of it by their next heartbeat, and miss a dead one in less. */
+/** A join that takes longer is late, ms: live members join within a heartbeat, and peers evict a dead one sooner. */
 export const LATE_MS = 2000
 
 export interface MemberOptions {
   readonly standbys: number
-  /** Failure domain of this process. */
   readonly zone: string | undefined
-  /** After so long without a heartbeat the group takes a member for dead, ms. */
+  /** Session timeout, ms: after this long without a heartbeat the group drops a member. */
   readonly sessionTimeoutMs: number
-  /** From one measurement of the load to the next, ms. */
   readonly balanceMs: number
   readonly logger: Logger
 }
 
 export interface MemberEvents {
-  /** A peer seems dead. */
   readonly suspect: (memberId: string) => void
-  /** The group is late to let this member in, again and again. */
+  /** Called again and again while a join is late. */
   readonly onLate: () => void
 }
 
-/** One member's place in the group. */
+/** One member of the group: joins, heartbeats, and starts and stops its roles as the leader assigns. */
 export class KafkaMember {
   readonly #claims: ClaimContext
   readonly #member: Member
@@ -139,20 +64,20 @@ export class KafkaMember {
   readonly #peers: KafkaPeers
   readonly #leader: KafkaLeader
   readonly #fitness: Fitness
-  /** JoinGroup waits for every member, and others of this process are among them: each has a connection of its own. */
+  /** Each member has a connection of its own: JoinGroup waits for every member, others of this process among them. */
   readonly #lane: string
   readonly #confirmations = new Confirmations()
-  /** By which the group knows this member; empty while it does not. */
+  /** Empty while the group does not know this member. */
   memberId = ''
   suspended = false
-  /** The group may have news: ask it now. */
+  /** Asks the group for news now. */
   nudge: () => void = () => {}
   #generation = -1
   #since: number | null = null
   readonly #refused = Promise.withResolvers<never>()
   #answering = true
   readonly #told = new Reminder()
-  /** When what the group last granted was asked for, on the clock of performance.now(). */
+  /** When the last confirmed request was sent, by performance.now(). */
   #grantedAt = Number.NEGATIVE_INFINITY
 
   constructor(
@@ -184,16 +109,16 @@ export class KafkaMember {
         this.suspended = false
         this.nudge()
       },
-      onRipe: () => this.nudge(),
+      onHeirsReady: () => this.nudge(),
     })
   }
 
-  /** Partitions that are to be owned here, and are not taken yet; undefined before the group has told which. */
+  /** See KafkaLog.unclaimed. */
   get unclaimed(): number[] | undefined {
     return Number.isFinite(this.#grantedAt) ? this.#roles.unclaimed : undefined
   }
 
-  /** Makes the connection to the group's coordinator, which `run` will ask for. */
+  /** Opens the connection to the group's coordinator, which `run` will need. */
   connect(): void {
     this.#prepare(this.#claims.cluster.coordinator(this.#lane, GROUP_COORDINATOR, this.#claims.group))
   }
@@ -204,7 +129,10 @@ export class KafkaMember {
     })
   }
 
-  /** Takes part until `signal` aborts; then, and when it rejects, all roles have ended and the group knows. */
+  /**
+   * Takes part until `signal` aborts. When it resolves or rejects, all roles have ended and the member has left the
+   * group.
+   */
   async run(signal: AbortSignal): Promise<void> {
     if (signal.aborted) return
     const stop = new AbortController()
@@ -213,14 +141,14 @@ export class KafkaMember {
     void this.#leader.run(over, () => this.nudge())
     try {
       const { recreated } = this.#claims.cluster.ids
-      // Not by `taking` alone: a join is answered only when all others have joined, or are given up.
+      // `taking` alone is not enough: a join is answered only when all members have joined or were dropped.
       await Promise.race([aborted(over), taking, this.#roles.broken, this.#refused.promise, recreated])
     } finally {
       stop.abort()
       this.#peers.close()
-      // By the time that another member has heard of it, these roles have mostly ended; what has not is fenced.
+      // Most of these roles have ended by the time another member hears of it; claims fence the rest.
       await Promise.all([this.#roles.stop(), this.#leave()])
-      // A join under way ends when the group drops the member; one that was not in yet learns its id only by the end.
+      // A join under way ends when the group drops the member. One that was still joining learns its id only then.
       await taking.catch(() => {})
       await this.#leave()
     }
@@ -243,7 +171,7 @@ export class KafkaMember {
     const { sessionTimeoutMs, logger } = this.#options
     const started = performance.now()
     const { requests } = await this.#claims.cluster.coordinator(this.#lane, GROUP_COORDINATOR, group)
-    // It has left by then, and would join anew.
+    // It has already left, and would join again.
     if (signal.aborted) return
     const subscription = this.#subscription()
     const joining = requests.joinGroup({
@@ -253,7 +181,7 @@ export class KafkaMember {
       memberId: this.memberId,
       groupProtocols: [{ name: PROTOCOL, metadata: encodeSubscription(names, subscription) }],
     })
-    // Until the others have heard of it there is time for what claims will ask for.
+    // Claims will need these connections, and the other members take a moment to join.
     if (this.#generation < 0) this.#prepare(connectLanes(this.#claims))
     const late = setInterval(this.#onLate, LATE_MS)
     const joined = await joining.finally(() => clearInterval(late))
@@ -274,16 +202,13 @@ export class KafkaMember {
     logger.info({ instance, generation: generationId, active, standby, heir }, 'partitions assigned')
     this.#metrics.rebalances.observe((performance.now() - started) / 1000)
     this.#roles.want(active, standby, { moving, heir })
-    // The leader, of an older version, may tell of everyone.
-    const others = peers.filter((peer) => peer.memberId !== memberId)
-    this.#peers.watch(others)
-    void this.#checkName({ ...subscription, memberId }, others)
+    this.#peers.watch(peers)
+    void this.#checkName({ ...subscription, memberId }, peers)
     this.#confirm(syncing)
   }
 
   /**
-   * Two live processes with one name would evict each other whenever one starts. Of two that got in at once one must go;
-   * and the later one, when the other was silent for so long that it lost its name. Never rejects.
+   * Two live processes with one name would evict each other whenever one starts, so the later one ends. Never rejects.
    */
   async #checkName(self: Peer, others: readonly Peer[]): Promise<void> {
     const { instance, endpoint } = self
@@ -305,14 +230,13 @@ export class KafkaMember {
       ...held,
       positions,
       whole: this.#roles.whole,
-      readsIds: true,
       unfit: this.#fitness.report() || undefined,
     }
   }
 
   /**
-   * Heartbeats, until the group asks for a new join by an error; or its leader, here, wants one, what is to be owned here is
-   * whole, or this member is not what the group takes it for: the group follows that.
+   * Heartbeats, until the group asks for a new join by an error, or this member has a reason for one: a new assignment
+   * as the leader, heirs that have caught up, a change of fitness.
    */
   async #beat(signal: AbortSignal): Promise<void> {
     const { group } = this.#claims
@@ -320,7 +244,7 @@ export class KafkaMember {
       await this.#untilNextBeat(signal)
       if (signal.aborted) return
       if (this.suspended) continue
-      if (this.#leader.due || this.#roles.ripe || this.#fitness.rejoinDue) return
+      if (this.#leader.due || this.#roles.heirsReady || this.#fitness.rejoinDue) return
       const request = { groupId: group, groupGenerationId: this.#generation, memberId: this.memberId }
       this.#confirm(await this.#heartbeat(request, signal))
     }
@@ -333,8 +257,8 @@ export class KafkaMember {
   }
 
   /**
-   * Resolves with the time at which the one that was answered was sent. While the coordinator does not answer, the roles go
-   * on: it is the claims that keep them right.
+   * Resolves with the time when the heartbeat that was answered was sent. Roles go on while the coordinator is silent:
+   * claims keep them right.
    */
   #heartbeat(request: Parameters<BrokerRequests['heartbeat']>[0], signal: AbortSignal): Promise<number> {
     const { group } = this.#claims
@@ -368,14 +292,14 @@ export class KafkaMember {
     await pause(nameless ? NAMELESS_REST_MS : HEARTBEAT_MS, signal)
   }
 
-  /** `asked`: when it was asked what the group has said now. */
+  /** `asked`: when the request was sent that confirmed this member. */
   #confirm(asked: number): void {
     this.#answering = true
     this.#grantedAt = asked
     this.#confirmations.come()
   }
 
-  /** Best effort: a member that cannot say so is missed when its session ends. */
+  /** Best effort: otherwise the group drops the member when its session ends. */
   async #leave(): Promise<void> {
     const { memberId } = this
     if (memberId === '') return
@@ -388,7 +312,7 @@ export class KafkaMember {
   }
 }
 
-/** Has the member leave, whoever it is. It may have left already. */
+/** Any client may have any member leave by its id. The member may have left already. */
 export async function leaveGroup(
   { cluster, group }: ClaimContext,
   memberId: string,
@@ -415,4 +339,79 @@ export function taken(instance: string, endpoint: string): ConfigurationError {
 function beyondUse(cause: RetryableError): Error {
   const way = 'the group cannot be used; see the log of its brokers, or set another GROUP'
   return new ConfigurationError('LOG_MISMATCH', `${cause.message}: ${way}`, cause)
+}
+
+/** Callers that wait for the next heartbeat or assignment that confirms this member. */
+export class Confirmations {
+  readonly #waiting = new Set<() => void>()
+
+  /**
+   * Resolves at the next confirmation or when `signal` aborts, and leaves no listener: a claim may wait by one signal
+   * for days.
+   */
+  next(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      if (signal.aborted) return resolve()
+      const end = (): void => {
+        this.#waiting.delete(end)
+        signal.removeEventListener('abort', end)
+        resolve()
+      }
+      this.#waiting.add(end)
+      signal.addEventListener('abort', end)
+    })
+  }
+
+  come(): void {
+    for (const end of this.#waiting) end()
+  }
+}
+
+/**
+ * A change is reported with a new join after this long, ms. Processors on one full volume find out within 5 s of each
+ * other: if they reported one by one, each would be given the former one's partitions.
+ */
+const SAME_VOLUME_MS = 10_000
+
+/** Whether this member's stores can be written, and whether the group knows. */
+export class Fitness {
+  readonly #member: Member
+  readonly #metrics: KafkaMetrics
+  readonly #logger: Logger
+  #told = false
+  /** When the member stopped being what the group takes it for, by performance.now(). */
+  #changedAt: number | undefined
+
+  constructor(member: Member, metrics: KafkaMetrics, logger: Logger) {
+    this.#member = member
+    this.#metrics = metrics
+    this.#logger = logger
+  }
+
+  /** Whether the member is unfit, for the subscription of a join. */
+  report(): boolean {
+    const { instance, unfit = false } = this.#member
+    if (unfit && !this.#told) {
+      this.#logger.warn(
+        { instance },
+        'the stores have no space: the group is asked to give the partitions of this processor to others',
+      )
+    } else if (!unfit && this.#told) {
+      this.#logger.info(
+        { instance },
+        'the stores have had space again: this processor takes its part of the partitions',
+      )
+    }
+    this.#metrics.unfit.set({ processor: instance }, Number(unfit))
+    this.#told = unfit
+    return unfit
+  }
+
+  /** Whether to join again because of a change. */
+  get rejoinDue(): boolean {
+    const { unfit = false } = this.#member
+    if (unfit === this.#told) this.#changedAt = undefined
+    else this.#changedAt ??= performance.now()
+    return this.#changedAt !== undefined && performance.now() - this.#changedAt >= SAME_VOLUME_MS
+  }
 }

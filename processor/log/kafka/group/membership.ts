@@ -4,9 +4,9 @@ import { WireReader, WireWriter } from '../protocol/wire.ts'
 import type { TopicNames } from '../topics.ts'
 
 /**
- * The consumer protocol (ConsumerProtocolSubscription and ConsumerProtocolAssignment, version 0), so that Kafka's own
- * tools can show the group: the telemetry partitions of a member are those it owns, its status partitions those it keeps
- * a standby of. What else members tell each other is JSON in the user data.
+ * A member's user data in the consumer protocol (ConsumerProtocolSubscription and ConsumerProtocolAssignment, version
+ * 0), so that Kafka's own tools show the group: the telemetry partitions of a member are those it owns, its status
+ * partitions those it keeps a standby of. The rest is JSON in the user data.
  */
 export interface Subscription {
   readonly instance: string
@@ -18,24 +18,22 @@ export interface Subscription {
   readonly standby: readonly number[]
   /** Changelog position of each warm copy. */
   readonly positions: Readonly<Record<string, number>>
-  /** Of `standby`, those that hold all that the changelog held when they began. */
+  /** Those of `standby` that have caught up with the changelog and follow it. */
   readonly whole: readonly number[]
-  /** See Candidate. Members of an older version do not tell, and leaders do not ask. */
+  /** See Candidate. Only said by a member that is unfit. */
   readonly unfit?: boolean | undefined
-  /** Takes of a peer only what its id does not tell, and need not be told of itself. Members of an older version do not. */
-  readonly readsIds?: boolean | undefined
 }
 
 export interface Assignment {
   readonly active: readonly number[]
   readonly standby: readonly number[]
-  /** Of `active`, what another member of the group still works on. */
+  /** Those of `active` that another member still works on. */
   readonly moving: readonly number[]
-  /** Of `standby`, what the member is to own when its copies are whole: it joins anew then. */
+  /** Those of `standby` that the member is to own once its copies have caught up (heirs.ts): it joins again then. */
   readonly heir: readonly number[]
-  /** Whom the member watches, and who has its name: of a large group not everyone (watches.ts). */
+  /** Members that this one pings, and those that have its name. In a large group not everyone. */
   readonly peers: readonly Peer[]
-  /** Told to a member of other topics: those of the group, by their telemetry. It is assigned nothing, and goes. */
+  /** For a member of another TOPIC_PREFIX: the group's telemetry topic. It is assigned nothing, and ends. */
   readonly stranger?: string | undefined
 }
 
@@ -43,11 +41,11 @@ export interface Peer {
   readonly memberId: string
   readonly endpoint: string
   readonly instance: string
-  /** First generation of the group that it was in, null in that one itself. Members of an older version do not tell. */
+  /** The first generation of the group that it was in; null while it joins for the first time. */
   readonly since?: number | null | undefined
 }
 
-/** Whether of two live processes with one name `member` is the one to go: the later one, if both tell. */
+/** Whether `member`, of two live processes with one name, is the one to end: the one that joined later. */
 export function yields(member: Peer, other: Peer): boolean {
   if (member.since === undefined || other.since === undefined || member.since === other.since) {
     return member.memberId > other.memberId
@@ -56,8 +54,8 @@ export function yields(member: Peer, other: Peer): boolean {
 }
 
 /**
- * Of members by the telemetry that they work on, whose the group is: of those that were in it first, or of most of these.
- * Where partitions of two logs were assigned as one, each would be owned by processors that know nothing of it.
+ * The telemetry topic that the group works on: that of the members that joined first, or of most of these. If
+ * partitions of two logs were assigned as one, processors would own partitions that they know nothing of.
  */
 export function telemetryOf(
   members: readonly { readonly telemetry: string; readonly since?: number | null | undefined }[],
@@ -72,7 +70,6 @@ export function telemetryOf(
   return most?.[0]
 }
 
-/** `theirs`: the telemetry that `group` works on. */
 export function strangerTo(group: string, { telemetry }: Pick<TopicNames, 'telemetry'>, theirs: string) {
   return new ConfigurationError(
     'LOG_MISMATCH',
@@ -85,14 +82,14 @@ const VERSION = 0
 const MEMBER_ID = /^tidemark-(.+)@(.+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
 /**
- * Of the connection over which a member joins: Kafka begins the member's id with it, and gives ids in every state of the
- * group, but user data only in the one in which nobody joins or leaves.
+ * Client id of the connection over which a member joins. Kafka begins the member's id with it, and tells ids in every
+ * state of the group, but user data only in a stable one.
  */
 export function clientIdOf({ instance, endpoint }: Owner): string {
   return `tidemark-${instance}@${endpoint}`
 }
 
-/** Who has the member id; undefined when another than `clientIdOf` named the client. */
+/** Undefined for a client id that `clientIdOf` did not make. */
 export function ownerOf(memberId: string): Owner | undefined {
   const [, instance, endpoint] = MEMBER_ID.exec(memberId) ?? []
   return instance === undefined || endpoint === undefined ? undefined : { instance, endpoint }
@@ -104,7 +101,7 @@ export function encodeSubscription(names: TopicNames, subscription: Subscription
   return writer.int32(userData.length).raw(userData).finish()
 }
 
-/** With the topic of the telemetry that the member works on; undefined for one that is not one of ours. */
+/** Undefined for a member that is no processor of Tidemark. */
 export function decodeSubscription(bytes: Buffer): (Subscription & Pick<TopicNames, 'telemetry'>) | undefined {
   if (bytes.length === 0) return undefined
   const reader = new WireReader(bytes)
@@ -122,10 +119,9 @@ export function decodeSubscription(bytes: Buffer): (Subscription & Pick<TopicNam
   }
 }
 
-/** For a member that `readsIds`, or for one of an older version. */
-export function encodeAssignment(names: TopicNames, assignment: Assignment, readsIds: boolean): Buffer {
+export function encodeAssignment(names: TopicNames, assignment: Assignment): Buffer {
   const { active, standby, moving, heir, stranger } = assignment
-  const peers = readsIds ? assignment.peers.map(shortened) : assignment.peers
+  const peers = assignment.peers.map(shortened)
   const writer = new WireWriter().int16(VERSION).int32(2)
   writer.string(names.telemetry).int32(active.length)
   for (const partition of active) writer.int32(partition)
@@ -159,7 +155,7 @@ export function decodeAssignment(names: TopicNames, bytes: Buffer): Assignment {
 type ShortPeer = Pick<Peer, 'memberId' | 'since'> & Partial<Peer>
 type Told = Partial<Pick<Assignment, 'moving' | 'heir' | 'stranger'>> & { readonly peers?: readonly ShortPeer[] }
 
-/** The id has most of the bytes already, and Kafka keeps all that the leader tells in one record. */
+/** Leaves out what the member id says already: Kafka keeps all that the leader sends in one record. */
 function shortened(peer: Peer): ShortPeer {
   const { memberId, instance, endpoint, since } = peer
   const owner = ownerOf(memberId)

@@ -4,86 +4,28 @@ import { hostAndPort } from '../../../contract/address.ts'
 import type { Peer } from './membership.ts'
 
 export const PING_INTERVAL_MS = 300
-/** Without any answer for so long a peer is taken for frozen, or cut off. */
+/** A peer that is silent for this long is taken for frozen or cut off, ms. */
 export const SILENCE_MS = 1200
 const CONNECT_TIMEOUT_MS = 500
-/** A process that has taken a connection may only be busy: before its name goes to another, it has longer than peers give it. */
+/**
+ * A process that accepts a connection may only be busy. Before its name is given to another process it has longer than
+ * its peers give it, ms.
+ */
 const ANSWER_TIMEOUT_MS = SILENCE_MS + 800
-/** A process that is dying may still take a connection, and drop it: asked again so soon, and so often, it will not. */
+/** A dying process may still accept connections and drop them. It is asked again this soon, ms, and this often. */
 const RECONNECT_MS = 25
 const MAX_RECONNECTS = 10
-/** A peer that could never be reached is not judged: who knows what stands between. */
+/** A peer that was never reached is tried again after this, ms, and never suspected: a firewall may stand between. */
 const RETRY_MS = 1000
-/** Any answer will do; the endpoint is HTTP. */
+/** Any answer counts; the endpoint is HTTP. */
 const PING = 'GET /livez HTTP/1.1\r\nHost: peer\r\n\r\n'
 const LAST_PING = PING.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n')
 const MAX_ANSWER_CHARACTERS = 4096
 const SUSPECT_AGAIN_MS = 2000
 
-/**
- * Whether the host of `endpoint` answers that nobody listens there, or a live process there that it is `instance`. All
- * else tells nothing: silence, unknown names, another process.
- */
-export function look(endpoint: string, instance: string): Promise<'refused' | 'answers' | undefined> {
-  return ask(endpoint, instance, CONNECT_TIMEOUT_MS)
-}
-
-/** Whether a live process at `endpoint` says that it is `instance`. One that is frozen does not say so. */
-export async function answersAs(endpoint: string, instance: string): Promise<boolean> {
-  return (await ask(endpoint, instance, ANSWER_TIMEOUT_MS)) === 'answers'
-}
-
-function ask(endpoint: string, instance: string, patienceMs: number): Promise<'refused' | 'answers' | undefined> {
-  return new Promise((resolve) => {
-    const socket = connect(hostAndPort(endpoint))
-    let answer = ''
-    const end = (): void => {
-      socket.destroy()
-      resolve(answer.includes(`"instance":${JSON.stringify(instance)}`) ? 'answers' : undefined)
-    }
-    onSilence(socket, CONNECT_TIMEOUT_MS, end)
-    socket.once('connect', () => {
-      socket.setTimeout(patienceMs)
-      socket.write(LAST_PING)
-    })
-    socket.setEncoding('utf8').on('data', (text: string) => {
-      answer += text
-      if (answer.length > MAX_ANSWER_CHARACTERS) end()
-    })
-    socket.once('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ECONNREFUSED') resolve('refused')
-      end()
-    })
-    socket.once('close', end)
-  })
-}
-
-/**
- * Calls `silent` when nothing came by the socket for its timeout, `ms` at first. What has come by then, and was not read, as this
- * process was frozen itself, counts.
- */
-function onSilence(socket: Socket, ms: number, silent: () => void): void {
-  let heard = 0
-  for (const event of ['connect', 'data']) socket.on(event, () => heard++)
-  socket.setTimeout(ms)
-  socket.on('timeout', () => {
-    const before = heard
-    // Timers come before sockets in a turn of the event loop, immediates after them.
-    setImmediate(() => {
-      if (heard === before) silent()
-    })
-  })
-}
-
-/** Whether nobody on another host reaches `host`. */
-export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'))
-}
-
 interface Pinged {
   readonly peer: Peer
   socket: Socket | undefined
-  /** Whether the peer has ever answered. */
   known: boolean
   lastAnswer: number
   nextTry: number
@@ -92,9 +34,9 @@ interface Pinged {
 }
 
 /**
- * Notices dead peers sooner than the group does (its session timeout is seconds), by a connection to each that the
- * leader told of (watches.ts). One that closes, and is then refused, belongs to a process that is gone; one that is silent, to a process that
- * is frozen or cut off. A wrong suspicion costs a rebalance, never a wrong write: claims are fenced.
+ * Notices dead peers in about a second, where the group's session timeout takes ten: it pings the members that the
+ * leader named (`pingTargets`). A connection that closes and is then refused means that the process is gone; silence,
+ * that it is frozen or cut off. A wrong suspicion costs a rebalance, never a wrong write: claims are fenced.
  */
 export class KafkaPeers {
   readonly #logger: Logger
@@ -154,7 +96,7 @@ export class KafkaPeers {
 
   #tick(): void {
     const now = performance.now()
-    // This process was frozen itself: the answers of its peers are there, but not read yet.
+    // This process was frozen itself, and has not read its peers' answers yet.
     const frozen = now - this.#lastTick > PING_INTERVAL_MS * 2
     this.#lastTick = now
     for (const watched of this.#pinged.values()) {
@@ -175,7 +117,7 @@ export class KafkaPeers {
     watched.socket = socket
     let connected = false
     let answered = false
-    // A process that waits to end is not kept by its watch.
+    // These sockets do not keep a process alive that is about to end.
     socket.unref()
     socket.setNoDelay(true)
     onSilence(socket, CONNECT_TIMEOUT_MS, () => {
@@ -193,7 +135,6 @@ export class KafkaPeers {
       watched.known = true
       watched.lastAnswer = performance.now()
     })
-    // What follows from it is decided on `close`.
     socket.on('error', (error) => this.#logger.debug({ err: error, endpoint }, 'peer'))
     socket.on('close', () => this.#closed(watched, socket, connected, answered))
   }
@@ -201,7 +142,7 @@ export class KafkaPeers {
   #closed(watched: Pinged, socket: Socket, connected: boolean, answered: boolean): void {
     if (!this.#isPinged(watched) || watched.socket !== socket) return
     watched.socket = undefined
-    // A server closes a connection for many reasons; whether it takes another one tells.
+    // A server closes connections for many reasons. Whether it accepts a new one shows that it lives.
     if (answered) {
       this.#parted()
       return this.#connect(watched)
@@ -229,7 +170,7 @@ export class KafkaPeers {
   }
 }
 
-/** What of a member tells with whom it may die. */
+/** Where a member runs: members of one host or zone may die together. */
 export interface PingCandidate {
   readonly memberId: string
   readonly instance: string
@@ -238,23 +179,23 @@ export interface PingCandidate {
 }
 
 /**
- * Watches of all members together, each an id in the one record that Kafka keeps of the group: up to 39 members watch
- * everyone, 100 members 15 others each.
+ * Each ping target is a member id in the one record in which Kafka keeps the group. With this bound, up to 39 members
+ * ping everyone, and each of 100 members pings 15.
  */
 const MAX_PINGS = 1536
 
-/** Others whom a member watches at least, where there are so many. */
+/** Targets of each member at least, where there are so many. */
 const MIN_PINGED = 8
 
-/** So many others each of `members` watches, and is watched by. */
+/** How many others each of `members` pings, and is pinged by. */
 export function pingsPerMember(members: number): number {
   return Math.min(members - 1, Math.max(MIN_PINGED, Math.floor(MAX_PINGS / members)))
 }
 
 /**
- * Whom each of the members watches. Members of one zone, and of one host in it, stand beside each other in a ring, and
- * those who watch one of them are spread evenly over all of it: of members beside each other that die at once, each is
- * watched by one that lives, unless fewer live than one in `pingsPerMember` + 1. Pure, and the same in any order of `members`.
+ * Which members each one pings. They form a ring, sorted by zone, host and name, and each pings others at even
+ * distances around it. When neighbours die at once, each of them is pinged by a live member, unless fewer live than
+ * one in `pingsPerMember` + 1. Pure; the order of `members` does not matter.
  */
 export function pingTargets<T extends PingCandidate>(members: readonly T[]): Map<T, T[]> {
   const ring = [...members].sort(byNearness)
@@ -271,4 +212,63 @@ function byNearness(a: PingCandidate, b: PingCandidate): number {
 
 function placeOf({ zone = '', host, instance, memberId }: PingCandidate): string[] {
   return [zone, host, instance, memberId]
+}
+
+/**
+ * `refused`: the host says that nobody listens. `answers`: a live process there says that it is `instance`. Silence,
+ * an unknown name or another process show nothing: undefined.
+ */
+export function look(endpoint: string, instance: string): Promise<'refused' | 'answers' | undefined> {
+  return ask(endpoint, instance, CONNECT_TIMEOUT_MS)
+}
+
+/** Whether a live process at `endpoint` says that it is `instance`. A frozen one does not. */
+export async function answersAs(endpoint: string, instance: string): Promise<boolean> {
+  return (await ask(endpoint, instance, ANSWER_TIMEOUT_MS)) === 'answers'
+}
+
+function ask(endpoint: string, instance: string, patienceMs: number): Promise<'refused' | 'answers' | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect(hostAndPort(endpoint))
+    let answer = ''
+    const end = (): void => {
+      socket.destroy()
+      resolve(answer.includes(`"instance":${JSON.stringify(instance)}`) ? 'answers' : undefined)
+    }
+    onSilence(socket, CONNECT_TIMEOUT_MS, end)
+    socket.once('connect', () => {
+      socket.setTimeout(patienceMs)
+      socket.write(LAST_PING)
+    })
+    socket.setEncoding('utf8').on('data', (text: string) => {
+      answer += text
+      if (answer.length > MAX_ANSWER_CHARACTERS) end()
+    })
+    socket.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ECONNREFUSED') resolve('refused')
+      end()
+    })
+    socket.once('close', end)
+  })
+}
+
+/**
+ * Calls `silent` when the socket had no event for its timeout, `ms` at first. Events that this process has not read
+ * yet, because it was frozen itself, count.
+ */
+function onSilence(socket: Socket, ms: number, silent: () => void): void {
+  let heard = 0
+  for (const event of ['connect', 'data']) socket.on(event, () => heard++)
+  socket.setTimeout(ms)
+  socket.on('timeout', () => {
+    const before = heard
+    // In a turn of the event loop timers run before sockets, and immediates after them.
+    setImmediate(() => {
+      if (heard === before) silent()
+    })
+  })
+}
+
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'))
 }

@@ -1,21 +1,22 @@
 import type { Logger } from 'pino'
 import { FencedError, LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../../../contract/errors.ts'
-import { pause, Reminder } from '../../../runtime/pause.ts'
+import { Backoff, pause, Reminder } from '../../../runtime/pause.ts'
 import type { Member, Offset } from '../../log.ts'
 import type { KafkaClaim } from '../claim/claim.ts'
 
 /**
- * How long a claim waits for who works on the partition and has been told by the same assignment to end, ms: a batch that
- * is fenced costs the next owner 100 to 200 ms, for its transaction is aborted, and looked for, and its work is done again.
+ * How long a claim waits for the former owner, which the same assignment has told to stop, ms. Fencing it in the
+ * middle of a batch costs the next owner 100 to 200 ms: the transaction is aborted, looked for, and its work done
+ * again.
  */
 const HAND_OVER_MS = 50
 /**
- * How long a claim that cannot be taken is left alone, ms: at first, and at most, where it doubles each time. A changelog
- * that cannot be read is damaged until another broker leads it. What the group has to say ends the wait.
+ * How long a claim that failed rests, ms; doubling. A changelog that cannot be read stays damaged until another broker
+ * leads it: it rests the longest. An assignment ends the rest.
  */
 const MIN_REST_MS = 100
 const MAX_REST_MS = 5000
-/** How long a new standby waits for claims that cannot be taken, ms. */
+/** How long a new standby waits for claims of other partitions, ms. */
 const STANDBY_WAIT_MS = 1000
 
 export type Kind = 'active' | 'standby'
@@ -25,30 +26,27 @@ interface Role {
   readonly claim: KafkaClaim | undefined
   readonly stopping: AbortController
   done: Promise<void>
-  /** Of a standby: the copy holds all that the changelog held when it began, and follows. */
+  /** The standby has caught up with the changelog and follows it. */
   whole: boolean
 }
 
-/** What this member has of a partition, and what it should have. */
+/** One partition: its role here, and the role that it should have. */
 interface Slot {
   readonly partition: number
   wanted: Kind | undefined
   role: Role | undefined
-  /** Aborts a claim that is being taken, or waited for, when it is no longer wanted. */
+  /** Aborts the claim that is being taken or waited for. */
   claiming: AbortController | undefined
-  /** Aborts the wait between two tries of a claim. */
   resting: AbortController | undefined
-  /** Aborts the wait of a standby for the claims, when something else is wanted. */
   waiting: AbortController | undefined
-  /** Another member of the group is about to end its work on it. */
+  /** Another member is about to end its work on the partition. */
   moving: boolean
-  /** Of a standby: the partition is to be owned here when the copy is whole. */
+  /** This standby is to become the owner once it has caught up. */
   heir: boolean
-  /** The last claim was lost: somebody else may hold the partition by right. */
-  doubtful: boolean
-  /** Where the last claim started whose reader went out of the log. */
-  strayed: Offset | undefined
-  /** How long the next claim waits before it asks, ms. */
+  /** The last claim was lost: the next one waits for the group to confirm this member. */
+  unconfirmed: boolean
+  /** Start of the last claim whose reader found the offset out of range. */
+  unreadableFrom: Offset | undefined
   restMs: number
   settled: Promise<void>
 }
@@ -56,17 +54,17 @@ interface Slot {
 export interface RolesOptions {
   readonly logger: Logger
   take(partition: number, signal: AbortSignal): Promise<KafkaClaim>
-  /** The group has said of late that this member is in it. */
+  /** The group has lately confirmed that this member is in it. */
   inGroup: () => boolean
-  /** Resolves when the group has said again that this member is in it and its partitions are its own. */
+  /** Resolves when the group has confirmed again that this member is in it. */
   confirmed(signal: AbortSignal): Promise<void>
   /** A claim was lost: the group may have news. */
   onLost(): void
-  /** All that is to be owned here is whole now: the group may give it. */
-  onRipe(): void
+  /** Every heir here has caught up: the group may make it the owner. */
+  onHeirsReady(): void
 }
 
-/** The roles of one member. Per partition one at a time: the next begins when the last has ended. */
+/** The roles of one member. A partition has one at a time: the next begins when the last has ended. */
 export class KafkaRoles {
   readonly #member: Member
   readonly #options: RolesOptions
@@ -85,17 +83,15 @@ export class KafkaRoles {
         waiting: undefined,
         moving: false,
         heir: false,
-        doubtful: false,
-        strayed: undefined,
+        unconfirmed: false,
+        unreadableFrom: undefined,
         restMs: 0,
       }
       return { partition, ...nothing, settled: Promise.resolve() }
     })
-    // Nobody may be listening any more when a last role fails.
     this.#broken.promise.catch(() => {})
   }
 
-  /** Rejects when a role has rejected in a way that ends the member. */
   get broken(): Promise<never> {
     return this.#broken.promise
   }
@@ -104,26 +100,25 @@ export class KafkaRoles {
     return this.#slots.filter((slot) => slot.wanted === kind).map(({ partition }) => partition)
   }
 
-  /** To be owned here, and not taken yet. */
   get unclaimed(): number[] {
     const unclaimed = this.#slots.filter(({ wanted, role }) => wanted === 'active' && role?.kind !== 'active')
     return unclaimed.map(({ partition }) => partition)
   }
 
-  /** Standbys that hold all that the changelog held when they began, and follow it. */
+  /** Standbys that have caught up with the changelog. */
   get whole(): number[] {
     return this.#slots.filter(({ role }) => role?.whole === true).map(({ partition }) => partition)
   }
 
-  /** There are standbys that are to be owned here, and all of them are whole. */
-  get ripe(): boolean {
+  /** There are heirs here, and all of them have caught up. */
+  get heirsReady(): boolean {
     const heirs = this.#slots.filter(({ heir }) => heir)
     return heirs.length > 0 && heirs.every(({ role }) => role?.whole === true)
   }
 
   /**
-   * Stops what is not in the lists, and begins what is new in them; of `moving` it gives the former owner time to end,
-   * of `heir` it tells when it is whole. Roles that stay are not touched.
+   * Starts and stops roles until they match the lists. Roles that stay are not touched. Claims of `moving` give the
+   * former owner time to end; `heir` are standbys to be owned later.
    */
   want(
     active: readonly number[],
@@ -137,13 +132,13 @@ export class KafkaRoles {
       const wanted = active.includes(partition) ? 'active' : standby.includes(partition) ? 'standby' : undefined
       if (wanted === slot.wanted) continue
       slot.wanted = wanted
-      slot.doubtful = false
+      slot.unconfirmed = false
       slot.moving = moving.includes(partition)
       this.#settle(slot)
     }
   }
 
-  /** Stops everything; resolves when every role has ended. */
+  /** Resolves when every role has ended. */
   async stop(): Promise<void> {
     this.want([], [])
     await Promise.all(this.#slots.map(({ settled }) => settled))
@@ -153,7 +148,7 @@ export class KafkaRoles {
     if (slot.wanted !== 'active') slot.claiming?.abort()
     slot.waiting?.abort()
     const { role } = slot
-    // A standby answers readers until the claim has been taken: only then it ends.
+    // A standby answers readers until the claim has been taken.
     const promoted = role?.kind === 'standby' && slot.wanted === 'active'
     if (role !== undefined && ((role.kind !== slot.wanted && !promoted) || role.claim?.over === true)) {
       role.stopping.abort()
@@ -161,7 +156,6 @@ export class KafkaRoles {
     slot.settled = slot.settled.then(() => this.#step(slot))
   }
 
-  /** Never rejects. */
   async #step(slot: Slot): Promise<void> {
     const { role } = slot
     if (role !== undefined) {
@@ -174,7 +168,7 @@ export class KafkaRoles {
     } else if (slot.wanted === 'active') await this.#claim(slot)
   }
 
-  /** A copy that is begun can wait for the claims that are: until they are taken, nobody works on those partitions. */
+  /** Claims come first: until they are taken nobody works on those partitions. */
   async #afterClaims(slot: Slot): Promise<void> {
     const claims = this.unclaimed.map((partition) => this.#slots[partition] as Slot)
     if (claims.length === 0) return
@@ -192,13 +186,14 @@ export class KafkaRoles {
     if (slot.moving) await pause(HAND_OVER_MS, signal)
     let { restMs } = slot
     slot.restMs = 0
+    const backoff = new Backoff(MIN_REST_MS, MAX_REST_MS)
     const told = new Reminder()
     while (!signal.aborted) {
       try {
-        if (slot.doubtful) {
-          // It may be long until the group answers; what is here is still worth reading.
+        if (slot.unconfirmed) {
+          // The group may not answer for long, and the copy here is still worth reading.
           if (slot.role === undefined) this.#start(slot, 'standby', undefined)
-          if (restMs > 0 && (await rest(slot, restMs, signal))) restMs = 0
+          if (restMs > 0 && (await rest(slot, restMs, signal))) backoff.reset()
           if (signal.aborted) break
           await this.#options.confirmed(signal)
         }
@@ -220,11 +215,11 @@ export class KafkaRoles {
           this.#broken.reject(error)
           return
         }
-        restMs = damaged ? MAX_REST_MS : Math.min(Math.max(restMs * 2, MIN_REST_MS), MAX_REST_MS)
+        restMs = damaged ? MAX_REST_MS : backoff.next()
         if (told.isDue(error.message)) {
           this.#options.logger.warn({ err: error, partition: slot.partition }, 'the partition cannot be claimed yet')
         }
-        slot.doubtful = true
+        slot.unconfirmed = true
       }
     }
   }
@@ -258,11 +253,11 @@ export class KafkaRoles {
 
   #whole(role: Role, is: boolean): void {
     role.whole = is
-    if (is && this.ripe) this.#options.onRipe()
+    if (is && this.heirsReady) this.#options.onHeirsReady()
   }
 
   #lost(slot: Slot): void {
-    slot.doubtful = true
+    slot.unconfirmed = true
     this.#settle(slot)
     this.#options.onLost()
   }
@@ -276,15 +271,16 @@ export class KafkaRoles {
       const early = new Error(`the ${kind} role of partition ${partition} ended before it was told to`)
       if (!stopping.signal.aborted) this.#broken.reject(early)
     } else if (claim !== undefined && error instanceof OffsetOutOfRangeError) {
-      // Retention may have overtaken it: the next claim finds out. One that starts there all the same ends so again.
+      // Retention may have overtaken the owner, and the next claim finds out. If that one starts at the same offset,
+      // it rests.
       const { input } = claim.start
       this.#options.logger.warn(
         { err: error, partition, offset: input },
         'telemetry cannot be read from where it was left',
       )
-      if (slot.strayed === input) slot.restMs = MAX_REST_MS
-      slot.strayed = input
-      slot.doubtful = true
+      if (slot.unreadableFrom === input) slot.restMs = MAX_REST_MS
+      slot.unreadableFrom = input
+      slot.unconfirmed = true
       this.#settle(slot)
     } else if (!endsRoleOnly(error, claim) && error !== stopping.signal.reason) {
       this.#broken.reject(error)
@@ -292,12 +288,12 @@ export class KafkaRoles {
   }
 }
 
-/** The claim was lost, or is over: that ends the role, and not the member. */
+/** A lost claim ends the role, not the member. */
 function endsRoleOnly(error: unknown, claim: KafkaClaim | undefined): boolean {
   return error instanceof FencedError || (claim?.over === true && error instanceof RetryableError)
 }
 
-/** True when there was news before `ms` were over. */
+/** True when an assignment ended the rest. */
 async function rest(slot: Slot, ms: number, signal: AbortSignal): Promise<boolean> {
   const resting = new AbortController()
   slot.resting = resting

@@ -1,3 +1,13 @@
+/**
+ * Connections to brokers. This is the one file that touches kafkajs, and all that it uses of it is private:
+ *
+ * - `src/broker` encodes ApiVersions, SASL, and the requests of groups, transactions and topics (interface below).
+ * - `src/network/connectionPool` opens one connection with TLS, and has its request queue.
+ * - `src/loggers` is given to both; `src/protocol/error` turns codes into errors, and gets the codes newer than kafkajs.
+ *
+ * `mend` and `endOnSilence` replace methods of the connection and its queue, each for a fault that is named there. kafkajs
+ * 2.2.4 is unmaintained, so these internals do not change. Its producer, consumer and admin are not used.
+ */
 import { createRequire } from 'node:module'
 import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls } from 'node:tls'
@@ -7,11 +17,6 @@ import { ConfigurationError, RetryableError } from '../../../contract/errors.ts'
 import { NEWER_CODES } from './errors.ts'
 import { readResponses, SIZE_BYTES } from './wire.ts'
 
-/**
- * The one place that touches kafkajs. What is taken from it is its lower half, which works and no longer changes:
- * connections with TLS and SASL, request queues, and the encoding of the group, transaction and topic requests. Its
- * upper half (producer, consumer, admin) is not used: see ARCHITECTURE.md. Typed here as far as it is used.
- */
 export interface BrokerRequests {
   findGroupCoordinator(request: {
     groupId: string
@@ -93,7 +98,7 @@ export interface DescribedGroup {
 }
 
 interface KafkaBroker extends BrokerRequests {
-  /** Of each request by its api key, as the broker tells of itself; null until `connect` has resolved. */
+  /** Versions of each request that the broker supports, by api key; null until `connect` has resolved. */
   readonly versions: Readonly<Record<number, { readonly minVersion: number; readonly maxVersion: number }>> | null
   connect(): Promise<void>
 }
@@ -139,12 +144,17 @@ interface LogEntry {
   readonly log: { readonly message: string; readonly error?: string; readonly broker?: string }
 }
 
-/** The first that takes the settings of our topics (message.timestamp.after.max.ms, KIP-937); the requests are older. */
+/**
+ * The first version with message.timestamp.after.max.ms (KIP-937), which our topics set. The requests used are older.
+ */
 const MIN_KAFKA = '3.6'
 const LOG_LEVEL_ERROR = 1
 const CONNECTION_TIMEOUT_MS = 3000
 const AUTHENTICATION_TIMEOUT_MS = 10_000
-/** Without a byte, of every request but JoinGroup, which waits for the whole group. See `judgeBySilence`. */
+/**
+ * Silence after which a request is given up, ms; JoinGroup is exempt, since it waits for the whole group. See
+ * `judgeBySilence`.
+ */
 export const REQUEST_TIMEOUT_MS = 8000
 const KEEP_ALIVE_MS = 30_000
 
@@ -158,7 +168,6 @@ export interface KafkaSecurity {
   }
 }
 
-/** Makes connections, and can take them all away at once. */
 export class Network {
   readonly #clientId: string
   readonly #security: KafkaSecurity
@@ -169,7 +178,7 @@ export class Network {
   constructor(clientId: string, security: KafkaSecurity, logger: Logger) {
     this.#clientId = clientId
     this.#security = security
-    // Every error reaches the caller too, and is told there with what follows from it.
+    // Every error reaches the caller too, which logs what follows from it.
     const write = ({ log }: LogEntry): void => logger.debug({ broker: log.broker, error: log.error }, log.message)
     this.#kafkaLogger = createLogger({ level: LOG_LEVEL_ERROR, logCreator: () => write })
   }
@@ -198,13 +207,14 @@ export class Network {
       allowAutoTopicCreation: false,
     })
     await broker.connect().catch((error: Error) => {
-      // kafkajs leaves the socket open, and an interval with it.
+      // kafkajs leaves the socket open, and an interval running.
       for (const { socket } of connectionPool.pool as Partial<KafkaConnection>[]) socket?.destroy(error)
       throw error
     })
     const [connection] = connectionPool.pool as [KafkaConnection]
     endOnSilence(connection)
-    // Left to itself the pool reconnects, twice when asked twice at once. A closed connection is replaced as a whole.
+    // The pool would reconnect by itself, twice when asked twice at once. A closed connection is replaced as a whole
+    // instead.
     connectionPool.getConnection = () => {
       if (connection.isConnected()) return Promise.resolve(connection)
       return Promise.reject(new RetryableError('LOG_UNAVAILABLE', `the connection to ${address} has closed`))
@@ -231,7 +241,7 @@ export class Network {
     )
     const target = { host, port, onread }
     const socket: Socket = ssl ? connectTls({ ...target, ...name, ...ssl }, onConnect) : connectTcp(target, onConnect)
-    // Requests are written whole: waiting to fill a packet only adds time.
+    // Requests are written whole: waiting to fill a packet only adds latency.
     socket.setNoDelay(true)
     socket.setKeepAlive(true, KEEP_ALIVE_MS)
     this.#sockets.add(socket)
@@ -247,7 +257,6 @@ interface SocketTarget {
   readonly onConnect: () => void
 }
 
-/** One connection to one broker. */
 export class BrokerConnection {
   readonly requests: BrokerRequests
   readonly #versions: NonNullable<KafkaBroker['versions']>
@@ -261,14 +270,14 @@ export class BrokerConnection {
     this.#address = address
   }
 
-  /** False once the broker or the network has closed it; a new one is to be made then. */
+  /** False once it is closed: then another one is needed. */
   get alive(): boolean {
     return this.#connection.isConnected()
   }
 
   /**
-   * Sends a request that kafkajs does not know or encodes slowly. Resolves with the body of the response. Rejects with
-   * ConfigurationError when the broker does not know that version of it.
+   * Sends a request that kafkajs does not know or encodes slowly; resolves with the body of the response. Rejects with
+   * ConfigurationError when the broker does not support that version.
    */
   async send(apiKey: number, apiName: string, apiVersion: number, body: readonly Buffer[]): Promise<Buffer> {
     this.#check(apiKey, apiName, apiVersion)
@@ -302,7 +311,7 @@ export class BrokerConnection {
     return payload
   }
 
-  /** A broker only closes the connection over which it is asked what it does not know. */
+  /** A broker that is asked for an unknown version just closes the connection. */
   #check(apiKey: number, apiName: string, apiVersion: number): void {
     const { minVersion, maxVersion } = this.#versions[apiKey] ?? { minVersion: 0, maxVersion: -1 }
     if (apiVersion >= minVersion && apiVersion <= maxVersion) return
@@ -315,32 +324,32 @@ export class BrokerConnection {
   }
 }
 
-/** Api key, version, correlation id, and no client id. */
+/** Api key, version, correlation id and a null client id. */
 const HEADER_BYTES = 10
 
-/** The error of an error code, as kafkajs names it. */
+/** The error for an error code, with kafkajs's name for it. */
 export function errorOf(code: number): Error {
   return protocolError.createErrorFromCode(code)
 }
 
 const CORRELATION_BYTES = 4
 
-/** From one look at whether anything came to the next, ms: a broker's silence is found so much later at most. */
+/** Interval of the checks for silence, ms. */
 const LOOK_MS = 100
 
-/** A look that is so much late, ms, says that this process stood still: what came meanwhile has not been read yet. */
+/** A check that is this late, ms, shows that this process stood still: what arrived meanwhile is not read yet. */
 const STOOD_STILL_MS = 1_000
 
 /**
- * An answer that is not whole so long, ms, after it should have begun is given up though its bytes come: the largest that
- * is asked for, a fetch of 8 MiB, takes it at 70 kB/s. Answers come one after the other: each has it for itself.
+ * An answer may take this long after it should have begun, ms, while its bytes arrive. The largest, a fetch of 8 MiB,
+ * needs 70 kB/s. Answers come one after the other, so each has this time for itself.
  */
 const MAX_ANSWER_MS = 120_000
 
-/** One of kafkajs, as far as it is used. */
+/** kafkajs's connection, as far as it is used here. */
 export interface KafkaConnection {
   readonly socket: Socket
-  /** While it authenticates. */
+  /** Set while it authenticates. */
   readonly authHandlers: object | null | undefined
   processData: (data: Buffer) => void
   isConnected(): boolean
@@ -348,11 +357,11 @@ export interface KafkaConnection {
   authenticate(): Promise<void>
   nextCorrelationId(): number
   readonly requestQueue: {
-    /** By correlation id, in the order in which they were sent. */
+    /** By correlation id, in the order of sending. */
     readonly inflight: ReadonlyMap<number, SentRequest>
     requestTimeoutIntervalId: NodeJS.Timeout
     scheduleRequestTimeoutCheck: () => void
-    /** Until when a quota has it wait before it sends, by Date.now(). */
+    /** A quota forbids sending until then, by Date.now(). */
     throttledUntil: number
     sendSocketRequest: (request: SentRequest) => void
     push: (request: QueuedRequest) => void
@@ -375,7 +384,7 @@ interface QueuedRequest {
   sendRequest(): void
 }
 
-/** Mends what is amiss in `connection` before it connects. */
+/** Mends the faults of `connection` before it connects. */
 export function mend(connection: KafkaConnection): void {
   throttleSteadily(connection.requestQueue)
   takeWhole(connection)
@@ -383,8 +392,8 @@ export function mend(connection: KafkaConnection): void {
 }
 
 /**
- * kafkajs goes by the time of day: once that was set back by an hour, a connection that a quota had wait for a second would
- * send nothing for the hour, and what waits in its queue is never given up.
+ * kafkajs waits for quotas by the time of day. If that is set back by an hour, a connection would send nothing for an
+ * hour, and its queue would never be given up.
  */
 function throttleSteadily(queue: KafkaConnection['requestQueue']): void {
   let until = Number.NEGATIVE_INFINITY
@@ -396,7 +405,7 @@ function throttleSteadily(queue: KafkaConnection['requestQueue']): void {
   })
 }
 
-/** What its socket gives are whole responses: kafkajs would copy each, to put together what it takes for a part of one. */
+/** The socket gives whole responses (`readResponses`), which kafkajs would copy to look for partial ones. */
 function takeWhole(connection: KafkaConnection): void {
   const process = connection.processData.bind(connection)
   connection.processData = (response) => {
@@ -409,9 +418,9 @@ function takeWhole(connection: KafkaConnection): void {
 }
 
 /**
- * kafkajs gives up a request whose answer is not whole in time. A large one takes longer than that over a slow link, and is
- * as large when it is asked for again; those behind it wait for it. So a request has its time from the last byte that came,
- * by a clock that nobody sets: by the time of day, all that is under way would be given up when that is set ahead.
+ * kafkajs gives up a request whose answer is not whole in time. Over a slow link a large answer takes longer, and is
+ * as large when it is asked for again. Here the time counts from the last byte that arrived, on a steady clock: by the
+ * time of day, everything would be given up when that is set ahead.
  */
 function judgeBySilence(connection: KafkaConnection): void {
   const { requestQueue } = connection
@@ -447,8 +456,8 @@ function judgeBySilence(connection: KafkaConnection): void {
 }
 
 /**
- * kafkajs gives up a request without an answer, and keeps its connection. A host that is gone would be asked over it for
- * the quarter of an hour that TCP takes to notice.
+ * kafkajs gives up an unanswered request but keeps its connection. A vanished host would be asked over it for the
+ * quarter of an hour that TCP takes to notice.
  */
 export function endOnSilence({ requestQueue, socket }: KafkaConnection): void {
   const push = requestQueue.push.bind(requestQueue)

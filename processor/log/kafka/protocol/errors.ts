@@ -1,12 +1,12 @@
 import { ConfigurationError, RetryableError, reasonOf, TidemarkError } from '../../../contract/errors.ts'
 
 /**
- * What the error codes of Kafka's protocol lead to, whichever request they answer; by their names in kafkajs, of which some
- * are older than Kafka's. One that is in none of these sets ends what was asked for with a RetryableError. What follows
+ * The errors of Kafka's protocol, and what follows from each, whichever request it answers. Names are those of
+ * kafkajs, some older than Kafka's. A code in none of these sets ends the request with a RetryableError. What follows
  * from a code for one request alone stands where that request is made.
  */
 
-/** Those that time, or asking another broker, cures. */
+/** Time cures these, or another broker. */
 export const TRANSIENT: ReadonlySet<string> = new Set([
   'UNKNOWN_TOPIC_OR_PARTITION',
   'LEADER_NOT_AVAILABLE',
@@ -32,23 +32,23 @@ export const TRANSIENT: ReadonlySet<string> = new Set([
   'INCONSISTENT_TOPIC_ID',
 ])
 
-/** A newer claim has taken the transactional id. */
+/** A newer producer has taken the transactional id. */
 export const FENCING: ReadonlySet<string> = new Set([
   'INVALID_PRODUCER_EPOCH',
   'INVALID_PRODUCER_ID_MAPPING',
   'PRODUCER_FENCED',
 ])
 
-/** Kafka refuses the caller, and will again until a person changes something. */
+/** Whether retrying is useless until a person changes something. */
 export function isRefusal(name: string): boolean {
   return name.endsWith('AUTHORIZATION_FAILED') || name === 'SASL_AUTHENTICATION_FAILED'
 }
 
-/** What a broker answers for what it has no word for, and kafkajs for a code that is newer than the list below. */
+/** UNKNOWN_SERVER_ERROR, and kafkajs's name for codes newer than the list below. */
 export const NAMELESS: ReadonlySet<string> = new Set(['UNKNOWN', 'KAFKAJS_UNKNOWN_ERROR_CODE'])
 
 const FIRST_NEWER = 89
-/** The codes from 89 on, in their order, by their names in Kafka 4.1 (Errors.java): kafkajs ends at 88. */
+/** Codes from 89 on, in their order, by their names in Kafka 4.1 (Errors.java): kafkajs ends at 88. */
 const NEWER = [
   'THROTTLING_QUOTA_EXCEEDED',
   'PRODUCER_FENCED',
@@ -97,7 +97,7 @@ const NEWER = [
   'SHARE_SESSION_LIMIT_REACHED',
 ]
 
-/** As kafkajs keeps those that it knows. */
+/** In the form of kafkajs's own table. */
 export const NEWER_CODES = NEWER.map((type, i) => {
   const code = FIRST_NEWER + i
   return { type, code, retriable: TRANSIENT.has(type), message: `${type}, error ${code} of Kafka` }
@@ -117,13 +117,13 @@ export function isTransient(error: unknown): boolean {
   return error instanceof Error && CONNECTION_ERRORS.has(error.name) && !isDistrust(error)
 }
 
-/** The broker has failed at it in a way that has no name, or none that is known here. */
+/** The broker failed without a reason, or with a code that nobody knows here. */
 export function isNameless(error: unknown): boolean {
   const type = typeOf(error)
   return type !== undefined && NAMELESS.has(type)
 }
 
-/** The other side's certificate is not accepted, and will not be the next time. */
+/** The other side's certificate is refused, and will be the next time. */
 function isDistrust(error: Error): boolean {
   return 'code' in error && typeof error.code === 'string' && /CERT|^ERR_TLS|^ERR_SSL/.test(error.code)
 }
@@ -135,7 +135,7 @@ const CONNECTION_ERRORS = new Set([
   'KafkaJSLockTimeout',
 ])
 
-/** What the caller of the port is told. */
+/** The error that callers of the log port get. */
 export function asTidemark(error: unknown, what: string): TidemarkError {
   if (error instanceof TidemarkError) return error
   const reason = reasonOf(error)

@@ -1,3 +1,5 @@
+// Fetch v12 (KIP-595): the first version whose answer tells a diverging epoch, and so that fetched records are lost.
+
 import { ownCopy } from '../../../contract/json.ts'
 import type { Offset } from '../../log.ts'
 import { type BrokerConnection, errorOf } from './broker.ts'
@@ -5,18 +7,17 @@ import type { AbortedTransaction } from './records.ts'
 import { CONSUMER, WireReader, WireWriter } from './wire.ts'
 
 const FETCH = 1
-/** The first that tells when what was fetched before is not in the log any more. */
 const FETCH_VERSION = 12
 const MIN_BYTES = 1
 const READ_COMMITTED = 1
 const NO_SESSION = [0, -1] as const
 const UNKNOWN = -1
 const DIVERGING_EPOCH = 0
-/** The records of a partition may keep so many times their bytes; of what is less of its answer a copy is made. */
+/** A view keeps its whole answer in memory. Bytes that are less than this fraction of the answer are copied instead. */
 const MAX_KEPT = 16
 
 export interface FetchLimits {
-  /** How long the broker waits for the first byte, ms. */
+  /** How long the broker waits for MIN_BYTES, ms. */
   readonly maxWaitMs: number
   readonly maxBytes: number
   readonly maxPartitionBytes: number
@@ -26,7 +27,7 @@ export interface FetchPosition {
   readonly topic: string
   readonly index: number
   readonly position: Offset
-  /** Of the leader that wrote what stands before `position`; undefined until something was fetched. */
+  /** Epoch of the leader that wrote the record before `position`; undefined until something was fetched. */
   readonly epoch?: number | undefined
 }
 
@@ -34,20 +35,23 @@ export interface Fetched {
   readonly topic: string
   readonly index: number
   readonly error: Error | undefined
-  /** The last stable offset: all before it is decided. */
+  /** The last stable offset. */
   readonly end: Offset
   readonly start: Offset
-  /** From where on what stood before the position is not in the log any more; undefined when all is. */
+  /**
+   * The first offset before the position at which the leader has other records now (KIP-320); undefined when nothing
+   * was lost.
+   */
   readonly lostFrom: Offset | undefined
-  /** In the order of their first offsets. */
+  /** In the order of their first offsets. A broker lists them by their last ones. */
   readonly aborted: readonly AbortedTransaction[]
   readonly bytes: Buffer
 }
 
 /**
- * One request for many partitions; the broker answers at once when it has something for any of them. `leaderEpoch`: under
- * which its broker is known to lead a partition: who led it before, and has not heard yet, must not judge what was fetched
- * since.
+ * Fetches from many partitions; the broker answers as soon as one has something. `leaderEpoch` is the epoch under
+ * which the broker leads a partition: with it a former leader that has not heard of its end answers
+ * FENCED_LEADER_EPOCH, and does not judge positions.
  */
 export async function fetch(
   connection: BrokerConnection,
@@ -79,7 +83,7 @@ export async function fetch(
     }
     writer.unsignedVarint(0)
   }
-  // No forgotten partitions, no rack.
+  // No forgotten partitions (KIP-227), no rack (KIP-392).
   writer.unsignedVarint(1).compactString('').unsignedVarint(0)
   return decode(await connection.send(FETCH, 'Fetch', FETCH_VERSION, [writer.finish()]))
 }
@@ -101,7 +105,6 @@ function decode(body: Buffer): Fetched[] {
       const end = reader.int64()
       const start = reader.int64()
       const aborted = reader.compactArray(() => abortedTransaction(reader))
-      // The broker names them by their last offsets.
       if (aborted.length > 1) aborted.sort((a, b) => a.firstOffset - b.firstOffset)
       reader.int32()
       const bytes = keepable(reader.compactBytesOrNull() ?? Buffer.alloc(0), body)
@@ -127,7 +130,6 @@ function decode(body: Buffer): Fetched[] {
   return fetched
 }
 
-/** What is not read for long keeps all of the answer that it is a view of. */
 function keepable(bytes: Buffer, answer: Buffer): Buffer {
   return bytes.length < answer.length / MAX_KEPT ? ownCopy(bytes) : bytes
 }

@@ -1,3 +1,5 @@
+// Metadata v12, which tells the ids of topics (KIP-516).
+
 import { WireReader, WireWriter } from './wire.ts'
 
 export const METADATA = 3
@@ -9,7 +11,7 @@ export interface TopicMetadata {
   readonly id: string
   /** Node id of each partition's leader; -1 while there is none. */
   readonly leaders: readonly number[]
-  /** Of each partition's leader; Kafka raises it with each change of the leader. */
+  /** Leader epoch of each partition: the controller raises it with each change of the leader. */
   readonly epochs: readonly number[]
   readonly replicas: number
 }
@@ -65,8 +67,8 @@ export function decodeMetadata(body: Buffer): Metadata {
 }
 
 /**
- * What is known once `told` is heard: a broker that is cut off from the others tells, as long as that lasts, the leaders
- * that there were before.
+ * Merges an answer into what is known: a broker that is cut off from the controller tells former leaders, with their
+ * lower epochs.
  */
 export function newest(known: Metadata | undefined, told: Metadata): Metadata {
   if (known === undefined) return told

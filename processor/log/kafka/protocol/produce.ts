@@ -1,3 +1,5 @@
+// Produce v7, and how many bytes one such request should hold.
+
 import type { Offset } from '../../log.ts'
 import { type BrokerConnection, errorOf, REQUEST_TIMEOUT_MS } from './broker.ts'
 import { WireReader, WireWriter } from './wire.ts'
@@ -5,10 +7,10 @@ import { WireReader, WireWriter } from './wire.ts'
 const PRODUCE = 0
 const PRODUCE_VERSION = 7
 const ACKS_ALL = -1
-/** The broker gives up waiting for replicas before the connection gives up on the broker. */
+/** The broker gives up on its replicas before the connection gives up on the broker. */
 const REPLICATION_TIMEOUT_MS = REQUEST_TIMEOUT_MS - 3000
 
-/** One record batch for one partition: a produce request takes no more than one for each. */
+/** A produce request holds at most one record batch for each partition. */
 export interface PartitionBatch {
   readonly topic: string
   readonly partition: number
@@ -23,14 +25,14 @@ export interface Produced {
   readonly error: Error | undefined
 }
 
-/** Resolves with what became of each batch, when all in-sync replicas have what was taken. */
+/** Resolves with each batch's outcome, once all in-sync replicas have the batches that were taken (acks=all). */
 export async function produce(
   connection: BrokerConnection,
   transactionalId: string | null,
   batches: readonly PartitionBatch[],
 ): Promise<Produced[]> {
   const topics = Map.groupBy(batches, (batch) => batch.topic)
-  // Record batches are sent as they are, between pieces of what stands around them.
+  // Record batches are sent without a copy, between the pieces around them.
   const body: Buffer[] = []
   let writer = new WireWriter().string(transactionalId).int16(ACKS_ALL).int32(REPLICATION_TIMEOUT_MS).int32(topics.size)
   for (const [topic, partitions] of topics) {
@@ -60,35 +62,40 @@ function decode(body: Buffer): Produced[] {
   return produced
 }
 
-/** Less than that, bytes, takes long for other reasons than its size. */
+/** Below this many bytes the time does not depend on the size. */
 const MIN_BYTES = 16 * 1024
 
-/** What was slow becomes so much shorter; what was not, and was full, so much longer. */
+/**
+ * A slow request shrinks the window to a quarter of what the link carries in `slowMs`; a full quick one grows it by
+ * half.
+ */
 const SHRINK = 4
 
 const GROW = 1.5
 
-/** Of `slowMs`: what more the smallest take is laid to the link all the same. */
+/** Latency of up to this multiple of `slowMs` is laid to the broker. More is laid to the link. */
 const LATENCY_MOST = 2
 
-/** Of what was known, so that one quick answer among slow ones does not hide them. */
+/** One quick answer lowers the known latency by a fifth only. */
 const LATENCY_KEPT = 0.8
 
 /**
- * How many bytes are sent at once, to one broker or of one partition: another may be quicker. Over a slow link that takes
- * its time, and nothing tells that it goes on: the kernel takes megabytes in no time (up to 4 MiB by default on Linux,
- * net.ipv4.tcp_wmem), and so does what stands between, so to a socket a slow link looks as a dead one does. Only an answer
- * is a sign of life. So what is sent is to be so small that its answer comes well before anybody gives up on it: its size
- * follows the time that the last ones took.
+ * How many bytes one request should hold, for one broker or one partition. A slow link shows no progress while it
+ * sends: the kernel takes megabytes at once (4 MiB by default on Linux, net.ipv4.tcp_wmem), so only an answer shows
+ * life. Requests must therefore be small enough that the answer arrives well before anybody gives up; the size follows
+ * the time that the last ones took.
  */
 export class KafkaWindow {
   readonly #maxBytes: number
   readonly #slowMs: number
   #bytes: number
-  /** What the smallest took of late: a broker that is slow answers smaller ones no sooner. */
+  /** Time of small requests of late: a slow broker answers smaller ones no sooner. */
   #latencyMs = 0
 
-  /** `firstBytes`: before anything is known of the link. `slowMs`: what takes so much longer than the smallest is too large. */
+  /**
+   * `firstBytes` holds until something is known of the link. A request is too large when it takes `slowMs` longer than
+   * the smallest.
+   */
   constructor(firstBytes: number, maxBytes: number, slowMs: number) {
     this.#maxBytes = maxBytes
     this.#slowMs = slowMs
@@ -99,7 +106,7 @@ export class KafkaWindow {
     return this.#bytes
   }
 
-  /** `bytes` were answered, or given up, after `tookMs`. `isFull`: with more room, more would have been sent. */
+  /** `bytes` were answered, or given up, after `tookMs`. `isFull`: there was more to send. */
   took(bytes: number, tookMs: number, isFull: boolean): void {
     if (bytes <= MIN_BYTES) {
       this.#latencyMs = Math.min(LATENCY_MOST * this.#slowMs, Math.max(tookMs, LATENCY_KEPT * this.#latencyMs))
@@ -114,12 +121,11 @@ export class KafkaWindow {
   }
 }
 
-/** By broker, or by partition. */
+/** One window for each broker, or each partition. */
 export class KafkaWindows {
   readonly #newWindow: () => KafkaWindow
   readonly #windows = new Map<number, KafkaWindow>()
 
-  /** See KafkaWindow. */
   constructor(firstBytes: number, maxBytes: number, slowMs: number) {
     this.#newWindow = () => new KafkaWindow(firstBytes, maxBytes, slowMs)
   }

@@ -1,3 +1,5 @@
+// Record batches, message format 2 (KIP-98), as a producer writes them.
+
 import { crc32c } from '@node-rs/crc32'
 import { ConfigurationError } from '../../../contract/errors.ts'
 import { MAX_RECORD_BYTES } from '../../../contract/record.ts'
@@ -5,7 +7,7 @@ import type { Headers, NewRecord } from '../../log.ts'
 import { writeInt64 } from './wire.ts'
 
 /**
- * Record batches, format 2 (https://kafka.apache.org/documentation/#recordbatch), as written by a producer:
+ * https://kafka.apache.org/documentation/#recordbatch:
  *
  *   base offset i64 | length i32 | leader epoch i32 | magic i8 | crc32c u32 | attributes i16 | last offset delta i32
  *   | base timestamp i64 | max timestamp i64 | producer id i64 | producer epoch i16 | base sequence i32 | count i32
@@ -23,11 +25,11 @@ export const PRODUCER_ID_AT = 43
 const PRODUCER_EPOCH_AT = 51
 const BASE_SEQUENCE_AT = 53
 export const COUNT_AT = 57
-/** CRC-32C (RFC 3720, appendix B.4) of what follows from the attributes on. */
+/** CRC-32C (RFC 3720, appendix B.4) of everything from the attributes on. */
 export const CRC_AT = 17
-/** Of the attributes. */
+/** A bit of the attributes. */
 export const TRANSACTIONAL = 0x10
-/** After the highest sequence number comes 0 again. */
+/** Sequence numbers wrap to 0. */
 const SEQUENCES = 2 ** 31
 
 /** Length, attributes, two deltas, three lengths and a count: varints, at their longest. */
@@ -47,12 +49,12 @@ export function sizeBound(record: NewRecord): number {
   return size
 }
 
-/** Of the batch that follows one of `count` records. */
+/** The sequence number of the batch after one of `count` records. */
 export function nextSequence(sequence: number, count: number): number {
   return (sequence + count) % SEQUENCES
 }
 
-/** The records from `from` to before `to` as one batch. `bound`: the sum of their size bounds. */
+/** Encodes the records from `from` to before `to`. `bound` is the sum of their size bounds. */
 export function encodeBatch(
   records: readonly NewRecord[],
   from: number,
@@ -87,7 +89,7 @@ export function encodeBatch(
   return bytes.subarray(0, at)
 }
 
-/** What the batch from `start` to before `end` must have as its CRC. */
+/** The CRC of the batch from `start` to before `end`. */
 export function batchCrc(bytes: Buffer, start: number, end: number): number {
   return crc32c(bytes.subarray(start + ATTRIBUTES_AT, end))
 }
@@ -169,7 +171,7 @@ function varintBytes(value: number): number {
   return size
 }
 
-/** Zigzag varint of up to 53 bits; gives where it ends. */
+/** Writes a zigzag varint of up to 53 bits, and returns where it ends. */
 function writeVarint(bytes: Buffer, start: number, value: number): number {
   let rest = value < 0 ? -2 * value - 1 : 2 * value
   let at = start
@@ -185,7 +187,7 @@ function writeVarint(bytes: Buffer, start: number, value: number): number {
   return at
 }
 
-/** Where one record batch ends and the next begins. */
+/** A record batch ends before it exceeds this. */
 export const MAX_BATCH_BYTES = 1024 * 1024
 
 export function tooLarge(bytes: number): ConfigurationError {

@@ -1,13 +1,15 @@
+// Kafka's primitive types (KIP-482 for the compact ones and tagged fields), and how responses are framed.
+
 import type { OnReadOpts } from 'node:net'
 import { ownCopy } from '../../../contract/json.ts'
 
 /**
- * Kafka's primitive types (https://kafka.apache.org/protocol#protocol_types), big-endian. 64-bit integers are numbers:
- * offsets, times and producer ids stay far below 2^53.
+ * https://kafka.apache.org/protocol#protocol_types, big-endian. 64-bit integers are numbers: offsets, times and
+ * producer ids stay far below 2^53.
  */
 const TWO_32 = 0x1_0000_0000
 
-/** The id of a replica, of who asks and is none. */
+/** The replica id of a client that is no broker. */
 export const CONSUMER = -1
 
 export class WireWriter {
@@ -87,7 +89,7 @@ export class WireWriter {
   }
 }
 
-/** Reads what it is told to; reading past the end throws RangeError. */
+/** Reading past the end throws RangeError. */
 export class WireReader {
   readonly bytes: Buffer
   at: number
@@ -141,14 +143,13 @@ export class WireReader {
     return times(this.unsignedVarint() - 1, read)
   }
 
-  /** Steps over a compact array of 32-bit integers. Its length. */
+  /** Steps over a compact array of 32-bit integers, and returns its length. */
   skipInt32s(): number {
     const length = Math.max(0, this.unsignedVarint() - 1)
     this.at += length * 4
     return length
   }
 
-  /** A view, not a copy. */
   bytesOrNull(): Buffer | null {
     return this.#view(this.int32())
   }
@@ -164,12 +165,11 @@ export class WireReader {
     }
   }
 
-  /** A view, not a copy. */
   compactBytesOrNull(): Buffer | null {
     return this.#view(this.unsignedVarint() - 1)
   }
 
-  /** Tagged fields (KIP-482). `read` is called at the beginning of each with its tag; whatever it reads, all is stepped over. */
+  /** Tagged fields (KIP-482). `read` is called at each field with its tag; it need not read anything. */
   tags(read?: (tag: number) => void): void {
     let left = this.unsignedVarint()
     while (left-- > 0) {
@@ -210,39 +210,43 @@ export function writeInt64(bytes: Buffer, value: number, at: number): void {
   bytes.writeUInt32BE(value >>> 0, at + 4)
 }
 
-/** The size of a response comes before it, and counts itself not. */
+/** The 32-bit size before each response does not count itself. */
 export const SIZE_BYTES = 4
 
-/** A longer response is none: what is fetched at once is bounded far below, and a batch by the brokers' message.max.bytes. */
+/**
+ * A larger size means that the other side is no Kafka: fetches are bounded far below, and batches by
+ * message.max.bytes.
+ */
 const MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 
-/** Responses that fit are read many at a time. */
+/** Responses that fit here are read many at a time. */
 const SHARED_BYTES = 16 * 1024
 
 /**
- * Cuts what a broker sends into responses. A large one is read from the socket straight into memory of its own size: in
- * pieces that are put together it would take twice the memory, for which V8 collects its whole heap ever again.
+ * Cuts the bytes from a broker into responses. A large one is read from the socket straight into memory of its own
+ * size: joining pieces would take twice the memory outside V8's heap, and make V8 collect its whole heap again and
+ * again.
  */
 export class Responses {
   readonly #give: (response: Buffer) => void
   readonly #shared = Buffer.allocUnsafeSlow(SHARED_BYTES)
-  /** Bytes of `#shared` that are a part of a size. */
+  /** Bytes in `#shared` of a size that has not arrived whole. */
   #held = 0
   #response: Buffer | undefined
-  /** Bytes of `#response` that have come. */
+  /** Bytes of `#response` that have arrived. */
   #come = 0
 
-  /** `give` gets each response as it came, its size included, in memory that nobody else writes to. */
+  /** `give` gets each response with its size, in memory that nobody else writes to. */
   constructor(give: (response: Buffer) => void) {
     this.#give = give
   }
 
-  /** Where the next bytes are to be read to; never empty. */
+  /** The next bytes are to be read into this; never empty. */
   get target(): Buffer {
     return this.#response?.subarray(this.#come) ?? this.#shared.subarray(this.#held)
   }
 
-  /** So many bytes have been read to `target`. Throws RangeError when the other side speaks something else than Kafka. */
+  /** Tells that `bytes` were read into `target`. Throws RangeError when the other side is no Kafka. */
   read(bytes: number): void {
     if (this.#response !== undefined) {
       this.#come += bytes
@@ -273,7 +277,7 @@ export class Responses {
   }
 }
 
-/** Has a socket give whole responses, and `fail` with a RangeError when the other side speaks something else than Kafka. */
+/** Options with which a socket gives whole responses; `fail` gets a RangeError when the other side is no Kafka. */
 export function readResponses(give: (response: Buffer) => void, fail: (error: Error) => void): OnReadOpts {
   const responses = new Responses(give)
   return {

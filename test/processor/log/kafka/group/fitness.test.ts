@@ -60,7 +60,7 @@ test('when another one has the group join, it tells so at once, and what has pas
   expect(fitness.rejoinDue).toBe(false)
 })
 
-test('members of an older version are taken for fit, and one that is fit says nothing of it', () => {
+test('a member says only that it is unfit', () => {
   const names = topicNames('test')
   const told: Subscription = { instance: 'a', endpoint: 'a:1', active: [], standby: [], positions: {}, whole: [] }
   expect(decodeSubscription(encodeSubscription(names, told))?.unfit).toBeUndefined()

@@ -37,7 +37,7 @@ interface Named {
 function member(i: number, more: Partial<Subscription> = {}): Named {
   const instance = `tidemark-processor-${i}.`.padEnd(84, 'some-region-')
   const endpoint = `tidemark-processor-${i}.${HOST}:9091`
-  const nothing = { since: 41, active: [], standby: [], positions: {}, whole: [], readsIds: true }
+  const nothing = { since: 41, active: [], standby: [], positions: {}, whole: [] }
   const subscription = { instance, endpoint, zone: `zone-${i % 3}`, ...nothing, ...more }
   return { memberId: `${clientIdOf(subscription)}-${randomUUID()}`, subscription }
 }
@@ -79,8 +79,8 @@ function leaderBeside(most: number | undefined, write = (_line: string) => {}): 
   return new KafkaLeader(claims as unknown as ClaimContext, 1, 30_000, new KafkaMetrics(new Registry()))
 }
 
-/** What a member of the version before reads of its assignment. */
-function rawPeers({ memberAssignment }: MemberAssignment): Peer[] {
+/** The peers as they are encoded. */
+function rawPeers({ memberAssignment }: MemberAssignment): object[] {
   const reader = new WireReader(memberAssignment)
   reader.int16()
   reader.array(() => [reader.string(), reader.array(() => reader.int32())])
@@ -115,16 +115,14 @@ test('the leader of a group that is too large for one record ends, and says why'
   await expect(leaderBeside(undefined).assign(joined(huge))).resolves.toHaveLength(600)
 })
 
-test('a member of an older version is told its peers whole, and of itself; all know the same of each other', async () => {
-  const members = [member(0), member(1, { readsIds: undefined }), member(2)]
-  const [newer, older] = await leaderBeside(undefined).assign(joined(members))
+test('a member is told of a peer only what the id of the peer does not tell', async () => {
+  const members = [member(0), member(1), member(2)]
+  const [told] = await leaderBeside(undefined).assign(joined(members))
   const peers = members.map(({ memberId, subscription: { instance, endpoint, since } }): Peer => {
     return { memberId, instance, endpoint, since }
   })
-  expect(rawPeers(older as MemberAssignment)).toHaveLength(3)
-  expect(rawPeers(older as MemberAssignment)).toEqual(expect.arrayContaining(peers))
-  expect(rawPeers(newer as MemberAssignment)[0]).not.toHaveProperty('endpoint')
-  expect(peersOf(newer as MemberAssignment)).toEqual([peers[1], peers[2]])
+  expect(rawPeers(told as MemberAssignment)[0]).not.toHaveProperty('endpoint')
+  expect(peersOf(told as MemberAssignment)).toEqual([peers[1], peers[2]])
 })
 
 test('a peer whose id does not tell its owner is told whole', async () => {

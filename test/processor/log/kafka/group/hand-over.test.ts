@@ -17,7 +17,7 @@ test('what another member of the group works on is known to move; what is its ow
   expect(movingTo('a', [0], candidates)).toEqual([])
   const assignment = { active: [1, 2, 3, 4], standby: [0], moving: [1, 2], heir: [], peers: [] }
   const names = topicNames('test')
-  expect(decodeAssignment(names, encodeAssignment(names, assignment, true))).toEqual(assignment)
+  expect(decodeAssignment(names, encodeAssignment(names, assignment))).toEqual(assignment)
 })
 
 const closed = new RetryableError('LOG_CLOSED', 'enough is known')
@@ -28,7 +28,7 @@ function rolesOf(
   take: (partition: number) => Promise<KafkaClaim>,
   member?: Partial<Member>,
   write: (line: string) => void = () => {},
-  onRipe: () => void = () => {},
+  onHeirsReady: () => void = () => {},
 ) {
   const nobody = { active: () => Promise.reject(closed), standby: () => Promise.reject(closed) }
   return new KafkaRoles(
@@ -40,7 +40,7 @@ function rolesOf(
       inGroup: () => true,
       confirmed: () => Promise.resolve(),
       onLost: () => {},
-      onRipe,
+      onHeirsReady,
     },
   )
 }
@@ -57,14 +57,14 @@ test('a partition that moves is claimed after those that nobody works on', async
   await roles.stop()
 })
 
-test('heirs are ripe when all of them are whole at once', async () => {
+test('heirs are heirsReady when all of them are whole at once', async () => {
   const copies = new Map<number, Copying>()
   const standby = (partition: number, signal: AbortSignal, copying: Copying) => {
     copies.set(partition, copying)
     return aborted(signal)
   }
-  const onRipe = vi.fn()
-  const roles = rolesOf(2, () => Promise.reject(closed), { standby }, undefined, onRipe)
+  const onHeirsReady = vi.fn()
+  const roles = rolesOf(2, () => Promise.reject(closed), { standby }, undefined, onHeirsReady)
   roles.want([], [0, 1], { heir: [0, 1] })
   await vi.waitFor(() => expect(copies.size).toBe(2))
   copies.get(0)?.whole(true)
@@ -72,10 +72,10 @@ test('heirs are ripe when all of them are whole at once', async () => {
   copies.get(0)?.whole(false)
   expect(roles.whole).toEqual([])
   copies.get(1)?.whole(true)
-  expect([roles.ripe, onRipe.mock.calls.length]).toEqual([false, 0])
+  expect([roles.heirsReady, onHeirsReady.mock.calls.length]).toEqual([false, 0])
   copies.get(0)?.whole(true)
   expect(roles.whole).toEqual([0, 1])
-  expect([roles.ripe, onRipe.mock.calls.length]).toEqual([true, 1])
+  expect([roles.heirsReady, onHeirsReady.mock.calls.length]).toEqual([true, 1])
   await roles.stop()
 })
 

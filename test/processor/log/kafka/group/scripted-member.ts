@@ -11,8 +11,8 @@ import { aborted } from '../../../../../processor/runtime/pause.ts'
 const names = topicNames('test')
 
 /** What the leader of a group gives to a member that is to have one standby. */
-export const ONE_OWNED = encodeAssignment(names, { active: [0], standby: [], moving: [], heir: [], peers: [] }, true)
-export const ONE_STANDBY = encodeAssignment(names, { active: [], standby: [0], moving: [], heir: [], peers: [] }, true)
+export const ONE_OWNED = encodeAssignment(names, { active: [0], standby: [], moving: [], heir: [], peers: [] })
+export const ONE_STANDBY = encodeAssignment(names, { active: [], standby: [0], moving: [], heir: [], peers: [] })
 
 /** A member that owns nothing, in a group whose coordinator answers by `requests`, and is found as `find` resolves. */
 export function memberOf(

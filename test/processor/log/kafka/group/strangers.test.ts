@@ -17,7 +17,7 @@ test.each<[string, ReturnType<typeof of>[]]>([
 test('a stranger is told the topics of the group, and a member nothing', () => {
   const [ours, theirs] = [topicNames('a'), topicNames('b')]
   const nothing = { active: [], standby: [], moving: [], heir: [], peers: [] }
-  const told = encodeAssignment(ours, { ...nothing, stranger: ours.telemetry }, true)
+  const told = encodeAssignment(ours, { ...nothing, stranger: ours.telemetry })
   expect(decodeAssignment(theirs, told)).toEqual({ ...nothing, stranger: 'a.telemetry' })
-  expect(encodeAssignment(ours, nothing, true).toString()).not.toContain('stranger')
+  expect(encodeAssignment(ours, nothing).toString()).not.toContain('stranger')
 })
