@@ -4,7 +4,7 @@
  *   processor/  contract <- runtime <- log, store <- search, query, partition <- processor.ts, open.ts
  *               contract <- status, search/language
  *   ingest/     connection <- mqtt <-> append, and of the processor: contract, runtime and the port of the log
- *   api/        http <- auth <- devices <- search <- reader, changes, letters, and of the processor: what is pure
+ *   api/        http <- auth <- devices <- search <- reader, changes, dead-letters, and of the processor: what is pure
  */
 const room = (name, from, to) => ({ name, severity: 'error', from: { path: from }, to })
 
@@ -87,11 +87,11 @@ module.exports = {
       pathNot: '^api/(http|reader)/',
       dependencyTypesNot: ['type-only'],
     }),
-    room('tokens-know-no-question', '^api/auth/', { path: '^api/(reader|devices|search|letters|changes)/' }),
-    room('devices-know-no-search', '^api/devices/', { path: '^api/(search|reader|letters|changes)/' }),
-    room('search-knows-devices', '^api/search/', { path: '^api/(reader|letters|changes)/' }),
-    room('letters-and-changes-apart', '^api/(letters|changes)/', {
-      path: '^api/(letters|changes|reader)/',
+    room('tokens-know-no-question', '^api/auth/', { path: '^api/(reader|devices|search|dead-letters|changes)/' }),
+    room('devices-know-no-search', '^api/devices/', { path: '^api/(search|reader|dead-letters|changes)/' }),
+    room('search-knows-devices', '^api/search/', { path: '^api/(reader|dead-letters|changes)/' }),
+    room('dead-letters-and-changes-apart', '^api/(dead-letters|changes)/', {
+      path: '^api/(dead-letters|changes|reader)/',
       pathNot: '^api/$1/',
     }),
 

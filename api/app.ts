@@ -18,12 +18,15 @@ import { requireTokens, type Tokens } from './auth/tokens.ts'
 import { changesRoutes } from './changes/changes.ts'
 import { CHANGES_COMPONENTS } from './changes/schemas.ts'
 import { ChangeStreams } from './changes/streams.ts'
+import { deadLetterRoutes } from './dead-letters/dead-letters.ts'
+import { LETTER_COMPONENTS } from './dead-letters/schemas.ts'
 import { attributeRoutes } from './devices/attributes.ts'
 import { deviceRoutes } from './devices/devices.ts'
 import { partitionRoutes } from './devices/partitions.ts'
 import { DEVICE_COMPONENTS } from './devices/schemas.ts'
+import { JSON_TYPE } from './http/answer-text.ts'
 import { refuseCodings } from './http/body.ts'
-import { UntakenAnswers } from './http/connections.ts'
+import { UnsentAnswers } from './http/connections.ts'
 import {
   BEARER,
   descriptionOf,
@@ -37,11 +40,8 @@ import { healthRoutes } from './http/health.ts'
 import { measureReads, RequestDurations } from './http/metrics.ts'
 import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf, refusingLimiter } from './http/problem.ts'
 import { type NameOf, pathOf, queryFault, requestNames } from './http/request.ts'
-import { JSON_TYPE } from './http/splice.ts'
 import { compileValidator } from './http/validation.ts'
 import { answerBrokenRequest } from './http/wire.ts'
-import { letterRoutes } from './letters/letters.ts'
-import { LETTER_COMPONENTS } from './letters/schemas.ts'
 import {
   type ChangesLimits,
   DEFAULT_CHANGES_LIMITS,
@@ -113,8 +113,8 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   const writes = refusingLimiter('writes', limits.maxWrites)
   const searches = refusingLimiter('questions about the fleet', limits.maxSearches)
   const letterReads = refusingLimiter('readings of dead letters', limits.maxLetterReads)
-  const untaken = new UntakenAnswers(limits.maxUntakenBytes)
-  measureReads(registry, { single, many, search: searches, letters: letterReads }, untaken)
+  const unsent = new UnsentAnswers(limits.maxUnsentBytes)
+  measureReads(registry, { single, many, search: searches, letters: letterReads }, unsent)
 
   if (options.tokens === undefined) letAnyoneDoAll(api)
   else requireTokens(api, options.tokens)
@@ -152,12 +152,12 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     requireScopes(routes)
     if (options.ratePerMinute !== undefined) await limitRates(routes, options.ratePerMinute, now)
     documentScopes(routes, options.tokens !== undefined)
-    searchRoutes(routes, { reader, searches, untaken, limits, now })
-    deviceRoutes(routes, { reader, single, many, untaken, limits })
+    searchRoutes(routes, { reader, searches, unsent, limits, now })
+    deviceRoutes(routes, { reader, single, many, unsent, limits })
     attributeRoutes(routes, { reader, writer, writes }, single)
     if (changes !== undefined) changesRoutes(routes, new ChangeStreams({ ...changes, reader, registry, logger }))
     partitionRoutes(routes, reader, many)
-    letterRoutes(routes, { letters, reads: letterReads, untaken, limits })
+    deadLetterRoutes(routes, { letters, reads: letterReads, unsent, limits })
     healthRoutes(routes, checks, registry)
     indexRoutes(routes)
   })

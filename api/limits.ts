@@ -40,7 +40,7 @@ export interface Limits {
   /** Statuses in one answer: a page ends early and has a `nextCursor`; the rest of a batch gets an error in place. */
   readonly maxAnswerBytes: number
   /** Bytes of answers that clients have not taken; then 503 with Retry-After for what would be one more. */
-  readonly maxUntakenBytes: number
+  readonly maxUnsentBytes: number
 }
 
 export const DEFAULT_LIMITS: Limits = {
@@ -60,7 +60,7 @@ export const DEFAULT_LIMITS: Limits = {
   maxLettersExamined: 100_000,
   maxLetterBytesExamined: 64 * 1024 * 1024,
   maxAnswerBytes: 16 * 1024 * 1024,
-  maxUntakenBytes: 256 * 1024 * 1024,
+  maxUnsentBytes: 256 * 1024 * 1024,
 }
 
 /** Of a body with attributes, with whatever space it has: then 413. */

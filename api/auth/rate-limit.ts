@@ -1,7 +1,7 @@
 import rateLimit, { type FastifyRateLimitStore, normalizeIP } from '@fastify/rate-limit'
 import type { Api } from '../app.ts'
+import { keepRecent } from '../http/answer-text.ts'
 import { ProblemError } from '../http/problem.ts'
-import { keepRecent } from '../http/splice.ts'
 import { callerOf } from './caller.ts'
 
 const WINDOW_MS = 60_000

@@ -152,7 +152,7 @@ export class Tokens {
       currentDate: new Date(now()),
     })
     const caller = callerFrom(payload, ((payload.exp as number) + LEEWAY_SECONDS) * 1000)
-    this.#remember(digest, { caller, until })
+    keepRecent(this.#remembered, digest, { caller, until }, MAX_REMEMBERED)
     return caller
   }
 
@@ -174,15 +174,6 @@ export class Tokens {
     } catch (error) {
       throw error instanceof errors.JOSEError ? invalidToken(reasonOf(error)) : error
     }
-  }
-
-  #remember(digest: string, verified: Remembered): void {
-    this.#remembered.delete(digest)
-    if (this.#remembered.size >= MAX_REMEMBERED) {
-      const [oldest] = this.#remembered.keys()
-      this.#remembered.delete(oldest as string)
-    }
-    this.#remembered.set(digest, verified)
   }
 }
 

@@ -43,7 +43,7 @@ export function retryText(ms: number): string {
 }
 
 /** Where the events of one stream go. */
-export interface Sink {
+export interface EventSink {
   /** The client has not taken what was written: more would only wait here. */
   readonly blocked: boolean
   /** Called when it is no longer blocked. */
@@ -56,7 +56,7 @@ export interface Sink {
   destroy(): void
 }
 
-export class ResponseSink implements Sink {
+export class ResponseSink implements EventSink {
   readonly #response: ServerResponse
   onDrain: () => void = () => {}
   onClose: () => void = () => {}

@@ -61,9 +61,9 @@ function hash(text: string): string {
 }
 
 /** Where a stream begins: at a position, or anew. */
-export type Beginning = { readonly at: ChangesPosition } | { readonly anew: ResetReason }
+export type Start = { readonly at: ChangesPosition } | { readonly anew: ResetReason }
 
-export interface BeginningFacts {
+export interface StartFacts {
   /** Of the client; undefined, empty or NOWHERE: it has none. */
   readonly lastEventId: string | undefined
   readonly positions: Positions
@@ -83,7 +83,7 @@ export interface BeginningFacts {
 const SAFE_SHARE = 0.5
 
 /** Pure. */
-export function planBeginning(facts: BeginningFacts): Beginning {
+export function planStart(facts: StartFacts): Start {
   const { lastEventId, positions, ends, maxBehind, deleteRetentionMs, now } = facts
   if (lastEventId === undefined || lastEventId === '' || lastEventId === NOWHERE) return { anew: 'start' }
   const position = positions.decode(lastEventId)

@@ -3,7 +3,7 @@ import { bufferOf, type Listing, type StatusReader } from '../../processor/contr
 import type { Offset } from '../../processor/contract/record.ts'
 import { decodeStatus } from '../../processor/contract/status.ts'
 import { type Caller, maySee, visibleAfter } from '../auth/caller.ts'
-import type { Following, Subject } from './following.ts'
+import type { ChangelogFollower, Subject } from './changelog-follower.ts'
 
 /** Between two attempts to read a partition that nobody answers for, ms. */
 const RETRY_MS = 250
@@ -12,7 +12,7 @@ const RETRY_MS = 250
 export type SnapshotReader = Pick<StatusReader, 'get' | 'listPartition'>
 
 export interface SnapshotOptions {
-  readonly following: Following
+  readonly following: ChangelogFollower
   readonly reader: SnapshotReader
   readonly caller: Caller
   readonly subject: Subject
@@ -75,7 +75,7 @@ export async function* readSnapshot(options: SnapshotOptions): AsyncGenerator<Sn
   }
 }
 
-async function ask<T>({ clock, limits, snapshots }: Following, question: () => Promise<T>): Promise<T> {
+async function ask<T>({ clock, limits, snapshots }: ChangelogFollower, question: () => Promise<T>): Promise<T> {
   const began = clock.steady()
   for (;;) {
     try {

@@ -10,11 +10,11 @@ import type { StatusProjection } from '../devices/projection.ts'
 import { ProblemError } from '../http/problem.ts'
 import type { ChangesLimits } from '../limits.ts'
 import type { Change } from './change.ts'
-import { END_REASONS, type EndReason, type EventName, eventText, retryText, type Sink } from './event.ts'
-import { type Follower, Following, type Subject } from './following.ts'
-import { Outlet } from './outlet.ts'
-import { type Beginning, NOWHERE, Positions, planBeginning } from './resume.ts'
+import { ChangelogFollower, type Subject, type Subscriber } from './changelog-follower.ts'
+import { END_REASONS, type EndReason, type EventName, type EventSink, eventText, retryText } from './event.ts'
+import { NOWHERE, Positions, planStart, type Start } from './resume.ts'
 import { readSnapshot, type SnapshotReader } from './snapshot.ts'
+import { StreamWriter } from './stream-writer.ts'
 
 /** Of changes at hand, what a stream that catches up takes in at once; then their events must be on their way. */
 const READ_BYTES = 256 * 1024
@@ -24,11 +24,11 @@ const EXPIRY_LOOK_MS = 60_000
 const BY_ITSELF = Number.POSITIVE_INFINITY
 
 export interface StreamOptions {
-  readonly following: Following
+  readonly following: ChangelogFollower
   readonly subject: Subject
   readonly caller: Caller
   readonly positions: Positions
-  readonly sink: Sink
+  readonly sink: EventSink
   /** As StreamRequest has it. */
   readonly projection?: StatusProjection | undefined
   /** Whether a stream that begins anew begins with what there is. */
@@ -45,12 +45,12 @@ export interface StreamOptions {
  * changelog, at the pace of its client. From then on it is told, and what its client does not take in time waits: the
  * newest of each device, within a bound.
  */
-export class ChangesStream implements Follower {
+export class ChangesStream implements Subscriber {
   readonly subject: Subject
   readonly #options: StreamOptions
-  readonly #following: Following
-  readonly #sink: Sink
-  readonly #outlet: Outlet
+  readonly #following: ChangelogFollower
+  readonly #sink: EventSink
+  readonly #writer: StreamWriter
   readonly #stop = new AbortController()
   #cancelExpiry = () => {}
   /** The partitions that the subject lives in. */
@@ -81,7 +81,7 @@ export class ChangesStream implements Follower {
     sink.onClose = () => this.#close(undefined)
     const { expiresAt } = options.caller
     if (expiresAt !== undefined) this.#awaitExpiry(expiresAt)
-    this.#outlet = new Outlet({
+    this.#writer = new StreamWriter({
       following,
       sink,
       projection: options.projection,
@@ -92,7 +92,7 @@ export class ChangesStream implements Follower {
   }
 
   /** Resolves when the stream is told of all further changes, or is over. Never rejects. */
-  async run(beginning: Beginning): Promise<void> {
+  async run(beginning: Start): Promise<void> {
     this.#following.add(this)
     let begin = beginning
     while (!this.#stop.signal.aborted) {
@@ -113,7 +113,7 @@ export class ChangesStream implements Follower {
 
   offer(change: Change, matched: boolean): void {
     if (change.offset < (this.#toldFrom[change.partition] as Offset)) return
-    if (maySee(this.#options.caller, change.deviceId)) this.#outlet.take(change, matched)
+    if (maySee(this.#options.caller, change.deviceId)) this.#writer.take(change, matched)
   }
 
   lose(partition: number): void {
@@ -155,27 +155,27 @@ export class ChangesStream implements Follower {
     this.#stop.abort()
     this.#following.remove(this)
     this.#cancelExpiry()
-    this.#outlet.close()
+    this.#writer.close()
     this.#options.ended(reason)
   }
 
-  async #begin(begin: Beginning): Promise<void> {
+  async #begin(begin: Start): Promise<void> {
     this.#isTold = false
     for (const partition of this.#partitions) this.#toldFrom[partition] = BY_ITSELF
     if ('at' in begin) {
       for (const partition of this.#partitions) this.#next[partition] = begin.at.offsets[partition] as Offset
       this.#atSeconds = begin.at.atSeconds
       this.#placed = true
-      this.#outlet.resume()
+      this.#writer.resume()
       return
     }
     const { snapshot } = this.#options
     for (const partition of this.#partitions) this.#next[partition] = this.#following.end(partition)
     this.#atSeconds = this.#nowSeconds()
     this.#placed = !snapshot
-    this.#outlet.reset()
+    this.#writer.reset()
     // While the snapshot is not whole, there is nothing to resume.
-    this.#outlet.tell('reset', { reason: begin.anew, snapshot }, snapshot ? NOWHERE : this.#position())
+    this.#writer.tell('reset', { reason: begin.anew, snapshot }, snapshot ? NOWHERE : this.#position())
     if (snapshot) await this.#tellSnapshot()
   }
 
@@ -188,14 +188,14 @@ export class ChangesStream implements Follower {
       let least = Number.POSITIVE_INFINITY
       for await (const { devices, reached } of pages) {
         least = Math.min(least, reached)
-        await this.#outlet.enter(devices)
+        await this.#writer.enter(devices)
         count += devices.length
         if (this.#stop.signal.aborted) return
       }
       if (least < Number.POSITIVE_INFINITY) this.#next[partition] = this.#known(partition, least)
     }
     this.#placed = true
-    this.#outlet.tell('snapshot-end', { count }, this.#position())
+    this.#writer.tell('snapshot-end', { count }, this.#position())
   }
 
   /**
@@ -212,7 +212,7 @@ export class ChangesStream implements Follower {
     // Another process may be ahead of this one; what is past the end was never given by any.
     if ((this.#next[partition] as Offset) > following.end(partition)) await this.#checkAhead(partition)
     for (;;) {
-      await this.#outlet.room()
+      await this.#writer.room()
       if (this.#stop.signal.aborted) return
       const recent = following.recent(partition)
       const read = recent.read(this.#next[partition] as Offset, READ_BYTES)
@@ -252,7 +252,7 @@ export class ChangesStream implements Follower {
         if (signal.aborted) return
       }
       this.#next[partition] = batch.next
-      if (reached() || !this.#outlet.hasRoom) return
+      if (reached() || !this.#writer.hasRoom) return
     }
   }
 
@@ -276,7 +276,7 @@ export class ChangesStream implements Follower {
     const { subject } = this
     if ('deviceId' in subject ? change.deviceId === subject.deviceId : maySee(this.#options.caller, change.deviceId)) {
       const matched = change.matches('deviceId' in subject ? undefined : subject.matcher)
-      this.#outlet.take(change, matched)
+      this.#writer.take(change, matched)
     }
     return this.#following.spend(change.forget())
   }
@@ -291,7 +291,7 @@ export class ChangesStream implements Follower {
       const read = this.#next[partition] as Offset
       offsets[partition] = toldFrom === BY_ITSELF ? read : Math.max(toldFrom, following.recent(partition).next)
     }
-    this.#outlet.pending.lower(offsets)
+    this.#writer.pending.lower(offsets)
     return this.#options.positions.encode({ offsets, atSeconds: this.#atSeconds })
   }
 
@@ -333,7 +333,7 @@ export class ChangeStreams {
   readonly #streams = new Set<ChangesStream>()
   readonly #events: Counter<'event'>
   readonly #ends: Counter<'reason'>
-  #following: Promise<Following> | undefined
+  #following: Promise<ChangelogFollower> | undefined
   /** Streams, and those to be. */
   #count = 0
   #closing = false
@@ -372,13 +372,13 @@ export class ChangeStreams {
    * client has gone. Rejects with ProblemError `overloaded` at the limit and when the process stops, with UnavailableError
    * without a changelog.
    */
-  async open(request: StreamRequest, connect: () => Sink | undefined): Promise<void> {
+  async open(request: StreamRequest, connect: () => EventSink | undefined): Promise<void> {
     const { limits, feed, clock, random } = this.#options
     if (this.#closing) throw ProblemError.overloaded(SHUTTING_DOWN)
     if (this.#count >= limits.maxStreams) throw ProblemError.overloaded(`${limits.maxStreams} streams are open here`)
     this.#count++
-    const opening = (this.#following ??= Following.open(this.#options))
-    let following: Following
+    const opening = (this.#following ??= ChangelogFollower.open(this.#options))
+    let following: ChangelogFollower
     try {
       following = await opening
     } catch (error) {
@@ -411,7 +411,7 @@ export class ChangeStreams {
     const ends = Array.from({ length: feed.partitions }, (_, partition) => following.end(partition))
     const { deleteRetentionMs } = feed
     const now = clock.now()
-    void stream.run(planBeginning({ lastEventId, positions, ends, maxBehind, deleteRetentionMs, now }))
+    void stream.run(planStart({ lastEventId, positions, ends, maxBehind, deleteRetentionMs, now }))
   }
 
   /** Ends all streams, so that their clients connect elsewhere, and admits no more. */

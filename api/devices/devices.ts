@@ -5,9 +5,10 @@ import type { Limiter } from '../../processor/runtime/limiter.ts'
 import { TextTurns } from '../../processor/runtime/turns.ts'
 import type { Api } from '../app.ts'
 import { type Caller, callerOf, maySee, READS_DEVICES } from '../auth/caller.ts'
+import { freshnessMember, JSON_TYPE, openStatus, SplicedBytes, shownFreshness } from '../http/answer-text.ts'
 import { Bodies } from '../http/body.ts'
 import { etagOf, isKnown, READ_CONDITIONS } from '../http/conditions.ts'
-import { SMALL_ANSWER_BYTES, type UntakenAnswers } from '../http/connections.ts'
+import { SMALL_ANSWER_BYTES, type UnsentAnswers } from '../http/connections.ts'
 import {
   EXAMPLE_DEVICE,
   emptyAnswer,
@@ -17,7 +18,6 @@ import {
   type ResponseDoc,
 } from '../http/documentation.ts'
 import { ProblemError, problemOf } from '../http/problem.ts'
-import { freshnessMember, JSON_TYPE, openStatus, SplicedBytes, shownFreshness } from '../http/splice.ts'
 import type { Limits } from '../limits.ts'
 import { type Projection, projectionOf } from './projection.ts'
 import { DeviceId, Fields, ONE_DEVICE } from './schemas.ts'
@@ -66,7 +66,7 @@ export interface DeviceRoutes {
   readonly reader: StatusReader
   readonly single: Limiter
   readonly many: Limiter
-  readonly untaken: UntakenAnswers
+  readonly unsent: UnsentAnswers
   readonly limits: Limits
 }
 
@@ -75,7 +75,7 @@ const WITH_FIELDS = Type.Object({ fields: Type.Optional(Fields) }, { additionalP
 /** Most devices asked of the reader at once: the bound on `maxAnswerBytes` is kept between the slices. */
 const SLICE = 200
 
-export function deviceRoutes(api: Api, { reader, single, many, untaken, limits }: DeviceRoutes): void {
+export function deviceRoutes(api: Api, { reader, single, many, unsent, limits }: DeviceRoutes): void {
   api.get(
     '/v1/devices/:deviceId',
     { schema: GET_DEVICE, config: READS_DEVICES, compress: false },
@@ -91,7 +91,7 @@ export function deviceRoutes(api: Api, { reader, single, many, untaken, limits }
       const known = isKnown(request.headers, etag)
       reply.header('etag', etag)
       if (known) return reply.code(304).send(undefined)
-      if (text.length >= SMALL_ANSWER_BYTES) untaken.hold(text.length, reply.raw)
+      if (text.length >= SMALL_ANSWER_BYTES) unsent.hold(text.length, reply.raw)
       reply.header('content-type', JSON_TYPE)
       return `${fields === undefined ? text : projection(status)},${freshnessMember(freshness)}}`
     },
@@ -105,11 +105,11 @@ export function deviceRoutes(api: Api, { reader, single, many, untaken, limits }
       const { deviceIds } = request.body
       const { fields } = request.query
       const projection = fields === undefined ? undefined : projectionOf(fields)
-      untaken.admit()
+      unsent.admit()
       const results = await many.run(() =>
         readBatch({ reader, caller: callerOf(request), projection, maxBytes: limits.maxAnswerBytes }, deviceIds),
       )
-      untaken.hold(results.bytes, reply.raw)
+      unsent.hold(results.bytes, reply.raw)
       reply.header('content-type', JSON_TYPE)
       return results.toBuffer((length) => bodies.take(length, reply.raw))
     },

@@ -2,8 +2,8 @@ import { attributePath, bounded, FIELD_NAMES, type Field, parseField } from '../
 import { isObject, type Json, type JsonObject } from '../../processor/contract/json.ts'
 import { bufferOf, type Slice } from '../../processor/contract/query.ts'
 import { decodeStatus, type Status } from '../../processor/contract/status.ts'
+import { openStatus } from '../http/answer-text.ts'
 import { ProblemError } from '../http/problem.ts'
-import { openStatus } from '../http/splice.ts'
 
 /** Fields of one answer; with more, 400. */
 const MAX_FIELDS = 64

@@ -7,9 +7,9 @@ import { MAX_STATUS_BYTES } from '../../processor/contract/status.ts'
 import { isVersion, type Outcome, type Write } from '../../processor/contract/write.ts'
 import type { Limiter } from '../../processor/runtime/limiter.ts'
 import { callerOf } from '../auth/caller.ts'
+import { freshnessMember, JSON_TYPE, openStatus, shownFreshness, spliceStatus } from '../http/answer-text.ts'
 import { etagOf, ifMatchOf, ifNoneMatchOf, preferredWait } from '../http/conditions.ts'
 import { blamed, ProblemError } from '../http/problem.ts'
-import { freshnessMember, JSON_TYPE, openStatus, shownFreshness, spliceStatus } from '../http/splice.ts'
 
 /** How long a conditional write waits for the decision on it when the client does not say, ms. */
 const DECISION_MS = 5_000

@@ -62,7 +62,7 @@ export const SMALL_ANSWER_BYTES = 64 * 1024
  * Counts the bytes of answers that clients have not taken: a read is over long before a client that does not read has its
  * answer, which waits here until then, or until its connection has been idle for too long.
  */
-export class UntakenAnswers {
+export class UnsentAnswers {
   readonly #maxBytes: number
   #bytes = 0
 

@@ -200,7 +200,7 @@ export function descriptionOf({ limits, maxAttributesBodyBytes, maxStreams, perM
     ['writes under way', count(limits.maxWrites), '503'],
     ['readings of dead letters under way', count(limits.maxLetterReads), '503'],
     ...(maxStreams === undefined ? [] : [['streams of changes', count(maxStreams), '503'] as const]),
-    ['answers that clients have not taken', bytes(limits.maxUntakenBytes), '503'],
+    ['answers that clients have not taken', bytes(limits.maxUnsentBytes), '503'],
     ['requests of one caller', perMinute === undefined ? 'any' : `${count(perMinute)} a minute`, '429'],
   ]
   const table = rows.map((row) => `| ${row.join(' | ')} |`).join('\n')

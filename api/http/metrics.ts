@@ -2,7 +2,7 @@ import type { onRequestHookHandler } from 'fastify'
 import { Gauge, type Metric, type MetricValueWithName, type Registry } from 'prom-client'
 import type { Limiter } from '../../processor/runtime/limiter.ts'
 import type { Api } from '../app.ts'
-import type { UntakenAnswers } from './connections.ts'
+import type { UnsentAnswers } from './connections.ts'
 
 const NAME = 'tidemark_http_request_duration_seconds'
 const BUCKETS_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]
@@ -133,7 +133,7 @@ export class RequestDurations {
 export function measureReads(
   registry: Registry,
   limiters: Readonly<Record<string, Limiter>>,
-  untaken: UntakenAnswers,
+  unsent: UnsentAnswers,
 ): void {
   const reads = new Gauge({
     name: 'tidemark_http_reads_in_flight',
@@ -150,7 +150,7 @@ export function measureReads(
     help: 'Bytes of answers that their clients have not taken.',
     registers: [],
     collect() {
-      this.set(untaken.bytes)
+      this.set(unsent.bytes)
     },
   })
   registry.registerMetric(bytes)

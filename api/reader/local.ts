@@ -2,8 +2,8 @@ import type { Copy, Listing, PartitionReader, PastAnswer } from '../../processor
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
 import { Limiter } from '../../processor/runtime/limiter.ts'
 import { ProblemError } from '../http/problem.ts'
-import { ANSWER_WITHIN_MS } from './copies.ts'
 import { inTime, LateError, MAX_QUEUED_MS } from './exchange.ts'
+import { ANSWER_WITHIN_MS } from './monotonic-reads.ts'
 
 /**
  * Slices of searches under way: they share one event loop, so more would only make each of them late. What others may have

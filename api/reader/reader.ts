@@ -1,36 +1,24 @@
-import { setTimeout as delay } from 'node:timers/promises'
+import type { Logger } from 'pino'
 import { TidemarkError, UnavailableError } from '../../processor/contract/errors.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import {
-  type Answer,
-  type Copy,
-  type Freshness,
-  type Listing,
-  type Owner,
-  type OwnerMap,
-  type PartitionInfo,
-  type PartitionReader,
-  type PastAnswer,
-  type StatusReader,
+import type {
+  Answer,
+  Copy,
+  Freshness,
+  Listing,
+  Owner,
+  OwnerMap,
+  PartitionInfo,
+  PartitionReader,
+  PastAnswer,
+  StatusReader,
 } from '../../processor/contract/query.ts'
 import type { Position } from '../../processor/contract/record.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
-import {
-  ANSWER_WITHIN_MS,
-  copiesOf,
-  type Dated,
-  EACH,
-  Gather,
-  isFurther,
-  ofStandby,
-  partitionsOf,
-  type RoutedReaderOptions,
-  type Settle,
-  Shown,
-  whole,
-} from './copies.ts'
+import { pause } from '../../processor/runtime/pause.ts'
 import { inTime, LateError } from './exchange.ts'
-import { Owners } from './owners.ts'
+import { ANSWER_WITHIN_MS, type Fresh, isFurther, MonotonicReads, ofStandby } from './monotonic-reads.ts'
+import { copiesOf, Owners, partitionsOf } from './owners.ts'
 import { group, type Share, shareOut } from './remote.ts'
 
 /** Between two looks at who could be asked, ms. */
@@ -41,7 +29,7 @@ interface Found<T> {
   readonly by: Owner
 }
 
-interface LastResort<T> {
+interface FirstOfAll<T> {
   readonly partition: number
   readonly owners: Owners
   /** Asks a copy, and waits for it until the time is over. */
@@ -54,7 +42,7 @@ interface LastResort<T> {
  * Asks all copies at once, and waits for the first answer for as long as one is on its way: by new maps, since a partition whose
  * owner stands still is another's soon. Resolves with undefined when nobody is left who may answer.
  */
-async function lastResort<T>({ partition, owners, ask, failures }: LastResort<T>): Promise<Found<T> | undefined> {
+async function firstOfAll<T>({ partition, owners, ask, failures }: FirstOfAll<T>): Promise<Found<T> | undefined> {
   const { promise: first, resolve, reject } = Promise.withResolvers<Found<T>>()
   const underWay = new Set<string>()
   const put = async (by: Owner): Promise<void> => {
@@ -79,12 +67,6 @@ async function lastResort<T>({ partition, owners, ask, failures }: LastResort<T>
   }
 }
 
-function pause(ms: number): Promise<undefined> {
-  return new Promise((resolve) => {
-    setTimeout(() => resolve(undefined), ms)
-  })
-}
-
 /** What of the time that an answer may take an owner may hold a question: the rest is for the way. */
 export const HOLD_SHARE = 0.6
 /** First and longest pause before a copy that is not far enough, or does not answer, is asked again, ms. */
@@ -96,6 +78,15 @@ interface Question {
   readonly deviceIds: readonly string[]
   /** Takes each answer as it comes: nobody waits for the owner of another device. */
   readonly settle: Settle
+}
+
+/** Answers of one partition: its copies are compared by the freshness of the first. */
+interface Answers extends Fresh {
+  readonly answers: readonly Answer[]
+}
+
+function together(answers: readonly Answer[]): Answers {
+  return { answers, freshness: (answers[0] as Answer).freshness }
 }
 
 /** What a copy has said already. */
@@ -112,7 +103,7 @@ interface Said<T> {
 export class RoutedReader implements StatusReader {
   readonly #options: RoutedReaderOptions
   readonly #owners: Owners
-  readonly #shown: Shown
+  readonly #monotonic: MonotonicReads
   readonly #single = new Gather((deviceIds, settle) => this.#answer({ deviceIds, settle }))
   readonly #answerWithinMs: number
   readonly #searchWithinMs: number
@@ -125,7 +116,7 @@ export class RoutedReader implements StatusReader {
     this.#searchWithinMs = this.#answerWithinMs + (options.searchQueuedMs ?? 0)
     this.#patienceMs = options.patienceMs ?? 5_000
     this.#attempts = options.attempts ?? 1
-    this.#shown = new Shown(options.partitions, options.now)
+    this.#monotonic = new MonotonicReads(options.partitions, options.now)
     this.#owners = new Owners({
       load: options.owners,
       now: options.now,
@@ -191,7 +182,7 @@ export class RoutedReader implements StatusReader {
         const answers = ks.map(said)
         const failure = answers.find((answer) => answer instanceof TidemarkError)
         const at = ks.map((k) => places[k] as number)
-        return this.#askCopies(partition, at, question, { by: owner, answer: failure ?? (answers as Answer[]) })
+        return this.#askCopies(partition, at, question, { by: owner, answer: failure ?? together(answers as Answer[]) })
       }),
     )
   }
@@ -200,12 +191,17 @@ export class RoutedReader implements StatusReader {
     partition: number,
     places: readonly number[],
     { deviceIds, settle }: Question,
-    said?: Said<Answer[]>,
+    said?: Said<Answers>,
   ): Promise<void> {
     const ids = places.map((place) => deviceIds[place] as string)
     try {
-      const given = await this.#ask(partition, (reader) => reader.getMany(partition, ids), EACH, said)
-      for (let k = 0; k < places.length; k++) settle(places[k] as number, given[k] as Answer)
+      const ask = async (reader: PartitionReader) => together(await reader.getMany(partition, ids))
+      const { answers, freshness } = await this.#ask(partition, ask, said)
+      const { servedBy } = freshness
+      for (let k = 0; k < places.length; k++) {
+        const answer = answers[k] as Answer
+        settle(places[k] as number, { ...answer, freshness: { ...answer.freshness, servedBy } })
+      }
     } catch (error) {
       if (!(error instanceof UnavailableError)) throw error
       for (const place of places) settle(place, error)
@@ -213,17 +209,17 @@ export class RoutedReader implements StatusReader {
   }
 
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing> {
-    return this.#ask(partition, (reader) => reader.list(partition, after, limit), whole())
+    return this.#ask(partition, (reader) => reader.list(partition, after, limit))
   }
 
   search(question: SearchQuestion): Promise<SearchSlice> {
     const ask = (reader: PartitionReader) => reader.search(question)
-    return this.#ask(question.partition, ask, whole(), undefined, this.#searchWithinMs)
+    return this.#ask(question.partition, ask, undefined, this.#searchWithinMs)
   }
 
   summarize(question: SummaryQuestion): Promise<SummarySlice> {
     const ask = (reader: PartitionReader) => reader.summarize(question)
-    return this.#ask(question.partition, ask, whole(), undefined, this.#searchWithinMs)
+    return this.#ask(question.partition, ask, undefined, this.#searchWithinMs)
   }
 
   get partitionCount(): number {
@@ -269,7 +265,7 @@ export class RoutedReader implements StatusReader {
         try {
           const given = await ask(copy)
           if (copy === active && this.#stands(given.freshness)) return given
-          const answer = await this.#besides(given, (copy === active ? standbys : []).map(ask), whole())
+          const answer = await this.#besides(given, (copy === active ? standbys : []).map(ask))
           // What became of a write is no less true of a copy that is behind.
           return { ...answer, outcome: answer.outcome ?? given.outcome }
         } catch (error) {
@@ -279,7 +275,7 @@ export class RoutedReader implements StatusReader {
       }
       const [first] = failures
       if (now() + pauseMs >= deadline) throw first ?? this.#unavailable(position.partition, failures)
-      await delay(pauseMs)
+      await pause(pauseMs)
       if (first?.code !== 'POSITION_NOT_REACHED') map = await this.#owners.renew()
     }
   }
@@ -293,10 +289,9 @@ export class RoutedReader implements StatusReader {
    * one. Who is not the owner by the map answers as a standby, whatever it takes itself for: it may have been replaced
    * without knowing it yet.
    */
-  async #ask<T>(
+  async #ask<T extends Fresh>(
     partition: number,
     question: (reader: PartitionReader) => Promise<T>,
-    dated: Dated<T>,
     said?: Said<T>,
     withinMs = this.#answerWithinMs,
   ): Promise<T> {
@@ -321,7 +316,7 @@ export class RoutedReader implements StatusReader {
     const isLate = (): boolean => failures.some((failure) => failure instanceof LateError)
     const last = async (): Promise<Found<T> | undefined> => {
       const ask = (copy: Owner) => this.#askMember(copy, question, this.#patienceMs, true)
-      const answered = await lastResort({ partition, owners: this.#owners, ask, failures })
+      const answered = await firstOfAll({ partition, owners: this.#owners, ask, failures })
       known = (await this.#owners.current()).get(partition)
       return answered
     }
@@ -340,35 +335,33 @@ export class RoutedReader implements StatusReader {
     if (found === undefined && !wasLate && isLate()) found = await last()
     if (found === undefined) throw this.#unavailable(partition, failures)
     const byOwner = found.by.endpoint === known?.active?.endpoint
-    const freshness = dated.of(found.answer)
-    if (freshness === undefined || (byOwner && this.#stands(freshness))) return found.answer
+    if (byOwner && this.#stands(found.answer.freshness)) return found.answer
     const others = byOwner ? (known?.standbys ?? []) : []
     const ask = (copy: Owner) => this.#askMember(copy, question, withinMs)
-    return this.#besides(found.answer, others.map(ask), dated)
+    return this.#besides(found.answer, others.map(ask))
   }
 
   /** An answer that is not the last word, or one of the others that is further; none that is less is given after it. */
-  async #besides<T>(first: T, others: readonly Promise<T>[], dated: Dated<T>): Promise<T> {
+  async #besides<T extends Fresh>(first: T, others: readonly Promise<T>[]): Promise<T> {
     // The map may say owner where a standby is by now: the answer is good, the map is not.
     this.#owners.hint()
-    const answer = await this.#furthest(ofStandby(first, dated), others, dated)
-    const reached = dated.of(answer)
-    if (reached !== undefined) this.#shown.note(reached)
+    const answer = await this.#furthest(ofStandby(first), others)
+    this.#monotonic.note(answer.freshness)
     return answer
   }
 
   /** Whether an owner's answer is the last word. */
   #stands(freshness: Freshness): boolean {
-    return freshness.servedBy === 'owner' && !this.#shown.exceeds(freshness)
+    return freshness.servedBy === 'owner' && !this.#monotonic.exceeds(freshness)
   }
 
   /** An owner that restores may be far behind a standby, or behind the owner that it was before; so may a doubtful one. */
-  async #furthest<T>(first: T, others: readonly Promise<T>[], dated: Dated<T>): Promise<T> {
+  async #furthest<T extends Fresh>(first: T, others: readonly Promise<T>[]): Promise<T> {
     const answers = await Promise.allSettled(others)
     let best = first
     for (const answer of answers) {
       if (answer.status === 'fulfilled') {
-        if (isFurther(dated.of(answer.value), dated.of(best))) best = ofStandby(answer.value, dated)
+        if (isFurther(answer.value.freshness, best.freshness)) best = ofStandby(answer.value)
       } else if (!(answer.reason instanceof TidemarkError)) throw answer.reason
     }
     return best
@@ -394,4 +387,90 @@ export class RoutedReader implements StatusReader {
     const message = `no copy of partition ${partition} can answer now: ${reason}`
     return new UnavailableError('PARTITION_UNAVAILABLE', message, retryAfter, failures.at(-1))
   }
+}
+
+/** Most ids in one gathered question; more are asked in a question of their own. */
+const MAX_GATHERED = 2_048
+
+interface Waiting {
+  readonly deviceIds: string[]
+  readonly settle: { resolve(answer: Answer): void; reject(error: unknown): void }[]
+}
+
+/** Takes the answer to the id at `place` of a question. */
+export type Settle = (place: number, answer: Answer | Error) => void
+
+type Ask = (deviceIds: readonly string[], settle: Settle) => Promise<void>
+
+/**
+ * Reads of single devices that arrive in one turn of the event loop become one question: a store answers a batch many
+ * times faster than its parts one by one, and another process is asked once.
+ */
+export class Gather {
+  readonly #ask: Ask
+  #waiting: Waiting | undefined
+
+  constructor(ask: Ask) {
+    this.#ask = ask
+  }
+
+  get(deviceId: string): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      if (this.#waiting === undefined) {
+        this.#waiting = { deviceIds: [], settle: [] }
+        setImmediate(this.#flush)
+      }
+      const { deviceIds, settle } = this.#waiting
+      deviceIds.push(deviceId)
+      settle.push({ resolve, reject })
+      if (deviceIds.length >= MAX_GATHERED) this.#flush()
+    })
+  }
+
+  readonly #flush = (): void => {
+    const waiting = this.#waiting
+    this.#waiting = undefined
+    if (waiting !== undefined) void this.#send(waiting)
+  }
+
+  /** Never rejects: what goes wrong is told to those who wait. */
+  async #send({ deviceIds, settle }: Waiting): Promise<void> {
+    try {
+      await this.#ask(deviceIds, (place, answer) => {
+        if (answer instanceof Error) settle[place]?.reject(answer)
+        else settle[place]?.resolve(answer)
+      })
+    } catch (error) {
+      // Of those that have their answer nothing changes.
+      for (const waiter of settle) waiter.reject(error)
+    }
+  }
+}
+
+export interface RoutedReaderOptions {
+  readonly partitions: number
+  readonly owners: () => Promise<OwnerMap>
+  /**
+   * The reader of one member; undefined when it cannot be reached. Called per question: it keeps what is costly. With `patient`
+   * one that asks whether or not the member has answered lately, and waits longer than `answerWithinMs`.
+   */
+  readonly connect: (owner: Owner, patient: boolean) => PartitionReader | undefined
+  readonly logger: Logger
+  /** Of a clock that never goes back, ms. */
+  readonly now: () => number
+  /** Least time between two loads of the owner map, in ms; default 100. */
+  readonly ownersMinAgeMs?: number
+  /** The owner map is loaded anew when older than this, in ms; default 5,000. */
+  readonly ownersMaxAgeMs?: number
+  /** When a copy has not answered after this, in ms, the next one is asked; default ANSWER_WITHIN_MS. */
+  readonly answerWithinMs?: number
+  /** How long a search may wait in this process, in ms, before its member is asked: it has so much longer; default 0. */
+  readonly searchQueuedMs?: number
+  /** How long a read waits, in ms, for copies that are late when no other can answer; default 5,000. */
+  readonly patienceMs?: number
+  /**
+   * How often all copies are asked by a new owner map, at least `ownersMinAgeMs` apart, while none can answer: a
+   * partition that moves has one again soon. Default 1.
+   */
+  readonly attempts?: number
 }

@@ -39,7 +39,7 @@ import {
   SEARCH_PATH,
   SUMMARY_PATH,
 } from '../../processor/search/wire.ts'
-import { keepRecent } from '../http/splice.ts'
+import { keepRecent } from '../http/answer-text.ts'
 import { Exchange, type ExchangeOptions, type LateError } from './exchange.ts'
 
 /** What of one question is asked of one owner; `places`: where its devices stand in the question. */

@@ -10,9 +10,9 @@ import { TextTurns } from '../../processor/runtime/turns.ts'
 import type { Api } from '../app.ts'
 import { callerOf, READS_DEVICES } from '../auth/caller.ts'
 import { namesOf, type Projection, projectionOf } from '../devices/projection.ts'
-import type { UntakenAnswers } from '../http/connections.ts'
+import { freshnessMember, JSON_TYPE, nextPage, shownFreshness } from '../http/answer-text.ts'
+import type { UnsentAnswers } from '../http/connections.ts'
 import { ProblemError } from '../http/problem.ts'
-import { freshnessMember, JSON_TYPE, nextPage, shownFreshness } from '../http/splice.ts'
 import type { Limits } from '../limits.ts'
 import { decodeCursor, encodeCursor } from './cursor.ts'
 import { type FoundDevice, type FoundPage, searchFleet, summarizeFleet } from './fleet-search.ts'
@@ -21,7 +21,7 @@ import { COUNT_DEVICES, DEFAULT_LIMIT, LIST_DEVICES, queryOf, SUMMARIZE_FLEET } 
 export interface SearchRoutes {
   readonly reader: StatusReader
   readonly searches: Limiter
-  readonly untaken: UntakenAnswers
+  readonly unsent: UnsentAnswers
   readonly limits: Limits
   /** ms. */
   readonly now: () => number
@@ -30,7 +30,7 @@ export interface SearchRoutes {
 const DEVICE_ID = parseOrder('deviceId') as Order
 
 /** Questions about the whole fleet: lists, counts, summaries. */
-export function searchRoutes(api: Api, { reader, searches, untaken, limits, now }: SearchRoutes): void {
+export function searchRoutes(api: Api, { reader, searches, unsent, limits, now }: SearchRoutes): void {
   /** The time is over, or nobody waits any more. */
   const overAfter = (reply: FastifyReply): (() => boolean) => {
     const until = now() + limits.searchMs
@@ -45,7 +45,7 @@ export function searchRoutes(api: Api, { reader, searches, untaken, limits, now 
     const after = placeOf(cursor, query, order)
     const within = callerOf(request).prefixes
     const isOver = overAfter(reply)
-    untaken.admit()
+    unsent.admit()
     const page = await searches.run(() => searchFleet(reader, { query, within, order, after, limit, isOver }))
     const { items, next, complete } = bounded(page, limits.maxAnswerBytes)
     const nextCursor = next === undefined ? undefined : encodeCursor(next, query, order)
@@ -55,7 +55,7 @@ export function searchRoutes(api: Api, { reader, searches, untaken, limits, now 
     if (nextCursor !== undefined) members.push(`"nextCursor":"${nextCursor}"`)
     if (!complete) members.push(`"complete":false,"reason":${JSON.stringify(cutShort(limits))}`)
     const text = `{${members.join(',')}}`
-    untaken.hold(text.length, reply.raw)
+    unsent.hold(text.length, reply.raw)
     return text
   })
 

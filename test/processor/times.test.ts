@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
-import { ANSWER_WITHIN_MS as COPY_MS } from '../../api/reader/copies.ts'
 import { ANSWER_WITHIN_MS as EXCHANGE_MS, MAX_ANSWER_MS, MAX_QUEUED_MS } from '../../api/reader/exchange.ts'
+import { ANSWER_WITHIN_MS as COPY_MS } from '../../api/reader/monotonic-reads.ts'
 import { HOLD_SHARE } from '../../api/reader/reader.ts'
 import { IDLE_MS } from '../../api/reader/remote.ts'
 import { MAX_HOLD_MS } from '../../processor/contract/query-wire.ts'

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { Following } from '../../../api/changes/following.ts'
+import { ChangelogFollower } from '../../../api/changes/changelog-follower.ts'
 import type { ChangesLimits } from '../../../api/limits.ts'
 import { Matcher } from '../../../processor/search/language/match.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'
@@ -13,14 +13,14 @@ const STATUS_BYTES = 10_000
 let log: Changelog
 let clock: FakeClock
 /** Of the streams that were opened last. */
-let following: Following
+let following: ChangelogFollower
 
 beforeEach(() => {
   log = new Changelog(1)
   log.padding = STATUS_BYTES
   clock = new FakeClock()
-  const opening = Following.open.bind(Following)
-  vi.spyOn(Following, 'open').mockImplementation(async (options) => (following = await opening(options)))
+  const opening = ChangelogFollower.open.bind(ChangelogFollower)
+  vi.spyOn(ChangelogFollower, 'open').mockImplementation(async (options) => (following = await opening(options)))
 })
 
 afterEach(() => void vi.restoreAllMocks())

@@ -1,4 +1,4 @@
-import type { Sink } from '../../../api/changes/event.ts'
+import type { EventSink } from '../../../api/changes/event.ts'
 import type { Status } from '../../../processor/contract/status.ts'
 import type { Clock } from '../../../processor/runtime/pause.ts'
 import { reportOf } from './changelog.ts'
@@ -124,7 +124,7 @@ export function told(client: Client): string[] {
 }
 
 /** A connection to a client that may stop reading; what it has not read when the connection breaks is lost. */
-export class FakeSink implements Sink {
+export class FakeSink implements EventSink {
   onDrain: () => void = () => {}
   onClose: () => void = () => {}
   stalled = false

@@ -1,5 +1,5 @@
 import { beforeEach, expect, it } from 'vitest'
-import { Positions, planBeginning } from '../../../api/changes/resume.ts'
+import { Positions, planStart } from '../../../api/changes/resume.ts'
 import { UnavailableError } from '../../../processor/contract/errors.ts'
 import { Changelog } from './changelog.ts'
 import { Client, FakeClock, settled } from './client.ts'
@@ -87,7 +87,7 @@ it('a stream goes on from a position of a process whose clock is ahead, by up to
   const resumed = (aheadMs: number) => {
     const lastEventId = positions.encode({ offsets: [7], atSeconds: (100 * HOUR + aheadMs) / 1000 })
     const facts = { lastEventId, positions, ends: [7], maxBehind: undefined, deleteRetentionMs: 24 * HOUR }
-    return 'at' in planBeginning({ ...facts, now: 100 * HOUR })
+    return 'at' in planStart({ ...facts, now: 100 * HOUR })
   }
   expect([5_000, 12 * HOUR, 12 * HOUR + 1000].map(resumed)).toEqual([true, true, false])
 })

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { Following } from '../../../api/changes/following.ts'
+import { ChangelogFollower } from '../../../api/changes/changelog-follower.ts'
 import { Positions } from '../../../api/changes/resume.ts'
 import { UnavailableError } from '../../../processor/contract/errors.ts'
 import { Matcher } from '../../../processor/search/language/match.ts'
@@ -83,9 +83,9 @@ it('no more streams than maxCatchUps read older changes from the log at a time',
 it('what is kept of recent changes is bounded by bytes, of all partitions together', async () => {
   log = new Changelog(2)
   log.padding = 1_000
-  const opening = Following.open.bind(Following)
-  const begun: Following[] = []
-  vi.spyOn(Following, 'open').mockImplementation(async (options) => {
+  const opening = ChangelogFollower.open.bind(ChangelogFollower)
+  const begun: ChangelogFollower[] = []
+  vi.spyOn(ChangelogFollower, 'open').mockImplementation(async (options) => {
     const following = await opening(options)
     begun.push(following)
     return following

@@ -1,5 +1,5 @@
 import { beforeEach, expect, it } from 'vitest'
-import type { Subject } from '../../../api/changes/following.ts'
+import type { Subject } from '../../../api/changes/changelog-follower.ts'
 import type { SnapshotReader } from '../../../api/changes/snapshot.ts'
 import type { ChangeStreams } from '../../../api/changes/streams.ts'
 import { Changelog } from './changelog.ts'

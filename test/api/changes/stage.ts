@@ -1,7 +1,7 @@
 import { Registry } from 'prom-client'
 import { onTestFinished } from 'vitest'
 import type { Caller } from '../../../api/auth/caller.ts'
-import type { Subject } from '../../../api/changes/following.ts'
+import type { Subject } from '../../../api/changes/changelog-follower.ts'
 import { ChangeStreams, type ChangeStreamsOptions } from '../../../api/changes/streams.ts'
 import { type ChangesLimits, DEFAULT_CHANGES_LIMITS } from '../../../api/limits.ts'
 import { silent } from '../stage.ts'

@@ -1,7 +1,7 @@
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { expect, it } from 'vitest'
-import type { PartitionReader } from '../../../processor/contract/query.ts'
+import { type PartitionReader, sliceOf } from '../../../processor/contract/query.ts'
 import { decodeOutcomes, encodeQuestions, READ_PATH } from '../../../processor/contract/query-wire.ts'
 import type { Claim } from '../../../processor/log/log.ts'
 import { ReadSize } from '../../../processor/partition/touched-devices.ts'
@@ -129,7 +129,7 @@ it.each([
     logger,
   })
   const freshness = { partition: 0, offset: 1, changelog: 1, lag: 0, servedBy: 'owner' }
-  const getMany = async () => [{ status: Buffer.alloc(one.mib * 1024 * 1024), freshness }]
+  const getMany = async () => [{ status: sliceOf(Buffer.alloc(one.mib * 1024 * 1024)), freshness }]
   server.serve({ getMany } as unknown as PartitionReader)
   const questions = [0, 1, 2].map((partition) => ({ partition, deviceIds: ['d0'] }))
   const body = encodeQuestions(questions)

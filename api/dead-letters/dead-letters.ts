@@ -5,17 +5,17 @@ import type { Limiter } from '../../processor/runtime/limiter.ts'
 import { TextTurns } from '../../processor/runtime/turns.ts'
 import type { Api } from '../app.ts'
 import { type Caller, callerOf, maySee, type Scope } from '../auth/caller.ts'
-import type { UntakenAnswers } from '../http/connections.ts'
+import { JSON_TYPE, nextPage } from '../http/answer-text.ts'
+import type { UnsentAnswers } from '../http/connections.ts'
 import { ProblemError } from '../http/problem.ts'
-import { JSON_TYPE, nextPage } from '../http/splice.ts'
 import type { Limits } from '../limits.ts'
 import { deviceOf, LetterCursors, type LetterFilters, MAX_FOUND_LENGTH, readLetters, type Unshown } from './reading.ts'
 import { DEFAULT_LIMIT, LIST_LETTERS } from './schemas.ts'
 
-export interface LetterRoutes {
+export interface DeadLetterRoutes {
   readonly letters: LetterReader
   readonly reads: Limiter
-  readonly untaken: UntakenAnswers
+  readonly unsent: UnsentAnswers
   readonly limits: Limits
 }
 
@@ -23,7 +23,7 @@ export interface LetterRoutes {
 const READS_LETTERS: { readonly scope: readonly Scope[] } = { scope: ['ops:read', 'devices:read'] }
 
 /** What could not be used: the dead letters of the log. */
-export function letterRoutes(api: Api, { letters, reads, untaken, limits }: LetterRoutes): void {
+export function deadLetterRoutes(api: Api, { letters, reads, unsent, limits }: DeadLetterRoutes): void {
   const source = { reader: letters, turns: new TextTurns() }
   const budget = { records: limits.maxLettersExamined, bytes: limits.maxLetterBytesExamined }
 
@@ -37,7 +37,7 @@ export function letterRoutes(api: Api, { letters, reads, untaken, limits }: Lett
     const filters = { reason, deviceId, partition }
     const cursors = new LetterCursors(letters.identity, letters.partitions, filters)
     const from = unshownOf(cursor, cursors)
-    untaken.admit()
+    unsent.admit()
     using ending = endOf(reply, limits.letterMs)
     const home = deviceId === undefined ? undefined : partitionOf(deviceId, letters.partitions)
     const question = { partition: partition ?? home, from, limit, matches: matcherOf(filters, caller) }
@@ -50,7 +50,7 @@ export function letterRoutes(api: Api, { letters, reads, untaken, limits }: Lett
     }
     if (!page.complete) members.push(`"complete":false,"reason":${JSON.stringify(cutShort(limits))}`)
     const text = `{${members.join(',')}}`
-    untaken.hold(text.length, reply.raw)
+    unsent.hold(text.length, reply.raw)
     reply.header('content-type', JSON_TYPE)
     return text
   })

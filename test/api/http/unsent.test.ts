@@ -24,7 +24,7 @@ beforeEach(async () => {
     checks: async () => [],
     registry: new Registry(),
     logger: silent,
-    limits: { maxUntakenBytes: 1024 * 1024 },
+    limits: { maxUnsentBytes: 1024 * 1024 },
     host: '127.0.0.1',
     port: 0,
   })
@@ -48,7 +48,7 @@ async function ask(request: string): Promise<Socket> {
   return socket
 }
 
-async function untaken(): Promise<number> {
+async function unsent(): Promise<number> {
   const text = await (await fetch(`${server.url}/metrics`)).text()
   return Number(/^tidemark_http_untaken_bytes (\d+)/m.exec(text)?.[1])
 }
@@ -58,7 +58,7 @@ it.each([
   ['a batch', batch],
 ])('counts %s that is not read, and refuses more until that has gone', async (_, request) => {
   const lazy = await ask(request)
-  await vi.waitFor(async () => expect(await untaken()).toBeGreaterThan(IDS.length * STATUS_BYTES), 20_000)
+  await vi.waitFor(async () => expect(await unsent()).toBeGreaterThan(IDS.length * STATUS_BYTES), 20_000)
   const asked = [
     fetch(`${server.url}/v1/devices?limit=1`),
     fetch(`${server.url}/v1/devices/batch-get`, {
@@ -75,7 +75,7 @@ it.each([
   expect((await fetch(`${server.url}/v1/devices/none`)).status).toBe(404)
   expect((await fetch(`${server.url}/v1/devices/count`)).status).toBe(200)
   lazy.destroy()
-  await vi.waitFor(async () => expect(await untaken()).toBe(0), 20_000)
+  await vi.waitFor(async () => expect(await unsent()).toBe(0), 20_000)
   const answered = await fetch(`${server.url}/v1/devices?limit=1`)
   expect(answered.status).toBe(200)
   await answered.text()
@@ -83,8 +83,8 @@ it.each([
 
 it('counts an answer that is read until it has left, on a connection that stays', async () => {
   const socket = await ask(list)
-  await vi.waitFor(async () => expect(await untaken()).toBeGreaterThan(0), 20_000)
+  await vi.waitFor(async () => expect(await unsent()).toBeGreaterThan(0), 20_000)
   socket.resume()
-  await vi.waitFor(async () => expect(await untaken()).toBe(0), 20_000)
+  await vi.waitFor(async () => expect(await unsent()).toBe(0), 20_000)
   expect(socket.destroyed).toBe(false)
 })

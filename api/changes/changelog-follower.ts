@@ -99,7 +99,7 @@ export type Subject =
     }
 
 /** Who is told of changes. Called within a turn of the event loop; it does no more than note them. */
-export interface Follower {
+export interface Subscriber {
   readonly subject: Subject
   /** `matched`: the status is there and satisfies the subject. */
   offer(change: Change, matched: boolean): void
@@ -109,10 +109,10 @@ export interface Follower {
 
 interface Group {
   readonly matcher: Matcher | undefined
-  readonly followers: Set<Follower>
+  readonly followers: Set<Subscriber>
 }
 
-export interface FollowingOptions {
+export interface ChangelogFollowerOptions {
   readonly feed: ChangeFeed
   readonly limits: ChangesLimits
   readonly logger: Logger
@@ -120,7 +120,7 @@ export interface FollowingOptions {
 }
 
 /** The changelog as one process follows it for all its streams: one reader a partition, and what it read last. */
-export class Following {
+export class ChangelogFollower {
   readonly feed: ChangeFeed
   readonly limits: ChangesLimits
   readonly clock: Clock
@@ -134,24 +134,27 @@ export class Following {
   readonly #recent: RecentChanges[]
   /** Ends of the partitions when following began. */
   readonly #ends: readonly Offset[]
-  readonly #byDevice = new Map<string, Set<Follower>>()
+  readonly #byDevice = new Map<string, Set<Subscriber>>()
   readonly #groups = new Map<string, Group>()
   readonly #stop = new AbortController()
   readonly #ended: Promise<unknown>
   #work = 0
 
   /** Rejects with UnavailableError while the changelog cannot be read. */
-  static async open(options: FollowingOptions): Promise<Following> {
+  static async open(options: ChangelogFollowerOptions): Promise<ChangelogFollower> {
     const { feed } = options
     try {
       const partitions = Array.from({ length: feed.partitions }, (_, partition) => feed.bounds(partition))
-      return new Following(options, await Promise.all(partitions))
+      return new ChangelogFollower(options, await Promise.all(partitions))
     } catch (error) {
       throw new UnavailableError('LOG_UNAVAILABLE', `the changelog cannot be read now: ${reasonOf(error)}`, 1, error)
     }
   }
 
-  private constructor(options: FollowingOptions, bounds: readonly { readonly start: Offset; readonly end: Offset }[]) {
+  private constructor(
+    options: ChangelogFollowerOptions,
+    bounds: readonly { readonly start: Offset; readonly end: Offset }[],
+  ) {
     const { feed, limits, logger, clock } = options
     this.feed = feed
     this.limits = limits
@@ -185,11 +188,11 @@ export class Following {
     return this.#rest()
   }
 
-  add(follower: Follower): void {
+  add(follower: Subscriber): void {
     this.#followers(follower.subject).add(follower)
   }
 
-  remove(follower: Follower): void {
+  remove(follower: Subscriber): void {
     const { subject } = follower
     const followers = this.#followers(subject)
     followers.delete(follower)
@@ -203,7 +206,7 @@ export class Following {
     await this.#ended
   }
 
-  #followers(subject: Subject): Set<Follower> {
+  #followers(subject: Subject): Set<Subscriber> {
     if ('deviceId' in subject) {
       let followers = this.#byDevice.get(subject.deviceId)
       if (followers === undefined) this.#byDevice.set(subject.deviceId, (followers = new Set()))

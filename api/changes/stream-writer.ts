@@ -1,8 +1,8 @@
 import type { StatusProjection } from '../devices/projection.ts'
 import { type Change, statusOf } from './change.ts'
+import type { ChangelogFollower } from './changelog-follower.ts'
 import { Coalescer, type Pending } from './coalescer.ts'
-import { COMMENT, type EventName, eventText, type Sink } from './event.ts'
-import type { Following } from './following.ts'
+import { COMMENT, type EventName, type EventSink, eventText } from './event.ts'
 import type { Entering } from './snapshot.ts'
 
 /** Whether the client of a stream has a device. `unknown`: what it was told before this stream is not known here. */
@@ -69,9 +69,9 @@ export class Membership {
   }
 }
 
-export interface OutletOptions {
-  readonly following: Following
-  readonly sink: Sink
+export interface StreamWriterOptions {
+  readonly following: ChangelogFollower
+  readonly sink: EventSink
   /** As StreamRequest has it. */
   readonly projection: StatusProjection | undefined
   /** The place up to which the client will have been told all once nothing waits, as an event id; undefined: none yet. */
@@ -82,10 +82,10 @@ export interface OutletOptions {
 }
 
 /** Writes to one client what it is to be told, at a pace that both keep. */
-export class Outlet {
-  readonly #options: OutletOptions
-  readonly #following: Following
-  readonly #sink: Sink
+export class StreamWriter {
+  readonly #options: StreamWriterOptions
+  readonly #following: ChangelogFollower
+  readonly #sink: EventSink
   readonly #coalescer: Coalescer
   #membership: Membership
   #closed = false
@@ -95,7 +95,7 @@ export class Outlet {
   #beating: (() => void) | undefined
   #waiting: (() => void)[] = []
 
-  constructor(options: OutletOptions) {
+  constructor(options: StreamWriterOptions) {
     this.#options = options
     this.#following = options.following
     this.#sink = options.sink

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { type LetterBudget, LetterCursors, type LetterPage, readLetters } from '../../../api/letters/reading.ts'
+import { type LetterBudget, LetterCursors, type LetterPage, readLetters } from '../../../api/dead-letters/reading.ts'
 import type { LogRecord } from '../../../processor/contract/record.ts'
 import { TextTurns } from '../../../processor/runtime/turns.ts'
 import { MemoryLetters } from './memory.ts'
