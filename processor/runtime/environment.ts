@@ -1,67 +1,57 @@
 import { hostAndPort } from '../contract/address.ts'
 import { ConfigurationError } from '../contract/errors.ts'
 
-/** So many letters a name must have for each that may be wrong, and as many more: of short ones others are one letter away. */
+/** A variable may be misspelt by one letter for each so many that it has beyond the first so many, and by two at most. */
 const LETTERS_PER_MISTAKE = 4
-/** More is no slip. */
 const MAX_MISTAKES = 2
 
-/** That of `names` which `given` is likely to be meant for, but for capitals and a letter or two; undefined for none. */
+/** The name that `given` is likely meant for; capitals do not count. Undefined: none is near. */
 function nearest(given: string, names: readonly string[]): string | undefined {
   const word = given.toUpperCase()
-  let found: { readonly name: string; readonly mistakes: number } | undefined
-  for (const name of names) {
-    const allowed = Math.max(0, Math.min(MAX_MISTAKES, Math.floor(name.length / LETTERS_PER_MISTAKE) - 1))
-    if (Math.abs(name.length - word.length) > allowed) continue
-    const mistakes = distance(word, name)
-    if (mistakes > allowed) continue
-    if (found === undefined || mistakes < found.mistakes) found = { name, mistakes }
-  }
-  return found?.name
+  const alike = names.filter((name) => Math.abs(name.length - word.length) <= MAX_MISTAKES)
+  const near = alike.map((name) => ({
+    name,
+    mistakes: distance(word, name),
+    allowed: Math.min(MAX_MISTAKES, Math.floor(name.length / LETTERS_PER_MISTAKE) - 1),
+  }))
+  const [first] = near
+    .filter(({ mistakes, allowed }) => mistakes <= Math.max(0, allowed))
+    .sort((a, b) => a.mistakes - b.mistakes)
+  return first?.name
 }
 
-/** Letters that were left out, added, replaced, or swapped with their neighbour (optimal string alignment). */
+/** Letters left out, added, replaced, or swapped with their neighbour (optimal string alignment). */
 function distance(a: string, b: string): number {
-  let [before, last] = [[] as number[], Array.from({ length: b.length + 1 }, (_, j) => j)]
+  const rows = [Array.from({ length: b.length + 1 }, (_, j) => j)]
+  const at = (i: number, j: number): number => rows[i]?.[j] ?? Number.POSITIVE_INFINITY
   for (let i = 1; i <= a.length; i++) {
-    const row = [i]
+    rows.push([i])
     for (let j = 1; j <= b.length; j++) {
-      const replaced = at(last, j - 1) + (a[i - 1] === b[j - 1] ? 0 : 1)
-      const isSwap = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
-      const swapped = isSwap ? at(before, j - 2) + 1 : Number.POSITIVE_INFINITY
-      row.push(Math.min(at(last, j) + 1, at(row, j - 1) + 1, replaced, swapped))
+      const replaced = at(i - 1, j - 1) + (a[i - 1] === b[j - 1] ? 0 : 1)
+      const isSwap = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
+      const swapped = isSwap ? at(i - 2, j - 2) + 1 : Number.POSITIVE_INFINITY
+      rows[i]?.push(Math.min(at(i - 1, j) + 1, at(i, j - 1) + 1, replaced, swapped))
     }
-    before = last
-    last = row
   }
-  return at(last, b.length)
+  return at(a.length, b.length)
 }
 
-function at(row: readonly number[], j: number): number {
-  return row[j] as number
-}
-
-/**
- * What an environment variable may be, as few lines as it takes: every role reads the environment before it does anything
- * else, and a schema library is 680 modules to load for that.
- */
+/** An own schema in a few lines: every role reads the environment first, and a schema library would load 680 modules. */
 interface Variable<T> {
-  /** The value that `text` stands for. */
   readonly read: (text: string) => { readonly value: T } | { readonly rule: string }
-  /** When the variable is not set. */
+  /** Value of a variable that is not set. */
   readonly unset: T
   readonly description: string | undefined
-  /** No error and no log line may show its value. */
+  /** Errors and log lines never show its value. */
   readonly secret: boolean
 }
 
-/** D: what the variable is when it is not set. */
 interface Words<D> {
   readonly default?: D
   readonly description?: string
 }
 
-/** What it takes to be a number that has lost nothing. */
+/** An integer of up to 15 digits is exact as a number. */
 const DIGITS = /^\d{1,15}$/
 
 function integer<D extends number | undefined = undefined>(
@@ -86,7 +76,6 @@ function text<D extends string | undefined = undefined>(
   )
 }
 
-/** Of a value that no error and no log line may show. */
 function secret(pattern: RegExp, description: string): Variable<string | undefined> {
   return { ...text({ pattern, description }), secret: true }
 }
@@ -106,12 +95,12 @@ function variableOf<T, D>({ default: unset, description }: Words<D>, read: Varia
 }
 
 /**
- * Why `value` is not what somebody wanted a variable to be, whatever it is for: files of variables are read in many ways,
- * and a folder whose name ends with a carriage return would be made, and be empty. Undefined: it may be.
+ * Why nobody can have meant `value`, whatever the variable; undefined: it is fine. Files of variables are read in many ways,
+ * and a folder whose name ends with a carriage return would be made, and be empty.
  */
 export function mangled(value: string, hidden = false): string | undefined {
   if (/\p{Cc}/u.test(value)) return 'has a control character; where it is \\r at the end, its file has CRLF line ends'
-  // A secret is what another has chosen, and could not be given otherwise.
+  // A secret was chosen by another program, quotes and spaces included.
   if (hidden) return undefined
   if (/^(["']).*\1$/.test(value)) return 'has quotes around it, which some readers of files (docker --env-file) keep'
   if (value !== value.trim()) return 'has white space at an end'
@@ -121,22 +110,21 @@ export function mangled(value: string, hidden = false): string | undefined {
 const port = (value: number, description: string) =>
   integer(0, 65_535, { default: value, description: `${description}; 0: any free port` })
 
-/** Of a signature. There is no `none`. */
+/** Algorithms of signatures; `none` is not among them. */
 const ALGORITHM = '(HS256|HS384|HS512|RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA)'
 
-/** What PARTITIONS is when it is not set. */
 export const DEFAULT_PARTITIONS = 8
 
 const NAME = /^[A-Za-z0-9._-]{1,100}$/
 
-/** What else is in DATA_DIR: the embedded log, the data of `npm run kafka`, and the name that was made for a processor. */
+/** Entries of DATA_DIR beside the stores: the embedded log, the data of `npm run kafka`, the name made for a processor. */
 export const LOG_FOLDER = 'log'
 export const KAFKA_FOLDER = 'kafka'
 export const INSTANCE_FILE = 'instance-id'
 
 /**
- * Of a processor: its stores are in the folder of this name within DATA_DIR, which is wiped when they are damaged. Some
- * file systems take capitals for the same.
+ * A processor's stores are in the folder of its name in DATA_DIR, which is wiped when they are damaged, so no other entry may
+ * have the name. Some file systems ignore case.
  */
 export const INSTANCE_NAME = new RegExp(
   `^(?!\\.+$)(?!(${LOG_FOLDER}|${KAFKA_FOLDER}|${INSTANCE_FILE})$)${NAME.source.slice(1)}`,
@@ -207,8 +195,8 @@ const VARIABLES: readonly (readonly [string, Variable<string | number | undefine
 export const SECRETS: readonly string[] = VARIABLES.filter(([, variable]) => variable.secret).map(([name]) => name)
 
 /**
- * Variables that are set, and nearly have the name of one that is read, each with that name: without a misspelt
- * KAFKA_BROKERS a process runs on a log of its own, and without CLUSTER_SECRET anyone may ask.
+ * Variables that are set and misspell one that is read, each with that name: with KAFKA_BROKERS misspelt a process runs on
+ * a log of its own, and with CLUSTER_SECRET misspelt anyone may ask.
  */
 export function misspelt(environment: Readonly<Record<string, string | undefined>>): (readonly [string, string])[] {
   const names = [...VARIABLES.map(([name]) => name), ...SECRETS.map((name) => `${name}_FILE`)]
@@ -234,7 +222,7 @@ export function readEnvironment(environment: Readonly<Record<string, string | un
 
 function valueOf<T>(name: string, variable: Variable<T>, given: string | undefined): T {
   const { read, unset, description, secret: hidden } = variable
-  // An empty variable is how a shell or a compose file says "not set".
+  // Shells and compose files say "not set" with an empty variable.
   if (given === undefined || given === '') return unset
   const shown = `${name}=${hidden ? '…' : JSON.stringify(given)}`
   const fault = mangled(given, hidden)

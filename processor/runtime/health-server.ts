@@ -7,18 +7,18 @@ import { addressOf } from '../contract/address.ts'
 import { portUnavailable, reasonOf } from '../contract/errors.ts'
 import { within } from './pause.ts'
 
-/** An import would load all that the module has, its WebSocket too: a fifth of the time until a processor listens. */
+/** An import would evaluate all exports, WebSocket included: a fifth of the time until a processor listens. */
 const { createServer } = process.getBuiltinModule('node:http')
 
-/** From the first byte of a request to its last, ms; then 408 and the connection is closed. */
+/** Ms from the first byte of a request to its last; then 408, and the connection is closed. */
 const REQUEST_TIMEOUT_MS = 10_000
-/** A connection without a request is closed after so long, ms. Readers close theirs sooner, so none meets a closing one. */
+/** Ms after which an idle connection is closed. Readers close theirs sooner, so none sends into a closing one. */
 export const KEEP_ALIVE_MS = 60_000
 /** Further connections are closed at once. A reader has up to 128, so 16 of them fit. */
 const MAX_CONNECTIONS = 2_048
 /** Request line and headers; then 431. */
 const MAX_HEADER_BYTES = 8 * 1024
-/** How long the checks may take, ms; then the process is not ready. */
+/** Ms that the checks may take; then the process is not ready. */
 export const CHECKS_WITHIN_MS = 2_000
 
 /** Answers the paths it knows; false for the others. It does not reject. */
@@ -34,17 +34,17 @@ export interface EndpointOptions {
   readonly checks: () => Promise<readonly string[]>
   readonly registry: Registry
   readonly logger: Logger
-  /** Told by /livez: which processor it is that lives here. */
+  /** Name of the processor, in the answer of /livez. */
   readonly instance?: string
-  /** What is answered beside /livez, /readyz and /metrics. */
+  /** Answers further paths beside /livez, /readyz and /metrics. */
   readonly handler?: Handler
-  /** How long a close waits for requests under way, ms; then their connections are cut. Default 2,000. */
+  /** Ms that a close waits for requests under way before it cuts their connections. Default 2,000. */
   readonly drainMs?: number
 }
 
-/** The HTTP endpoint of a process without the API: whether it lives and is ready, its metrics, and what `handler` answers. */
+/** The HTTP endpoint of a process without the API: liveness, readiness, metrics, and the paths of `handler`. */
 export class Endpoint implements AsyncDisposable {
-  /** host:port at which other hosts reach it; of a server that listens on all addresses, the name of this host. */
+  /** host:port for other hosts; a server that listens on all addresses gives the name of this host. */
   readonly address: string
   readonly #options: EndpointOptions
   readonly #server: Server
@@ -126,8 +126,8 @@ export class Endpoint implements AsyncDisposable {
   async #close(): Promise<void> {
     const cut = setTimeout(() => this.#server.closeAllConnections(), this.#options.drainMs ?? 2_000)
     const closed = new Promise((resolve) => this.#server.close(resolve))
-    // Node has closed those that rest between requests. One on which no byte has come it takes for one with a request under
-    // way, and one that has its answer now it would keep.
+    // Node closes idle connections only: it takes one without any byte yet for busy, and would keep one that gets its last
+    // answer now.
     for (const socket of this.#connections) if (socket.bytesRead === 0) socket.destroy()
     this.#server.keepAliveTimeout = 1
     this.#server.keepAliveTimeoutBuffer = 0

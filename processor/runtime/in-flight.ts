@@ -1,33 +1,29 @@
-/**
- * When none of those under way has ended for so long, ms, they may hang on a broker, and must not stop the others: they are
- * counted no more. One that waits for its turn alone goes on waiting: so late are all when many partitions are far behind,
- * and then the bound matters.
- */
+/** After this many ms without the end of any batch, those under way may hang on a broker: they count no more. */
 const STUCK_MS = 1_000
-/** A batch of less than this share of the bound waits for nobody: its partition is at its end, and its devices are asked for. */
+/** A batch below this share of the bound never waits: its partition is at its end, and people read its devices. */
 const SMALL = 1 / 64
 
 interface Waiting {
   readonly weight: number
   readonly released: AbortController
-  /** In which it was released. */
+  /** The era in which it was released. */
   era: number
 }
 
 /**
- * Bounds the records that the tasks of a process have under way, from fold to store; those of large statuses weigh more.
- * What is made of a batch lives that long: of a full one in each of many partitions it is more than the young generation
- * holds, and the collector copies it twice over. A few batches keep log, store and event loop busy.
+ * Bounds the records that the tasks of a process have under way, from fold to store; records of large statuses weigh more.
+ * A batch's objects live that long: with a full batch in each of many partitions they outgrow V8's young generation, which
+ * then copies them twice. A few batches keep log, store and event loop busy.
  */
 export class InFlight {
   readonly #maxWeight: number
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
-  /** Of those under way, but for those that were taken for hanging: all that had begun before the present era. */
+  /** Weight of the batches that began in this era; those of eras before are taken for hanging. */
   #weight = 0
   #era = 0
-  /** How many have ended. */
+  /** Batches that have ended. */
   #ended = 0
-  /** In the order in which they came; at most one per task. */
+  /** In order of arrival; at most one per task. */
   readonly #waiting: Waiting[] = []
 
   /** `sleep` resolves after `ms`, or as soon as its signal aborts. */
@@ -37,8 +33,8 @@ export class InFlight {
   }
 
   /**
-   * Does `work` with a batch of `weight`, in records: at once where it is small, or fits and nobody waits; otherwise in its
-   * turn when others have ended, when none has for STUCK_MS, or when `signal` aborted.
+   * Runs `work` for a batch of `weight` records: at once when it is small, or fits and none waits; else in its turn when
+   * others have ended, when none has for STUCK_MS, or when `signal` aborts.
    */
   async run<T>(weight: number, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     if (weight < this.#maxWeight * SMALL) return work()
@@ -53,7 +49,7 @@ export class InFlight {
     }
   }
 
-  /** One alone may be larger than the bound. */
+  /** A single batch may exceed the bound. */
   #fits(weight: number): boolean {
     return this.#weight === 0 || this.#weight + weight <= this.#maxWeight
   }
@@ -70,7 +66,7 @@ export class InFlight {
     for (;;) {
       const ended = this.#ended
       await this.#sleep(STUCK_MS, woken)
-      // Who released it has counted it.
+      // #release has counted it.
       if (waiting.released.signal.aborted) return waiting.era
       if (signal.aborted) break
       if (ended !== this.#ended) continue
@@ -83,7 +79,7 @@ export class InFlight {
     return this.#begin(weight)
   }
 
-  /** Lets them in, the first first, as long as each `may`. */
+  /** Releases from the front of the queue for as long as the first `may`. */
   #release(may: (first: Waiting) => boolean): void {
     for (;;) {
       const [first] = this.#waiting

@@ -6,9 +6,8 @@ import { ConfigurationError, reasonOf } from '../contract/errors.ts'
 import { INSTANCE_FILE, INSTANCE_NAME } from './environment.ts'
 
 /**
- * The name of the processor whose stores are in `dataDir`: made once, from the host's name and chance, and kept there. So
- * it is stable over restarts, goes where the stores go, and no two folders have the same. Rejects with
- * ConfigurationError FOLDER_UNAVAILABLE.
+ * The name of the processor whose stores are in `dataDir`. It is made once, of the host's name and random bytes, and kept in
+ * that folder, so it moves with the stores. Rejects with ConfigurationError FOLDER_UNAVAILABLE.
  */
 export async function instanceOf(dataDir: string): Promise<string> {
   const file = join(dataDir, INSTANCE_FILE)
@@ -21,7 +20,7 @@ export async function instanceOf(dataDir: string): Promise<string> {
   }
 }
 
-/** A new name instead of one that is lost would leave the stores behind, and nobody would remove them. */
+/** Refuses a damaged name: a new one would leave the stores behind, and nobody would remove them. */
 function checked(name: string, file: string): string {
   if (INSTANCE_NAME.test(name)) return name
   const way =
@@ -39,7 +38,7 @@ async function make(dataDir: string, file: string): Promise<string> {
   const name = `${host.slice(0, 64)}-${randomBytes(4).toString('hex')}`
   const draft = `${file}-${name}`
   await writeThrough(draft, `${name}\n`)
-  // Of two processes that start at once on the folder one makes the name, and nobody reads half a name.
+  // When two processes start at once, one makes the name; link() shows it whole or not at all.
   await link(draft, file).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EEXIST') throw error
   })
@@ -47,7 +46,7 @@ async function make(dataDir: string, file: string): Promise<string> {
   return (await readFile(file, 'utf8')).trim()
 }
 
-/** What is in the file is on the disk before its name is: an empty file after a loss of power would name no stores. */
+/** Syncs the contents before the file gets its name: after a loss of power an empty file would name no stores. */
 async function writeThrough(file: string, text: string): Promise<void> {
   await using handle = await open(file, 'w')
   await handle.writeFile(text)

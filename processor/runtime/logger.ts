@@ -3,33 +3,34 @@ import { type Logger, pino } from 'pino'
 import { pause } from './pause.ts'
 
 const STDERR = 2
-/**
- * Bytes of lines that stderr has not taken yet, beyond which further lines are dropped, and counted. One turn of the event
- * loop, in which nothing can be written, does not log as much.
- */
+/** Bytes of lines that wait for stderr; beyond them lines are dropped and counted. One turn of the event loop logs less. */
 const MAX_WAITING_BYTES = 4 * 1024 * 1024
-/** When lines that stderr did not take are offered again, ms. */
+/** Milliseconds until a failed write is tried again. */
 const RETRY_MS = 10
-/** How long an end waits for stderr to take the last lines, ms; and how long where nothing else can run any more. */
+/** Milliseconds for which lastWords() waits for stderr. */
 const LAST_MS = 1000
+/** Milliseconds for which the `exit` handler, in which nothing else runs, waits for stderr. */
 const EXIT_MS = 500
-/** Between two looks whether it has, ms. */
+/** Milliseconds between two looks whether it has taken them. */
 const LOOK_MS = 5
 
-/** Not pino's own destination: that one ends the process at an error, and at its end tries for ever to write the rest. */
+/**
+ * Writes lines to stderr without blocking. sonic-boom, pino's own destination, has `maxLength` and tells of drops, but emits
+ * an error on a full disk, which ends the process, and at the end retries for ever to write to a pipe that nobody reads.
+ */
 class Output {
-  /** What is being written, or is offered again. */
+  /** The bytes of the write under way, or of the next try. */
   #offered: Buffer | undefined
   #writing = false
   #waiting: Buffer[] = []
   #waitingBytes = 0
   #retry: NodeJS.Timeout | undefined
   #dropped = 0
-  /** Called with how many lines were dropped, once lines are taken again. */
+  /** Called with the number of dropped lines, once lines are taken again. */
   onDropped: (lines: number) => void = () => {}
 
   constructor() {
-    // With this, Node makes it not block where it is a pipe: a thread that hangs in a write would keep the process for ever.
+    // The getter makes a pipe non-blocking: a thread that hangs in a write would keep the process alive for ever.
     void process.stderr
     process.on('exit', () => this.#end())
   }
@@ -81,7 +82,7 @@ class Output {
     this.#offered = written < bytes.length ? bytes.subarray(written) : undefined
   }
 
-  /** What is being written ends by itself: the process does not end before. */
+  /** The write under way ends by itself, before the process does. */
   #end(): void {
     const deadline = performance.now() + EXIT_MS
     if (this.#writing) {
@@ -93,7 +94,7 @@ class Output {
       try {
         this.#taken(bytes, writeSync(STDERR, bytes))
       } catch (error) {
-        // Of a full disk nobody can be told; a pipe that is full now may be read.
+        // A full pipe may be read yet; nothing helps a full disk.
         if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS)
       }

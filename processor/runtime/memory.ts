@@ -2,24 +2,24 @@ import { totalmem } from 'node:os'
 import { getHeapStatistics, setFlagsFromString } from 'node:v8'
 
 const MIB = 1024 * 1024
-/** With so much, bytes, a process takes all that its bounds allow: of the system or the container, and of V8's heap. */
+/** Bytes of memory, and of V8's heap, from which on caches and buffers have their full size. */
 const MEMORY = 1024 * MIB
 const HEAP = 512 * MIB
-/** With less than this share of them it does not run well anyway. */
+/** Least share; with less memory a process does not run well anyway. */
 const LEAST = 1 / 8
 
-/** The share of what is usual that caches and buffers may take, where a process may use so many bytes. */
+/** The share of their full size that caches and buffers get in a process with this memory and heap, bytes. */
 export function shareOf(memory: number, heap: number): number {
   return Math.max(LEAST, Math.min(1, memory / MEMORY, heap / HEAP))
 }
 
-/** Of a container (0 or a huge number where there is none), or else of the machine. */
+/** The container's limit (0 or huge without one), or the machine's memory. */
 const memory = Math.min(process.constrainedMemory() || Number.POSITIVE_INFINITY, totalmem())
 
-/** Of this process. V8's limit is half of the memory unless `--max-old-space-size` says. */
+/** V8's heap limit is half of the memory unless `--max-old-space-size` sets it. */
 export const MEMORY_SHARE = shareOf(memory, getHeapStatistics().heap_size_limit)
 
-/** What a cache or a buffer may have in this process, of what is usual. */
+/** The size in this process of a cache or buffer whose full size is `usual`. */
 export function inMemory(usual: number): number {
   return Math.ceil(usual * MEMORY_SHARE)
 }

@@ -1,4 +1,4 @@
-/** Resolves after so many ms, or as soon as `signal` aborts. */
+/** Resolves after `ms`, or as soon as `signal` aborts. */
 export function pause(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal?.aborted) return resolve()
@@ -38,15 +38,15 @@ export async function within<T, L>(work: Promise<T>, ms: number, late: () => L):
   }
 }
 
-/** What lasts is told again after so long, ms. */
+/** A condition that lasts is logged again after this many milliseconds. */
 const REMIND_MS = 60_000
 
-/** What the log has been told of what is tried again and again. */
+/** Keeps a failure that repeats from filling the log. */
 export class Reminder {
   #message: string | undefined
   #at = 0
 
-  /** Whether `message` has not been told yet, another has been since, or not for long. Who asks tells it then. */
+  /** Whether `message` is new, or was logged more than REMIND_MS ago. The caller then logs it. */
   isDue(message: string): boolean {
     const now = performance.now()
     if (message === this.#message && now - this.#at < REMIND_MS) return false
@@ -56,13 +56,13 @@ export class Reminder {
   }
 }
 
-/** Time, as what waits for it needs it. */
+/** The time of a process, which tests replace. */
 export interface Clock {
-  /** Epoch ms, as of now: somebody may set it back. */
+  /** Epoch ms; the clock may be set back. */
   now(): number
-  /** Ms, of a clock that nobody sets: for how long something takes, and when it is due. */
+  /** Ms of a clock that nobody sets, for durations and deadlines. */
   steady(): number
-  /** Calls `run` once, after `ms`; what it gives takes that back. */
+  /** Calls `run` once after `ms`; the returned function cancels that. */
   after(ms: number, run: () => void): () => void
 }
 

@@ -1,4 +1,4 @@
-/** One read that may be begun before it is asked for. A failure is told to who asks. */
+/** A read that may begin before its result is needed. take() rejects when it fails. */
 export class ReadAhead<T> {
   readonly #read: () => Promise<T>
   #begun: Promise<T> | undefined

@@ -1,13 +1,12 @@
-/** How long a standby holds back its beginning and each batch of its restore, ms: an owner that cannot catch up must not stop it for good. */
+/** Longest wait of a standby before each batch, ms: an owner that cannot catch up must not stop it for good. */
 const MAX_WAIT_MS = 1_000
 
-/** After so long without an owner that catches up, ms, others go on: an heir ends just before it is an owner. */
+/** Ms without an owner that catches up before others go on: an heir's restore ends just before it becomes owner. */
 const LULL_MS = 50
 
 /**
- * Has the owners of one process restore, and process what came in meanwhile, before its standbys do, and before indexes
- * are built: on an owner a partition waits, on the others nothing does. Heirs restore before other standbys too, as the
- * balance of the group waits on them.
+ * In one process owners restore and catch up before standbys restore and indexes are built, since a partition waits for its
+ * owner alone. Heirs count as owners, as the balance of the group waits for them.
  */
 export class RestorePriority {
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
@@ -19,7 +18,7 @@ export class RestorePriority {
     this.#sleep = sleep
   }
 
-  /** An owner, or an heir, catches up for as long as `work` takes. */
+  /** Runs the catching up of an owner or an heir. */
   async first<T>(work: () => Promise<T>): Promise<T> {
     this.#owners++
     try {
@@ -30,8 +29,8 @@ export class RestorePriority {
   }
 
   /**
-   * Resolves when no owner catches up, after about MAX_WAIT_MS, or when `signal` aborts. At most one call per standby, and
-   * one of the index builder, waits.
+   * Resolves when no owner catches up, after about MAX_WAIT_MS, or when `signal` aborts. At most one call per standby and
+   * one of the index builder wait.
    */
   async turn(signal: AbortSignal): Promise<void> {
     if (this.#owners === 0) return

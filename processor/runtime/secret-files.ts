@@ -5,8 +5,8 @@ import { mangled, SECRETS } from './environment.ts'
 type Variables = Readonly<Record<string, string | undefined>>
 
 /**
- * `environment` with what is in the files that `<secret>_FILE` names, without the newline at the end: container engines
- * give secrets as files. Rejects with ConfigurationError when a file cannot be read, or the variable is set as well.
+ * Adds the secrets that `<secret>_FILE` names as files, which is how container engines pass them. Drops a newline at the end.
+ * Rejects with ConfigurationError when a file cannot be read, or the variable is set as well.
  */
 export async function withSecretFiles(environment: Variables): Promise<Variables> {
   const read: Record<string, string> = {}
@@ -29,7 +29,7 @@ export async function withSecretFiles(environment: Variables): Promise<Variables
   return { ...environment, ...read }
 }
 
-/** Of the file that `variable` names. Rejects with ConfigurationError. */
+/** Reads the file that `variable` names. Rejects with ConfigurationError. */
 export async function contentsOf(variable: string, file: string): Promise<string> {
   try {
     return await readFile(file, 'utf8')

@@ -1,16 +1,13 @@
-/**
- * A signal so soon after the first, in ms, is that one told again: Ctrl-C reaches npm as well as the process it runs, and
- * npm hands it on.
- */
+/** Ms within which a second signal repeats the first: Ctrl-C reaches npm as well as its process, and npm passes it on. */
 const SAME_WITHIN_MS = 1_000
 
 interface Handlers {
   readonly first: (name: NodeJS.Signals) => void
-  /** Whoever sends a second signal does not want to wait. */
+  /** A second signal: its sender does not want to wait. */
   readonly again: () => void
 }
 
-/** Has `process` handle SIGINT, SIGTERM and SIGHUP (a terminal that is closed); none ends it by itself any more. */
+/** Handles SIGINT, SIGTERM and SIGHUP (a closed terminal), which then do not end the process by themselves. */
 export function onStopSignals({ first, again }: Handlers, from: NodeJS.EventEmitter = process, now = monotonic): void {
   let since: number | undefined
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {

@@ -9,17 +9,17 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
  */
 const TURN_WORK = 512 * 1024
 
-/** What a record or a status costs beside its bytes. */
+/** Work of a record or a status beside its bytes. */
 const RECORD_WORK = 128
 
 /** Shares the event loop between the tasks of a process: when a turn's work is done, sockets are served in between. */
 export class Turns {
   #spent = 0
   #tickets = 0
-  /** In the order of the tickets; at most one per task. */
+  /** Sorted by ticket; at most one per task. */
   readonly #waiting: Turn[] = []
 
-  /** For one batch. The oldest batch goes first, so that it is committed while the next one is folded. */
+  /** A ticket for one batch. The oldest batch goes first, and is committed while the next one is folded. */
   take(): Turn {
     return new Turn(this, ++this.#tickets)
   }
@@ -45,7 +45,7 @@ export class Turns {
   }
 }
 
-/** The turns that one batch takes. */
+/** The place of one batch among the turns. */
 export class Turn {
   readonly ticket: number
   readonly #turns: Turns
@@ -69,28 +69,28 @@ export class Turn {
   }
 }
 
-/** The priority of the thread, from -20 (first) to 19 (last): what processes and answers has 0, and 68 times the share. */
+/** Priority from -20 (first) to 19 (last). The other threads have 0, and with it 68 times the share of the processor. */
 const NICE = 19
 
-/** Has this thread yield to all others. On Linux, as elsewhere a thread has no priority of its own. */
+/** Has this thread yield to all others, on Linux: elsewhere a thread has no priority of its own. */
 export function yieldToOthers(self = '/proc/thread-self'): void {
   if (process.platform !== 'linux') return
   try {
     setPriority(Number(basename(readlinkSync(self))), NICE)
   } catch {
-    // No /proc, as in some sandboxes, or none that tells threads; or it may not be done here: then it goes on as it is.
+    // Some sandboxes have no /proc, or forbid this: the thread keeps its priority.
   }
 }
 
-/** Bytes of statuses made into text before others get their turn: some milliseconds when they are parsed. */
+/** Bytes of statuses turned into text in one turn of the event loop: some milliseconds of parsing. */
 const MAX_TURN_BYTES = 256 * 1024
 
-/** Lets others have the event loop while long answers are made into text: all that share these wait together. */
+/** Shares the event loop between long answers and all else: the answers wait together, and none overtakes another. */
 export class TextTurns {
   #bytes = 0
   #pause: Promise<void> | undefined
 
-  /** Counts a status of `bytes`; what is to be awaited when the turn is over. */
+  /** Counts a status of `bytes`; returns a promise to await when the turn is over. */
   spend(bytes: number): Promise<void> | undefined {
     this.#bytes += bytes
     if (this.#bytes > MAX_TURN_BYTES) {

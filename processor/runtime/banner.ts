@@ -1,0 +1,52 @@
+import { addressOf, hostAndPort } from '../contract/address.ts'
+import type { Configuration } from './environment.ts'
+
+export interface Served {
+  readonly role: 'up' | 'ingest' | 'processor' | 'api'
+  readonly configuration: Configuration
+  readonly partitions: number
+  /** Processors in this process. */
+  readonly processors: number
+  /** Simulated devices; 0 without a demo. */
+  readonly devices: number
+  /** Query endpoints of the processors, where they have any. */
+  readonly query: readonly string[]
+  /** URL of the API. */
+  readonly http: string | undefined
+  /** Port of MQTT. */
+  readonly mqtt?: number
+  /** Endpoint that answers for the health of an ingest process. */
+  readonly health?: string | undefined
+}
+
+/** The text that tells a person where a process serves, and what to try. */
+export function banner(served: Served): string {
+  const { role, processors, devices, query, http, mqtt, health } = served
+  const { HOST, DATA_DIR, KAFKA_BROKERS, GROUP, AUTH } = served.configuration
+  const partitions = `${served.partitions} partitions`
+  const inProcess = role === 'up' ? `, ${processors} processor${processors > 1 ? 's' : ''} here` : ''
+  const lines = [`Tidemark is ready: ${role === 'up' ? 'all roles in one process' : role}`]
+  if (mqtt !== undefined)
+    lines.push(`  MQTT   ${addressOf({ host: HOST, port: mqtt })} (TCP, and WebSocket on the same port)`)
+  if (http !== undefined) lines.push(`  HTTP   ${http}${AUTH === 'jwt' ? ', for bearers of a token' : ''}`)
+  for (const endpoint of query) lines.push(`  query  ${addressOf(hostAndPort(endpoint))} (also /readyz and /metrics)`)
+  if (health !== undefined) lines.push(`  health ${addressOf(hostAndPort(health))} (/readyz and /metrics)`)
+  lines.push(
+    KAFKA_BROKERS === undefined
+      ? `  log    embedded, ${partitions}${inProcess}, in ${DATA_DIR}`
+      : `  log    Kafka at ${KAFKA_BROKERS}, ${partitions}, group ${GROUP}${inProcess}`,
+  )
+  if (devices > 0) lines.push(`  fleet  ${devices} simulated devices, one message a second each`)
+  if (mqtt === undefined || http === undefined) return `${lines.join('\n')}\n`
+  const curl = AUTH === 'jwt' ? 'curl -H "authorization: Bearer $TOKEN"' : 'curl'
+  const message = '{"temperature":21.5,"pos":{"lat":52.1,"lon":4.3}}'
+  return `${lines.join('\n')}
+
+Try:
+  mosquitto_pub -h ${HOST} -p ${mqtt} -q 1 -t devices/truck-17/telemetry -m '${message}'
+  ${curl} ${http}/v1/devices/truck-17
+  ${curl} ${devices > 0 ? `'${http}/v1/devices?limit=3'` : `${http}/v1/partitions`}
+
+Ctrl-C stops it; what was acknowledged stays in ${KAFKA_BROKERS === undefined ? DATA_DIR : 'Kafka'}.
+`
+}

@@ -1,0 +1,31 @@
+import { lastWords } from './logger.ts'
+import { onStopSignals } from './signals.ts'
+
+/** Aborts when stdout takes no more: a command that prints has nothing left to do, and its exit code is 1. */
+export function stopWithStdout(): AbortSignal {
+  const unread = new AbortController()
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (unread.signal.aborted) return
+    unread.abort()
+    process.exitCode = 1
+    // EPIPE: the reader, such as head, has stopped by itself.
+    if (error.code !== 'EPIPE') void lastWords(`tidemark: stdout cannot be written: ${error.message}\n`)
+  })
+  return unread.signal
+}
+
+/** Aborts at the first SIGINT, SIGTERM or SIGHUP (a terminal that is closed); a second one ends the process at once. */
+export function stopSignal(): AbortSignal {
+  const stop = new AbortController()
+  onStopSignals({ first: (name) => stop.abort(name), again: () => end(1) })
+  return stop.signal
+}
+
+export function endAtOnce(): void {
+  end(0)
+}
+
+/** Ends the process when its log lines are written, or after a second. */
+export function end(code: number): void {
+  void lastWords().then(() => process.exit(code))
+}
