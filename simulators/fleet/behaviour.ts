@@ -2,11 +2,11 @@ import type { JsonObject } from '../../processor/contract/json.ts'
 import { type Random, seededRandom } from '../random.ts'
 import { type Model, PROFILES, type Profile } from './profiles.ts'
 
-/** How a fleet misbehaves, as real ones do. Shares are from 0 to 1; all of it is decided by the seed. */
+/** How a fleet misbehaves, as real ones do. Shares are from 0 to 1; the seed decides everything. */
 export interface Behaviour {
   /** Share of devices on a bad network: their connection breaks, without a DISCONNECT, about every 20 messages. */
   readonly flaky: number
-  /** Share of devices that sleep: they collect 5 to 20 readings, say them all at once, and disconnect cleanly. */
+  /** Share of devices that sleep: they collect 5 to 20 readings, send them at once, and disconnect cleanly. */
   readonly sleepy: number
   /** Share of messages that are sent after the one that follows them. */
   readonly outOfOrder: number
@@ -14,7 +14,7 @@ export interface Behaviour {
   readonly duplicates: number
   /** Share of devices whose clock is wrong: by hours ahead, a day behind, or at 1970. */
   readonly skew: number
-  /** Share of messages after which a payload follows that no one can read. */
+  /** Share of messages that are followed by a payload that nobody can read. */
   readonly mistakes: number
   /** Share of devices whose firmware is changed in the run: a metric gets another name, and new ones come. */
   readonly firmware: number
@@ -46,7 +46,7 @@ const MIN_MESSAGES_OF_FIRMWARE = 5
 const MAX_MESSAGES_OF_FIRMWARE = 30
 const HOUR_MS = 3_600_000
 
-/** What no device should send, and some do. */
+/** Payloads that no device should send, and some do. */
 const MISTAKES: readonly string[] = [
   '{"temperature": 21.',
   'NaN',
@@ -57,30 +57,30 @@ const MISTAKES: readonly string[] = [
   `${'{"a":'.repeat(20)}1${'}'.repeat(20)}`,
 ]
 
-/** What a device does next. `messages`: how many the payload holds; 0: none that can be read. */
+/** What a device does next. `messages`: how many the payload holds; 0: it cannot be read. */
 export type Act =
   | { readonly kind: 'say'; readonly payload: string; readonly messages: number; readonly repeated: boolean }
   | { readonly kind: 'drop' }
   | { readonly kind: 'sleep' }
 
-/** One device's ways. Pure but for its random: the same random gives the same acts for the same readings. */
+/** The behaviour of one device. Pure but for its random: the same random gives the same acts for the same readings. */
 export class Manners {
   readonly hasWill: boolean
-  /** Added to what the device takes for the time, ms; undefined: its clock starts at 1970. */
+  /** Error of the device's clock, ms; undefined: its clock starts at 1970. */
   readonly #clockError: number | undefined
   readonly #behaviour: Behaviour
   readonly #random: Random
   readonly #flaky: boolean
   readonly #newFirmwareAfter: number
   readonly #updates: boolean
-  /** Readings between two waking hours; 0: it does not sleep. */
+  /** Readings that a sleeping device collects before it sends; 0: it does not sleep. */
   readonly #collects: number
   #collected: Act[] = []
   #held: Act | undefined
   #readings = 0
 
   constructor(behaviour: Behaviour, random: Random) {
-    // Always drawn, so that one dial does not change what another decides.
+    // All are drawn always, so that one dial does not change the effect of another.
     const [flaky, sleepy, skew, firmware, will] = [random(), random(), random(), random(), random()]
     const [collects, updatesAfter, error] = [random(), random(), random()]
     this.#behaviour = behaviour
@@ -95,12 +95,12 @@ export class Manners {
     this.hasWill = will < behaviour.wills
   }
 
-  /** What the device takes for the time, epoch ms. */
+  /** The time by the device's clock, epoch ms. */
   clock(now: number): number {
     return this.#clockError === undefined ? now % HOUR_MS : now + this.#clockError
   }
 
-  /** What the device's firmware makes of a reading. */
+  /** The reading as the device's firmware sends it. */
   dress(values: JsonObject): JsonObject {
     if (!this.#updates) return values
     if (this.#readings < this.#newFirmwareAfter) return { ...values, firmware: '1.4.2' }
@@ -109,7 +109,7 @@ export class Manners {
     return { ...rest, ...power, firmware: '2.0.0', uptime: this.#readings - this.#newFirmwareAfter }
   }
 
-  /** What comes of a reading of `messages` messages: also nothing, or what was held back before. */
+  /** The acts that follow a reading of `messages` messages; messages may be held back, and follow later. */
   acts(payload: string, messages: number): Act[] {
     this.#readings++
     const { outOfOrder, duplicates, mistakes } = this.#behaviour
@@ -127,7 +127,7 @@ export class Manners {
     return this.#collects === 0 ? acts : this.#collect(acts)
   }
 
-  /** What is still held back at the end. */
+  /** The acts that are still held back at the end. */
   rest(): Act[] {
     const rest = this.#held === undefined ? this.#collected : [...this.#collected, this.#held]
     this.#held = undefined
@@ -155,7 +155,7 @@ function wrong(draw: number): number | undefined {
   return draw < 0.6 ? (1 + draw * 10) * HOUR_MS : -24 * HOUR_MS
 }
 
-/** Draws indexes below `size` by Zipf's law with `exponent`; which of them are the frequent ones, `random` decides. */
+/** Draws indexes below `size` by Zipf's law with `exponent`; `random` decides which are the frequent ones. */
 export class Zipf {
   readonly #sums: Float64Array
   readonly #order: Uint32Array
@@ -192,13 +192,13 @@ export class Zipf {
 }
 
 /**
- * One simulated device, apart from its connection: its id, its place in the schedule, what it reads and how it behaves are
- * decided by seed and index alone. Its `seq` grows over reconnects, as the memory of a real device would keep it.
+ * One simulated device, apart from its connection. Seed and index alone decide its id, its place in the schedule, its readings
+ * and its behaviour. Its `seq` grows over reconnects, as that of a real device does.
  */
 export class Device {
   readonly id: string
   readonly topic: string
-  /** Its share of the period by which it comes after the start of each round, in [0, 1). */
+  /** When it sends in each period, as a share of the period. */
   readonly phase: number
   readonly random: Random
   readonly manners: Manners
@@ -214,24 +214,24 @@ export class Device {
     this.#profile = PROFILES[index % PROFILES.length] as Profile
     this.id = `${this.#profile.name}-${seed}-${String(index + 1).padStart(5, '0')}`
     this.topic = `devices/${this.id}/telemetry`
-    // Streams of their own: how often a device had to reconnect must not change what it reads, nor how it behaves.
+    // Separate streams: reconnects must change neither readings nor behaviour.
     this.#model = this.#profile.create(seededRandom(~seed, index))
     this.manners = new Manners(behaviour, seededRandom(seed ^ 0x5bd1e995, index))
   }
 
-  /** Messages numbered so far: what of them is applied counts once each. */
+  /** Messages numbered so far. */
   get messages(): number {
     return this.#seq
   }
 
   /**
-   * Reads, `seconds` of the device's world after the time before, and says what comes of it. `now`: epoch ms. A run that
-   * is made again counts `seq` from 1 again with newer times, by which it is told from duplicates.
+   * Takes the next reading, `seconds` after the one before. `now`: epoch ms. A run that is repeated counts `seq` from 1 again,
+   * with newer times, which tell it from duplicates.
    */
   next(now: number, seconds: number): Act[] {
     const { samples } = this.#profile
     const ts = this.manners.clock(now)
-    // Its samples lie between what it said last and now.
+    // The samples lie between the last payload and now.
     const since = Math.min(ts, Math.max(this.#saidAt, ts - seconds * 1000))
     this.#saidAt = ts
     const messages = Array.from({ length: samples }, (_, i) => {

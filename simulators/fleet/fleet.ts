@@ -6,27 +6,26 @@ import { seededRandom } from '../random.ts'
 import { type Act, type Behaviour, Device, WELL_BEHAVED, Zipf } from './behaviour.ts'
 import { type Outgoing, type QoS, Session, type SessionObserver } from './session.ts'
 
-/** Times of many things, kept by one timer. */
+/** Times at which many things are due. */
 interface Schedule {
-  /** When each thing is due, in ms after the start; by index. */
+  /** When each thing is due, by index; ms after the start. */
   readonly offsets: readonly number[]
-  /** Each comes again after this many ms; undefined: once. */
+  /** Each is due again after this many milliseconds; undefined: once. */
   readonly periodMs: number | undefined
-  /** Nothing is due from this many ms after the start on. */
+  /** Nothing is due any more after this many milliseconds. */
   readonly untilMs: number
 }
 
-/** The timer's grain: things due within it are done together. */
+/** Things that are due within these milliseconds are done together. */
 const GRAIN_MS = 2
 /** Longest wait at a readRange. */
 const MAX_WAIT_MS = 1_000
-/** Things done in one turn of the event loop, so that one which fell behind still reads its sockets. */
+/** Most things in one turn of the event loop, so that a schedule which is late still reads its sockets. */
 const MAX_PER_TURN = 500
 
 /**
- * Calls `due` with the index of each thing when its time has come, in the order of their times, until all are done, the
- * end is reached or `signal` aborts. All have one period, so a cursor over the sorted offsets is the whole queue. What
- * fell behind is caught up, not left out.
+ * Calls `due` with the index of each thing at its time, until all are done, the end is reached or `signal` aborts. All have
+ * one period, so a cursor over the sorted offsets is the whole queue. A late schedule catches up.
  */
 async function runSchedule(
   schedule: Schedule,
@@ -67,7 +66,7 @@ export interface FleetOptions {
   readonly devices: number
   /** Messages per second of each device; 1 when not given. */
   readonly ratePerSecond?: number
-  /** For how long it publishes once all have begun to connect; when not given, until it is stopped. */
+  /** How long it publishes once all have begun to connect; when not given, until it is stopped. */
   readonly seconds?: number
   /** Decides ids, readings and the times in the period; 1 when not given. */
   readonly seed?: number
@@ -80,16 +79,16 @@ export interface FleetOptions {
 }
 
 export interface FleetCounts {
-  /** Connections there are now: one a device, or one a gateway. */
+  /** Connections now: one per device, or one per gateway. */
   readonly connected: number
-  /** Payloads the devices had to send; each ends up acknowledged or not, however often it is sent. */
+  /** Payloads that the devices had to send, repeats on a new connection not counted. */
   readonly published: number
   readonly acknowledged: number
   /** Refused by a device whose memory was full. */
   readonly dropped: number
   /** Sent again after a reconnect. */
   readonly resent: number
-  /** Of those published, what no one can read. */
+  /** Published payloads that nobody can read. */
   readonly mistakes: number
   /** Clean disconnects of devices that sleep. */
   readonly slept: number
@@ -98,18 +97,18 @@ export interface FleetCounts {
   readonly lastError: string | undefined
 }
 
-/** How fast a fleet comes up: a storm of connects measures the storm. */
+/** A fleet comes up slowly: it is not to measure a storm of connects. */
 const CONNECTS_PER_SECOND = 500
 /** How long the first device may take before the broker counts as unreachable. */
 const FIRST_CONNECT_MS = 5_000
 /** How long acknowledgements are awaited after the last message. */
 const DRAIN_MS = 5_000
 const BACK_OFF_MAX_MS = 15_000
-/** What a gateway keeps for each of its devices, beyond that. */
+/** Messages that a gateway keeps for each further device. */
 const MAX_PENDING_BEHIND_GATEWAY = 16
 /** Connections from one address: it has about 28,000 ports towards one broker. */
 const CONNECTIONS_PER_ADDRESS = 20_000
-/** Longest latency told apart, one minute. */
+/** Longer latencies count as one minute. */
 const MAX_LATENCY_US = 60_000_000
 
 const DEFAULTS = {
@@ -121,7 +120,7 @@ const DEFAULTS = {
   maxPending: 64,
 } as const
 
-/** What one device said, in messages: without repeats, and without what no one can read. */
+/** Messages of one device, without repeats and without payloads that nobody can read. */
 export interface Delivered {
   readonly sent: number
   readonly acknowledged: number
@@ -139,7 +138,7 @@ export class Fleet implements AsyncDisposable, SessionObserver {
   readonly #sessions: Session[] = []
   readonly #zipf: Zipf | undefined
   readonly #draw: () => number
-  /** Of each device, messages acknowledged: with the device's own count, a ledger of 4 bytes a device. */
+  /** Messages acknowledged, by device. */
   readonly #delivered: Uint32Array
   #connected = 0
   #mistakes = 0
@@ -151,7 +150,7 @@ export class Fleet implements AsyncDisposable, SessionObserver {
   #disconnects = 0
   #lastError: Error | undefined
   #publishingSeconds = 0
-  /** Called at each acknowledgement, connect and disconnect while somebody waits for one. */
+  /** Called at each acknowledgement, connect and disconnect while `#until` waits. */
   #changed: (() => void) | undefined
 
   private constructor(options: Required<FleetOptions>, now: () => number) {
@@ -204,12 +203,12 @@ export class Fleet implements AsyncDisposable, SessionObserver {
     return fleet
   }
 
-  /** For how long it published, in seconds, without what came before and after; 0 until then. */
+  /** Seconds for which it published, without connecting and draining; 0 until then. */
   get publishingSeconds(): number {
     return this.#publishingSeconds
   }
 
-  /** Resolves when the time is over or the fleet was stopped, and what was under way is acknowledged or given up. */
+  /** Resolves when the fleet has stopped, and the last messages are acknowledged or given up. */
   get finished(): Promise<void> {
     return this.#finished
   }

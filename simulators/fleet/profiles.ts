@@ -1,14 +1,14 @@
 import type { JsonObject } from '../../processor/contract/json.ts'
 import type { Random } from '../random.ts'
 
-/** What a device measures. `step` moves its world on by `seconds` and reads it; nothing but the random decides. */
+/** The world that a device measures. `step` moves it on by `seconds` and reads it; only the random decides. */
 export interface Model {
   step(seconds: number): JsonObject
 }
 
 export interface Profile {
   readonly name: string
-  /** Readings that one payload carries. */
+  /** Readings in one payload. */
   readonly samples: number
   create(random: Random): Model
 }
@@ -138,7 +138,7 @@ const vibration: Profile = {
 /** Device n of a fleet has profile n modulo their number. */
 export const PROFILES: readonly Profile[] = [thermostat, vehicle, thermostat, meter, vibration]
 
-/** The part of the way from `value` to `target` that is gone in `share` time constants. */
+/** How far `value` moves towards `target` in `share` time constants. */
 function towards(value: number, target: number, share: number): number {
   return (target - value) * Math.min(1, share)
 }

@@ -10,7 +10,7 @@ export interface SessionOptions {
   /** MQTT client id. */
   readonly id: string
   readonly qos: QoS
-  /** Address the connection comes from; undefined: the system's choice. */
+  /** Source address; undefined: the system chooses. */
   readonly localAddress: string | undefined
   readonly will: { readonly topic: string; readonly payload: string } | undefined
   /** Messages kept while they cannot be sent, those in flight included; at the bound new ones are refused. */
@@ -22,7 +22,7 @@ export interface SessionOptions {
   readonly now: () => number
 }
 
-/** What sessions tell; one observer serves a whole fleet. */
+/** One observer serves all sessions of a fleet. */
 export interface SessionObserver {
   connected(): void
   /** An established connection ended, or an attempt failed. */
@@ -30,16 +30,15 @@ export interface SessionObserver {
   /** `ms` from the first send to the acknowledgement (QoS 0: to the socket). */
   acknowledged(message: Outgoing, ms: number): void
   resent(): void
-  /** It disconnected cleanly, until it has more to say. */
+  /** It disconnected cleanly, until it has more to send. */
   slept(): void
 }
 
 export interface Outgoing {
-  /** Index of the device that says it. */
   readonly device: number
   readonly topic: string
   readonly payload: string
-  /** Messages that it holds, and not for the second time. */
+  /** New messages in the payload: repeats do not count. */
   readonly messages: number
 }
 
@@ -48,7 +47,7 @@ interface Message extends Outgoing {
   sentAt: number | undefined
 }
 
-/** Messages of one connection under way at once: well below what a broker takes for an abuse. */
+/** Messages of one connection under way at once: well below any broker's limit. */
 const MAX_IN_FLIGHT = 16
 
 const CONNECT_TIMEOUT_MS = 10_000
@@ -58,13 +57,13 @@ const BACK_OFF_MIN_MS = 250
 const END_MS = 1_000
 
 /**
- * The connection of a device, or of a gateway, made anew with jittered back-off whenever it ends. What was not acknowledged is sent again
- * after a reconnect, in the first order and with the first bytes, as a device with a small memory does.
+ * The MQTT session of a device or a gateway. It reconnects with a jittered backoff, and then sends unacknowledged messages
+ * again, in the same order and with the same bytes, as a device with a small memory does.
  */
 export class Session {
   readonly #options: SessionOptions
   readonly #observer: SessionObserver
-  /** In order; the first `#sent` are under way on the present connection. */
+  /** In order; the first `#sent` are under way on this connection. */
   readonly #pending: Message[] = []
   #sent = 0
   #client: MqttClient | undefined
@@ -72,7 +71,7 @@ export class Session {
   readonly #backoff: JitteredBackoff
   #retry: NodeJS.Timeout | undefined
   #ended = false
-  /** It has said all for now, and disconnects until it has more to say. */
+  /** It disconnects when all is acknowledged, until it has more to send. */
   #sleepy = false
   #leaving = false
 
@@ -89,7 +88,7 @@ export class Session {
   connect(): void {
     if (this.#ended || this.#client !== undefined) return
     const { host, port, id, localAddress, will, qos } = this.#options
-    // A client of MQTT.js is used for one connection: its own reconnects come at one fixed pace for the whole fleet.
+    // One client per connection: MQTT.js reconnects at a fixed pace, which would be one wave for the whole fleet.
     const client = new MqttClient(() => createConnection({ host, port, localAddress }), {
       clientId: id,
       clean: true,
@@ -116,12 +115,12 @@ export class Session {
     return true
   }
 
-  /** The network fails: no DISCONNECT is said. */
+  /** Breaks the connection without a DISCONNECT. */
   drop(): void {
     this.#client?.stream.destroy()
   }
 
-  /** Disconnects cleanly when all is acknowledged, until there is more to say. */
+  /** Disconnects cleanly when all is acknowledged, until there is more to send. */
   sleep(): void {
     this.#sleepy = true
     this.#rest()
@@ -129,7 +128,7 @@ export class Session {
 
   #wake(): void {
     this.#sleepy = false
-    // One that is still leaving is awaited.
+    // A client that is still leaving connects again on its close.
     if (this.#client === undefined && this.#retry === undefined) this.connect()
   }
 
@@ -139,7 +138,7 @@ export class Session {
     this.#client?.end()
   }
 
-  /** Says DISCONNECT when nothing is under way, else just closes; nothing is told to the observer after it. */
+  /** Sends DISCONNECT when nothing is under way, and closes. The observer hears nothing more. */
   async end(): Promise<void> {
     this.#ended = true
     this.#online = false

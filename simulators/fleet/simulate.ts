@@ -27,7 +27,7 @@ export interface Summary {
   /** Published and not acknowledged when the run ended. */
   readonly failed: number
   readonly resent: number
-  /** Of those published, what no one can read. */
+  /** Published payloads that nobody can read. */
   readonly mistakes: number
   readonly disconnects: number
   readonly lastError: string | undefined
@@ -42,7 +42,7 @@ export interface Summary {
 const USAGE =
   'usage: node main.ts simulate [--devices 100] [--rate 1] [--seconds 30] [--seed 1] [--host 127.0.0.1] [--port 1883] [--qos 1] [dials]'
 
-/** The help's lines of the dials, and the most each may be. */
+/** Each dial's flag, its maximum, and its line of the help. */
 const DIALS: Readonly<
   Record<Exclude<keyof Behaviour, 'gateway'>, readonly [flag: string, max: number, about: string]>
 > = {
@@ -58,9 +58,9 @@ const DIALS: Readonly<
 }
 const MAX_GATEWAY = 1_000
 
-/** Memory of the devices; each connection takes about 40 KiB more. */
+/** Bounded by memory; each connection takes about 40 KiB more. */
 const MAX_DEVICES = 200_000
-/** From some loopback addresses; from elsewhere there is one address to come from. */
+/** A loopback fleet has several source addresses; towards any other host it has one. */
 const MAX_CONNECTIONS = 100_000
 const MAX_CONNECTIONS_ELSEWHERE = 20_000
 const MIN_RATE_PER_SECOND = 0.001
@@ -71,8 +71,8 @@ const MAX_SEED = 2 ** 31 - 1
 const PROGRESS_MS = 1_000
 
 /**
- * The command `simulate`. Resolves with the exit code: 0 when every message was acknowledged, 1 when some were not, 2 when
- * a flag or the broker is unusable, with one line on stderr that says so.
+ * The command `simulate`. Resolves with the exit code: 0 when every message was acknowledged, 1 when some were not, 2 with one
+ * line on stderr when a flag is wrong or no broker answers.
  */
 export async function runSimulate(argv: readonly string[], io: SimulateIo): Promise<number> {
   try {
@@ -160,7 +160,7 @@ function help(): string {
   return `dials, each 0 when not given:\n${dials.join('')}  --gateway      devices on one connection; 1 when not given\n`
 }
 
-/** Runs a fleet until its time is over, and tells its progress and its summary. Rejects with ConfigurationError when no broker answers. */
+/** Runs a fleet, and prints its progress and its summary. Rejects with ConfigurationError when no broker answers. */
 async function simulate(
   options: Required<Omit<FleetOptions, 'maxPending'>>,
   io: Pick<SimulateIo, 'stdout' | 'now' | 'signal'>,

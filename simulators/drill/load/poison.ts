@@ -1,7 +1,7 @@
 import { connectAsync, type MqttClient } from 'mqtt'
 import { pause } from '../../../processor/runtime/pause.ts'
 
-/** What devices with a bug send. */
+/** Payloads of devices with a bug. */
 const PAYLOADS = [
   '{"temperature":',
   '[]',
@@ -13,7 +13,7 @@ const PAYLOADS = [
 export const CLIENT_ID = 'poisoner'
 const LOOK_MS = 20
 
-/** Sends bad payloads in the name of the fleet's devices. */
+/** Poison: bad payloads, sent in the name of the fleet's devices. */
 export class Poison implements AsyncDisposable {
   readonly #client: MqttClient
   readonly #ids: readonly string[]
@@ -43,7 +43,7 @@ export class Poison implements AsyncDisposable {
     }
   }
 
-  /** Until all is acknowledged, the time is over, or `signal` aborts. */
+  /** Resolves when all is acknowledged, the time is over, or `signal` aborts. */
   async drain(withinMs: number, signal: AbortSignal): Promise<void> {
     const deadline = performance.now() + withinMs
     while (this.acknowledged < this.sent && performance.now() < deadline && !signal.aborted)

@@ -10,28 +10,25 @@ import { answerIn, type DeviceAnswer } from '../checks/copies.ts'
 import type { Mark, Recorder } from '../report/journal.ts'
 import type { ApiAddress } from '../stage/stage.ts'
 
-/** What takes a process away, for a while or for good. */
+/** Disturbances that take a process away. */
 const AWAY: ReadonlySet<string> = new Set(['kill', 'stop', 'freeze', 'cut'])
-/**
- * What is over is felt for so long, ms: the API has to find who answers now, what waited is applied, and a machine that is
- * loaded takes its time for both.
- */
+/** A disturbance is felt for this long after its end, ms: the API finds the new owners, and what waited is applied. */
 export const AFTERMATH_MS = 10_000
 const LOOK_EVERY_MS = 100
 
 export interface StabilityParts {
   readonly recorder: Pick<Recorder, 'elapsed' | 'marks'>
   readonly processors: readonly string[]
-  /** While a processor is away nobody stands in for it. */
+  /** No other processor stands in for one that is away. */
   readonly alone: boolean
-  /** Why not every partition has its owner and its standbys; undefined: it has. */
+  /** Why a partition lacks its owner or a standby; undefined: none does. */
   readonly unsteady: () => string | undefined
 }
 
-/** For how long nothing has been disturbed, and nothing been amiss. */
+/** For how long nothing has been disturbed, and every partition has had its owner and standbys. */
 export class Stability {
   readonly #parts: StabilityParts
-  /** When it was last seen not to be steady, ms since the drill began. */
+  /** When the cluster was last seen unsteady, ms since the drill began. */
   #unsteadyAt = 0
 
   constructor(parts: StabilityParts) {
@@ -49,12 +46,12 @@ export class Stability {
     if (this.#parts.unsteady() !== undefined) this.#unsteadyAt = this.#parts.recorder.elapsed
   }
 
-  /** Ms. */
+  /** Milliseconds. */
   get lasted(): number {
     return this.#since(this.#parts.recorder.marks)
   }
 
-  /** A processor is away with nobody to stand in, or just was. */
+  /** Whether a processor is away with none to stand in, or just was. */
   get orphaned(): boolean {
     const { recorder, processors, alone } = this.#parts
     if (!alone) return false
@@ -62,7 +59,7 @@ export class Stability {
     return marks.some(({ verb }) => AWAY.has(verb)) && this.#since(marks) < AFTERMATH_MS
   }
 
-  /** Ms since the last of `marks` was over, and it was not steady. */
+  /** Milliseconds since the last of `marks` was over and the cluster was unsteady. */
   #since(marks: readonly Mark[]): number {
     const { elapsed } = this.#parts.recorder
     const disturbedAt = marks.reduce((last, { doneAt = elapsed }) => Math.max(last, doneAt), 0)
@@ -71,7 +68,6 @@ export class Stability {
 }
 
 export interface ReadersOptions {
-  /** Base URL of the API. */
   readonly api: ApiAddress
   readonly ids: readonly string[]
   readonly ledger: Ledger
@@ -82,29 +78,26 @@ export interface ReadersOptions {
   readonly stability: Pick<Stability, 'lasted' | 'orphaned'>
 }
 
-/** What the readers found, over the whole run. */
+/** The findings of the readers over the whole run. */
 export interface ReadersReport {
   readonly reads: number
   readonly failures: number
-  /** Of the failures: those while partitions were away with nobody to stand in. */
+  /** Failures while a processor was away with none to stand in. */
   readonly excused: number
-  /** The first of the others, in words. */
+  /** The first of the other failures, in words. */
   readonly failed: readonly string[]
-  /** Answers for a device that do not hold a status of it, and the first of them in words. Must stay empty. */
+  /** Answers for a device without a status of it; the first of them in words. Must stay empty. */
   readonly wrongCount: number
   readonly wrong: readonly string[]
   readonly latencyMs: { readonly p50: number; readonly p99: number; readonly max: number }
-  /** Answers that lacked a message acknowledged before they were asked for, and for how long it had been. */
+  /** Answers that lacked a message which was acknowledged before the request, and for how long it had been. */
   readonly stale: { readonly answers: number; readonly p99Ms: number; readonly maxMs: number }
-  /**
-   * Longest time without a status of any device of one partition, from the first on, or from when one was due; idle times
-   * between two requests count too.
-   */
+  /** Longest time without an answer from one partition, once one was due; idle times between two requests count too. */
   readonly longestGapMs: number
   readonly standbyAnswers: number
-  /** Answers of a standby that were older than one before: what falling back costs. */
+  /** Answers of a standby that were older than an earlier answer, as a fallback may give. */
   readonly olderFromStandby: number
-  /** Answers of an owner, or of the same position, in which something had gone back. Must stay empty. */
+  /** Other answers in which something had gone back. Must stay empty. */
   readonly wentBack: readonly string[]
   readonly wentBackCount: number
 }
@@ -112,14 +105,14 @@ export interface ReadersReport {
 /** Requests under way at once: each reader has one. */
 const READERS = 16
 const TIMEOUT_MS = 10_000
-/** Kept of what went wrong. */
+/** How many findings of one kind are kept in words. */
 const MAX_TOLD = 20
 const MAX_LATENCY_US = 60_000_000
-/** Every so many requests ask for a page of devices, and for the partitions. */
+/** One request in so many asks for a page of devices, or for the partitions. */
 const LIST_EVERY = 20
 const PARTITIONS_EVERY = 50
 
-/** What one device's answers have shown so far. */
+/** The newest state that the answers for one device have shown. */
 interface Seen {
   rev: number
   session: number
@@ -127,14 +120,14 @@ interface Seen {
   freshness: Freshness
 }
 
-/** Dashboards: readers that poll devices, pages and partitions at a rate, and check that what they see never goes back. */
+/** Readers poll devices, pages and partitions at a rate, as dashboards do, and check that nothing goes back. */
 export class Readers {
   readonly #options: ReadersOptions
   readonly #agent = new Agent({ keepAlive: true, maxSockets: READERS })
   readonly #latency: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
   readonly #staleness: RecordableHistogram = createHistogram({ lowest: 1, highest: MAX_LATENCY_US, figures: 3 })
   readonly #seen = new Map<string, Seen>()
-  /** Per partition, since when it is silent, as performance.now() tells it; 0: nothing of it was due yet. */
+  /** Per partition, `performance.now()` of its last answer; 0: no answer was due yet. */
   readonly #silentSince: Float64Array
   readonly #failed: string[] = []
   readonly #wrong: string[] = []
@@ -147,7 +140,7 @@ export class Readers {
   #excused = 0
   #wrongCount = 0
   #turn = 0
-  /** Since they were last taken by `sample`. */
+  /** Counts since the last call of `sample`. */
   #recent = { staleMs: 0, reads: 0, failures: 0 }
   reads = 0
   failures = 0
@@ -165,7 +158,7 @@ export class Readers {
     this.#agent.destroy()
   }
 
-  /** What happened since the last call. */
+  /** Counts since the last call. */
   sample(): { staleMs: number; reads: number; failures: number } {
     const recent = this.#recent
     this.#recent = { staleMs: 0, reads: 0, failures: 0 }
@@ -196,7 +189,7 @@ export class Readers {
     }
   }
 
-  /** A device is always asked for by the same reader, one request at a time: so its answers have an order. */
+  /** A device belongs to one reader, which has one request under way: so its answers have an order. */
   async #read(reader: number, began: number, signal: AbortSignal): Promise<void> {
     const { ids, rate, random } = this.#options
     const everyMs = (1000 * READERS) / rate
@@ -206,7 +199,7 @@ export class Readers {
       const wait = due - performance.now()
       if (wait > 0) await pause(wait, signal)
       if (signal.aborted) return
-      // A reader that was held up does not make up for it: a person at a dashboard would not either.
+      // A reader that was held up does not catch up, as a person at a dashboard does not.
       due = Math.max(due + everyMs, performance.now())
       const turn = this.#turn++
       if (turn % PARTITIONS_EVERY === 1) await this.#get('/v1/partitions', signal)
@@ -241,7 +234,7 @@ export class Readers {
     this.#compare(id, answer)
     const shown = answer.sequence?.seen.at(-1)?.[1] ?? 0
     if (shown >= acknowledged) return
-    // It lacks one message: since when is known. It lacks more: not longer than since the one that it shows.
+    // When one message lacks, its time is known. When more do, the answer is no older than the message that it shows.
     const newest = Math.max(...Object.values(answer.reported).map(({ at }) => Date.parse(at)))
     const staleMs = Math.max(1, askedAt - (shown === acknowledged - 1 ? acknowledgedAt : newest))
     this.#stale++
@@ -249,7 +242,7 @@ export class Readers {
     this.#staleness.record(Math.min(Math.round(staleMs * 1000), MAX_LATENCY_US))
   }
 
-  /** Its first message may be acknowledged and not yet applied: not for long, unless something keeps it from that. */
+  /** Whether the first message of a device may still wait to be applied. */
   #mayBeUnknown(device: number, now: number): boolean {
     const { ids, ledger, stability } = this.#options
     if (this.#seen.has(ids[device] as string)) return false
@@ -257,7 +250,7 @@ export class Readers {
     return firstAt === 0 || Math.min(now - firstAt, stability.lasted) < AFTERMATH_MS
   }
 
-  /** Until now nothing was heard of the partition. */
+  /** Ends a silence of the partition. */
   #silence(partition: number): void {
     const since = this.#silentSince[partition] as number
     if (since > 0) this.#longestGapMs = Math.max(this.#longestGapMs, performance.now() - since)
@@ -281,13 +274,13 @@ export class Readers {
     this.#seen.set(id, { rev, session: connectivity.session, ats, freshness })
   }
 
-  /** The body; undefined when it failed. `unknown`: the device may not be known yet. */
+  /** The body; undefined when the request failed. `unknown`: the device may not be known yet. */
   async #get(path: string, signal: AbortSignal, unknown = false): Promise<string | undefined> {
     const { stability } = this.#options
     const began = performance.now()
     const { orphaned } = stability
     const outcome = await fetchText(this.#agent, this.#options.api, path)
-    // A request that the end of the drill cut off says nothing.
+    // A request that the end of the drill cut off is not counted.
     if (signal.aborted) return undefined
     this.#latency.record(Math.min(Math.max(1, Math.round((performance.now() - began) * 1000)), MAX_LATENCY_US))
     this.reads++
@@ -310,7 +303,7 @@ function said({ servedBy, partition, offset }: Freshness): string {
   return `${servedBy} of partition ${partition} at ${offset}`
 }
 
-/** One decimal. */
+/** Milliseconds with one decimal. */
 function ms(us: number): number {
   return Math.round(us / 100) / 10
 }

@@ -8,17 +8,17 @@ import { type LoadConnection, loadDeviceId } from '../../load/load-connection.ts
 import { type Random, seededRandom } from '../../random.ts'
 import type { Mark } from '../report/journal.ts'
 
-/** How a fleet is shared out over connections that take turns, and which of its devices each lets speak. */
+/** How a fleet shares its connections, so that most messages go to one partition. */
 export interface HotFleet {
   /** Device n speaks over connection n modulo this. */
   readonly connections: number
-  /** Which of a connection's devices (from 0) speaks next. */
+  /** Index of the connection's device that sends next. */
   readonly choose: (connection: number) => number
 }
 
 /**
- * At least `share` of the messages go to one partition, that of the first device. A connection can only send for its own
- * devices, so there are no more connections than leave each of them one of that partition.
+ * At least `share` of the messages go to the partition of the first device. A connection sends for its own devices only, so
+ * there are only as many connections as can each have a device of that partition.
  */
 export function hotFleet(
   ids: readonly string[],
@@ -47,12 +47,12 @@ export interface TrafficOptions {
   readonly port: number
   readonly prefix: string
   readonly devices: number
-  /** Counts the fleet's devices first. */
+  /** The fleet's devices come first in it. */
   readonly ledger: Ledger
   /** Messages a second over all devices. */
   readonly rate: number
   readonly seed: number
-  /** This share of the messages goes to one of the `partitions`; undefined: they are spread. */
+  /** Share of the messages that go to one of the `partitions`; undefined: they are spread. */
   readonly hot: number | undefined
   readonly partitions: number
 }
@@ -65,11 +65,11 @@ const LOOK_MS = 20
 
 export interface Connections {
   readonly all: number
-  /** Of these: how many have a session with the broker. */
+  /** How many have a session with the broker. */
   readonly open: number
 }
 
-/** The fleet of a drill: gateways that each carry their share of the devices, and lose and resend as gateways do. */
+/** The fleet of a drill: gateways that each carry their share of the devices, and that reconnect and resend. */
 export class Traffic implements AsyncDisposable {
   readonly ledger: Ledger
   readonly ids: readonly string[]
@@ -119,17 +119,16 @@ export class Traffic implements AsyncDisposable {
     for (const connection of this.#connections) connection.drop()
   }
 
-  /** The load is on. */
   get publishing(): boolean {
     return this.#started && !this.#ending.signal.aborted
   }
 
-  /** Messages of the fleet: the ledger counts those of others too. */
+  /** Messages of the fleet; the ledger counts those of visitors too. */
   get sent(): number {
     return this.ledger.publishedBy(this.ids.length)
   }
 
-  /** Of each connection, how long it has had no session with the broker, ms; 0: it has one. */
+  /** Per connection, for how many milliseconds it has had no session with the broker. */
   get absences(): number[] {
     const now = performance.now()
     return this.#connections.map(({ absentSince = now }) => now - absentSince)
@@ -150,7 +149,7 @@ export class Traffic implements AsyncDisposable {
     return this.#connections.reduce((sum, connection) => sum + connection.underWay, 0)
   }
 
-  /** Publishes no more, and waits for what is under way: at most `withinMs`. Rejects when the load itself failed. */
+  /** Publishes no more, and awaits the last acknowledgements. Rejects when they are late, or the load itself failed. */
   async stop(withinMs: number): Promise<void> {
     this.#ending.abort()
     await this.#publishing
@@ -167,18 +166,18 @@ export class Traffic implements AsyncDisposable {
   }
 }
 
-/** What stands between devices and log: while it is disturbed they may be locked out, and no other disturbance excuses it. */
-const DOORS: ReadonlySet<string> = new Set(['devices', 'ingest', 'kafka', 'tidemark'])
-/** What ends with what it does. The others last until the next disturbance of the same target. */
+/** Targets between devices and log. Only their disturbance may lock devices out. */
+const GATES: ReadonlySet<string> = new Set(['devices', 'ingest', 'kafka', 'tidemark'])
+/** Disturbances that are over when they are done. The others last until the next one of the same target. */
 const ENDING: ReadonlySet<string> = new Set(['start', 'thaw', 'heal', 'storm'])
-/** After the disturbance, ms: gateways back off for up to 2 s, and ingest finds its log again. */
+/** Time to return after a disturbance, ms: gateways back off for up to 2 s, and ingest finds its log again. */
 const RETURN_MS = 5_000
-/** Longest time without a session that is no finding, ms: a CONNECT that nobody answers takes a gateway 10 s. */
+/** Longest time without a session that is no finding, ms: a CONNECT without an answer takes a gateway 10 s. */
 export const MAX_ABSENCE_MS = 15_000
 
-/** What the devices could do while nothing kept them from it. */
+/** What the devices sent while nothing kept them from it. */
 export interface SendingReport {
-  /** How long that was, ms, and the messages sent in it. */
+  /** Milliseconds of that time, and messages sent in it. */
   readonly ms: number
   readonly sent: number
   /** Connections that had no session for longer than MAX_ABSENCE_MS in one go, and the longest such time, ms. */
@@ -186,19 +185,18 @@ export interface SendingReport {
   readonly longestMs: number
 }
 
-/** A look at the connections. */
+/** The connections at one time. */
 export interface SendingLook {
   /** Ms since the drill began. */
   readonly now: number
-  /** The load is on. */
   readonly publishing: boolean
-  /** Messages sent so far by those who have a rate: what visitors send would pass for a tenth of a small one. */
+  /** Messages that the fleet has sent so far; visitors have no rate. */
   readonly sent: number
-  /** Of each connection, how long it has had no session, ms; 0: it has one. */
+  /** Per connection, for how many milliseconds it has had no session. */
   readonly absences: readonly number[]
 }
 
-/** Looks at the connections now and then: how much is sent, and who cannot get a session, while nothing is disturbed. */
+/** Watches how much is sent, and which connections cannot get a session, while nothing is disturbed. */
 export class SendingWatch {
   readonly #locked = new Set<number>()
   #before: SendingLook | undefined
@@ -226,10 +224,10 @@ export class SendingWatch {
   }
 }
 
-/** Since when nothing has kept devices from sending, ms since the drill began; Infinity: something does. */
+/** When devices could send again, ms since the drill began; Infinity: something still keeps them from it. */
 function calmSince(marks: readonly Mark[]): number {
   const last = new Map<string, Mark>()
-  for (const mark of marks) if (DOORS.has(mark.target)) last.set(mark.target, mark)
+  for (const mark of marks) if (GATES.has(mark.target)) last.set(mark.target, mark)
   let since = 0
   for (const { verb, doneAt } of last.values()) {
     since = Math.max(since, ENDING.has(verb) && doneAt !== undefined ? doneAt + RETURN_MS : Infinity)

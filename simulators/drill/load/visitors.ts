@@ -11,7 +11,7 @@ import type { ApiAddress } from '../stage/stage.ts'
 const FAREWELLS = ['stays', 'disconnects', 'is cut off', 'is taken over'] as const
 export type Farewell = (typeof FAREWELLS)[number]
 
-/** What its status tells after that: MQTT 3.1.1, 3.1.2.5 and 3.14.4 say when a will is published. */
+/** The status after each farewell: MQTT 3.1.1, 3.1.2.5 and 3.14.4 say when a will is published. */
 const AFTER = {
   stays: { state: 'online', reason: 'connected', will: false },
   disconnects: { state: 'offline', reason: 'client disconnect', will: false },
@@ -20,19 +20,18 @@ const AFTER = {
   'is taken over': { state: 'online', reason: 'connected', will: true },
 } as const
 
-/** What a visitor did, as far as it can be judged by. */
 export interface VisitorReport {
   readonly id: string
   readonly farewell: Farewell
-  /** It could do all that its farewell is made of. */
+  /** It completed its farewell. */
   readonly left: boolean
-  /** Sessions that ended without DISCONNECT or could not be had, before the last. */
+  /** Sessions before the last one that ended without DISCONNECT, or could not be had. */
   readonly lost: number
-  /** Messages that it began to send anew, on a new session. */
+  /** Messages that it sent again on a new session. */
   readonly resent: number
 }
 
-/** Wills of a visitor, by the value they give: those of the last session are told apart. */
+/** Values of a visitor's wills: that of its last session differs from the earlier ones. */
 export const LAST_WILL = 'last'
 const WILL = 'will'
 const EARLIER_WILL = 'earlier'
@@ -41,7 +40,7 @@ const MAX_VISITORS = 24
 /** Pause of a visitor between two messages, ms. */
 const PAUSE_MS = 250
 const LOOK_MS = 20
-/** Of the turns after a message: how many end the session by a lost connection, and how many by DISCONNECT. */
+/** Shares of the messages after which the connection is lost, or ends with DISCONNECT. */
 const LOST_SHARE = 0.25
 const SLEEP_SHARE = 0.25
 /** A visitor has one message under way, so this is never reached. */
@@ -51,22 +50,22 @@ const BACK_OFF_MAX_MS = 2_000
 export interface VisitorsOptions {
   readonly mqtt: { readonly host: string; readonly port: number }
   readonly prefix: string
-  /** Devices of the fleet: the visitors are numbered after them, in the same ledger. */
+  /** Devices of the fleet; the visitors follow them in the ledger. */
   readonly devices: number
   readonly ledger: Ledger
   readonly seed: number
-  /** One broker has all connections of a device, and closes the older when the device connects again. */
+  /** All connections of a device reach one broker, which closes the older one when the device connects again. */
   readonly oneBroker: boolean
 }
 
-/** How many devices visit beside a fleet of so many. */
+/** How many visitors a fleet of so many devices has. */
 export function visitorsOf(devices: number): number {
   return Math.min(devices, MAX_VISITORS)
 }
 
 /**
- * Devices with a connection each, which come and go, with a will, and speak by QoS 2. At the end each leaves in one of the
- * ways that MQTT knows, so that connectivity and wills can be judged.
+ * Visitors: devices that come and go beside the fleet, each on its own connection, with a will and QoS 2. At the end each
+ * leaves in one of the ways that MQTT knows, so that connectivity and wills can be judged.
  */
 export class Visitors implements AsyncDisposable {
   readonly ids: readonly string[]
@@ -87,17 +86,16 @@ export class Visitors implements AsyncDisposable {
     return this.#visitors.map(({ id, farewell, left, lost, resent }) => ({ id, farewell, left, lost, resent }))
   }
 
-  /** They come and go until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
     await Promise.all(this.#visitors.map((visitor) => visitor.run(signal)))
   }
 
-  /** Each leaves in its way; resolves when the API shows it, the time is over, or `signal` aborts. */
+  /** Each visitor leaves. Resolves when the API shows it, the time is over, or `signal` aborts. */
   async leave(api: ApiAddress, withinMs: number, signal: AbortSignal): Promise<void> {
     const within = AbortSignal.any([signal, AbortSignal.timeout(withinMs)])
     await Promise.all(this.#visitors.map((visitor) => visitor.leave(within)))
     while (!within.aborted) {
-      // An API that does not answer is another's finding.
+      // Readers report an API that does not answer.
       const answers = await readApi(api, this.ids).catch(() => undefined)
       if (this.report.every((visitor) => unlike(visitor, answers?.get(visitor.id)) === undefined)) return
       await pause(LOOK_MS, within)
@@ -109,7 +107,7 @@ export class Visitors implements AsyncDisposable {
   }
 }
 
-/** In what a visitor's status is not as its farewell makes it; undefined: it is. */
+/** How a visitor's status contradicts its farewell, in words; undefined: it does not. */
 export function unlike(
   { farewell, left }: Pick<VisitorReport, 'farewell' | 'left'>,
   status: Pick<Status, 'connectivity' | 'reported'> | undefined,
@@ -126,7 +124,7 @@ export function unlike(
   return undefined
 }
 
-/** The will in a payload of a visitor, by name; undefined: it is none. */
+/** The will in a visitor's payload; undefined: the payload is no will. */
 export function willIn(payload: unknown): string | undefined {
   const { values } = Object(payload) as { values?: Record<string, unknown> }
   const will = values?.[WILL]
@@ -143,7 +141,7 @@ class Visitor {
   #session: Session
   /** The session that a new one of the same device is to end. */
   #older: Session | undefined
-  /** Its last message, and whether that is to be acknowledged yet. */
+  /** Number of its last message, and whether it waits for its acknowledgement. */
   #said = 0
   #underWay = false
   #leaving = false
@@ -163,7 +161,6 @@ class Visitor {
 
   async run(signal: AbortSignal): Promise<void> {
     this.#session.connect()
-    // Not all at once.
     await pause(this.#random() * PAUSE_MS, signal)
     while (!signal.aborted) {
       await this.#say(signal)
@@ -177,7 +174,7 @@ class Visitor {
 
   async leave(signal: AbortSignal): Promise<void> {
     await until(() => !this.#underWay, signal)
-    // One that has a session can end it by DISCONNECT; of a CONNECT that is under way nobody knows what becomes of its will.
+    // An acknowledgement shows that it has a session, which DISCONNECT ends; the will of an unanswered CONNECT is uncertain.
     await this.#say(signal)
     if (signal.aborted) return
     await this.#session.end()
@@ -229,9 +226,9 @@ class Visitor {
   }
 
   #disconnected(): void {
-    // A broker may have taken a CONNECT, and the will in it, that it did not come to answer.
+    // A broker may have taken a CONNECT, and its will, without answering it.
     if (!this.#leaving) this.lost++
-    // It would come back, and end the one that took over from it.
+    // The older session would reconnect, and end the one that took over from it.
     void this.#older?.end()
   }
 

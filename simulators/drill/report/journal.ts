@@ -1,4 +1,4 @@
-/** What a run was, on one time axis: ms since the load began. All of it is kept in memory, so each list has a bound. */
+/** The journal of a run, on one time axis: milliseconds since the drill began. It is kept in memory, so each list has a bound. */
 
 /** A disturbance, or its end. */
 export interface Mark {
@@ -7,11 +7,11 @@ export interface Mark {
   readonly verb: string
   /** The process it was done to. */
   readonly target: string
-  /** When it was done: a start takes its time. Undefined before that, and when it failed. */
+  /** When it was done; undefined before that, and when it failed. */
   doneAt?: number
 }
 
-/** What ended the disturbances before their time. */
+/** The error that ended the disturbances early. */
 export interface Failure {
   readonly at: number
   /** What could not be done, in a few words. */
@@ -20,12 +20,12 @@ export interface Failure {
   readonly why: string
 }
 
-/** From `at` on the group says that `instance` holds the partition, which says of itself what `phase` tells. */
+/** From `at` on, `instance` holds the partition, as the group says, in the `phase` that the instance says. */
 export interface Hold {
   readonly at: number
   readonly partition: number
   readonly instance: string | undefined
-  /** `none`: nobody holds it. `unheard`: the holder has not said that it runs. */
+  /** `none`: nobody holds it. `unheard`: the holder does not answer. */
   readonly phase: 'none' | 'unheard' | 'restoring' | 'running'
 }
 
@@ -36,21 +36,21 @@ export interface Advance {
   readonly instance: string
 }
 
-/** What the group's coordinator says of itself; it rebalances from when a member is missed or comes. */
+/** Whether the group is stable; it rebalances when a member comes or is missed. */
 export interface GroupState {
   readonly at: number
   readonly stable: boolean
 }
 
-/** Of the time since the sample before. Rates are a second's. */
+/** Rates per second since the sample before. */
 export interface Sample {
   readonly at: number
   readonly sent: number
   readonly acknowledged: number
   readonly applied: number
-  /** Telemetry records not yet applied, over all partitions; undefined while nobody could tell. */
+  /** Telemetry records not yet applied, over all partitions; undefined while it is unknown. */
   readonly lag: number | undefined
-  /** The oldest answer since the sample before, ms; 0 when none lacked anything. */
+  /** Age of the oldest answer, ms; 0 when none was stale. */
   readonly staleMs: number
   readonly reads: number
   readonly failures: number
@@ -66,12 +66,12 @@ export interface Journal {
   readonly groupStates: readonly GroupState[]
   readonly samples: readonly Sample[]
   readonly failure: Failure | undefined
-  /** When the load ended, and when all was quiet. */
+  /** When the load ended, and when the cluster was at rest. */
   readonly loadEndedAt: number
   readonly quietAt: number | undefined
 }
 
-/** Entries of each list; a run that makes more goes on without the oldest. */
+/** Most entries of a list; then the oldest ones go. */
 const MAX_ENTRIES = 20_000
 
 export class Recorder {
@@ -98,7 +98,7 @@ export class Recorder {
   }
 }
 
-/** A duration over all partitions and disturbances it was measured for, in ms. */
+/** A duration over all partitions and disturbances for which it was measured, ms. */
 export interface Span {
   readonly count: number
   readonly p50: number
@@ -106,29 +106,29 @@ export interface Span {
   readonly worst: number
 }
 
-/** How long what follows a disturbance took. Undefined where nothing of the kind happened. */
+/** How long the steps after a disturbance took; undefined where a step did not happen. */
 export interface Times {
   /** From the disturbance until the group begins to rebalance. */
   readonly detection: Span | undefined
-  /** Until the partition is another's. */
+  /** From the disturbance until another instance holds the partition. */
   readonly reassignment: Span | undefined
-  /** From then until the new owner runs: what it had to restore. */
+  /** From then until the new owner runs. */
   readonly restore: Span | undefined
   /** From the disturbance until the new owner has committed. */
   readonly firstCommit: Span | undefined
-  /** Until what waits to be applied is no more than just before. */
+  /** From the disturbance until the lag is as it was just before. */
   readonly lagNormal: Span | undefined
 }
 
 /** Lag is normal again when it is at most its 95th percentile of just before, and a tenth of a second of messages. */
 const NORMAL_PERCENTILE = 0.95
 
-/** Just before, ms: a fleet that comes up, with every device new, is no measure. */
+/** How much time before a disturbance counts, ms: a fleet that comes up is no measure. */
 const NORMAL_OF_MS = 5_000
 
 const NORMAL_SECONDS = 0.1
 
-/** Pure. What was looked at every 50 ms cannot be told more finely. */
+/** Pure. The observer polls every 50 ms, which bounds the precision. */
 export function timesOf(journal: Journal): Times {
   const detection: number[] = []
   const reassignment: number[] = []
@@ -177,7 +177,7 @@ function backToNormal({ samples }: Journal, mark: Mark, until: number): number |
   const sent = samples.findLast(({ at }) => at <= mark.at)?.sent ?? 0
   const normal = percentile(before, NORMAL_PERCENTILE) + sent * NORMAL_SECONDS
   const after = samples.filter(({ at }) => at >= mark.at && at < until)
-  // What nobody could tell was not seen to be normal; but where it is seen to rise, its end is what counts.
+  // An unknown lag counts as risen only when no sample shows a rise.
   const risen = after.find(({ lag = 0 }) => lag > normal) ?? after.find(({ lag }) => lag === undefined)
   if (risen === undefined) return 0
   const back = after.find(({ at, lag = Infinity }) => at >= risen.at && lag <= normal)

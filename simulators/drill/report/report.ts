@@ -7,7 +7,7 @@ import { commandOf } from '../options.ts'
 import type { Outcome } from '../run.ts'
 import type { Journal, Span, Times } from './journal.ts'
 
-/** What the drill says at its end: plain text, under 120 columns. */
+/** The table that the drill prints at its end. */
 export function tableOf(outcome: Outcome): string {
   const { invariants } = outcome
   const lines = invariants.flatMap(({ name, held, unseen, evidence, wrong }) => [
@@ -24,7 +24,6 @@ export function tableOf(outcome: Outcome): string {
   ].join('\n')
 }
 
-/** In a few words. */
 function verdictOf({ invariants }: Pick<Outcome, 'invariants'>): string {
   const all = invariants.length
   const unseen = invariants.filter((invariant) => invariant.unseen).length
@@ -72,7 +71,7 @@ function disturbances({ marks, failure }: Journal): string {
 
 const require = createRequire(import.meta.url)
 
-/** Writes `report.html`, which opens from disk and needs nothing else, and `report.json`, which says the same. */
+/** Writes `report.html`, which needs no other file, and `report.json` with the same data. Resolves with the path of the page. */
 export async function writeReport(folder: string, outcome: Outcome): Promise<string> {
   const page = join(folder, 'report.html')
   await writeFile(join(folder, 'report.json'), `${JSON.stringify(dataOf(outcome), undefined, 1)}\n`)

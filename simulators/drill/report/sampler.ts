@@ -8,9 +8,9 @@ import type { Recorder } from './journal.ts'
 /** Samples of one run, at most; a longer run is sampled less often. */
 const MAX_SAMPLES = 7_200
 const MIN_EVERY_MS = 250
-/** What is known of the lag counts for so long, ms, and at least until the next sample. */
+/** A lag counts for this many milliseconds, and at least until the next sample. */
 const LAG_COUNTS_MS = 1_000
-/** Committed offsets kept per partition; then every other one is let go of. */
+/** Most committed offsets per partition; then every other one is dropped. */
 const MAX_COMMITTED = 10_000
 
 export interface SamplerParts {
@@ -27,11 +27,11 @@ export interface SamplerParts {
 interface Lag {
   /** When it was asked for, ms since the drill began. */
   readonly at: number
-  /** Undefined: not all could be had. */
+  /** Undefined: not all partitions answered. */
   readonly records: number | undefined
 }
 
-/** Writes down rates, lag and reads, and looks at what is committed, several times a second. */
+/** Records rates, lag, reads and committed offsets several times a second. */
 export class Sampler {
   readonly #parts: SamplerParts
   /** Distinct committed offsets as seen, by partition, in the order of time. */
@@ -90,14 +90,14 @@ export class Sampler {
     return this.#lag === undefined || this.#lag.at < from ? undefined : this.#lag.records
   }
 
-  /** Kafka may be away: then nothing is known, and the next look is as good. */
+  /** Kafka may be away: then the lag is unknown until the next question. */
   async #ask(): Promise<void> {
     if (this.#asking) return
     this.#asking = true
     const { stage, recorder } = this.#parts
     const at = recorder.elapsed
     try {
-      // What is applied comes first: the log grows between two questions, and behind an older end nothing would wait.
+      // Asked before the ends: the log grows between two questions, and older ends would hide the lag.
       const progress = this.#progress()
       const committed = await stage.view.committed()
       committed.forEach((of, partition) => {
@@ -110,7 +110,7 @@ export class Sampler {
       })
       this.#lag = { at, records: sum(behind) }
     } catch {
-      // As the docstring says.
+      // Unknown.
     } finally {
       this.#asking = false
     }
