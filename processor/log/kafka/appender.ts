@@ -18,34 +18,35 @@ import {
   tooLarge,
 } from './protocol/record-batch.ts'
 
-/** Where one request ends, at most; a broker takes 100 MB by default. */
+/** Bytes of the largest request; a broker takes 100 MB by default (socket.request.max.bytes). */
 const MAX_REQUEST_BYTES = 8 * 1024 * 1024
-/** And the first one: 1.3 s of a link of 100 kB/s. */
+/** Bytes of the first request: 1.3 s of a link of 100 kB/s. */
 const FIRST_REQUEST_BYTES = 128 * 1024
-/** Requests that take longer become smaller, ms: none is to be taken for silence. */
+/** Requests become smaller while they take longer than this, ms: a slow one must not look like silence. */
 const SLOW_MS = 1000
 const RETRY_MS = 50
-/** A batch that has failed for so long says that something is wrong, not only that a leader moved. */
+/** A batch that fails for this long is a fault, not just a leader that moved, ms. */
 const FAULT_AFTER_MS = 1000
-/** One that has had no answer at all for so long says the same. */
+/** A batch without any answer for this long is a fault, ms. */
 const SILENT_AFTER_MS = 2500
-/** How often it is looked whether something has waited for too long, while anything waits. */
+/** Interval of the check for appends that waited too long, ms. */
 const SWEEP_MS = 100
 const TRANSACTION_TIMEOUT_MS = 60_000
 const LANE = 'append'
 
 export interface AppenderOptions {
-  /** Bytes of records that wait for Kafka; beyond it append rejects. */
+  /** Bytes of queued records beyond which append rejects. */
   readonly maxQueuedBytes: number
-  /** How long a record waits while brokers refuse it, or say nothing at all, ms. */
+  /** How long a record waits while brokers refuse it or are silent, ms. */
   readonly timeoutMs: number
   readonly logger: Logger
   readonly records: Counter<'topic'>
 }
 
 /**
- * An idempotent producer. A partition has one batch under way, and a broker one request; what is appended meanwhile
- * gathers for the next. A batch is sent again with its sequence number, so it is in the log once, and in its order.
+ * An idempotent producer (KIP-98). Each partition has one batch under way, and each broker one request; what is
+ * appended meanwhile gathers for the next. A batch is repeated with its sequence number, so it is in the log once and
+ * in order.
  */
 export class KafkaAppender {
   readonly #cluster: KafkaCluster
@@ -55,7 +56,7 @@ export class KafkaAppender {
   readonly #busy = new Set<number>()
   readonly #closing = new AbortController()
   readonly #windowsByLeader = new KafkaWindows(FIRST_REQUEST_BYTES, MAX_REQUEST_BYTES, SLOW_MS)
-  /** For lanes that have none. */
+  /** Given to lanes that have none. */
   #producer: Producer | undefined
   #renewing = false
   #queuedBytes = 0
@@ -72,7 +73,7 @@ export class KafkaAppender {
   async write(topic: string, partitions: number, record: NewRecord): Promise<Position> {
     const position = await this.#append(topic, partitions, [record])
     if (position !== undefined) return position
-    // A broker that has forgotten the batch knows it for a repeat, and no more.
+    // A broker that has forgotten the batch knows it for a duplicate, and no more.
     throw new RetryableError('LOG_UNAVAILABLE', `a record is in ${topic}, but where is not known`)
   }
 
@@ -80,7 +81,7 @@ export class KafkaAppender {
     if (records.length > 0) await this.#append(topic, partitions, records)
   }
 
-  /** Resolves with where the last of the records is, when the broker has said. */
+  /** Resolves with the position of the last record, if the broker told it. */
   #append(topic: string, partitions: number, records: readonly NewRecord[]): Promise<Position | undefined> {
     if (this.#closing.signal.aborted) return Promise.reject(closed())
     if (this.#queuedBytes > this.#options.maxQueuedBytes) {
@@ -113,13 +114,16 @@ export class KafkaAppender {
     })
   }
 
-  /** Whether something waits for the partition. */
+  /** Whether records wait for the partition. */
   waits(topic: string, partition: number): boolean {
     const lane = this.#lanes.get(topic)?.[partition]
     return lane !== undefined && waits(lane)
   }
 
-  /** Gives up what has waited for too long by `now`: a broker that hangs would keep it for as long as its connection lives. */
+  /**
+   * Gives up appends that have waited for too long by `now`: a broker that hangs would keep them while its connection
+   * lives.
+   */
   #sweep(now: number): void {
     const { timeoutMs, logger } = this.#options
     let waiting = false
@@ -140,7 +144,7 @@ export class KafkaAppender {
     this.#sweeper = undefined
   }
 
-  /** What has not been sent rejects. */
+  /** Rejects all that has not been sent. */
   close(): void {
     this.#closing.abort()
     clearInterval(this.#sweeper)
@@ -158,12 +162,12 @@ export class KafkaAppender {
     return lanes
   }
 
-  /** What is appended in one turn of the event loop travels together. */
+  /** Appends of one turn of the event loop travel together. */
   #wake(): void {
     if (this.#woken || this.#closing.signal.aborted) return
     this.#woken = true
-    // Timers come before answers: what has arrived while this process stood still is read first. By the clock of the timer:
-    // when it stands still after that, nothing has been read since.
+    // Timers run before sockets are read: answers that arrived while this process stood still are read first. `now` is
+    // the timer's: after a later stall nothing has been read since.
     const look = (now: number) => setImmediate(() => this.#sweep(now))
     this.#sweeper ??= setInterval(() => look(performance.now()), SWEEP_MS).unref()
     setImmediate(() => {
@@ -195,7 +199,7 @@ export class KafkaAppender {
     for (const [leader, lanes] of ready) void this.#send(leader, lanes)
   }
 
-  /** Lanes that have a producer go on meanwhile. */
+  /** Meanwhile lanes that have a producer go on. */
   async #renew(): Promise<void> {
     if (this.#renewing) return
     this.#renewing = true
@@ -217,13 +221,13 @@ export class KafkaAppender {
     })
   }
 
-  /** Never rejects: what goes wrong is told to the appends. */
+  /** Never rejects: appends learn of failures. */
   async #send(leader: number, ready: readonly Lane[]): Promise<void> {
     this.#busy.add(leader)
     const batches: Batch[] = []
     const sent = new Map<Lane, Batch>()
     let bytes = 0
-    // What has waited longest first: there may be room for few.
+    // The longest waiting first: there may be room for few.
     const window = this.#windowsByLeader.of(leader)
     const room = window.bytes
     for (const lane of ready.toSorted((a, b) => waitsSince(a) - waitsSince(b))) {
@@ -234,7 +238,7 @@ export class KafkaAppender {
       batches.push(lane.batch)
       sent.set(lane, lane.batch)
     }
-    // One partition with much to send has a batch of it in a request, however large that may be.
+    // A partition with much to send has one batch in a request, so it alone does not fill a window.
     let isFull = bytes > room / 2 && ready.some(({ pending }) => pending.length > 0)
     let retry = false
     let began: number | undefined
@@ -263,7 +267,7 @@ export class KafkaAppender {
     else this.#wake()
   }
 
-  /** Ends the batch of `lane`, or leaves it to be sent again and returns true. One that was given up has ended. */
+  /** Ends the batch of `lane`, or returns true when it is to be sent again. A batch that was given up has ended. */
   #settle(lane: Lane, batch: Batch | undefined, error: unknown): boolean {
     if (batch === undefined || lane.batch !== batch) return isTransient(error)
     if (error === undefined || typeOf(error) === 'DUPLICATE_SEQUENCE_NUMBER') {
@@ -289,8 +293,8 @@ export class KafkaAppender {
   }
 
   /**
-   * Rejects all that waits for the partition: had what comes after been kept, it could be in the log without what came
-   * before. Sequence numbers have a hole now, so a new producer begins.
+   * Rejects all that waits for the partition: a later record must not be in the log without an earlier one. The
+   * sequence numbers have a gap now, so a new producer begins.
    */
   #fail(lane: Lane, error: TidemarkError): void {
     const { batch, appends } = lane
@@ -332,13 +336,13 @@ function silence(ms: number): RetryableError {
   return new RetryableError('LOG_UNAVAILABLE', `Kafka has not answered an append within ${ms} ms`)
 }
 
-/** One call of append(), resolved when the last of its records is in the log. */
+/** One call of append(). */
 interface Append {
-  /** On the clock of performance.now(). */
+  /** By performance.now(). */
   readonly since: number
   left: number
   error: TidemarkError | undefined
-  /** Where the last of its records that were sent is; undefined while no broker has said. */
+  /** Position of its last record that was sent; undefined until a broker tells. */
   last: Position | undefined
   resolve(): void
   reject(error: Error): void
@@ -350,7 +354,7 @@ export interface Batch extends PartitionBatch {
   readonly size: number
 }
 
-/** What waits for one partition, in order. At most one batch of it is under way. */
+/** Records that wait for one partition, in order. At most one batch is under way. */
 export interface Lane {
   readonly topic: string
   readonly partition: number
@@ -360,9 +364,9 @@ export interface Lane {
   bounds: number[]
   appends: { append: Append; count: number }[]
   batch: Batch | undefined
-  /** A request with a batch of it is under way: the next waits for its end, also when the batch was given up. */
+  /** A request with a batch of the lane is under way. The next waits for its end, even if the batch was given up. */
   sending: boolean
-  /** When something of it was last in the log, or its leader answered a request that had no room for it. */
+  /** When a record was last taken, or the leader answered a request that had no room for this lane. */
   progress: number
 }
 
@@ -370,12 +374,12 @@ function waits({ batch, pending }: Lane): boolean {
   return batch !== undefined || pending.length > 0
 }
 
-/** Since when what has waited longest in it does. */
+/** When the longest waiting append began. */
 function waitsSince({ batch, appends }: Pick<Lane, 'batch' | 'appends'>): number {
   return (batch?.appends[0] ?? appends[0])?.append.since ?? Number.POSITIVE_INFINITY
 }
 
-/** Since when its leader has said nothing. */
+/** Since when the leader has been silent about this lane. */
 function silentSince(lane: Lane): number {
   return Math.max(waitsSince(lane), lane.progress)
 }
@@ -395,7 +399,7 @@ function newLane(topic: string, partition: number): Lane {
   }
 }
 
-/** How many of the records that are pending, from the first on, have so many bytes together; one at least. */
+/** How many pending records, from the first on, fit into `maxBytes`; at least one. */
 function fitting({ pending, bounds }: Lane, maxBytes: number): { count: number; size: number } {
   let size = 0
   let count = 0
@@ -408,7 +412,7 @@ function fitting({ pending, bounds }: Lane, maxBytes: number): { count: number; 
   return { count, size }
 }
 
-/** The calls that the first `count` records of the lane belong to, taken out of it. */
+/** Takes out the calls that the first `count` records belong to. */
 function takeAppends(lane: Lane, count: number): { append: Append; count: number }[] {
   const taken: { append: Append; count: number }[] = []
   let left = count

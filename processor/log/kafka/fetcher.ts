@@ -10,27 +10,27 @@ import { asTidemark, isNameless, isTransient, typeOf } from './protocol/errors.t
 import { type Fetched, type FetchLimits, type FetchPosition, fetch } from './protocol/fetch.ts'
 import { FetchedRecords } from './protocol/records.ts'
 
-/** A partition with less than this unread is asked for more; so it holds at most this and one answer. */
+/** A partition with fewer unread bytes than this is fetched; so it holds at most this and one answer. */
 const LOW_WATER_BYTES = 512 * 1024
 /**
- * What all partitions may hold unread, or may be given by their first requests; above it only those with nothing are asked
- * for more, and for little each. Less where memory is scarce.
+ * Unread bytes of all partitions, first fetches under way included. Above it only empty partitions are fetched, with
+ * LITTLE_BYTES each. Less where memory is scarce.
  */
 const MAX_UNREAD_BYTES = inMemory(64 * 1024 * 1024)
 const MAX_WAIT_MS = 50
 const MAX_BYTES = 8 * 1024 * 1024
 const PARTITION_BYTES = 2 * 1024 * 1024
 const LITTLE_BYTES = 64 * 1024
-/** For partitions that are read to their ends: a request waits for what comes in. */
+/** For partitions that are read to their ends: the request waits there. */
 const WAITING_LANE = 'fetch'
-/** For those that are known to have more. */
+/** For partitions known to have more. */
 const BEHIND_LANE = 'fetch-behind'
-/** For the first request for a partition, which takes what is there. */
+/** For a partition's first request, which takes what is there. */
 const LOOK_LANE = 'fetch-first'
 export const FETCH_LANES: readonly string[] = [WAITING_LANE, BEHIND_LANE, LOOK_LANE]
 const RETRY_MS = 50
 
-/** One request for partitions of one leader, on one of its connections: those answer in order. */
+/** One request for partitions of one leader, on one connection; a connection's answers come in order. */
 interface Poll {
   readonly leader: number
   readonly lane: string
@@ -38,21 +38,20 @@ interface Poll {
 }
 
 /**
- * Reads partitions without a group. All partitions of one leader that are read to their ends share one request, which
- * waits there; those that are behind share another, and one that has just been opened is fetched once by itself: each of
- * the three has a lane of its own, so that none waits for what others may get.
+ * Reads partitions without a group. To each leader there are three lanes, so that none waits for another: partitions
+ * that are read to their ends share a request that waits; those that are behind share another; and a partition that
+ * was just opened is fetched alone.
  */
 export class KafkaFetcher {
   readonly #cluster: KafkaCluster
   readonly #logger: Logger
-  /** Those that were given something last come last. */
+  /** The source that was given records last stands last. */
   readonly #sources = new Set<Source>()
-  /** Names of the polls under way. */
   readonly #polling = new Set<string>()
-  /** Of the leaders that wrote what was fetched last, by topic and partition. */
+  /** Epochs of the leaders that wrote the last fetched records, by topic and partition. */
   readonly #epochs = new Map<string, number>()
   readonly #troubles: FetchTroubles
-  /** Bytes that the first requests under way may bring: each partition has one of its own. */
+  /** Bytes that the first requests under way may bring. */
   #looked = 0
   readonly #closing = new AbortController()
 
@@ -80,7 +79,8 @@ export class KafkaFetcher {
       void this.#look(source)
       for (;;) {
         const batch = source.take(limits)
-        // Who is given nothing to do asks for more at once, and more of it may be there: markers, and what was aborted.
+        // A caller without records asks again at once, and more empty batches may follow: markers, and aborted
+        // records.
         if (batch?.records.length === 0) await setImmediate()
         if (stop.aborted) return
         if (!source.fetching && source.unread < LOW_WATER_BYTES) this.#wake()
@@ -95,7 +95,7 @@ export class KafkaFetcher {
     }
   }
 
-  /** Of the leader that wrote what was fetched last of a partition; undefined when nothing was. */
+  /** Epoch of the leader that wrote the last fetched record of a partition; undefined when nothing was fetched. */
   epochOf(topic: string, index: number): number | undefined {
     return this.#epochs.get(`${topic} ${index}`)
   }
@@ -110,7 +110,7 @@ export class KafkaFetcher {
     })
   }
 
-  /** Starts a poll on each lane to a leader for which there are partitions to read, and no poll under way. */
+  /** Starts a poll for each lane and leader that has partitions to read and no poll under way. */
   async #start(): Promise<void> {
     if (this.#closing.signal.aborted) return
     const { topics } = await this.#cluster.metadata()
@@ -124,7 +124,7 @@ export class KafkaFetcher {
       if (this.#polling.has(name)) continue
       const poll = polls.get(name)
       if (poll === undefined) polls.set(name, { leader, lane, sources: [source] })
-      // A request names a partition once; a second follower of it takes the next one.
+      // A request names a partition once; a second follower of it takes the next request.
       else if (!poll.sources.some((other) => isSame(source, other))) poll.sources.push(source)
     }
     for (const [name, poll] of polls) {
@@ -158,7 +158,7 @@ export class KafkaFetcher {
     this.#wake()
   }
 
-  /** Never rejects: what goes wrong for good is told to the followers. `leader`: undefined for the first source's. */
+  /** Never rejects: followers learn of permanent failures. Without `leader` the first source's is asked. */
   async #fetch(sources: readonly Source[], lane: string, limits: FetchLimits, leader?: number): Promise<void> {
     let transient = false
     let nodeId = leader ?? -1
@@ -197,16 +197,19 @@ export class KafkaFetcher {
     for (const source of sources) source.fetching = false
   }
 
-  /** Of one that ended before its answer came nobody waits for more. */
+  /** Nobody waits for a source that has ended. */
   #note(source: Source, leader: number, asked: number, error: unknown): void {
     if (this.#sources.has(source)) this.#troubles.note(source, leader, asked, error)
   }
 
-  /** Returns true when the partition is to be asked again elsewhere; `lost` gets those that cannot go on, and why. */
+  /**
+   * Returns true when the partition is to be fetched again elsewhere. `lost` gets the sources that cannot go on, and
+   * why.
+   */
   #settle(source: Source, answer: Fetched, lost: Map<Source, string>): boolean {
     const { error, lostFrom } = answer
     if (lostFrom !== undefined && lostFrom >= source.position) {
-      // The leader does not know that epoch, and has what was read.
+      // The leader does not know that epoch, but has what was read.
       source.epoch = undefined
       return false
     }
@@ -216,9 +219,10 @@ export class KafkaFetcher {
     }
     if (error === undefined) {
       const epoch = source.give(answer)
-      // One that ended before its answer came has a successor, which may have read on.
+      // A source that has ended has a successor, which may have read on.
       if (epoch !== undefined && this.#sources.delete(source)) {
-        // A broker fills its answer in the order of the request (KIP-74): who got something lets the others go first.
+        // A broker fills its answer in the order of the request (KIP-74): a partition that got records lets others go
+        // first.
         this.#sources.add(source)
         this.#learn(source, epoch)
       }
@@ -244,15 +248,15 @@ export class KafkaFetcher {
     return false
   }
 
-  /** Of two that follow one partition, the other one may have read on. */
+  /** Another follower of the same partition may have read on. */
   #learn({ topic, index }: Source, epoch: number): void {
     const name = `${topic} ${index}`
     this.#epochs.set(name, Math.max(epoch, this.#epochs.get(name) ?? epoch))
   }
 
   /**
-   * In a topic that was created anew every position of the former one is out of range, and whoever hears so wipes a copy
-   * that may be the last. Nobody knows sooner than the leader. Returns true while it is not decided.
+   * In a topic created anew every old position is out of range, and a reader that hears so wipes a copy that may be
+   * the last. The leader knows the new topic first, so it is asked. Returns true while that is undecided.
    */
   async #judge(lost: ReadonlyMap<Source, string>, leader: number, connection: BrokerConnection): Promise<boolean> {
     const topics = [...new Set([...lost.keys()].map(({ topic }) => topic))]
@@ -271,7 +275,7 @@ export class KafkaFetcher {
 
 const AGAIN = 'start again from what is kept'
 
-/** What has no name may be over with the next fetch, as the Java consumer has it too. */
+/** A nameless error may be over with the next fetch; the Java consumer retries it too. */
 function mayPass(error: unknown): boolean {
   return isTransient(error) || isNameless(error)
 }
@@ -285,20 +289,20 @@ function isSame(a: Named, b: Named): boolean {
   return a.topic === b.topic && a.index === b.index
 }
 
-/** One partition as one follower reads it: what has come and is not yet read, and where to fetch on. */
+/** One follower of one partition: unread answers, and where to fetch on. */
 export class Source implements FetchPosition {
   readonly topic: string
   readonly index: number
   /** Where the next fetch begins. */
   position: Offset
-  /** Of the leader that wrote what stands before `position`; undefined until something was fetched. */
+  /** Epoch of the leader that wrote the record before `position`; undefined until something was fetched. */
   epoch: number | undefined
   fetching = false
-  /** Its broker has failed at it, and has not given anything since. */
+  /** Its broker failed, and has given nothing since. */
   troubled = false
   unread = 0
   #answers: FetchedRecords[] = []
-  /** The last stable offset, as told last; before that there may be anything. */
+  /** The last stable offset as last told. */
   #end: Offset = Number.POSITIVE_INFINITY
   #given: Offset
   #failure: Error | undefined
@@ -311,7 +315,7 @@ export class Source implements FetchPosition {
     this.#given = from
   }
 
-  /** There is more than was fetched. */
+  /** There are more records than were fetched. */
   get behind(): boolean {
     return this.position < this.#end
   }
@@ -320,16 +324,16 @@ export class Source implements FetchPosition {
     return this.#failure !== undefined
   }
 
-  /** Gives the epoch of the leader that wrote the last of it; undefined when it was nothing. */
+  /** Takes an answer. Returns the epoch of the leader that wrote its last record; undefined for an empty one. */
   give({ bytes, aborted, end }: Fetched): number | undefined {
     this.troubled = false
-    // After a leader that knows of less than the one before it this is less.
+    // A new leader may know less than the former one.
     this.#end = end
     if (bytes.length === 0) return undefined
     try {
       const answer = new FetchedRecords(`${this.topic} ${this.index}`, bytes, aborted, this.position)
       const reached = answer.end
-      // Bytes of less than one batch bring nothing on.
+      // Less than one batch.
       if (reached === undefined) return undefined
       this.position = Math.max(this.position, reached.offset)
       this.epoch = reached.epoch
@@ -361,8 +365,9 @@ export class Source implements FetchPosition {
   }
 
   /**
-   * What is there, within `limits`; a batch without records where only the position moved; undefined for nothing. It is
-   * gathered from all answers: a poll brings what came in milliseconds, and who is behind is to catch up in large steps.
+   * The unread records within `limits`; a batch without records when only the position moved; undefined for nothing.
+   * It takes from several answers: one poll brings what arrived in milliseconds, and a reader that is behind needs
+   * large steps.
    */
   take(limits: BatchLimits): Batch | undefined {
     const records: LogRecord[] = []
@@ -374,7 +379,7 @@ export class Source implements FetchPosition {
       try {
         bytes = answer.read(limits, records, bytes)
       } catch (error) {
-        // What comes before it is given first; nothing after it is.
+        // Records before the failure are given first, none after it.
         this.fail(error as Error)
         this.#answers = []
         next = answer.next
@@ -394,25 +399,24 @@ export class Source implements FetchPosition {
   }
 }
 
-/** Fetches that fail pass mostly with the next one, or with another leader; those that have for so long, ms, are told of. */
+/** Failing fetches mostly recover by themselves, or with another leader; ones that last this long, ms, are logged. */
 const TELL_AFTER_MS = 10_000
 
-/** Tells of brokers whose fetches fail for long. */
+/** Logs brokers whose fetches fail for long. */
 export class FetchTroubles {
   readonly #logger: Logger
-  /** When the first fetch for it was sent that failed, with none since that did not. */
+  /** When the first fetch was sent that failed, with no success since. */
   readonly #since = new Map<Source, number>()
-  /** By node id of the leader. */
   readonly #told = new Map<number, Reminder>()
 
   constructor(logger: Logger) {
     this.#logger = logger
   }
 
-  /** A fetch from `leader`, sent at `asked` by performance.now(), has failed for `source`. */
+  /** Notes that a fetch from `leader`, sent at `asked`, failed for `source`. */
   note(source: Source, leader: number, asked: number, error: unknown): void {
     const since = this.#since.get(source)
-    // One failure is none that lasts, however late it came.
+    // A single failure does not last, however late its answer came.
     if (since === undefined) return void this.#since.set(source, asked)
     const lasted = performance.now() - since
     if (lasted < TELL_AFTER_MS || !this.#toldOf(leader).isDue('')) return
@@ -430,7 +434,7 @@ export class FetchTroubles {
     return told
   }
 
-  /** A fetch for `source` has not failed, or nothing is fetched for it any more. */
+  /** A fetch for `source` succeeded, or it has ended. */
   end(source: Source): void {
     this.#since.delete(source)
   }

@@ -7,7 +7,6 @@ import type { Metadata } from './protocol/metadata.ts'
 
 const REBALANCE_SECONDS = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30]
 
-/** What the Kafka adapter counts. */
 export class KafkaMetrics {
   readonly records: Counter<'topic'>
   readonly fault: Gauge
@@ -47,30 +46,33 @@ export class KafkaMetrics {
 }
 
 const PROBE_INTERVAL_MS = 500
-/** A cluster that has not answered for so long cannot be written to, whatever its connections say. */
+/** A cluster that has not answered for this long cannot be written to, ms. */
 const PROBE_TIMEOUT_MS = 2500
-/** A partition that may be tried, and has not failed again for so long, is taken for well. */
+/** A partition that may be tried again counts as well after this long without a failure, ms. */
 const FORGET_MS = 30_000
-/** For so long, ms, brokers must tell of no such topic: one that is behind with its metadata may not know it for a moment. */
+/**
+ * A topic is gone when brokers do not know it for this long, ms: one whose metadata is behind may not know it for a
+ * moment.
+ */
 const GONE_AFTER_MS = 2000
 
 interface PartitionFault {
   readonly error: RetryableError
-  /** Since when it may be tried again; whether it can be written to is not known then. */
+  /** Since when the partition may be tried again; whether it works is not known then. */
   retryAt: number | undefined
 }
 
-/** Whether Kafka, and each partition, can be written to, as far as the last attempts tell. */
+/** Whether Kafka and each partition can be written to, by the last attempts. */
 export class KafkaHealth {
   readonly #needed: { readonly topic: string; readonly partitions: number }
   readonly #logger: Logger
   readonly #metrics: Pick<KafkaMetrics, 'fault' | 'faults'>
   readonly #faults = new Map<string, Map<number, PartitionFault>>()
   fault: RetryableError | undefined
-  /** Since when brokers tell of no topic that is needed, ms. */
+  /** Since when brokers do not know the needed topic, ms. */
   #goneSince: number | undefined
 
-  /** `needed`: when no partition of it can be written to, or it is gone, nothing can. */
+  /** Kafka as a whole has a fault when no partition of `needed` can be written to, or the topic is gone. */
   constructor(
     needed: { topic: string; partitions: number },
     logger: Logger,
@@ -81,13 +83,13 @@ export class KafkaHealth {
     this.#metrics = metrics
   }
 
-  /** Why the partition is not to be written to now; undefined also when it is time to try it again. */
+  /** Why the partition must not be written to now; undefined also when it may be tried again. */
   faultAt(topic: string, partition: number): RetryableError | undefined {
     const fault = this.#faults.get(topic)?.get(partition)
     return fault?.retryAt === undefined ? fault?.error : undefined
   }
 
-  /** Something that took Kafka's answer had it. */
+  /** Kafka answered. */
   succeed(): void {
     if (this.fault === undefined) return
     this.fault = undefined
@@ -102,7 +104,6 @@ export class KafkaHealth {
     this.#logger.error({ err: cause }, 'Kafka cannot be written to')
   }
 
-  /** The partition has taken a batch. */
   succeedAt(topic: string, partition: number): void {
     this.#clear(topic, partition)
     if (this.fault !== undefined && !this.#allFail) this.succeed()
@@ -129,9 +130,9 @@ export class KafkaHealth {
   }
 
   /**
-   * Asks the cluster now and then: without it a process that has nothing to write would not notice that Kafka is away,
-   * and one that refuses writes because of the fault would never notice that it is back. So a partition that has a leader
-   * may be tried again once nothing waits for it, which `waits` tells.
+   * Probes the cluster: a process that writes nothing would otherwise not notice that Kafka is away, and one that
+   * refuses writes because of a fault would not notice that it is back. A failed partition that has a leader may be
+   * tried again once nothing waits for it (`waits`).
    */
   async run(
     cluster: KafkaCluster,
@@ -146,7 +147,6 @@ export class KafkaHealth {
           for (const [index, fault] of faults) {
             if ((leaders[index] ?? -1) < 0 || waits(topic, index)) continue
             fault.retryAt ??= performance.now()
-            // Nobody has found it so again.
             if (performance.now() - fault.retryAt > FORGET_MS) this.#clear(topic, index)
           }
         }

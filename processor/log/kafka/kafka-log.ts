@@ -19,9 +19,8 @@ import { openTopics, type TopicNames, type TopicOptions, topicNames } from './to
 const MAX_QUEUED_BYTES = 64 * 1024 * 1024
 
 export interface KafkaLogOptions extends TopicOptions {
-  /** host:port of some brokers; the rest is learnt from them. */
+  /** host:port of some brokers; they tell the others. */
   readonly brokers: readonly string[]
-  /** First part of the topic names. */
   readonly prefix: string
   readonly group: string
   /** Copies beside each owner's. Default 1. */
@@ -29,19 +28,21 @@ export interface KafkaLogOptions extends TopicOptions {
   /** Failure domain of this process (a host, a rack): standbys go to another one where there is one. */
   readonly zone?: string | undefined
   readonly security?: KafkaSecurity
-  /** How long one append waits for its answer, ms: well under the keepalives of devices. Default 5 s. */
+  /** Time limit of an append, ms: well under the keepalives of devices. Default 5 s. */
   readonly appendTimeoutMs?: number
-  /** After so long without a heartbeat the group takes a member for dead. Default 10 s. */
+  /** Session timeout, ms: after this long without a heartbeat the group drops a member. Default 10 s. */
   readonly sessionTimeoutMs?: number
-  /** How often the load of the partitions is measured, ms. Default 30 s; one that stays uneven for four times is evened. */
+  /**
+   * How often the load of the partitions is measured, ms. Default 30 s; load that stays uneven four times is evened.
+   */
   readonly balanceMs?: number
   readonly logger: Logger
   readonly registry: Registry
 }
 
 /**
- * The log of a cluster. Values given to append and commit are kept by reference for a while: they must not be changed
- * afterwards. Values that readers get are views of larger buffers.
+ * The log on a Kafka cluster. append and commit keep values by reference for a while: callers must not change them.
+ * Values given to readers are views of larger buffers.
  */
 export class KafkaLog implements Log {
   readonly identity: LogIdentity
@@ -61,8 +62,8 @@ export class KafkaLog implements Log {
   #closed: Promise<void> | undefined
 
   /**
-   * Creates the topics that are missing. Rejects with ConfigurationError LOG_MISMATCH when those that are there cannot
-   * carry the log, INVALID_CONFIGURATION when Kafka refuses the credentials; with RetryableError when none answers.
+   * Creates missing topics. Rejects with ConfigurationError LOG_MISMATCH when existing topics cannot carry the log,
+   * INVALID_CONFIGURATION when Kafka refuses the credentials; with RetryableError when no broker answers.
    */
   static async open(options: KafkaLogOptions): Promise<KafkaLog> {
     const { brokers, prefix, security = {}, logger } = options
@@ -167,30 +168,32 @@ export class KafkaLog implements Log {
     return this.#group.memberIds
   }
 
-  /** Of each member of this process, the partitions that it is to own and has not taken; undefined before it knows. */
+  /**
+   * For each member of this process, the partitions that it should own and has not claimed; undefined before it knows.
+   */
   get unclaimed(): readonly (readonly number[] | undefined)[] {
     return this.#group.unclaimed
   }
 
   /**
-   * Has the group drop a member that is dead, so that its partitions move at once. If it was alive after all, it finds
-   * out with its next heartbeat, and joins anew; its claims are fenced, so nothing is written twice.
+   * Has the group drop a dead member, so that its partitions move at once. A live one finds out with its next
+   * heartbeat and joins again; its claims are fenced, so nothing is written twice.
    */
   evict(memberId: string): Promise<void> {
     return this.#group.evict(memberId)
   }
 
-  /** What the brokers see when the process freezes: no heartbeat, until a claim turns out to be lost. For drills. */
+  /** As if the process froze: no heartbeat until a claim turns out to be lost. For drills. */
   suspend(): void {
     this.#group.suspend()
   }
 
-  /** What the brokers see when the process is killed: every connection ends, and nothing is said. For drills. */
+  /** As if the process was killed: every connection ends without a word. For drills. */
   sever(): void {
     this.#network.close()
   }
 
-  /** Ends the roles, leaves the group, and lets go of all connections. Appends that are under way reject. */
+  /** Ends the roles, leaves the group and closes all connections. Appends under way reject. */
   [Symbol.asyncDispose](): Promise<void> {
     this.#closed ??= this.#close()
     return this.#closed

@@ -12,24 +12,24 @@ import { MAX_BATCH_BYTES } from './protocol/record-batch.ts'
 const OPEN_TIMEOUT_MS = 30_000
 const CREATE_TIMEOUT_MS = 5000
 const LEADER_POLL_MS = 50
-/** What a configuration is asked of. */
+/** The resource type TOPIC of DescribeConfigs. */
 export const TOPIC_RESOURCE = 2
 const BROKER_DEFAULT = -1
-/** How far a record's time may be from the broker's. Kafka 3 has the one before these two beside them. */
+/** Limits of a record's time against the broker's (KIP-937). Kafka 3 has the older limit beside them. */
 const TIME_LIMITS = ['message.timestamp.before.max.ms', 'message.timestamp.after.max.ms'] as const
 const OLD_TIME_LIMIT = 'message.timestamp.difference.max.ms'
 const NO_LIMIT = '9223372036854775807'
-/** A batch with one largest record in it, and what stands around the record. */
+/** A full batch and one largest record. */
 const MAX_MESSAGE_BYTES = MAX_BATCH_BYTES + MAX_RECORD_BYTES
 
 export interface TopicOptions {
-  /** Partitions of a topic that is created; one that exists keeps its own. */
+  /** Partitions of a new topic; an existing one keeps its own. */
   readonly partitions: number
-  /** Copies of each partition. Undefined: what the brokers give. */
+  /** Replicas of each partition. Undefined: the brokers' default. */
   readonly replication?: number | undefined
-  /** How long a topic that is created waits for as many brokers as it is to have copies, ms. Default 30 s. */
+  /** How long a new topic waits for as many brokers as it needs replicas, ms. Default 30 s. */
   readonly brokersWithinMs?: number
-  /** Copies that must have a record before it counts as written. Undefined: what the brokers say. */
+  /** min.insync.replicas. Undefined: the brokers' default. */
   readonly minInSyncReplicas?: number | undefined
 }
 
@@ -40,8 +40,8 @@ export function topicNames(prefix: string): TopicNames {
 }
 
 /**
- * Creates the topics that are missing, and checks those that are there. Throws ConfigurationError LOG_MISMATCH, which
- * names topic and setting, rather than work on a log that would lose or mix up what it is given.
+ * Creates missing topics and checks existing ones. Throws ConfigurationError LOG_MISMATCH, with topic and setting,
+ * rather than work on a log that would lose or mix up records.
  */
 export async function openTopics(
   cluster: KafkaCluster,
@@ -52,7 +52,7 @@ export async function openTopics(
   let metadata = await cluster.retry(OPEN_TIMEOUT_MS, undefined, () => cluster.probe())
   for (const topic of ['telemetry', 'status', 'dead-letters'] as const) {
     if (metadata.topics.has(names[topic])) continue
-    // The changelog must match a telemetry topic that was there before.
+    // The changelog must match an existing telemetry topic.
     const partitions = metadata.topics.get(names.telemetry)?.leaders.length ?? options.partitions
     await create(
       cluster,
@@ -78,7 +78,7 @@ function request(topic: Topic, names: TopicNames, options: TopicOptions): TopicR
   const config: Record<string, string> = {
     'cleanup.policy': topic === 'status' ? 'compact' : 'delete',
     'max.message.bytes': String(MAX_MESSAGE_BYTES),
-    // Times are the devices' and the gateways'; what is absurd is told apart by the fold, not refused by the log.
+    // Times come from devices and gateways; the fold judges absurd ones, the log must not refuse them.
     'message.timestamp.type': 'CreateTime',
   }
   for (const limit of TIME_LIMITS) config[limit] = NO_LIMIT
@@ -99,7 +99,7 @@ async function create(cluster: KafkaCluster, topic: TopicRequest, patienceMs: nu
       await requests.createTopics({ topics: [topic], timeout: CREATE_TIMEOUT_MS }).catch(async (wrapped: unknown) => {
         const error = first(wrapped)
         if (typeOf(error) !== 'INVALID_REPLICATION_FACTOR') throw error
-        // The others may be starting still.
+        // Other brokers may still be starting.
         const scarce = tooFew((await cluster.metadata()).nodes.size, topic, error)
         if (!waiting) logger.warn({ err: scarce, topic: topic.topic }, 'waiting for more brokers')
         waiting = true
@@ -108,9 +108,8 @@ async function create(cluster: KafkaCluster, topic: TopicRequest, patienceMs: nu
     })
     logger.info({ topic: topic.topic, partitions: topic.numPartitions }, 'topic created')
   } catch (error) {
-    // Another process came first.
+    // Another process created it first.
     if (typeOf(error) === 'TOPIC_ALREADY_EXISTS') return
-    // The limits of times came with 3.6 (KIP-937).
     const old = typeOf(error) === 'INVALID_CONFIG' ? ' (it takes Kafka 3.6 or newer)' : ''
     const message = `topic ${topic.topic} cannot be created: ${reasonOf(error)}${old}`
     throw new ConfigurationError('LOG_MISMATCH', message, error)
@@ -127,13 +126,13 @@ function tooFew(live: number, { replicationFactor }: TopicRequest, cause: unknow
   return new RetryableError('LOG_UNAVAILABLE', message, cause)
 }
 
-/** kafkajs wraps what became of each topic. */
+/** kafkajs wraps the errors of all topics in one. */
 function first(error: unknown): unknown {
   const errors = error instanceof Error && 'errors' in error ? error.errors : undefined
   return Array.isArray(errors) && errors.length > 0 ? errors[0] : error
 }
 
-/** Resolves when every partition of the topic has a leader, with what tells so: `known`, or what is newer. */
+/** Resolves once every partition of the topic has a leader, with `known` or newer metadata. */
 async function ready(cluster: KafkaCluster, name: string, known: Metadata): Promise<Metadata> {
   const deadline = performance.now() + OPEN_TIMEOUT_MS
   for (let metadata = known; ; ) {
@@ -171,7 +170,7 @@ async function verify(
     }
     expect('cleanup.policy', topic === 'status' ? 'compact' : 'delete')
     expect('message.timestamp.type', 'CreateTime')
-    // Statuses and dead letters have the times of their records: one that is refused stops its partition.
+    // Statuses and dead letters have the times of their records: a refused one would stop its partition.
     for (const limit of TIME_LIMITS) expect(limit, NO_LIMIT)
     if (config.has(OLD_TIME_LIMIT)) expect(OLD_TIME_LIMIT, NO_LIMIT)
     if (Number(config.get('max.message.bytes')) < MAX_MESSAGE_BYTES) {
@@ -186,7 +185,7 @@ async function verify(
     if (inSync > replicas) {
       mismatch(name, 'min.insync.replicas', String(inSync), `at most ${replicas}, as many as it has replicas`)
     }
-    // Where there is one broker, no setting makes it two disks.
+    // With one broker, no setting gives a second disk.
     if (inSync < 2 && metadata.nodes.size > 1) exposed.push({ topic: name, replicas, minInSyncReplicas: inSync })
     if (topic === 'status') deleteRetentionMs = Number(config.get('delete.retention.ms'))
   }

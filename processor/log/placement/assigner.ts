@@ -1,27 +1,26 @@
 import type { Offset } from '../../contract/record.ts'
 
 export interface Candidate {
-  /** No two members have the same, where two processes may have one INSTANCE_ID. */
+  /** Unique, even if two processes have one INSTANCE_ID. */
   readonly name: string
-  /** Failure domain; a standby goes to another one than its owner's where there is one. */
+  /** Failure domain: a standby prefers another one than its owner's. */
   readonly zone?: string | undefined
-  /** What the member holds now. */
   readonly active: readonly number[]
   readonly standby: readonly number[]
-  /** Changelog position of each warm copy it has, held now or left from before. */
+  /** Changelog position of each warm copy, held now or left from before. */
   readonly positions?: ReadonlyMap<number, Offset> | undefined
-  /** Those of its standbys that hold all that the changelog held when they began, and follow it. */
+  /** Those of its standbys that have caught up with the changelog and follow it. */
   readonly whole?: readonly number[] | undefined
-  /** Its stores cannot be written: it is to hold nothing, as long as another member can. */
+  /** Its stores cannot be written: it holds nothing while another member can. */
   readonly unfit?: boolean | undefined
 }
 
 export interface AssignmentInput {
   readonly members: readonly Candidate[]
   readonly partitions: number
-  /** Copies beside the owner's. With fewer other members than that there are fewer. */
+  /** Copies beside the owner's; fewer when there are fewer other members. */
   readonly standbys: number
-  /** Cost of each partition, in any unit: among members alike otherwise, what is free goes to the one with the least. */
+  /** Cost of each partition, in any unit: among equal members a free partition goes to the one with the least. */
   readonly load?: readonly number[] | undefined
 }
 
@@ -36,21 +35,21 @@ interface Slot {
   readonly standby: Set<number>
   /** By partition, how far the copy here is; -1 without one. */
   readonly places: Float64Array
-  /** Of what is active here. */
+  /** Cost of the partitions owned here. */
   cost: number
-  /** So many of a slot's active partitions are standbys here. */
+  /** How many partitions of each owner are standbys here. */
   readonly shares: Map<Slot, number>
 }
 
 /**
- * Who holds what. Pure and deterministic: the same input, in any order of the members, gives the same answer.
- *
- * - Every partition has one owner; owners' counts differ by one at most, and so do standbys' where zones leave a choice.
- * - What a member owns stays, but for what balance takes; that goes to, and what is free goes to, the most caught-up copy
- *   among the members with room.
- * - Standbys are never on their owner; they prefer another zone, then where they are, then a warm copy.
- * - What somebody owns never moves for the sake of load: that is for `Balancer`.
- * - Members that are unfit hold nothing, unless all are.
+ * Assigns owners and standbys. Pure and deterministic: the order of the members does not matter.
+ * // - Every partition has one owner; owners' counts differ by one at most, and so do standbys' where zones leave a
+ * choice.
+ * - A member keeps what it owns, unless balance takes it. That, and free partitions, go to the most caught-up copy
+ * among the members with room.
+ * - A standby is never on its owner's member. It prefers another zone, then its present member, then a warm copy.
+ * - Nothing that is owned moves for load: that is the work of `Balancer`.
+ * - Unfit members hold nothing, unless all are unfit.
  */
 export function assign(input: AssignmentInput): ReadonlyMap<string, Assigned> {
   const slots = [...fitOf(input.members)]
@@ -69,7 +68,6 @@ export function assign(input: AssignmentInput): ReadonlyMap<string, Assigned> {
   ])
 }
 
-/** Those among whom the partitions are shared out. */
 export function fitOf<M extends Candidate>(members: readonly M[]): readonly M[] {
   const fit = members.filter(({ unfit }) => unfit !== true)
   return fit.length > 0 ? fit : members
@@ -82,7 +80,7 @@ function slotOf(member: Candidate, partitions: number): Slot {
   return { member, active: new Set(), standby: new Set(), places, cost: 0, shares: new Map() }
 }
 
-/** Of 1,024 partitions and 32 members: the leader must not hold its event loop so long that its peers take it for dead. */
+/** Must be fast for 1,024 partitions and 32 members: peers take a leader that holds its event loop for dead. */
 function assignActive(slots: readonly Slot[], { partitions, load }: AssignmentInput): void {
   const free = new Set(Array.from({ length: partitions }, (_, i) => i))
   for (const slot of slots) {
@@ -92,7 +90,7 @@ function assignActive(slots: readonly Slot[], { partitions, load }: AssignmentIn
   }
   const floor = Math.floor(partitions / slots.length)
   let extra = partitions % slots.length
-  // Who holds most may keep one more where the partitions do not divide evenly: so least moves.
+  // The fullest members keep the remainder where partitions do not divide evenly: so least moves.
   for (const slot of [...slots].sort((a, b) => b.active.size - a.active.size)) {
     const most = extra > 0 && slot.active.size > floor ? floor + 1 : floor
     if (most > floor) extra--
@@ -105,7 +103,7 @@ function assignActive(slots: readonly Slot[], { partitions, load }: AssignmentIn
   for (const slot of slots) for (const partition of slot.active) slot.cost += costOf(partition)
   const hasRoom = (slot: Slot) => slot.active.size < floor || (slot.active.size === floor && extra > 0)
   let open = slots.filter(hasRoom)
-  // Those with the fewest warm places left choose first, lest others take the only one; those with none choose last.
+  // Partitions with the fewest warm copies choose first, before others take the only one; those with none choose last.
   const warm = new Uint32Array(partitions)
   for (const slot of open) countPlaces(slot, warm, 1)
   while (free.size > 0) {
@@ -124,7 +122,7 @@ function countPlaces({ places }: Slot, warm: Uint32Array, by: number): void {
   for (let p = 0; p < places.length; p++) if ((places[p] as number) >= 0) warm[p] = (warm[p] as number) + by
 }
 
-/** The first of those with the fewest warm places, of which none is most. */
+/** The first partition with the fewest warm copies, where none counts as most. */
 function fewest(partitions: Iterable<number>, warm: Uint32Array): number | undefined {
   let found: number | undefined
   let least = Number.POSITIVE_INFINITY
@@ -137,7 +135,7 @@ function fewest(partitions: Iterable<number>, warm: Uint32Array): number | undef
   return found
 }
 
-/** What a member with too much gives away first: what is warm elsewhere with room. */
+/** A member with too many gives away first what is warm elsewhere with room. */
 function leastMissed(slot: Slot, slots: readonly Slot[], floor: number): number[] {
   const others = slots.filter((other) => other !== slot && other.active.size < floor)
   const elsewhere = new Set([...slot.active].filter((p) => others.some((other) => at(other, p) >= 0)))
@@ -177,7 +175,7 @@ function apartFrom(slot: Slot, owner: Slot): boolean {
   return slot.member.zone !== owner.member.zone
 }
 
-/** The fewer of one owner's partitions are here, the more members share them when it dies. */
+/** Fewer partitions of one owner here mean that more members share them when it dies. */
 function shared({ shares }: Slot, owner: Slot): number {
   return shares.get(owner) ?? 0
 }

@@ -1,20 +1,21 @@
 import type { Assigned, Candidate } from './assigner.ts'
 import type { Rates } from './balance.ts'
 
-/** A copy may be worked on when it lacks no more than so many changelog records, and what comes in so many seconds. */
+/**
+ * A copy may become the owner when it lacks at most this many changelog records, and the input of this many seconds.
+ */
 const LAG_RECORDS = 1000
 const LAG_SECONDS = 5
 
 export interface Deferred {
   readonly assigned: ReadonlyMap<string, Assigned>
-  /** By the name of a candidate: those of its standbys that it is to own when they are whole. */
+  /** By candidate, those of its standbys that it will own once they have caught up. */
   readonly heirs: ReadonlyMap<string, readonly number[]>
 }
 
 /**
- * What of `assigned` can be at once. A partition that is worked on would stand still while a copy that lacks much is
- * restored: it stays where it is, and its next owner, the heir, begins as a standby (KIP-441 calls that a warm-up
- * replica). Pure.
+ * Keeps a partition with its owner while the copy of its next owner lacks much: the next owner, the heir, warms up as
+ * a standby first, because the partition would stand still during a restore (KIP-441: warm-up replicas). Pure.
  */
 export function deferToHeirs(
   assigned: ReadonlyMap<string, Assigned>,
@@ -48,7 +49,7 @@ export function deferToHeirs(
   }
 }
 
-/** Whether the partition would hardly stand still if `next` worked on it. */
+/** Whether the copy of `next` has nearly caught up with the owner's. */
 export function lacksLittle(
   partition: number,
   owner: Candidate | undefined,
