@@ -11,20 +11,26 @@ export interface Partition {
   readonly index: number
 }
 
-/** Records in offset order. `next` is where to read on (compaction leaves gaps); `end` the partition's end when it was read. */
+/**
+ * Records in offset order. Reading goes on at `next` (compaction leaves gaps); `end` is the partition's end when it
+ * was read.
+ */
 export interface Batch {
   readonly records: readonly LogRecord[]
   readonly next: Offset
   readonly end: Offset
 }
 
-/** Bounds of one batch. A single record over `maxBytes` is still given, alone. */
+/** Bounds of one batch. A single record larger than `maxBytes` is still given, alone. */
 export interface BatchLimits {
   readonly maxRecords: number
   readonly maxBytes: number
 }
 
-/** What a store belongs to. A store of another identity must be wiped. Ids change when a topic is created anew. */
+/**
+ * The log that a store belongs to: a store of another identity must be wiped. A topic that is created anew has a new
+ * id.
+ */
 export interface LogIdentity {
   readonly cluster: string
   readonly telemetry: string
@@ -37,11 +43,11 @@ export interface Log extends AsyncDisposable {
   readonly identity: LogIdentity
 
   /**
-   * How long the changelog keeps a tombstone at least, ms: a copy that was away for longer may have missed some.
+   * The changelog keeps a tombstone for at least this long, ms: a copy that was away for longer may have missed some.
    */
   readonly deleteRetentionMs: number
 
-  /** For how long, ms, a partition may gather few records before it commits them: as commits cost the log much, or little. */
+  /** How long a partition with few records gathers more before it commits, ms: longer where a commit costs more. */
   readonly maxGatherMs: number
 
   /** Why appends fail now (a full disk, no broker); undefined while they work. */
@@ -69,40 +75,40 @@ export interface Log extends AsyncDisposable {
   follow(partition: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch>
 
   /**
-   * Offset of the oldest record kept, and the end. When `signal` aborts, brokers that fail at it are not asked again: it
-   * rejects with what they failed at.
+   * Offset of the oldest record, and the end. When `signal` aborts, failing brokers are not asked again: it rejects
+   * with their error.
    */
   bounds(partition: Partition, signal?: AbortSignal): Promise<{ start: Offset; end: Offset }>
 
   /**
-   * Takes part in the group until `signal` aborts; then every role of the member is stopped, awaited, and handed over.
-   * Rejects when a role of the member rejected, or the group is beyond use. But these end the role alone, and the partition
-   * is claimed anew where it is to be: FencedError; RetryableError of an owner whose claim is over; on Kafka, where retention
-   * goes by no position, OffsetOutOfRangeError of an owner. The embedded log keeps what is not processed: where that is not
-   * there a person must see to its folder, and the member ends.
+   * Takes part in the group until `signal` aborts; then every role of the member stops and is awaited, and its
+   * partitions are handed over. Rejects when a role rejected, or the group is beyond use. Some errors end only the
+   * role, and the partition is claimed again: FencedError; RetryableError of an owner whose claim is over; on Kafka
+   * also OffsetOutOfRangeError of an owner, because retention there does not wait for consumers. The embedded log
+   * keeps everything that is not processed: if it is gone, a person must look at its folder, and the member ends.
    */
   join(member: Member, signal: AbortSignal): Promise<void>
 
-  /** Who holds each partition now, as every process can learn it from the group alone. */
+  /** The owner and standbys of each partition, as any process can learn them from the group. */
   owners(): Promise<OwnerMap>
 }
 
-/** A process that holds partitions. The log calls `active` and `standby`; their promises are the roles' lives. */
+/** A process that holds partitions. The log calls `active` and `standby`; each promise lasts as long as the role. */
 export interface Member {
-  /** Stable over restarts: names the store folder, and lets the assigner give back what is warm here. */
+  /** Stable over restarts: it names the store folder, and the assigner gives back what is warm here. */
   readonly instance: string
   /** Where readers reach this member: host:port, or any unique text in one process. */
   readonly endpoint: string
 
   /**
-   * Changelog position of each warm copy held here, so that partitions go where least is to restore; 0 of one that was away
-   * for so long that it can be built upon only if it lacks nothing, and of a standby whose store cannot be written.
+   * Changelog position of each warm copy held here: partitions go where least must be restored. It is 0 for a copy
+   * that was away so long that it may lack tombstones, and for a standby whose store cannot be written.
    */
   positions(): ReadonlyMap<number, Offset>
 
   /**
-   * Its stores have not been written for long, or were not until lately: the group is to give it nothing as long as another
-   * member can take it. A group that lives in one process does not ask: all are on one volume.
+   * Its stores cannot be written, or could not until lately: the group gives it nothing while another member can take
+   * it. A group in one process does not ask: all its members are on one volume.
    */
   readonly unfit?: boolean
 
@@ -116,17 +122,17 @@ export interface Member {
   standby(partition: number, signal: AbortSignal, copying: Copying): Promise<void>
 }
 
-/** What a copy that begins is for. */
+/** How a standby is to be kept, and how it tells its progress. */
 export interface Copying {
-  /** The partition is to be owned here as soon as the copy is whole: it is restored before the others are. */
+  /** The member becomes the owner once this copy has caught up: it is restored before others. */
   readonly heir: boolean
 
-  /** False when the group has not said of late that this member is in it. */
+  /** False when the group has not lately confirmed this member. */
   readonly held: boolean
 
   /**
-   * To be called with true when the copy has come to hold all that the changelog held when it began, and with false when it
-   * no longer does, or cannot follow since its store cannot be written.
+   * Called with true when the copy has caught up with the changelog, and with false when it no longer follows, for
+   * example because its store cannot be written.
    */
   whole(is: boolean): void
 }
@@ -134,23 +140,24 @@ export interface Copying {
 /** A partition held at an epoch: the only way to move it forward. */
 export interface Claim {
   readonly partition: number
-  /** Grows with every claim of the partition; only the newest can commit. */
+  /** Grows with every claim of the partition; only the newest claim can commit. */
   readonly epoch: number
   /** The committed input offset, and the changelog end that was committed with it. */
   readonly start: { readonly input: Offset; readonly changelogEnd: Offset }
-  /** The end of telemetry when the claim was taken; undefined where the log did not tell in time. */
+  /** The end of telemetry when the claim was taken; undefined if the log did not tell in time. */
   readonly inputEnd: Offset | undefined
-  /** False when another may hold the partition by now: the group has not said of late that this member is in it. */
+  /** False when another member may hold the partition by now: the group has not lately confirmed this one. */
   readonly held: boolean
-  /** Bytes that a commit should hold, about, so that the log takes it in good time; undefined: any. It changes. */
+  /** Roughly how many bytes a commit should hold so that the log takes it in good time; undefined: any. It changes. */
   readonly commitBytes?: number
 
   /**
-   * Atomic: the changelog records, the dead letters and the input offset `next` all come to be, or none does.
-   * Dead letters with a key go to `partitionOf(key)`, which is this one but for telemetry that another program put here.
-   * Resolves, when durable, with the end of the changelog partition after it. Commits of one claim are made one at a time.
-   * Rejects with FencedError when a newer epoch exists, with RetryableError when the outcome is not known: the claim is
-   * over then, and whoever takes the next one learns the outcome from `start`. `isPart`: there is more of its batch.
+   * Atomic: the changelog records, the dead letters and the input offset `next` all take effect, or none does. Dead
+   * letters with a key go to `partitionOf(key)`; that is another partition only for telemetry that a foreign program
+   * put here. Resolves with the end of the changelog partition once the commit is durable. A claim's commits are made
+   * one at a time. Rejects with FencedError when a newer epoch exists, with RetryableError when the outcome is
+   * unknown: the claim is over then, and the next claim learns the outcome from `start`. `isPart`: the batch has more
+   * records.
    */
   commit(work: {
     readonly changelog: readonly NewRecord[]
@@ -161,8 +168,8 @@ export interface Claim {
 }
 
 /**
- * What is committed from `from` on, until `to` is reached, which must not be past the end: nothing is waited for there. The
- * last batch may go further. Rejects as `follow` does, and with the reason of `signal` when that aborts.
+ * Committed records from `from` until `to`, which must not be past the end, so it never waits for records. The last
+ * batch may go further. Rejects as `follow` does, and with the reason of `signal` when that aborts.
  */
 export async function* readRange(
   log: Pick<Log, 'follow'>,

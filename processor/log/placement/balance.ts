@@ -1,14 +1,14 @@
 import { type Assigned, assign, type Candidate, fitOf } from './assigner.ts'
 import { type Deferred, deferToHeirs, lacksLittle } from './heirs.ts'
 
-/** A partition that changes its owner for the sake of load. */
+/** A partition that changes its owner to even the load. */
 export interface Move {
   readonly partition: number
   readonly from: string
   readonly to: string
 }
 
-/** What a member of a stable group holds. */
+/** A member's partitions in a stable group. */
 export interface Held {
   /** See Candidate. */
   readonly name: string
@@ -19,19 +19,18 @@ export interface Held {
 /** Records per second of each partition, over one span of time. */
 export type Rates = readonly number[]
 
-/** A member is hot from this multiple of the mean load of all members on… */
+/** A member is hot when its load is this multiple of the mean… */
 const HOT = 1.3
-/** …and from so many records per second on: below, a move costs more than it gives. */
+/** …and at least this many records per second: below, a move costs more than it gives. */
 const MIN_HOT_RATE = 1000
-/** What moves must take from the load of the hot member, and leave the other below it by as much. */
+/** Moves must lower the hot member's load by this share, and leave the other member below that as well. */
 const MIN_GAIN = 0.2
-/** Spans in each of which the member must have been hot: a burst is over before a move pays. */
+/** The member must be hot in this many spans: a burst is over before a move pays. */
 const MIN_SPANS = 4
 
 /**
- * What to move so that the load of the members is less uneven: nothing, one partition, or one against another, so that
- * counts stay as even as they are. Moves to copies that are there come first, then what evens most. Pure and
- * deterministic.
+ * Moves that even the load: none, one partition, or a swap, so that counts stay even. Moves to existing copies come
+ * first, then those that even most. Pure and deterministic.
  */
 function balance(
   members: readonly Held[],
@@ -161,7 +160,7 @@ export class Balancer {
   round(spans: readonly Rates[]): boolean {
     this.#now++
     if (this.#plan.length > 0) {
-      // How far the copies are is told only by an assignment.
+      // Only an assignment tells how far the copies are.
       if (++this.#waited > MAX_WAIT || !pays(this.#plan, this.#members, spans)) this.#end(COOL_DOWN)
       return true
     }
@@ -174,10 +173,9 @@ export class Balancer {
     return this.#plan.length > 0
   }
 
-  /** Who holds what from now on. */
   assign(members: readonly Candidate[], spans: readonly Rates[]): Balanced {
     const rates = spans.length === 0 ? undefined : meanOf(spans)
-    // To even the load no one else is there.
+    // An unfit member takes no part in evening the load.
     const names = new Set(fitOf(members).map(({ name }) => name))
     const same = names.size === this.#members.length && this.#members.every(({ name }) => names.has(name))
     if (!same) this.#end(SETTLING)
@@ -197,7 +195,7 @@ export class Balancer {
     return { assigned, heirs: deferred.heirs, moved: whole ? plan : [], warming: whole ? [] : plan }
   }
 
-  /** A partition that was moved before stays for twice as long: load that only swings moves it ever more seldom. */
+  /** A partition that was moved before stays twice as long: load that swings moves it ever more seldom. */
   #settle(partition: number): void {
     const rounds = Math.min(MAX_STAY, 2 * (this.#resting.get(partition)?.rounds ?? STAY / 2))
     this.#resting.set(partition, { until: this.#now + rounds, rounds })
@@ -219,14 +217,14 @@ function isCopy({ partition, to }: Move, { name, standby }: Held): boolean {
   return name === to && standby.includes(partition)
 }
 
-/** Whether the copy at the move's aim lacks next to nothing of what the owner has. */
+/** Whether the copy at the target has nearly caught up with the owner. */
 function isWhole({ partition, from, to }: Move, members: readonly Candidate[], rates: Rates | undefined): boolean {
   const [owner, copy] = [from, to].map((name) => members.find((member) => member.name === name))
   if (copy?.standby.includes(partition) !== true) return false
   return lacksLittle(partition, owner, copy, rates)
 }
 
-/** The members as if the moves had been made: the assigner lets everyone keep what he has. */
+/** The members as if the moves were made: the assigner lets everyone keep what they have. */
 function moved(members: readonly Candidate[], moves: readonly Move[]): readonly Candidate[] {
   return members.map((member) => {
     const [gone, come] = [moves.filter(({ from }) => from === member.name), movesTo(member.name, moves)]
@@ -235,7 +233,7 @@ function moved(members: readonly Candidate[], moves: readonly Move[]): readonly 
   })
 }
 
-/** The copies of a plan are beside the usual ones, which stay where they are. */
+/** The copies of a plan come in addition to the usual ones, which stay where they are. */
 function withoutCopies(member: Candidate, moves: readonly Move[]): Candidate {
   const extra = movesTo(member.name, moves)
   return { ...member, standby: member.standby.filter((p) => !extra.some(({ partition }) => partition === p)) }

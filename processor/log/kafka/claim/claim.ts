@@ -168,9 +168,9 @@ export class KafkaClaim implements Claim {
   }
 
   async #commitOffset(next: Offset, changelogEnd: Offset): Promise<void> {
-    const { cluster, group, identity, names, readEpoch } = this.#context
+    const { cluster, group, identity, names } = this.#context
     // The epoch is that of the newest record read, which may stand after `next`: no later leader wrote what is before it.
-    const metadata = encodePosition({ ...identity, changelogEnd, epoch: readEpoch(this.partition) })
+    const metadata = encodePosition({ ...identity, changelogEnd, epoch: this.#context.readEpoch(this.partition) })
     const topics = [{ topic: names.telemetry, partitions: [{ partition: this.partition, offset: next, metadata }] }]
     await this.#step(
       () => cluster.coordinator(this.#lane, GROUP_COORDINATOR, group),

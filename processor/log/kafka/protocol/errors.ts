@@ -7,7 +7,7 @@ import { ConfigurationError, RetryableError, reasonOf, TidemarkError } from '../
  */
 
 /** Time cures these, or another broker. */
-export const TRANSIENT: ReadonlySet<string> = new Set([
+const TRANSIENT: ReadonlySet<string> = new Set([
   'UNKNOWN_TOPIC_OR_PARTITION',
   'LEADER_NOT_AVAILABLE',
   'NOT_LEADER_FOR_PARTITION',
@@ -33,19 +33,19 @@ export const TRANSIENT: ReadonlySet<string> = new Set([
 ])
 
 /** A newer producer has taken the transactional id. */
-export const FENCING: ReadonlySet<string> = new Set([
+const FENCING: ReadonlySet<string> = new Set([
   'INVALID_PRODUCER_EPOCH',
   'INVALID_PRODUCER_ID_MAPPING',
   'PRODUCER_FENCED',
 ])
 
 /** Whether retrying is useless until a person changes something. */
-export function isRefusal(name: string): boolean {
+function isRefusal(name: string): boolean {
   return name.endsWith('AUTHORIZATION_FAILED') || name === 'SASL_AUTHENTICATION_FAILED'
 }
 
 /** UNKNOWN_SERVER_ERROR, and kafkajs's name for codes newer than the list below. */
-export const NAMELESS: ReadonlySet<string> = new Set(['UNKNOWN', 'KAFKAJS_UNKNOWN_ERROR_CODE'])
+const NAMELESS: ReadonlySet<string> = new Set(['UNKNOWN', 'KAFKAJS_UNKNOWN_ERROR_CODE'])
 
 const FIRST_NEWER = 89
 /** Codes from 89 on, in their order, by their names in Kafka 4.1 (Errors.java): kafkajs ends at 88. */
