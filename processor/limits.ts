@@ -5,22 +5,22 @@ export interface ProcessorLimits {
   /** One batch of telemetry: records, and bytes of their values. */
   readonly batchRecords: number
   readonly batchBytes: number
-  /** JSON of the statuses that one commit begins with, bytes: a batch with more is committed in parts. */
+  /** JSON bytes of the statuses that one commit may start from: a batch with more is committed in parts. */
   readonly statusBytes: number
-  /** Records of all partitions under way, from fold to store; of large statuses fewer: see `InFlight`. */
+  /** Records of all partitions under way, from fold to store; fewer with large statuses: see `InFlight`. */
   readonly inFlightRecords: number
   /** Least time between two commits of a partition, ms, while it is not behind: see `restAfter`. */
   readonly minCommitIntervalMs: number
   /** One batch of the changelog. */
   readonly changelogRecords: number
   readonly changelogBytes: number
-  /** Decoded statuses of all partitions: entries, and bytes of their JSON. By default fewer where memory is scarce. */
+  /** Cached statuses of all partitions: entries, and bytes of their JSON. The default shrinks with the memory. */
   readonly cacheEntries: number
   readonly cacheBytes: number
-  /** JSON of statuses that were read lately: bytes. By default fewer where memory is scarce. */
+  /** Bytes of cached JSON for readers. The default shrinks with the memory. */
   readonly textBytes: number
-  /** How often the ends of the partitions are asked for, ms: what does not move has no other way to know its lag. */
-  readonly sightMs: number
+  /** Milliseconds between two refreshes of the lag: a copy that does not move would not know it. */
+  readonly lagRefreshMs: number
   /** First and longest wait before a failed write of the store is tried again, ms. */
   readonly retryMinMs: number
   readonly retryMaxMs: number
@@ -37,7 +37,7 @@ export const DEFAULT_LIMITS: ProcessorLimits = {
   cacheEntries: inMemory(120_000),
   cacheBytes: inMemory(80 * 1024 * 1024),
   textBytes: inMemory(96 * 1024 * 1024),
-  sightMs: 5000,
+  lagRefreshMs: 5000,
   retryMinMs: 100,
   retryMaxMs: 5000,
 }

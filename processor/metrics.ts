@@ -2,26 +2,24 @@ import type { Logger } from 'pino'
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import { REJECTION_REASONS } from './contract/dead-letter.ts'
 import { OUTCOMES } from './contract/write.ts'
-import type { RoleState } from './partition/role.ts'
+import type { Commit } from './partition/commit.ts'
+import type { Role } from './partition/role.ts'
 import { Reminder } from './runtime/pause.ts'
 
 const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 const LONG_SECONDS = [0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900]
+const RECORDS = [1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000]
 const EACH = ['processor', 'partition'] as const
 
 const ROLES = ['owner', 'standby'] as const
 const STATES = ['restoring', 'running', 'doubtful'] as const
 
-/** What is counted of a copy. */
-interface CountedCopy {
-  readonly kind: 'owner' | 'standby'
-  readonly state: RoleState
-  readonly held: boolean
-}
+/** A copy as CopiesGauge counts it. */
+type CountedCopy = Pick<Role, 'kind' | 'state' | 'held'>
 
 /**
- * Copies as they are when they are asked for: that its member may be out of the group is nothing that a copy is told of.
- * One that is cut off from the log would else count beside who has its partition by now, for as long as it is.
+ * Counts copies at the moment of a scrape: no event tells a copy that the group may have dropped its member. Otherwise a
+ * copy that is cut off from the log would count beside the partition's new one for as long as it is.
  */
 class CopiesGauge extends Gauge<'processor' | 'role' | 'state'> {
   readonly #copies = new Map<string, Set<CountedCopy>>()
@@ -55,8 +53,8 @@ class CopiesGauge extends Gauge<'processor' | 'role' | 'state'> {
 }
 
 /**
- * The metrics of all processors of a process: they share a registry, and are told apart by `processor` (Prometheus keeps
- * `instance` for what it scrapes).
+ * The metrics of all processors of a process. They share a registry, and the label `processor` tells them apart: Prometheus
+ * keeps `instance` for the scraped address.
  */
 export class ProcessorMetrics {
   readonly lag: Gauge
@@ -115,30 +113,97 @@ export class ProcessorMetrics {
     this.fenced = counter('tidemark_fenced_claims_total', 'Claims lost to a newer epoch', ['processor'])
   }
 
-  /** What counts by reason is there from the start: Prometheus sees no increase in a series that begins with one. */
-  begin(processor: string): void {
+  /** Starts counters at 0: Prometheus sees no increase in a series whose first sample is 1. */
+  initialize(processor: string): void {
     for (const reason of REJECTION_REASONS) this.deadLetters.inc({ processor, reason }, 0)
     for (const outcome of OUTCOMES) this.decisions.inc({ processor, outcome }, 0)
     this.fenced.inc({ processor }, 0)
   }
 }
 
-/** What is not known has no sample: a 0 would be read as one. */
-export function say(gauge: Gauge, labels: Readonly<Record<string, string | number>>, value: number | undefined): void {
-  if (value === undefined) gauge.remove(labels)
-  else gauge.set(labels, value)
-}
-
-const RECORDS = [1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000]
-
 function shared<T>(registry: Registry, name: string, create: () => T): T {
   return (registry.getSingleMetric(name) as T | undefined) ?? create()
 }
 
-/** A record that was received so much later than now, ms, was stamped by a clock that is wrong, or this one is. */
+export interface CopyLabels {
+  readonly processor: string
+  readonly partition: number
+  readonly role: Role['kind']
+}
+
+/** The metrics of one copy while one role works on it; its gauges go with the role. */
+export class CopyMetrics {
+  readonly #metrics: ProcessorMetrics
+  readonly #labels: CopyLabels
+  /** Without the role. */
+  readonly #each: Pick<CopyLabels, 'processor' | 'partition'>
+  readonly #lag: Gauge
+
+  constructor(metrics: ProcessorMetrics, labels: CopyLabels) {
+    const { processor, partition, role } = labels
+    this.#metrics = metrics
+    this.#labels = labels
+    this.#each = { processor, partition }
+    this.#lag = role === 'owner' ? metrics.lag : metrics.standbyLag
+  }
+
+  open(copy: CountedCopy): void {
+    this.#metrics.partitions.of(this.#labels.processor).add(copy)
+  }
+
+  close(copy: CountedCopy): void {
+    const { partitions, devices, restoreRemaining } = this.#metrics
+    partitions.of(this.#labels.processor).delete(copy)
+    this.#lag.remove({ ...this.#each })
+    for (const gauge of [devices, restoreRemaining]) gauge.remove({ ...this.#labels })
+  }
+
+  lag(records: number | undefined): void {
+    setOrRemove(this.#lag, { ...this.#each }, records)
+  }
+
+  devices(count: number | undefined): void {
+    setOrRemove(this.#metrics.devices, { ...this.#labels }, count)
+  }
+
+  restoreRemaining(records: number | undefined): void {
+    setOrRemove(this.#metrics.restoreRemaining, { ...this.#labels }, records)
+  }
+
+  restored(records: number): void {
+    this.#metrics.restored.inc({ ...this.#labels }, records)
+  }
+
+  restoreTook(ms: number): void {
+    const { processor, role } = this.#labels
+    this.#metrics.restoreSeconds.observe({ processor, role }, ms / 1000)
+  }
+
+  committed({ records, tookMs, rejections, decisions }: Commit): void {
+    const { processor } = this.#labels
+    const metrics = this.#metrics
+    metrics.commitSeconds.observe({ processor }, tookMs / 1000)
+    metrics.batchRecords.observe({ processor }, records)
+    metrics.records.inc(this.#each, records)
+    for (const reason of rejections) metrics.deadLetters.inc({ processor, reason })
+    for (const { outcome } of decisions) metrics.decisions.inc({ processor, outcome })
+  }
+
+  fenced(): void {
+    this.#metrics.fenced.inc({ processor: this.#labels.processor })
+  }
+}
+
+/** An unknown value has no sample: a 0 would be read as one. */
+function setOrRemove(gauge: Gauge, labels: Record<string, string | number>, value: number | undefined): void {
+  if (value === undefined) gauge.remove(labels)
+  else gauge.set(labels, value)
+}
+
+/** A record received this much later than now, ms, shows that the clock of ingest or of this process is wrong. */
 const APART_MS = 60_000
 
-export interface ReceiptsOptions {
+export interface EndToEndLatencyOptions {
   readonly instance: string
   readonly metrics: ProcessorMetrics
   readonly logger: Logger
@@ -146,23 +211,23 @@ export interface ReceiptsOptions {
   readonly now: () => number
 }
 
-/** How old records are when their effect can be read: by two clocks, that of ingest and that of this process. */
-export class Receipts {
-  readonly #options: ReceiptsOptions
-  readonly #told = new Reminder()
+/** Measures the time from the receipt of a record until its effect can be read, by the clocks of ingest and of this process. */
+export class EndToEndLatency {
+  readonly #options: EndToEndLatencyOptions
+  readonly #reminder = new Reminder()
 
-  constructor(options: ReceiptsOptions) {
+  constructor(options: EndToEndLatencyOptions) {
     this.#options = options
   }
 
-  /** `receivedAt`: of the first record of a batch, epoch ms. */
-  applied(partition: number, receivedAt: number): void {
+  /** `receivedAt`: of the first record of a commit, epoch ms. */
+  observe(partition: number, receivedAt: number): void {
     const { instance, metrics, logger, now } = this.#options
-    const ageMs = now() - receivedAt
-    metrics.endToEndSeconds.observe({ processor: instance }, Math.max(0, ageMs) / 1000)
-    if (ageMs >= -APART_MS) return
+    const ms = now() - receivedAt
+    metrics.endToEndSeconds.observe({ processor: instance }, Math.max(0, ms) / 1000)
+    if (ms >= -APART_MS) return
     const what =
       'records come stamped later than now: set the clock that is wrong, of who stamped them or of this process'
-    if (this.#told.isDue(what)) logger.warn({ partition, aheadSeconds: Math.round(-ageMs / 1000) }, what)
+    if (this.#reminder.isDue(what)) logger.warn({ partition, aheadSeconds: Math.round(-ms / 1000) }, what)
   }
 }

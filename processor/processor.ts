@@ -5,14 +5,16 @@ import { ConfigurationError, databaseFailure, StoreCorruptedError, wayOut } from
 import type { PartitionReader } from './contract/query.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from './limits.ts'
 import type { Claim, Copying, Log, Member, Offset } from './log/log.ts'
-import { ProcessorMetrics, Receipts } from './metrics.ts'
-import { Progress } from './partition/progress.ts'
+import { EndToEndLatency, ProcessorMetrics } from './metrics.ts'
+import { DiskSpaceMonitor } from './partition/disk-space.ts'
+import { PositionWaiters } from './partition/position-waiters.ts'
 import { mayLackTombstones } from './partition/restore.ts'
-import { type PartitionCopy, persist, type Role, type RoleContext } from './partition/role.ts'
+import { RestoreProgress } from './partition/restore-progress.ts'
+import type { PartitionCopy, Role } from './partition/role.ts'
 import { Standby } from './partition/standby.ts'
-import { Fitness, StoreFaults } from './partition/store-faults.ts'
-import { Task } from './partition/task.ts'
-import { Arrivals, Decisions } from './partition/waiters.ts'
+import { StoreWriter } from './partition/store-writer.ts'
+import { Task, type TaskParts } from './partition/task.ts'
+import { WriteOutcomes } from './partition/write-outcomes.ts'
 import { ForeignStatuses, StoreReader } from './query/store-reader.ts'
 import { InFlight } from './runtime/in-flight.ts'
 import { inMemory } from './runtime/memory.ts'
@@ -30,15 +32,15 @@ import { TextCache } from './store/text-cache.ts'
 
 export interface ProcessorOptions {
   readonly log: Log
-  /** Stable over restarts; told apart from the other processors of the group. */
+  /** Stable over restarts, and unique in the group. */
   readonly instance: string
   /** Where readers of other processes reach this one. */
   readonly endpoint: string
-  /** Where the stores are; held by one process at a time. */
+  /** The folder of the stores; held by one process at a time. */
   readonly folder: string
   /** The database of the stores; default: RocksDB in `folder`. */
   readonly database?: () => Database
-  /** RocksDB in `folder`, when it is being opened already. */
+  /** RocksDB in `folder`, if it is being opened already. */
   readonly opening?: Database | undefined
   readonly logger: Logger
   readonly registry: Registry
@@ -48,20 +50,21 @@ export interface ProcessorOptions {
   readonly monotonic?: () => number
   readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>
   readonly limits?: Partial<ProcessorLimits>
-  /** False: the stores have no indexes, and every search scans. What indexes cost is measured so. */
+  /** False: the stores have no indexes, and every search scans, to measure what indexes cost. */
   readonly indexed?: boolean
 }
 
-/** This process's part in the group: its tasks, its standbys, and their stores. */
+/** A member of the group: its tasks, its standbys, and their stores. */
 export class Processor implements Member, AsyncDisposable {
   readonly instance: string
   readonly endpoint: string
   /** Answers from the copies held here. */
   readonly reader: PartitionReader
-  readonly #context: RoleContext
+  /** What the roles are made of; each takes what its type names. */
+  readonly #parts: TaskParts
   readonly #stores: LevelStores
   readonly #builder: IndexBuilder
-  readonly #fitness: Fitness
+  readonly #space: DiskSpaceMonitor
   readonly #scans: ScanThreads | undefined
   /** Kept open from role to role, so that a standby's copy is the owner's. */
   readonly #copies = new Map<number, PartitionCopy>()
@@ -82,26 +85,21 @@ export class Processor implements Member, AsyncDisposable {
     const searcher = new Searcher(turns, monotonic, { scans: this.#scans })
     const foreign = new ForeignStatuses(logger)
     this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher, foreign })
-    const cache = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
+    const statuses = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
-    metrics.begin(instance)
+    metrics.initialize(instance)
+    const clock = { now, monotonic, sleep }
     const reopen = () => stores.reopen(look).catch((error: unknown) => Promise.reject(unusable(folder, error)))
-    const faults = new StoreFaults({ instance, metrics, logger, now, reopen })
-    this.#fitness = new Fitness({ faults, probe: () => stores.probe(), monotonic, sleep })
+    const { retryMinMs, retryMaxMs } = limits
+    const writer = new StoreWriter({ instance, metrics, logger, clock, retryMinMs, retryMaxMs, reopen })
+    this.#space = new DiskSpaceMonitor({ writer, clock, probe: () => stores.probe() })
     const restorePriority = new RestorePriority(sleep)
-    this.#builder = new IndexBuilder({
-      restorePriority,
-      turns,
-      logger,
-      now: monotonic,
-      sleep,
-      retryMs: limits.retryMaxMs,
-    })
+    this.#builder = new IndexBuilder({ restorePriority, turns, logger, now: monotonic, sleep, retryMs: retryMaxMs })
     const inFlight = new InFlight(limits.inFlightRecords, sleep)
-    const receipts = new Receipts({ instance, metrics, logger, now })
-    const shared = { cache, texts, turns, restorePriority, inFlight, faults, receipts }
-    const clocks = { now, monotonic, sleep }
-    this.#context = { instance, log, ...shared, limits, metrics, logger, ...clocks }
+    const latency = new EndToEndLatency({ instance, metrics, logger, now })
+    const caches = { statuses, texts }
+    const shared = { caches, turns, inFlight, restorePriority, writer, latency, metrics }
+    this.#parts = { instance, log, clock, limits, logger, ...shared }
   }
 
   /** Rejects with ConfigurationError when the folder is held by another process or cannot be used. */
@@ -131,7 +129,7 @@ export class Processor implements Member, AsyncDisposable {
     await using opening = new AsyncDisposableStack()
     const stores = opening.use(await LevelStores.open(db, { identity: log.identity, logger, indexed }))
     if (database === undefined) {
-      // Only who has opened the folder holds its lock, and may judge what is in it.
+      // The folder is open, so this process holds its lock and may judge its content.
       if (isMarkedDamaged(folder)) throw new StoreCorruptedError('it was found damaged before')
       db.once('corruption', (error: Error) => foundDamaged(folder, error, logger))
     }
@@ -144,24 +142,24 @@ export class Processor implements Member, AsyncDisposable {
   /** Takes part in the group until `signal` aborts. Rejects as `Log.join` does. */
   async run(signal: AbortSignal): Promise<void> {
     const ended = new AbortController()
-    void this.#watch(ended.signal)
-    void this.#fitness.watch(ended.signal)
+    void this.#refreshLags(ended.signal)
+    void this.#space.watch(ended.signal)
     try {
-      await this.#context.log.join(this, signal)
+      await this.#parts.log.join(this, signal)
     } finally {
       ended.abort()
     }
   }
 
   /** Never rejects. */
-  async #watch(signal: AbortSignal): Promise<void> {
-    const { limits, sleep, logger } = this.#context
+  async #refreshLags(signal: AbortSignal): Promise<void> {
+    const { limits, clock, logger } = this.#parts
     for (;;) {
-      await sleep(limits.sightMs, signal)
+      await clock.sleep(limits.lagRefreshMs, signal)
       for (const [partition, role] of this.#roles) {
         if (signal.aborted) return
-        await role.sight().catch((error: unknown) => {
-          // That the log is away its own health says, and that the store is, who works on it.
+        await role.refreshLag().catch((error: unknown) => {
+          // The log reports its own faults, and the role those of the store.
           logger.debug({ partition, err: error }, 'the partition cannot be looked at')
         })
       }
@@ -169,26 +167,26 @@ export class Processor implements Member, AsyncDisposable {
     }
   }
 
-  /** What keeps it from its work; a line each. */
+  /** Why it cannot work; a line each. */
   get problems(): readonly string[] {
-    const { problems } = this.#context.faults
-    const { problem } = this.#fitness
+    const { problems } = this.#parts.writer
+    const { problem } = this.#space
     return problems.length > 0 || problem === undefined ? problems : [problem]
   }
 
   get unfit(): boolean {
-    return this.#fitness.unfit
+    return this.#space.unfit
   }
 
   positions(): ReadonlyMap<number, Offset> {
-    const { log, now, faults } = this.#context
+    const { log, clock, writer } = this.#parts
     const positions = new Map<number, Offset>()
     for (const [partition, { store }] of this.#copies) {
       const { checkpoint } = store
       if (checkpoint === undefined) continue
-      const isOld = mayLackTombstones(checkpoint.since, now(), log.deleteRetentionMs)
-      // An owner's is what others are measured by.
-      const isStuck = faults.has(partition) && this.#roles.get(partition)?.kind === 'standby'
+      const isOld = mayLackTombstones(checkpoint.since, clock.now(), log.deleteRetentionMs)
+      // The group compares standbys with the owner, so the owner's position stands.
+      const isStuck = writer.isFailing(partition) && this.#roles.get(partition)?.kind === 'standby'
       positions.set(partition, isOld || isStuck ? 0 : checkpoint.changelog)
     }
     return positions
@@ -196,12 +194,12 @@ export class Processor implements Member, AsyncDisposable {
 
   async active(claim: Claim, signal: AbortSignal): Promise<void> {
     const copy = await this.#takeUp(claim.partition, signal)
-    if (copy !== undefined) await this.#play(claim.partition, new Task(this.#context, claim, copy), signal)
+    if (copy !== undefined) await this.#play(claim.partition, new Task(this.#parts, claim, copy), signal)
   }
 
   async standby(partition: number, signal: AbortSignal, copying: Copying): Promise<void> {
     const copy = await this.#takeUp(partition, signal)
-    if (copy !== undefined) await this.#play(partition, new Standby(this.#context, partition, copy, copying), signal)
+    if (copy !== undefined) await this.#play(partition, new Standby(this.#parts, partition, copy, copying), signal)
   }
 
   async #play(partition: number, role: Task | Standby, signal: AbortSignal): Promise<void> {
@@ -209,25 +207,25 @@ export class Processor implements Member, AsyncDisposable {
     try {
       await role.run(signal)
     } finally {
-      role.copy.arrivals.release()
+      role.copy.waiters.release()
       // The next role on the partition may have begun.
       if (this.#roles.get(partition) === role) this.#roles.delete(partition)
     }
   }
 
-  /** What is here from before is a warm copy too: `positions` tells of it. */
+  /** Copies left by an earlier process are warm, too: `positions` tells the group of them. */
   async #openCopies(): Promise<void> {
     await Promise.all((await this.#stores.partitions()).map((partition) => this.#copy(partition)))
   }
 
   /**
-   * A full volume is no reason to leave the group, as all who inherit the partition would do in turn. Undefined when
-   * `signal` aborted first; rejects as `persist` does.
+   * Waits for a full volume: leaving the group would only pass the partition to the next full volume. Undefined when
+   * `signal` aborted first; rejects as `StoreWriter.persist` does.
    */
   async #takeUp(partition: number, signal: AbortSignal): Promise<PartitionCopy | undefined> {
     let copy = this.#copies.get(partition)
     if (copy !== undefined) return copy
-    await persist(this.#context, partition, async () => void (copy = await this.#copy(partition)), signal)
+    await this.#parts.writer.persist(partition, async () => void (copy = await this.#copy(partition)), signal)
     return copy
   }
 
@@ -236,8 +234,8 @@ export class Processor implements Member, AsyncDisposable {
     if (open !== undefined) return open
     const store = await this.#stores.store(partition)
     const onWhole = () => this.#builder.take(partition, store)
-    const progress = new Progress(this.#context.monotonic)
-    const copy = { store, decisions: new Decisions(), arrivals: new Arrivals(), progress, onWhole }
+    const progress = new RestoreProgress(this.#parts.clock.monotonic)
+    const copy = { store, outcomes: new WriteOutcomes(), waiters: new PositionWaiters(), progress, onWhole }
     this.#copies.set(partition, copy)
     return copy
   }
@@ -250,20 +248,20 @@ export class Processor implements Member, AsyncDisposable {
   }
 }
 
-/** Statuses are overwritten again and again: with larger memtables fewer tables are written, and compacted away. */
+/** Statuses are overwritten again and again: larger memtables write fewer tables, which leaves less to compact. */
 const ROCKSDB = { writeBufferSize: inMemory(32 * 1024 * 1024), maxWriteBufferNumber: 3 }
 
 /**
  * Begins to open the stores in `folder`: after kill -9 that takes up to a second, as RocksDB reads its write-ahead log.
- * What goes wrong is told by `Processor.open`.
+ * `Processor.open` reports any failure.
  */
 export function openDatabase(folder: string, { readOnly = false } = {}): Database {
   return new RocksLevel<string, Buffer>(folder, { keyEncoding: 'utf8', valueEncoding: 'buffer', ...ROCKSDB, readOnly })
 }
 
 /**
- * Wiping a store leaves the damaged block in its file until compaction, which reads it, and then RocksDB refuses every
- * write to the database: no wipe mends that, and only an empty folder does.
+ * Wiping a store leaves the damaged block in its file. When compaction reads it, RocksDB refuses every further write to
+ * the database, so only an empty folder helps.
  */
 function foundDamaged(folder: string, found: Error, logger: Logger): void {
   try {

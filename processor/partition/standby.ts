@@ -1,13 +1,17 @@
 import { isBeyondUse, LogCorruptedError, RetryableError } from '../contract/errors.ts'
 import type { Copying, Offset } from '../log/log.ts'
-import { say } from '../metrics.ts'
+import { CopyMetrics, type ProcessorMetrics } from '../metrics.ts'
 import type { StateStore } from '../store/store.ts'
-import type { Progress } from './progress.ts'
-import { confirm, followChangelog } from './restore.ts'
-import { devicesIn, type PartitionCopy, persist, type Role, type RoleContext, type RoleState } from './role.ts'
+import { confirmWhole, followChangelog, type RestoreParts } from './restore.ts'
+import { devicesIn, type PartitionCopy, type Role, type RoleState } from './role.ts'
 
-/** For how long an heir that is whole comes before other copies still, ms: until it is claimed nobody works on the partition. */
+/** How long a whole heir still comes before other copies, ms: until it is claimed nobody works on the partition. */
 const CLAIMED_WITHIN_MS = 1_000
+
+export interface StandbyParts extends RestoreParts {
+  readonly instance: string
+  readonly metrics: ProcessorMetrics
+}
 
 /** A warm copy of a partition that another member owns: a restore that never ends. */
 export class Standby implements Role {
@@ -15,25 +19,25 @@ export class Standby implements Role {
   readonly doubtful = false
   readonly store: StateStore
   readonly copy: PartitionCopy
-  readonly progress: Progress
-  readonly #context: RoleContext
+  readonly #parts: StandbyParts
   readonly #partition: number
   readonly #copying: Copying
+  readonly #metrics: CopyMetrics
   #state: RoleState = 'restoring'
-  /** And not whole since. */
+  /** The store was wiped, and has not been whole since. */
   #wiped = false
-  /** What was told last of whether it is whole. */
-  #told = false
-  /** Where the changelog ended after the last write that was refused. */
+  /** What the group was told last of whether the copy is whole. */
+  #toldWhole = false
+  /** Where the changelog ended after the last refused write: there the copy is whole again. */
   #goal: Offset | undefined
 
-  constructor(context: RoleContext, partition: number, copy: PartitionCopy, copying: Copying) {
-    this.#context = context
+  constructor(parts: StandbyParts, partition: number, copy: PartitionCopy, copying: Copying) {
+    this.#parts = parts
     this.#partition = partition
     this.#copying = copying
+    this.#metrics = new CopyMetrics(parts.metrics, { processor: parts.instance, partition, role: 'standby' })
     this.copy = copy
     this.store = copy.store
-    this.progress = copy.progress
   }
 
   get state(): RoleState {
@@ -45,34 +49,38 @@ export class Standby implements Role {
   }
 
   get lag(): number | undefined {
-    return this.progress.remaining
+    return this.copy.progress.remaining
   }
 
   get waiting(): number | undefined {
     return this.lag
   }
 
-  async sight(): Promise<void> {
-    const at = this.#context.now()
-    const { end } = await this.#context.log.bounds({ topic: 'status', index: this.#partition })
-    this.progress.sighted(end)
+  async refreshLag(): Promise<void> {
+    const { log, clock, writer } = this.#parts
+    const at = clock.now()
+    const { end } = await log.bounds({ topic: 'status', index: this.#partition })
+    this.copy.progress.sawEnd(end)
     if (this.#state === 'closed') return
     this.#gauge()
-    if (!this.#told && !this.#context.faults.has(this.#partition)) this.#goal ??= end
-    this.#recover()
-    await confirm(this.#context, this.store, end, at)
+    if (!this.#toldWhole && !writer.isFailing(this.#partition)) this.#goal ??= end
+    this.#checkGoal()
+    await confirmWhole(this.store, log.deleteRetentionMs, { end, at })
   }
 
-  /** A standby folds nothing, so it has no decoded status. */
-  committed(): undefined {
+  /** A standby folds nothing, so it caches no status. */
+  cached(): undefined {
     return undefined
   }
 
-  /** Resolves after `signal` aborted; while the log does not answer, what is here is kept readable. Rejects when the store cannot be brought to hold what the changelog holds. */
+  /**
+   * Resolves after `signal` aborted; while the log does not answer, the copy stays readable. Rejects when the store cannot
+   * be brought to hold what the changelog holds.
+   */
   async run(signal: AbortSignal): Promise<void> {
-    const { logger, metrics, instance, limits, sleep } = this.#context
+    const { clock, writer, limits, logger } = this.#parts
     const partition = this.#partition
-    metrics.partitions.of(instance).add(this)
+    this.#metrics.open(this)
     try {
       while (!signal.aborted) {
         try {
@@ -82,37 +90,35 @@ export class Standby implements Role {
           if (damaged || error instanceof RetryableError) {
             if (signal.aborted) return
             logger.warn({ partition, err: error }, 'the changelog cannot be read: trying again')
-            await sleep(damaged ? limits.retryMaxMs : limits.retryMinMs, signal)
+            await clock.sleep(damaged ? limits.retryMaxMs : limits.retryMinMs, signal)
             continue
           }
-          // Wiping helps once: a changelog that is damaged itself is not mended by reading it again.
+          // Wiping helps once: a second time the changelog itself must be damaged.
           if (!isBeyondUse(error, true) || this.#wiped) throw error
           this.#wiped = true
           this.#state = 'restoring'
           this.#tell(false)
           logger.error({ partition, err: error }, 'store wiped: it is damaged')
-          await persist(this.#context, partition, () => this.store.wipe(), signal)
+          await writer.persist(partition, () => this.store.wipe(), signal)
         }
       }
     } finally {
       this.#state = 'closed'
-      this.progress.rest()
-      metrics.partitions.of(instance).delete(this)
-      const labels = { processor: instance, partition }
-      metrics.standbyLag.remove(labels)
-      for (const gauge of [metrics.devices, metrics.restoreRemaining]) gauge.remove({ ...labels, role: 'standby' })
+      this.copy.progress.stop()
+      this.#metrics.close(this)
       logger.info({ partition }, 'standby ended')
     }
   }
 
+  /** An heir comes before other copies until it is claimed. */
   async #follow(signal: AbortSignal): Promise<void> {
-    const { restorePriority, sleep } = this.#context
+    const { clock, restorePriority } = this.#parts
     if (!this.#copying.heir) return this.#copy(signal, () => {})
     const whole = Promise.withResolvers<void>()
     const ended = new AbortController()
     const first = restorePriority.first(async () => {
       await whole.promise
-      await sleep(CLAIMED_WITHIN_MS, ended.signal)
+      await clock.sleep(CLAIMED_WITHIN_MS, ended.signal)
     })
     try {
       await this.#copy(signal, whole.resolve)
@@ -123,30 +129,32 @@ export class Standby implements Role {
     }
   }
 
-  async #copy(signal: AbortSignal, whole: () => void): Promise<void> {
-    const { logger, metrics, instance, monotonic } = this.#context
+  async #copy(signal: AbortSignal, onWhole: () => void): Promise<void> {
+    const { clock, logger } = this.#parts
     const partition = this.#partition
-    const began = monotonic()
-    this.progress.restart(this.store.checkpoint?.changelog ?? 0)
+    const { progress } = this.copy
+    const began = clock.monotonic()
+    progress.start(this.store.checkpoint?.changelog ?? 0)
     await followChangelog(
+      this.#parts,
       {
-        context: this.#context,
         partition,
         copy: this.copy,
+        metrics: this.#metrics,
         until: undefined,
         yields: !this.#copying.heir,
         onProgress: (position, end) => {
-          this.progress.reached(position, end)
+          progress.reached(position, end)
           this.#gauge()
-          this.#recover()
+          this.#checkGoal()
         },
         onWhole: () => {
           this.#state = 'running'
           this.#gauge()
           this.#wiped = false
-          metrics.restoreSeconds.observe({ processor: instance, role: 'standby' }, (monotonic() - began) / 1000)
+          this.#metrics.restoreTook(clock.monotonic() - began)
           logger.info({ partition, devices: this.store.count }, 'standby running')
-          whole()
+          onWhole()
           this.#tell(true)
         },
         onSetback: () => this.#tell(false),
@@ -155,8 +163,11 @@ export class Standby implements Role {
     )
   }
 
-  /** A store may have refused writes for hours. What is read next was read ahead: it does not tell what came in meanwhile. */
-  #recover(): void {
+  /**
+   * A store may have refused writes for hours, and batches read ahead do not tell where the changelog ends since. So the
+   * copy counts as whole only from the end that `refreshLag` found.
+   */
+  #checkGoal(): void {
     const { checkpoint } = this.store
     if (this.#goal === undefined || this.#state !== 'running' || checkpoint?.whole !== true) return
     if (checkpoint.changelog >= this.#goal) this.#tell(true)
@@ -164,16 +175,14 @@ export class Standby implements Role {
 
   #tell(whole: boolean): void {
     this.#goal = undefined
-    if (whole === this.#told) return
-    this.#told = whole
+    if (whole === this.#toldWhole) return
+    this.#toldWhole = whole
     this.#copying.whole(whole)
   }
 
   #gauge(): void {
-    const { metrics, instance } = this.#context
-    const labels = { processor: instance, partition: this.#partition }
-    say(metrics.standbyLag, labels, this.lag)
-    say(metrics.restoreRemaining, { ...labels, role: 'standby' }, this.#state === 'running' ? 0 : this.lag)
-    say(metrics.devices, { ...labels, role: 'standby' }, devicesIn(this.store))
+    this.#metrics.lag(this.lag)
+    this.#metrics.restoreRemaining(this.#state === 'running' ? 0 : this.lag)
+    this.#metrics.devices(devicesIn(this.store))
   }
 }

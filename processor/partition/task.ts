@@ -2,25 +2,26 @@ import assert from 'node:assert/strict'
 import { FencedError, isBeyondUse, LogCorruptedError, RetryableError } from '../contract/errors.ts'
 import type { Slice } from '../contract/query.ts'
 import type { ProcessorLimits } from '../limits.ts'
-import type { Batch, Claim, LogRecord, NewRecord, Offset } from '../log/log.ts'
-import { say } from '../metrics.ts'
+import type { Batch, Claim, LogRecord, Offset } from '../log/log.ts'
+import { CopyMetrics, type EndToEndLatency } from '../metrics.ts'
+import type { InFlight } from '../runtime/in-flight.ts'
 import { ReadAhead } from '../runtime/read-ahead.ts'
+import type { Turns } from '../runtime/turns.ts'
 import type { StateStore } from '../store/store.ts'
-import { type Effects, foldBatch } from './batch.ts'
-import type { Progress } from './progress.ts'
-import { confirm, followChangelog, HEADER_DEVICES, HEADER_INPUT } from './restore.ts'
-import { devicesIn, type PartitionCopy, persist, type Role, type RoleContext, type RoleState } from './role.ts'
-import { ReadSize } from './touched-devices.ts'
+import { type Commit, Committer } from './commit.ts'
+import { confirmWhole, followChangelog } from './restore.ts'
+import { devicesIn, type PartitionCopy, type Role, type RoleState, type StatusCaches } from './role.ts'
+import type { StandbyParts } from './standby.ts'
 
 /**
- * While its batches are small a partition gathers records for so many times as long as a batch took it. A commit of few records
- * may cost the log as much as one of many: without a pause, those on Kafka filled two cores at 2,000 records a second.
+ * A partition whose batches are small gathers records for this many times as long as a batch took. On Kafka a commit of
+ * few records costs as much as one of many: without the pause, 2,000 records a second kept two cores busy.
  */
 const GATHER = 8
 
 /**
- * How long a partition waits, ms, after a batch that took `tookMs`, before it takes what has come meanwhile: not at all
- * while more records wait than the batch had. `maxGatherMs`: of the log.
+ * How long a partition waits, ms, after a batch that took `tookMs`, before it takes the records that came meanwhile. It does
+ * not wait while more records are there than the batch had. `maxGatherMs`: of the log.
  */
 export function restAfter(
   { records, next, end }: Batch,
@@ -33,61 +34,51 @@ export function restAfter(
 }
 
 /**
- * A commit that takes longer, ms, may have been made without this owner knowing: its standbys may be ahead of it. Much
- * less than the time after which readers go to a standby because the owner is late, and more than most commits take.
+ * A commit that takes longer, ms, may have succeeded without this owner knowing, and its standbys may be ahead of it. Longer
+ * than most commits take, and much shorter than the time after which readers leave a late owner for a standby.
  */
 const DOUBT_MS = 100
 
-/** Devices named in one line of the log. */
-const MAX_NAMED = 10
-
-/** A damaged store is wiped and restored while running; nothing follows the end. */
+/** A damaged store is wiped and restored while the task runs; nothing follows `closed`. */
 const LEGAL_MOVES: Readonly<Record<RoleState, readonly RoleState[]>> = {
   restoring: ['running', 'closed'],
   running: ['restoring', 'closed'],
   closed: [],
 }
 
-/** The active work on one partition, for one claim: brings the store up to date, then folds what comes in. */
+export interface TaskParts extends StandbyParts {
+  readonly caches: StatusCaches
+  readonly turns: Turns
+  readonly inFlight: InFlight
+  readonly latency: EndToEndLatency
+}
+
+/** The active work on one partition under one claim: restores the store, then processes the input. */
 export class Task implements Role {
   readonly kind = 'owner'
   readonly store: StateStore
   readonly copy: PartitionCopy
-  readonly progress: Progress
-  readonly #context: RoleContext
+  readonly #parts: TaskParts
   readonly #claim: Claim
-  readonly #labels: { readonly processor: string; readonly partition: number }
+  readonly #metrics: CopyMetrics
+  readonly #committer: Committer
   #state: RoleState = 'restoring'
-  /** Committed: the next input offset to read, and the end of the changelog. */
-  #input: Offset
-  #changelogEnd: Offset
-  /** Undefined where the log did not tell it with the claim, until it has been seen. */
+  /** The end of the input, as last seen. Undefined until then, if the log did not tell it with the claim. */
   #inputEnd: Offset | undefined
-  /** Batches begun, and batches whose effects are in the store. */
-  #batch = 0
-  #stored = 0
-  /** Since when, on the monotonic clock, what the batch comes to is being committed and stored. */
-  #committing: number | undefined
+  /** The committed input offset at which a damaged store was wiped last. */
   #wipedAt: Offset | undefined
   #signal: AbortSignal | undefined
-  /** Holds the cached statuses: those of a life that ended within a batch are not what is committed. */
-  #life: object = {}
-  readonly #reads = new ReadSize()
-  /** JSON of the statuses that a record touches, bytes: in the last commit, on average. */
-  #recordBytes = 0
-  /** Whose the texts of these statuses are. */
-  #texts: number
 
-  constructor(context: RoleContext, claim: Claim, copy: PartitionCopy) {
-    this.#context = context
+  constructor(parts: TaskParts, claim: Claim, copy: PartitionCopy) {
+    const { instance, metrics, caches, turns, writer, clock, limits, logger } = parts
+    const { statusBytes } = limits
+    const onCommitted = (commit: Commit) => this.#onCommitted(commit)
+    this.#parts = parts
     this.#claim = claim
     this.store = copy.store
     this.copy = copy
-    this.progress = copy.progress
-    this.#labels = { processor: context.instance, partition: claim.partition }
-    this.#texts = context.texts.owner()
-    this.#input = claim.start.input
-    this.#changelogEnd = claim.start.changelogEnd
+    this.#metrics = new CopyMetrics(metrics, { processor: instance, partition: claim.partition, role: 'owner' })
+    this.#committer = new Committer({ claim, copy, writer, caches, turns, statusBytes, clock, logger, onCommitted })
     this.#inputEnd = claim.inputEnd
   }
 
@@ -101,98 +92,90 @@ export class Task implements Role {
 
   get doubtful(): boolean {
     if (this.#signal?.aborted === true || !this.held) return true
-    return this.#committing !== undefined && this.#context.monotonic() - this.#committing >= DOUBT_MS
+    const { pendingSince } = this.#committer
+    return pendingSince !== undefined && this.#parts.clock.monotonic() - pendingSince >= DOUBT_MS
   }
 
   get lag(): number {
-    // At least what the claim says is committed there was.
-    return Math.max(0, (this.#inputEnd ?? this.#input) - (this.store.checkpoint?.input ?? 0))
+    // The input reaches at least as far as the claim says is committed.
+    return Math.max(0, (this.#inputEnd ?? this.#committer.input) - (this.store.checkpoint?.input ?? 0))
   }
 
   get waiting(): number | undefined {
-    // What the store lacks of the committed input comes from the changelog: of the input nothing waits for that.
+    // While it restores, the store gets the committed input from the changelog: only what follows it waits.
     if (this.#state !== 'restoring') return this.lag
-    return this.#inputEnd === undefined ? undefined : Math.max(0, this.#inputEnd - this.#input)
+    return this.#inputEnd === undefined ? undefined : Math.max(0, this.#inputEnd - this.#committer.input)
   }
 
-  async sight(): Promise<void> {
-    await this.#look()
-    if (this.#state === 'closed') return
-    // As long as the claim is held nobody else commits. What a reader finds at the end may be markers.
-    if (!this.doubtful) await confirm(this.#context, this.store, this.#changelogEnd, this.#context.now())
+  cached(deviceId: string): Slice | undefined {
+    return this.#committer.cached(deviceId)
   }
 
-  async #look(): Promise<void> {
-    const { end } = await this.#context.log.bounds({ topic: 'telemetry', index: this.#claim.partition })
+  async refreshLag(): Promise<void> {
+    await this.#refreshInputEnd()
+    if (this.#state === 'closed' || this.doubtful) return
+    // Nobody else commits while the claim is held, so only markers can follow this end.
+    const { log, clock } = this.#parts
+    await confirmWhole(this.store, log.deleteRetentionMs, { end: this.#committer.changelogEnd, at: clock.now() })
+  }
+
+  async #refreshInputEnd(): Promise<void> {
+    const { end } = await this.#parts.log.bounds({ topic: 'telemetry', index: this.#claim.partition })
     this.#inputEnd = Math.max(this.#inputEnd ?? 0, end)
     if (this.#state !== 'closed') this.#gauge()
   }
 
-  committed(deviceId: string): Slice | undefined {
-    const { cache, texts } = this.#context
-    const text = texts.get(deviceId, this.#texts)
-    if (text !== undefined) return text
-    const entry = cache.get(deviceId, this.#life)
-    if (entry === undefined || entry.batch > this.#stored) return undefined
-    return texts.add(deviceId, this.#texts, entry.image, entry.bytes)
-  }
-
   /**
    * Resolves after `signal` aborted, when no more effect follows. Rejects with FencedError or RetryableError when the
-   * claim is over, and when what is in the log or the store cannot be continued from.
+   * claim is over, and when the log or the store holds what cannot be continued.
    */
   async run(signal: AbortSignal): Promise<void> {
     this.#signal = signal
-    const { logger, metrics, instance } = this.#context
+    const { logger } = this.#parts
     const { partition, epoch } = this.#claim
-    logger.info({ partition, epoch, input: this.#input }, 'partition taken')
-    metrics.partitions.of(instance).add(this)
+    logger.info({ partition, epoch, input: this.#committer.input }, 'partition taken')
+    this.#metrics.open(this)
     try {
       while (!signal.aborted) {
         try {
-          return await this.#live(signal)
+          return await this.#process(signal)
         } catch (error) {
-          if (!(await this.#mend(error, signal))) throw error
+          if (!(await this.#recover(error, signal))) throw error
         }
       }
     } catch (error) {
-      if (error instanceof FencedError) metrics.fenced.inc({ processor: instance })
+      if (error instanceof FencedError) this.#metrics.fenced()
       logger.warn({ partition, epoch, err: error }, 'partition dropped')
       throw error
     } finally {
       this.#move('closed')
-      this.progress.rest(this.#changelogEnd)
-      metrics.partitions.of(instance).delete(this)
-      metrics.lag.remove(this.#labels)
-      const labels = { ...this.#labels, role: 'owner' }
-      for (const gauge of [metrics.devices, metrics.restoreRemaining]) gauge.remove(labels)
-      logger.info({ partition, epoch, input: this.#input }, 'partition released')
+      this.copy.progress.stop(this.#committer.changelogEnd)
+      this.#metrics.close(this)
+      logger.info({ partition, epoch, input: this.#committer.input }, 'partition released')
     }
   }
 
-  async #live(signal: AbortSignal): Promise<void> {
-    const { log, limits, restorePriority, monotonic, sleep } = this.#context
-    this.#life = {}
-    this.#committing = undefined
-    this.#texts = this.#context.texts.owner()
+  async #process(signal: AbortSignal): Promise<void> {
+    const { log, clock, limits, restorePriority } = this.#parts
+    this.#committer.restart(this.#wipedAt !== undefined)
     const telemetry = { topic: 'telemetry', index: this.#claim.partition } as const
     const batchLimits = { maxRecords: limits.batchRecords, maxBytes: limits.batchBytes }
     const ended = new AbortController()
     const reading = AbortSignal.any([signal, ended.signal])
-    const incoming = log.follow(telemetry, this.#input, batchLimits, reading)[Symbol.asyncIterator]()
+    const incoming = log.follow(telemetry, this.#committer.input, batchLimits, reading)[Symbol.asyncIterator]()
     const ahead = new ReadAhead(() => incoming.next())
     try {
-      // What waits to be folded is on its way while the store is brought to where it begins.
+      // The first batch is read while the store is restored.
       ahead.begin()
       if (!(await restorePriority.first(() => this.#catchUp(ahead, signal)))) return
       for (;;) {
         const { done: over, value: batch } = await ahead.take()
         if (over === true) return
-        const taken = monotonic()
-        if (!(await this.#process(batch, signal))) return
-        const times = { tookMs: monotonic() - taken, maxGatherMs: log.maxGatherMs }
+        const taken = clock.monotonic()
+        if (!(await this.#commit(batch, signal))) return
+        const times = { tookMs: clock.monotonic() - taken, maxGatherMs: log.maxGatherMs }
         const rest = restAfter(batch, times, limits)
-        if (rest > 0) await sleep(rest, signal)
+        if (rest > 0) await clock.sleep(rest, signal)
       }
     } finally {
       ended.abort()
@@ -200,51 +183,102 @@ export class Task implements Role {
     }
   }
 
-  /** Restores, and processes the first of what came in meanwhile. False when `signal` aborted. */
+  /** Restores the store, and commits the first batch of what came meanwhile. False when `signal` aborted. */
   async #catchUp(ahead: ReadAhead<IteratorResult<Batch>>, signal: AbortSignal): Promise<boolean> {
-    const { logger, metrics, instance, monotonic } = this.#context
+    const { clock, logger } = this.#parts
     const { partition } = this.#claim
-    const began = monotonic()
+    const began = clock.monotonic()
     const restoring = this.#restore(signal)
-    // Asked for after what the restore asks first, and awaited when it is done.
-    const looking = this.#look()
-    looking.catch(() => {})
+    // Asked after the restore's own first question, and awaited after the restore.
+    const refreshing = this.#refreshInputEnd()
+    refreshing.catch(() => {})
     if (!(await restoring)) return false
-    await looking
+    await refreshing
     this.#move('running')
-    metrics.restoreSeconds.observe({ processor: instance, role: 'owner' }, (monotonic() - began) / 1000)
+    this.#metrics.restoreTook(clock.monotonic() - began)
     if (this.store.count === undefined) await this.store.recount()
     this.#gauge()
-    logger.info({ partition, input: this.#input, lag: this.lag, devices: this.store.count }, 'partition running')
+    const { input } = this.#committer
+    logger.info({ partition, input, lag: this.lag, devices: this.store.count }, 'partition running')
     if (this.lag === 0) return true
     const { done, value: batch } = await ahead.take()
-    return done !== true && (await this.#process(batch, signal))
+    return done !== true && (await this.#commit(batch, signal))
+  }
+
+  #restore(signal: AbortSignal): Promise<boolean> {
+    const { progress } = this.copy
+    const { input, changelogEnd } = this.#committer
+    progress.start(this.store.checkpoint?.changelog ?? 0, changelogEnd)
+    return followChangelog(
+      this.#parts,
+      {
+        partition: this.#claim.partition,
+        copy: this.copy,
+        metrics: this.#metrics,
+        until: { input, changelogEnd },
+        yields: false,
+        onProgress: (position) => {
+          progress.reached(position, changelogEnd)
+          this.#metrics.restoreRemaining(progress.remaining)
+        },
+      },
+      signal,
+    )
+  }
+
+  /** Commits a batch, in parts if it must. False when `signal` aborted before the store held all of it. */
+  async #commit(batch: Batch, signal: AbortSignal): Promise<boolean> {
+    let left: readonly LogRecord[] | undefined = batch.records
+    do {
+      const records: readonly LogRecord[] = left
+      left = await this.#parts.inFlight.run(this.#weight(records.length), signal, async () => {
+        if (signal.aborted) return undefined
+        this.#inputEnd = batch.end
+        return this.#committer.commit(records, batch, signal)
+      })
+    } while (left !== undefined && left.length > 0)
+    return left !== undefined
+  }
+
+  /** Large statuses weigh more than their records: as many as fill a commit count as a full batch. */
+  #weight(records: number): number {
+    const { batchRecords, statusBytes } = this.#parts.limits
+    const share = Math.min(1, (records * this.#committer.bytesPerRecord) / statusBytes)
+    return Math.max(records, Math.ceil(share * batchRecords))
+  }
+
+  #onCommitted(commit: Commit): void {
+    this.copy.waiters.reached(this.#committer.input)
+    this.#metrics.committed(commit)
+    if (commit.receivedAt !== undefined) this.#parts.latency.observe(this.#claim.partition, commit.receivedAt)
+    this.#gauge()
   }
 
   /**
-   * What went wrong in the store, or was not a commit, concerns this copy, not the claim: true when the work can begin
-   * again.
+   * A fault of the store, or of the log outside a commit, ends neither the claim nor the task: true when the work can start
+   * over from the committed positions.
    */
-  async #mend(error: unknown, signal: AbortSignal): Promise<boolean> {
-    const { logger, limits, sleep } = this.#context
+  async #recover(error: unknown, signal: AbortSignal): Promise<boolean> {
+    const { clock, writer, limits, logger } = this.#parts
+    const { input, pendingSince } = this.#committer
     const { partition } = this.#claim
     if (error instanceof RetryableError && error.code === 'STORE_UNAVAILABLE') {
       logger.error({ partition, err: error }, 'store cannot be read: trying again')
-      await sleep(limits.retryMaxMs, signal)
-    } else if (error instanceof RetryableError && error.code === 'LOG_UNAVAILABLE' && this.#committing === undefined) {
+      await clock.sleep(limits.retryMaxMs, signal)
+    } else if (error instanceof RetryableError && error.code === 'LOG_UNAVAILABLE' && pendingSince === undefined) {
       if (signal.aborted) return true
       logger.warn({ partition, err: error }, 'the log cannot be read: trying again')
-      await sleep(limits.retryMinMs, signal)
+      await clock.sleep(limits.retryMinMs, signal)
     } else if (error instanceof LogCorruptedError) {
-      // On its way, or on the disk of the leader: until another one leads this partition waits, and no other one does.
+      // Damaged on its way, or on the leader's disk: this partition waits for another leader, and no other partition does.
       logger.error({ partition, err: error }, 'the log is damaged: trying again')
-      await sleep(limits.retryMaxMs, signal)
+      await clock.sleep(limits.retryMaxMs, signal)
     } else if (isBeyondUse(error, this.#state === 'restoring')) {
       // A store that is damaged again before anything was committed would be wiped for ever.
-      if (this.#wipedAt === this.#input) return false
-      this.#wipedAt = this.#input
+      if (this.#wipedAt === input) return false
+      this.#wipedAt = input
       logger.error({ partition, err: error }, 'store wiped: it is damaged')
-      await persist(this.#context, partition, () => this.store.wipe(), signal)
+      await writer.persist(partition, () => this.store.wipe(), signal)
     } else {
       return false
     }
@@ -252,111 +286,9 @@ export class Task implements Role {
     return true
   }
 
-  #restore(signal: AbortSignal): Promise<boolean> {
-    const { metrics } = this.#context
-    const labels = { ...this.#labels, role: 'owner' }
-    this.progress.restart(this.store.checkpoint?.changelog ?? 0, this.#changelogEnd)
-    return followChangelog(
-      {
-        context: this.#context,
-        partition: this.#claim.partition,
-        copy: this.copy,
-        until: { input: this.#input, changelogEnd: this.#changelogEnd },
-        yields: false,
-        onProgress: (position) => {
-          this.progress.reached(position, this.#changelogEnd)
-          say(metrics.restoreRemaining, labels, this.progress.remaining)
-        },
-        onWhole: () => {},
-      },
-      signal,
-    )
-  }
-
-  /** False when `signal` aborted before the effects of the batch were committed and stored. */
-  async #process(batch: Batch, signal: AbortSignal): Promise<boolean> {
-    let left: readonly LogRecord[] | undefined = batch.records
-    do {
-      const records: readonly LogRecord[] = left
-      left = await this.#context.inFlight.run(this.#weight(records.length), signal, () => {
-        return this.#apply(records, batch, signal)
-      })
-    } while (left !== undefined && left.length > 0)
-    return left !== undefined
-  }
-
-  /** What they touch may weigh more than the records: what fills a commit counts as a full batch. */
-  #weight(records: number): number {
-    const { batchRecords, statusBytes } = this.#context.limits
-    const share = Math.min(1, (records * this.#recordBytes) / statusBytes)
-    return Math.max(records, Math.ceil(share * batchRecords))
-  }
-
-  /** Gives those of `records`, the last ones of the batch, that are left for another commit; undefined when `signal` aborted. */
-  async #apply(
-    records: readonly LogRecord[],
-    batch: Batch,
-    signal: AbortSignal,
-  ): Promise<readonly LogRecord[] | undefined> {
-    if (signal.aborted) return undefined
-    this.#inputEnd = batch.end
-    const { cache, texts, turns, limits, metrics, logger, instance, receipts, monotonic } = this.#context
-    const { partition, commitBytes: maxCommitBytes } = this.#claim
-    const caches = { cache, texts, owner: this.#life, batch: ++this.#batch }
-    const store = { store: this.store, reads: this.#reads, restored: this.#wipedAt !== undefined, maxCommitBytes }
-    const turn = turns.take()
-    const effects = await foldBatch(records, { partition, turn, maxBytes: limits.statusBytes, ...store, ...caches })
-    if (signal.aborted) return undefined
-    const { foreign } = effects
-    if (foreign.length > 0) {
-      const some = { partition, count: foreign.length, devices: foreign.slice(0, MAX_NAMED) }
-      logger.error(some, 'what the changelog holds of devices is no status: they begin anew')
-    }
-    const left = records.slice(effects.records)
-    const next = left[0]?.offset ?? batch.next
-    this.#recordBytes = effects.bytes / Math.max(1, effects.records)
-    const began = monotonic()
-    const { changelog, deadLetters } = effects
-    this.#label(changelog, next, effects.added)
-    this.#committing = began
-    const { changelogEnd } = await this.#claim.commit({ changelog, deadLetters, next, isPart: left.length > 0 })
-    metrics.commitSeconds.observe({ processor: instance }, (monotonic() - began) / 1000)
-    metrics.batchRecords.observe({ processor: instance }, effects.records)
-    this.#input = next
-    this.#changelogEnd = changelogEnd
-    // Before the store, so that whoever sees the store past a write finds what became of it.
-    this.copy.decisions.note(effects.decisions)
-    if (!(await this.#keep(effects, signal))) return undefined
-    this.#stored = this.#batch
-    this.#committing = undefined
-    this.copy.arrivals.reached(this.#input)
-    metrics.records.inc(this.#labels, effects.records)
-    for (const reason of effects.rejections) metrics.deadLetters.inc({ processor: instance, reason })
-    for (const { outcome } of effects.decisions) metrics.decisions.inc({ processor: instance, outcome })
-    const [first] = records
-    if (first !== undefined) receipts.applied(partition, first.timestamp)
-    this.#gauge()
-    return left
-  }
-
   #gauge(): void {
-    const { metrics } = this.#context
-    say(metrics.lag, this.#labels, this.waiting)
-    say(metrics.devices, { ...this.#labels, role: 'owner' }, devicesIn(this.store))
-  }
-
-  #label(changelog: NewRecord[], next: Offset, added: number): void {
-    const last = changelog.at(-1)
-    if (last === undefined) return
-    const headers: Record<string, string> = { [HEADER_INPUT]: String(next) }
-    if (this.store.count !== undefined) headers[HEADER_DEVICES] = String(this.store.count + added)
-    changelog[changelog.length - 1] = { ...last, headers: { ...last.headers, ...headers } }
-  }
-
-  #keep({ writes, added, moves }: Effects, signal: AbortSignal): Promise<boolean> {
-    const reached = { input: this.#input, changelog: this.#changelogEnd, whole: true, since: this.#context.now() }
-    const write = () => this.store.commit(writes, reached, added, moves)
-    return persist(this.#context, this.#claim.partition, write, signal)
+    this.#metrics.lag(this.waiting)
+    this.#metrics.devices(devicesIn(this.store))
   }
 
   #move(to: RoleState): void {

@@ -73,7 +73,7 @@ export class StoreReader implements PartitionReader {
     const answers: Answer[] = []
     const missing: number[] = []
     for (let i = 0; i < deviceIds.length; i++) {
-      const status = view.role.committed(deviceIds[i] as string)
+      const status = view.role.cached(deviceIds[i] as string)
       answers.push({ status, freshness: view.freshness })
       if (status === undefined) missing.push(i)
     }
@@ -93,7 +93,7 @@ export class StoreReader implements PartitionReader {
         answers.push(view)
         continue
       }
-      const status = view.role.committed(deviceIds[i] as string)
+      const status = view.role.cached(deviceIds[i] as string)
       answers.push({ status, freshness: view.freshness })
       if (status !== undefined) continue
       missing ??= new Map()
@@ -129,11 +129,11 @@ export class StoreReader implements PartitionReader {
     const { partition, offset } = position
     const { store, copy } = this.#view(partition).role
     const input = store.checkpoint?.input ?? 0
-    if (input <= offset && !(await copy.arrivals.past(offset, withinMs))) throw notReached(position, store)
+    if (input <= offset && !(await copy.waiters.applied(offset, withinMs))) throw notReached(position, store)
     const [answer] = (await this.getMany(partition, [deviceId])) as [Answer]
     // A store may have been wiped meanwhile, and be on its way again.
     if (answer.freshness.offset <= offset) throw notReached(position, store)
-    return { ...answer, outcome: copy.decisions.of(offset) }
+    return { ...answer, outcome: copy.outcomes.of(offset) }
   }
 
   async search(question: SearchQuestion): Promise<SearchSlice> {
@@ -169,7 +169,7 @@ export class StoreReader implements PartitionReader {
         changelogOffset: checkpoint?.changelog ?? 0,
         lag: role.waiting,
         devices: devicesIn(role.store),
-        restore: role.state === 'restoring' ? role.progress.restore : undefined,
+        restore: role.state === 'restoring' ? role.copy.progress.restore : undefined,
       })
     }
     return copies

@@ -84,7 +84,7 @@ test('docs/metrics.md names every bound of ingest', async () => {
 test('what counts by reason begins at 0: the first of a kind is an increase', async () => {
   const registry = new Registry()
   Reflect.construct(IngestMetrics, [registry])
-  new ProcessorMetrics(registry).begin('one')
+  new ProcessorMetrics(registry).initialize('one')
   const text = await registry.metrics()
   for (const reason of REJECTION_REASONS) {
     expect(text).toContain(`tidemark_dead_letters_total{processor="one",reason="${reason}"} 0`)

@@ -125,7 +125,7 @@ it.each(['owner', 'standby'] as const)(
     const running = role === 'owner' ? await bench.task() : await bench.standby()
     const copy = async () => (await bench.reader.copies())[0]
     await vi.waitFor(async () => expect((await copy())?.restore?.remaining).toBe(100))
-    await running.role.sight()
+    await running.role.refreshLag()
     expect((await copy())?.devices).toBeUndefined()
     expect(await samples(bench, 'tidemark_devices')).toEqual([])
     rest.resolve()
@@ -205,7 +205,7 @@ it('a partition that is stuck shows its growing lag', async () => {
   await vi.waitFor(() => expect(log.commits).toBe(2))
   await log.append('telemetry', fleet(10, 3))
   expect(role.lag).toBe(10)
-  await role.sight()
+  await role.refreshLag()
   expect(role.lag).toBe(20)
   expect((await bench.reader.copies())[0]?.lag).toBe(20)
   expect(await samples(bench, 'tidemark_consumer_lag_records')).toMatchObject([
@@ -214,7 +214,7 @@ it('a partition that is stuck shows its growing lag', async () => {
   const again = setInterval(next, 1)
   await task.stop()
   clearInterval(again)
-  await role.sight()
+  await role.refreshLag()
   expect(await samples(bench, 'tidemark_consumer_lag_records')).toEqual([])
 })
 
@@ -232,7 +232,7 @@ it('a standby that is stuck shows its lag, and what it has is not counted as to 
   await owner.settled()
   await log.append('telemetry', fleet(10, 3))
   await owner.settled()
-  await standby.role.sight()
+  await standby.role.refreshLag()
   expect(await samples(other, 'tidemark_standby_lag_records')).toMatchObject([{ value: 20 }])
   expect(await samples(other, 'tidemark_restore_remaining_records')).toMatchObject([
     { labels: { processor: 'one', partition: 0, role: 'standby' }, value: 0 },

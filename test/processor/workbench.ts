@@ -9,13 +9,14 @@ import { vi } from 'vitest'
 import { type Answer, bufferOf } from '../../processor/contract/query.ts'
 import { DEFAULT_LIMITS, type ProcessorLimits } from '../../processor/limits.ts'
 import type { Claim, Copying, NewRecord } from '../../processor/log/log.ts'
-import { ProcessorMetrics, Receipts } from '../../processor/metrics.ts'
-import { Progress } from '../../processor/partition/progress.ts'
-import type { PartitionCopy, Role, RoleContext } from '../../processor/partition/role.ts'
+import { EndToEndLatency, ProcessorMetrics } from '../../processor/metrics.ts'
+import { PositionWaiters } from '../../processor/partition/position-waiters.ts'
+import { RestoreProgress } from '../../processor/partition/restore-progress.ts'
+import type { PartitionCopy, Role } from '../../processor/partition/role.ts'
 import { Standby } from '../../processor/partition/standby.ts'
-import { StoreFaults } from '../../processor/partition/store-faults.ts'
-import { Task } from '../../processor/partition/task.ts'
-import { Arrivals, Decisions } from '../../processor/partition/waiters.ts'
+import { StoreWriter } from '../../processor/partition/store-writer.ts'
+import { Task, type TaskParts } from '../../processor/partition/task.ts'
+import { WriteOutcomes } from '../../processor/partition/write-outcomes.ts'
 import { ForeignStatuses, StoreReader } from '../../processor/query/store-reader.ts'
 import { InFlight } from '../../processor/runtime/in-flight.ts'
 import { RestorePriority } from '../../processor/runtime/restore-priority.ts'
@@ -55,7 +56,7 @@ export class Workbench implements AsyncDisposable {
   readonly roles = new Map<number, Role>()
   readonly texts: TextCache
   readonly reader: StoreReader
-  readonly context: RoleContext
+  readonly parts: TaskParts
   readonly #running = new Set<Running>()
   readonly #copies = new Map<number, PartitionCopy>()
   readonly #folder: string
@@ -76,22 +77,22 @@ export class Workbench implements AsyncDisposable {
     const metrics = new ProcessorMetrics(this.registry)
     const { logger } = this
     const now = () => this.now + this.set
-    this.context = {
+    const clock = { now, monotonic: () => this.now, sleep: immediately }
+    const retries = { retryMinMs: limits.retryMinMs ?? 0, retryMaxMs: limits.retryMaxMs ?? DEFAULT_LIMITS.retryMaxMs }
+    const reopen = () => this.#stores.reopen()
+    this.parts = {
       instance: 'one',
       log,
-      texts: this.texts,
-      cache: new StatusCache(cache),
+      clock,
+      caches: { statuses: new StatusCache(cache), texts: this.texts },
       turns: new Turns(),
       restorePriority: new RestorePriority(immediately),
       inFlight: new InFlight(DEFAULT_LIMITS.inFlightRecords, immediately),
-      limits: { ...DEFAULT_LIMITS, minCommitIntervalMs: 0, retryMinMs: 0, ...limits },
-      faults: new StoreFaults({ instance: 'one', metrics, logger, now, reopen: () => this.#stores.reopen() }),
-      receipts: new Receipts({ instance: 'one', metrics, logger, now }),
+      limits: { ...DEFAULT_LIMITS, minCommitIntervalMs: 0, ...limits, ...retries },
+      writer: new StoreWriter({ instance: 'one', metrics, logger, clock, ...retries, reopen }),
+      latency: new EndToEndLatency({ instance: 'one', metrics, logger, now }),
       metrics,
       logger,
-      now,
-      monotonic: () => this.now,
-      sleep: immediately,
     }
   }
 
@@ -110,9 +111,9 @@ export class Workbench implements AsyncDisposable {
     if (known !== undefined && store === undefined) return known
     const copy = {
       store: store ?? (await this.store(partition)),
-      decisions: new Decisions(),
-      arrivals: new Arrivals(),
-      progress: new Progress(this.context.monotonic),
+      outcomes: new WriteOutcomes(),
+      waiters: new PositionWaiters(),
+      progress: new RestoreProgress(this.parts.clock.monotonic),
       onWhole: () => {},
     }
     if (store === undefined) this.#copies.set(partition, copy)
@@ -127,7 +128,7 @@ export class Workbench implements AsyncDisposable {
   }
 
   async task(claim: Claim = this.log.claim(), store?: StateStore): Promise<Running> {
-    return this.#run(new Task(this.context, claim, await this.#copy(claim.partition, store)), claim.partition)
+    return this.#run(new Task(this.parts, claim, await this.#copy(claim.partition, store)), claim.partition)
   }
 
   async standby(
@@ -135,7 +136,7 @@ export class Workbench implements AsyncDisposable {
     copying: Copying = { heir: false, held: true, whole: () => {} },
     store?: StateStore,
   ): Promise<Running> {
-    return this.#run(new Standby(this.context, partition, await this.#copy(partition, store), copying), partition)
+    return this.#run(new Standby(this.parts, partition, await this.#copy(partition, store), copying), partition)
   }
 
   /** Resolves when the store holds all input and the whole changelog. */

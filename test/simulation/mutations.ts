@@ -13,15 +13,15 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     replace: 'if (work.epoch < 0) {',
   },
   'the store is written before the commit': {
-    file: 'processor/partition/task.ts',
-    find: 'const { changelogEnd } = await this.#claim.commit(',
-    replace: `await this.store.commit(
-        effects.writes,
-        { input: next, changelog: this.#changelogEnd + changelog.length, whole: true, since: this.#context.now() },
+    file: 'processor/partition/commit.ts',
+    find: 'const { changelogEnd } = await claim.commit(',
+    replace: `await copy.store.commit(
+        writes,
+        { input: next, changelog: this.#changelogEnd + changelog.length, whole: true, since: clock.now() },
         0,
         [],
       )
-      const { changelogEnd } = await this.#claim.commit(`,
+      const { changelogEnd } = await claim.commit(`,
   },
   'the checkpoint is dropped now and then': {
     file: 'processor/store/level-store.ts',
@@ -54,7 +54,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     replace: 'if (until !== undefined) return true',
   },
   'a reader is shown what is not committed': {
-    file: 'processor/partition/task.ts',
+    file: 'processor/partition/commit.ts',
     find: 'entry.batch > this.#stored',
     replace: 'entry.batch < 0',
   },

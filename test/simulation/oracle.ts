@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import type { LogRecord, Offset } from '../../processor/contract/record.ts'
 import { decodeStatus, type Status, statusText } from '../../processor/contract/status.ts'
 import { decide, type Write } from '../../processor/contract/write.ts'
-import { HEADER_INPUT } from '../../processor/partition/restore.ts'
+import { HEADER_INPUT } from '../../processor/partition/commit.ts'
 import { decodeRecord } from '../../processor/status/decode.ts'
 import { fold } from '../../processor/status/fold.ts'
 

@@ -35,11 +35,11 @@ it.each(['task', 'standby'] as const)('a %s that slept longer than tombstones ar
   await bench.settled()
   const since = () => role.store.checkpoint?.since
   bench.now += log.deleteRetentionMs
-  await role.sight()
+  await role.refreshLag()
   expect(since()).toBe(bench.now)
   const there = bench.now
   bench.now += log.deleteRetentionMs + 1
-  await role.sight()
+  await role.refreshLag()
   expect(since()).toBe(there)
   expect(there).toBe(RECEIVED + log.deleteRetentionMs)
 })
@@ -51,6 +51,6 @@ it.each(['task', 'standby'] as const)('a %s notes that it was there when the clo
   const { role } = await bench[kind]()
   await bench.settled()
   bench.now -= 2 * log.deleteRetentionMs
-  await role.sight()
+  await role.refreshLag()
   expect(role.store.checkpoint?.since).toBe(bench.now)
 })

@@ -55,7 +55,7 @@ it('a standby that waits for its turn says how far behind it is', async () => {
   using silence = await away(log, bench, 50)
   await bench.reopen()
   const turn = Promise.withResolvers<void>()
-  vi.spyOn(bench.context.restorePriority, 'turn').mockReturnValue(turn.promise)
+  vi.spyOn(bench.parts.restorePriority, 'turn').mockReturnValue(turn.promise)
   await bench.standby()
   silence.say()
   const known = async () => expect((await bench.reader.copies())[0]?.lag).toBe(50)

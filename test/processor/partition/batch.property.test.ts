@@ -6,7 +6,7 @@ import { decodeStatus, encodeStatus } from '../../../processor/contract/status.t
 import { decide } from '../../../processor/contract/write.ts'
 import type { LogRecord, NewRecord } from '../../../processor/log/log.ts'
 import { foldBatch } from '../../../processor/partition/batch.ts'
-import { ReadSize } from '../../../processor/partition/touched-devices.ts'
+import { ReadSize } from '../../../processor/partition/batch-devices.ts'
 import { Turns } from '../../../processor/runtime/turns.ts'
 import { decodeRecord } from '../../../processor/status/decode.ts'
 import { fold } from '../../../processor/status/fold.ts'

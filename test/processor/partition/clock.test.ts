@@ -5,10 +5,10 @@ import { said, Workbench } from '../workbench.ts'
 const HOUR = 3600_000
 
 /** The waits of the roles of a bench, ms. */
-function waits({ context }: Workbench): number[] {
+function waits({ parts: { clock } }: Workbench): number[] {
   const all: number[] = []
-  const { sleep } = context
-  Object.assign(context, {
+  const { sleep } = clock
+  Object.assign(clock, {
     sleep: (ms: number, signal: AbortSignal) => {
       all.push(ms)
       return sleep(ms, signal)

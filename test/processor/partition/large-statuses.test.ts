@@ -4,7 +4,7 @@ import { expect, it } from 'vitest'
 import { type PartitionReader, sliceOf } from '../../../processor/contract/query.ts'
 import { decodeOutcomes, encodeQuestions, READ_PATH } from '../../../processor/contract/query-wire.ts'
 import type { Claim } from '../../../processor/log/log.ts'
-import { ReadSize } from '../../../processor/partition/touched-devices.ts'
+import { ReadSize } from '../../../processor/partition/batch-devices.ts'
 import { QueryServer } from '../../../processor/query/query-server.ts'
 import { InFlight } from '../../../processor/runtime/in-flight.ts'
 import { MemoryLog } from '../memory-log.ts'
@@ -60,8 +60,8 @@ it('what fills a commit counts as a full batch among those under way', async () 
       return super.run(weight, signal, work)
     }
   }
-  Object.assign(bench.context, { inFlight: new Watched(1, bench.context.sleep) })
-  const { batchRecords } = bench.context.limits
+  Object.assign(bench.parts, { inFlight: new Watched(1, bench.parts.clock.sleep) })
+  const { batchRecords } = bench.parts.limits
   await log.append('telemetry', [said('d0', { n: 1 })])
   await bench.settled()
   await log.append('telemetry', [said('small', { n: 1 }), said('d1', { n: 1 })])

@@ -20,7 +20,7 @@ const untilTold = (ms: number, signal: AbortSignal) =>
  */
 function yielding(bench: Workbench, steps: readonly string[]): () => Promise<void> {
   const restorePriority = new RestorePriority(untilTold)
-  Object.assign(bench.context, { restorePriority })
+  Object.assign(bench.parts, { restorePriority })
   const turn = vi.spyOn(restorePriority, 'turn')
   return async () => {
     await vi.waitFor(() => expect(turn.mock.calls.length > 0 || steps.includes('status 1')).toBe(true))
@@ -187,7 +187,7 @@ it.each(['task', 'standby'] as const)('keeps the copy of a %s that was idle for 
   await bench.settled()
   bench.now = RECEIVED + 23 * 3600_000
   marked = true
-  await running.role.sight()
+  await running.role.refreshLag()
   marked = false
   await running.stop()
   await log.claim().commit({ changelog: [said('b', '{}')], deadLetters: [], next: 1 })
@@ -206,15 +206,15 @@ it('notes now and then that an idle copy lacks nothing, and not when its claim m
   await bench.settled()
   const since = () => role.store.checkpoint?.since
   bench.now += 3600_000 - 1
-  await role.sight()
+  await role.refreshLag()
   expect(since()).toBe(RECEIVED)
   bench.now += 1
-  await role.sight()
+  await role.refreshLag()
   expect(since()).toBe(bench.now)
   const there = bench.now
   claim.held = false
   bench.now += 24 * 3600_000
-  await role.sight()
+  await role.refreshLag()
   expect(since()).toBe(there)
 })
 
@@ -258,7 +258,7 @@ it('restores what it is to own before its other copies, which wait until it is o
   await using bench = await Workbench.open(log)
   const steps: string[] = []
   const standbyAsked = yielding(bench, steps)
-  Object.assign(bench.context, { sleep: untilTold })
+  Object.assign(bench.parts, { sleep: untilTold })
   const read = Promise.withResolvers<void>()
   const follow = log.follow.bind(log)
   log.follow = async function* (of, ...rest) {
@@ -283,7 +283,7 @@ it('a standby that restores waits at its next batch for an owner that has begun 
   await filled(log, 1)
   await using bench = await Workbench.open(log, { changelogRecords: 10 })
   const restorePriority = new RestorePriority(untilTold)
-  Object.assign(bench.context, { restorePriority })
+  Object.assign(bench.parts, { restorePriority })
   const turn = vi.spyOn(restorePriority, 'turn')
   const begun = Promise.withResolvers<void>()
   const follow = log.follow.bind(log)

@@ -84,10 +84,10 @@ it('one whose store cannot be written is whole again when it has caught up with 
   await vi.waitFor(() => expect(told.slice(1)).toEqual([[false, FIRST]]))
   await more()
   // How far it is to catch up is asked for from time to time: what the last batch says was so before it was refused.
-  await role.sight()
+  await role.refreshLag()
   store.commit = commit
   await vi.waitFor(() => expect(store.checkpoint?.changelog).toBe(3 * FIRST))
   expect(told).toHaveLength(2)
-  await role.sight()
+  await role.refreshLag()
   expect(told[2]).toEqual([true, 3 * FIRST])
 })

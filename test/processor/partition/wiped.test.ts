@@ -3,7 +3,7 @@ import pino from 'pino'
 import { beforeEach, expect, test } from 'vitest'
 import { type Order, parseOrder } from '../../../processor/contract/order.ts'
 import type { Role } from '../../../processor/partition/role.ts'
-import { Decisions } from '../../../processor/partition/waiters.ts'
+import { WriteOutcomes } from '../../../processor/partition/write-outcomes.ts'
 import { ForeignStatuses, StoreReader } from '../../../processor/query/store-reader.ts'
 import { Turns } from '../../../processor/runtime/turns.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'
@@ -54,8 +54,8 @@ beforeEach(async () => {
     doubtful: false,
     lag: 0,
     store: wipedBeneath(store),
-    copy: { arrivals: { past: async () => true }, decisions: new Decisions() },
-    committed: (deviceId: string) =>
+    copy: { waiters: { applied: async () => true }, outcomes: new WriteOutcomes() },
+    cached: (deviceId: string) =>
       deviceId === 'b' ? { buffer: Buffer.from('{"rev":2}'), start: 0, end: 9 } : undefined,
   }
   reader = new StoreReader({

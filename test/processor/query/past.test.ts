@@ -1,6 +1,6 @@
 import { expect, it, vi } from 'vitest'
 import { writeRecord } from '../../../processor/contract/write.ts'
-import { Arrivals } from '../../../processor/partition/waiters.ts'
+import { PositionWaiters } from '../../../processor/partition/position-waiters.ts'
 import { MemoryLog } from '../memory-log.ts'
 import { RECEIVED, said, statusOf, Workbench } from '../workbench.ts'
 
@@ -45,7 +45,7 @@ it('lets go of those who wait when the partition is given up', async () => {
   const task = await bench.task()
   await bench.settled()
   const asked = bench.reader.getPast({ partition: 0, offset: 0 }, 'a', PATIENCE_MS)
-  task.role.copy.arrivals.release()
+  task.role.copy.waiters.release()
   await expect(asked).rejects.toMatchObject({ code: 'POSITION_NOT_REACHED' })
 })
 
@@ -80,12 +80,12 @@ it('learns from the changelog what came of writes, as a standby and as the next 
 })
 
 it('refuses to hold more than its bound', async () => {
-  const arrivals = new Arrivals()
-  const held = Array.from({ length: 1024 }, (_, i) => arrivals.past(i, PATIENCE_MS))
-  await expect(arrivals.past(9, PATIENCE_MS)).rejects.toMatchObject({ code: 'PARTITION_UNAVAILABLE' })
-  arrivals.reached(1000)
+  const waiters = new PositionWaiters()
+  const held = Array.from({ length: 1024 }, (_, i) => waiters.applied(i, PATIENCE_MS))
+  await expect(waiters.applied(9, PATIENCE_MS)).rejects.toMatchObject({ code: 'PARTITION_UNAVAILABLE' })
+  waiters.reached(1000)
   await vi.waitFor(async () => expect(await held[999]).toBe(true))
-  arrivals.release()
+  waiters.release()
   expect(new Set(await Promise.all(held.slice(1000)))).toEqual(new Set([false]))
-  expect(await arrivals.past(9, 0)).toBe(false)
+  expect(await waiters.applied(9, 0)).toBe(false)
 })

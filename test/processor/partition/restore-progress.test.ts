@@ -1,9 +1,9 @@
 import { expect, test } from 'vitest'
-import { Progress } from '../../../processor/partition/progress.ts'
+import { RestoreProgress } from '../../../processor/partition/restore-progress.ts'
 
 test('the rate is that of the last seconds: what compaction has thinned out goes by faster than the rest', () => {
   let now = 0
-  const progress = new Progress(() => now)
+  const progress = new RestoreProgress(() => now)
   const go = (seconds: number, perSecond: number) => {
     for (let ms = 0; ms < seconds * 1_000; ms += 100) {
       now += 100
@@ -19,7 +19,7 @@ test('the rate is that of the last seconds: what compaction has thinned out goes
 
 test('what stands still has no rate, and is not said to be done at any time', () => {
   let now = 0
-  const progress = new Progress(() => now)
+  const progress = new RestoreProgress(() => now)
   progress.reached(0, 1_000)
   for (let i = 1; i <= 10; i++) {
     now += 1_000

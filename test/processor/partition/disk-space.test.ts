@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { Fitness } from '../../../processor/partition/store-faults.ts'
+import { DiskSpaceMonitor } from '../../../processor/partition/disk-space.ts'
 
 const SECOND = 1000
 const MINUTE = 60 * SECOND
@@ -11,20 +11,22 @@ function watched() {
   let now = 0
   let wake: (() => void) | undefined
   const volume = { fullMs: 0, refusal: undefined as Error | undefined, probes: 0 }
-  const fitness = new Fitness({
-    faults: volume,
+  const fitness = new DiskSpaceMonitor({
+    writer: volume,
     probe: () => {
       volume.probes++
       return volume.refusal === undefined ? Promise.resolve() : Promise.reject(volume.refusal)
     },
-    monotonic: () => now,
-    sleep: (ms) =>
-      new Promise<void>((resolve) => {
-        const until = now + ms
-        wake = () => {
-          if (now >= until) resolve()
-        }
-      }),
+    clock: {
+      monotonic: () => now,
+      sleep: (ms) =>
+        new Promise<void>((resolve) => {
+          const until = now + ms
+          wake = () => {
+            if (now >= until) resolve()
+          }
+        }),
+    },
   })
   const pass = async (ms: number): Promise<void> => {
     for (const until = now + ms; now < until; ) {

@@ -9,11 +9,11 @@ import type { CachedStatus, StatusCache } from '../store/status-cache.ts'
 import type { StateStore } from '../store/store.ts'
 import type { TextCache } from '../store/text-cache.ts'
 
-/** Statuses read from the store at a time: what is decoded of them at once stays short. */
+/** Statuses in one read of the store, at most, so that decoding them holds the event loop for a short time. */
 const READ_KEYS = 512
-/** And their bytes, as far as they are like those read before. */
+/** Bytes in one read, about: the statuses are taken to be as large as those of the last read. */
 const READ_BYTES = 4 * 1024 * 1024
-/** Statuses that are read before it is known how large they are. */
+/** Statuses in the first read, when their size is not known. */
 const FIRST_KEYS = 64
 
 export interface BatchContext {
@@ -22,31 +22,31 @@ export interface BatchContext {
   readonly cache: StatusCache
   readonly texts: TextCache
   readonly turn: Turn
-  /** Whose entries of the cache may be used, and the number of this batch among its own, growing. */
+  /** The owner of the cache entries that may be used. */
   readonly owner: object
+  /** The number of this batch; grows from one batch of an owner to the next. */
   readonly batch: number
-  /** JSON of the statuses that the batch begins with, bytes: when they are more, the rest of it is left. */
+  /** JSON bytes of the statuses that one commit may start from; the rest of the batch is left. */
   readonly maxBytes: number
-  /** `Claim.commitBytes`: bounds that JSON, and what the values of the records come to, too. */
+  /** `Claim.commitBytes`: bounds the same bytes, and those of the records' values. */
   readonly maxCommitBytes?: number | undefined
-  /** Of the task. */
   readonly reads: ReadSize
-  /** What the store holds has just been read from the changelog: what cannot be used is so there too. */
+  /** The store has been rebuilt from the changelog: a status that is no JSON is so there, too. */
   readonly restored: boolean
 }
 
-/** A device that the batch speaks of. */
-export interface Touched {
+/** A device of a batch: its status, as the fold changes it, and what the fold must remember of it before the batch. */
+export interface BatchDevice {
   readonly deviceId: string
   entry: CachedStatus | undefined
-  /** What the entry holds, as long as it can do what the batch asks for; then `status` is used. */
+  /** Its status in the fast form, until a record asks for more; then `status` is used. */
   plain: PlainStatus | undefined
   status: Status | undefined
   existed: boolean
-  /** What was indexed before the batch; of a plain status, `lastSeenAt` is all that can change. */
+  /** What was indexed before the batch; of a plain status only `lastSeenAt` can change. */
   before: Indexed | undefined
   lastSeenAt: string
-  /** It was deleted in the batch, and may have come to be again. */
+  /** A write of the batch deleted it; a later record may have created it again. */
   deleted: boolean
   /** The writes to it in the batch, in order. */
   writes: DecidedWrite[] | undefined
@@ -61,14 +61,13 @@ export interface DecidedWrite {
   outcome: Outcome
 }
 
-/** What a status has that is made, bytes, beside what the device says: names, times, counters. */
+/** Bytes of a new status beside what the device reports: names, times, counters. */
 const NEW_STATUS_BYTES = 384
 
-/** How many statuses a task reads at a time: of large ones fewer. */
+/** How many statuses a task reads at a time: fewer where they are large. */
 export class ReadSize {
   keys = FIRST_KEYS
 
-  /** What the last read gave. */
   learn(values: readonly (Uint8Array | undefined)[]): void {
     let bytes = 0
     for (const value of values) bytes += value?.byteLength ?? 0
@@ -77,35 +76,34 @@ export class ReadSize {
   }
 }
 
-/** The devices that one batch speaks of, with their statuses before it. */
-export class TouchedDevices {
-  readonly all = new Map<string, Touched>()
-  /** Ids of those of which the store holds something that is no status: they begin anew. */
+/** The devices of one batch, with their statuses from the cache or the store. */
+export class BatchDevices {
+  readonly all = new Map<string, BatchDevice>()
+  /** Ids of devices whose stored value is no status: they start anew. */
   readonly foreign: string[] = []
-  /** JSON of the statuses, as far as they are here. */
+  /** JSON bytes of the statuses loaded so far. */
   bytes = 0
-  /** Of those that are made, about. */
+  /** JSON bytes of the statuses that the batch will create, estimated. */
   #newBytes = 0
-  readonly #missing: Touched[] = []
+  readonly #missing: BatchDevice[] = []
   readonly #context: BatchContext
 
   constructor(context: BatchContext) {
     this.#context = context
   }
 
-  /** Whether no more devices are to be added. */
   get full(): boolean {
     const { maxBytes, maxCommitBytes = Number.POSITIVE_INFINITY } = this.#context
     return this.bytes > maxBytes || this.bytes + this.#newBytes > maxCommitBytes
   }
 
-  /** The work of decoding counts in the turn; whether that is over, what is spent next tells. */
-  add(id: string): Touched {
+  /** Counts the decoding as work of the turn; the caller sees at its next `spend` whether the turn is over. */
+  add(id: string): BatchDevice {
     const known = this.all.get(id)
     if (known !== undefined) return known
     const { cache, owner, turn } = this.#context
     const entry = cache.get(id, owner)
-    const device: Touched = {
+    const device: BatchDevice = {
       deviceId: id,
       entry,
       plain: undefined,
@@ -123,10 +121,10 @@ export class TouchedDevices {
     } else {
       this.bytes += entry.bytes
       if (typeof entry.image === 'string') {
-        begin(device, JSON.parse(entry.image) as Status)
+        startFrom(device, JSON.parse(entry.image) as Status)
         turn.spend(entry.bytes)
       } else {
-        beginPlain(device, entry.image)
+        startFromPlain(device, entry.image)
       }
     }
     this.all.set(id, device)
@@ -134,17 +132,17 @@ export class TouchedDevices {
   }
 
   /**
-   * Reads the statuses that are not here yet, in the order in which they were added, until they are too many; one at least.
-   * Gives the first device whose status is not here then; undefined when all are.
+   * Reads the missing statuses in the order in which their devices were added, one at least, until `full`. Resolves with the
+   * first device left without its status; undefined when there is none.
    */
-  async load(): Promise<Touched | undefined> {
+  async load(): Promise<BatchDevice | undefined> {
     const { store, turn, reads } = this.#context
     for (let i = 0; i < this.#missing.length; ) {
       const devices = this.#missing.slice(i, i + reads.keys)
       const values = await store.getMany(devices.map((device) => device.deviceId))
       reads.learn(values)
       for (let k = 0; k < devices.length; k++, i++) {
-        const device = devices[k] as Touched
+        const device = devices[k] as BatchDevice
         if (i > 0 && this.full) return device
         const bytes = values[k]
         if (bytes === undefined) {
@@ -152,22 +150,22 @@ export class TouchedDevices {
           continue
         }
         this.bytes += bytes.byteLength
-        this.#begin(device, bytes)
+        this.#decode(device, bytes)
         if (turn.spend(bytes.byteLength)) await turn.next()
       }
     }
     return undefined
   }
 
-  #begin(device: Touched, bytes: Uint8Array): void {
+  #decode(device: BatchDevice, bytes: Uint8Array): void {
     const plain = decodePlain(device.deviceId, bytes)
     if (plain !== undefined) {
-      beginPlain(device, plain)
+      startFromPlain(device, plain)
       return
     }
-    const status = stored(device.deviceId, bytes, this.#context)
+    const status = decodeStored(device.deviceId, bytes, this.#context)
     if (status !== undefined) {
-      begin(device, status)
+      startFrom(device, status)
       return
     }
     device.existed = true
@@ -177,10 +175,10 @@ export class TouchedDevices {
 }
 
 /**
- * Undefined for what is no status: others may write to the changelog. What is not even JSON may be damage of the store, which
- * is restored first. Throws StoreCorruptedError then.
+ * Undefined for a value that is no status: others may write to the changelog. A value that is not even JSON may be damage of
+ * the store: throws StoreCorruptedError, unless the store has just been restored.
  */
-export function stored(deviceId: string, bytes: Uint8Array, { restored }: BatchContext): Status | undefined {
+export function decodeStored(deviceId: string, bytes: Uint8Array, { restored }: BatchContext): Status | undefined {
   try {
     const status = decodeStatus(bytes)
     return isStatus(status, deviceId) ? status : undefined
@@ -190,7 +188,7 @@ export function stored(deviceId: string, bytes: Uint8Array, { restored }: BatchC
   }
 }
 
-function begin(device: Touched, status: Status): void {
+function startFrom(device: BatchDevice, status: Status): void {
   device.status = status
   device.existed = true
   device.before = indexedOf(status)
@@ -198,7 +196,7 @@ function begin(device: Touched, status: Status): void {
   device.duplicates = status.counters.duplicates
 }
 
-function beginPlain(device: Touched, plain: PlainStatus): void {
+function startFromPlain(device: BatchDevice, plain: PlainStatus): void {
   device.plain = plain
   device.existed = true
   device.lastSeenAt = plain.lastSeenAt

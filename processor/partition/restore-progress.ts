@@ -1,39 +1,36 @@
 import type { Restore } from '../contract/query.ts'
 import type { Offset } from '../log/log.ts'
 
-/** Below this the rate is noise, ms. */
+/** Below this much time the rate is noise, ms. */
 const MIN_ELAPSED_MS = 500
 /**
- * The rate is that of the last RATE_MS to twice that, ms: more would hide that a restore comes from the part that
- * compaction has thinned out, where offsets go by fast, into the dense one. Batches come many times a second.
+ * The rate covers the last RATE_MS to twice that, ms. A longer time would hide that a restore has come from the part of
+ * the changelog that compaction thinned out, where offsets go by fast, into the dense part.
  */
 const RATE_MS = 2_000
 
-/**
- * What was known of the end is good for a role that begins so soon after the last one, ms: a copy that is at work asks for
- * the end as seldom. Later, much may have been committed since.
- */
+/** A known end serves the next role if that begins within this time, ms: as old as the end that a working copy knows. */
 const KNOWN_FOR_MS = 5_000
 
-/** Where the copy was at some time. */
+/** A position at a time. */
 interface Mark {
   readonly at: number
   readonly position: Offset
 }
 
-/** How far a copy is on its way through the changelog, and how fast it goes; kept from role to role. */
-export class Progress {
+/** How far a copy has come in the changelog, and how fast it goes; kept from role to role. */
+export class RestoreProgress {
   readonly #now: () => number
-  /** RATE_MS apart or more, and the same at the beginning. */
+  /** RATE_MS apart or more; the same mark at the beginning. */
   #older: Mark | undefined
   #newer: Mark | undefined
   #position: Offset = 0
-  /** Undefined while it is not known. */
+  /** Of the changelog; undefined while it is not known. */
   #end: Offset | undefined
-  /** Since when no role is at work on the copy. */
+  /** Since when no role works on the copy. */
   #idleSince: number | undefined
 
-  /** `now`: ms, of a clock that nobody sets. */
+  /** `now`: ms, on a clock that nobody sets. */
   constructor(now: () => number) {
     this.#now = now
   }
@@ -51,24 +48,23 @@ export class Progress {
     this.#end = end
   }
 
-  /** The changelog was found to end at `end`. */
-  sighted(end: Offset): void {
+  sawEnd(end: Offset): void {
     this.#end = Math.max(this.#end ?? 0, end)
   }
 
-  /** What follows is another way, from `position`; `end`: of the changelog, where the role knows it. */
-  restart(position: Offset, end?: Offset): void {
+  /** A role begins to read at `position`; `end`: of the changelog, where the role knows it. */
+  start(position: Offset, end?: Offset): void {
     if (this.#idleSince !== undefined && this.#now() - this.#idleSince > KNOWN_FOR_MS) this.#end = undefined
     this.#idleSince = undefined
-    if (end !== undefined) this.sighted(end)
+    if (end !== undefined) this.sawEnd(end)
     this.#position = position
     this.#older = undefined
     this.#newer = undefined
   }
 
-  /** The role on the copy has ended; `end`: as `restart` has it. */
-  rest(end?: Offset): void {
-    if (end !== undefined) this.sighted(end)
+  /** The role on the copy has ended. */
+  stop(end?: Offset): void {
+    if (end !== undefined) this.sawEnd(end)
     this.#idleSince = this.#now()
   }
 
@@ -77,9 +73,7 @@ export class Progress {
     return this.#end === undefined ? undefined : Math.max(0, this.#end - this.#position)
   }
 
-  /**
-   * Undefined while the end is not known; its `etaSeconds` while the rate is not known, and while the copy stands still.
-   */
+  /** Undefined while the end is not known; its `etaSeconds` while the rate is unknown or zero. */
   get restore(): Restore | undefined {
     const { remaining } = this
     if (remaining === undefined) return undefined
