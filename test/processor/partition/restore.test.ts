@@ -258,7 +258,7 @@ it('restores what it is to own before its other copies, which wait until it is o
   await using bench = await Workbench.open(log)
   const steps: string[] = []
   const standbyAsked = yielding(bench, steps)
-  Object.assign(bench.parts, { sleep: untilTold })
+  Object.assign(bench.parts.clock, { sleep: untilTold })
   const read = Promise.withResolvers<void>()
   const follow = log.follow.bind(log)
   log.follow = async function* (of, ...rest) {
