@@ -1,8 +1,8 @@
 import type { LogRecord } from '../../../processor/contract/record.ts'
 import type { Status } from '../../../processor/contract/status.ts'
+import { HEADER_INPUT } from '../../../processor/partition/commit.ts'
 import type { KafkaRecord } from '../stage/kafka-client.ts'
 import type { Committed } from '../stage/stage.ts'
-import { HEADER_INPUT } from '../../../processor/partition/commit.ts'
 
 /** How many findings of one kind are kept in words. */
 const MAX_TOLD = 20
