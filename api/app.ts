@@ -58,53 +58,53 @@ export interface AppOptions {
   readonly reader: StatusReader
   readonly writer: DeviceWriter
   readonly letters: LetterReader
-  /** The problems that make the process not ready; none when it is ready. */
+  /** Names the problems that make the process not ready; empty when it is ready. */
   readonly checks: () => Promise<readonly string[]>
   readonly registry: Registry
   readonly logger: Logger
-  /** Without it there are no streams of changes. */
+  /** Without it the API offers no streams of changes. */
   readonly changes?: Changes
   /** Defaults: DEFAULT_LIMITS. */
   readonly limits?: Partial<Limits>
   readonly version?: string
-  /** Of the names of requests that come without one: unlike that of every other process. */
+  /** Begins the ids of requests that come without one. Each process has its own. */
   readonly requestIdPrefix?: string
-  /** Requests a minute of one caller, counted in this process; undefined: no limit. */
+  /** Requests per minute of one caller, counted in this process. Undefined: no limit. */
   readonly ratePerMinute?: number | undefined
-  /** Proxies whose X-Forwarded-For is believed, as of Fastify's `trustProxy`; undefined: none. */
+  /** Proxies whose X-Forwarded-For is believed, as in Fastify's `trustProxy`. Undefined: none. */
   readonly trustedProxies?: string | undefined
-  /** Any clock, in ms, that never goes back. */
+  /** A monotonic clock, ms. */
   readonly now?: () => number
-  /** Undefined: anyone may do all. */
+  /** Undefined: anyone may do everything. */
   readonly tokens?: Tokens | undefined
 }
 
 interface Changes {
   readonly feed: ChangeFeed
   readonly clock: Clock
-  /** From 0 to 1. */
+  /** A number from 0 to 1. */
   readonly random: () => number
   /** Defaults: DEFAULT_CHANGES_LIMITS. */
   readonly limits?: Partial<ChangesLimits>
 }
 
-/** The HTTP application, ready for `inject()`; it never listens. */
+/** Builds the HTTP application, ready for `inject()`. It does not listen. */
 export async function buildApp(options: AppOptions): Promise<Api> {
   const { reader, writer, letters, checks, registry, logger } = options
   const { now = () => performance.now() } = options
   const limits = { ...DEFAULT_LIMITS, ...options.limits }
   const api = createFastify(options, limits, requestNames(options.requestIdPrefix ?? 'request'))
   api.setValidatorCompiler(compileValidator)
-  // Nothing is to be dropped or converted in an answer, so that the schemas of answers only document.
+  // Schemas of answers only document: JSON.stringify drops and converts nothing.
   api.setSerializerCompiler(() => JSON.stringify)
   const durations = new RequestDurations(registry)
   const unknown = rememberRoutes(api)
   api.setNotFoundHandler((request, reply) => answerError(unknown(request), request, reply, logger))
   api.setErrorHandler((error, request, reply) => {
-    // Fastify reads the body before it says that there is no such route: then the body is not what is wrong.
+    // Fastify reads the body before it reports an unknown route. Then the body is not the problem.
     answerError(request.is404 ? unknown(request) : error, request, reply, logger)
   })
-  // Beside JSON, Fastify would take text.
+  // Fastify takes text beside JSON by default.
   api.removeContentTypeParser('text/plain')
   refuseCodings(api)
 
@@ -118,16 +118,16 @@ export async function buildApp(options: AppOptions): Promise<Api> {
 
   if (options.tokens === undefined) letAnyoneDoAll(api)
   else requireTokens(api, options.tokens)
-  // An answer is old at once; with tokens it is for one caller.
+  // An answer is stale at once. With tokens it is also for one caller only.
   const caching = options.tokens === undefined ? 'no-cache' : 'private, no-cache'
   api.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id).header('cache-control', caching)
     done()
   })
-  // As whatever else is wrong with a query, it is looked for once it is known who asks, and counted.
+  // The query is checked after the caller is known and counted, like every other part of a request.
   api.addHook('preValidation', (request, _reply, done) => {
     const wrong = queryFault(request.url)
-    // What is open to anyone is asked nothing by a query. What a route is for is looked up last, as that takes long.
+    // Open routes take no query. The route's own check comes last, as it takes longest.
     done(wrong === undefined || !request.routeOptions.config.scope ? undefined : ProblemError.invalid([wrong]))
   })
   for (const component of COMPONENTS) api.addSchema(component)
@@ -168,28 +168,28 @@ export async function buildApp(options: AppOptions): Promise<Api> {
 
 const COMPONENTS = [...DEVICE_COMPONENTS, ...SEARCH_COMPONENTS, ...LETTER_COMPONENTS, ...CHANGES_COMPONENTS]
 
-/** Of answers for those who ask for it, but on routes that say `compress: false`. */
+/** Compresses answers for clients that ask for it, except on routes that say `compress: false`. */
 const COMPRESSION: FastifyCompressOptions = {
   encodings: ['br', 'gzip'],
-  // Under it, bytes, a packet is a packet.
+  // Bytes. A smaller answer fits a packet anyway.
   threshold: 2048,
-  // Up to so many bytes are compressed at once, which takes well under a millisecond; more is a stream, in other threads.
+  // Bytes that are compressed at once, in well under a millisecond. A longer answer becomes a stream on other threads.
   syncThreshold: 16 * 1024,
   zlibOptions: { level: 4 },
   brotliOptions: { params: { [constants.BROTLI_PARAM_QUALITY]: 4 } },
-  // A small body could become a huge one.
+  // A small body could expand to a huge one.
   globalDecompression: false,
 }
 
 function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): Api {
   const { logger, trustedProxies } = options
   const api = Fastify({
-    // A logger given to Fastify makes a child for each request; errors are logged by the error handler instead.
+    // With a logger Fastify would make a child for each request. The error handler logs errors instead.
     logger: false,
     genReqId,
     trustProxy: trustedProxies ?? false,
     routerOptions: {
-      // The schema of a device id refuses long ones with 400; the length of a path is bounded by maxHeaderBytes.
+      // The schema of a device id refuses long ones with 400, and maxHeaderBytes bounds the length of a path.
       maxParamLength: limits.maxHeaderBytes,
     },
     http: {
@@ -201,7 +201,7 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
     connectionTimeout: limits.idleSocketTimeoutMs,
     keepAliveTimeout: limits.keepAliveTimeoutMs,
     bodyLimit: limits.maxBodyBytes,
-    // While closing, what still comes on open connections is answered, with `connection: close`.
+    // While the server closes, open connections still get answers, with `connection: close`.
     return503OnClosing: false,
     clientErrorHandler: (error, socket) => answerBrokenRequest(error, socket, genReqId, limits),
     frameworkErrors: (error, request, reply) => answerError(error, request, reply, logger),
@@ -220,7 +220,7 @@ function answerError(error: unknown, request: FastifyRequest, reply: FastifyRepl
     problem = new ProblemError('internal-error', 'an unexpected error; the log of this process has it')
   }
   const body = JSON.stringify(problem.body(instanceOf(request.url)))
-  // Bytes, as Fastify adds a charset to the type of a text, and this type has none.
+  // Sent as bytes: Fastify adds a charset to a text, and this type has none.
   reply
     .code(problem.status)
     .headers(problem.headers)
@@ -228,13 +228,13 @@ function answerError(error: unknown, request: FastifyRequest, reply: FastifyRepl
     .send(Buffer.from(body))
 }
 
-/** Of a client that has gone in the middle of its body: nobody reads the problem, but it is no defect of ours. */
+/** The client went in the middle of its body. Nobody reads the problem, but the fault is not ours. */
 function cutOff(error: unknown, { raw }: FastifyRequest): ProblemError | undefined {
   if (raw.complete || (error as NodeJS.ErrnoException).code !== 'ECONNRESET') return undefined
   return ProblemError.invalid([{ field: 'body', message: 'is not whole' }])
 }
 
-/** The problem of a request target that no route answers: 405 when another method would do, else 404. */
+/** Answers an unknown target with 405 when another method would do, else with 404. */
 function rememberRoutes(api: Api): (request: { url: string; method: string }) => ProblemError {
   const routes: { path: RegExp; methods: string[] }[] = []
   api.addHook('onRoute', ({ url, method }) => {
@@ -244,9 +244,9 @@ function rememberRoutes(api: Api): (request: { url: string; method: string }) =>
   return ({ url, method }) => {
     const path = pathOf(url)
     const allowed = new Set(routes.filter((route) => route.path.test(path)).flatMap((route) => route.methods))
-    // Of a path with and without a slash at its end Fastify tells the GET of one alone.
+    // For a path with and without a final slash Fastify names the GET of one alone.
     if (allowed.has('HEAD')) allowed.add('GET')
-    // A route that serves files is asked for one that it lacks.
+    // A route that serves files was asked for a file that it lacks.
     if (allowed.size === 0 || allowed.has(method)) return ProblemError.unknownRoute()
     const allow = Array.from(allowed).sort().join(', ')
     return new ProblemError('method-not-allowed', `this path allows ${allow}`, {}, { allow })
@@ -265,7 +265,7 @@ function documentOptions({ version = '0', tokens }: AppOptions, description: str
       },
       servers: [{ url: '/' }],
       tags: TAGS,
-      // Said outright, or it might have been forgotten: no token is asked for.
+      // The document says outright that no token is asked for.
       ...(tokens === undefined ? { security: [] } : { components: { securitySchemes: { bearer: BEARER } } }),
     },
     refResolver: {

@@ -1,17 +1,17 @@
 import { MAX_ATTRIBUTES_BYTES } from '../processor/contract/attributes.ts'
 
-/** Every bound of the HTTP side, and what happens there. */
+/** Bounds of the HTTP side, and what happens at each. */
 export interface Limits {
   /**
-   * From the first byte of a request to its last; then 408 and the connection is closed. A new connection on which none comes
-   * in the same time is closed without an answer.
+   * From the first byte of a request to its last; then 408, and the connection is closed. A new connection without a
+   * byte in this time is closed without an answer.
    */
   readonly requestTimeoutMs: number
-  /** A connection with a request under way on which no byte moves is closed. */
+  /** Closes a connection on which no byte of the request under way moves. */
   readonly idleSocketTimeoutMs: number
   /**
-   * A connection without a request is closed. Longer than balancers keep theirs (AWS ALB and nginx: 60 s): one that is
-   * closed here first takes with it the request that is sent on it just then, which may not be sent again if it is a POST.
+   * Closes a connection without a request. Balancers must close theirs first (AWS ALB and nginx: after 60 s), or a
+   * request sent at that moment is lost, which must not be repeated if it is a POST.
    */
   readonly keepAliveTimeoutMs: number
   /** Request line and headers; then 431. */
@@ -28,18 +28,21 @@ export interface Limits {
   readonly maxWrites: number
   /** Lists, counts and summaries of the fleet under way; then 503 with Retry-After. */
   readonly maxSearches: number
-  /** Time for one of those, ms; then the answer says that it was cut short. What is asked by then is waited for. */
+  /** Time for one of those, ms; then the answer says that it was cut short. Slices already asked for are awaited. */
   readonly searchMs: number
   /** Pages of dead letters under way; then 503 with Retry-After. Each may hold 16 MiB. */
   readonly maxLetterReads: number
-  /** Time for one of those, ms; then the answer says that it was cut short, or is 503 when the log has given nothing. */
+  /** Time for one of those, ms; then the answer says that it was cut short, or is 503 when nothing was read. */
   readonly letterMs: number
-  /** Letters, and bytes of them, after which one of those begins no further window; then the answer says that it was cut short. */
+  /**
+   * Letters, and their bytes, after which one of those begins no further window; then the answer says that it was cut
+   * short.
+   */
   readonly maxLettersExamined: number
   readonly maxLetterBytesExamined: number
-  /** Statuses in one answer: a page ends early and has a `nextCursor`; the rest of a batch gets an error in place. */
+  /** Bytes of statuses in one answer: a page ends early and has a `nextCursor`; the rest of a batch gets errors. */
   readonly maxAnswerBytes: number
-  /** Bytes of answers that clients have not taken; then 503 with Retry-After for what would be one more. */
+  /** Bytes of answers that clients have not taken; then further answers get 503 with Retry-After. */
   readonly maxUnsentBytes: number
 }
 
@@ -63,10 +66,10 @@ export const DEFAULT_LIMITS: Limits = {
   maxUnsentBytes: 256 * 1024 * 1024,
 }
 
-/** Of a body with attributes, with whatever space it has: then 413. */
+/** Bytes of a body with attributes, white space included; then 413. */
 export const MAX_ATTRIBUTES_BODY_BYTES = 4 * MAX_ATTRIBUTES_BYTES
 
-/** Every bound of the streams of changes, and what happens there. */
+/** Bounds of the streams of changes, and what happens at each. */
 export interface ChangesLimits {
   /** Streams open in the process; one more is refused with 503 and Retry-After. */
   readonly maxStreams: number
@@ -74,36 +77,42 @@ export interface ChangesLimits {
   readonly perDeviceMs: number
   /** Least time between two writes to a stream, ms. */
   readonly writeMs: number
-  /** After so long without a write a stream gets a comment with its position, ms. */
+  /** A stream that was quiet for this long gets a comment with its position, ms. */
   readonly heartbeatMs: number
-  /** What clients are told to wait before they connect again, ms: this and up to as much again. */
+  /** Clients are told to wait from this to twice this before they connect again, ms. */
   readonly retryMs: number
-  /** Changes that wait in a stream, bytes of statuses, and of what is kept of devices to leave; then it is cut as a slow reader. A page of a snapshot is beside that. */
+  /**
+   * Bytes that wait in a stream: statuses, and `leave` events. Beyond them it is cut as a slow reader. A page of a
+   * snapshot is counted apart.
+   */
   readonly maxWaitingBytes: number
-  /** The same of all streams, pages of snapshots included; then the one that would add more is cut. */
+  /** The same over all streams, pages of snapshots included. The stream that exceeds it is cut. */
   readonly maxWaitingBytesInAll: number
-  /** One write to a connection, and what is a status too much for that; the next waits until the client has taken it. */
+  /**
+   * Bytes of one write to a connection, beyond which a status may reach. The next write waits until the client has
+   * taken it.
+   */
   readonly writeBytes: number
-  /** A client that does not take what was written for so long, ms, is cut as a slow reader; looked at each `heartbeatMs`. */
+  /** A client that takes nothing for this long, ms, is cut as a slow reader. It is checked each `heartbeatMs`. */
   readonly maxBlockedMs: number
-  /** What a cut stream's client has to take the reason, ms; then the connection is destroyed. */
+  /** Time for a cut stream's client to take the reason, ms; then the connection is destroyed. */
   readonly lastWordMs: number
   /** Recent changes kept for streams that come back, per partition: records, and bytes of all partitions together. */
   readonly recentRecords: number
   readonly recentBytes: number
-  /** Changes after the position of a stream that comes back; when there are more, it begins anew. */
+  /** Changes after a resumed position. With more the stream begins anew. */
   readonly maxBehind: number
   /** Streams that read older changes from the log at a time; others wait. */
   readonly maxCatchUps: number
   /** Snapshots being read at a time; others wait. */
   readonly maxSnapshots: number
-  /** Devices in one read of a snapshot; of many bytes, fewer. */
+  /** Devices in one read of a snapshot; fewer when they are large. */
   readonly snapshotPage: number
-  /** How long a snapshot waits for a partition that nobody answers for, ms; then the stream ends. */
+  /** Time for which a snapshot waits for a partition that nobody answers for, ms; then the stream ends. */
   readonly snapshotPatienceMs: number
   /**
-   * Devices of which it is known which streams have them; of further ones `enter` and `leave` may come again, and of all, in
-   * all streams at once, when a quarter of them were deleted.
+   * Devices whose membership in streams is remembered. For further ones `enter` and `leave` may repeat, and for all
+   * devices in all streams once a quarter of them was deleted.
    */
   readonly maxDevices: number
 }

@@ -13,7 +13,7 @@ import { RoutedReader } from './reader/reader.ts'
 import { RemoteReaders } from './reader/remote.ts'
 import { ApiServer } from './server.ts'
 
-/** A clock that never goes back, ms. */
+/** A monotonic clock, ms. */
 const steady = () => performance.now()
 /** How often a read looks for a copy of a partition that moves, 100 ms apart. */
 const READ_ATTEMPTS = 6
@@ -25,9 +25,9 @@ export interface ApiOptions {
   readonly version: string
   readonly partitions: number
   readonly owners: () => Promise<OwnerMap>
-  /** The copies that this process itself holds under that endpoint. */
+  /** Returns the copies in this process that the endpoint stands for. */
   readonly local: (endpoint: string) => PartitionReader | undefined
-  /** Nobody else holds copies. */
+  /** No other process holds copies. */
   readonly alone: boolean
   readonly writer: DeviceWriter
   readonly letters: LetterReader
@@ -36,15 +36,14 @@ export interface ApiOptions {
   readonly notice: () => Promise<unknown>
   readonly logger: Logger
   readonly registry: Registry
-  /** What is put on it ends before what is below it. */
+  /** Resources added later are disposed earlier. */
   readonly running: AsyncDisposableStack
-  /** The problems that make the process not ready; the API adds its own. */
+  /** Each names problems that make the process not ready. The API adds its own. */
   readonly checks: (() => Promise<readonly string[]>)[]
-  /** Of all checks. */
   readonly problems: () => Promise<readonly string[]>
 }
 
-/** The API on its socket; resolves with its URL. Rejects with ConfigurationError. */
+/** Opens the API on its socket and resolves with its URL. Rejects with ConfigurationError. */
 export async function openApi(options: ApiOptions): Promise<string> {
   const { configuration, access, maxConnections, partitions, owners, local, alone, logger, registry, running, checks } =
     options
@@ -61,7 +60,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
     owners,
     connect: (owner, patient) => here(owner.endpoint) ?? remotes?.connect(owner, patient),
     attempts: alone ? 1 : READ_ATTEMPTS,
-    // Alone, a search that is late is not asked again of the only copy: the reader of that tells when it takes too long.
+    // A process that is alone asks its only copy once. The local reader reports a search that takes too long.
     searchQueuedMs: alone ? MAX_QUEUED_MS + PATIENCE_MS : MAX_QUEUED_MS,
     logger,
     now: steady,
@@ -92,7 +91,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
   return api.url
 }
 
-/** Of a process that is alone every partition must have its owner. */
+/** In a process that is alone every partition must have its owner. */
 async function unserved(reader: RoutedReader): Promise<string[]> {
   const missing = (await reader.partitions()).filter(({ owner }) => owner?.state !== 'running')
   if (missing.length === 0) return []
@@ -100,8 +99,8 @@ async function unserved(reader: RoutedReader): Promise<string[]> {
 }
 
 /**
- * In a cluster a partition that moves is no reason to take every API process out of service, nor is a Kafka that is away:
- * one that finds nobody to ask is of no use.
+ * In a cluster neither a moving partition nor an absent Kafka takes an API process out of service. One that finds
+ * nobody to ask is of no use.
  */
 async function unanswerable(reader: RoutedReader, { GROUP, TOPIC_PREFIX }: Configuration): Promise<string[]> {
   if (await reader.mayAnswer()) return []

@@ -8,17 +8,19 @@ import { Connections } from './http/connections.ts'
 
 export interface ServerOptions extends AppOptions {
   readonly host: string
-  /** What sets it; default HOST. */
+  /** The variable that sets the host, for messages. Default HOST. */
   readonly hostVariable?: string
   /** 0: any free port. */
   readonly port: number
-  /** What a close waits for while /readyz already fails and all is still served: time for balancers to look elsewhere. */
+  /**
+   * What a close awaits while /readyz already fails and everything is still served, so that balancers look elsewhere.
+   */
   readonly notice?: () => Promise<unknown>
-  /** How long a close waits for requests under way, in ms; then their connections are cut. Default 10,000. */
+  /** How long a close waits for requests under way, ms; then it cuts their connections. Default 10,000. */
   readonly drainMs?: number
 }
 
-/** The HTTP application on a socket. Closing it: readiness fails, requests under way end, connections close. */
+/** The HTTP application on a socket. Its close fails readiness, ends requests under way, and closes connections. */
 export class ApiServer implements AsyncDisposable {
   readonly port: number
   readonly #app: Api
@@ -35,7 +37,7 @@ export class ApiServer implements AsyncDisposable {
     this.#closing = closing
   }
 
-  /** ConfigurationError PORT_UNAVAILABLE when the address cannot be listened on. */
+  /** Rejects with ConfigurationError PORT_UNAVAILABLE when the address cannot be listened on. */
   static async open(options: ServerOptions): Promise<ApiServer> {
     const closing = { now: false }
     const checks = async () => (closing.now ? ['the process is shutting down'] : options.checks())
@@ -67,21 +69,21 @@ export class ApiServer implements AsyncDisposable {
     logger.info('the API is closing')
     this.#connections.keepNone()
     await notice?.()
-    // What has arrived by now is read first: between two such turns, sockets are.
+    // Data that has arrived is read first: sockets are served between two such turns.
     await setImmediate()
     await setImmediate()
     const cut = setTimeout(() => {
       logger.warn({ drainMs }, 'requests were still under way; their connections are cut')
       this.#app.server.closeAllConnections()
     }, drainMs)
-    // Idle connections are closed at once, the others after their answer.
+    // Idle connections close at once, the others after their answer.
     await this.#app.close().finally(() => clearTimeout(cut))
   }
 }
 
 /**
- * Fastify listens at all addresses of this name, and to all but the first by servers that it does not let set up; nor does
- * a close wait for what they have under way.
+ * Fastify listens at all addresses of a name, but sets up only the server of the first. Nor does its close wait for the
+ * requests of the others.
  */
 async function addressAt(host: string): Promise<string> {
   return host === 'localhost' ? (await lookup(host, { order: 'ipv4first' })).address : host

@@ -1,31 +1,31 @@
 import type { FastifyRequest } from 'fastify'
 import type { Api } from '../app.ts'
 
-/** What a token may be used for, as its `scope` claim names it (RFC 8693 section 4.2). */
+/** The `scope` claim of a token names these (RFC 8693 section 4.2). */
 export type Scope = 'devices:read' | 'devices:write' | 'ops:read'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** What a caller needs for the route, all of it; null: it is open to anyone. Every route says. */
+    /** All scopes that the route needs; null: it is open to anyone. Every route must say. */
     readonly scope?: Scope | readonly Scope[] | null
   }
   interface FastifyRequest {
-    /** Read it by `callerOf`. Null until the caller is known. */
+    /** Read it by `callerOf`. It is null until the caller is known. */
     caller: Caller | null
   }
 }
 
-/** Who asks, and what it may ask. */
 export interface Caller {
   readonly subject: string | undefined
   readonly scopes: ReadonlySet<Scope>
-  /** It may see the devices whose id starts with one of these, ascending, none the beginning of another; undefined: all. */
+  /**
+   * The caller may see devices whose id starts with one of these: ascending, none a prefix of another. Undefined: all.
+   */
   readonly prefixes: readonly string[] | undefined
-  /** Epoch ms; a stream ends then. Undefined: never. */
+  /** Epoch ms at which streams of this caller end. Undefined: never. */
   readonly expiresAt: number | undefined
 }
 
-/** What a route's `config` says when it reads, or writes, devices. */
 export const READS_DEVICES: { readonly scope: Scope } = { scope: 'devices:read' }
 export const WRITES_DEVICES: { readonly scope: Scope } = { scope: 'devices:write' }
 
@@ -38,12 +38,12 @@ const ANYONE: Caller = {
   expiresAt: undefined,
 }
 
-/** Every request comes from one who may do all. Before the routes. */
+/** Lets every request do everything. Must be called before the routes are added. */
 export function letAnyoneDoAll(api: Api): void {
   api.decorateRequest('caller', { getter: () => ANYONE })
 }
 
-/** Refuses at the start a route that does not say what a caller needs. Before the routes. */
+/** Refuses at the start any route that names no scope. Must be called before the routes are added. */
 export function requireScopes(api: Api): void {
   api.addHook('onRoute', ({ method, url, config }) => {
     if (config?.scope === undefined) throw new Error(`${String(method)} ${url} does not say the scope that it needs`)
@@ -52,7 +52,7 @@ export function requireScopes(api: Api): void {
 
 export function callerOf(request: FastifyRequest): Caller {
   const { caller } = request
-  // Nobody is let through for want of a check.
+  // A forgotten check must not let anyone through.
   if (caller === null) throw new Error(`the caller of ${request.url} is not known`)
   return caller
 }
@@ -64,8 +64,8 @@ export function maySee({ prefixes }: Caller, deviceId: string): boolean {
 }
 
 /**
- * Of ids in ascending order, those that the caller may see and that come after `after`, come after the answer: `after`
- * itself, or the end of what lies before the next prefix; null: there are none.
+ * Among ids in ascending order, returns the place after which the caller's next visible id comes: `after` itself, or
+ * the place just before the next prefix. Null: none follows.
  */
 export function visibleAfter({ prefixes }: Caller, after: string | undefined): string | undefined | null {
   if (prefixes === undefined) return after
@@ -76,13 +76,16 @@ export function visibleAfter({ prefixes }: Caller, after: string | undefined): s
   return null
 }
 
-/** A text before every id that starts with `prefix`, and after every id before those: ids have no character over `z`. */
+/**
+ * Returns a text after every id below `prefix` and before every id that starts with it. Ids have no character above
+ * `z`.
+ */
 function justBefore(prefix: string): string {
   const last = prefix.length - 1
   return `${prefix.slice(0, last)}${String.fromCharCode(prefix.charCodeAt(last) - 1)}\x7f`
 }
 
-/** As `Caller.prefixes` wants them. */
+/** Sorts prefixes and drops those that another one covers. */
 export function disjoint(prefixes: readonly string[]): string[] {
   const kept: string[] = []
   for (const prefix of [...new Set(prefixes)].sort()) {

@@ -4,20 +4,19 @@ import type { Logger } from 'pino'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import { ProblemError } from '../http/problem.ts'
 
-/** A set older than this, ms, is loaded anew beside the next token, or the next look at readiness. */
+/** A set older than this, ms, is loaded again beside the next token or readiness check. */
 const MAX_AGE_MS = 5 * 60_000
-/** A set that cannot be loaded anew is used for so long, ms; then tokens are answered with 503. */
+/** A set that cannot be reloaded is used for this long, ms. Then tokens are answered with 503. */
 const MAX_STALE_MS = 60 * 60_000
-/** Least time between two loads, ms, however many tokens name keys that are not known. */
+/** Least time between two loads, ms, however many tokens name unknown keys. */
 const COOLDOWN_MS = { file: 1_000, url: 30_000 }
-/** How long a load may take, ms. */
+/** Longest time for a load, ms. */
 const LOAD_WITHIN_MS = 5_000
-/** A longer set, or one of more keys, is refused. */
 const MAX_SET_BYTES = 256 * 1024
 const MAX_KEYS = 100
 /** RFC 7518 section 3.3. */
 const MIN_RSA_BITS = 2048
-/** By type or curve of a key that does not say: what it is tried with. */
+/** The algorithm to try when a key names none, by its type or curve. */
 const ALGORITHMS: Readonly<Record<string, string>> = {
   RSA: 'RS256',
   'P-256': 'ES256',
@@ -27,22 +26,21 @@ const ALGORITHMS: Readonly<Record<string, string>> = {
 }
 
 export interface KeySetOptions {
-  /** A file, or an http or https URL. */
   readonly source: string
   readonly logger: Logger
-  /** Of a clock that never goes back, ms: if it did, no set would be loaded until it is where it was. */
+  /** A monotonic clock, ms: a clock that is set back would stop all loads. */
   readonly now: () => number
 }
 
 /**
- * The public keys that tokens are signed with: a JWK set (RFC 7517). It is read again when it is old, or when a token
- * names a key that it lacks, so that keys rotate without a restart.
+ * The public keys that sign tokens: a JWK set (RFC 7517). It is read again when it is old or lacks a key that a token
+ * names, so keys rotate without a restart.
  */
 export class KeySet {
   readonly #options: KeySetOptions
   readonly #cooldownMs: number
   #find: JWTVerifyGetKey | undefined
-  /** Of the last load that was begun, and of the last that went well, ms. */
+  /** Times of the last load that began and of the last that succeeded, ms. */
   #triedAt = Number.NEGATIVE_INFINITY
   #loadedAt = Number.NEGATIVE_INFINITY
   #loading: Promise<void> | undefined
@@ -53,7 +51,7 @@ export class KeySet {
     this.#cooldownMs = isUrl(options.source) ? COOLDOWN_MS.url : COOLDOWN_MS.file
   }
 
-  /** ConfigurationError when a file is not a set of public keys. A URL may come to answer later. */
+  /** Rejects with ConfigurationError when a file is not a set of public keys. A URL may answer later. */
   static async open(options: KeySetOptions): Promise<KeySet> {
     const set = new KeySet(options)
     if (isUrl(options.source)) {
@@ -70,24 +68,24 @@ export class KeySet {
   }
 
   /**
-   * Why no token can be verified now; undefined when they can. An old set is loaded anew beside it: a process that is not
-   * ready is sent no token that could see to that.
+   * Says why no token can be verified now; undefined when they can. It also reloads an old set: a process that is not
+   * ready gets no token that would.
    */
   check(): string | undefined {
     this.refresh()
     if (!this.#isStale || !this.#failed) return undefined
-    // Texts of the source may have its URL, whose query may be a secret.
+    // The source's own message may contain its URL, whose query may be a secret.
     return 'the keys that tokens are signed with cannot be had; the log of this process has why'
   }
 
-  /** Loads an old set anew, if that may be done now, without waiting. */
+  /** Reloads an old set without waiting, if a load may begin now. */
   refresh(): void {
     if (this.#options.now() - this.#loadedAt > MAX_AGE_MS && this.#mayLoad) void this.#load()
   }
 
   /**
-   * Rejects with JWKSNoMatchingKey when no key fits, with ProblemError `keys-unavailable` while there is no set, or one that
-   * lacks the key because it cannot be loaded. Never waits for a load.
+   * Rejects with JWKSNoMatchingKey when no key fits, and with ProblemError `keys-unavailable` while the set is missing
+   * or cannot be reloaded. It never waits for a load.
    */
   readonly find: JWTVerifyGetKey = async (header, token) => {
     const find = this.#isStale ? undefined : this.#find
@@ -99,7 +97,7 @@ export class KeySet {
     }
   }
 
-  /** What is to be awaited, after `find` has rejected with `error`, before it may find more; undefined: nothing. */
+  /** After `find` rejected with `error`, returns the load to await before the next try; undefined: none would help. */
   renewal(error: unknown): Promise<void> | undefined {
     return isLack(error) && this.#mayLoad ? this.#load() : undefined
   }
@@ -110,7 +108,7 @@ export class KeySet {
 
   #unavailable(): ProblemError {
     const retryAfter = String(Math.ceil(this.#cooldownMs / 1000))
-    // What the source answered is for the log; a client has no use for it.
+    // The source's answer goes to the log. A client has no use for it.
     const detail = 'the keys that tokens are signed with cannot be had now'
     return new ProblemError('keys-unavailable', detail, {}, { 'retry-after': retryAfter })
   }
@@ -119,7 +117,6 @@ export class KeySet {
     return this.#loading !== undefined || this.#options.now() - this.#triedAt >= this.#cooldownMs
   }
 
-  /** Never rejects. */
   #load(): Promise<void> {
     this.#loading ??= this.#tryRead().finally(() => {
       this.#loading = undefined
@@ -148,7 +145,7 @@ export class KeySet {
   }
 }
 
-/** A set that is loaded now may have what is missing. */
+/** Whether a new load may bring the missing key. */
 function isLack(error: unknown): boolean {
   if (error instanceof ProblemError) return error.kind === 'keys-unavailable'
   return error instanceof errors.JWKSNoMatchingKey
@@ -172,7 +169,7 @@ async function parse(text: string): Promise<JWTVerifyGetKey> {
   return createLocalJWKSet({ keys: usable })
 }
 
-/** What is not understood is to be left out (RFC 7517 section 5), and RSA keys that are too short to trust. */
+/** Leaves out keys that it does not understand (RFC 7517 section 5) and RSA keys that are too short. */
 async function isUsable(key: JWK): Promise<boolean> {
   try {
     if (key.kty === 'RSA' && Buffer.from(key.n ?? '', 'base64url').length * 8 < MIN_RSA_BITS) return false

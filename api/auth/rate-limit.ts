@@ -5,13 +5,13 @@ import { ProblemError } from '../http/problem.ts'
 import { callerOf } from './caller.ts'
 
 const WINDOW_MS = 60_000
-/** Callers counted; at the bound, one that was not seen for long is forgotten. */
+/** Callers counted. At the bound the one that was unseen the longest is forgotten. */
 const MAX_CALLERS = 10_000
 
 /**
- * At most so many requests a minute of one caller, by the subject of its token or else by its address; one more is
- * answered 429. Routes that are open to anyone are not counted. Each process counts for itself. Before the routes.
- * `now`: ms, of a clock that nobody sets.
+ * Bounds the requests per minute of each caller, told apart by the subject of its token, else by its address; one more
+ * gets 429. Open routes are not counted. Each process counts for itself. Must be called before the routes are added.
+ * `now`: monotonic ms.
  */
 export async function limitRates(api: Api, perMinute: number, now: () => number): Promise<void> {
   api.addHook('onRoute', (route) => {
@@ -25,9 +25,8 @@ export async function limitRates(api: Api, perMinute: number, now: () => number)
         super(now)
       }
     },
-    // The caller is known by then.
     hook: 'preParsing',
-    // A token's subject and an address are never taken for each other.
+    // A token's subject must not be taken for an address.
     keyGenerator: (request) => {
       const { subject } = callerOf(request)
       return subject === undefined ? `address ${addressOf(request.ip)}` : `subject ${subject}`
@@ -41,12 +40,12 @@ export async function limitRates(api: Api, perMinute: number, now: () => number)
 type Counted = Parameters<FastifyRateLimitStore['incr']>[1]
 
 /**
- * Requests of each caller within its minute. The plugin's own store goes by the time of day: once that was set back by an
- * hour, who had used up a minute would be refused for the hour.
+ * Counts the requests of each caller within its minute. The plugin's own store uses the time of day: a clock set back
+ * by an hour would lock a caller out for that hour.
  */
 class Windows implements FastifyRateLimitStore {
   readonly #now: () => number
-  /** The caller that was seen last stands last. */
+  /** In the order in which callers were seen last. */
   readonly #windows = new Map<string, { count: number; readonly endsAt: number }>()
 
   constructor(now: () => number) {
@@ -67,7 +66,7 @@ class Windows implements FastifyRateLimitStore {
   }
 }
 
-/** `ip`: undefined when the client has gone; with a port when it is a proxy's word, and proxies may write that, too. */
+/** `ip` is undefined when the client has gone. A proxy may add a port to it. */
 function addressOf(ip: string | undefined = ''): string {
   const [, inBrackets, beforePort] = /^(?:\[(.*)\](?::\d+)?|([^:]*):\d+)$/.exec(ip) ?? []
   return normalizeIP(inBrackets ?? beforePort ?? ip)

@@ -18,7 +18,7 @@ The token has the issuer AUTH_ISSUER and the audience AUTH_AUDIENCE.`
 
 const UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 }
 
-/** Issues tokens for development, and for fleets that have no issuer of their own. Resolves to what is to be printed. */
+/** Issues tokens for development and for fleets without an issuer. Resolves with the text to print. */
 export async function runToken(argv: readonly string[], configuration: Configuration, now: number): Promise<string> {
   const flags = parse(argv)
   if (flags.help) return USAGE
@@ -90,7 +90,7 @@ async function signer(file: string | undefined, { AUTH_SECRET, AUTH_ALGORITHMS }
   }
 }
 
-/** `private.jwk` is never overwritten: for another key, move it away. */
+/** Never overwrites `private.jwk`: for another key, move it away. */
 async function makeKeys(folder: string, alg: string): Promise<string> {
   const [privateFile, publicFile] = [join(folder, 'private.jwk'), join(folder, 'jwks.json')]
   try {

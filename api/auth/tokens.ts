@@ -11,15 +11,13 @@ import { blamed, ProblemError, refusingLimiter } from '../http/problem.ts'
 import { type Caller, disjoint, SCOPES, type Scope } from './caller.ts'
 import { KeySet } from './keys.ts'
 
-/** Who the API answers, and where it listens. */
 export interface Access {
   readonly host: string
-  /** Undefined: no token is asked for. */
+  /** Undefined: the API asks for no token. */
   readonly tokens: TokenSettings | undefined
 }
 
 export interface TokenSettings {
-  /** A shared secret, or a file or a URL of public keys. */
   readonly keys: { readonly secret: string } | { readonly jwks: string }
   readonly algorithms: readonly string[]
   readonly issuer: string
@@ -31,7 +29,7 @@ const DEFAULT_KEY_ALGORITHMS = ['RS256', 'ES256', 'EdDSA']
 
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|::ffff:127(\.\d{1,3}){3})$/i
 
-/** Throws ConfigurationError: without `AUTH` the API is for this machine alone. */
+/** Throws ConfigurationError: without `AUTH` the API serves this machine alone. */
 export function readAccess(configuration: Configuration): Access {
   const { HOST, HTTP_HOST, AUTH, AUTH_SECRET, AUTH_JWKS } = configuration
   const host = HTTP_HOST ?? HOST
@@ -67,36 +65,35 @@ function refused(message: string): ConfigurationError {
   return new ConfigurationError('INVALID_CONFIGURATION', message)
 }
 
-/** Clocks of the issuer and of this process may differ by so much, seconds. */
+/** Clocks of the issuer and of this process may differ by this much, seconds. */
 const LEEWAY_SECONDS = 5
-/** A verified token is believed for so long, ms; then it is verified anew, so that a key that is withdrawn ends it. */
+/** A verified token is trusted for this long, ms. Then it is verified again, so that a withdrawn key ends it. */
 const BELIEVED_MS = 60_000
-/** Verified tokens remembered; at the bound the one that was verified first is forgotten. */
+/** Verified tokens remembered. At the bound the oldest is forgotten. */
 const MAX_REMEMBERED = 10_000
-/** Signatures being verified; one more token is refused with 503. */
+/** Signatures being verified at once. One more token gets 503. */
 const MAX_VERIFYING = 256
-/** Tokens that wait for a load of the keys; one more is refused with 503. All of them may be verified at once then. */
+/** Tokens that wait for a load of keys. One more gets 503. All of them may then be verified at once. */
 const MAX_AWAITING = MAX_VERIFYING
-/** Characters of a token; a longer one is refused with 401. */
+/** Characters of a token. A longer one gets 401. */
 const MAX_TOKEN = 8 * 1024
-/** Prefixes that a token may name. */
 const MAX_PREFIXES = 64
 
 const REALM = 'Bearer realm="tidemark"'
-/** RFC 6750 section 2.1, with the scheme in any case (RFC 9110 section 11.1). */
+/** RFC 6750 section 2.1; the scheme is case-insensitive (RFC 9110 section 11.1). */
 const BEARER = /^bearer +([A-Za-z0-9\-._~+/]+=*)$/i
 
 export interface TokensOptions extends TokenSettings {
   readonly logger: Logger
   /** Epoch ms. */
   readonly now: () => number
-  /** Of a clock that never goes back, ms: how old keys are, and what was verified, is not to depend on who sets a clock. */
+  /** A monotonic clock, ms: the age of keys must not depend on who sets the time. */
   readonly steady: () => number
 }
 
 interface Remembered {
   readonly caller: Caller
-  /** It is believed until then, by the steady clock, if it does not expire before. */
+  /** Trusted until this monotonic time, ms, unless it expires before. */
   readonly until: number
 }
 
@@ -104,7 +101,7 @@ interface Remembered {
 export class Tokens {
   readonly #options: TokensOptions
   readonly #keys: KeySet | KeyObject
-  /** By the SHA-256 of the token, in the order of verification. */
+  /** Keyed by the SHA-256 of the token, in the order of verification. */
   readonly #remembered = new Map<string, Remembered>()
   readonly #verifying = refusingLimiter('signatures of tokens', MAX_VERIFYING)
   readonly #awaiting = refusingLimiter('waits for the keys of tokens', MAX_AWAITING)
@@ -114,20 +111,19 @@ export class Tokens {
     this.#keys = keys
   }
 
-  /** ConfigurationError when the file of the keys is none. */
+  /** Rejects with ConfigurationError when the key file is not one. */
   static async open(options: TokensOptions): Promise<Tokens> {
     const { keys, logger, steady } = options
     if ('secret' in keys) return new Tokens(options, createSecretKey(Buffer.from(keys.secret)))
     return new Tokens(options, await KeySet.open({ source: keys.jwks, logger, now: steady }))
   }
 
-  /** Why no token can be verified now; empty when they can. See KeySet. */
   check(): readonly string[] {
     const problem = this.#keys instanceof KeySet ? this.#keys.check() : undefined
     return problem === undefined ? [] : [problem]
   }
 
-  /** Of `Authorization`. ProblemError `unauthorized`, or `invalid-request` when it is no use of Bearer. */
+  /** Reads `Authorization`. Throws ProblemError `unauthorized`, or `invalid-request` when it is malformed. */
   callerOf(authorization: string | undefined): Caller | Promise<Caller> {
     const token = bearerToken(authorization)
     const digest = hash('sha256', token, 'base64')
@@ -168,7 +164,7 @@ export class Tokens {
       } catch (error) {
         const renewal = keys.renewal(error)
         if (renewal === undefined) throw error
-        // Outside the limit of signatures: forged tokens that name keys of their own would shut out all others.
+        // Not counted among the signatures: forged tokens with unknown keys would shut out all others.
         await this.#awaiting.run(() => renewal)
         return (await verify()).payload
       }
@@ -192,7 +188,7 @@ function bearerToken(authorization: string | undefined): string {
   return token
 }
 
-/** Throws ProblemError: the signature is good, but the claims are not of this API. */
+/** Throws ProblemError when the claims are not for this API, however good the signature is. */
 function callerFrom({ sub, scope, devices }: JWTPayload, expiresAt: number): Caller {
   if (scope !== undefined && typeof scope !== 'string') throw invalidToken('its claim scope is not a string')
   if (sub !== undefined && typeof sub !== 'string') throw invalidToken('its claim sub is not a string')
@@ -208,12 +204,12 @@ function prefixesFrom(devices: unknown): readonly string[] | undefined {
   return disjoint(devices)
 }
 
-/** The beginning of an id is of the same form as a whole one. */
+/** A prefix of a device id has the same form as an id. */
 function isBeginning(value: unknown): value is string {
   return typeof value === 'string' && isDeviceId(value)
 }
 
-/** What the caller is told: never more than what it could read in the token itself. */
+/** Tells the caller no more than it could read in its own token. */
 function reasonOf(error: errors.JOSEError): string {
   if (error instanceof errors.JWTExpired) return 'it has expired'
   if (error instanceof errors.JWTClaimValidationFailed) {
@@ -230,7 +226,7 @@ function invalidToken(reason: string): ProblemError {
   return unauthorized(`the token is not accepted: ${reason}`, challenge('invalid_token', reason))
 }
 
-/** `description`: of what RFC 6750 section 3 allows, which all texts of ours are. */
+/** `description` holds only characters that RFC 6750 section 3 allows. */
 function challenge(error: string, description: string): string {
   return `${REALM}, error="${error}", error_description="${description}"`
 }
@@ -239,14 +235,16 @@ function unauthorized(detail: string, header: string): ProblemError {
   return new ProblemError('unauthorized', detail, blamed('authorization', detail), { 'www-authenticate': header })
 }
 
-/** The token is good, but not for this. */
 function insufficientScope(scope: Scope): ProblemError {
   const header = `${challenge('insufficient_scope', `the scope ${scope} is needed`)}, scope="${scope}"`
   const detail = `the token lacks the scope ${scope}`
   return new ProblemError('forbidden', detail, blamed('authorization', detail), { 'www-authenticate': header })
 }
 
-/** Every route that names scopes wants a token that has them all; before its body is read. Before the routes. */
+/**
+ * Asks for a token with the scopes that a route names, before its body is read. Must be called before the routes are
+ * added.
+ */
 export function requireTokens(api: Api, tokens: Tokens): void {
   api.decorateRequest('caller', null)
   const hooks = new Map<string, onRequestHookHandler>()
@@ -258,7 +256,7 @@ export function requireTokens(api: Api, tokens: Tokens): void {
     const hook = hooks.get(name) ?? tokenHook(tokens, needed)
     hooks.set(name, hook)
     const own = [route.onRequest ?? []].flat()
-    // A HEAD route is made of its GET route, hooks included.
+    // Fastify makes a HEAD route of its GET route, hooks included.
     if (!own.includes(hook)) route.onRequest = [hook, ...own]
   })
 }
@@ -273,7 +271,7 @@ function tokenHook(tokens: Tokens, needed: readonly Scope[]): onRequestHookHandl
     }
     try {
       const caller = tokens.callerOf(request.headers.authorization)
-      // One that is remembered costs no turn of the event loop.
+      // A remembered token costs no turn of the event loop.
       if (caller instanceof Promise) caller.then(admit, done)
       else admit(caller)
     } catch (error) {

@@ -3,14 +3,14 @@ import type { LogRecord, Offset } from '../../processor/contract/record.ts'
 import { readableStatus, type Status } from '../../processor/contract/status.ts'
 import type { Matcher } from '../../processor/search/language/match.ts'
 
-/** One record of the changelog, decoded once however many streams it concerns. */
+/** One record of the changelog, decoded once for all streams that it concerns. */
 export class Change {
   readonly partition: number
   readonly offset: Offset
   readonly deviceId: string
-  /** See DeviceNumbers; undefined: it has none. */
+  /** See DeviceNumbers. Undefined: the device has none. */
   readonly number: number | undefined
-  /** JSON of the status; undefined: the device was deleted. */
+  /** JSON of the status. Undefined: the device was deleted. */
   readonly text: string | undefined
   #status: Status | undefined
   #work = 0
@@ -20,7 +20,7 @@ export class Change {
     this.offset = offset
     this.deviceId = key ?? ''
     this.number = numbers.of(this.deviceId, value === null)
-    // A copy: the record's value may be a view of a far larger buffer.
+    // Copied, because the record's value may be a view of a far larger buffer.
     this.text = value === null ? undefined : textOf(this.deviceId, value)
   }
 
@@ -28,7 +28,7 @@ export class Change {
     return this.text?.length ?? 0
   }
 
-  /** Whether it is there, and satisfies `matcher`; undefined: whatever it is. */
+  /** Whether the device exists and satisfies `matcher`; undefined matches every status. */
   matches(matcher: Matcher | undefined): boolean {
     if (this.text === undefined) return false
     if (matcher === undefined) return true
@@ -41,7 +41,7 @@ export class Change {
     return matched
   }
 
-  /** Lets go of the decoded status: the text is what is kept. Returns what the matching took, as bytes of JSON handled. */
+  /** Drops the decoded status and keeps its text. Returns the work that matching took, in bytes of JSON. */
   forget(): number {
     const work = this.#work
     this.#work = 0
@@ -50,12 +50,11 @@ export class Change {
   }
 }
 
-/** Of a record that another program wrote, and that is no status, streams show what reads show. */
+/** For a foreign record that is no status, streams show the same as reads do. */
 function textOf(deviceId: string, value: Uint8Array): string {
   return viewOf(readableStatus(value, deviceId)).toString('utf8')
 }
 
-/** Of a text that a change has. */
 export function statusOf(deviceId: string, text: string): Status {
   try {
     return JSON.parse(text) as Status
@@ -65,19 +64,18 @@ export function statusOf(deviceId: string, text: string): Status {
   }
 }
 
-/** So many of the devices with a number must have been deleted before numbers begin anew, as each stream forgets by that. */
+/** Numbers begin anew when this share of the numbered devices was deleted, since each stream must forget them then. */
 const GONE_SHARE = 1 / 4
 
 /**
- * Gives each device a number near those of others, so that a stream can keep two bits of it. At the bound further ones get
- * none, until enough were deleted of those that have one: then all are numbered anew, by other numbers.
+ * Gives devices small consecutive numbers, so that a stream keeps two bits for each. At the bound further devices get
+ * none, until enough were deleted; then all get new, different numbers.
  */
 export class DeviceNumbers {
   readonly #limit: number
   readonly #numbers = new Map<string, number>()
-  /** Those that have a number and were deleted. */
   readonly #gone = new Set<string>()
-  /** Numbers below are nobody's any more. */
+  /** Smaller numbers belong to nobody any more. */
   first = 0
 
   constructor(limit: number) {

@@ -8,17 +8,16 @@ import type { Matcher } from '../../processor/search/language/match.ts'
 import type { ChangesLimits } from '../limits.ts'
 import { Change, DeviceNumbers } from './change.ts'
 
-/** The newest changes of one partition, within bounds of records and bytes; the oldest go first. */
+/** The newest changes of one partition, bounded in number and bytes. The oldest go first. */
 export class RecentChanges {
   readonly #maxRecords: number
   readonly #maxBytes: number
   #changes: Change[] = []
-  /** Of `#changes`, what lies before is gone. */
+  /** Entries of `#changes` before this index are gone. */
   #head = 0
   #bytes = 0
-  /** All changes from here on are at hand. */
+  /** All changes from this offset on are at hand. */
   start: Offset
-  /** Where the next one is to be read. */
   next: Offset
 
   constructor(from: Offset, maxRecords: number, maxBytes: number) {
@@ -39,12 +38,12 @@ export class RecentChanges {
     }
   }
 
-  /** The position moved, past what compaction took or what is no record. */
+  /** Moves past offsets that compaction removed or that hold control records. */
   pass(next: Offset): void {
     this.next = Math.max(this.next, next)
   }
 
-  /** From `from` on, up to about `maxBytes`; undefined when some of it is gone. */
+  /** Returns changes from `from` on, up to about `maxBytes`; undefined when some of them are gone. */
   read(from: Offset, maxBytes: number): { changes: Change[]; next: Offset } | undefined {
     if (from < this.start) return undefined
     const changes: Change[] = []
@@ -62,11 +61,11 @@ export class RecentChanges {
     const dropped = this.#changes[this.#head] as Change
     this.#bytes -= dropped.bytes
     this.start = dropped.offset + 1
-    // Its text is large; the place in the array is not.
+    // The text is large. Its slot in the array is not.
     this.#changes[this.#head++] = undefined as unknown as Change
   }
 
-  /** Place of the first change with an offset of `from` or more. */
+  /** Index of the first change with an offset of at least `from`. */
   #find(from: Offset): number {
     let low = this.#head
     let high = this.#changes.length
@@ -79,31 +78,31 @@ export class RecentChanges {
   }
 }
 
-/** Records of a partition that are read again when following begins, for streams that come from elsewhere. */
+/** Records of a partition that are read again when following begins, for streams that come from another process. */
 const HEAD_START = 2_000
-/** After a failure the changelog is asked again, ms. */
+/** Pause before the changelog is asked again after a failure, ms. */
 const RETRY_MS = 500
-/** Queries asked of statuses, or events taken, before the event loop gets its turn: about 5 ms. */
+/** Matches, or events taken, before the event loop gets its turn: about 5 ms. */
 const SLICE = 20_000
-/** Bytes of JSON handled that take as long as one of those. */
+/** Bytes of JSON that take as long as one match. */
 const BYTES_OF_ONE = 40
 
-/** What a stream is about: one device, or those that satisfy a query. */
+/** A stream follows one device, or the devices that satisfy a query. */
 export type Subject =
   | { readonly deviceId: string }
   | {
-      /** Streams with the same text share the answer for each status. */
+      /** Streams with the same text share each match. */
       readonly text: string
-      /** Undefined: every status. */
+      /** Undefined: every status matches. */
       readonly matcher: Matcher | undefined
     }
 
-/** Who is told of changes. Called within a turn of the event loop; it does no more than note them. */
+/** Is told of changes within a turn of the event loop, and only notes them. */
 export interface Subscriber {
   readonly subject: Subject
-  /** `matched`: the status is there and satisfies the subject. */
+  /** `matched`: the device exists and satisfies the subject. */
   offer(change: Change, matched: boolean): void
-  /** The changelog no longer reaches back to where it was followed in this partition: what came since is not known. */
+  /** The changelog of this partition no longer reaches back to where it was followed, so changes are missing. */
   lose(partition: number): void
 }
 
@@ -119,16 +118,16 @@ export interface ChangelogFollowerOptions {
   readonly clock: Clock
 }
 
-/** The changelog as one process follows it for all its streams: one reader a partition, and what it read last. */
+/** Follows the changelog for all streams of a process: one reader per partition, and the changes that it read last. */
 export class ChangelogFollower {
   readonly feed: ChangeFeed
   readonly limits: ChangesLimits
   readonly clock: Clock
   readonly numbers: DeviceNumbers
-  /** Bounds the reads of older changes, and of snapshots, by streams of their own. */
+  /** Bounds the reads of older changes and of snapshots that streams make themselves. */
   readonly catchUps: Limiter
   readonly snapshots: Limiter
-  /** Of the statuses that wait in all streams. */
+  /** Bytes of the statuses that wait in all streams. */
   waitingBytes = 0
   readonly #logger: Logger
   readonly #recent: RecentChanges[]
@@ -169,7 +168,7 @@ export class ChangelogFollower {
     this.#ended = Promise.all(bounds.map((_, partition) => this.#follow(partition)))
   }
 
-  /** The end of a partition as it is known here, or a little before. */
+  /** Returns the last known end of a partition, which may be a little behind. */
   end(partition: number): Offset {
     return Math.max(this.#ends[partition] as Offset, this.recent(partition).next)
   }
@@ -182,7 +181,7 @@ export class ChangelogFollower {
     return new Change(partition, record, this.numbers)
   }
 
-  /** Counts work that a stream does for itself, as bytes of JSON handled; what is to be awaited when the turn is over. */
+  /** Counts a stream's own work in bytes of JSON. Returns a promise to await when the turn is over. */
   spend(bytes: number): Promise<void> | undefined {
     this.#work += 1 + bytes / BYTES_OF_ONE
     return this.#rest()
@@ -225,7 +224,6 @@ export class ChangelogFollower {
     return new RecentChanges(from, recentRecords, recentBytes / this.feed.partitions)
   }
 
-  /** Never rejects: it goes on until following ends. */
   async #follow(partition: number): Promise<void> {
     const { signal } = this.#stop
     let failing = false
@@ -276,7 +274,7 @@ export class ChangelogFollower {
     this.#work += change.forget() / BYTES_OF_ONE
   }
 
-  /** The log is not the one that was followed, or lost a part: what came between is not known. */
+  /** Begins anew after the log was replaced or lost records: the changes between are unknown. */
   async #restart(partition: number): Promise<void> {
     const { end } = await this.feed.bounds(partition)
     this.#recent[partition] = this.#fresh(end)

@@ -18,7 +18,7 @@ import type { ChangeStreams, StreamRequest } from './streams.ts'
 const EVENT_STREAM_TYPE = 'text/event-stream; charset=utf-8'
 
 export function changesRoutes(api: Api, streams: ChangeStreams): void {
-  // Before the server waits for its connections to end, which streams would not.
+  // Streams would keep the server waiting for their connections to end.
   api.addHook('preClose', () => streams.close())
 
   api.get('/v1/changes', { schema: CHANGES, config: READS_DEVICES, compress: false }, async (request, reply) => {
@@ -37,7 +37,7 @@ export function changesRoutes(api: Api, streams: ChangeStreams): void {
   )
 }
 
-/** Throws ProblemError with the place of what is wrong in the query. */
+/** Throws ProblemError with the position of the mistake in the query. */
 function subjectOf(q: string | undefined): StreamRequest['subject'] {
   const query = queryOf(q)
   return { text: printQuery(query), matcher: query.root.kind === 'all' ? undefined : new Matcher(query) }
@@ -50,7 +50,7 @@ interface Asked {
   readonly lastEventId?: string
 }
 
-/** `x-accel-buffering`: nginx is to pass events on as they come. Not of a stream that is refused. */
+/** `x-accel-buffering` has nginx pass events on at once. A refused stream has no such header. */
 const STREAM_HEADERS = { 'content-type': EVENT_STREAM_TYPE, 'cache-control': 'no-store', 'x-accel-buffering': 'no' }
 
 async function stream(
@@ -60,7 +60,7 @@ async function stream(
   { subject, fields, snapshot, lastEventId }: Asked,
 ): Promise<FastifyReply> {
   const projection = fields === undefined ? undefined : statusProjectionOf(fields)
-  // Of which no length is told, as there is none.
+  // A stream has no length to tell.
   if (request.method === 'HEAD') return reply.headers(STREAM_HEADERS).send(Readable.from([]))
   const header = request.headers['last-event-id']
   const asked = {
@@ -68,14 +68,13 @@ async function stream(
     caller: callerOf(request),
     projection,
     snapshot: snapshot === true,
-    // The header is the newer one: an EventSource sends it beside the parameters with which it once began.
+    // The header is newer: an EventSource sends it beside the parameters with which it once began.
     lastEventId: typeof header === 'string' ? header : lastEventId,
   }
   await streams.open(asked, () => {
     if (reply.raw.destroyed) return undefined
     reply.hijack()
     reply.headers(STREAM_HEADERS)
-    // The connection ends with the stream.
     reply.raw.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), connection: 'close' })
     return new ResponseSink(reply.raw)
   })

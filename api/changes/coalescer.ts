@@ -1,28 +1,28 @@
 import type { Offset } from '../../processor/contract/record.ts'
 import type { Change } from './change.ts'
 
-/** What is still to be told of a device: what its event takes of its newest change, whose text may be long. */
+/** A device that waits to be told of, with the part of its newest change that the event needs. */
 export interface Pending {
   readonly partition: number
   readonly offset: Offset
   readonly deviceId: string
   readonly number: number | undefined
-  /** JSON of a status that satisfies the stream's query; undefined: the client is to have the device no more. */
+  /** JSON of a status that satisfies the stream's query. Undefined: the client must drop the device. */
   readonly text: string | undefined
   readonly deleted: boolean
 }
 
-/** What a device without a text takes while it waits, bytes beside its id, about; its event takes fewer. */
+/** Approximate bytes that a waiting `leave` takes, beside the device id. */
 const LEAVE_BYTES = 96
 
-/** The changes that wait in one stream: of each device the newest, each told not before the last is `perDeviceMs` old. */
+/** The changes that wait in one stream: the newest of each device, told at most once in `perDeviceMs`. */
 export class Coalescer {
   readonly #perDeviceMs: number
-  /** By device, in the order in which they came to wait. */
+  /** By device, in the order of arrival. */
   readonly #pending = new Map<string, Pending>()
-  /** When the devices told of within `perDeviceMs` were told of, oldest first. */
+  /** When devices were told of within `perDeviceMs`, oldest first. */
   readonly #told = new Map<string, number>()
-  /** Of the statuses that wait, and of the devices whose `leave` does. */
+  /** Bytes of the waiting statuses and `leave` events. */
   bytes = 0
 
   constructor(perDeviceMs: number) {
@@ -59,7 +59,7 @@ export class Coalescer {
     this.bytes = 0
   }
 
-  /** What may be told now (ms, of a clock that nobody sets), up to about `maxBytes`; it waits no longer. */
+  /** Returns what may be told at `now` (monotonic ms), up to about `maxBytes`, and stops keeping it. */
   take(now: number, maxBytes: number): Pending[] {
     for (const [deviceId, at] of this.#told) {
       if (at + this.#perDeviceMs > now) break
@@ -77,17 +77,16 @@ export class Coalescer {
     return due
   }
 
-  /** An event of the device was written. */
   tell(deviceId: string, now: number): void {
     this.#told.set(deviceId, now)
   }
 
-  /** When the device may be told of; the beginning of time: at once. */
+  /** When the device may be told of; minus infinity: at once. */
   dueOf(deviceId: string): number {
     return (this.#told.get(deviceId) ?? Number.NEGATIVE_INFINITY) + this.#perDeviceMs
   }
 
-  /** When something that waits may be told; undefined while nothing waits. */
+  /** When the next waiting device may be told of; undefined while none waits. */
   dueAt(): number | undefined {
     if (this.#pending.size === 0) return undefined
     for (const deviceId of this.#pending.keys()) if (!this.#told.has(deviceId)) return Number.NEGATIVE_INFINITY
@@ -95,7 +94,7 @@ export class Coalescer {
     return undefined
   }
 
-  /** Lowers `offsets` of each partition to the first change that waits: who goes on from there misses none. */
+  /** Lowers each partition's offset to its first waiting change, so that a client that resumes there misses none. */
   lower(offsets: (Offset | undefined)[]): void {
     for (const { partition, offset } of this.#pending.values()) {
       const lowest = offsets[partition]

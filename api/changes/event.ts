@@ -1,12 +1,12 @@
 import type { ServerResponse } from 'node:http'
 
 /**
- * The events of a stream, as WHATWG HTML section 9.2.6 writes them. A client that empties its set at `reset`, puts at
- * `enter` and `change`, and deletes at `leave`, comes to hold what matches.
+ * The events of a stream, in the format of WHATWG HTML section 9.2.6. A client that empties its set at `reset`, adds at
+ * `enter` and `change`, and deletes at `leave` ends up with the devices that match.
  */
 export type EventName = 'reset' | 'enter' | 'change' | 'leave' | 'snapshot-end' | 'position' | 'end'
 
-/** Why a stream begins without what the client may have. */
+/** Why a stream starts without the state that the client may have. */
 export const RESET_REASONS = [
   'start',
   'position-malformed',
@@ -17,41 +17,38 @@ export const RESET_REASONS = [
 ] as const
 export type ResetReason = (typeof RESET_REASONS)[number]
 
-/** Why the server ends a stream. The client may connect again, with the last id. */
+/** Why the server ends a stream. The client may connect again with its last id. */
 export const END_REASONS = ['shutdown', 'slow-reader', 'overloaded', 'token-expired', 'unavailable', 'error'] as const
 export type EndReason = (typeof END_REASONS)[number]
 
-/** `data`: JSON. `id`: undefined leaves the client's as it is. */
+/** `data` is JSON. An undefined `id` leaves the client's id as it is. */
 export function eventText(name: EventName, data: string, id?: string): string {
   return `event: ${name}\ndata: ${oneLine(data)}\n${id === undefined ? '' : `id: ${id}\n`}\n`
 }
 
-/** Line breaks in JSON stand between its members only. */
+/** JSON has line breaks only between its members. */
 function oneLine(json: string): string {
   return json.includes('\n') || json.includes('\r') ? json.replaceAll(/[\r\n]/g, ' ') : json
 }
 
 /**
- * Keeps a quiet connection open where there is no position to tell. No block of its own: some clients give every block to
- * their callers, as an event without data.
+ * Keeps a quiet connection open when there is no position to tell. It is not a block of its own: some clients hand
+ * every block on as an event without data.
  */
 export const COMMENT = ':\n'
 
-/** What the first block begins with. */
 export function retryText(ms: number): string {
   return `retry: ${ms}\n`
 }
 
-/** Where the events of one stream go. */
 export interface EventSink {
-  /** The client has not taken what was written: more would only wait here. */
+  /** The client has not taken earlier output, so more would only wait here. */
   readonly blocked: boolean
-  /** Called when it is no longer blocked. */
   onDrain: () => void
-  /** Called once, when the connection is gone, whoever ended it. */
+  /** Called once when the connection is gone, whoever ended it. */
   onClose: () => void
   write(text: string): void
-  /** Nothing follows `text`; the connection goes when the client has taken all. */
+  /** Sends `text` as the last output. The connection closes when the client has taken everything. */
   end(text: string): void
   destroy(): void
 }
@@ -65,7 +62,7 @@ export class ResponseSink implements EventSink {
     this.#response = response
     response.on('drain', () => this.onDrain())
     response.on('close', () => this.onClose())
-    // What broke is of no interest: the connection is gone, as `close` tells.
+    // `close` reports the end. The cause does not matter.
     response.on('error', () => {})
   }
 

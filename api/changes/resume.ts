@@ -3,35 +3,34 @@ import type { Offset } from '../../processor/contract/record.ts'
 import { numberText, offsetsText, parseNumber, parseOffsets, type Seal, seal, unseal } from '../http/cursor.ts'
 import type { ResetReason } from './event.ts'
 
-/** A place in the changelog: all before `offsets[p]` in partition p has been told; undefined: p is not followed. */
+/** A place in the changelog: everything before `offsets[p]` in partition p was told. Undefined: p is not followed. */
 export interface ChangesPosition {
   readonly offsets: readonly (Offset | undefined)[]
-  /** Epoch s at which the place was last the end of the changelog: no deletion that was due before it is missing. */
+  /** Epoch seconds at which the place was last the end of the changelog. Deletions before it are all included. */
   readonly atSeconds: number
 }
 
-/** The longest text of a position, in characters: of 1,024 partitions with offsets of up to 2^40. */
+/** Characters of the longest position: 1,024 partitions with offsets of up to 2^40. */
 export const MAX_POSITION = 10_000
 
 /**
- * What stands for a position where there is nothing to resume. Not an empty id: after that an EventSource sends no header,
- * and the parameter with which it once began would be taken for the newer one.
+ * Stands for a position where nothing can be resumed. An empty id would not do: an EventSource then sends no header,
+ * and its first parameters would count again.
  */
 export const NOWHERE = '-'
 
-/** Why a text is not a position of a stream. */
 export type NotAPosition = 'position-malformed' | 'position-of-another-stream'
 
 /**
- * Positions as event ids: `<checksum>.<stream>.<time>.<offset>.…`, one offset per partition, numbers to the base of 36; an
- * offset is empty where the partition is not followed. `stream` tells log, query and caller: what the client has is what
- * matches these, so a position of others means nothing.
+ * Positions as event ids: `<checksum>.<stream>.<time>.<offset>.…` with an offset per partition, in base 36; the offset
+ * is empty where the partition is not followed. `stream` identifies log, query and caller, since a position means
+ * nothing to another stream.
  */
 export class Positions {
   readonly #partitions: number
   readonly #stream: string
 
-  /** `stream`: equal for streams of which one can resume the other, in whichever process. */
+  /** `stream` is equal for streams that may resume one another, in any process. */
   constructor(stream: string, partitions: number) {
     this.#partitions = partitions
     this.#stream = hash(`${partitions} ${stream}`)
@@ -55,21 +54,20 @@ export class Positions {
 const NOT_FOLLOWED = ''
 const SEAL: Seal = { separator: '.', checksum: (body) => hash(`position ${body}`) }
 
-/** 32 bits to the base of 36, in 7 characters. */
+/** Writes 32 bits in base 36, 7 characters. */
 function hash(text: string): string {
   return numberText(murmur2(text) >>> 0).padStart(7, '0')
 }
 
-/** Where a stream begins: at a position, or anew. */
 export type Start = { readonly at: ChangesPosition } | { readonly anew: ResetReason }
 
 export interface StartFacts {
-  /** Of the client; undefined, empty or NOWHERE: it has none. */
+  /** The client's id. Undefined, empty or NOWHERE: it has none. */
   readonly lastEventId: string | undefined
   readonly positions: Positions
-  /** By partition, as they are known here; a little before is good enough. */
+  /** The last known end of each partition; a little behind is good enough. */
   readonly ends: readonly Offset[]
-  /** Changes after the position that a stream may have to read; undefined: as many as there are. */
+  /** How many changes after the position a stream may have to read. Undefined: any number. */
   readonly maxBehind: number | undefined
   readonly deleteRetentionMs: number
   /** Epoch ms. */
@@ -77,12 +75,11 @@ export interface StartFacts {
 }
 
 /**
- * Clocks of processes differ, and a position may be some time behind when it is given: half of the time that deletions are
- * kept is left for both. One that is of later than now by more was given by a clock of which nothing can be told.
+ * Clocks differ between processes, and a position may be old when it is given: both get half of the time for which
+ * deletions are kept. A position further in the future came from a clock that cannot be trusted.
  */
 const SAFE_SHARE = 0.5
 
-/** Pure. */
 export function planStart(facts: StartFacts): Start {
   const { lastEventId, positions, ends, maxBehind, deleteRetentionMs, now } = facts
   if (lastEventId === undefined || lastEventId === '' || lastEventId === NOWHERE) return { anew: 'start' }

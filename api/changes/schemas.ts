@@ -4,7 +4,7 @@ import { EXAMPLE_DEVICE, type ResponseDoc } from '../http/documentation.ts'
 import { END_REASONS, type EventName, eventText, RESET_REASONS, retryText } from './event.ts'
 import { NOWHERE, Positions } from './resume.ts'
 
-/** The data of events. OpenAPI 3.1 cannot say of a stream what its events have, so these are for who reads them. */
+/** Documents the data of events: OpenAPI 3.1 has no way to describe the events of a stream. */
 
 const ResetEvent = Type.Object(
   { reason: OneOf(RESET_REASONS), snapshot: Type.Boolean() },

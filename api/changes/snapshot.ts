@@ -5,10 +5,9 @@ import { decodeStatus } from '../../processor/contract/status.ts'
 import { type Caller, maySee, visibleAfter } from '../auth/caller.ts'
 import type { ChangelogFollower, Subject } from './changelog-follower.ts'
 
-/** Between two attempts to read a partition that nobody answers for, ms. */
+/** Pause between two attempts to read a partition that nobody answers for, ms. */
 const RETRY_MS = 250
 
-/** Whom snapshots are read from. */
 export type SnapshotReader = Pick<StatusReader, 'get' | 'listPartition'>
 
 export interface SnapshotOptions {
@@ -19,7 +18,6 @@ export interface SnapshotOptions {
   readonly partition: number
 }
 
-/** A status that a client is to have. */
 export interface Entering {
   readonly deviceId: string
   readonly number: number | undefined
@@ -29,13 +27,13 @@ export interface Entering {
 export interface SnapshotPage {
   readonly devices: readonly Entering[]
   /**
-   * What came before it in the changelog is in this page; a copy that lags is so far back. To follow from the least of
-   * all pages misses nothing; a change that a page had already may come again.
+   * Offset in the changelog up to which this page includes everything. Following from the least offset of all pages
+   * misses nothing; a change may come twice.
    */
   readonly reached: Offset
 }
 
-/** The devices of a partition that the stream is about, as a copy of the partition has them. Rejects with UnavailableError. */
+/** Yields the matching devices of a partition from one of its copies. Rejects with UnavailableError. */
 export async function* readSnapshot(options: SnapshotOptions): AsyncGenerator<SnapshotPage> {
   const { following, reader, caller, subject, partition } = options
   if ('deviceId' in subject) {

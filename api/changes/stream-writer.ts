@@ -5,7 +5,7 @@ import { Coalescer, type Pending } from './coalescer.ts'
 import { COMMENT, type EventName, type EventSink, eventText } from './event.ts'
 import type { Entering } from './snapshot.ts'
 
-/** Whether the client of a stream has a device. `unknown`: what it was told before this stream is not known here. */
+/** Whether a stream's client has a device. `unknown`: an earlier stream may have told it. */
 export type Member = 'in' | 'out' | 'unknown'
 
 const CHUNK_BITS = 10
@@ -13,10 +13,10 @@ const CHUNK_BYTES = 2 ** CHUNK_BITS / 4
 const IN = 1
 const OUT = 2
 
-/** What the client of one stream has, by the numbers of devices, two bits a device: a mebi of devices takes 256 KiB. */
+/** What a stream's client has, two bits per device number: 256 KiB for a mebi of devices. */
 export class Membership {
   readonly #chunks = new Map<number, Uint8Array>()
-  /** Of devices that this stream has not told of. */
+  /** State of the devices that this stream has not mentioned. */
   #others: Member
   readonly #numbers: { readonly first: number }
   #first: number
@@ -27,7 +27,7 @@ export class Membership {
     this.#first = numbers.first
   }
 
-  /** `number`: of the device; one that has none is never known. */
+  /** A device without a number is always unknown. */
   get(number: number | undefined): Member {
     const place = this.#placeOf(number)
     if (place === undefined) return 'unknown'
@@ -49,7 +49,7 @@ export class Membership {
     chunk[byte] = ((chunk[byte] as number) & ~(3 << shift)) | ((member === 'in' ? IN : OUT) << shift)
   }
 
-  /** Undefined also for a number of before all devices were numbered anew: what is known of them by such is forgotten. */
+  /** Also undefined for numbers from before a renumbering, which makes earlier knowledge void. */
   #placeOf(number: number | undefined): number | undefined {
     const { first } = this.#numbers
     if (this.#first !== first) {
@@ -72,16 +72,15 @@ export class Membership {
 export interface StreamWriterOptions {
   readonly following: ChangelogFollower
   readonly sink: EventSink
-  /** As StreamRequest has it. */
   readonly projection: StatusProjection | undefined
-  /** The place up to which the client will have been told all once nothing waits, as an event id; undefined: none yet. */
+  /** Event id of the place that the client reaches once nothing waits. Undefined: none yet. */
   readonly position: () => string | undefined
   readonly told: (event: EventName, count: number) => void
-  /** More waits than may. */
+  /** Called when more waits than may. */
   readonly full: (whose: 'slow-reader' | 'overloaded') => void
 }
 
-/** Writes to one client what it is to be told, at a pace that both keep. */
+/** Writes to one client at a pace that both sides keep. */
 export class StreamWriter {
   readonly #options: StreamWriterOptions
   readonly #following: ChangelogFollower
@@ -111,26 +110,26 @@ export class StreamWriter {
     return this.#coalescer
   }
 
-  /** There is room for more of what the stream reads by itself. */
+  /** Whether the stream may read on by itself. */
   get hasRoom(): boolean {
     return !this.#sink.blocked && this.#coalescer.bytes < this.#following.limits.maxWaitingBytes / 2
   }
 
-  /** What the client has is not known. */
+  /** Begins without knowing what the client has. */
   resume(): void {
     this.#drop()
     this.#membership = new Membership('unknown', this.#following.numbers)
   }
 
-  /** The client has nothing, once it has been told `reset`. */
+  /** Begins with a client that has nothing, after it was told `reset`. */
   reset(): void {
     this.#drop()
     this.#membership = new Membership('out', this.#following.numbers)
   }
 
-  /** `matched`: the client is to have the device. */
+  /** `matched`: the client must have the device. */
   take(change: Change, matched: boolean): void {
-    // What is counted now nobody would ever take back.
+    // Nobody would ever release bytes that are counted now.
     if (this.#closed) return
     const { deviceId, number } = change
     const coalescer = this.#coalescer
@@ -141,7 +140,7 @@ export class StreamWriter {
     if (coalescer.has(deviceId)) this.#schedule(coalescer.dueOf(deviceId))
   }
 
-  /** Statuses of devices that the client has not, whatever waits: piece by piece, as it takes them. */
+  /** Sends statuses of devices that the client lacks, piece by piece as it takes them, before anything that waits. */
   async enter(devices: readonly Entering[]): Promise<void> {
     let left = bytesOf(devices)
     this.#count(left)
@@ -159,17 +158,16 @@ export class StreamWriter {
     this.#count(-left)
   }
 
-  /** One event, whatever waits. */
+  /** Sends one event before anything that waits. */
   tell(name: EventName, data: object, id: string | undefined): void {
     this.#write([{ name, data: JSON.stringify(data) }], id)
   }
 
-  /** Resolves when `hasRoom`, or the outlet is closed. */
+  /** Resolves when there is room, or when the writer is closed. */
   async room(): Promise<void> {
     while (!this.#closed && !this.hasRoom) await new Promise<void>((resolve) => this.#waiting.push(resolve))
   }
 
-  /** Nothing more is written. */
   close(): void {
     if (this.#closed) return
     this.#closed = true
@@ -200,7 +198,7 @@ export class StreamWriter {
     if (this.#flushing !== undefined && this.#flushAt <= at) return
     this.#flushing?.()
     this.#flushAt = at
-    // Not at once: what has been read together is written together.
+    // Changes that were read together are written together.
     this.#flushing = clock.after(at - now, () => {
       this.#flushing = undefined
       this.#flush()
@@ -241,7 +239,7 @@ export class StreamWriter {
     return projection === undefined ? text : projection(statusOf(deviceId, text))
   }
 
-  /** `id`: of the last event; a client that is cut off before it resumes from before all of them. */
+  /** `id` belongs to the last event: a client that is cut off earlier resumes before all of them. */
   #write(events: readonly { readonly name: EventName; readonly data: string }[], id?: string): void {
     if (events.length === 0) return
     let text = ''
@@ -259,7 +257,7 @@ export class StreamWriter {
     this.#beating = clock.after(limits.heartbeatMs, () => {
       const quietMs = clock.steady() - this.#lastWrite
       if (this.#sink.blocked) {
-        // However little waits for it, it would for as long as the connection holds.
+        // However little waits, it would wait for as long as the connection holds.
         if (quietMs >= limits.maxBlockedMs) return this.#options.full('slow-reader')
       } else if (quietMs >= limits.heartbeatMs / 2) {
         this.#tellPosition()
@@ -286,7 +284,7 @@ function bytesOf(devices: readonly Entering[]): number {
   return devices.reduce((sum, { text }) => sum + text.length, 0)
 }
 
-/** From `from` on, what has about `maxBytes`; one device at least. */
+/** Takes devices from `from` on up to about `maxBytes`, at least one. */
 function pieceOf(devices: readonly Entering[], from: number, maxBytes: number): readonly Entering[] {
   let bytes = 0
   let end = from

@@ -16,11 +16,11 @@ import { NOWHERE, Positions, planStart, type Start } from './resume.ts'
 import { readSnapshot, type SnapshotReader } from './snapshot.ts'
 import { StreamWriter } from './stream-writer.ts'
 
-/** Of changes at hand, what a stream that catches up takes in at once; then their events must be on their way. */
+/** Bytes of buffered changes that a stream takes at once while it catches up. Then their events must leave. */
 const READ_BYTES = 256 * 1024
-/** A clock that is set ahead ends a stream with its token so much later at most, ms. */
+/** A clock that is set forward ends a stream at most this much after its token, ms. */
 const EXPIRY_LOOK_MS = 60_000
-/** Where following begins to tell a stream that still reads a partition by itself: nowhere. */
+/** The offset from which a partition is followed for a stream that still reads it by itself: none. */
 const BY_ITSELF = Number.POSITIVE_INFINITY
 
 export interface StreamOptions {
@@ -29,21 +29,20 @@ export interface StreamOptions {
   readonly caller: Caller
   readonly positions: Positions
   readonly sink: EventSink
-  /** As StreamRequest has it. */
   readonly projection?: StatusProjection | undefined
-  /** Whether a stream that begins anew begins with what there is. */
+  /** Whether a new stream starts with a snapshot. */
   readonly snapshot: boolean
   readonly reader: SnapshotReader
   readonly logger: Logger
   readonly told: (event: EventName, count: number) => void
-  /** Called once, when the stream is over; undefined: the client went. */
+  /** Called once when the stream is over. Undefined: the client went. */
   readonly ended: (reason: EndReason | undefined) => void
 }
 
 /**
- * One stream of changes. Each partition it first reads by itself, from where it begins to where this process follows the
- * changelog, at the pace of its client. From then on it is told, and what its client does not take in time waits: the
- * newest of each device, within a bound.
+ * One stream of changes. It first reads each partition by itself, at its client's pace, up to where this process
+ * follows the changelog. From then on it is told of changes, and keeps within a bound the newest of each device that
+ * the client has not taken.
  */
 export class ChangesStream implements Subscriber {
   readonly subject: Subject
@@ -53,17 +52,16 @@ export class ChangesStream implements Subscriber {
   readonly #writer: StreamWriter
   readonly #stop = new AbortController()
   #cancelExpiry = () => {}
-  /** The partitions that the subject lives in. */
   readonly #partitions: readonly number[]
-  /** By partition: all before it was taken in, when the stream was last reading by itself. */
+  /** By partition: how far the stream read by itself. */
   readonly #next: Offset[]
-  /** By partition: the offset from which on it is told. */
+  /** By partition: the first offset that it is told of. */
   readonly #toldFrom: Offset[]
-  /** The client has all that came before the position, so that it can be given. */
+  /** The client has everything before its position, so that position can be given to it. */
   #placed = false
-  /** When the position was last the end of the changelog, epoch s. */
+  /** Epoch seconds at which the position was last the end of the changelog. */
   #atSeconds = 0
-  /** In all partitions. */
+  /** The stream is told of changes in all partitions. */
   #isTold = false
   #lost = false
 
@@ -91,7 +89,7 @@ export class ChangesStream implements Subscriber {
     })
   }
 
-  /** Resolves when the stream is told of all further changes, or is over. Never rejects. */
+  /** Resolves when the stream is told of all further changes, or is over. It never rejects. */
   async run(beginning: Start): Promise<void> {
     this.#following.add(this)
     let begin = beginning
@@ -119,11 +117,11 @@ export class ChangesStream implements Subscriber {
   lose(partition: number): void {
     if (!this.#partitions.includes(partition)) return
     this.#lost = true
-    // Before, it is seen to when it has caught up.
+    // Before that, the check comes when the stream has caught up.
     if (this.#isTold) void this.run({ anew: 'position-out-of-range' })
   }
 
-  /** The client is told why, when it takes that in time. */
+  /** The client learns the reason if it takes the event in time. */
   end(reason: EndReason): void {
     if (this.#stop.signal.aborted) return
     const { clock, limits } = this.#following
@@ -134,7 +132,7 @@ export class ChangesStream implements Subscriber {
     this.#sink.end(eventText('end', JSON.stringify({ reason })))
   }
 
-  /** By the clock that requests with the token go by, which somebody may set. */
+  /** Uses the clock that checks tokens, which somebody may set. */
   #awaitExpiry(at: number): void {
     const { clock } = this.#following
     const leftMs = Math.min(Math.max(0, at - clock.now()), EXPIRY_LOOK_MS)
@@ -174,7 +172,7 @@ export class ChangesStream implements Subscriber {
     this.#atSeconds = this.#nowSeconds()
     this.#placed = !snapshot
     this.#writer.reset()
-    // While the snapshot is not whole, there is nothing to resume.
+    // Nothing can be resumed before the snapshot is whole.
     this.#writer.tell('reset', { reason: begin.anew, snapshot }, snapshot ? NOWHERE : this.#position())
     if (snapshot) await this.#tellSnapshot()
   }
@@ -199,17 +197,17 @@ export class ChangesStream implements Subscriber {
   }
 
   /**
-   * What an owner has just committed its answers hold before any reader of the changelog can see it. A position past what
-   * these see would be taken for one that is not in the changelog; what comes after the end comes again instead.
+   * An owner's answer includes a commit before any reader of the changelog sees it. A position beyond what readers see
+   * would look like one of another changelog, so the end stands in for it and some changes come twice.
    */
   #known(partition: number, reached: Offset): Offset {
     return Math.min(reached, this.#following.end(partition))
   }
 
-  /** From where the stream is in a partition to where following is; after that it is told. */
+  /** Reads a partition from where the stream is to where following is. From then on the stream is told of changes. */
   async #catchUp(partition: number): Promise<void> {
     const following = this.#following
-    // Another process may be ahead of this one; what is past the end was never given by any.
+    // Another process may be ahead of this one. No process ever gave out a position past the end.
     if ((this.#next[partition] as Offset) > following.end(partition)) await this.#checkAhead(partition)
     for (;;) {
       await this.#writer.room()
@@ -238,7 +236,7 @@ export class ChangesStream implements Subscriber {
     if (next > end) throw outOfRange(`${next} is past the end ${end} of partition ${partition} of the changelog`)
   }
 
-  /** Reads what following has let go of, until that is done or the client must take some first. */
+  /** Reads what following no longer keeps, until that is done or the client must take some first. */
   async #readOlder(partition: number): Promise<void> {
     const following = this.#following
     if ('deviceId' in this.subject) await this.#readDevice(partition, this.subject.deviceId)
@@ -256,7 +254,7 @@ export class ChangesStream implements Subscriber {
     }
   }
 
-  /** One device's newest status stands for all its changes up to there. */
+  /** One device's newest status stands for all of its changes up to there. */
   async #readDevice(partition: number, deviceId: string): Promise<void> {
     try {
       const { status, freshness } = await this.#options.reader.get(deviceId)
@@ -266,12 +264,12 @@ export class ChangesStream implements Subscriber {
       void this.#take(this.#following.change(partition, record))
       this.#next[partition] = this.#known(partition, freshness.changelog)
     } catch (error) {
-      // Then its changes are read one by one.
+      // Then the stream reads the device's changes one by one.
       if (!(error instanceof UnavailableError)) throw error
     }
   }
 
-  /** A change that the stream read by itself; what is to be awaited when the turn is over. */
+  /** Takes a change that the stream read by itself. Returns a promise to await when the turn is over. */
   #take(change: Change): Promise<void> | undefined {
     const { subject } = this
     if ('deviceId' in subject ? change.deviceId === subject.deviceId : maySee(this.#options.caller, change.deviceId)) {
@@ -304,14 +302,13 @@ function outOfRange(message: string): OffsetOutOfRangeError {
   return new OffsetOutOfRangeError(message)
 }
 
-/** The reason of a stream that its client ended. */
 const LEFT = 'client'
 
 export interface ChangeStreamsOptions {
   readonly feed: ChangeFeed
   readonly reader: SnapshotReader
   readonly clock: Clock
-  /** From 0 to 1. */
+  /** A number from 0 to 1. */
   readonly random: () => number
   readonly limits: ChangesLimits
   readonly registry: Registry
@@ -321,7 +318,7 @@ export interface ChangeStreamsOptions {
 export interface StreamRequest {
   readonly subject: Subject
   readonly caller: Caller
-  /** What the client is to have of a status; undefined: all of it. */
+  /** The fields that the client asked for. Undefined: all. */
   readonly projection?: StatusProjection | undefined
   readonly snapshot: boolean
   readonly lastEventId: string | undefined
@@ -334,7 +331,7 @@ export class ChangeStreams {
   readonly #events: Counter<'event'>
   readonly #ends: Counter<'reason'>
   #following: Promise<ChangelogFollower> | undefined
-  /** Streams, and those to be. */
+  /** Streams, including those that are being opened. */
   #count = 0
   #closing = false
 
@@ -353,7 +350,7 @@ export class ChangeStreams {
       labelNames: ['reason'],
       registers,
     })
-    // Prometheus sees no increase in a series that begins with one.
+    // Prometheus sees no increase in a series that begins with 1.
     for (const reason of [...END_REASONS, LEFT]) this.#ends.inc({ reason }, 0)
     const open = (): number => this.#count
     const streams = new Gauge({
@@ -368,8 +365,8 @@ export class ChangeStreams {
   }
 
   /**
-   * Opens a stream into what `connect` gives, which is asked for when nothing can be refused any more; undefined: the
-   * client has gone. Rejects with ProblemError `overloaded` at the limit and when the process stops, with UnavailableError
+   * Opens a stream into the sink that `connect` returns once nothing can be refused any more; undefined: the client has
+   * gone. Rejects with ProblemError `overloaded` at the limit or while the process stops, and with UnavailableError
    * without a changelog.
    */
   async open(request: StreamRequest, connect: () => EventSink | undefined): Promise<void> {
@@ -434,7 +431,7 @@ export class ChangeStreams {
     if (this.#count === 0) void this.#stop()
   }
 
-  /** Never rejects: following that could not begin has nothing to stop. */
+  /** Never rejects: a follower that could not start has nothing to stop. */
   async #stop(): Promise<void> {
     const following = this.#following
     this.#following = undefined
@@ -445,7 +442,7 @@ export class ChangeStreams {
 
 const SHUTTING_DOWN = 'this process is shutting down'
 
-/** Equal where one stream may go on where another was: the same log, the same devices, and no others to be seen. */
+/** Equal for streams that may resume one another: same log, same devices, same visible prefixes. */
 function streamName({ identity }: ChangeFeed, subject: Subject, { prefixes }: Caller): string {
   return JSON.stringify([identity, 'deviceId' in subject ? [subject.deviceId] : subject.text, prefixes ?? null])
 }

@@ -19,10 +19,9 @@ export interface DeadLetterRoutes {
   readonly limits: Limits
 }
 
-/** They show what devices sent, which who has `ops:read` for the metrics is not to see. */
+/** Dead letters show what devices sent, and `ops:read` alone, as metrics need it, must not reveal that. */
 const READS_LETTERS: { readonly scope: readonly Scope[] } = { scope: ['ops:read', 'devices:read'] }
 
-/** What could not be used: the dead letters of the log. */
 export function deadLetterRoutes(api: Api, { letters, reads, unsent, limits }: DeadLetterRoutes): void {
   const source = { reader: letters, turns: new TextTurns() }
   const budget = { records: limits.maxLettersExamined, bytes: limits.maxLetterBytesExamined }
@@ -64,7 +63,7 @@ function unshownOf(cursor: string | undefined, cursors: LetterCursors): Unshown 
   throw ProblemError.invalid([{ field: 'cursor', message }])
 }
 
-/** To whom only some devices are shown, no letter is that tells no device. */
+/** A caller who may see only some devices sees no dead letter without a device. */
 function matcherOf({ reason, deviceId }: LetterFilters, caller: Caller): (record: LogRecord) => boolean {
   return (record) => {
     if (reason !== undefined && record.headers?.reason !== reason) return false
@@ -74,7 +73,7 @@ function matcherOf({ reason, deviceId }: LetterFilters, caller: Caller): (record
   }
 }
 
-/** Aborts when the time is over, or nobody waits any more. */
+/** Aborts after `ms`, or when the client has gone. */
 function endOf({ raw }: FastifyReply, ms: number): Disposable & { readonly signal: AbortSignal } {
   const ending = new AbortController()
   const leave = (): void => ending.abort(new Error('the client has left'))

@@ -16,22 +16,22 @@ import { offsetsText, parseOffsets, type Seal, seal, sha256Checksum, unseal } fr
 import { ProblemError } from '../http/problem.ts'
 import { share } from '../search/fleet-search.ts'
 
-/** The longest cursor, in characters: of 1,024 partitions with offsets of up to 2^40. */
+/** Characters of the longest cursor: 1,024 partitions with offsets of up to 2^40. */
 export const MAX_LETTERS_CURSOR = 10_000
 
 const NOTHING = '-'
 
-/** By partition: what comes before it has still to be shown; undefined: nothing has. */
+/** By partition: dead letters before this offset are still to be shown. Undefined: none is left. */
 export type Unshown = readonly (Offset | undefined)[]
 
-/** What a cursor is bound to, beside the log. */
+/** A cursor is bound to these, beside the log. */
 export interface LetterFilters {
   readonly reason: string | undefined
   readonly deviceId: string | undefined
   readonly partition: number | undefined
 }
 
-/** Cursors of dead letters: `<checksum>.<offset>.…`, one offset per partition, `-` where nothing is left. */
+/** Cursors of dead letters: `<checksum>.<offset>.…` with an offset per partition, `-` where nothing is left. */
 export class LetterCursors {
   readonly #partitions: number
   readonly #seal: Seal
@@ -55,52 +55,52 @@ export class LetterCursors {
   }
 }
 
-/** A letter as it waits to be shown. */
+/** A dead letter that waits to be shown. */
 interface FoundLetter {
   readonly partition: number
   readonly offset: Offset
-  /** Epoch ms; undefined: it has no time. */
+  /** Epoch ms. Undefined: it has no time. */
   readonly at: number | undefined
   /** JSON. */
   readonly text: string
 }
 
-/** Offsets that one window has at most. */
+/** Most offsets of one window. */
 const MAX_WINDOW = 4_096
-/** Bytes of letters that a window is to have. */
+/** Bytes of dead letters that a window aims at. */
 const WINDOW_BYTES = 4 * 1024 * 1024
-/** Those after which one that is not at its end is given up for a shorter one. */
+/** A window that exceeds this before its end is given up for a shorter one. */
 const MAX_WINDOW_BYTES = 2 * WINDOW_BYTES
 
-/** One partition, read from its end backwards, a window of offsets after the other: what was found and not yet shown. */
+/** Reads one partition backwards from its end, window by window, and keeps what it found until it is shown. */
 class LetterLane {
   readonly partition: number
   #start: Offset
-  /** All from here up to what was found, or shown, has been examined. */
+  /** Everything from here up to the found letters was examined. */
   #examined: Offset
-  /** The newest last. */
+  /** The newest comes last. */
   #found: FoundLetter[] = []
   #window = 0
   #maxWindow = MAX_WINDOW
 
-  /** What lies before `unshown` is to be shown. */
+  /** Everything before `unshown` is still to be shown. */
   constructor(partition: number, start: Offset, unshown: Offset) {
     this.partition = partition
     this.#start = start
     this.#examined = unshown
   }
 
-  /** The newest that is to be shown; undefined: there is none, or none was found yet. */
+  /** The newest letter to show next. Undefined: none, or none found yet. */
   get head(): FoundLetter | undefined {
     return this.#found.at(-1)
   }
 
-  /** What comes next is not known. */
+  /** The next letter is not known yet. */
   get isOpen(): boolean {
     return this.#found.length === 0 && this.#examined > this.#start
   }
 
-  /** What comes before it has still to be shown; undefined: nothing has. */
+  /** Everything before this offset is still to be shown. Undefined: nothing is left. */
   get unshown(): Offset | undefined {
     if (this.head !== undefined) return this.head.offset + 1
     return this.#examined > this.#start ? this.#examined : undefined
@@ -111,8 +111,8 @@ class LetterLane {
   }
 
   /**
-   * The window to examine next, in which `wanted` letters may be: transaction markers take every other offset at most.
-   * `first`: the most offsets of the first one, of which nothing is known.
+   * The next window to examine, likely to hold `wanted` letters: transaction markers take at most every other offset.
+   * `first` bounds the first window, of which nothing is known.
    */
   next(wanted: number, first: number): { readonly from: Offset; readonly to: Offset } {
     const most = this.#window === 0 ? Math.min(first, this.#maxWindow) : this.#maxWindow
@@ -120,23 +120,26 @@ class LetterLane {
     return { from: Math.max(this.#start, this.#examined - this.#window), to: this.#examined }
   }
 
-  /** The window from `from` on, of so many bytes, has been examined, and holds these, in order; `more`: and others before. */
+  /**
+   * Records that the window from `from` on, of `bytes`, was examined and holds these letters in order. `more`: it holds
+   * others before them.
+   */
   add(from: Offset, bytes: number, letters: readonly FoundLetter[], more: boolean): void {
     const [first] = letters
     const fitting = Math.floor((WINDOW_BYTES * (this.#examined - from)) / Math.max(1, bytes))
     this.#maxWindow = Math.min(MAX_WINDOW, Math.max(1, fitting))
     this.#examined = more && first !== undefined ? first.offset : from
     this.#found = [...letters]
-    // Where few are looked for among many.
+    // Letters that match are rare here.
     if (!more) this.#window *= 4
   }
 
-  /** The window cannot be read whole: the next one has so many offsets. */
+  /** The window cannot be read whole, so the next one has this many offsets. */
   shorten(offsets: number): void {
     this.#maxWindow = offsets
   }
 
-  /** What is kept by now: retention may have passed. */
+  /** Takes the current bounds: retention may have removed letters. */
   clip(start: Offset, end: Offset): void {
     this.#start = start
     this.#examined = Math.min(this.#examined, end)
@@ -144,8 +147,8 @@ class LetterLane {
 }
 
 /**
- * The lane whose head is shown next: the newest head. One without a time comes at once, beside its newer neighbour, as
- * it would keep those behind it from their turn. Equals in the order of their partitions.
+ * Picks the lane with the newest head. A letter without a time comes at once, beside its newer neighbour, or it would
+ * hold up those behind it. Equal times go by partition.
  */
 function foremost(lanes: readonly LetterLane[]): LetterLane | undefined {
   let found: LetterLane | undefined
@@ -160,21 +163,21 @@ function isBefore({ at: a = Number.POSITIVE_INFINITY }: FoundLetter, other: Foun
 
 /** Bytes of a payload that are shown. */
 export const SHOWN_PAYLOAD_BYTES = 4_096
-/** UTF-16 code units of any other text that are shown, and of all further headers, names included. */
+/** UTF-16 code units shown of any other text, and of all further headers with their names. */
 export const SHOWN_TEXT_LENGTH = 1_024
 
-/** Of the device that the letter tells; undefined when it tells none. */
+/** Undefined when the dead letter names no device. */
 export function deviceOf({ key }: LogRecord): string | undefined {
   return key !== null && isDeviceId(key) ? key : undefined
 }
 
-/** A letter as it is shown, in memory of its own. */
+/** Copies a dead letter as it is shown, so that it does not keep the fetched buffer. */
 function foundLetter(partition: number, record: LogRecord): FoundLetter {
   const at = timeOf(record)
   return { partition, offset: record.offset, at, text: JSON.stringify(shown(partition, record, at)) }
 }
 
-/** Another writer may put any 64 bits there. */
+/** A foreign writer may put any 64 bits there. */
 function timeOf({ timestamp }: LogRecord): number | undefined {
   const ms = Math.floor(timestamp)
   return ms >= 0 && ms <= MAX_TIME_MS ? ms : undefined
@@ -216,14 +219,14 @@ function payloadOf(value: Uint8Array): object {
   const whole = bytes.length <= SHOWN_PAYLOAD_BYTES
   const isText = isUtf8(bytes)
   let end = whole ? bytes.length : SHOWN_PAYLOAD_BYTES
-  // Not within a character.
+  // Does not cut within a character.
   if (isText) while (end < bytes.length && ((bytes[end] as number) & 0xc0) === 0x80) end--
   const content = bytes.toString(isText ? 'utf8' : 'base64', 0, end)
   return { encoding: isText ? 'text' : 'base64', content, bytes: bytes.length, ...(whole ? {} : { shownBytes: end }) }
 }
 
 function beginningOf(text: string): string {
-  // Not within a pair of surrogates.
+  // Does not cut within a surrogate pair.
   const end = (text.charCodeAt(SHOWN_TEXT_LENGTH - 1) & 0xfc00) === 0xd800 ? SHOWN_TEXT_LENGTH - 1 : SHOWN_TEXT_LENGTH
   return text.slice(0, end)
 }
@@ -237,28 +240,28 @@ function fittingHeaders(headers: Readonly<Record<string, string>>): [string, str
   })
 }
 
-/** Partitions that one request reads, or asks for their bounds, at once. */
+/** Partitions that one request reads at once. */
 const LANES_AT_ONCE = 2
-/** Letters that one partition keeps at most until they are shown; those before them are read again. */
+/** Letters that one partition keeps until they are shown. Those before them are read again. */
 const MAX_KEPT = 100
-/** Characters of letters found, by one request, after which no more are looked for. */
+/** Characters of found letters after which one request looks for no more. */
 export const MAX_FOUND_LENGTH = 16 * 1024 * 1024
 /** Characters of letters after which a page ends. */
 const MAX_PAGE_LENGTH = 4 * 1024 * 1024
-/** How often what retention removes meanwhile is met in one window. */
+/** How often one window tolerates that retention removes its start. */
 const MAX_OVERTAKEN = 3
 const OVERTAKEN = 'retention removes them before they are read'
-/** What looking at a letter takes at least, as bytes of its turn. */
+/** Least work for looking at one letter, in bytes of a turn. */
 const LOOK_BYTES = 128
 
 export interface LetterSource {
   readonly reader: LetterReader
-  /** Of all requests. */
+  /** Shared by all requests. */
   readonly turns: TextTurns
 }
 
 export interface LetterQuestion {
-  /** Undefined: all. */
+  /** Undefined: all partitions. */
   readonly partition: number | undefined
   /** Undefined: from the ends. */
   readonly from: Unshown | undefined
@@ -266,7 +269,7 @@ export interface LetterQuestion {
   matches(record: LogRecord): boolean
 }
 
-/** What one request examines at most. */
+/** Bounds what one request examines. */
 export interface LetterBudget {
   readonly records: number
   readonly bytes: number
@@ -274,16 +277,16 @@ export interface LetterBudget {
 
 export interface LetterPage {
   readonly letters: readonly FoundLetter[]
-  /** By partition, where the next page goes on; undefined: there is none. */
+  /** Where the next page goes on, by partition. Undefined: this is the last page. */
   readonly next: Unshown | undefined
-  /** False: the budget was spent, or `signal` had aborted, before all that had to be examined was. */
+  /** False: the budget was spent, or `signal` aborted, before everything was examined. */
   readonly complete: boolean
 }
 
 /**
- * The newest letters of all partitions that are asked for, in order; of a page that is not complete they may be older than
- * some of the next. Rejects with ProblemError `log-unavailable`, which names the partition, when one cannot be read or is
- * damaged, and when the log gives nothing until `signal` aborts.
+ * Returns the newest letters of all partitions asked for, in order. Those of an incomplete page may be older than some
+ * of the next. Rejects with ProblemError `log-unavailable`, which names the partition, when one cannot be read or is
+ * damaged, or when the log gives nothing until `signal` aborts.
  */
 export async function readLetters(
   source: LetterSource,
@@ -296,7 +299,7 @@ export async function readLetters(
   try {
     return await new LetterReading(source, question, budget, either).page()
   } finally {
-    // What one partition fails at need not be done for the others.
+    // When one partition fails, the others need not finish.
     ended.abort()
   }
 }
@@ -314,7 +317,7 @@ class LetterReading {
   #bytes = 0
   #found = 0
   #windows = 0
-  /** Offsets of a first window: fewer once one had to be given up. */
+  /** Offsets of a first window. It shrinks once a window had to be given up. */
   #first = Number.POSITIVE_INFINITY
 
   constructor({ reader, turns }: LetterSource, question: LetterQuestion, budget: LetterBudget, signal: AbortSignal) {
@@ -351,10 +354,10 @@ class LetterReading {
       const letter = lane.take()
       letters.push(letter)
       length += letter.text.length
-      // To find it, each lane was looked at.
+      // Finding the foremost lane looked at each lane.
       await this.#turns.spend(lanes.length * LOOK_BYTES)
     }
-    // The first of those that none was read of.
+    // Names the first partition of which nothing was read.
     const unread = this.#windows === 0 ? lanes.find((lane) => lane.isOpen) : undefined
     if (unread !== undefined && this.#signal.aborted) throw this.#unavailable(unread.partition, this.#signal.reason)
     const unshown: (Offset | undefined)[] = Array.from({ length: this.#reader.partitions }, () => undefined)
@@ -380,7 +383,7 @@ class LetterReading {
     return await Promise.all(asked.map((i) => this.#inTurn(i, () => open(i))))
   }
 
-  /** What the log fails at in the partition becomes the answer: left out, its letters would seem not to be. */
+  /** A failure of the log becomes the answer: without it the partition's letters would seem not to exist. */
   async #inTurn<T>(partition: number, work: () => Promise<T>): Promise<T> {
     try {
       return await this.#limiter.run(work)
@@ -401,7 +404,10 @@ class LetterReading {
     return await Promise.race([this.#reader.bounds(partition, this.#signal), this.#aborted])
   }
 
-  /** Until the lane has something to show, or has nothing. A window that is begun is examined, so that pages go on. */
+  /**
+   * Reads until the lane has a letter to show, or has none. It finishes a window that it began, so that pages make
+   * progress.
+   */
   async #fill(lane: LetterLane, wanted: number): Promise<void> {
     let overtaken = 0
     let whole = true

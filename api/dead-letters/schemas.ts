@@ -4,8 +4,6 @@ import { DeviceId, OneOf, Whole } from '../devices/schemas.ts'
 import { jsonAnswer, NEXT_LINK, problemAnswers } from '../http/documentation.ts'
 import { MAX_LETTERS_CURSOR, SHOWN_PAYLOAD_BYTES, SHOWN_TEXT_LENGTH } from './reading.ts'
 
-/** The shapes of `api/dead-letters/dead-letters.ts`. */
-
 export const DEFAULT_LIMIT = 100
 
 const Count = Whole()

@@ -27,7 +27,7 @@ const JSON_TYPE = 'application/json'
 const MERGE_PATCH = 'application/merge-patch+json'
 const PATCH_TYPES = [MERGE_PATCH, JSON_TYPE]
 
-/** Where the body has two media types, and a schema without a name, generators of code make two types of one name. */
+/** Code generators would make two types of one name, since the body has two media types and the schema no name. */
 const WRITES_ATTRIBUTES = {
   ...WRITES_DEVICES,
   swaggerTransform: ({ schema, url }: { schema: object; url: string }) => ({
@@ -36,7 +36,9 @@ const WRITES_ATTRIBUTES = {
   }),
 }
 
-/** What people say of a device, and its deletion: written through the log, and decided by the owner of its partition. */
+/**
+ * Routes that set attributes and delete devices. Writes go through the log, and the partition's owner decides on them.
+ */
 export function attributeRoutes(api: Api, writing: Writing, single: Limiter): void {
   api.get('/v1/devices/:deviceId/attributes', { schema: GET, config: READS_DEVICES }, async (request, reply) => {
     const deviceId = visible(request)
@@ -89,8 +91,8 @@ function visible(request: DeviceRequest): string {
 }
 
 /**
- * Fastify's own parser would refuse some names without naming them, and turn bytes that are no UTF-8 into U+FFFD. `headers`: of
- * the answer to another type.
+ * Replaces Fastify's parser, which refuses some names without naming them and turns invalid UTF-8 into U+FFFD.
+ * `headers` belong to the answer to any other media type.
  */
 function parseExactly(api: Api, types: string[], headers: Record<string, string> = {}): void {
   api.removeAllContentTypeParsers()
@@ -99,7 +101,7 @@ function parseExactly(api: Api, types: string[], headers: Record<string, string>
   api.addContentTypeParser('*', (_request, _body, done) => done(unsupported(message, headers)))
 }
 
-/** Clients give the type of a body also where there is none: an empty one is none, whatever its type. */
+/** Clients name a media type without a body, too. An empty body counts as none. */
 function parseNothing(api: Api): void {
   api.removeAllContentTypeParsers()
   api.addContentTypeParser<Buffer>(JSON_TYPE, { parseAs: 'buffer' }, (request, body, done) => {
@@ -186,7 +188,7 @@ function accepted(): ResponseDoc {
   return { ...body, headers: { ...WRITE_HEADERS, Location: location } }
 }
 
-/** By status: also of a write that is in the log. */
+/** These statuses can also answer a write that is in the log. */
 const DECIDED = [404, 412, 413, 504]
 
 function writeProblems(...kinds: readonly ProblemKind[]): Record<string, ResponseDoc> {

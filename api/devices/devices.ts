@@ -22,7 +22,7 @@ import type { Limits } from '../limits.ts'
 import { type Projection, projectionOf } from './projection.ts'
 import { DeviceId, Fields, ONE_DEVICE } from './schemas.ts'
 
-/** How long a read waits for the position that it asks for, ms. */
+/** Longest wait of a read for its position, ms. */
 const AT_LEAST_MS = 2_000
 
 export const AtLeast = Type.Optional(
@@ -34,13 +34,12 @@ export const AtLeast = Type.Optional(
   }),
 )
 
-/** The last status of a device; of a copy that includes the record at `atLeast`, when that is given. */
+/** Reads one device, from a copy that includes the record at `atLeast` when that is given. */
 export function readDevice(reader: StatusReader, deviceId: string, atLeast: string | undefined): Promise<Answer> {
   if (atLeast === undefined) return reader.get(deviceId)
   return reader.getPast(positionOf(reader, deviceId, atLeast), deviceId, AT_LEAST_MS)
 }
 
-/** Of a read of one device, also by its `atLeast` and its conditions. */
 export function readProblems(): Record<string, ResponseDoc> {
   return problemAnswers(
     'unknown-device',
@@ -72,7 +71,7 @@ export interface DeviceRoutes {
 
 const WITH_FIELDS = Type.Object({ fields: Type.Optional(Fields) }, { additionalProperties: false })
 
-/** Most devices asked of the reader at once: the bound on `maxAnswerBytes` is kept between the slices. */
+/** Most devices asked of the reader at once. The bound on `maxAnswerBytes` is checked between these slices. */
 const SLICE = 200
 
 export function deviceRoutes(api: Api, { reader, single, many, unsent, limits }: DeviceRoutes): void {
@@ -119,9 +118,9 @@ export function deviceRoutes(api: Api, { reader, single, many, unsent, limits }:
 interface BatchReading {
   readonly reader: StatusReader
   readonly caller: Caller
-  /** Undefined: each status as it is. */
+  /** Undefined: whole statuses. */
   readonly projection: Projection | undefined
-  /** Of the statuses that are read. */
+  /** Bounds the bytes of the statuses that are read. */
   readonly maxBytes: number
 }
 
@@ -161,11 +160,11 @@ async function readBatch(
 
 const ANSWER_FULL = new ProblemError('answer-too-large', 'this answer is full: ask for the device in another request')
 
-/** The body of the answer, result by result. */
+/** Builds the body of the answer, result by result. */
 class BatchResults {
   readonly #projection: Projection | undefined
   readonly #text = new SplicedBytes()
-  /** What follows a status, by how fresh it is. */
+  /** Text after each status, by its freshness. */
   readonly #ends = new Map<Freshness, Buffer>()
 
   constructor(projection: Projection | undefined) {
@@ -192,19 +191,19 @@ class BatchResults {
     this.#text.add(end)
   }
 
-  /** Throws what is no problem of the device. */
+  /** Throws errors that are no problem of the device. */
   addError(deviceId: string, error: Error): void {
     const problem = problemOf(error)
     if (problem === undefined) throw error
     this.#addText(JSON.stringify({ deviceId, found: null, error: problem.body() }))
   }
 
-  /** Of at least one result. `take`: a buffer of so many bytes. */
+  /** Needs at least one result. `take` returns a buffer of the length given. */
   toBuffer(take: (length: number) => Buffer): Buffer {
     this.#text.add(END)
     const whole = take(this.#text.length)
     this.#text.copyTo(whole)
-    // In place of the comma after the last result.
+    // Overwrites the comma after the last result.
     whole.set(BRACKET, whole.length - END.length - BRACKET.length)
     return whole
   }

@@ -26,7 +26,7 @@ function totals(partitions: readonly PartitionInfo[]): object {
   let devices: number | null = 0
   for (const { owner } of partitions) {
     if (owner?.state === 'running') owned++
-    // A partition that nobody owns adds nothing.
+    // A partition without an owner adds nothing.
     if (owner !== undefined) lag = lag === null || owner.lag === undefined ? null : lag + owner.lag
     devices = devices === null || owner?.devices === undefined ? null : devices + owner.devices
   }

@@ -5,26 +5,26 @@ import { decodeStatus, type Status } from '../../processor/contract/status.ts'
 import { openStatus } from '../http/answer-text.ts'
 import { ProblemError } from '../http/problem.ts'
 
-/** Fields of one answer; with more, 400. */
+/** Most fields of one answer. More get 400. */
 const MAX_FIELDS = 64
 
-/** The JSON text of a stored status, or of the fields of it that were asked for, without its last `}`. */
+/** Makes the JSON text of a stored status, whole or with the wanted fields, without its last `}`. */
 export type Projection = (status: Slice) => string
 
-/** Of the parameter `fields`, see `statusProjectionOf`. Without it the status is not parsed. Throws ProblemError. */
+/** Reads the parameter `fields`, see `statusProjectionOf`. Without it the status is not parsed. Throws ProblemError. */
 export function projectionOf(fields: string | undefined): Projection {
   if (fields === undefined) return openStatus
   const project = statusProjectionOf(fields)
   return (stored) => project(decodeStatus(bufferOf(stored))).slice(0, -1)
 }
 
-/** The JSON text of the fields of a status that were asked for. */
+/** Makes the JSON text of the wanted fields of a status. */
 export type StatusProjection = (status: Status) => string
 
 /**
- * Of the parameter `fields`: names with commas between them, `\,` for a comma in a name. The text has the fields at the
- * places that they have in a status, and always the device id; a field that a device lacks is left out. Throws
- * ProblemError that names what is no field.
+ * Reads the parameter `fields`: names separated by commas, `\,` for a comma in a name. The text has the fields where a
+ * status has them, and always the device id; missing fields are left out. Throws ProblemError that names an unknown
+ * field.
  */
 export function statusProjectionOf(fields: string): StatusProjection {
   const names = namesOf(fields)
@@ -38,7 +38,7 @@ export function statusProjectionOf(fields: string): StatusProjection {
   }
 }
 
-/** With commas between them; `\,` is a comma in a name. */
+/** Splits at commas; `\,` is a comma in a name. */
 export function namesOf(fields: string): string[] {
   return fields.split(/(?<!\\),/).map((name) => name.replaceAll('\\,', ','))
 }
@@ -64,12 +64,12 @@ function show(field: Field, status: Status, shown: JsonObject): void {
     from = isObject(from) && Object.hasOwn(from, name) ? from[name] : undefined
     if (from === undefined) return
     if (i === path.length - 1) {
-      // All of it rather than the part that another field asked for.
+      // The whole group replaces the part that another field asked for.
       to[name] = bounded(from)
       return
     }
     const known = to[name]
-    // The group is there as a whole.
+    // The whole group is there already.
     if (known === from) return
     const next: JsonObject = isObject(known) ? known : emptyObject()
     to[name] = next
@@ -77,7 +77,7 @@ function show(field: Field, status: Status, shown: JsonObject): void {
   }
 }
 
-/** The names from the outermost object on. */
+/** Returns the names from the outermost object on. */
 function pathOf(field: Field, status: Status): readonly string[] | undefined {
   if (field.kind === 'group') return [field.group]
   if (field.kind === 'member') return field.group === undefined ? [field.member] : [field.group, field.member]
@@ -86,13 +86,13 @@ function pathOf(field: Field, status: Status): readonly string[] | undefined {
     return names && ['attributes', ...names]
   }
   const reported: Json | undefined = (status as unknown as JsonObject).reported
-  // What another program wrote may lack what the type promises.
+  // A foreign status may lack members that the type promises.
   if (!isObject(reported)) return undefined
   if (Object.hasOwn(reported, field.metric)) return ['reported', field.metric, 'value']
   return field.timed === undefined ? undefined : ['reported', field.timed, 'at']
 }
 
-/** Devices name metrics as they like: `__proto__` too. */
+/** Has no prototype, since a device may name a metric `__proto__`. */
 function emptyObject(): JsonObject {
   return Object.create(null) as JsonObject
 }

@@ -2,7 +2,7 @@ import { Type } from 'typebox'
 import { FIELD_NAMES } from '../../processor/contract/field.ts'
 import { CONNECTIVITY_REASONS } from '../../processor/contract/status.ts'
 
-/** The shapes of the HTTP API, for validation of requests and for the OpenAPI document. */
+/** Schemas of the HTTP API, for validation and for the OpenAPI document. */
 
 export const DeviceId = Type.String({
   pattern: '^[A-Za-z0-9._:-]+$',
@@ -12,10 +12,8 @@ export const DeviceId = Type.String({
   examples: ['truck-17'],
 })
 
-/** The parameters of a path. */
 export const ONE_DEVICE = Type.Object({ deviceId: DeviceId })
 
-/** Which fields of statuses an answer has. */
 export const Fields = Type.String({
   minLength: 1,
   maxLength: 4_096,
@@ -23,12 +21,12 @@ export const Fields = Type.String({
   examples: ['connectivity.state,reported.temperature'],
 })
 
-/** Generators of code take one without a format for 32 bits, and no session of a device fits in them. */
+/** Code generators take an integer without a format for 32 bits, which is too few for a session. */
 export function Whole(options: { readonly description?: string } = {}) {
   return Type.Integer({ minimum: 0, format: 'int64', ...options })
 }
 
-/** Texts. The type is told beside the values: generators of code take a schema without one for anything. */
+/** Code generators take an enum without a type for any value, so the type stands beside the values. */
 export function OneOf<const Values extends string[]>(
   values: readonly [...Values],
   options: { readonly description?: string; readonly examples?: readonly NoInfer<Values>[number][] } = {},
@@ -63,7 +61,7 @@ const aboutAttributes = {
   examples: [{ type: 'van', site: 'k1', tags: ['cold-chain'] }],
 }
 
-/** Without an id: a body is validated by itself. */
+/** Has no id, because a body is validated by itself. */
 export const AttributesBody = { ...anyAttributes, ...aboutAttributes }
 const Attributes = { ...anyAttributes, ...aboutAttributes, $id: 'Attributes' }
 
@@ -105,7 +103,6 @@ const status = {
 
 const Device = Type.Object(status, { $id: 'Device', description: 'The last status of a device.' })
 
-/** What is asked for by `fields`. */
 const part = {
   ...Type.Partial(Type.Object(status)).properties,
   deviceId: DeviceId,
@@ -176,7 +173,7 @@ const DevicePage = Type.Object(
   { $id: 'DevicePage' },
 )
 
-/** A name for each: generators of code make a type of what has one, and stumble over what is put together in place. */
+/** Each has a name: code generators make a type of a named schema and stumble over inline ones. */
 const FoundDevice = Type.Object({ ...status, found: Type.Literal(true) }, { $id: 'FoundDevice' })
 const FoundDevicePart = Type.Object({ ...part, found: Type.Literal(true) }, { $id: 'FoundDevicePart' })
 const NoDevice = Type.Object(
@@ -254,7 +251,7 @@ const Partitions = Type.Object(
   { $id: 'Partitions' },
 )
 
-/** What other schemas refer to by name, and generators of code make a type of. */
+/** Components that other schemas refer to by name. */
 export const DEVICE_COMPONENTS = [
   Freshness,
   Attributes,

@@ -11,7 +11,7 @@ import { freshnessMember, JSON_TYPE, openStatus, shownFreshness, spliceStatus } 
 import { etagOf, ifMatchOf, ifNoneMatchOf, preferredWait } from '../http/conditions.ts'
 import { blamed, ProblemError } from '../http/problem.ts'
 
-/** How long a conditional write waits for the decision on it when the client does not say, ms. */
+/** Longest wait of a conditional write for its decision when the client names none, ms. */
 const DECISION_MS = 5_000
 
 type Unconditional<T> = T extends unknown ? Omit<T, 'ifMatch'> : never
@@ -19,13 +19,13 @@ type Unconditional<T> = T extends unknown ? Omit<T, 'ifMatch'> : never
 export interface Writing {
   readonly reader: StatusReader
   readonly writer: DeviceWriter
-  /** Holds the writes under way, those that wait included. */
+  /** Bounds the writes under way, waiting ones included. */
   readonly writes: Limiter
 }
 
 /**
- * Appends a write, and answers: 202 when the log has it and that is all that was asked for; when the client wants to wait,
- * or the write has a condition, what the owner of the partition decided on it.
+ * Appends a write and answers. It answers 202 when the log has the write and the client asked for no more; for a
+ * condition or a wait it answers with the owner's decision.
  */
 export function answerWrite(
   { reader, writer, writes }: Writing,
@@ -39,10 +39,10 @@ export function answerWrite(
   const waitSeconds = preferredWait(joined(request.headers.prefer))
   return writes.run(async () => {
     if (onlyAnew) throw await refusalAnew(reader, deviceId)
-    // Whether there is such a device is decided with the write. One that is known need not wait for that.
+    // The write itself decides whether the device exists. A known device spares the wait for that.
     const heedless = condition === undefined && waitSeconds === undefined
     const known = heedless && (await reader.get(deviceId)).status !== undefined
-    // A tag that is no version is matched by no device: of such tags alone the list is empty.
+    // No device matches a tag that is no version. Such tags alone leave the list empty.
     const ifMatch = condition === 'any' ? undefined : condition?.filter(isVersion)
     const position = await writer.write(deviceId, { ...write, ifMatch })
     reply.header('tidemark-position', formatPosition(position))
@@ -55,7 +55,7 @@ export function answerWrite(
     if (answer.outcome !== 'applied') throw refusal(answer.outcome, deviceId, position, answer)
     if (heedless) return accept(deviceId, position, reply)
     const { status, freshness } = answer
-    // Deleted, if not by this then by a later write; or the caller may only write.
+    // The device was deleted, by this or a later write; or the caller may only write.
     if (status === undefined || write.kind === 'deletion' || !callerOf(request).scopes.has('devices:read')) {
       reply.code(204)
       return ''
@@ -98,7 +98,9 @@ function undecided(position: Position): ProblemError {
   return new ProblemError('outcome-unknown', detail, { position: at })
 }
 
-/** No write makes a device: where there is one the condition is false, and where there is none the write has no effect. */
+/**
+ * A write makes no device: for an existing one the condition is false, and for an unknown one the write has no effect.
+ */
 async function refusalAnew(reader: StatusReader, deviceId: string): Promise<ProblemError> {
   const { status, freshness } = await reader.get(deviceId)
   const members = { freshness: shownFreshness(freshness) }

@@ -1,12 +1,11 @@
 import type { FastifyRequest } from 'fastify'
 import type { Freshness, Slice } from '../../processor/contract/query.ts'
 
-/** Of an answer that is put together as text. */
 export const JSON_TYPE = 'application/json; charset=utf-8'
 
 /**
- * The JSON text of a stored status with more members at its end. The status is never parsed: its bytes are the UTF-8 of
- * one non-empty JSON object, so its last byte is `}`.
+ * Adds members at the end of a stored status without parsing it. The bytes are the UTF-8 of one non-empty JSON object,
+ * so the last byte is `}`.
  */
 export function spliceStatus(status: Slice, members: string): string {
   return `${openStatus(status)},${members}}`
@@ -17,7 +16,7 @@ export function openStatus({ buffer, start, end }: Slice): string {
   return buffer.toString('utf8', start, end - 1)
 }
 
-/** Of texts, and of statuses without their last `}`, one text as UTF-8. Nothing is copied but once, at its end. */
+/** Joins texts and open statuses into one UTF-8 text, and copies only once, at the end. */
 export class SplicedBytes {
   readonly #parts: (Slice | Buffer)[] = []
   #length = 0
@@ -50,30 +49,29 @@ export class SplicedBytes {
   }
 }
 
-/** The members that an answer shows. */
 export function shownFreshness({ partition, offset, lag, servedBy }: Freshness): Omit<Freshness, 'changelog'> {
   return { partition, offset, lag, servedBy }
 }
 
-/** `Tidemark-Freshness`, of an answer whose body has no room for it: a dictionary (RFC 9651 section 3.2). */
+/** The header `Tidemark-Freshness`, for answers whose body has no room for it: a dictionary (RFC 9651 section 3.2). */
 export function freshnessField({ partition, offset, lag, servedBy }: Freshness): string {
   return `partition=${partition}, offset=${offset}, lag=${lag}, served-by=${servedBy}`
 }
 
-/** `"freshness":{…}`, the member of an answer that says how fresh it is. */
+/** The member `"freshness":{…}`. */
 export function freshnessMember(freshness: Freshness): string {
   const { partition, offset, lag, servedBy } = freshness
   return `"freshness":{"partition":${partition},"offset":${offset},"lag":${lag},"servedBy":"${servedBy}"}`
 }
 
-/** The `Link` to what `request` asks for, from `cursor` on. */
+/** The `Link` to the next page of `request`, from `cursor` on. */
 export function nextPage({ query, routeOptions }: FastifyRequest, cursor: string): string {
   const parameters = new URLSearchParams(query as Record<string, string>)
   parameters.set('cursor', cursor)
   return `<${routeOptions.url}?${parameters.toString()}>; rel="next"`
 }
 
-/** Puts an entry last in `map`, as the one that was used last; of more than `most` the one used longest ago is forgotten. */
+/** Puts an entry last in `map` as the newest. Beyond `most` entries the oldest is forgotten. */
 export function keepRecent<K, V>(map: Map<K, V>, key: K, value: V, most: number): void {
   map.delete(key)
   map.set(key, value)

@@ -3,33 +3,32 @@ import type { preParsingHookHandler } from 'fastify'
 import type { Api } from '../app.ts'
 import { ProblemError } from './problem.ts'
 
-/** Sizes are powers of two, from and to, bytes; what is larger is not kept. */
+/** Buffer sizes are powers of two between these, bytes. Larger buffers are not kept. */
 const MIN_BYTES = 16 * 1024
 const MAX_BYTES = 1024 * 1024
 /** Bytes of buffers that wait to be used again. */
 const MAX_FREE_BYTES = 16 * 1024 * 1024
 
 /**
- * Buffers of large answers, to be used again: memory from the system costs as much as what is copied into it, and has the
- * collector look through the whole heap each 64 MiB or so.
+ * Reuses the buffers of large answers. New memory costs as much as the copy itself, and makes the collector scan the
+ * whole heap every 64 MiB or so.
  */
 export class Bodies {
   readonly #free = new Map<number, Buffer[]>()
   #freeBytes = 0
 
-  /** Bytes that are free. */
   get freeBytes(): number {
     return this.#freeBytes
   }
 
-  /** A buffer of `length` bytes, whatever they are, that is free again when `response` has been handed to the system. */
+  /** Returns a buffer of `length` bytes with any content. It is free again once `response` was handed to the system. */
   take(length: number, response: ServerResponse): Buffer {
     if (length > MAX_BYTES) return Buffer.allocUnsafeSlow(length)
     const size = Math.max(MIN_BYTES, 2 ** Math.ceil(Math.log2(length)))
     const known = this.#free.get(size)?.pop()
     if (known !== undefined) this.#freeBytes -= size
     const buffer = known ?? Buffer.allocUnsafeSlow(size)
-    // Of a response that is cut short nobody knows what the system still reads: then the collector has the buffer.
+    // Nobody knows what the system still reads of an answer that was cut short. The collector frees its buffer.
     response.once('finish', () => this.#give(buffer))
     return buffer.subarray(0, length)
   }
@@ -45,8 +44,8 @@ export class Bodies {
 }
 
 /**
- * Refuses bodies with a content coding (RFC 9110 section 8.4) before they are read: a small one could become a huge one.
- * Before the routes; the body of a GET is not looked at.
+ * Refuses bodies with a content coding (RFC 9110 section 8.4) before they are read: a small one could expand to a huge
+ * one. Must be called before the routes are added. Bodies of GET are ignored.
  */
 export function refuseCodings(api: Api): void {
   api.addHook('onRoute', (route) => {
@@ -64,7 +63,7 @@ export function isCoded(headers: IncomingHttpHeaders): boolean {
   return codings.split(',').some((coding) => !['', 'identity'].includes(coding.trim().toLowerCase()))
 }
 
-/** By `Accept-Encoding` clients see that it is not the media type (RFC 9110 section 15.5.16). */
+/** `Accept-Encoding` tells clients that the coding is refused, not the media type (RFC 9110 section 15.5.16). */
 function uncoded(): ProblemError {
   const errors = [{ field: 'content-encoding', message: 'must be identity: bodies are taken as they are' }]
   const detail = 'bodies are not taken compressed, nor in any other content coding'

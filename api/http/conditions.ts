@@ -32,14 +32,17 @@ function firstSeen(text: string): string | undefined {
 }
 
 const REV = '","rev":'
-/** V8 looks for the first character alone before it compares: one that is rare in statuses makes that several times as fast. */
+/**
+ * V8 searches for the first character before it compares the rest. A character that is rare in statuses makes that
+ * several times faster.
+ */
 const FIRST_SEEN = 'firstSeenAt":"'
 const TIME_LENGTH = '2026-11-24T10:00:00.000Z'.length
 
 /** RFC 9110 section 8.8.3. */
 const ENTITY_TAG = /(?:W\/)?"([\x21\x23-\x7e\x80-\xff]*)"/g
 
-/** Whether `If-None-Match` names the tag, by weak comparison (RFC 9110 section 13.1.2): then 304 is due. */
+/** Whether `If-None-Match` names the tag by weak comparison (RFC 9110 section 13.1.2), so that 304 is due. */
 function isNoneMatch(header: string, etag: string): boolean {
   if (header === etag || header.trim() === '*') return true
   const opaque = etag.slice(3, -1)
@@ -53,7 +56,7 @@ function isNoneMatch(header: string, etag: string): boolean {
  */
 const MEMBER = /[\t ]*(?:(?:W\/)?"([\x21\x23-\x7e\x80-\xff]*)"[\t ]*)?(?:,|$)/y
 
-/** What `If-Match` asks for: tags, be they weak or strong; `any` for `*`; undefined when there is no condition. */
+/** Returns the tags that `If-Match` names, weak or strong; `any` for `*`; undefined without a condition. */
 export function ifMatchOf(header: string | undefined): readonly string[] | 'any' | undefined {
   if (header === undefined) return undefined
   if (header.trim() === '*') return 'any'
@@ -69,8 +72,8 @@ export function ifMatchOf(header: string | undefined): readonly string[] | 'any'
 }
 
 /**
- * Whether a write is to be performed only where there is no device (`If-None-Match: *`). By ETags it could not be told
- * before its turn in the log: such a condition is refused, as it may not be ignored (RFC 9110 section 13.1.2).
+ * Whether `If-None-Match: *` asks for a write only where there is no device. Conditions with ETags are refused: they
+ * cannot be decided before the write's turn in the log, and must not be ignored (RFC 9110 section 13.1.2).
  */
 export function ifNoneMatchOf(header: string | undefined): boolean {
   if (header === undefined) return false
@@ -79,7 +82,6 @@ export function ifNoneMatchOf(header: string | undefined): boolean {
   throw ProblemError.invalid([{ field: 'if-none-match', message }])
 }
 
-/** Headers of a read. */
 export const READ_CONDITIONS = Type.Object({
   'If-Match': Type.Optional(
     Type.String({ description: 'ETags of the device, or its `rev` alone: 412 when it is at none of them.' }),
@@ -93,8 +95,8 @@ export const READ_CONDITIONS = Type.Object({
 })
 
 /**
- * Whether the one who reads has what the tag stands for: then 304 is due. Throws ProblemError `precondition-failed` when it is
- * not what `If-Match` asks for (RFC 9110 section 13.2.2).
+ * Whether the client has the current version, so that 304 is due. Throws ProblemError `precondition-failed` when
+ * `If-Match` names another one (RFC 9110 section 13.2.2).
  */
 export function isKnown(headers: IncomingHttpHeaders, etag: string): boolean {
   const wanted = ifMatchOf(headers['if-match'])
@@ -106,17 +108,17 @@ export function isKnown(headers: IncomingHttpHeaders, etag: string): boolean {
   return known !== undefined && isNoneMatch(known, etag)
 }
 
-/** Of a device that is at a version, the tag may be its rev alone. */
+/** A tag may be the rev alone. */
 function isOf(tag: string, etag: string): boolean {
   const opaque = etag.slice('W/"'.length, -1)
   return tag === opaque || (isVersion(opaque) && tag === opaque.split('-', 1)[0])
 }
 
-/** Longest wait for a write to be applied, s; a longer one that a client prefers is cut to it. */
+/** Longest wait for a write to be applied, seconds. A longer preference is cut to it. */
 export const MAX_WAIT_SECONDS = 10
 const WAIT = /(?:^|,)[\t ]*wait[\t ]*=[\t ]*"?(\d{1,9})"?[\t ]*(?=[;,]|$)/i
 
-/** Seconds, of the first `wait` in `Prefer` (RFC 7240 section 4.3). A preference that cannot be read is none. */
+/** Seconds of the first `wait` in `Prefer` (RFC 7240 section 4.3). An unreadable preference counts as none. */
 export function preferredWait(header: string | undefined): number | undefined {
   const seconds = WAIT.exec(header ?? '')?.[1]
   return seconds === undefined ? undefined : Math.min(Number(seconds), MAX_WAIT_SECONDS)

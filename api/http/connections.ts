@@ -4,18 +4,17 @@ import { finished } from 'node:stream'
 import { ProblemError } from './problem.ts'
 import { responseOn } from './wire.ts'
 
-/** The connections of a server, so that its close waits for answers, for all of them, and for nothing else. */
+/** Tracks the connections of a server, so that its close waits for all answers under way and for nothing else. */
 export class Connections {
   readonly #server: Server
   readonly #open = new Set<Socket>()
-  /** To the request that came last on a connection: of pipelined ones more than one answer may be due. */
+  /** Response to the newest request on a connection. Pipelined requests may have more than one answer due. */
   readonly #newest = new WeakMap<Socket, ServerResponse>()
   readonly #closeQuiet: () => void
 
   constructor(server: Server) {
     this.#server = server
     this.#closeQuiet = server.closeIdleConnections.bind(server)
-    // `close` calls it.
     server.closeIdleConnections = this.#closeIdle
     server.on('connection', (socket) => {
       this.#open.add(socket)
@@ -24,13 +23,17 @@ export class Connections {
     server.prependListener('request', (request, response) => this.#newest.set(request.socket, response))
   }
 
-  /** From now on each ends with its last answer: whoever goes on asking is to ask on a new one, which a balancer gives to another process. */
+  /**
+   * Ends each connection with its last answer. The client's next request opens a new one, which a balancer gives to
+   * another process.
+   */
   keepNone(): void {
     for (const socket of this.#open) {
       const response = this.#newest.get(socket)
       if (response === undefined) continue
       response.shouldKeepAlive = false
-      // Node decides it with the headers, and has no public name for it: its own handler of a client's end does the same.
+      // Node decides this with the headers and has no public name for it. Its own handler of a client's end does the
+      // same.
       if (response.headersSent) (response as unknown as { _last: boolean })._last = true
     }
     this.#server.prependListener('request', (_request, response) => {
@@ -39,8 +42,9 @@ export class Connections {
   }
 
   /**
-   * Node takes a connection for idle whose answer is complete here and has not left yet, and cuts it: such an answer is not
-   * finished to it meanwhile. One on which no byte has come, such as browsers make ahead of their requests, is none to it.
+   * Node cuts a connection as idle when its answer is complete here but has not left yet, so such an answer is kept
+   * unfinished meanwhile. Node does not count a connection on which no byte has come, as browsers make ahead of
+   * requests.
    */
   readonly #closeIdle = (): void => {
     const leaving: ServerResponse[] = []
@@ -55,12 +59,12 @@ export class Connections {
   }
 }
 
-/** Answers of fewer bytes, to which there are as many as connections, may go uncounted. */
+/** Answers of fewer bytes need not be counted: there are at most as many as connections. */
 export const SMALL_ANSWER_BYTES = 64 * 1024
 
 /**
- * Counts the bytes of answers that clients have not taken: a read is over long before a client that does not read has its
- * answer, which waits here until then, or until its connection has been idle for too long.
+ * Counts the bytes of answers that clients have not taken. A read ends long before a slow client has its answer, which
+ * waits here until then or until the connection was idle for too long.
  */
 export class UnsentAnswers {
   readonly #maxBytes: number
@@ -74,12 +78,12 @@ export class UnsentAnswers {
     return this.#bytes
   }
 
-  /** Before an answer is made. Throws ProblemError `overloaded` when there is no room for any. */
+  /** Called before an answer is made. Throws ProblemError `overloaded` when there is no room. */
   admit(): void {
     if (this.#bytes >= this.#maxBytes) throw this.#full()
   }
 
-  /** Counts an answer until `response` has been handed to the system, or cannot be any more. Throws as `admit` when it is too much. */
+  /** Counts an answer until `response` is handed to the system or lost. Throws like `admit`. */
   hold(bytes: number, response: ServerResponse): void {
     if (this.#bytes > 0 && this.#bytes + bytes > this.#maxBytes) throw this.#full()
     this.#bytes += bytes

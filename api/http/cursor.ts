@@ -38,12 +38,12 @@ export function parseNumber(text: string): number | undefined {
   return Number.isSafeInteger(number) ? number : undefined
 }
 
-/** One offset per partition, to the base of 36, with dots between them; `none` stands for a partition without one. */
+/** Writes one offset per partition in base 36, separated by dots; `none` stands for a missing one. */
 export function offsetsText(offsets: readonly (Offset | undefined)[], none: string): string {
   return offsets.map((offset) => (offset === undefined ? none : numberText(offset))).join('.')
 }
 
-/** Undefined when it is not such a text. */
+/** Undefined when the text is not of this form. */
 export function parseOffsets(text: string, none: string): (Offset | undefined)[] | undefined {
   const texts = text.split('.')
   const offsets = texts.map((offset) => (offset === none ? undefined : parseNumber(offset)))

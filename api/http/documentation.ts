@@ -4,7 +4,7 @@ import type { Api } from '../app.ts'
 import type { Limits } from '../limits.ts'
 import { blamed, PROBLEM_TYPE, PROBLEMS, ProblemError, type ProblemKind } from './problem.ts'
 
-/** How answers are written in the OpenAPI document: `schema.response` of a Fastify route. */
+/** Describes an answer in the OpenAPI document: `schema.response` of a Fastify route. */
 export interface ResponseDoc {
   readonly type?: 'null'
   readonly description: string
@@ -12,7 +12,7 @@ export interface ResponseDoc {
   readonly headers?: Record<string, object>
 }
 
-/** `schema`: one of its own, or the name of a component. */
+/** `schema` is a schema or the name of a component. */
 export function jsonAnswer(description: string, schema: object | string, example: unknown): ResponseDoc {
   const described = typeof schema === 'string' ? Type.Ref(`${schema}#`) : schema
   return {
@@ -21,20 +21,19 @@ export function jsonAnswer(description: string, schema: object | string, example
   }
 }
 
-/** An answer without a body; @fastify/swagger gives every other one a type, also where it has no content. */
+/** An answer without a body. @fastify/swagger gives every other answer a media type, with or without content. */
 export function emptyAnswer(description: string, headers?: Record<string, object>): ResponseDoc {
   return { type: 'null', description, ...(headers === undefined ? {} : { headers }) }
 }
 
-/** Answers that any request can meet, before its route is known. */
+/** Any request can meet these, before its route is known. */
 const EVERYWHERE: readonly ProblemKind[] = ['invalid-request', 'request-timeout', 'headers-too-large', 'internal-error']
 
-/** The problems a route can answer, those of every route included, by status. */
+/** The problems of a route and those of every route, by status. */
 export function problemAnswers(...kinds: readonly ProblemKind[]): Record<string, ResponseDoc> {
   return withProblems({}, [...EVERYWHERE, ...kinds])
 }
 
-/** The answers, and the problems beside them. */
 function withProblems(
   answers: Record<string, ResponseDoc>,
   kinds: readonly ProblemKind[],
@@ -72,14 +71,14 @@ const PROBLEM_HEADERS: Readonly<Record<number, Record<string, object>>> = {
   412: { ETag: { type: 'string', description: 'Of the device by now.' } },
 }
 
-/** Of operations, in the order of the document. */
+/** In the order of the document. */
 export const TAGS = [
   { name: 'Devices', description: 'What is known of devices, and what people say of them.' },
   { name: 'Operations', description: 'What runs the fleet: copies of partitions, dead letters, metrics.' },
   { name: 'Process', description: 'What anyone may ask a process.' },
 ]
 
-/** Adds to each route what the scopes that it names mean. Before the routes. */
+/** Adds to each route what its scopes mean. Must be called before the routes are added. */
 export function documentScopes(api: Api, enforced: boolean): void {
   api.addHook('onRoute', (route) => {
     const { scope } = route.config ?? {}
@@ -97,7 +96,7 @@ export function documentScopes(api: Api, enforced: boolean): void {
       ...(enforced ? { security: [{ bearer: needed }] } : {}),
       response: {
         ...withProblems(response, ['unauthorized', 'forbidden', 'too-many-requests', 'keys-unavailable']),
-        // Of an Authorization that is none.
+        // A malformed Authorization header.
         400: { ...invalid, headers: CHALLENGE },
       },
     }
@@ -175,17 +174,16 @@ Where a token is asked for, it is a JWT, sent as \`Authorization: Bearer …\` (
 for; a claim \`devices\`, an array of beginnings of device ids, narrows it to these devices: others are not in lists, counts
 and streams, and are answered with 403 by id. What \`ops:read\` shows of partitions and of the process is of all devices.`
 
-/** Of one process. */
 export interface ProcessLimits {
   readonly limits: Limits
   readonly maxAttributesBodyBytes: number
-  /** Undefined: it has no streams. */
+  /** Undefined: there are no streams. */
   readonly maxStreams: number | undefined
-  /** Requests a minute of one caller; undefined: no limit. */
+  /** Requests per minute of one caller. Undefined: no limit. */
   readonly perMinute: number | undefined
 }
 
-/** What the document says of the API as a whole. */
+/** The description of the whole API in the document. */
 export function descriptionOf({ limits, maxAttributesBodyBytes, maxStreams, perMinute }: ProcessLimits): string {
   const rows: readonly (readonly [what: string, most: string, beyond: string])[] = [
     ['request line and headers', bytes(limits.maxHeaderBytes), '431'],
@@ -227,7 +225,7 @@ function count(number: number): string {
   return number.toLocaleString('en-US')
 }
 
-/** Everything comes from this process, so that it works without the internet; nothing else may be loaded. */
+/** Everything comes from this process, so that the page works without the internet and loads nothing else. */
 const CONTENT_SECURITY_POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -239,13 +237,13 @@ const CONTENT_SECURITY_POLICY = [
   "frame-ancestors 'none'",
 ].join('; ')
 
-/** The document, browsable at /docs. */
+/** Serves the document at /docs. */
 export async function docsRoutes(api: Api): Promise<void> {
   await api.register(swaggerUi, {
     routePrefix: '/docs',
     staticCSP: CONTENT_SECURITY_POLICY,
     theme: { title: 'Tidemark API' },
-    // Nothing but the document: no bar to explore others.
+    // Hides the bar that explores other documents.
     uiConfig: {
       layout: 'BaseLayout',
       docExpansion: 'list',

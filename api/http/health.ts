@@ -5,10 +5,10 @@ import type { Api } from '../app.ts'
 import { jsonAnswer, problemAnswers } from './documentation.ts'
 import { ProblemError } from './problem.ts'
 
-/** How long the checks may take, in ms; then the process is not ready. */
+/** Longest time for the checks, ms. After it the process is not ready. */
 export const CHECKS_WITHIN_MS = 2_000
 
-/** `checks`: the problems that make the process not ready; none when it is. */
+/** `checks` names the problems that make the process not ready; empty when it is ready. */
 export function healthRoutes(api: Api, checks: () => Promise<readonly string[]>, registry: Registry): void {
   api.get('/livez', { schema: LIVEZ, config: { scope: null } }, async () => ({ status: 'alive' }))
 

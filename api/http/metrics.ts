@@ -7,10 +7,10 @@ import type { UnsentAnswers } from './connections.ts'
 const NAME = 'tidemark_http_request_duration_seconds'
 const BUCKETS_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5]
 
-/** Stands for the status of a request whose connection was gone before the end of its answer. */
+/** Stands for the status of a request whose connection went before its answer ended. */
 const ABORTED = 0
 
-/** Requests of one method and route, and how their answers ended, by status. */
+/** Requests of one method and route, and their outcomes by status. */
 class Route {
   readonly #labels: { readonly method: string; readonly route: string }
   readonly #answers: (Durations | undefined)[] = []
@@ -49,15 +49,15 @@ class Route {
 }
 
 interface Durations {
-  /** By bucket, those of the buckets before it not among them. */
+  /** By bucket; each bucket excludes the smaller ones. */
   readonly counts: number[]
   sum: number
   all: number
 }
 
 /**
- * Observes how long each request of a route took, by method, route and status. It is a metric of its own: to find the
- * labels of each observation took prom-client's histogram a twentieth of a GET.
+ * Observes how long the requests of each route take, by method, route and status. prom-client's histogram looks its
+ * labels up for each observation, which took a twentieth of a GET.
  */
 export class RequestDurations {
   readonly name = NAME
@@ -66,32 +66,31 @@ export class RequestDurations {
     'Time from a request to the end of its answer; aborted: to the end of its connection, when that came first.'
   readonly aggregator = 'sum'
   readonly #routes: Route[] = []
-  /** Requests that no route answers, as one: their paths are the client's to choose. */
+  /** Requests without a route share one label, because clients choose their paths. */
   readonly #others = this.#route('any', 'none')
   readonly #hooks = new Set<unknown>()
 
   constructor(registry: Registry) {
-    // All that a registry asks of a metric; its types ask for one of prom-client's classes.
+    // A registry needs no more of a metric than this, though its types ask for one of prom-client's classes.
     registry.registerMetric(this as unknown as Metric)
   }
 
   /**
-   * A hook for each route, as asking Fastify for the route of a request costs more than the rest of the hook. Before what
-   * may refuse requests.
+   * Adds a hook to each route: asking Fastify for a request's route costs more than the rest of the hook. Must be
+   * called before hooks that may refuse requests.
    */
   observeRoutes(api: Api): void {
     api.addHook('onRoute', (route) => {
-      // A HEAD route is made of its GET route, hooks included.
+      // Fastify makes a HEAD route of its GET route, hooks included.
       const others = [route.onRequest ?? []].flat().filter((hook) => !this.#hooks.has(hook))
       route.onRequest = [this.#observer(this.#route(String(route.method), route.url)), ...others]
     })
   }
 
-  /** Requests that no route answers. */
   observeOthers(api: Api): void {
     const hook = this.#observer(this.#others)
     api.addHook('onRequest', function (request, reply, done) {
-      // Routes have this hook, too, wherever it is added.
+      // Routes get this hook too, wherever it is added.
       if (request.is404) hook.call(this, request, reply, done)
       else done()
     })
@@ -113,12 +112,12 @@ export class RequestDurations {
     const hook: onRequestHookHandler = (request, { raw }, done) => {
       const began = performance.now()
       let status = ABORTED
-      // Fastify's own hook for the end of an answer comes with this event, and never when the client has left before.
+      // Fastify's own hook uses this event and never runs when the client left before.
       raw.on('finish', () => {
         status = raw.statusCode
       })
       raw.on('close', () => {
-        // A route that serves files may have none.
+        // A route that serves files may have no such file.
         const answered = request.is404 ? this.#others : route
         answered.observe(status, (performance.now() - began) / 1000)
       })
@@ -129,7 +128,7 @@ export class RequestDurations {
   }
 }
 
-/** The reads under way, by kind, and what of their answers waits. */
+/** Measures reads under way by kind, and unsent bytes of answers. */
 export function measureReads(
   registry: Registry,
   limiters: Readonly<Record<string, Limiter>>,

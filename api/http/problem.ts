@@ -2,7 +2,7 @@ import { RetryableError, UnavailableError } from '../../processor/contract/error
 import type { Freshness } from '../../processor/contract/query.ts'
 import { Limiter } from '../../processor/runtime/limiter.ts'
 
-/** Kinds of problem: the HTTP status and the title, which never changes (RFC 9457 section 3.1.3). */
+/** HTTP status and title of each kind. The title never changes (RFC 9457 section 3.1.3). */
 export const PROBLEMS = {
   'invalid-request': [400, 'Invalid request'],
   unauthorized: [401, 'Unauthorized'],
@@ -32,11 +32,11 @@ export const PROBLEMS = {
 
 export type ProblemKind = keyof typeof PROBLEMS
 
-/** What is wrong with one part of the request: a path or query parameter, a header, or a place in the body. */
+/** One wrong part of a request: a path or query parameter, a header, or a place in the body. */
 export interface FieldError {
   readonly field: string
   readonly message: string
-  /** Of the first character that is wrong, from 0, in UTF-16 code units. */
+  /** Index of the first wrong character, from 0, in UTF-16 code units. */
   readonly position?: number
 }
 
@@ -82,7 +82,7 @@ export class ProblemError extends Error {
     return new ProblemError('forbidden', `the token is not for device ${deviceId}`, members, headers)
   }
 
-  /** Of one that was deleted it is not kept that it was there. */
+  /** A deleted device leaves no trace, so it is unknown, too. */
   static unknownDevice(deviceId: string, members: Members): ProblemError {
     const detail = `device ${deviceId} is not known: it has sent nothing yet, or nothing since it was deleted`
     return new ProblemError('unknown-device', detail, members)
@@ -112,17 +112,16 @@ export class ProblemError extends Error {
   }
 }
 
-/** Refuses work beyond `limit` with 503 at once: to queue it would only delay all. */
+/** Refuses work beyond `limit` with 503 at once. A queue would only delay everyone. */
 export function refusingLimiter(what: string, limit: number): Limiter {
   return new Limiter(limit, { ms: 0, over: () => ProblemError.overloaded(`${limit} ${what} are under way`) })
 }
 
-/** The part of a request that is to blame. */
 export function blamed(field: string, message: string): Members {
   return { errors: [{ field, message }] }
 }
 
-/** The errors of Fastify and its plugins that a client can cause, by code. `bodyLimit`: of the route, bytes. */
+/** Errors of Fastify and its plugins that a client can cause, by code. `bodyLimit`: bytes, of the route. */
 const FASTIFY_PROBLEMS: Readonly<Record<string, (bodyLimit: number | undefined) => ProblemError>> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: () =>
     new ProblemError(
@@ -143,7 +142,7 @@ const FASTIFY_PROBLEMS: Readonly<Record<string, (bodyLimit: number | undefined) 
 }
 
 /**
- * The answer to `error`; undefined when it is no fault of the request and no known state: a defect of this program.
+ * Returns the answer to `error`. Undefined: neither the request nor a known state is the cause, so it is a defect.
  * `bodyLimit`: see FASTIFY_PROBLEMS.
  */
 export function problemOf(error: unknown, bodyLimit?: number): ProblemError | undefined {
@@ -162,7 +161,7 @@ export function problemOf(error: unknown, bodyLimit?: number): ProblemError | un
   return 'statusCode' in error ? fileProblem(error) : undefined
 }
 
-/** What the plugin that serves files says of the conditions and the range of a request. */
+/** Translates the file plugin's verdict on the conditions and range of a request. */
 function fileProblem({ statusCode, headers }: { statusCode?: unknown; headers?: unknown }): ProblemError | undefined {
   if (statusCode === 412) return new ProblemError('precondition-failed', 'the file is another by now')
   if (statusCode !== 416) return undefined
@@ -175,10 +174,13 @@ function fileProblem({ statusCode, headers }: { statusCode?: unknown; headers?: 
   )
 }
 
-/** The longest `instance`, in characters; a longer path is cut. */
+/** Characters of the longest `instance`. A longer path is cut. */
 const MAX_INSTANCE = 512
 
-/** The path of a request target as the `instance` member, which must be a URI reference (RFC 9457 section 3.1.5). */
+/**
+ * Turns the path of a request target into the `instance` member, which must be a URI reference (RFC 9457 section
+ * 3.1.5).
+ */
 export function instanceOf(target: string): string {
   const path = target.split(/[?#]/, 1)[0] as string
   return path

@@ -3,12 +3,15 @@ import { isIP } from 'node:net'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import type { FieldError } from './problem.ts'
 
-/** What a caller may name its request; another name is ignored. It comes into logs and headers as it is. */
+/**
+ * A caller may give its request a name of this form, which goes into logs and headers as it is. Another name is
+ * ignored.
+ */
 const NAME = /^[A-Za-z0-9._~:+/=@-]{1,128}$/
 
 export type NameOf = (request: Pick<IncomingMessage, 'headers'>) => string
 
-/** Names requests: as the caller does in `X-Request-Id`, else `<prefix>-<number>`. */
+/** Names a request as its caller does in `X-Request-Id`, else `<prefix>-<number>`. */
 export function requestNames(prefix: string): NameOf {
   let last = 0
   return ({ headers }) => {
@@ -19,17 +22,17 @@ export function requestNames(prefix: string): NameOf {
   }
 }
 
-/** The scheme and the authority of a target in absolute form (RFC 9112 section 3.2.2). */
+/** Scheme and authority of a target in absolute form (RFC 9112 section 3.2.2). */
 const ORIGIN = /^https?:\/\/[^/?#]*/i
 
-/** The path of a request target, as routes are found by it. Its percent-encoding must be that of UTF-8. */
+/** Returns the path by which routes are found. Its percent-encoding must be UTF-8. */
 export function pathOf(target: string): string {
   return decodeURI(target.replace(ORIGIN, '').split(/[?#]/, 1)[0] || '/')
 }
 
 /**
- * What is wrong with the query of a request target. Fastify takes a percent-encoding that is not UTF-8 as it stands there:
- * devices would be looked for by `M%FCnchen`, and none be found.
+ * Finds what is wrong with the query of a target. Fastify keeps a percent-encoding that is not UTF-8 as it stands: it
+ * would look for devices named `M%FCnchen` and find none.
  */
 export function queryFault(target: string): FieldError | undefined {
   const at = target.indexOf('?')
@@ -51,7 +54,7 @@ function isDecodable(text: string): boolean {
   }
 }
 
-/** Names that proxy-addr, which Fastify reads X-Forwarded-For with, knows. */
+/** Names that proxy-addr knows; Fastify reads X-Forwarded-For with it. */
 const NETWORKS = new Set(['loopback', 'linklocal', 'uniquelocal'])
 
 /** Checks a list for Fastify's `trustProxy`: `address,network/bits,name,…`. Throws ConfigurationError. */
@@ -70,6 +73,6 @@ function isNetwork(proxy: string): boolean {
   const family = isIP(address)
   if (family === 0 || more.length > 0) return false
   if (bits === undefined) return true
-  // Of all addresses nothing is a network for proxy-addr, and every caller could say who it is.
+  // proxy-addr has no network of all addresses, and with one every caller could claim any address.
   return /^\d{1,3}$/.test(bits) && Number(bits) >= 1 && Number(bits) <= (family === 4 ? 32 : 128)
 }

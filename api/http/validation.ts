@@ -4,7 +4,7 @@ import { Compile } from 'typebox/compile'
 import type { TLocalizedValidationError } from 'typebox/error'
 import { type FieldError, ProblemError } from './problem.ts'
 
-/** What the parts of a request are called in a problem when no field within them is to blame. */
+/** Names the part of the request in a problem that blames no field. */
 const PARTS: Readonly<Record<string, string>> = {
   params: 'path',
   querystring: 'query',
@@ -13,8 +13,8 @@ const PARTS: Readonly<Record<string, string>> = {
 }
 
 /**
- * Strict validation by the schemas of the document: nothing is converted but whole numbers and truth values in the
- * query, nothing unknown is dropped, and every error names its field.
+ * Validates strictly by the schemas of the document: it converts only whole numbers and truth values in the query,
+ * drops nothing unknown, and names the field of every error.
  */
 export const compileValidator: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
   const validator = Compile(schema)
@@ -28,7 +28,7 @@ export const compileValidator: FastifySchemaCompiler<TSchema> = ({ schema, httpP
 
 const UNKNOWN = 'is not known'
 
-/** A parameter that is given again is a list, which none of ours may be: whatever else is wrong with a list is not told. */
+/** A parameter that comes twice is a list, which none of ours may be. Other errors of that list are left out. */
 function oncePerName(errors: readonly FieldError[], query: unknown): FieldError[] {
   const given = query as Record<string, unknown>
   const told = new Map<string, FieldError>()
@@ -57,7 +57,7 @@ function converted(schema: TSchema, query: Record<string, unknown>): Record<stri
 function fieldErrors(errors: readonly TLocalizedValidationError[], part: string): FieldError[] {
   const found: FieldError[] = []
   for (const error of errors) {
-    // Beside `additionalProperties` there is an error of keyword `boolean` for each property, which names it.
+    // Beside `additionalProperties` each property has an error of keyword `boolean`, which names it.
     if (error.keyword === 'additionalProperties') continue
     if (error.keyword === 'required') {
       const { requiredProperties } = error.params
@@ -76,7 +76,7 @@ function messageOf(error: TLocalizedValidationError): string {
   return error.message
 }
 
-/** `/deviceIds/3` as `deviceIds[3]`. */
+/** Turns `/deviceIds/3` into `deviceIds[3]`. */
 function fieldOf(pointer: string): string {
   return pointer
     .slice(1)

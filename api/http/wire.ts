@@ -13,8 +13,8 @@ interface BrokenRequestError {
 }
 
 /**
- * Answers a request that the HTTP parser refused, or that took too long: there is no response object, only the socket. While
- * the answer to another request is due, the connection is cut as Node does it: a problem would be taken for that answer.
+ * Answers a request that the HTTP parser refused or that took too long. There is only a socket, no response object.
+ * While another request's answer is due the connection is cut, as Node does: a problem would pass for that answer.
  */
 export function answerBrokenRequest(error: BrokenRequestError, socket: Duplex, nameOf: NameOf, limits: Limits): void {
   const response = responseOn(socket)
@@ -23,16 +23,16 @@ export function answerBrokenRequest(error: BrokenRequestError, socket: Duplex, n
     socket.destroy()
     return
   }
-  // Where the request broke before its body, its headers are not known.
+  // The headers of a request that broke before its body are not known.
   refuse(socket, brokenRequest(error, limits), nameOf(response?.req ?? { headers: {} }))
 }
 
-/** Browsers connect ahead of their requests: an unasked 408 would pass for the answer to the first of them. */
+/** Browsers connect ahead of their requests. An unasked 408 would pass for the answer to the first of them. */
 function isUnused(socket: Duplex & Partial<Pick<Socket, 'bytesRead'>>): boolean {
   return socket.bytesRead === 0
 }
 
-/** Node has no public name for it; its own handler of such errors looks there, too. */
+/** Node has no public name for it. Its own handler of such errors looks there, too. */
 export function responseOn(socket: Duplex): ServerResponse | undefined {
   return (socket as { _httpMessage?: ServerResponse | null })._httpMessage ?? undefined
 }
@@ -57,7 +57,7 @@ function brokenRequest({ code, rawPacket, bytesParsed = 0 }: BrokenRequestError,
   return ProblemError.invalid([{ field: 'request', message: 'is not valid HTTP/1.1' }])
 }
 
-/** With a date (RFC 9110 section 6.6.1), and `no-store`, as caches may keep some problems without being told to. */
+/** Adds a date (RFC 9110 section 6.6.1) and `no-store`, because caches may keep some problems on their own. */
 function refuse(socket: Duplex, problem: ProblemError, name: string): void {
   const body = JSON.stringify(problem.body())
   const head = [

@@ -12,41 +12,41 @@ export class LateError extends UnavailableError {
   }
 }
 
-/** The answer, or a LateError with the message of `onLate` after `withinMs`. */
+/** Resolves with the answer, or rejects with a LateError after `withinMs`. */
 export function inTime<T>(answer: Promise<T>, withinMs: number, onLate: () => string): Promise<T> {
   return within(answer, withinMs, () => {
     throw new LateError(onLate())
   })
 }
 
-/** Bytes of one answer; a longer one is none of a processor's. */
+/** Bytes of one answer. A processor never sends a longer one. */
 const MAX_ANSWER_BYTES = 128 * 1024 * 1024
-/** So long, ms, a processor has for an answer: less than readers wait for a copy, as they are to hear why it failed. */
+/** Time for a processor's answer, ms: less than readers wait for a copy, so that they hear why it failed. */
 export const ANSWER_WITHIN_MS = 800
-/** A request without an answer is given up so long after it was sent, ms. */
+/** A request without an answer is given up after this long, ms. */
 export const MAX_ANSWER_MS = 5_000
-/** Requests that wait for a connection to one endpoint; further ones fail as unavailable. */
+/** Requests that wait for a connection to one endpoint. Further ones fail as unavailable. */
 const MAX_QUEUED = 1_024
 /**
- * A request that has waited for a connection for so long, ms, fails as unavailable. Who asks on must be there while a
- * processor still keeps what it has scanned.
+ * A request that waited this long for a connection, ms, fails as unavailable. It must ask again while a processor still
+ * keeps its scan.
  */
 export const MAX_QUEUED_MS = 4_000
-/** For so long, ms, a processor that is late is called silent; or until a request to it is answered, or breaks. */
+/** A late processor counts as silent for this long, ms, or until it answers or its connection breaks. */
 const SILENCE_MS = 5_000
 
 export interface ExchangeOptions {
-  /** What the processors ask callers for; undefined when they do not. */
+  /** The secret that processors ask callers for; undefined when they ask for none. */
   readonly secret: string | undefined
   readonly logger: Logger
   /**
-   * What has no answer so long after it was sent, in ms, is late: those who wait are told, and the answer is still read.
-   * Default ANSWER_WITHIN_MS.
+   * A request is late after this long, ms: its callers are told, and the answer is still read. Default
+   * ANSWER_WITHIN_MS.
    */
   readonly answerWithinMs?: number
 }
 
-/** A POST of `body`; without one, a GET. */
+/** With a `body` it is a POST, else a GET. */
 interface Request<T> {
   readonly path: string
   readonly body?: string
@@ -55,11 +55,10 @@ interface Request<T> {
   readonly patient: boolean
 }
 
-/** A request that is on its way. */
 export interface UnderWay<T> {
-  /** Rejects with UnavailableError, whatever goes wrong; with LateError when it is late, unless it was asked patiently. */
+  /** Rejects with UnavailableError on any failure; with LateError when it is late and not patient. */
   readonly answer: Promise<T>
-  /** Resolves when nothing is to come any more. */
+  /** Resolves when nothing more can come. */
   readonly over: Promise<void>
 }
 
@@ -70,8 +69,8 @@ interface Queued {
 }
 
 /**
- * Requests to one endpoint. No more are under way than the agent has connections; the others wait here, in order, and not in
- * the agent: there their time would run, which is the endpoint's, and an abort would reach none of them.
+ * Sends requests to one endpoint, at most as many at once as the agent has connections. Others wait here in order: in
+ * the agent their time would already run, and an abort would not reach them.
  */
 export class Exchange {
   readonly #endpoint: string
@@ -92,7 +91,7 @@ export class Exchange {
     this.#logger = logger
   }
 
-  /** Why others should be asked first; undefined when there is no reason. */
+  /** Why other copies should be asked first. Undefined: no reason. */
   get silence(): LateError | undefined {
     if (performance.now() >= this.#silentUntil) return undefined
     return new LateError(`${this.#endpoint} has not answered lately`)
@@ -107,7 +106,7 @@ export class Exchange {
     return { answer: begun.then(({ answer }) => answer), over: begun.then(({ over }) => over, nothing) }
   }
 
-  /** In a place that `#leave` passes on. */
+  /** Runs in a place that `#leave` passes on. */
   #begin<T>(request: Request<T>): UnderWay<T> {
     const sent = this.#answer(request)
     const over = sent.then(this.#leave, this.#leave)
@@ -115,7 +114,7 @@ export class Exchange {
     return { answer: inTime(sent, this.#answerWithinMs, this.#noteLate), over }
   }
 
-  /** Resolves with a place; rejects with UnavailableError. */
+  /** Resolves with a place. Rejects with UnavailableError. */
   #turn(patient: boolean): Promise<void> {
     return new Promise((resolve, reject) => {
       const full = (reason: string) => new UnavailableError('PARTITION_UNAVAILABLE', `${this.#endpoint}: ${reason}`)
@@ -141,7 +140,7 @@ export class Exchange {
 
   readonly #noteLate = (): string => {
     this.#silentUntil = performance.now() + SILENCE_MS
-    // Those who wait would wait for the same: others are asked now.
+    // Those who wait would meet the same, so they ask others now.
     for (const queued of this.#queue) {
       if (!queued.patient) queued.fail(new LateError(`${this.#endpoint} has not answered lately`))
     }
@@ -162,7 +161,7 @@ export class Exchange {
     }
   }
 
-  /** Told once: every question to the processor fails until a person sees to it. */
+  /** Logged once: every question to the processor fails until a person acts. */
   #noteRefusal(refused: boolean): void {
     if (refused && !this.#refused) {
       const endpoint = this.#endpoint
@@ -189,12 +188,12 @@ export class Exchange {
       let abandoned = false
       const end = (settle: () => void): void => {
         clearTimeout(timer)
-        // It speaks, or it is gone, which the next question is told at once.
+        // It answered, or it is gone, which the next question learns at once.
         if (!abandoned) this.#silentUntil = Number.NEGATIVE_INFINITY
         settle()
       }
       request.on('error', (error: NodeJS.ErrnoException) => {
-        // A kept connection may have been closed just before it was used again: the request has not been seen then.
+        // A kept connection may have closed just before its reuse. Then the request was never seen.
         if (again && request.reusedSocket && error.code === 'ECONNRESET') {
           return end(() => resolve(this.#send(asked, false)))
         }

@@ -6,11 +6,11 @@ import { inTime, LateError, MAX_QUEUED_MS } from './exchange.ts'
 import { ANSWER_WITHIN_MS } from './monotonic-reads.ts'
 
 /**
- * Slices of searches under way: they share one event loop, so more would only make each of them late. What others may have
- * under way at a processor.
+ * Slices of searches under way. They share one event loop, so more of them would all be late. Another process may have
+ * as many under way at a processor.
  */
 export const MAX_LOCAL_SEARCHES = 48
-/** How long a slice may take once it has begun, ms, where no other process could give it; it works for about 250. */
+/** Time for a slice once it began, ms, where no other process could give it. It works for about 250 ms. */
 export const PATIENCE_MS = 5_000
 
 const PATIENCE = {
@@ -18,14 +18,14 @@ const PATIENCE = {
   over: () => ProblemError.overloaded(`searches wait for longer than ${MAX_QUEUED_MS} ms for their turn`),
 }
 
-/** The readers of the copies that this process itself holds: their searches take turns, and waiting for that is not lateness. */
+/** Reads the copies in this process. Their searches take turns, and waiting for a turn does not count as lateness. */
 export class LocalReaders {
   readonly #alone: boolean
   readonly #answerWithinMs: number
   readonly #limiter = new Limiter(MAX_LOCAL_SEARCHES, PATIENCE)
   readonly #readers = new WeakMap<PartitionReader, PartitionReader>()
 
-  /** `alone`: nobody else could be asked, so who has no answer in time is told that this process has too much to do. */
+  /** `alone`: no other process could be asked, so a late answer means that this process is overloaded. */
   constructor({ alone }: { readonly alone: boolean }) {
     this.#alone = alone
     this.#answerWithinMs = alone ? PATIENCE_MS : ANSWER_WITHIN_MS
@@ -43,7 +43,7 @@ export class LocalReaders {
   async #search<T>(slice: () => Promise<T>): Promise<T> {
     const leave = await this.#limiter.enter()
     const answer = slice()
-    // One that is late keeps its place: it goes on working.
+    // A late search goes on working, so it keeps its place.
     answer.then(leave, leave)
     try {
       return await inTime(answer, this.#answerWithinMs, () => `no answer here within ${this.#answerWithinMs} ms`)

@@ -1,44 +1,41 @@
 import type { Freshness } from '../../processor/contract/query.ts'
 
-/** Whatever a copy answers says how fresh it is. */
 export interface Fresh {
   readonly freshness: Freshness
 }
 
-/** The same answer, marked as that of a standby, whatever the copy takes itself for. */
+/** Marks an answer as a standby's, whatever the copy takes itself for. */
 export function ofStandby<T extends Fresh>(answer: T): T {
   const { freshness } = answer
   return freshness.servedBy === 'owner' ? { ...answer, freshness: { ...freshness, servedBy: 'standby' } } : answer
 }
 
-/** By the input first: changelog positions of what was aborted tell nothing. */
+/** Compares the input first: changelog positions of an aborted commit mean nothing. */
 export function isFurther(a: Freshness, b: Freshness): boolean {
   return a.offset === b.offset ? a.changelog > b.changelog : a.offset > b.offset
 }
 
 /**
- * For how long an answer of a standby counts, ms: an owner that is behind it ends the commit that it lacks, or loses its claim,
- * in much less.
+ * How long a standby's answer counts, ms. An owner that lacks its commit finishes it or loses its claim much sooner.
  */
 const COUNTS_MS = 60_000
 
 type Reached = Pick<Freshness, 'partition' | 'offset' | 'changelog'>
 
 /**
- * How far the answers of standbys went that were given, by partition. An owner that is behind them lacks a commit, or has been
- * replaced, and does not know it: nobody who reads through this process is to see a device go back for that.
- *
- * By both positions: a standby that has read a commit in part is further by the changelog alone; and where Kafka lost a
- * commit that it had acknowledged, the next owner is as far by the changelog, of which it has read more, and not by the input.
+ * How far the answers of standbys went that this process gave, by partition. An owner behind them lacks a commit or was
+ * replaced without knowing, and readers of this process must not see a device go back. Both positions count: a standby
+ * that has read part of a commit is further by the changelog alone; and where Kafka lost an acknowledged commit, the
+ * next owner is as far by the changelog but not by the input.
  */
 export class MonotonicReads {
   readonly #now: () => number
-  /** Ends of the input and of the changelog, and when they were shown. */
+  /** Ends of input and changelog, and when they were shown. */
   readonly #input: Float64Array
   readonly #changelog: Float64Array
   readonly #at: Float64Array
 
-  /** `now`: of a clock that never goes back, ms. */
+  /** `now` is monotonic, ms. */
   constructor(partitions: number, now: () => number) {
     this.#now = now
     this.#input = new Float64Array(partitions)
@@ -47,8 +44,8 @@ export class MonotonicReads {
   }
 
   /**
-   * As much shown once more does not count for longer: a standby also counts the marker that ends a transaction, which its
-   * owner has not read, so the owner of a partition that rests would be behind for as long as somebody reads.
+   * Showing the same position again does not prolong it. A standby also counts the marker that ends a transaction,
+   * which its owner has not read, so the owner of a resting partition would seem behind for as long as somebody reads.
    */
   note({ partition, offset, changelog }: Reached): void {
     const counts = this.#counts(partition)
@@ -60,7 +57,7 @@ export class MonotonicReads {
     this.#at[partition] = this.#now()
   }
 
-  /** More was shown than what a copy holds that has reached so much. */
+  /** Whether more was shown than a copy at this position holds. */
   exceeds({ partition, offset, changelog }: Reached): boolean {
     const isBehind = offset < (this.#input[partition] as number) || changelog < (this.#changelog[partition] as number)
     return isBehind && this.#counts(partition)
@@ -71,5 +68,5 @@ export class MonotonicReads {
   }
 }
 
-/** So long, ms, one copy has for an answer. */
+/** Time for one copy's answer, ms. */
 export const ANSWER_WITHIN_MS = 1_000

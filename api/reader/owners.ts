@@ -5,16 +5,19 @@ import { LateError } from './exchange.ts'
 
 export interface OwnersOptions {
   readonly load: () => Promise<OwnerMap>
-  /** Of a clock that never goes back, ms: if it did, no map would be loaded until it is where it was. */
+  /** A monotonic clock, ms: a clock that is set back would stop all loads. */
   readonly now: () => number
   readonly logger: Logger
-  /** Least time between two loads, in ms, however many readers ask. */
+  /** Least time between two loads, ms, however many readers ask. */
   readonly minAgeMs: number
-  /** A map older than this, in ms, is loaded anew beside the next question. */
+  /** A map older than this, ms, is reloaded beside the next question. */
   readonly maxAgeMs: number
 }
 
-/** The owner map as last loaded: the only thing an API process remembers, and it can be had again at any time. */
+/**
+ * Keeps the last owner map. It is all that an API process remembers of the cluster, and can be loaded again at any
+ * time.
+ */
 export class Owners {
   readonly #options: OwnersOptions
   #map: OwnerMap | undefined
@@ -26,19 +29,22 @@ export class Owners {
     this.#options = options
   }
 
-  /** The cached map. UnavailableError while none was ever had. */
+  /** Throws UnavailableError while there never was a map. */
   current(): OwnerMap | Promise<OwnerMap> {
     if (this.#map === undefined) return this.renew()
     if (this.#options.now() - this.#loadedAt > this.#options.maxAgeMs) this.hint()
     return this.#map
   }
 
-  /** False while the last load is younger than `minAgeMs`: `renew` would wait. */
+  /** False while the last load is younger than `minAgeMs`, when `renew` would wait. */
   get renewable(): boolean {
     return this.#loading !== undefined || this.#waitMs() <= 0
   }
 
-  /** The map as the load under way, or else one begun as soon as `minAgeMs` allows, finds it; the last one when that fails. */
+  /**
+   * Resolves with the map of the load under way, or of one that begins as soon as `minAgeMs` allows; with the last map
+   * when that fails.
+   */
   renew(): Promise<OwnerMap> {
     this.#loading ??= this.#load().finally(() => {
       this.#loading = undefined
@@ -46,9 +52,9 @@ export class Owners {
     return this.#loading
   }
 
-  /** Something says that the map is old: load it anew, if that may be done now, without waiting. */
+  /** Reloads the map without waiting, if that may be done now: something suggests that it is old. */
   hint(): void {
-    // A failure was logged by the load, and the next question meets it again.
+    // The load logged its failure, and the next question meets it again.
     if (this.renewable) this.renew().catch(() => undefined)
   }
 
@@ -78,14 +84,13 @@ export class Owners {
   }
 }
 
-/** What members say of the copies they hold. */
 export interface Copies {
   readonly all: readonly Copy[]
-  /** A member has not answered in time, and may hold further ones. */
+  /** A member has not answered in time, and may hold further copies. */
   readonly late: boolean
 }
 
-/** Asks every member of `map`. One that does not answer leaves its copies out. */
+/** Asks every member of `map`. A member that does not answer is left out. */
 export async function copiesOf(map: OwnerMap, ask: (member: Owner) => Promise<Copy[]>): Promise<Copies> {
   const members = new Map<string, Owner>()
   for (const { active, standbys } of map.values()) {
@@ -104,7 +109,7 @@ export async function copiesOf(map: OwnerMap, ask: (member: Owner) => Promise<Co
   return { all: (await Promise.all(answers)).flat(), late }
 }
 
-/** Every partition is there, with or without an owner. */
+/** Lists every partition, with or without an owner. */
 export function partitionsOf(map: OwnerMap, partitions: number, copies: readonly Copy[]): PartitionInfo[] {
   return Array.from({ length: partitions }, (_, partition) => {
     const here = copies.filter((copy) => copy.partition === partition)
@@ -117,7 +122,7 @@ export function partitionsOf(map: OwnerMap, partitions: number, copies: readonly
   })
 }
 
-/** Two members may hold themselves for the owner while a partition moves; then the map decides, then who is further. */
+/** Two members may take themselves for the owner while a partition moves. The map decides first, then progress. */
 function ownerAmong(copies: readonly Copy[], active: string | undefined): Copy | undefined {
   const owners = copies.filter((copy) => copy.role === 'owner')
   return (

@@ -21,7 +21,7 @@ import { ANSWER_WITHIN_MS, type Fresh, isFurther, MonotonicReads, ofStandby } fr
 import { copiesOf, Owners, partitionsOf } from './owners.ts'
 import { group, type Share, shareOut } from './remote.ts'
 
-/** Between two looks at who could be asked, ms. */
+/** Pause between two looks at who could be asked, ms. */
 const LOOK_MS = 200
 
 interface Found<T> {
@@ -32,15 +32,15 @@ interface Found<T> {
 interface FirstOfAll<T> {
   readonly partition: number
   readonly owners: Owners
-  /** Asks a copy, and waits for it until the time is over. */
+  /** Asks a copy, and waits until the time is over. */
   readonly ask: (copy: Owner) => Promise<T>
-  /** Takes what those say that cannot answer. */
+  /** Collects the failures of copies that cannot answer. */
   readonly failures: TidemarkError[]
 }
 
 /**
- * Asks all copies at once, and waits for the first answer for as long as one is on its way: by new maps, since a partition whose
- * owner stands still is another's soon. Resolves with undefined when nobody is left who may answer.
+ * Asks all copies at once and returns the first answer. It takes new maps meanwhile, since another copy soon owns the
+ * partition of an owner that stands still. Undefined: nobody is left who may answer.
  */
 async function firstOfAll<T>({ partition, owners, ask, failures }: FirstOfAll<T>): Promise<Found<T> | undefined> {
   const { promise: first, resolve, reject } = Promise.withResolvers<Found<T>>()
@@ -67,20 +67,19 @@ async function firstOfAll<T>({ partition, owners, ask, failures }: FirstOfAll<T>
   }
 }
 
-/** What of the time that an answer may take an owner may hold a question: the rest is for the way. */
+/** Share of an answer's time for which an owner may hold a question. The rest is for the way. */
 export const HOLD_SHARE = 0.6
-/** First and longest pause before a copy that is not far enough, or does not answer, is asked again, ms. */
+/** First and longest pause before a copy that lags or is silent is asked again, ms. */
 const MIN_PAUSE_MS = 50
 const MAX_PAUSE_MS = 400
 
-/** Devices that are asked for. */
 interface Question {
   readonly deviceIds: readonly string[]
-  /** Takes each answer as it comes: nobody waits for the owner of another device. */
+  /** Takes each answer as it comes, so that nobody waits for another device's owner. */
   readonly settle: Settle
 }
 
-/** Answers of one partition: its copies are compared by the freshness of the first. */
+/** Answers of one partition. The freshness of the first stands for all when copies are compared. */
 interface Answers extends Fresh {
   readonly answers: readonly Answer[]
 }
@@ -89,16 +88,15 @@ function together(answers: readonly Answer[]): Answers {
   return { answers, freshness: (answers[0] as Answer).freshness }
 }
 
-/** What a copy has said already. */
 interface Said<T> {
   readonly by: Owner
   readonly answer: T | TidemarkError
 }
 
 /**
- * Reads every device of the fleet through the processes that hold the partitions: the owner, or a standby while the owner
- * cannot answer. It remembers nothing but the owner map, and how far answers of standbys went, so any number of API processes
- * can stand beside each other.
+ * Reads every device of the fleet from the processes that hold the partitions: from the owner, or from a standby while
+ * the owner cannot answer. It keeps only the owner map and how far standbys' answers went, so any number of API
+ * processes can run beside each other.
  */
 export class RoutedReader implements StatusReader {
   readonly #options: RoutedReaderOptions
@@ -159,7 +157,10 @@ export class RoutedReader implements StatusReader {
     ])
   }
 
-  /** Asks an owner once for all that it owns. What it cannot answer, or not as the owner, is asked by partition. */
+  /**
+   * Asks an owner once for everything it owns. Questions that it cannot answer, or not as the owner, are asked by
+   * partition.
+   */
   async #askOwner({ owner, deviceIds, partitions, places }: Share, question: Question): Promise<void> {
     let given: readonly (Answer | TidemarkError)[] | TidemarkError
     try {
@@ -233,8 +234,8 @@ export class RoutedReader implements StatusReader {
   }
 
   /**
-   * Whether a read of any partition could be answered, by the map that reads go by: nobody needs the group for that, which
-   * may be away. A processor that is late may answer yet.
+   * Whether a read of any partition could be answered by the current map. The group is not needed for that, and may be
+   * away. A late processor may answer yet.
    */
   async mayAnswer(): Promise<boolean> {
     const copies = await copiesOf(await this.#owners.current(), this.#copiesAt)
@@ -247,7 +248,7 @@ export class RoutedReader implements StatusReader {
     return partitionOf(deviceId, this.#options.partitions)
   }
 
-  /** The owner holds the question until its copy is there; a standby that is there already may answer for it. */
+  /** The owner holds the question until its copy is there. A standby that is there already may answer instead. */
   async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
     const { now } = this.#options
     const deadline = now() + withinMs
@@ -266,7 +267,7 @@ export class RoutedReader implements StatusReader {
           const given = await ask(copy)
           if (copy === active && this.#stands(given.freshness)) return given
           const answer = await this.#besides(given, (copy === active ? standbys : []).map(ask))
-          // What became of a write is no less true of a copy that is behind.
+          // The outcome of a write holds for a copy that is behind, too.
           return { ...answer, outcome: answer.outcome ?? given.outcome }
         } catch (error) {
           if (!(error instanceof TidemarkError)) throw error
@@ -283,11 +284,10 @@ export class RoutedReader implements StatusReader {
   readonly #copiesAt = (member: Owner): Promise<Copy[]> => this.#askMember(member, (reader) => reader.copies())
 
   /**
-   * Asks the owner, unless `said` is what it has said; if it cannot answer, the owner by a new map, then the standbys. When
-   * none can, but some are late, these are waited for.
-   * While the map is too young to be loaded again the standbys come first: an answer a little older is better than a late
-   * one. Who is not the owner by the map answers as a standby, whatever it takes itself for: it may have been replaced
-   * without knowing it yet.
+   * Asks the owner, unless `said` is its answer; then the owner by a new map, then the standbys. When none can answer
+   * but some are late, it waits for those. While the map is too young to be reloaded standbys come first: a slightly
+   * older answer beats a late one. A copy that is not the owner by the map answers as a standby, since it may have been
+   * replaced without knowing.
    */
   async #ask<T extends Fresh>(
     partition: number,
@@ -321,13 +321,13 @@ export class RoutedReader implements StatusReader {
       return answered
     }
     if (found === undefined && (isLate() || !this.#owners.renewable)) found = await attempt(known?.standbys ?? [])
-    // Who is late is asked with patience at once: a new map may be late, too.
+    // Late copies are asked patiently at once: a new map may be late, too.
     const wasLate = isLate()
     if (found === undefined && wasLate) found = await last()
     const { now } = this.#options
     const began = now()
     for (let i = 0; found === undefined && i < this.#attempts && !(failures.at(-1) instanceof LateError); i++) {
-      // While the group does not answer, every map takes its time, and is the old one.
+      // While the group does not answer, each map takes its time and is the old one.
       if (i > 0 && now() - began > this.#answerWithinMs) break
       known = (await this.#owners.renew()).get(partition)
       found = await attempt([known?.active, ...(known?.standbys ?? [])])
@@ -341,9 +341,9 @@ export class RoutedReader implements StatusReader {
     return this.#besides(found.answer, others.map(ask))
   }
 
-  /** An answer that is not the last word, or one of the others that is further; none that is less is given after it. */
+  /** Resolves with `first`, or with a further answer among the others. No lesser one is given afterwards. */
   async #besides<T extends Fresh>(first: T, others: readonly Promise<T>[]): Promise<T> {
-    // The map may say owner where a standby is by now: the answer is good, the map is not.
+    // The map may name an owner that is a standby by now. The answer is good, the map is not.
     this.#owners.hint()
     const answer = await this.#furthest(ofStandby(first), others)
     this.#monotonic.note(answer.freshness)
@@ -355,7 +355,7 @@ export class RoutedReader implements StatusReader {
     return freshness.servedBy === 'owner' && !this.#monotonic.exceeds(freshness)
   }
 
-  /** An owner that restores may be far behind a standby, or behind the owner that it was before; so may a doubtful one. */
+  /** An owner that restores, or is doubtful, may be far behind a standby or behind its predecessor. */
   async #furthest<T extends Fresh>(first: T, others: readonly Promise<T>[]): Promise<T> {
     const answers = await Promise.allSettled(others)
     let best = first
@@ -389,7 +389,7 @@ export class RoutedReader implements StatusReader {
   }
 }
 
-/** Most ids in one gathered question; more are asked in a question of their own. */
+/** Most ids in one gathered question. A larger question travels alone. */
 const MAX_GATHERED = 2_048
 
 interface Waiting {
@@ -403,8 +403,8 @@ export type Settle = (place: number, answer: Answer | Error) => void
 type Ask = (deviceIds: readonly string[], settle: Settle) => Promise<void>
 
 /**
- * Reads of single devices that arrive in one turn of the event loop become one question: a store answers a batch many
- * times faster than its parts one by one, and another process is asked once.
+ * Gathers the reads of single devices that arrive in one turn of the event loop into one question. A store answers a
+ * batch many times faster than single reads, and another process is asked once.
  */
 export class Gather {
   readonly #ask: Ask
@@ -433,7 +433,7 @@ export class Gather {
     if (waiting !== undefined) void this.#send(waiting)
   }
 
-  /** Never rejects: what goes wrong is told to those who wait. */
+  /** Never rejects: failures go to those who wait. */
   async #send({ deviceIds, settle }: Waiting): Promise<void> {
     try {
       await this.#ask(deviceIds, (place, answer) => {
@@ -441,7 +441,7 @@ export class Gather {
         else settle[place]?.resolve(answer)
       })
     } catch (error) {
-      // Of those that have their answer nothing changes.
+      // Callers that already have their answer ignore this.
       for (const waiter of settle) waiter.reject(error)
     }
   }
@@ -451,26 +451,26 @@ export interface RoutedReaderOptions {
   readonly partitions: number
   readonly owners: () => Promise<OwnerMap>
   /**
-   * The reader of one member; undefined when it cannot be reached. Called per question: it keeps what is costly. With `patient`
-   * one that asks whether or not the member has answered lately, and waits longer than `answerWithinMs`.
+   * Returns the reader of one member; undefined when it cannot be reached. It is called per question and must be cheap.
+   * A `patient` reader asks even a silent member, and waits longer than `answerWithinMs`.
    */
   readonly connect: (owner: Owner, patient: boolean) => PartitionReader | undefined
   readonly logger: Logger
-  /** Of a clock that never goes back, ms. */
+  /** A monotonic clock, ms. */
   readonly now: () => number
-  /** Least time between two loads of the owner map, in ms; default 100. */
+  /** Least time between two loads of the owner map, ms. Default 100. */
   readonly ownersMinAgeMs?: number
-  /** The owner map is loaded anew when older than this, in ms; default 5,000. */
+  /** The owner map is reloaded when older than this, ms. Default 5,000. */
   readonly ownersMaxAgeMs?: number
-  /** When a copy has not answered after this, in ms, the next one is asked; default ANSWER_WITHIN_MS. */
+  /** The next copy is asked when one has not answered after this, ms. Default ANSWER_WITHIN_MS. */
   readonly answerWithinMs?: number
-  /** How long a search may wait in this process, in ms, before its member is asked: it has so much longer; default 0. */
+  /** How much longer a search may take, ms, because it waits in this process first. Default 0. */
   readonly searchQueuedMs?: number
-  /** How long a read waits, in ms, for copies that are late when no other can answer; default 5,000. */
+  /** How long a read waits for late copies, ms, when no other can answer. Default 5,000. */
   readonly patienceMs?: number
   /**
-   * How often all copies are asked by a new owner map, at least `ownersMinAgeMs` apart, while none can answer: a
-   * partition that moves has one again soon. Default 1.
+   * How often all copies are asked by a new owner map while none can answer: a partition that moves soon has one again.
+   * The tries are at least `ownersMinAgeMs` apart. Default 1.
    */
   readonly attempts?: number
 }

@@ -42,7 +42,7 @@ import {
 import { keepRecent } from '../http/answer-text.ts'
 import { Exchange, type ExchangeOptions, type LateError } from './exchange.ts'
 
-/** What of one question is asked of one owner; `places`: where its devices stand in the question. */
+/** The part of a question that one owner is asked; `places` index its devices in the question. */
 export interface Share {
   readonly owner: Owner
   readonly deviceIds: string[]
@@ -50,7 +50,7 @@ export interface Share {
   readonly places: number[]
 }
 
-/** By whom each device of a question is answered. `unowned`: by partition, the places of those that have no owner. */
+/** Assigns each device of a question to an owner. `unowned`: places of devices without an owner, by partition. */
 export function shareOut(
   deviceIds: readonly string[],
   map: OwnerMap,
@@ -67,7 +67,7 @@ export function shareOut(
       group(unowned, partition, i)
       continue
     }
-    // Where all is in one process it is always the same.
+    // In a single process the endpoint is always the same.
     if (share?.owner.endpoint !== owner.endpoint) {
       share = shares.find((known) => known.owner.endpoint === owner.endpoint)
       if (share === undefined) shares.push((share = { owner, deviceIds: [], partitions: [], places: [] }))
@@ -79,7 +79,6 @@ export function shareOut(
   return { shares, unowned }
 }
 
-/** Puts `place` to those of its partition. */
 export function group(places: Map<number, number[]>, partition: number, place: number): void {
   const known = places.get(partition)
   if (known === undefined) places.set(partition, [place])
@@ -87,31 +86,34 @@ export function group(places: Map<number, number[]>, partition: number, place: n
 }
 
 /**
- * Connections to one processor for reads; further requests wait for one. What is asked of it at once, beside its copies, are
- * 8 reads (see MAX_UNDER_WAY) and 8 lists (see `maxSnapshots`).
+ * Connections to one processor for reads; further requests wait. They carry 8 reads (see MAX_UNDER_WAY) and 8 lists
+ * (see `maxSnapshots`) beside the questions about copies.
  */
 const MAX_READING_SOCKETS = 16
-/** Connections to one processor for questions that it holds; further ones wait for one. */
+/** Connections to one processor for questions that it holds; further ones wait. */
 const MAX_HOLDING_SOCKETS = 64
 /**
- * Connections to one processor for slices of searches, which take it up to 400 ms each; further ones wait for one. Of 64
- * searches (see `maxSearches`) of 8 partitions each comes to its turn within MAX_QUEUED_MS. A processor begins each search
- * on its event loop, which takes about 6 ms: of more at a time the last would be late (800 ms) on a busy machine.
+ * Connections to one processor for slices of searches, which take up to 400 ms each; further ones wait. With 64
+ * searches (see `maxSearches`) of 8 partitions each slice has its turn within MAX_QUEUED_MS. A processor spends about 6
+ * ms of its event loop to begin a search: with more at a time the last would be late (800 ms) on a busy machine.
  */
 const MAX_SEARCHING_SOCKETS = 48
-/** Idle connections are closed after so long, ms: sooner than a processor closes them. */
+/** Idle connections close after this long, ms, before a processor closes them. */
 export const IDLE_MS = 30_000
 /**
- * Requests for devices under way to one processor, and as many of those who are patient: what is asked meanwhile travels
- * together in the next one.
+ * Requests for devices under way to one processor, and as many patient ones. Questions that come meanwhile travel
+ * together in the next request.
  */
 const MAX_UNDER_WAY = 4
-/** Ids that wait to be asked of one processor; further questions fail as unavailable. */
+/** Ids that wait for one processor. Further questions fail as unavailable. */
 const MAX_WAITING_IDS = 16_384
-/** Processors remembered; the one asked longest ago is forgotten. */
+/** Processors remembered. The one unused the longest is forgotten. */
 const MAX_READERS = 1_024
 
-/** The ways to one processor, each with connections, a queue and a silence of its own: no read stands behind what takes long. */
+/**
+ * Separate connections, queue and silence for each kind of question to one processor, so that no read waits behind slow
+ * work.
+ */
 interface Exchanges {
   readonly reading: Exchange
   readonly holding: Exchange
@@ -123,12 +125,12 @@ interface Readers {
   readonly patient: RemoteReader
 }
 
-/** The processors of other processes, each behind connections that are kept. */
+/** Readers of processors in other processes, over connections that are kept. */
 export class RemoteReaders implements Disposable {
   readonly #reading = agent(MAX_READING_SOCKETS)
   readonly #holding = agent(MAX_HOLDING_SOCKETS)
   readonly #searching = agent(MAX_SEARCHING_SOCKETS)
-  /** By endpoint; the one asked last stands last. */
+  /** By endpoint, in the order of last use. */
   readonly #readers = new Map<string, Readers>()
   readonly #options: ExchangeOptions
 
@@ -136,7 +138,7 @@ export class RemoteReaders implements Disposable {
     this.#options = options
   }
 
-  /** `patient`: asks whether or not the processor has answered lately, and waits for late answers. */
+  /** `patient`: asks even a silent processor, and waits for late answers. */
   connect({ endpoint }: Owner, patient = false): PartitionReader {
     const readers = this.#readers.get(endpoint) ?? this.#meet(endpoint)
     keepRecent(this.#readers, endpoint, readers, MAX_READERS)
@@ -152,7 +154,7 @@ export class RemoteReaders implements Disposable {
     return { usual: new RemoteReader(exchanges, false), patient: new RemoteReader(exchanges, true) }
   }
 
-  /** Ends all connections; questions under way fail. */
+  /** Ends all connections. Questions under way fail. */
   [Symbol.dispose](): void {
     this.#reading.destroy()
     this.#holding.destroy()
@@ -169,7 +171,7 @@ interface Waiting extends Question {
   reject(error: unknown): void
 }
 
-/** What one processor can answer. Whatever goes wrong on the way is an UnavailableError: ask another copy. */
+/** Asks one processor. Any failure on the way is an UnavailableError: ask another copy. */
 class RemoteReader implements PartitionReader {
   readonly #exchanges: Exchanges
   readonly #patient: boolean
@@ -215,7 +217,7 @@ class RemoteReader implements PartitionReader {
     return this.#post(this.#exchanges.reading, LIST_PATH, question, decodeListing)
   }
 
-  /** Held there for `withinMs`, which must be shorter than an answer may take. */
+  /** The processor holds the question for `withinMs`, which must be shorter than an answer may take. */
   async getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer> {
     const question = encodePastQuestion({ position, deviceId, withinMs: Math.min(withinMs, MAX_HOLD_MS) })
     return this.#post(this.#exchanges.holding, PAST_PATH, question, decodePast)
@@ -239,7 +241,7 @@ class RemoteReader implements PartitionReader {
     return this.#exchanges.reading.begin({ path: COPIES_PATH, decode: decodeCopies, patient: false }).answer
   }
 
-  /** Who answers no reads answers nothing. */
+  /** A processor that is silent on reads is silent on everything. */
   #silence(exchange: Exchange): LateError | undefined {
     return this.#patient ? undefined : (this.#exchanges.reading.silence ?? exchange.silence)
   }
@@ -257,7 +259,7 @@ class RemoteReader implements PartitionReader {
     })
   }
 
-  /** A microtask later, so that the questions about all partitions of one read travel in one request. */
+  /** Waits a microtask, so that the questions of one read about all partitions travel in one request. */
   #schedule(): void {
     if (this.#scheduled || this.#underWay >= MAX_UNDER_WAY) return
     this.#scheduled = true
@@ -279,7 +281,7 @@ class RemoteReader implements PartitionReader {
     return this.#waiting.splice(0, count)
   }
 
-  /** Never rejects: what goes wrong is told to those who wait. */
+  /** Never rejects: failures go to those who wait. */
   async #send(batch: readonly Waiting[]): Promise<void> {
     this.#underWay++
     const { answer, over } = this.#exchanges.reading.begin({
@@ -298,7 +300,7 @@ class RemoteReader implements PartitionReader {
     } catch (error) {
       for (const waiting of batch) waiting.reject(error)
     }
-    // A processor that is late gets no more to do.
+    // A late processor gets no further work.
     await over
     this.#underWay--
     if (this.#waiting.length > 0) this.#schedule()

@@ -6,7 +6,7 @@ import { type Seal, seal, sha256Checksum, unseal } from '../http/cursor.ts'
 /** A cursor is base64url of `<version>:<checksum>:<JSON of the place where the page ended>`. */
 const VERSION = '2:'
 
-/** The longest cursor, in characters: a sort key of 128 characters, each escaped, and a device id. */
+/** Characters of the longest cursor: a sort key of 128 characters, each escaped, and a device id. */
 export const MAX_CURSOR = 1400
 
 export function encodeCursor({ key, deviceId }: Place, query: Query, order: Order): string {

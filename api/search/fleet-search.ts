@@ -6,7 +6,6 @@ import { Summary } from '../../processor/contract/summary.ts'
 import { Matcher } from '../../processor/search/language/match.ts'
 import { StoredFields } from '../../processor/search/language/stored-fields.ts'
 
-/** What is asked of a reader here. */
 type SearchReader = Pick<StatusReader, 'partitionCount' | 'search'>
 type SummaryReader = Pick<StatusReader, 'partitionCount' | 'summarize'>
 
@@ -17,9 +16,9 @@ export interface FoundDevice extends Place {
 
 export interface FoundPage {
   readonly items: readonly FoundDevice[]
-  /** Where the next page begins; undefined when there is none, or when there is no telling. */
+  /** Where the next page begins. Undefined: this is the last page, or its end is unknown. */
   readonly next: Place | undefined
-  /** False: the time was over before all that had to be examined was. */
+  /** False: the time ran out before everything was examined. */
   readonly complete: boolean
 }
 
@@ -27,14 +26,15 @@ export interface SearchOptions extends Selection {
   readonly order: Order
   readonly after: Place | undefined
   readonly limit: number
-  /** No further slice is asked for then. */
+  /** Once true, no further slice is asked for. */
   readonly isOver: () => boolean
 }
 
-/** The devices of all partitions that satisfy the query, in order. Rejects when a partition cannot answer. */
+/** Finds the devices of all partitions that satisfy the query, in order. Rejects when a partition cannot answer. */
 export async function searchFleet(reader: SearchReader, options: SearchOptions): Promise<FoundPage> {
   const { order, limit } = options
-  // What is not kept in the order is examined anew for every question: each partition then gives all that may be needed.
+  // An order that the store does not keep is computed anew for each question, so each partition gives all that may be
+  // needed.
   const inOrder = order.field.name === 'deviceId'
   const first = inOrder ? share(limit + 1, reader.partitionCount) : limit + 1
   const lanes = Array.from({ length: reader.partitionCount }, (_, partition) => new Lane(reader, partition, options))
@@ -43,14 +43,15 @@ export async function searchFleet(reader: SearchReader, options: SearchOptions):
   for (;;) {
     const lane = foremost(lanes, order)
     if (lane === undefined) return page(items, lanes, options, false)
-    // Something may stand before it that was not come to.
+    // A device that was not examined may belong before these.
     const cut = lanes.some((other) => other.cut && (!inOrder || !other.passed(lane.head as FoundDevice)))
     if (cut || items.length === limit) return page(items, lanes, options, items.length === limit && !cut)
     items.push(lane.take())
     if (lane.head !== undefined) continue
     const wanted = limit + 1 - items.length
     const few = share(wanted, lanes.length)
-    // One that was given little of what it has may have to look at all next, and those beside it too: better at once.
+    // A partition that gave little may have to examine everything next, and others with it. It is better to do so at
+    // once.
     if (inOrder) await lane.fill(few)
     else await Promise.all(lanes.filter((other) => other.left < few).map((other) => other.fill(wanted)))
   }
@@ -62,7 +63,7 @@ function page(items: FoundDevice[], lanes: readonly Lane[], { order, after }: Se
   const cut = lanes.filter((lane) => lane.cut)
   if (cut.length === 0) return { items, next: undefined, complete: true }
   if (order.field.name !== 'deviceId') return { items, next: undefined, complete: false }
-  // All partitions were examined up to the one that came least far: the next page goes on there.
+  // All partitions were examined up to the least of these, where the next page goes on.
   const reached = cut.map((lane) => lane.reached ?? after?.deviceId)
   const least = reached.reduce((a, b) =>
     a === undefined || b === undefined ? undefined : a < b === order.descending ? b : a,
@@ -72,8 +73,8 @@ function page(items: FoundDevice[], lanes: readonly Lane[], { order, after }: Se
 }
 
 /**
- * Keys spread evenly over the partitions, so a page needs about its share of each: that and a few more is read ahead
- * instead of the whole page from every partition.
+ * Keys spread evenly over the partitions, so a page needs about its share from each. That and a few more are read
+ * ahead, not the whole page from each partition.
  */
 export function share(limit: number, partitions: number): number {
   const even = limit / partitions
@@ -93,7 +94,7 @@ function compare(descending: boolean, a: Place, b: Place): number {
   return compareInOrder(descending, a.key, a.deviceId, b.key, b.deviceId)
 }
 
-/** What one partition has found and not yet given. */
+/** Devices that one partition found and has not given yet. */
 class Lane {
   readonly #reader: SearchReader
   readonly #partition: number
@@ -103,16 +104,17 @@ class Lane {
   #next = 0
   #after: Place | undefined
   #ended = false
-  /** The time was over before it was examined as far as needed. */
+  /** The time ran out before the partition was examined as far as needed. */
   cut = false
-  /** In the order of the ids: it was examined up to here. */
+  /** In id order: how far the partition was examined. */
   reached: string | undefined
 
   constructor(reader: SearchReader, partition: number, options: SearchOptions) {
     this.#reader = reader
     this.#partition = partition
     this.#options = options
-    // All that the partition picked it out with: of what is no JSON, or has a member twice, one alone may be another.
+    // Keeps every field by which the partition chose the device: what is no JSON, or has a member twice, may differ
+    // otherwise.
     this.#fields = new StoredFields([...new Matcher(options.query).fields, options.order.field])
     this.#after = options.after
   }
@@ -129,13 +131,16 @@ class Lane {
     return this.#items[this.#next++] as FoundDevice
   }
 
-  /** In the order of the ids: all before `place` was examined. */
+  /** In id order: everything before `place` was examined. */
   passed({ deviceId }: Place): boolean {
     if (this.reached === undefined) return false
     return this.#options.order.descending ? deviceId >= this.reached : deviceId <= this.reached
   }
 
-  /** Adds to what is left `wanted` devices that nothing found later can stand before, or all there are: of many bytes, fewer. */
+  /**
+   * Fetches until `wanted` devices are there that nothing found later can precede, or all there are; fewer when they
+   * are large.
+   */
   async fill(wanted: number): Promise<void> {
     const { query, within, order, isOver } = this.#options
     let items: FoundDevice[] = []
@@ -147,7 +152,7 @@ class Lane {
       const slice = await this.#reader.search({ ...place, query, within, order, limit: wanted })
       const found = slice.items.map(({ deviceId, status }) => this.#found(deviceId, status, slice.freshness))
       items = merge(items, found, order.descending)
-      // What this slice left out comes after its last: nothing found beyond that can be told yet.
+      // Devices that this slice left out come after its last one, so nothing beyond that can be given yet.
       const last = slice.more ? found.at(-1) : undefined
       if (last !== undefined && (bound === undefined || compare(order.descending, last, bound) < 0)) bound = last
       if (bound !== undefined) items = upTo(items, bound, order.descending)
@@ -177,7 +182,7 @@ class Lane {
   }
 }
 
-/** Each device once: one that changed may have been found where it was and where it is. */
+/** Keeps each device once: one that changed may be found at its old and its new place. */
 function merge(a: readonly FoundDevice[], b: readonly FoundDevice[], descending: boolean): FoundDevice[] {
   const byId = new Map([...a, ...b].map((found) => [found.deviceId, found]))
   return Array.from(byId.values()).sort((x, y) => compare(descending, x, y))
@@ -195,12 +200,12 @@ export interface SummaryOptions extends Selection {
 
 export interface FleetSummary {
   readonly summary: Summary
-  /** False: the time was over before all devices were examined. */
+  /** False: the time ran out before all devices were examined. */
   readonly complete: boolean
   readonly freshness: readonly Freshness[]
 }
 
-/** The devices of all partitions that satisfy the query, counted. Rejects when a partition cannot answer. */
+/** Counts the devices of all partitions that satisfy the query. Rejects when a partition cannot answer. */
 export async function summarizeFleet(reader: SummaryReader, options: SummaryOptions): Promise<FleetSummary> {
   const { isOver, ...question } = options
   const summary = new Summary(options.metrics.length)
@@ -224,7 +229,7 @@ export async function summarizeFleet(reader: SummaryReader, options: SummaryOpti
   return { summary, complete, freshness }
 }
 
-/** Of two slices put together: what one of them lacks is not in the whole. */
+/** The freshness of two joined slices is the older of each part. */
 function freshnessOfBoth(a: Freshness, b: Freshness): Freshness {
   return {
     partition: a.partition,

@@ -6,7 +6,6 @@ import { EXAMPLE_DEVICE, jsonAnswer, NEXT_LINK, problemAnswers } from '../http/d
 import { ProblemError } from '../http/problem.ts'
 import { MAX_CURSOR } from './cursor.ts'
 
-/** The parameter `q`. */
 export const Q = Type.Optional(
   Type.String({
     maxLength: MAX_QUERY_LENGTH,
@@ -16,7 +15,7 @@ export const Q = Type.Optional(
   }),
 )
 
-/** Absent: all. Throws ProblemError that tells the place of what is wrong. */
+/** An absent query matches all. Throws ProblemError with the position of the mistake. */
 export function queryOf(text = ''): Query {
   try {
     return parseQuery(text)

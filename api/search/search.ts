@@ -29,9 +29,8 @@ export interface SearchRoutes {
 
 const DEVICE_ID = parseOrder('deviceId') as Order
 
-/** Questions about the whole fleet: lists, counts, summaries. */
 export function searchRoutes(api: Api, { reader, searches, unsent, limits, now }: SearchRoutes): void {
-  /** The time is over, or nobody waits any more. */
+  /** Returns whether the time is over or the client has gone. */
   const overAfter = (reply: FastifyReply): (() => boolean) => {
     const until = now() + limits.searchMs
     return () => now() >= until || reply.raw.destroyed
@@ -86,7 +85,7 @@ export function searchRoutes(api: Api, { reader, searches, unsent, limits, now }
   })
 }
 
-/** The texts of an answer; others get their turn between them. */
+/** Makes the texts of an answer, and lets others have the event loop in between. */
 async function deviceTexts(items: readonly FoundDevice[], projection: Projection): Promise<string[]> {
   const texts: string[] = []
   const turns = new TextTurns()
@@ -98,7 +97,7 @@ async function deviceTexts(items: readonly FoundDevice[], projection: Projection
   return texts
 }
 
-/** One device is always given, so that paging goes on. */
+/** Always gives one device at least, so that paging makes progress. */
 function bounded({ items, next, complete }: FoundPage, maxBytes: number): FoundPage {
   let bytes = 0
   for (const [i, { status }] of items.entries()) {

@@ -139,7 +139,7 @@ export class Batcher {
   /** Closed batches that are not settled, sent or not. */
   readonly #unsettled: Batch[] = []
   #inFlight = 0
-  /** Appends in batch whose batch was given up. */
+  /** Appends under way whose batch was given up. */
   #overdue = 0
 
   constructor(append: (records: readonly NewRecord[]) => Promise<void>, appender: Appender) {

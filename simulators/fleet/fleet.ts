@@ -18,7 +18,7 @@ interface Schedule {
 
 /** Things that are due within these milliseconds are done together. */
 const GRAIN_MS = 2
-/** Longest wait at a readRange. */
+/** Longest single wait, ms. */
 const MAX_WAIT_MS = 1_000
 /** Most things in one turn of the event loop, so that a schedule which is late still reads its sockets. */
 const MAX_PER_TURN = 500
