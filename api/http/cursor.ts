@@ -7,7 +7,7 @@ import type { Offset } from '../../processor/contract/record.ts'
  */
 export interface Seal {
   readonly separator: string
-  checksum(body: string): string
+  readonly checksum: (body: string) => string
 }
 
 export function seal(body: string, { separator, checksum }: Seal): string {

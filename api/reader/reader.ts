@@ -398,7 +398,7 @@ interface Waiting {
 }
 
 /** Takes the answer to the id at `place` of a question. */
-export type Settle = (place: number, answer: Answer | Error) => void
+type Settle = (place: number, answer: Answer | Error) => void
 
 type Ask = (deviceIds: readonly string[], settle: Settle) => Promise<void>
 
@@ -406,7 +406,7 @@ type Ask = (deviceIds: readonly string[], settle: Settle) => Promise<void>
  * Gathers the reads of single devices that arrive in one turn of the event loop into one question. A store answers a
  * batch many times faster than single reads, and another process is asked once.
  */
-export class Gather {
+class Gather {
   readonly #ask: Ask
   #waiting: Waiting | undefined
 
