@@ -1,8 +1,7 @@
 import { inMemory } from './runtime/memory.ts'
 
-/** Bounds and times of a processor, with their units. */
 export interface ProcessorLimits {
-  /** One batch of telemetry: records, and bytes of their values. */
+  /** Bounds of one batch of telemetry: records, and bytes of their values. */
   readonly batchRecords: number
   readonly batchBytes: number
   /** JSON bytes of the statuses that one commit may start from: a batch with more is committed in parts. */
@@ -11,7 +10,7 @@ export interface ProcessorLimits {
   readonly inFlightRecords: number
   /** Least time between two commits of a partition, ms, while it is not behind: see `restAfter`. */
   readonly minCommitIntervalMs: number
-  /** One batch of the changelog. */
+  /** Bounds of one batch of the changelog. */
   readonly changelogRecords: number
   readonly changelogBytes: number
   /** Cached statuses of all partitions: entries, and bytes of their JSON. The default shrinks with the memory. */

@@ -135,7 +135,7 @@ export interface CopyLabels {
 export class CopyMetrics {
   readonly #metrics: ProcessorMetrics
   readonly #labels: CopyLabels
-  /** Without the role. */
+  /** Labels without the role. */
   readonly #each: Pick<CopyLabels, 'processor' | 'partition'>
   readonly #lag: Gauge
 
@@ -220,7 +220,7 @@ export class EndToEndLatency {
     this.#options = options
   }
 
-  /** `receivedAt`: of the first record of a commit, epoch ms. */
+  /** `receivedAt` belongs to the first record of a commit, epoch ms. */
   observe(partition: number, receivedAt: number): void {
     const { instance, metrics, logger, now } = this.#options
     const ms = now() - receivedAt

@@ -13,17 +13,16 @@ import type { Database } from './store/level-store.ts'
 
 const MAX_PORT = 65_535
 
-/** Of one processor. */
 export interface Beginning {
   readonly instance: string
   readonly folder: string
-  /** Being opened. */
+  /** It may still be opening. */
   readonly database: Database
 }
 
 /**
- * What can begin before the log is there: the stores of `count` processors are being opened, and are closed with
- * `running`. Rejects with ConfigurationError when there is no place for them.
+ * Begins what needs no log: it opens the stores of `count` processors, which close with `running`. Rejects with
+ * ConfigurationError when there is no place for them.
  */
 export async function beginProcessors(
   { DATA_DIR, INSTANCE_ID, KAFKA_BROKERS, QUERY_PORT }: Configuration,
@@ -62,17 +61,17 @@ export interface ProcessorsOptions {
   readonly log: EmbeddedLog | KafkaLog
   readonly logger: Logger
   readonly registry: Registry
-  /** What is put on it ends before what is below it. */
+  /** Resources added later are disposed earlier. */
   readonly running: AsyncDisposableStack
-  /** The problems that make the process not ready; the processors add theirs. */
+  /** Each names problems that make the process not ready. The processors add theirs. */
   readonly checks: (() => Promise<readonly string[]>)[]
-  /** Of all checks. */
+  /** The problems of all checks. */
   readonly problems: () => Promise<readonly string[]>
-  /** Told when a processor can go on no more. */
+  /** Called when a processor cannot go on. */
   readonly fail: (error: unknown) => void
 }
 
-/** The processors of this process, by endpoint, taking part in the group. Rejects with ConfigurationError. */
+/** Starts the processors of this process in the group, by endpoint. Rejects with ConfigurationError. */
 export async function openProcessors(options: ProcessorsOptions): Promise<ReadonlyMap<string, Processor>> {
   const { configuration, beginnings, log, logger, registry, running, checks, problems, fail } = options
   const { HOST: host, QUERY_PORT, CLUSTER_SECRET: secret } = configuration
@@ -134,7 +133,10 @@ export async function openProcessors(options: ProcessorsOptions): Promise<Readon
   return processors
 }
 
-/** What the members of this process are to own and have not taken; undefined until the group has told each of `count`. */
+/**
+ * The partitions that members of this process must own and have not taken. Undefined until the group has told each of
+ * `count`.
+ */
 function told(log: KafkaLog, count: number): number[] | undefined {
   const { memberIds, unclaimed } = log
   const known = unclaimed.filter((partitions) => partitions !== undefined)

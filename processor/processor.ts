@@ -46,7 +46,7 @@ export interface ProcessorOptions {
   readonly registry: Registry
   /** Epoch ms. */
   readonly now: () => number
-  /** Ms on a clock that nobody sets. */
+  /** A monotonic clock, ms. */
   readonly monotonic?: () => number
   readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>
   readonly limits?: Partial<ProcessorLimits>
@@ -60,7 +60,7 @@ export class Processor implements Member, AsyncDisposable {
   readonly endpoint: string
   /** Answers from the copies held here. */
   readonly reader: PartitionReader
-  /** What the roles are made of; each takes what its type names. */
+  /** Parts for the roles; each takes those that its type names. */
   readonly #parts: TaskParts
   readonly #stores: LevelStores
   readonly #builder: IndexBuilder

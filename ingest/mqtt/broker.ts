@@ -47,6 +47,9 @@ interface BrokerOptions {
   readonly now: () => number
 }
 
+/** A stop goes on when a step takes too long. */
+const giveUp = (): void => undefined
+
 /** MQTT 3.1.1 on any stream: connections, sessions and what they may do. */
 export class Broker {
   readonly presence: Presence
@@ -115,7 +118,6 @@ export class Broker {
     clearInterval(this.#sweep)
     for (const { conn } of this.#clients) conn.stop()
     const { stopTimeoutMs } = this.#limits
-    const giveUp = (): void => undefined
     await within(this.#appender.settled(), stopTimeoutMs, giveUp)
     // Acks that wait for their turn leave in ticks of this turn of the event loop.
     await turn()

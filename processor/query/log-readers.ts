@@ -1,10 +1,10 @@
 import type { ChangeFeed, LetterReader } from '../contract/record.ts'
 import { type Log, readRange } from '../log/log.ts'
 
-/** Letters given at once: few enough to be looked at in one turn of the event loop, but a large one. */
+/** Dead letters of one batch, small enough to look at in one turn of the event loop. */
 const LETTER_BATCH = { maxRecords: 500, maxBytes: 256 * 1024 }
 
-/** The dead letters of `log`, for those who know only the contract. */
+/** Gives the dead letters of `log` to code that knows only the contract. */
 export function letterReader(log: Log): LetterReader {
   const { cluster, telemetry, partitions } = log.identity
   const topic = 'dead-letters'
@@ -18,10 +18,10 @@ export function letterReader(log: Log): LetterReader {
   }
 }
 
-/** Changes given at once: few enough to be told to many streams in one turn of the event loop. */
+/** Changes of one batch, few enough to tell many streams in one turn of the event loop. */
 const CHANGE_BATCH = { maxRecords: 500, maxBytes: 1024 * 1024 }
 
-/** The changelog of `log`, for those who know only the contract. */
+/** Gives the changelog of `log` to code that knows only the contract. */
 export function changeFeed(log: Log): ChangeFeed {
   const { cluster, status, partitions } = log.identity
   return {

@@ -31,11 +31,11 @@ import {
   SUMMARY_PATH,
 } from '../search/wire.ts'
 
-/** A read or what is as short, a question held until its copy has come far enough, a slice of a search. */
+/** `read` is short, `held` waits until its copy is far enough, `search` is a slice of a search. */
 type Kind = 'read' | 'held' | 'search'
-/** Requests under way; beyond it 503. Each kind on its own: no read is refused for what takes longer. */
+/** Requests under way; one more gets 503. Each kind has its own bound, so that slow work refuses no read. */
 const MAX_UNDER_WAY: Readonly<Record<Kind, number>> = { read: 512, held: 512, search: 512 }
-/** Bytes of an answer that is sent as text. Node writes a head and a text of 16 KiB together from its stack. */
+/** Answers of fewer bytes are sent as text. Node writes a head and a text of 16 KiB together from its stack. */
 const MAX_TEXT_BYTES = 12 * 1024
 
 export interface QueryServerOptions extends Omit<EndpointOptions, 'handler' | 'variable'> {
@@ -131,7 +131,7 @@ class Questions {
 
 interface AnswerOf {
   readonly kind: Kind
-  /** To what is asked with a body; undefined for the copies. */
+  /** Answers a request with a body. Undefined: the request asks for the copies. */
   readonly answer: ((reader: PartitionReader, body: string) => Promise<readonly Buffer[]>) | undefined
 }
 
@@ -199,7 +199,7 @@ async function readAll(
   })
 }
 
-/** Undefined when it is too large. */
+/** Undefined when the body is too large. */
 async function bodyOf(request: IncomingMessage): Promise<string | undefined> {
   const chunks: Buffer[] = []
   let bytes = 0
@@ -212,8 +212,8 @@ async function bodyOf(request: IncomingMessage): Promise<string | undefined> {
 }
 
 /**
- * A small answer goes out as text of a character for each byte, in one piece with its head: as bytes it would be a second
- * piece, and memory outside the heap, for which V8 collects all of the heap, the cached statuses, every few seconds.
+ * Sends a small answer as text, a character for each byte, in one piece with its head. Bytes would be a second piece
+ * and memory outside the heap, for which V8 collects the whole heap, cached statuses included, every few seconds.
  */
 function send(response: ServerResponse, parts: readonly Buffer[]): void {
   let bytes = 0
@@ -227,7 +227,7 @@ function fail(response: ServerResponse, error: TidemarkError): void {
   reply(response, 503, encodeError(error))
 }
 
-/** The caller is wrong: what it sent is not read on, so its connection ends. */
+/** Ends the connection of a wrong caller: the rest of its request is not read. */
 function refuse(response: ServerResponse, status: number, message: string): void {
   response.setHeader('connection', 'close')
   reply(response, status, JSON.stringify({ message }))

@@ -17,10 +17,10 @@ import type { FoundSlice, Searcher } from '../search/searcher.ts'
 import type { StateStore } from '../store/store.ts'
 import type { TextCache } from '../store/text-cache.ts'
 
-/** Devices that are named in the log of this process; of further ones nothing is said. */
+/** Devices that this process names in its log. Further ones are not mentioned. */
 const MAX_NAMED = 100
 
-/** What the stores hold may be of another program that writes to the changelog: readers get an object of the device all the same. */
+/** Reports statuses that a foreign program wrote to the changelog. Readers still get an object of the device. */
 export class ForeignStatuses {
   readonly #logger: Logger
   readonly #named = new Set<string>()
@@ -31,7 +31,7 @@ export class ForeignStatuses {
 
   shown(partition: number, deviceId: string, stored: Uint8Array): Uint8Array {
     const status = readableStatus(stored, deviceId)
-    // A search has replaced what is none itself.
+    // A search replaces what is no status itself.
     if (isBare(status, deviceId) && this.#named.size < MAX_NAMED && !this.#named.has(deviceId)) {
       this.#named.add(deviceId)
       const device = { partition, device: deviceId }
@@ -41,7 +41,7 @@ export class ForeignStatuses {
   }
 }
 
-/** Statuses of one listing: who asks for many devices holds them all, and may be one of many. */
+/** Bytes of statuses in one listing: a caller holds all of them, and many may call. */
 const MAX_LISTED_BYTES = 1024 * 1024
 
 export interface StoreReaderOptions {
@@ -52,7 +52,7 @@ export interface StoreReaderOptions {
   readonly foreign: ForeignStatuses
 }
 
-/** Answers from the copies of this process. An answer's `offset` is what it holds at least; it may hold more. */
+/** Answers from the copies of this process. An answer includes everything before its `offset`, and may include more. */
 export class StoreReader implements PartitionReader {
   readonly #instance: string
   readonly #roles: ReadonlyMap<number, Role>
@@ -175,7 +175,7 @@ export class StoreReader implements PartitionReader {
     return copies
   }
 
-  /** Reads from the store, into `answers`, what was not at hand. */
+  /** Reads statuses that no cache holds into `answers`. */
   async #readMissing(
     view: View,
     deviceIds: readonly string[],
@@ -196,7 +196,7 @@ export class StoreReader implements PartitionReader {
   #view(partition: number): View {
     const role = this.#role(partition)
     const { lag } = role
-    // It may have been away for long: what it lacks would pass for what was never there.
+    // The copy may have been away for long. Devices that it lacks would seem never to have existed.
     if (lag === undefined) throw beingRestored(partition)
     return { role, freshness: freshnessOf(partition, role, lag), generation: role.store.generation }
   }
@@ -221,7 +221,6 @@ export class StoreReader implements PartitionReader {
   }
 }
 
-/** A copy as one question finds it. */
 interface View {
   readonly role: Role
   readonly freshness: Freshness
@@ -230,12 +229,12 @@ interface View {
 
 function freshnessOf(partition: number, role: Role, lag: number): Freshness {
   const { input = 0, changelog = 0 } = role.store.checkpoint ?? {}
-  // What an owner holds while it restores is no newer than a standby's, and may be older; so may be what one holds that ends.
+  // A restoring owner, or one that ends, may be older than a standby.
   const servedBy = role.state === 'running' && !role.doubtful ? role.kind : 'standby'
   return { partition, offset: input, changelog, lag, servedBy }
 }
 
-/** Of what was not read of the store as the view found it, but as it was at `reached`. */
+/** The freshness of a slice that was read at `reached`, not when the view was taken. */
 function freshnessAt({ role, freshness }: View, reached: FoundSlice['reached']): Freshness {
   if (reached === undefined) return freshness
   const { input, changelog } = reached
@@ -261,7 +260,7 @@ async function answered<T>({ role, freshness, generation }: View, read: Promise<
   } catch (error) {
     throw new UnavailableError('STORE_UNAVAILABLE', `partition ${partition} cannot be read here: ask again`, 1, error)
   }
-  // What a wipe took away meanwhile would pass for what was never there.
+  // A wipe may have removed devices, which would seem never to have existed.
   if (role.store.generation !== generation) throw beingRestored(partition)
   return answer
 }

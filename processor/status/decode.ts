@@ -26,10 +26,10 @@ export type Decoded =
   | { readonly kind: 'write'; readonly write: Write }
   | { readonly kind: 'rejected'; readonly reason: RejectionReason }
 
-/** Of what was decoded lately; it makes decoding faster, and changes nothing else. */
+/** Remembers recent layouts, which makes decoding faster and changes nothing else. */
 const layouts = new Layouts()
 
-/** Pure, and total: whatever the bytes are, the answer is readings, a connection, a write, or a reason. */
+/** Pure and total: any bytes become readings, a connection, a write, or a reason to reject them. */
 export function decodeRecord(record: LogRecord): Decoded {
   if (record.key === null || !isDeviceId(record.key)) return rejected('bad-device-id')
   // Ingest stamps records; another writer of the topic may put any 64 bits there.

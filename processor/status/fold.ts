@@ -43,7 +43,7 @@ function born(deviceId: string, receivedAt: string): Status {
 function foldConnection(status: Status, connection: Connection, receivedAt: number): Status {
   const current = status.connectivity
   if (connection.session < current.session) return status
-  // Within a session only its end can follow; whatever comes after the end tells nothing new.
+  // Within a session only its end can follow, and nothing after the end is news.
   if (connection.session === current.session && (current.state !== 'online' || connection.state === 'online'))
     return status
   const at = isoTime(receivedAt)
@@ -87,7 +87,7 @@ function foldReading(status: Status, reading: Reading, receivedAt: string): Stat
   return status
 }
 
-/** Notes `seq` as applied; false when it had been. */
+/** Marks `seq` as applied. False when it was applied before. */
 function admit(status: Status, seq: number, at: string | undefined): boolean {
   const session = status.connectivity.session
   const sequence = status.sequence

@@ -4,16 +4,15 @@ import { isoTime, MAX_TIME_MS, parseTime } from '../contract/time.ts'
 
 export const MAX_METRICS = 256
 export const MAX_METRIC_NAME = 128
-/** Messages in one array payload. */
 export const MAX_ARRAY_MESSAGES = 1000
-/** How far ahead of the receipt a device's clock may be, in ms. */
+/** How far a device's clock may be ahead of the receipt, ms. */
 export const MAX_AHEAD_MS = 5 * 60_000
 
 /** One message: what a device said at one time. */
 export interface Reading {
   /** The device's own time, ISO 8601, when it gave a usable one. */
   readonly at: string | undefined
-  /** It gave a time that is not usable. */
+  /** The device gave a time that is unusable. */
   readonly skewed: boolean
   readonly seq: number | undefined
   /** Names and values, flattened, in order. */
@@ -21,13 +20,13 @@ export interface Reading {
   readonly values: readonly Json[]
 }
 
-/** Of a topic of one metric. */
+/** Decodes the payload of a topic of one metric. */
 export function decodeMetric(name: string, value: Json): Reading[] | MessageFault {
   const flat = flatten({ [name]: value }, 0)
   return typeof flat === 'string' ? flat : [{ at: undefined, skewed: false, seq: undefined, ...flat }]
 }
 
-/** Of one message, or of an array of them. `receivedAt`: epoch ms. */
+/** Decodes one message or an array of them. `receivedAt`: epoch ms. */
 export function decodeMessages(json: Json, receivedAt: number): Reading[] | MessageFault {
   if (!Array.isArray(json)) {
     const reading = decodeMessage(json, receivedAt, 1)
@@ -49,7 +48,6 @@ function decodeMessage(json: Json, receivedAt: number, depth: number): Reading |
   return typeof parts === 'string' ? parts : readingOf(parts, receivedAt)
 }
 
-/** What a message consists of. */
 interface Parts {
   readonly ts: Json | undefined
   readonly seq: number | undefined
@@ -57,7 +55,7 @@ interface Parts {
   readonly values: readonly Json[]
 }
 
-/** `depth`: at which depth of the payload the message stands, 1 or, in an array, 2. */
+/** `depth` of the message in its payload: 1, or 2 in an array. */
 function partsOf(json: Json, depth: number): Parts | MessageFault {
   if (!isObject(json)) return 'not-an-object'
   if (!isEnvelope(json)) {
@@ -79,7 +77,7 @@ function readingOf({ ts, seq, names, values }: Parts, receivedAt: number): Readi
   return { at, skewed: ts !== undefined && at === undefined, seq, names, values }
 }
 
-/** An object whose only members are `values`, an object, and `ts` or `seq` beside it; any other object is metrics. */
+/** An envelope has `values`, an object, and at most `ts` and `seq` beside it. Any other object is metrics. */
 function isEnvelope(json: JsonObject): boolean {
   if (!isObject(json.values)) return false
   for (const name in json) if (name !== 'values' && name !== 'ts' && name !== 'seq') return false
@@ -155,33 +153,33 @@ function checkValue(value: Json, depth: number): MessageFault | undefined {
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const MINUS = 0x2d
-/** Of numbers, after the first digit: `0-9 . e E + -`. */
+/** Bytes of a number after its first digit. */
 const NUMBER_BYTES = new Set(Buffer.from('0123456789.eE+-'))
 
-/** Layouts kept; at the bound the oldest goes. A message of none of them is compared with each up to where it differs. */
+/** Layouts kept; at the bound the oldest goes. An unknown message is compared with each up to the first difference. */
 const MAX_LAYOUTS = 8
-/** Numbers, and bytes, of a message whose layout is kept. */
+/** Bounds of a layout that is kept. */
 const MAX_NUMBERS = 64
 const MAX_LAYOUT_BYTES = 4096
-/** Of messages of no known layout, one in so many is learnt from. */
+/** One in this many messages of unknown layout becomes a layout. */
 const LEARN_EVERY = 256
 
-/** How devices of one kind write their messages, to the byte, but for the numbers. */
+/** The bytes of one kind of message, without its numbers. */
 interface Layout {
-  /** What stands before each number, and after the last. */
+  /** The bytes before each number, and after the last. */
   readonly literals: readonly Uint8Array[]
-  /** Which of the numbers is `ts`, and `seq`; undefined: there is none. */
+  /** Index of the number that is `ts`, and `seq`. Undefined: there is none. */
   readonly ts: number | undefined
   readonly seq: number | undefined
   readonly names: readonly string[]
-  /** For each name: which of the numbers is its value; undefined: the value is the same in all, and in `constants`. */
+  /** For each name the index of the number that is its value. Undefined: the value is always the one in `constants`. */
   readonly slots: readonly (number | undefined)[]
   readonly constants: readonly Json[]
 }
 
 /**
- * Reads messages that differ from an earlier one in their numbers only, as nearly all do, in a quarter of the time: what
- * is between the numbers was checked when it first came. What comes out is what `decodeMessages` makes of the text.
+ * Reads messages that differ from an earlier one only in their numbers, as most do, in a quarter of the time: the bytes
+ * between the numbers were checked when they first came. The result is that of `decodeMessages`.
  */
 export class Layouts {
   readonly #known: Layout[] = []
@@ -191,7 +189,7 @@ export class Layouts {
   readonly #scanner = new JsonScanner()
   readonly #numbers: number[] = Array.from({ length: MAX_NUMBERS }, () => 0)
 
-  /** Undefined: of no known layout, or with a number that the message may not have. */
+  /** Undefined: the layout is unknown, or a number is invalid. */
   read(bytes: Uint8Array, receivedAt: number): Reading | undefined {
     const known = this.#known
     for (let i = 0, k = this.#latest; i < known.length; i++, k = k + 1 === known.length ? 0 : k + 1) {
@@ -226,7 +224,7 @@ export class Layouts {
     return scanner.literal(literals[last] as Uint8Array) && scanner.ended
   }
 
-  /** A message that `read` did not know, and that is a good one. */
+  /** Learns from a valid message that `read` did not know. */
   offer(bytes: Uint8Array): void {
     if (this.#unknown++ % LEARN_EVERY !== 0 || bytes.length > MAX_LAYOUT_BYTES) return
     const layout = layoutOf(bytes)
@@ -236,7 +234,10 @@ export class Layouts {
   }
 }
 
-/** Of valid JSON. Undefined when a number is no value of its own: in an array, or under a name that comes twice. */
+/**
+ * Makes the layout of valid JSON. Undefined when a number is no value of its own: in an array, or under a repeated
+ * name.
+ */
 function layoutOf(bytes: Uint8Array): Layout | undefined {
   const literals = literalsOf(bytes)
   if (literals === undefined) return undefined
@@ -251,18 +252,18 @@ function layoutOf(bytes: Uint8Array): Layout | undefined {
   const slots = values.map((value) => (typeof value === 'number' ? value : undefined))
   const used = [ts, seq, ...slots].filter((slot) => slot !== undefined)
   if (used.length !== literals.length - 1) return undefined
-  // Where all values are numbers, copies hold them as such, and no object for each.
+  // A list of doubles holds numbers without an object for each.
   const constants = values.map((value) => (typeof value === 'number' ? 0.5 : value))
   return { literals, ts, seq, names, slots, constants }
 }
 
-/** The message with each number replaced by how many stand before it, so that what is parsed shows which one is what. */
+/** Replaces each number by its index, so that parsing shows where each number belongs. */
 function probeOf(literals: readonly Uint8Array[]): string {
   const texts = literals.map((literal) => Buffer.from(literal).toString())
   return texts.map((text, i) => (i === 0 ? text : String(i - 1) + text)).join('')
 }
 
-/** What stands between the numbers of valid JSON. Undefined: too many numbers, or an escape, which may hide a quote. */
+/** Splits valid JSON at its numbers. Undefined: it has too many, or an escape, which may hide a quote. */
 function literalsOf(bytes: Uint8Array): Uint8Array[] | undefined {
   const literals: Uint8Array[] = []
   let from = 0

@@ -4,13 +4,13 @@ import { type ConnectivityState, STATES, type Status } from '../contract/status.
 import { isoTime } from '../contract/time.ts'
 import type { Decoded } from './decode.ts'
 
-/** A value that JSON writes as text conversion does. */
+/** Text conversion writes these values as JSON does. */
 type Scalar = number | boolean | null
 
-/** The metrics of devices that report the same ones, with the bytes around their values. */
+/** The metrics that devices of one kind share, with the bytes around their values. */
 interface Shape {
   readonly names: readonly string[]
-  /** Before each value: `"name":{"value":`, with what ends the member before it. */
+  /** The bytes before each value: the end of the previous member, and `"name":{"value":`. */
   readonly before: readonly Uint8Array[]
 }
 
@@ -23,7 +23,7 @@ interface Shape {
 export interface PlainStatus {
   readonly shape: Shape
   readonly values: Scalar[]
-  /** Event time of all metrics. */
+  /** All metrics have this event time. */
   at: string
   rev: number
   messages: number
@@ -32,35 +32,35 @@ export interface PlainStatus {
   readonly skewed: number
   readonly firstSeenAt: string
   lastSeenAt: string
-  /** `sequence`: its one range, and its time; no `high` without a sequence. */
+  /** The one range of `sequence`, and its time. An undefined `high` means no sequence. */
   readonly low: number
   high: number | undefined
   sequenceAt: string
   sequenceSession: number
   readonly state: ConnectivityState
   readonly session: number
-  /** `{"deviceId":…,"rev":` and from `},"connectivity":` to `"lastSeenAt":"`. */
+  /** The text `{"deviceId":…,"rev":`, and the text from `},"connectivity":` to `"lastSeenAt":"`. */
   readonly head: string
   readonly middle: string
   /** `,"attributes":…}`, or `}` alone. */
   readonly tail: string
 }
 
-/** Kinds of device kept; when there are more, all are forgotten, and their devices keep theirs until they change. */
+/** Shapes kept. At the bound all are forgotten, and devices keep theirs until they change. */
 const MAX_SHAPES = 1024
 const shapes = new Map<string, Shape>()
 let latest: Shape | undefined
-/** The last ones that differed from the one before; at the bound the oldest goes. */
+/** Recent shapes; at the bound the oldest goes. */
 const MAX_RECENT = 8
 const recent: Shape[] = []
 let oldest = 0
-/** With more metrics than this a status is not plain: its encoding has a bound. */
+/** A status with more metrics is not plain, so its encoding has a bound. */
 const MAX_PLAIN_METRICS = 64
-/** Of one metric beside its name; a number takes up to 25 characters, and a time 24. */
+/** Bytes of a metric beside its name: up to 25 for a number, 24 for a time. */
 const METRIC_BYTES = 64
-/** Of all else beside head and middle. */
+/** Bytes of everything beside head, middle and metrics. */
 const REST_BYTES = 512
-/** Of a buffer that statuses share. */
+/** Bytes of a buffer that statuses share. */
 const CHUNK_BYTES = 256 * 1024
 
 /** Undefined when `status` is not plain. */
@@ -101,7 +101,7 @@ export function plainOf(status: Status): PlainStatus | undefined {
   }
 }
 
-/** What `fold` does, in place; false, and nothing has changed, when the record asks for more than is plain. */
+/** Folds in place as `fold` does. False, without any change, when the record needs the general fold. */
 export function advance(plain: PlainStatus, record: Decoded): boolean {
   if (record.kind !== 'readings' || record.will !== undefined || record.readings.length !== 1) return false
   const receivedAt = isoTime(record.receivedAt)
@@ -123,12 +123,12 @@ export function advance(plain: PlainStatus, record: Decoded): boolean {
   return true
 }
 
-/** Encodes statuses one after the other, so that many share a buffer; each keeps that buffer alive. */
+/** Encodes the statuses of a batch into shared buffers. Each status keeps its buffer alive. */
 export class PlainEncoder {
   #chunk = Buffer.alloc(0)
   #at = 0
 
-  /** What `encodeStatus` would give. `more`: how many will follow. */
+  /** Returns the bytes of `encodeStatus`. `more`: how many statuses will follow. */
   encode(plain: PlainStatus, more: number): Buffer {
     const bound = plainBound(plain)
     if (this.#chunk.length - this.#at < bound) {
@@ -141,12 +141,12 @@ export class PlainEncoder {
   }
 }
 
-/** For whom a plain status has too little. */
+/** Turns a plain status into one for the general fold. */
 export function statusOf(plain: PlainStatus): Status {
   return JSON.parse(new PlainEncoder().encode(plain, 0).toString()) as Status
 }
 
-/** At least the bytes that `plain` is encoded to. */
+/** An upper bound of the encoded bytes. */
 export function plainBound({ shape, head, middle, tail }: PlainStatus): number {
   // UTF-8 takes at most three bytes per UTF-16 code unit.
   let bytes = head.length + middle.length + tail.length * 3 + REST_BYTES
@@ -154,10 +154,10 @@ export function plainBound({ shape, head, middle, tail }: PlainStatus): number {
   return bytes
 }
 
-/** Writes what `encodeStatus` would give, where there is room for `plainBound` bytes. Gives where it ends. */
+/** Writes the bytes of `encodeStatus` where there is room for `plainBound` bytes, and returns where they end. */
 export function writePlain(plain: PlainStatus, into: Buffer, start: number): number {
   const { shape, values } = plain
-  // The one native call for a long text costs less than its characters do here.
+  // One native call costs less than copying the characters of a long text here.
   let at = start + into.write(plain.head, start, 'latin1')
   at = writeInteger(into, at, plain.rev)
   let timeAt = 0
@@ -165,7 +165,7 @@ export function writePlain(plain: PlainStatus, into: Buffer, start: number): num
     at = writeBytes(into, at, shape.before[i] as Uint8Array)
     at = writeScalar(into, at, values[i] as Scalar)
     at = writeBytes(into, at, AT)
-    // All have one time, and its bytes are there after the first.
+    // All metrics have one time, whose bytes are there after the first.
     if (i === 0) writeText(into, (timeAt = at), plain.at)
     else for (let k = 0; k < TIME_BYTES; k++) into[at + k] = into[timeAt + k] as number
     at += TIME_BYTES
@@ -189,7 +189,7 @@ function writeTail(into: Buffer, at: number, { tail }: PlainStatus): number {
   return tail.length === 1 ? writeText(into, at, tail) : at + into.write(tail, at)
 }
 
-/** Of a time in ISO 8601, as `isoTime` gives it. */
+/** Length of a time that `isoTime` writes. */
 const TIME_BYTES = 24
 const COMMA = 0x2c
 const MINUS = 0x2d
@@ -205,7 +205,7 @@ const SEQUENCE_END = Buffer.from('"}')
 const END = Buffer.from('}')
 
 function shapeOf(names: readonly string[]): Shape {
-  // A fleet's devices are mostly of one kind.
+  // Most devices of a fleet are of one kind.
   if (latest !== undefined && isSame(latest.names, names)) return latest
   const key = JSON.stringify(names)
   let shape = shapes.get(key)
@@ -241,7 +241,7 @@ function writeBytes(into: Uint8Array, start: number, bytes: Uint8Array): number 
   return start + bytes.length
 }
 
-/** Of ASCII. */
+/** `text` must be ASCII. */
 function writeText(into: Uint8Array, start: number, text: string): number {
   for (let i = 0; i < text.length; i++) into[start + i] = text.charCodeAt(i)
   return start + text.length
@@ -252,7 +252,7 @@ function writeScalar(into: Uint8Array, start: number, value: Scalar): number {
   return writeText(into, start, String(value))
 }
 
-/** The digits of a small integer are cheaper made here; beyond that, text conversion makes the shortest form. */
+/** Small integers are cheaper to write digit by digit. Text conversion gives the shortest form of all others. */
 function writeInteger(into: Uint8Array, start: number, value: number): number {
   if (!(value >= -MAX_SMALL && value <= MAX_SMALL)) return writeText(into, start, String(value))
   let at = start
@@ -305,7 +305,7 @@ export function decodePlain(deviceId: string, bytes: Uint8Array): PlainStatus | 
   return undefined
 }
 
-/** Undefined when the metrics are others. */
+/** Undefined when the metrics differ. */
 function readValues({ before }: Shape): Scalar[] | undefined {
   const values: Scalar[] = []
   let timeAt = 0
@@ -395,7 +395,7 @@ function isCount(number: number): boolean {
   return Number.isSafeInteger(number)
 }
 
-/** Undefined when it does not end the status. */
+/** Undefined unless the status ends here. */
 function readTail(): string | undefined {
   const start = scanner.at
   if (!scanner.literal(ATTRIBUTES)) return scanner.literal(END) && scanner.ended ? '}' : undefined
