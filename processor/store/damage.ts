@@ -7,8 +7,8 @@ import { databaseFailure, RetryableError, StoreCorruptedError } from '../contrac
 const MARK = 'DAMAGED'
 
 /**
- * Leaves word in the folder of a database that it is damaged, for the next start. At once, as a process may end with
- * what the damage leads to. Throws what the file system does.
+ * Marks the folder of a database as damaged for the next start, at once, because the process may end over the damage.
+ * Throws what the file system throws.
  */
 export function markDamaged(folder: string, found: Error): void {
   writeFileSync(join(folder, MARK), `${found.message}\n`)
@@ -19,8 +19,8 @@ export function isMarkedDamaged(folder: string): boolean {
 }
 
 /**
- * Removes what is in the folder, and not the folder itself, which may be a volume, or a link to one. The mark goes last: a
- * wipe that does not come to its end is made again.
+ * Empties the folder but keeps it, since it may be a volume or a link to one. The mark goes last, so that an unfinished
+ * wipe is repeated.
  */
 export async function emptyFolder(folder: string): Promise<void> {
   for (const name of await readdir(folder)) {
@@ -29,12 +29,11 @@ export async function emptyFolder(folder: string): Promise<void> {
   await rm(join(folder, MARK), { force: true })
 }
 
-/** Whether a database that could not be opened, or read, is damaged. */
 export function isDamage(error: unknown): boolean {
   return error instanceof StoreCorruptedError || databaseFailure(error).code === 'LEVEL_CORRUPTION'
 }
 
-/** What the database does, with its errors as those of the store: StoreCorruptedError, or RetryableError. */
+/** Turns errors of the database into those of the store: StoreCorruptedError, or RetryableError. */
 export async function guarded<T>(operation: () => Promise<T>): Promise<T> {
   try {
     return await operation()

@@ -4,48 +4,54 @@ import { readableStatus, STATES, type Status } from '../contract/status.ts'
 import { StoredFields } from '../search/language/stored-fields.ts'
 
 /**
- * What the secondary indexes of a partition hold, and what is counted beside them. An entry is a text that stands before
- * the ids of the devices it is true of. Pure: entries and counts follow from a status alone.
+ * The secondary indexes of a partition, and the counts beside them. An entry is a text, followed by the id of a device
+ * for which it is true. Pure: entries and counts follow from a status alone.
  */
 
 /**
- * Raised whenever other entries or counts come of the same status (test/processor/store/index-version.test.ts notices): a store of
- * another version builds its index anew.
+ * Raise it whenever the same status gives other entries or counts (test/processor/store/index-version.test.ts notices).
+ * A store of another version rebuilds its index.
  */
 export const INDEX_VERSION = 5
 
-/** What is indexed of a status. A status of another writer may hold anything in its place. */
+/** The indexed parts of a status. A foreign status may hold anything in their place. */
 export interface Indexed {
   readonly state: Json | undefined
   readonly lastSeenAt: Json | undefined
   readonly attributes: Json | undefined
 }
 
-/** What a device came from and to; undefined: it was not, or is no more. What is the same object in both did not change. */
+/**
+ * A device's indexed parts before and after. Undefined: it did not exist, or no longer does. The same object in both
+ * did not change.
+ */
 export interface Move {
   readonly deviceId: string
   readonly before: Indexed | undefined
   readonly after: Indexed | undefined
 }
 
-/** Attributes of a device, and elements of a list, that have entries of their own. */
+/** Attributes of a device, and elements of a list, that get their own entries. */
 const MAX_ATTRIBUTES = 16
 const MAX_NAME = 64
-/** Of a value's JSON, characters: longer ones have the entry of their beginning, and are not counted one by one. */
+/** Characters of a value's JSON. Longer values get the entry of their beginning, and are not counted one by one. */
 const MAX_VALUE = 64
 
-/** `2026-11-24T10:0`: an entry, and a count, for ten minutes, so that a device that reports all the time seldom moves. */
+/**
+ * Length of `2026-11-24T10:0`: one entry and count for ten minutes, so that a device that reports all the time seldom
+ * moves.
+ */
 const SLOT = 15
 
-/** Counts of the devices by state, and by the ten minutes in which they were last seen. */
+/** Groups that count devices by state, and by the ten minutes in which they were last seen. */
 export const STATE_COUNTS = 's'
 export const SEEN_COUNTS = 'h'
 /** Counts of devices that are not in all entries: `odd` and `wide`. */
 export const LEFT_OUT_COUNTS = '!'
 
 /**
- * Entries of devices for which an entry of `connectivity.state` or `lastSeenAt` cannot be told, as no `statusText` writes
- * it, and of those that have more attributes than have entries: every search in the index looks at them too.
+ * `odd` devices have no readable `connectivity.state` or `lastSeenAt`, as only foreign statuses lack; `wide` ones have
+ * more attributes than get entries. Every search in the index looks at both.
  */
 export const ODD = '!odd'
 export const WIDE = '!wide'
@@ -54,7 +60,7 @@ export function stateEntry(state: string): string {
   return `s\0${state}`
 }
 
-/** Of a moment, or of the beginning of one: entries are in the order of the times. */
+/** The entry of a moment, or of the beginning of one. Entries sort by time. */
 export function seenEntry(time: string): string {
   return `l\0${time.slice(0, SLOT)}`
 }
@@ -63,12 +69,12 @@ export function slotOf(time: string): string {
   return time.slice(0, SLOT)
 }
 
-/** The group of entries, and of counts, of an attribute: `a"site"`. */
+/** The group of an attribute's entries and counts: `a"site"`. */
 export function attributeGroup(name: string): string {
   return `a${JSON.stringify(name)}`
 }
 
-/** Of a value and a state: what is asked of an attribute is often asked of the devices in a state. */
+/** The entry of a value and a state: searches often ask for an attribute among devices of one state. */
 export function attributeEntry(group: string, value: Json, state: string): string {
   return `${beginning(group, value)}\0${state}`
 }
@@ -77,27 +83,30 @@ function beginning(group: string, value: Json): string {
   return `${group}\0${beginningOf(valueText(value), MAX_VALUE)}`
 }
 
-/** What entries of texts that begin with `text` begin with, as far as it is plain: it may be that of others too. */
+/**
+ * The common beginning of all entries of texts that begin with `text`, up to its first character that is not ASCII.
+ * Other texts may share it.
+ */
 export function attributePrefix(group: string, text: string): string {
   const [plain] = /^[ -~]*/.exec(text) as RegExpExecArray
   return beginning(group, plain)
 }
 
-/** What has no entry by its value: objects, and lists without elements. */
+/** Stands for values without an entry of their own: objects, and empty lists. */
 const OTHER = '{'
 
-/** A text lacks its last quote, so that it begins as its beginnings do. */
+/** Drops the closing quote of a text, so that it starts like the texts that it begins. */
 function valueText(value: Json): string {
   const json = JSON.stringify(value)
   return typeof value === 'string' ? json.slice(0, -1) : json
 }
 
-/** What is counted of one attribute, by state: devices that have it, those that have a list, and those not counted by value. */
+/** Counts of an attribute by state: devices that have it, that have a list, and that are not counted by value. */
 export const PRESENT = '*'
 export const LISTS = '['
 export const UNCOUNTED = '?'
 
-/** Undefined: it is counted among UNCOUNTED. */
+/** Undefined: the value is counted among UNCOUNTED. */
 export function valueCount(value: Json): string | undefined {
   const json = JSON.stringify(value)
   return json.length <= MAX_VALUE ? json : undefined
@@ -112,7 +121,6 @@ export function readCount(count: string): readonly [what: string, state: string]
   return [count.slice(0, at), count.slice(at + 1)]
 }
 
-/** Takes what changes. */
 export interface IndexSink {
   put(entry: string, deviceId: string): void
   delete(entry: string, deviceId: string): void
@@ -120,7 +128,7 @@ export interface IndexSink {
 }
 
 export function indexedOf({ connectivity, lastSeenAt, attributes }: Status): Indexed {
-  // A status of another writer may lack what the type promises.
+  // A foreign status may lack what the type promises.
   return { state: (connectivity as { state?: Json } | undefined)?.state, lastSeenAt, attributes }
 }
 
@@ -130,13 +138,13 @@ const STORED = new StoredFields(
   ),
 )
 
-/** Of what is stored of a device, a status or not. */
+/** Reads the indexed parts of stored bytes, whether they are a status or not. */
 export function indexedIn(deviceId: string, stored: Uint8Array): Indexed {
   const [state, lastSeenAt, attributes] = STORED.read(readableStatus(stored, deviceId))
   return { state, lastSeenAt, attributes }
 }
 
-/** Whether nothing changes in the index; what changed in no way that shows here may pass for a change. */
+/** Whether the index stays the same. Some moves without effect may pass for a change. */
 export function isSamePlace(before: Indexed | undefined, after: Indexed | undefined): boolean {
   if (before === undefined || after === undefined) return before === after
   if (before.state !== after.state || before.attributes !== after.attributes) return false
@@ -144,14 +152,14 @@ export function isSamePlace(before: Indexed | undefined, after: Indexed | undefi
   return typeof from === 'string' && typeof to === 'string' && from.length === to.length && isSameSlot(from, to)
 }
 
-/** Whether times of one form have one entry. */
+/** Whether two times of one form have the same entry. */
 export function isSameSlot(before: string, after: string): boolean {
   if (before === after) return true
   for (let i = SLOT - 1; i >= 0; i--) if (before.charCodeAt(i) !== after.charCodeAt(i)) return false
   return true
 }
 
-/** Tells `sink` what the move changes. */
+/** Tells `sink` which entries and counts the move changes. */
 export function reindex({ deviceId, before, after }: Move, sink: IndexSink): void {
   const from = before === undefined ? NOWHERE : placed(before)
   const to = after === undefined ? NOWHERE : placed(after)
@@ -162,7 +170,7 @@ export function reindex({ deviceId, before, after }: Move, sink: IndexSink): voi
     if (to.odd) enter(ODD, LEFT_OUT_COUNTS, 'odd', deviceId, sink)
   }
   moveSeen(from.seen, to.seen, deviceId, sink)
-  // Attributes have their entries, and are counted, by state.
+  // Attributes have entries and counts for each state.
   if (before?.attributes === after?.attributes && from.state === to.state && from.odd === to.odd) return
   moveAttributes(attributesOf(before, from), attributesOf(after, to), from.state, to.state, deviceId, sink)
 }
@@ -245,7 +253,7 @@ function placesOf(attributes: JsonObject, state: string): AttributePlaces {
     for (const element of elements) {
       const isScalar = typeof element !== 'object' || element === null
       entries.add(isScalar ? attributeEntry(group, element, state) : `${group}\0${OTHER}\0${state}`)
-      // An empty list is a value of its own to who counts.
+      // An empty list is counted as a value of its own.
       const what = isScalar || (element === value && Array.isArray(value)) ? valueCount(element) : undefined
       counted.add(what ?? UNCOUNTED)
     }

@@ -8,7 +8,7 @@ import { INDEX_VERSION, type Indexed, indexedIn, isSamePlace, type Move } from '
 import { type IndexWrite, NOTHING, PartitionIndex } from './partition-index.ts'
 import type { Checkpoint, EntryCursor, StateStore, StoreIndex, Way } from './store.ts'
 
-/** Of keys that begin with `first`, which is not part of what is given. */
+/** Reads keys that begin with `first`, and returns them without it. */
 export class LevelCursor implements EntryCursor {
   readonly #iterator: AbstractIterator<Database, string, Buffer>
   readonly #first: number
@@ -30,10 +30,10 @@ export class LevelCursor implements EntryCursor {
   }
 }
 
-/** Entries read at once where their bytes are bounded: what is too much is read with them. */
+/** Entries of one read when bytes are bounded: those beyond the bound are read in vain. */
 const SMALL_READ = 16
 
-/** Up to the entry with which the values have `maxBytes`; closes the iterator. */
+/** Reads up to the entry at which the values reach `maxBytes`, and closes the iterator. */
 async function readUpTo(
   iterator: AbstractIterator<Database, string, Buffer>,
   maxBytes: number,
@@ -76,7 +76,7 @@ export class Reads {
     this.#db = db
   }
 
-  /** The values in the order of the keys. */
+  /** Resolves with the values in the order of the keys. */
   get(keys: string[]): Promise<(Buffer | undefined)[]> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ keys, resolve, reject })
@@ -110,7 +110,7 @@ export class Reads {
       for (const read of group) read.resolve(values.slice(from, (from += read.keys.length)))
     } catch (error) {
       if (group.length === 1) return first.reject(error as Error)
-      // One damaged key fails all that travel with it, of whatever partition: each is to have an answer of its own.
+      // One damaged key fails all reads of its batch, of any partition. So each is read again alone.
       for (const read of group) await this.#readGroup([read])
     }
   }
@@ -119,32 +119,28 @@ export class Reads {
 /** Any abstract-level database of text keys in UTF-8 and values in bytes. */
 export type Database = AbstractLevel<Buffer, string, Buffer>
 
-/** Devices that are added to an index that is built between two turns of the event loop. */
+/** Devices added to an index in one turn of the event loop while it is built. */
 const BUILD_SLICE = 256
 
-/**
- * A write of more than so many devices is put together over several turns of the event loop: with 4,000 that move in the
- * index it takes 12 ms.
- */
+/** A write of more devices spreads over several turns of the event loop: 4,000 that move in the index take 12 ms. */
 const LARGE_WRITE = 1024
 
-/** Entries a recount reads between two turns of the event loop. */
+/** Entries that a recount reads in one turn of the event loop. */
 const RECOUNT_SLICE = 2000
 
-/** What stands beside the data of one partition, written with it in the same batch. Earlier versions wrote less. */
+/** Stored beside the data of one partition, in the same batch. */
 export interface Meta extends Checkpoint {
   readonly identity: LogIdentity
   readonly count: number | undefined
-  /** Absent in what an earlier version wrote. */
   readonly generation?: number
-  /** Of the index; absent: there is none, or it is not whole. */
+  /** Version of the index. Absent: there is none, or it is incomplete. */
   readonly index?: number | undefined
 }
 
 export interface Keys {
   readonly prefix: string
   readonly meta: string
-  /** The prefix of the data keys, and the first key past them. */
+  /** The prefix of the data keys, and the first key after them. */
   readonly first: string
   readonly last: string
 }
@@ -154,7 +150,6 @@ export function keysOf(partition: number): Keys {
   return { prefix, meta: `m${prefix}`, first: `d${prefix}:`, last: `d${prefix};` }
 }
 
-/** Of the key of a Meta. */
 export function partitionOfMeta(key: string): number {
   return Number(key.slice(1))
 }
@@ -174,14 +169,17 @@ export class LevelStore implements StateStore {
   readonly #identity: LogIdentity
   readonly #reads: Reads
   readonly #index: PartitionIndex
-  /** Commits, and slices of an index that is built: they read what they write. */
+  /** Commits, and slices of an index build, which read what they write. */
   readonly #writing = new Limiter(1)
   #checkpoint: Checkpoint | undefined
   #count: number | undefined
   #generation: number
-  /** A write failed, perhaps after it was made, and no commit since: what is stored may not be what a caller takes it for. */
+  /**
+   * A write failed, perhaps after it took effect, and no commit has followed. The stored data may differ from what a
+   * caller expects.
+   */
   #doubtful = false
-  /** It is empty to its callers, and something may be stored still: what a wipe that failed has left. */
+  /** Callers see an empty store, but a failed wipe may have left data. */
   #wiping = false
 
   constructor(
@@ -221,7 +219,7 @@ export class LevelStore implements StateStore {
     return this.#index.usable ? this.#index : undefined
   }
 
-  /** Whether `buildIndex` has something to do; not while the store is filled. */
+  /** Whether `buildIndex` has work; never while the store is being filled. */
   get indexMissing(): boolean {
     return this.#index.missing && this.#checkpoint?.whole === true
   }
@@ -252,7 +250,7 @@ export class LevelStore implements StateStore {
     moves?: readonly Move[],
   ): Promise<void> {
     return this.#writing.run(async () => {
-      // The next role on the partition takes the store for a fresh one: what is left would be devices for good.
+      // The next role takes the store for a fresh one, so anything left would become devices for good.
       if (this.#wiping) await this.#empty()
       if (!reached.whole) this.#index.giveUp()
       await this.#index.settle()
@@ -270,7 +268,7 @@ export class LevelStore implements StateStore {
       const { checkpoint } = this
       if (checkpoint?.whole !== true || checkpoint.changelog < end || this.#doubtful) return
       const confirmed = { ...checkpoint, since: at }
-      // Where that fails nothing is in doubt: it was made, or not, and all else is as it was.
+      // A failure leaves no doubt: whether it was written or not, everything else is as before.
       await guarded(() => this.#db.put(this.#keys.meta, this.#meta(confirmed, this.#count, this.#index.version)))
       this.#checkpoint = confirmed
     })
@@ -314,7 +312,7 @@ export class LevelStore implements StateStore {
     this.#count = count
   }
 
-  /** What the index must be told of, from the statuses that are here. */
+  /** Computes the index moves from the stored statuses. */
   async #movesOf(writes: ReadonlyMap<string, Uint8Array | null>): Promise<Move[]> {
     const ids = Array.from(writes.keys()).filter((deviceId) => this.#index.covers(deviceId))
     const moves: Move[] = []
@@ -331,13 +329,13 @@ export class LevelStore implements StateStore {
     return moves
   }
 
-  /** Brings an index that is missing further, by some devices, or to its end: then true. Rejects as `commit` does. */
+  /** Adds the next devices to a missing index. True once it is complete. Rejects as `commit` does. */
   buildIndex(devices = BUILD_SLICE): Promise<boolean> {
     return this.#writing.run(async () => {
       const { checkpoint } = this
       if (checkpoint === undefined || !this.indexMissing) return true
       if (this.#index.begins) {
-        // What says that the index is whole goes before the index does.
+        // The mark that the index is complete goes before the index itself.
         await this.#write(NO_WRITES, checkpoint, this.#count, NOTHING)
         await this.#index.begin()
       }
@@ -387,13 +385,13 @@ export class LevelStore implements StateStore {
     this.#wiping = false
   }
 
-  /** The database belongs to LevelStores, and what was committed is on disk: nothing is left to do. */
+  /** LevelStores owns the database, and commits are on disk already. */
   async [Symbol.asyncDispose](): Promise<void> {}
 }
 
 const NO_WRITES: ReadonlyMap<string, null> = new Map()
 
-/** Attributes that are the same become the same object. */
+/** Replaces equal attributes by the same object. */
 function shared(before: Indexed | undefined, after: Indexed): Indexed {
   if (before?.attributes === undefined || after.attributes === undefined) return after
   const { attributes } = before

@@ -5,7 +5,7 @@ import { guarded } from './damage.ts'
 import { type Database, keysOf, LevelStore, type Meta, metaOf, partitionOfMeta, Reads } from './level-store.ts'
 import { PartitionIndex } from './partition-index.ts'
 
-/** Of no partition. */
+/** A key that belongs to no partition. */
 const PROBE_KEY = 'probe'
 const PROBE = Buffer.from([0])
 
@@ -16,7 +16,7 @@ export interface StoresOptions {
   readonly indexed?: boolean
 }
 
-/** The stores of one process: all partitions in one database, so that they share its memory, its log and its reads. */
+/** The stores of one process. All partitions share one database, with its memory, write-ahead log and reads. */
 export class LevelStores implements AsyncDisposable {
   readonly #db: Database
   readonly #identity: LogIdentity
@@ -33,13 +33,13 @@ export class LevelStores implements AsyncDisposable {
     this.#reads = new Reads(db)
   }
 
-  /** Opens `db`, and closes it when disposed of. Rejects with the database's own error when it cannot be opened. */
+  /** Opens `db`, and closes it at the end. Rejects with the database's own error when it cannot be opened. */
   static async open(db: Database, options: StoresOptions): Promise<LevelStores> {
     await db.open()
     return new LevelStores(db, options)
   }
 
-  /** Partitions of which something is stored. */
+  /** Lists the partitions that have stored data. */
   async partitions(): Promise<number[]> {
     const keys = await guarded(() => this.#db.keys({ gte: 'm', lt: 'n' }).all())
     return keys.map(partitionOfMeta)

@@ -2,7 +2,7 @@ import { guarded } from './damage.ts'
 import { type Database, keysOf, LevelCursor, type Meta, metaOf, partitionOfMeta } from './level-store.ts'
 import type { Checkpoint, EntryCursor, Searched, Way } from './store.ts'
 
-/** What a database that is open to be read, and does not change, holds of one partition; without its indexes. */
+/** One partition of a database that is open for reading only and does not change, without its indexes. */
 export class LevelView implements Searched {
   readonly #db: Database
   readonly #first: string
@@ -18,7 +18,7 @@ export class LevelView implements Searched {
     this.generation = generation
   }
 
-  /** Of all partitions. Rejects as a store does. */
+  /** Reads all partitions. Rejects as a store does. */
   static async all(db: Database): Promise<Map<number, LevelView>> {
     const views = new Map<number, LevelView>()
     for (const [key, bytes] of await guarded(() => db.iterator({ gte: 'm', lt: 'n' }).all())) {

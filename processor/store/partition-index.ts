@@ -11,41 +11,41 @@ import {
 import type { Database } from './level-store.ts'
 import type { EntryRange, StoreIndex } from './store.ts'
 
-/** Counts of one group that are kept; when there would be more, the group is given up until the index is built anew. */
+/** Counts kept for one group. At the bound the group is given up until the index is rebuilt. */
 const MAX_COUNTS = 4096
-/** Groups kept; when there would be more, further ones never are, until the index is built anew. */
+/** Groups kept. Further ones are not counted until the index is rebuilt. */
 const MAX_GROUPS = 64
 
-/** Groups that have their place before all others. */
+/** These groups are always counted. */
 const ALWAYS = [STATE_COUNTS, SEEN_COUNTS, LEFT_OUT_COUNTS]
 
-/** Stands for all of a group, or of all groups that are not here: they are not counted. */
+/** Stored in place of a group that was given up, or of all groups beyond the bound. */
 const GIVEN_UP = '-'
 const REFUSED = '-'
 
 export type CountChanges = Map<string, Map<string, number>>
 
-/** A count as it is stored: `value` undefined: not any more. */
+/** A count as it is stored. An undefined `value` deletes it. */
 export interface StoredCount {
   readonly key: string
   readonly value: number | undefined
 }
 
-/** What searches may know of the counts. */
+/** The counts as searches see them. */
 export interface ReadCounts {
-  /** Undefined: it is not known. */
+  /** Undefined: unknown. */
   get(group: string, what: string): number | undefined
-  /** All counts of a group that are not zero; undefined: they are not known. */
+  /** All counts of a group except zeros. Undefined: unknown. */
   all(group: string): ReadonlyMap<string, number> | undefined
 }
 
-/** How many devices have which entries: exact, as far as there are not too many different ones. Bounded in memory and store. */
+/** Counts how many devices have each entry: exactly, within bounds of memory and store. */
 export class IndexCounts implements ReadCounts {
-  /** Undefined: given up. */
+  /** Undefined: the group was given up. */
   readonly #groups = new Map<string, Map<string, number> | undefined>(ALWAYS.map((group) => [group, new Map()]))
   #refused = false
 
-  /** `stored`: the keys and values of what `planned` gave. */
+  /** `stored` holds keys and values that `planned` returned. */
   static load(stored: Iterable<readonly [key: string, value: string]>): IndexCounts {
     const counts = new IndexCounts()
     for (const [key, value] of stored) counts.#set(key, Number(value))
@@ -62,7 +62,7 @@ export class IndexCounts implements ReadCounts {
     return this.#refused ? undefined : NONE
   }
 
-  /** What is to be stored when `changes` are made; they are once it is given to `accept`. */
+  /** Returns what to store for `changes`. They take effect once it is given to `accept`. */
   planned(changes: CountChanges): StoredCount[] {
     const stored: StoredCount[] = []
     let groups = this.#groups.size
@@ -114,7 +114,7 @@ export class IndexCounts implements ReadCounts {
 
 const NONE: ReadonlyMap<string, number> = new Map()
 
-/** The counts that change, as they will be; undefined when the group comes to have too many. */
+/** Returns the new values of the counts that change. Undefined when the group gets too many. */
 function changed(known: ReadonlyMap<string, number>, by: ReadonlyMap<string, number>): Map<string, number> | undefined {
   const made = new Map<string, number>()
   let size = known.size
@@ -133,12 +133,11 @@ function keyOf(group: string, what: string): string {
   return `${group}\0${what}`
 }
 
-/** `off`: this process keeps none. `absent`: it is to be built. `building`: it holds the devices up to an id. */
+/** `off`: this process keeps no index. `absent`: it must be built. `building`: it holds the devices up to an id. */
 type IndexState = 'off' | 'absent' | 'building' | 'ready'
 
 const NO_VALUE = Buffer.alloc(0)
 
-/** What a write of the store does to the index. */
 export interface IndexWrite {
   readonly puts: readonly string[]
   readonly deletes: readonly string[]
@@ -148,8 +147,8 @@ export interface IndexWrite {
 export const NOTHING: IndexWrite = { puts: [], deletes: [], counts: [] }
 
 /**
- * The secondary indexes of one partition, and the counts beside them. They are written in the batches of the statuses, by
- * the store, one batch at a time; what is here in memory follows when the batch is written.
+ * The secondary indexes and counts of one partition. The store writes them in the same batches as the statuses, one
+ * batch at a time, and the memory here follows once a batch is written.
  */
 export class PartitionIndex implements StoreIndex {
   readonly #db: Database
@@ -157,12 +156,12 @@ export class PartitionIndex implements StoreIndex {
   readonly #counted: string
   #state: IndexState
   #counts = new IndexCounts()
-  /** While it is built: the last device that is in it. */
+  /** While building: the last device that the index holds. */
   #built = ''
-  /** Of a write that failed nobody can say whether it was made: the counts must be read again. */
+  /** Nobody knows whether a failed write took effect, so the counts must be read again. */
   #doubtful: boolean
 
-  /** `version`: of the index that is in the store; undefined: none. `off`: none is kept. */
+  /** `version` of the stored index; undefined: none. `off`: no index is kept. */
   constructor(db: Database, partition: string, version: number | undefined, off: boolean) {
     this.#db = db
     this.#entries = `i${partition}:`
@@ -171,7 +170,7 @@ export class PartitionIndex implements StoreIndex {
     this.#doubtful = this.#state === 'ready'
   }
 
-  /** What a search may use. */
+  /** Whether searches may use the index. */
   get usable(): boolean {
     return this.#state === 'ready' && !this.#doubtful
   }
@@ -180,12 +179,12 @@ export class PartitionIndex implements StoreIndex {
     return this.#state === 'absent' || this.#state === 'building'
   }
 
-  /** Building is to begin. */
+  /** Whether building must begin. */
   get begins(): boolean {
     return this.#state === 'absent'
   }
 
-  /** As the store tells of it with its next write. */
+  /** The version that the store's next write records. */
   get version(): number | undefined {
     return this.#state === 'ready' ? INDEX_VERSION : undefined
   }
@@ -198,7 +197,7 @@ export class PartitionIndex implements StoreIndex {
     return this.#counts
   }
 
-  /** Before a write. */
+  /** Reads the counts again if they are in doubt. Called before each write. */
   async settle(): Promise<void> {
     if (!this.#doubtful) return
     const prefix = this.#counted
@@ -207,19 +206,19 @@ export class PartitionIndex implements StoreIndex {
     this.#doubtful = false
   }
 
-  /** Whether the index has, or is to have, the device when it is written now. */
+  /** Whether a write of this device must also write the index. */
   covers(deviceId: string): boolean {
     return this.#state === 'ready' || (this.#state === 'building' && deviceId <= this.#built)
   }
 
-  /** What a write of the store that makes these moves does to the index. */
+  /** Returns the changes that these moves make to the index. */
   changes(moves: readonly Move[]): IndexWrite {
     if (this.#state === 'ready') return this.#collected(moves)
     if (this.#state !== 'building') return NOTHING
     return this.#collected(moves.filter(({ deviceId }) => deviceId <= this.#built))
   }
 
-  /** What a write does that adds devices which are not in the index yet. */
+  /** Returns the changes for devices that are not in the index yet. */
   additions(moves: readonly Move[]): IndexWrite {
     return this.#collected(moves)
   }
@@ -231,7 +230,7 @@ export class PartitionIndex implements StoreIndex {
     return { puts: sink.puts, deletes: sink.deletes, counts: this.#counts.planned(sink.counts) }
   }
 
-  /** Makes the write a part of `batch`; then `accept` follows, or `doubt`. */
+  /** Adds the changes to `batch`. `accept` or `doubt` must follow. */
   addTo(batch: ReturnType<Database['batch']>, { puts, deletes, counts }: IndexWrite): void {
     for (const key of deletes) batch.del(key)
     for (const key of puts) batch.put(key, NO_VALUE)
@@ -245,31 +244,31 @@ export class PartitionIndex implements StoreIndex {
     this.#counts.accept(counts)
   }
 
-  /** The write failed. What was built so far cannot be built upon. */
+  /** The write failed, so an unfinished index must be begun anew. */
   doubt(): void {
     if (this.#state === 'building') this.#state = 'absent'
     if (this.#state === 'ready') this.#doubtful = true
   }
 
-  /** Building begins, from nothing. */
+  /** Begins to build from nothing. */
   async begin(): Promise<void> {
     await this.#clear()
     this.#state = 'building'
   }
 
-  /** The devices up to `deviceId` are in it; undefined: all are. */
+  /** Notes that the index holds the devices up to `deviceId`; undefined: all devices. */
   advance(deviceId: string | undefined): void {
     if (deviceId === undefined) this.#state = 'ready'
     else this.#built = deviceId
   }
 
-  /** Building it anew, once the store is filled, costs less than keeping it up while it is. */
+  /** While a store is filled, rebuilding the index afterwards costs less than keeping it. */
   giveUp(): void {
     if (this.#state === 'ready') this.#state = 'absent'
     this.#doubtful = false
   }
 
-  /** The store is empty, and so is its index. */
+  /** Empties the index with its store. */
   async wipe(): Promise<void> {
     await this.#clear()
     if (this.#state !== 'off') this.#state = 'ready'
@@ -301,7 +300,7 @@ export class PartitionIndex implements StoreIndex {
   }
 }
 
-/** The first key after all that begin with the prefix, which ends with a colon. */
+/** The first key after all keys with this prefix, which ends with a colon. */
 function afterPrefix(prefix: string): string {
   return `${prefix.slice(0, -1)};`
 }

@@ -1,13 +1,15 @@
 import type { PlainStatus } from '../status/plain-status.ts'
 
-/** The status of a device that was heard of lately. */
 export interface CachedStatus {
   readonly deviceId: string
-  /** The task that holds it; to any other task it is stale. */
+  /** The task that holds the entry. To any other task it is stale. */
   readonly owner: object
-  /** A plain one as it is, any other as its JSON: either is few objects to the collector, a decoded status thirty. */
+  /**
+   * A plain status itself, or the JSON of another. Both are few objects for the garbage collector; a decoded status is
+   * thirty.
+   */
   image: PlainStatus | string
-  /** Number of the owner's batch that changed it last: until that batch is in the store, `image` is uncommitted. */
+  /** The owner's batch that changed it last. Until that batch is in the store, `image` is uncommitted. */
   batch: number
   /** Size of its JSON, bytes. */
   bytes: number
@@ -26,10 +28,10 @@ export interface CacheLimits {
   readonly maxBytes: number
 }
 
-/** Entries one eviction spares for being used lately: where all are, a whole round would hold up the event loop. */
+/** Recently used entries that one eviction skips. Skipping all of them would block the event loop. */
 const MAX_SWEEP = 1024
 
-/** At the bound, one device in so many is let in (bimodal insertion, Qureshi et al., ISCA 2007). */
+/** At the bound one device in this many is admitted (bimodal insertion, Qureshi et al., ISCA 2007). */
 const ADMIT_ONE_IN = 8
 
 /**
@@ -67,10 +69,7 @@ export class StatusCache {
     return node
   }
 
-  /**
-   * Replaces what was held for the device. The entry may be gone again at any later call. Undefined when it was not let
-   * in.
-   */
+  /** Replaces the device's entry. Any later call may evict it. Undefined when it was not admitted. */
   add(
     deviceId: string,
     owner: object,
@@ -94,7 +93,7 @@ export class StatusCache {
     return node
   }
 
-  /** Notes that the JSON of `entry`, which may have been evicted, now has `bytes` bytes. */
+  /** Records the new JSON size of `entry`, which may have been evicted. */
   resize(entry: CachedStatus, bytes: number): void {
     const { held } = entry as Node
     if (held) this.#bytes += bytes - entry.bytes
