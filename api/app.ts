@@ -39,7 +39,7 @@ import {
 import { healthRoutes } from './http/health.ts'
 import { measureReads, RequestDurations } from './http/metrics.ts'
 import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf, refusingLimiter } from './http/problem.ts'
-import { type NameOf, pathOf, queryFault, requestNames } from './http/request.ts'
+import { answerHeadAsGet, type NameOf, pathOf, queryFault, requestNames } from './http/request.ts'
 import { compileValidator } from './http/validation.ts'
 import { answerBrokenRequest } from './http/wire.ts'
 import {
@@ -143,6 +143,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   }
   await api.register(swagger, documentOptions(options, descriptionOf(bounds)))
   await api.register(compress, COMPRESSION)
+  answerHeadAsGet(api)
   await api.register(async (docs: Api) => {
     durations.observeRoutes(docs)
     await docsRoutes(docs)

@@ -1,6 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
+import type { onSendHookHandler } from 'fastify'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
+import type { Api } from '../app.ts'
 import type { FieldError } from './problem.ts'
 
 /**
@@ -52,6 +54,24 @@ function isDecodable(text: string): boolean {
   } catch {
     return false
   }
+}
+
+/**
+ * Makes HEAD tell the length that GET would, or none (RFC 9110 section 8.6): Fastify takes the body of a HEAD away before
+ * it is compressed. Must be called after all hooks that touch bodies, before the routes are added.
+ */
+export function answerHeadAsGet(api: Api): void {
+  api.addHook('onRoute', (route) => {
+    if (route.method !== 'HEAD') return
+    const [takeBodyAway, ...others] = [route.onSend ?? []].flat()
+    if (takeBodyAway !== undefined) route.onSend = [...others, takeBodyAway, tellNoLengthOf304]
+  })
+}
+
+/** The length would be that of the 200 answer, not the 0 of a missing body (RFC 9110 section 8.6). */
+const tellNoLengthOf304: onSendHookHandler = (_request, reply, payload, done) => {
+  if (reply.statusCode === 304) reply.removeHeader('content-length')
+  done(null, payload)
 }
 
 /** Names that proxy-addr knows; Fastify reads X-Forwarded-For with it. */

@@ -26,8 +26,19 @@ describe('HEAD', () => {
     'a file: /docs/static/swagger-ui.css',
   ])('tells length and encoding of what GET answers, or nothing of them: %s', async (named) => {
     const url = named.split(': ')[1] as string
-    const [get, head] = [await on.api.inject({ url }), await on.api.inject({ method: 'HEAD', url })]
-    expect([head.statusCode, head.body]).toEqual([get.statusCode, ''])
+    for (const encoding of [undefined, 'identity', 'gzip', 'gzip, deflate, br']) {
+      const headers = encoding === undefined ? {} : { 'accept-encoding': encoding }
+      const [get, head] = [await on.api.inject({ url, headers }), await on.api.inject({ method: 'HEAD', url, headers })]
+      expect([head.statusCode, head.body]).toEqual([get.statusCode, ''])
+      expect(told(head.headers), encoding).toEqual(told(get.headers))
+    }
+  })
+
+  it('tells no length of what has not changed', async () => {
+    const { etag } = (await on.api.inject('/v1/devices/d0')).headers
+    const request = { url: '/v1/devices/d0', headers: { 'if-none-match': String(etag) } }
+    const [get, head] = [await on.api.inject(request), await on.api.inject({ ...request, method: 'HEAD' })]
+    expect([get.statusCode, head.statusCode]).toEqual([304, 304])
     expect(told(head.headers)).toEqual(told(get.headers))
   })
 
