@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { exportJWK, generateKeyPair, importJWK, type JWK, SignJWT } from 'jose'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
-import { isDeviceId } from '../../processor/contract/telemetry.ts'
+import { isDeviceId } from '../../processor/contract/record.ts'
 import type { Configuration } from '../../processor/runtime/environment.ts'
 import { SCOPES, type Scope } from './caller.ts'
 

@@ -3,12 +3,12 @@ import { LogCorruptedError, OffsetOutOfRangeError, RetryableError, reasonOf } fr
 import { viewOf } from '../../processor/contract/json.ts'
 import {
   formatPosition,
+  isDeviceId,
   type LetterReader,
   type LogRecord,
   type Offset,
   parsePosition,
 } from '../../processor/contract/record.ts'
-import { isDeviceId } from '../../processor/contract/telemetry.ts'
 import { isoTime, MAX_TIME_MS } from '../../processor/contract/time.ts'
 import { Limiter } from '../../processor/runtime/limiter.ts'
 import { TextTurns } from '../../processor/runtime/turns.ts'

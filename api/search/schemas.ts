@@ -4,7 +4,7 @@ import { parseQuery } from '../../processor/search/language/parser.ts'
 import { Fields, Whole } from '../devices/schemas.ts'
 import { EXAMPLE_DEVICE, jsonAnswer, NEXT_LINK, problemAnswers } from '../http/documentation.ts'
 import { ProblemError } from '../http/problem.ts'
-import { MAX_CURSOR } from './cursor.ts'
+import { MAX_CURSOR } from './fleet-search.ts'
 
 export const Q = Type.Optional(
   Type.String({

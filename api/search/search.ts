@@ -14,8 +14,14 @@ import { freshnessMember, JSON_TYPE, nextPage, shownFreshness } from '../http/an
 import type { UnsentAnswers } from '../http/connections.ts'
 import { ProblemError } from '../http/problem.ts'
 import type { Limits } from '../limits.ts'
-import { decodeCursor, encodeCursor } from './cursor.ts'
-import { type FoundDevice, type FoundPage, searchFleet, summarizeFleet } from './fleet-search.ts'
+import {
+  decodeCursor,
+  encodeCursor,
+  type FoundDevice,
+  type FoundPage,
+  searchFleet,
+  summarizeFleet,
+} from './fleet-search.ts'
 import { COUNT_DEVICES, DEFAULT_LIMIT, LIST_DEVICES, queryOf, SUMMARIZE_FLEET } from './schemas.ts'
 
 export interface SearchRoutes {

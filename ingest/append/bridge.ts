@@ -1,7 +1,12 @@
 import type { Client, PublishPacket } from 'aedes'
 import { deadLetter } from '../../processor/contract/dead-letter.ts'
-import type { Headers, NewRecord } from '../../processor/contract/record.ts'
-import { HEADER_METRIC, HEADER_WILL, MAX_PAYLOAD_BYTES } from '../../processor/contract/telemetry.ts'
+import {
+  HEADER_METRIC,
+  HEADER_WILL,
+  type Headers,
+  MAX_PAYLOAD_BYTES,
+  type NewRecord,
+} from '../../processor/contract/record.ts'
 import type { Connection } from '../connection/connection.ts'
 import type { IngestMetrics } from '../metrics.ts'
 import type { UnreleasedIds } from '../mqtt/persistence.ts'

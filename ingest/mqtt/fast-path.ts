@@ -1,5 +1,5 @@
 import { ownCopy } from '../../processor/contract/json.ts'
-import { MAX_PAYLOAD_BYTES } from '../../processor/contract/telemetry.ts'
+import { MAX_PAYLOAD_BYTES } from '../../processor/contract/record.ts'
 import type { Bridge } from '../append/bridge.ts'
 import type { Connection } from '../connection/connection.ts'
 import { type Header, PUBLISH, readHeader } from '../connection/framing.ts'

@@ -1,6 +1,6 @@
 import { ownDeviceId } from '../../processor/contract/json.ts'
+import { connectivityRecord, isDeviceId } from '../../processor/contract/record.ts'
 import type { ConnectivityReason, ConnectivityState } from '../../processor/contract/status.ts'
-import { connectivityRecord, isDeviceId } from '../../processor/contract/telemetry.ts'
 import type { Appender, Batcher, Hold } from '../append/batcher.ts'
 import type { Limits } from '../limits.ts'
 import type { IngestMetrics } from '../metrics.ts'

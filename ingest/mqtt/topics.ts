@@ -1,6 +1,6 @@
 import type { Subscription } from 'aedes'
 import type { RejectionReason } from '../../processor/contract/dead-letter.ts'
-import { isDeviceId } from '../../processor/contract/telemetry.ts'
+import { isDeviceId } from '../../processor/contract/record.ts'
 
 const TREE = 'devices/'
 const LEVEL = 'telemetry'

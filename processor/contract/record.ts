@@ -1,13 +1,15 @@
+import type { ConnectivityReason, ConnectivityState } from './status.ts'
+
 /** Position in a partition: the offset of the next record to read. Ends are exclusive. */
 export type Offset = number
 
-/** Of a record, as a log counts them: every log takes so much, and refuses more. Kafka's own default for a message. */
+/** Largest record that every log takes, bytes as a log counts them: Kafka's own default. */
 export const MAX_RECORD_BYTES = 1024 * 1024
 
 /** Small metadata of a record; ASCII names, UTF-8 values. */
 export type Headers = Readonly<Record<string, string>>
 
-/** Names what a record of the telemetry topic is, where it is no message; see telemetry.ts. */
+/** Tells the kind of a telemetry record that is no message, see below. */
 export const HEADER_KIND = 'kind'
 
 /** A record as a writer gives it. `key` decides the partition; a null `value` is a tombstone; `timestamp` is epoch ms. */
@@ -86,4 +88,38 @@ export interface ChangeFeed {
 
   /** Offset of the oldest record kept, and the end. */
   bounds(partition: number): Promise<{ readonly start: Offset; readonly end: Offset }>
+}
+
+/**
+ * The telemetry topic carries records keyed by device id and stamped with the time of receipt.
+ * A message keeps the bytes the device sent as its value, so that a foreign reader of the topic sees the device's own
+ * JSON; the header `metric` names the metric of a single-value topic, and `will` the session whose last will it is.
+ * Any other record has the header `kind`: `connectivity`, with the JSON of a `Connection` as its value; `attributes` and
+ * `deletion`, which write.ts describes.
+ */
+export const HEADER_METRIC = 'metric'
+export const HEADER_WILL = 'will'
+export const KIND_CONNECTIVITY = 'connectivity'
+
+export const MAX_PAYLOAD_BYTES = 256 * 1024
+const DEVICE_ID = /^[A-Za-z0-9._:-]{1,128}$/
+
+export function isDeviceId(text: string): boolean {
+  return DEVICE_ID.test(text)
+}
+
+/** One end of a session: what `connectivity` becomes. */
+export interface Connection {
+  readonly state: ConnectivityState
+  readonly reason: ConnectivityReason
+  readonly session: number
+}
+
+export function connectivityRecord(deviceId: string, connection: Connection, timestamp: number): NewRecord {
+  return {
+    key: deviceId,
+    value: Buffer.from(JSON.stringify(connection)),
+    timestamp,
+    headers: { [HEADER_KIND]: KIND_CONNECTIVITY },
+  }
 }

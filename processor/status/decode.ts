@@ -1,16 +1,18 @@
 import { isUtf8 } from 'node:buffer'
 import { type RejectionReason } from '../contract/dead-letter.ts'
 import { hasBackslashInName, isObject, type Json, viewOf } from '../contract/json.ts'
-import { HEADER_KIND, type Headers, type LogRecord } from '../contract/record.ts'
-import { CONNECTIVITY_REASONS, type ConnectivityReason } from '../contract/status.ts'
 import {
   type Connection,
+  HEADER_KIND,
   HEADER_METRIC,
   HEADER_WILL,
+  type Headers,
   isDeviceId,
   KIND_CONNECTIVITY,
+  type LogRecord,
   MAX_PAYLOAD_BYTES,
-} from '../contract/telemetry.ts'
+} from '../contract/record.ts'
+import { CONNECTIVITY_REASONS, type ConnectivityReason } from '../contract/status.ts'
 import { MAX_TIME_MS } from '../contract/time.ts'
 import { decodeWrite, KIND_ATTRIBUTES, KIND_DELETION, type Write, type WriteFault } from '../contract/write.ts'
 import { decodeMessages, decodeMetric, Layouts, type Reading } from './message.ts'

@@ -1,5 +1,5 @@
+import type { Connection } from '../contract/record.ts'
 import { type Counters, MAX_SEQUENCE_RANGES, type Sequence, type Status } from '../contract/status.ts'
-import type { Connection } from '../contract/telemetry.ts'
 import { isoTime } from '../contract/time.ts'
 import { decide } from '../contract/write.ts'
 import type { Decoded } from './decode.ts'

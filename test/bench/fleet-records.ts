@@ -1,6 +1,5 @@
 import { partitionOf } from '../../processor/contract/partition.ts'
-import type { NewRecord } from '../../processor/contract/record.ts'
-import { connectivityRecord } from '../../processor/contract/telemetry.ts'
+import { connectivityRecord, type NewRecord } from '../../processor/contract/record.ts'
 import { writeRecord } from '../../processor/contract/write.ts'
 import type { Log } from '../../processor/log/log.ts'
 import { loadDeviceId } from '../../simulators/load/load-connection.ts'

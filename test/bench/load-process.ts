@@ -5,7 +5,7 @@ import type { LoadReport } from '../../simulators/load/load.ts'
 import { Program, removeFolder, temporaryFolder } from '../../simulators/program.ts'
 
 const FILE = 'acknowledged'
-const LOAD_MAIN = fileURLToPath(new URL('../../simulators/load/load-main.ts', import.meta.url))
+const LOAD_MAIN = fileURLToPath(new URL('./load-main.ts', import.meta.url))
 
 export interface LoadFlags {
   readonly port: number

@@ -7,8 +7,7 @@ import { expect, onTestFinished, vi } from 'vitest'
 import { Ingest } from '../../ingest/ingest.ts'
 import type { Limits } from '../../ingest/limits.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
-import { HEADER_KIND, type NewRecord } from '../../processor/contract/record.ts'
-import type { Connection } from '../../processor/contract/telemetry.ts'
+import { type Connection, HEADER_KIND, type NewRecord } from '../../processor/contract/record.ts'
 
 interface Append {
   readonly topic: string

@@ -1,6 +1,6 @@
 import { createServer } from 'node:net'
 import { expect, test, vi } from 'vitest'
-import { isDeviceId } from '../../processor/contract/telemetry.ts'
+import { isDeviceId } from '../../processor/contract/record.ts'
 import { type Behaviour, Device } from '../../simulators/fleet/behaviour.ts'
 import { Fleet } from '../../simulators/fleet/fleet.ts'
 import { PROFILES } from '../../simulators/fleet/profiles.ts'

@@ -1,7 +1,7 @@
 import { assert, dictionary, jsonValue, property, string } from 'fast-check'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { spliceStatus } from '../../../api/http/answer-text.ts'
-import { encodeCursor } from '../../../api/search/cursor.ts'
+import { encodeCursor } from '../../../api/search/fleet-search.ts'
 import { type Order, parseOrder } from '../../../processor/contract/order.ts'
 import { partitionOf } from '../../../processor/contract/partition.ts'
 import { sliceOf } from '../../../processor/contract/query.ts'

@@ -1,6 +1,6 @@
 import { array, assert, constantFrom, jsonValue, nat, property, string, stringMatching, tuple } from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { decodeCursor, encodeCursor, MAX_CURSOR } from '../../../api/search/cursor.ts'
+import { decodeCursor, encodeCursor, MAX_CURSOR } from '../../../api/search/fleet-search.ts'
 import { type Order, parseOrder, sortKey } from '../../../processor/contract/order.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'
 

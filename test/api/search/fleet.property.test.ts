@@ -1,7 +1,6 @@
 import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { decodeCursor, encodeCursor } from '../../../api/search/cursor.ts'
-import { searchFleet, summarizeFleet } from '../../../api/search/fleet-search.ts'
+import { decodeCursor, encodeCursor, searchFleet, summarizeFleet } from '../../../api/search/fleet-search.ts'
 import { type Field, parseField, valueOf } from '../../../processor/contract/field.ts'
 import type { Json } from '../../../processor/contract/json.ts'
 import { compareInOrder, type Order, sortKey } from '../../../processor/contract/order.ts'

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
+import { type Connection, connectivityRecord } from '../../../processor/contract/record.ts'
 import { decodeStatus, encodeStatus, MAX_SEQUENCE_RANGES, type Status } from '../../../processor/contract/status.ts'
-import { type Connection, connectivityRecord } from '../../../processor/contract/telemetry.ts'
 import type { Headers } from '../../../processor/log/log.ts'
 import { decodeRecord } from '../../../processor/status/decode.ts'
 import { fold } from '../../../processor/status/fold.ts'

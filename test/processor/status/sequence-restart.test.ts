@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
+import { connectivityRecord } from '../../../processor/contract/record.ts'
 import type { Status } from '../../../processor/contract/status.ts'
-import { connectivityRecord } from '../../../processor/contract/telemetry.ts'
 import type { Headers } from '../../../processor/log/log.ts'
 import { decodeRecord } from '../../../processor/status/decode.ts'
 import { fold } from '../../../processor/status/fold.ts'

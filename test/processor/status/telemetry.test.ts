@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { deadLetter } from '../../../processor/contract/dead-letter.ts'
-import { connectivityRecord, isDeviceId, MAX_PAYLOAD_BYTES } from '../../../processor/contract/telemetry.ts'
+import { connectivityRecord, isDeviceId, MAX_PAYLOAD_BYTES } from '../../../processor/contract/record.ts'
 import { MAX_TIME_MS } from '../../../processor/contract/time.ts'
 import type { Headers, LogRecord } from '../../../processor/log/log.ts'
 import { type Decoded, decodeRecord } from '../../../processor/status/decode.ts'

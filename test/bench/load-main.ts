@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { generateLoad } from './load.ts'
+import { generateLoad } from '../../simulators/load/load.ts'
 
 /**
  * The load generator as a process, so that it has a core of its own. Prints its report as one JSON line.
