@@ -76,8 +76,8 @@ describe('compose.yaml', () => {
     // One image for all roles; those of others are pinned.
     expect([...new Set(ours().map(({ image, build }) => `${image} of ${build}`))]).toEqual(['tidemark:0.1.0 of .'])
     for (const { image } of others) expect(image).toMatch(/:v?\d+\.\d+/)
-    const artifacts = await readFile(join(REPOSITORY, 'simulators/kafka/artifacts.ts'), 'utf8')
-    const version = /VERSION = '([\d.]+)'/.exec(artifacts)?.[1]
+    const kafka = await readFile(join(REPOSITORY, 'simulators/kafka/kafka.ts'), 'utf8')
+    const version = /VERSION = '([\d.]+)'/.exec(kafka)?.[1]
     expect(compose.document.services.kafka?.image).toBe(`apache/kafka:${version}`)
   })
 
