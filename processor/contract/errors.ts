@@ -35,8 +35,8 @@ export abstract class TidemarkError extends Error {
 }
 
 /**
- * Nothing was decided: wait and try the same again; where time alone does not help, the message says what a person is to do.
- * A failed append may still have reached the log.
+ * Nothing was decided: wait and try the same again. If time alone does not help, the message says what a person must do. A
+ * failed append may still have reached the log.
  */
 export class RetryableError extends TidemarkError {}
 
@@ -58,8 +58,8 @@ export class StoreCorruptedError extends TidemarkError {
 }
 
 /**
- * The log is damaged where it was to be read: wipe nothing, as copies may be all that is left of it; hold up what needs it,
- * and try again seldom. On Kafka another leader may have it whole.
+ * The log is damaged: wipe nothing, as copies may be all that is left of it; stop the partition, and try again seldom. On
+ * Kafka another leader may have the log whole.
  */
 export class LogCorruptedError extends TidemarkError {
   constructor(message: string, cause?: unknown) {
@@ -67,10 +67,7 @@ export class LogCorruptedError extends TidemarkError {
   }
 }
 
-/**
- * What was to be read is not in the log: retention has passed it, or it never was there. Begin anew from what is kept; a copy
- * that is restored from there must be wiped first.
- */
+/** The offset is not in the log: retention has passed it, or it never existed. Wipe the copy and restore it from the start. */
 export class OffsetOutOfRangeError extends TidemarkError {
   constructor(message: string, cause?: unknown) {
     super('OFFSET_OUT_OF_RANGE', message, cause)
@@ -78,8 +75,8 @@ export class OffsetOutOfRangeError extends TidemarkError {
 }
 
 /**
- * Whether a copy is to be wiped and restored: it is damaged, or what it lacks is not in the changelog any more. `restoring`:
- * the changelog was read. Damage of the log says nothing of a copy, and never wipes one.
+ * Whether a copy must be wiped and restored: it is damaged, or the changelog has lost the records that it lacks. `restoring`:
+ * the error came from reading the changelog. Damage of the log never wipes a copy.
  */
 export function isBeyondUse(error: unknown, restoring: boolean): boolean {
   return error instanceof StoreCorruptedError || (restoring && error instanceof OffsetOutOfRangeError)
@@ -95,7 +92,6 @@ export class UnavailableError extends TidemarkError {
   }
 }
 
-/** What `error` says, for a sentence of ours. */
 export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
@@ -103,7 +99,7 @@ export function reasonOf(error: unknown): string {
 /** A person must change something outside the program; the process exits with code 2. */
 export class ConfigurationError extends TidemarkError {}
 
-/** The number of partitions is not what it was, as `found` tells. */
+/** The number of partitions has changed, as `found` says. */
 export function repartitioned(found: string): ConfigurationError {
   const way =
     'devices stay in the partition that they began in, so the number cannot be changed, and Kafka takes no partitions ' +
@@ -118,7 +114,7 @@ interface Listening {
   readonly hostVariable?: string | undefined
 }
 
-/** Why `what` (MQTT, the API, …) cannot listen, and the way out; `variable` sets its port, `hostVariable` its host. */
+/** `what`: MQTT, the API, …; `variable` sets its port, `hostVariable` its host. */
 export function portUnavailable(
   what: string,
   { host, port, variable, hostVariable = 'HOST' }: Listening,
@@ -139,14 +135,14 @@ export function portUnavailable(
   )
 }
 
-/** What helps against a failure with such a code and message; `otherwise` against those that do not tell. */
+/** Advice for an operator against a failure of the database; `otherwise` when its message says nothing useful. */
 export function wayOut(code: string | undefined, message: string, otherwise = 'see to its volume'): string {
   if (code === 'LEVEL_NO_SPACE') return 'free space on its volume'
   // RocksDB has no code of its own for it.
   return message.includes('Too many open files') ? 'raise the limit of open files (ulimit -n)' : otherwise
 }
 
-/** What the database itself says: abstract-level wraps it where the database could not be opened. */
+/** The error of the database itself, which abstract-level wraps when the database cannot be opened. */
 export function databaseFailure(error: unknown): { readonly code: string | undefined; readonly message: string } {
   const { code, message, cause } = error as { code?: string; message: string; cause?: unknown }
   return code === 'LEVEL_DATABASE_NOT_OPEN' && cause instanceof Error ? databaseFailure(cause) : { code, message }

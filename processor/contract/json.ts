@@ -7,12 +7,12 @@ export function isObject(value: Json | undefined): value is JsonObject {
 }
 
 /**
- * Objects and arrays within each other, in what a device or a person sends, and so in each value of a status. All that
- * writes or reads statuses holds to this one: a value that one takes, and another refuses, has its device begin anew. JSON.stringify fails at some thousands.
+ * Nesting of objects and arrays in a payload, and so in each value of a status. All writers and readers of statuses share it:
+ * if one took a value that another refuses, its device would begin anew. JSON.stringify fails at some thousands.
  */
 export const MAX_DEPTH = 16
 
-/** Whether objects and arrays are nested deeper than `depth`. It goes no deeper itself. */
+/** Whether objects and arrays are nested deeper than `depth`. Recurses no deeper itself. */
 export function isDeeper(value: Json, depth: number): boolean {
   if (typeof value !== 'object' || value === null) return false
   if (depth === 0) return true
@@ -22,7 +22,7 @@ export function isDeeper(value: Json, depth: number): boolean {
 /**
  * Whether a name anywhere in the JSON `text` has a backslash as a character. Such text must not be parsed: once V8 13.6
  * (Node 24) has met that name, JSON.parse takes other escaped names for it (`{"a":1,"\\n":1}` after `{"a":1,"\\\\":1}`),
- * so that one device's names would become another's. Linear in the text; of text that is no JSON it says something.
+ * so that one device's names would become another's. Linear in the text; for text that is no JSON the result means nothing.
  */
 export function hasBackslashInName(text: string): boolean {
   if (!text.includes('\\')) return false
@@ -46,10 +46,10 @@ function isName(text: string, at: number): boolean {
   return text[next] === ':'
 }
 
-/** Of each value, beside the characters in it: what it takes to copy it, and to write it out. */
+/** The cost of copying and writing a value, beside its characters. */
 const VALUE_WORK = 128
 
-/** What handling `value` takes, about, as bytes of JSON: many small values take more than a long text. */
+/** Estimated cost of handling `value`, in bytes of JSON: many small values cost more than a long text. */
 export function workOf(value: Json): number {
   if (typeof value === 'string') return VALUE_WORK + value.length
   if (typeof value !== 'object' || value === null) return VALUE_WORK
@@ -59,17 +59,14 @@ export function workOf(value: Json): number {
   return work
 }
 
-/**
- * A copy in memory of its own, for what is kept. A view keeps all of what it was read with, and what `Buffer.from` copies
- * to is a part of Node's pool: each such copy may keep 64 KiB, however short it is.
- */
+/** A copy to keep, in memory of its own: a view keeps the whole buffer, and `Buffer.from` copies into Node's 64 KiB pool. */
 export function ownCopy(bytes: Uint8Array): Buffer {
   const copy = Buffer.allocUnsafeSlow(bytes.length)
   copy.set(bytes)
   return copy
 }
 
-/** The same of a device id: one that was cut out of a topic keeps all of the topic, which may have 64 KiB. */
+/** A device id in memory of its own: one that was cut out of a topic keeps the whole topic, of up to 64 KiB. */
 export function ownDeviceId(deviceId: string): string {
   return Buffer.from(deviceId, 'latin1').toString('latin1')
 }
@@ -95,21 +92,20 @@ const OPEN_ARRAY = 0x5b
 const CLOSE_ARRAY = 0x5d
 const OPEN_OBJECT = 0x7b
 const CLOSE_OBJECT = 0x7d
-/** By byte, 1: ASCII that stands for itself in a text. */
+/** 1 for each byte that is ASCII and unescaped in a JSON text. */
 const PLAIN_TEXT = Uint8Array.from({ length: 256 }, (_, byte) =>
   Number(byte >= SPACE && byte < DELETE && byte !== QUOTE && byte !== BACKSLASH),
 )
 const LITERALS = ['true', 'false', 'null'].map((text) => Buffer.from(text))
-/** Up to 2^53 an integer is exact, and so is its quotient by a power of ten up to 10^22, rounded once. */
+/** An integer up to 2^53 is exact; its quotient by a power of ten up to 10^22 is rounded once, as JSON.parse rounds. */
 const EXACT_DIGITS = 15
 const POWERS_OF_TEN = Array.from({ length: EXACT_DIGITS + 1 }, (_, power) => 10 ** power)
 /** A longer number is left to JSON.parse. */
 const MAX_NUMBER_BYTES = 64
 
-/** Reads JSON of a known layout where it stands: no text and no object is made of it. */
+/** Reads JSON of a known layout in place: it makes no string and no object. */
 export class JsonScanner {
   #bytes: Buffer = Buffer.alloc(0)
-  /** Of what comes next. */
   at = 0
 
   begin(bytes: Uint8Array): void {
@@ -121,7 +117,7 @@ export class JsonScanner {
     return this.at === this.#bytes.length
   }
 
-  /** Goes past `expected` when that comes next; false, and stays, when it does not. */
+  /** Skips `expected`; false, without moving, when something else comes next. */
   literal(expected: Uint8Array): boolean {
     const bytes = this.#bytes
     const start = this.at
@@ -132,7 +128,7 @@ export class JsonScanner {
     return true
   }
 
-  /** Goes past `expected`, of ASCII, when that comes next. */
+  /** Skips `expected`, which is ASCII. */
   text(expected: string): boolean {
     const bytes = this.#bytes
     const start = this.at
@@ -143,7 +139,7 @@ export class JsonScanner {
     return true
   }
 
-  /** Goes past `length` bytes when they are the same as those at `from`. */
+  /** Skips `length` bytes if they equal those at `from`. */
   same(from: number, length: number): boolean {
     const bytes = this.#bytes
     const start = this.at
@@ -153,7 +149,7 @@ export class JsonScanner {
     return true
   }
 
-  /** Goes past what stands for itself in a text of JSON, ASCII at that. */
+  /** Skips unescaped ASCII of a text. */
   skipPlainText(): void {
     const bytes = this.#bytes
     let at = this.at
@@ -161,7 +157,7 @@ export class JsonScanner {
     this.at = at
   }
 
-  /** The next `length` bytes, when all of them stand for themselves in a text of JSON, ASCII at that. */
+  /** The next `length` bytes, if they are unescaped ASCII of a text. */
   takePlainText(length: number): string | undefined {
     const bytes = this.#bytes
     const start = this.at
@@ -172,10 +168,7 @@ export class JsonScanner {
     return this.slice(start, end)
   }
 
-  /**
-   * Goes past the object that comes next, as JSON.stringify writes it: false when none does, when it is nested deeper than
-   * `depth`, or when there is an escape in it.
-   */
+  /** Skips an object as JSON.stringify writes it; false when there is none, or it is deeper than `depth` or has an escape. */
   object(depth: number): boolean {
     return this.#bytes[this.at] === OPEN_OBJECT && this.#members(CLOSE_OBJECT, depth)
   }
@@ -204,7 +197,7 @@ export class JsonScanner {
     return !Number.isNaN(this.number()) || LITERALS.some((literal) => this.literal(literal))
   }
 
-  /** One without an escape. */
+  /** Skips a string without escapes. */
   #string(): boolean {
     const bytes = this.#bytes
     if (bytes[this.at] !== QUOTE) return false
@@ -216,17 +209,16 @@ export class JsonScanner {
     return at < bytes.length
   }
 
-  /** Of ASCII. */
+  /** ASCII only. */
   slice(start: number, end: number): string {
     return this.#bytes.toString('latin1', start, end)
   }
 
-  /** From `start` to the end. */
   rest(start: number): string {
     return this.#bytes.toString('utf8', start)
   }
 
-  /** The number that comes next, the same as JSON.parse makes of it; NaN when none does, or not a finite or short one. */
+  /** The next number, as JSON.parse reads it; NaN when there is none, or it is infinite or very long. */
   number(): number {
     const bytes = this.#bytes
     let at = this.at
@@ -253,7 +245,7 @@ export class JsonScanner {
     return negative ? -value : value
   }
 
-  /** `mantissaEnd`: how far the number is known to be one. */
+  /** `mantissaEnd`: where its exponent or its further digits begin. */
   #long(mantissaEnd: number): number {
     const bytes = this.#bytes
     let end = mantissaEnd
@@ -276,7 +268,7 @@ export function isDigit(byte: number | undefined): boolean {
   return byte !== undefined && byte >= ZERO && byte <= ZERO + 9
 }
 
-/** The first `most` characters, or one fewer: a surrogate pair is not parted, as half of one has no bytes of its own. */
+/** The first `most` characters, or one fewer, so that no surrogate pair is split. */
 export function beginningOf(text: string, most: number): string {
   if (text.length <= most) return text
   return text.slice(0, (text.charCodeAt(most - 1) & 0xfc00) === 0xd800 ? most - 1 : most)

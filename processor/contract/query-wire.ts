@@ -5,26 +5,26 @@ import type { Position } from './record.ts'
 import type { Outcome } from './write.ts'
 
 /**
- * How questions and answers cross between an api process and a processor: over HTTP/1.1, questions as JSON, answers as a
- * JSON head and after it the bytes of the statuses as they are stored, which nobody parses on the way.
+ * The wire format between an api process and a processor, over HTTP/1.1: questions are JSON, answers a JSON head and then the
+ * bytes of the statuses as they are stored, which nobody parses on the way.
  */
 export const READ_PATH = '/query/v1/read'
 export const LIST_PATH = '/query/v1/list'
 export const PAST_PATH = '/query/v1/past'
 export const COPIES_PATH = '/query/v1/copies'
 
-/** Bounds of one request; a processor answers 413 beyond them. */
+/** Bounds of one request; beyond them a processor answers 413. */
 export const MAX_REQUEST_BYTES = 512 * 1024
 export const MAX_QUESTIONS = 256
 /** With the largest statuses, an answer of 64 MiB. */
 export const MAX_IDS_OF_QUESTION = 128
 export const MAX_IDS_OF_REQUEST = 2_048
 export const MAX_LISTED = 1_000
-/** How long a question may be held until its copy has come so far, ms. */
+/** How long a question may wait until the copy reaches its position, ms. */
 export const MAX_HOLD_MS = 2_000
-/** Of statuses in one answer: further questions are put off, a listing ends early. One question is answered in any case. */
+/** Bytes of statuses in one answer: beyond, further questions are put off, and a listing ends early. */
 export const MAX_ANSWER_BYTES = 16 * 1024 * 1024
-/** Longest id; one of a device has up to 128 characters. */
+/** Longest id in a question; a device id has up to 128 characters. */
 const MAX_ID = 512
 
 export interface Question {
@@ -50,7 +50,7 @@ interface WireError {
   readonly retryAfterSeconds: number
 }
 
-/** `lengths`: bytes of each status, -1 where the device is not known. */
+/** `lengths`: bytes of each status, -1 for an unknown device. */
 type WireOutcome =
   | { readonly freshness: Freshness; readonly lengths: readonly number[] }
   | { readonly error: WireError }
@@ -67,7 +67,7 @@ interface WireListing {
   readonly lengths: readonly number[]
 }
 
-/** What is not of this form; the message says what is wrong. */
+/** A malformed question or answer. */
 export class WireFormatError extends Error {}
 
 export function encodeQuestions(questions: readonly Question[]): string {
@@ -109,7 +109,7 @@ export function decodeListQuestion(body: string): ListQuestion {
   return { partition: partition as number, after, limit: limit as number }
 }
 
-/** The outcomes in the order of the questions. All answers to one question were read at once, and are equally fresh. */
+/** Outcomes in the order of the questions. All answers to one question were read at once, and are equally fresh. */
 export function encodeOutcomes(outcomes: readonly (readonly Answer[] | TidemarkError)[]): Buffer[] {
   const statuses: Uint8Array[] = []
   const head: WireOutcome[] = outcomes.map((outcome) => {
@@ -199,9 +199,7 @@ export function encodeCopies(copies: readonly Copy[]): string {
 export function decodeCopies(body: Buffer): Copy[] {
   const copies = parse(body.toString())
   if (!Array.isArray(copies)) throw new WireFormatError('a list of copies is expected')
-  // A processor of before `readable` does not tell.
-  const told = copies as (Omit<Copy, 'readable'> & { readonly readable?: boolean })[]
-  return told.map((copy) => ({ ...copy, readable: copy.readable ?? copy.state === 'running' }))
+  return copies as Copy[]
 }
 
 export function encodeError(error: TidemarkError): string {
@@ -218,7 +216,7 @@ function wireError(error: TidemarkError): WireError {
   return { code: error.code, message: error.message, retryAfterSeconds }
 }
 
-/** Whatever it was over there, here it means that this copy cannot answer. */
+/** Any error of a processor means here that its copy cannot answer. */
 function unavailable({ code, message, retryAfterSeconds }: WireError): UnavailableError {
   return new UnavailableError(code as ErrorCode, message, retryAfterSeconds)
 }
