@@ -15,7 +15,7 @@ const MAX_KEPT = 1_024
 export const KEPT_MS = 5_000
 
 /** Work that may take longer than who asks for it can wait: he asks again, and finds it under way or done. */
-export class Unfinished<T extends object> {
+export class PendingScans<T extends object> {
   readonly #begun = new Map<string, Promise<T>>()
 
   /** What `begin` gives, or gave when it was last asked for by this key; undefined when it is not there in `ms`. */
@@ -79,7 +79,7 @@ export class ScanThreads implements Scans, AsyncDisposable {
   readonly #logger: Logger
   readonly #patienceMs: number
   readonly #threads: (ScanThread | undefined)[]
-  readonly #unfinished = new Unfinished<ScanAnswer>()
+  readonly #unfinished = new PendingScans<ScanAnswer>()
   #toldAt = Number.NEGATIVE_INFINITY
   #ended = false
 

@@ -8,23 +8,22 @@ export interface IdRange {
   readonly to: string
 }
 
-/** Device ids have no character over `z`. */
+/** Greater than every device id, whose last character is `z`. */
 export const LAST = '\x7f'
 
 export type Entry = readonly [deviceId: string, status: Uint8Array]
 
-/** Entries of the first read, when nobody knows better. */
 const FIRST_READ = 64
-/** Aim of one read, bytes of statuses. */
+/** Target size of one read, bytes of statuses. */
 export const READ_BYTES = 1024 * 1024
 
-/** Gives devices in one order, chunk by chunk. */
+/** Where a search gets its candidates, chunk by chunk, in one order. */
 export interface Source {
-  /** So many devices are examined at most; undefined: all. */
+  /** The most devices to examine; undefined: all. */
   readonly most?: number | undefined
   /** Undefined at the end. */
   next(): Promise<readonly Entry[] | undefined>
-  /** Begins to read what `next` will give. */
+  /** Begins to read the next chunk. */
   readAhead(): void
   close(): Promise<void>
 }
@@ -35,16 +34,16 @@ export interface ScanOptions {
   readonly maxRead: number
   /** Entries of the first read. */
   readonly first?: number | undefined
-  /** As Source has it. */
+  /** See `Source`. */
   readonly most?: number | undefined
-  /** So many entries are asked for in all, unless some do not fit. */
+  /** Entries that are expected to be enough. */
   readonly limit?: number | undefined
-  /** Of all scans of the event loop: what a read brings is made into objects in one go. */
+  /** Shared by all scans: a read makes its objects in one go, and all partitions at once would hold the event loop. */
   readonly reading: Limiter
 }
 
-/** Reads the devices of some ranges, in the order of their ids, chunk by chunk; the next while one is looked at. */
-export class Scan implements Source {
+/** The full scan: reads the devices of ranges of ids from the store, in order, one chunk ahead of the matcher. */
+export class FullScan implements Source {
   readonly #store: Pick<StateStore, 'between'>
   readonly #ranges: IdRange[]
   readonly #way: Way
@@ -103,7 +102,7 @@ export class Scan implements Source {
   }
 }
 
-/** The parts of `ranges` that come after `deviceId` in the direction. */
+/** The parts of `ranges` after `deviceId` in the direction of the scan. */
 export function beyond(ranges: readonly IdRange[], deviceId: string, backwards: boolean): IdRange[] {
   const bound = backwards ? deviceId : `${deviceId}\0`
   return ranges

@@ -16,12 +16,12 @@ import { Summary } from '../contract/summary.ts'
 import { Limiter } from '../runtime/limiter.ts'
 import type { Turns } from '../runtime/turns.ts'
 import type { Checkpoint, Searched } from '../store/store.ts'
-import { CANDIDATE_COST, planBeginning, planIndex } from './index/plan.ts'
-import { Gathered, IndexScan, Walk } from './index/scan.ts'
+import { CANDIDATE_COST, planIndex, planTopN } from './index/plan.ts'
+import { CollectedPostings, IndexScan, PostingsMerge } from './index/scan.ts'
 import { Matcher } from './language/match.ts'
 import { literalPrefix } from './language/pattern.ts'
 import { StoredFields } from './language/stored-fields.ts'
-import { beyond, type IdRange, intersect, LAST, Scan, type Source } from './scan.ts'
+import { beyond, FullScan, type IdRange, intersect, LAST, type Source } from './scan.ts'
 import { tally } from './tally.ts'
 
 /** How long one slice may take, ms; well under the time after which a copy counts as unavailable. */
@@ -157,9 +157,9 @@ export class Searcher {
     // Of the first of the fleet few or none may be meant.
     if (index === undefined || within !== undefined) return undefined
     const cost = this.#candidateCost
-    const beginning = planBeginning({ root: query.root, counts: index.counts, order, after, limit, cost })
+    const beginning = planTopN({ root: query.root, counts: index.counts, order, after, limit, cost })
     if (beginning === undefined) return undefined
-    const gathered = await Gathered.from(index, beginning.ranges, ranges, false)
+    const gathered = await CollectedPostings.from(index, beginning.ranges, ranges, false)
     if (gathered === undefined) return undefined
     const source = new IndexScan(store, gathered, { maxRead: this.#maxRead, first: undefined })
     const slice = await this.#best(question, source, beginning.upTo)
@@ -167,7 +167,7 @@ export class Searcher {
     return slice.more && slice.items.length === 0 ? undefined : slice
   }
 
-  /** The order is not that of the reading: the best are kept. `upTo`: as `Beginning` has it. */
+  /** The order is not that of the reading: the best are kept. `upTo`: as `TopNPlan` has it. */
   async #best({ query, order, after, limit }: SearchQuestion, source: Source, upTo?: Place): Promise<FoundSlice> {
     const matcher = new Matcher(query)
     const fields = new StoredFields([...matcher.fields, order.field])
@@ -194,10 +194,10 @@ export class Searcher {
     const reads = { maxRead: this.#maxRead, first: root.kind === 'and' ? undefined : limit }
     const plan = index === undefined ? undefined : planIndex({ root, counts: index.counts, limit, cost })
     if (index !== undefined && plan?.kind === 'walk') {
-      return new IndexScan(store, new Walk(index, plan.entries, ranges, backwards), reads)
+      return new IndexScan(store, new PostingsMerge(index, plan.entries, ranges, backwards), reads)
     }
     if (index !== undefined && plan?.kind === 'gather') {
-      const gathered = await Gathered.from(index, plan.ranges, ranges, backwards)
+      const gathered = await CollectedPostings.from(index, plan.ranges, ranges, backwards)
       if (gathered !== undefined) return new IndexScan(store, gathered, reads)
     }
     // A plain list is just its page.
@@ -205,7 +205,7 @@ export class Searcher {
     if (this.#scans !== undefined && from !== undefined && !isPage) return this.#scans
     const most = this.#scans === undefined || isPage ? undefined : MAX_SCANNED_HERE
     const page = isPage ? { first: limit, limit } : {}
-    return new Scan(store, ranges, { backwards, maxRead: this.#maxRead, most, reading: this.#reading, ...page })
+    return new FullScan(store, ranges, { backwards, maxRead: this.#maxRead, most, reading: this.#reading, ...page })
   }
 
   /** Until `look` says false, or enough are examined here, or the slice's time is over: then the id to go on after. Undefined at the end. */

@@ -26,9 +26,9 @@ import { literalPrefix } from '../language/pattern.ts'
 import { boundText, textFor } from '../language/time-text.ts'
 
 /**
- * How a search finds its candidates: every device that satisfies the query is among them, and each is tested.
- * `scan`: all devices. `walk`: those of some entries, each of which has its devices in the order of their ids. `gather`:
- * those of ranges of entries, in whatever order.
+ * The planner: decides from the counts of the index, without I/O, how a search finds its candidates. Every match is among
+ * the candidates, and each candidate is tested. `scan`: all devices. `walk`: merges the posting lists of a few entries.
+ * `gather`: collects those of ranges of entries and sorts them.
  */
 export type IndexPlan =
   | { readonly kind: 'scan' }
@@ -38,26 +38,25 @@ export type IndexPlan =
 export interface PlanFacts {
   readonly root: QueryNode
   readonly counts: ReadCounts
-  /** As many devices as are looked for, in the order of their ids; undefined: all that satisfy the query. */
+  /** Devices wanted, in the order of their ids; undefined: all matches. */
   readonly limit: number | undefined
-  /** A candidate of the index costs as much as so many devices that are scanned. */
+  /** Cost of a candidate of the index, in devices of a scan. */
   readonly cost: number
 }
 
-/** To look up a candidate in the index and read its status, of what it takes to scan one: measured. */
+/** Measured cost of looking up and reading one candidate, in devices of a scan. */
 export const CANDIDATE_COST = 4
-/** Entries that are gathered: their ids are in memory at once, and sorted in one go. */
+/** Most ids that are collected: they are in memory at once, and sorted in one go. */
 export const MAX_GATHERED = 8192
-/** Entries that are gathered for a page, however soon a scan may find it: matches may lie far behind. */
+/** Ids that may always be collected for a page: a scan may be unlucky and find its matches far behind. */
 const MAX_GATHERED_FOR_PAGE = 512
-/** Entries that are walked beside each other. */
+/** Posting lists that are merged. */
 const MAX_WALKED = 16
-/** The share of the devices that an equality of which nothing is known may have. */
+/** Assumed selectivity of a prefix of which nothing is known. */
 const GUESS = 1 / 64
-/** `field:value` of values that are too many to be counted. */
+/** Assumed selectivity of `field:value` when its values are too many to be counted. */
 const GUESS_OF_MANY = 1 / 1024
 
-/** Pure. */
 export function planIndex({ root, counts, limit, cost }: PlanFacts): IndexPlan {
   const devices = devicesIn(counts)
   const lookup = devices === undefined ? undefined : lookUp(root, new Estimates(counts, devices))
@@ -79,12 +78,12 @@ function devicesIn(counts: ReadCounts): number | undefined {
   return odd === undefined || states === undefined ? undefined : sum(states.values()) + odd
 }
 
-/** What of the index has all devices of a condition. */
+/** The entries of the index that cover a condition. */
 interface Lookup {
   readonly ranges: readonly EntryRange[]
   /** Each range is one entry. */
   readonly walkable: boolean
-  /** Devices, about. */
+  /** Estimated devices. */
   readonly estimate: number
 }
 
@@ -107,7 +106,7 @@ class Estimates {
   }
 }
 
-/** `states`: in which alone the devices are wanted. Undefined: the index does not help. */
+/** `states`: the only states wanted. Undefined: the index does not help. */
 function lookUp(node: QueryNode, estimates: Estimates, states: readonly string[] = STATES): Lookup | undefined {
   const known = statesOf(node)
   if (known !== undefined) return ofStates(common(known, states), estimates)
@@ -148,7 +147,7 @@ function together(parts: readonly Lookup[]): Lookup {
   }
 }
 
-/** The states with which the condition holds; undefined when it asks for anything else. */
+/** The states that satisfy a condition on the state alone; undefined for any other condition. */
 function statesOf(node: QueryNode): readonly string[] | undefined {
   if (node.kind === 'all') return undefined
   const { fields, test } = new Matcher({ root: node })
@@ -161,7 +160,7 @@ function ofStates(states: readonly string[], estimates: Estimates): Lookup {
   return withLeftOut({ ranges: states.map(stateEntry).map(rangeOf), walkable: true, estimate }, 'odd', estimates)
 }
 
-/** Devices that have no entry of their own may satisfy any condition. */
+/** Adds the devices that have no entries of their own: they may satisfy any condition. */
 function withLeftOut({ ranges, walkable, estimate }: Lookup, what: 'odd' | 'wide', estimates: Estimates): Lookup {
   const leftOut = estimates.leftOut(what)
   if (leftOut === 0) return { ranges, walkable, estimate }
@@ -203,7 +202,7 @@ function attributeLookup(
     )
     return { ranges, walkable: true, estimate }
   }
-  // The entries of all states lie between each other.
+  // The entries of all states are interleaved.
   const present = estimates.ofAttribute(group, PRESENT, STATES)
   if (node.kind === 'exists') {
     return { ranges: [within(`${group}\0`)], walkable: false, estimate: present ?? devices }
@@ -219,7 +218,7 @@ function estimateOf(group: string, value: Json, states: readonly string[], estim
   return estimates.ofAttribute(group, valueCount(value) ?? UNCOUNTED, states) ?? estimates.devices
 }
 
-/** Whether an entry may have devices: what stands in a list beside what is not counted is not counted either. */
+/** Whether an entry may have devices. A value in a list with uncounted elements is not counted either. */
 function mayHave(group: string, value: Json, state: string, { counts }: Estimates): boolean {
   const all = counts.all(group)
   const count = valueCount(value)
@@ -228,7 +227,7 @@ function mayHave(group: string, value: Json, state: string, { counts }: Estimate
   )
 }
 
-/** Counts of values whose entries begin with `prefix`, and all that are not counted by value. */
+/** Devices whose value begins with `prefix`, and all that are not counted by value. */
 function beginningWith(prefix: string, group: string, { counts }: Estimates): number {
   const beginning = prefix.slice(group.length + 1)
   let estimate = 0
@@ -238,7 +237,7 @@ function beginningWith(prefix: string, group: string, { counts }: Estimates): nu
   return estimate
 }
 
-/** What begins with `prefix`, whose last character is in ASCII. */
+/** Entries that begin with `prefix`, whose last character is ASCII. */
 function within(prefix: string): EntryRange {
   const last = prefix.charCodeAt(prefix.length - 1)
   return { from: prefix, to: prefix.slice(0, -1) + String.fromCharCode(last + 1) }
@@ -261,13 +260,12 @@ function seenRange({ low, high }: SeenBounds): EntryRange {
   return { from: seenEntry(low), to: high === undefined ? seenEntry('\x7f') : `${seenEntry(high)}\x01` }
 }
 
-/** Texts between which `lastSeenAt` is, both included; `high` undefined: all from `low` on. */
+/** An inclusive range of `lastSeenAt`; without `high` it is open. */
 interface SeenBounds {
   readonly low: string
   readonly high: string | undefined
 }
 
-/** Where `lastSeenAt` is when the condition holds. */
 function seenBounds(node: Condition): SeenBounds | undefined {
   if (node.kind === 'exists') return undefined
   if (node.kind === 'equals') {
@@ -290,29 +288,28 @@ function sum(numbers: Iterable<number>): number {
   return total
 }
 
-export interface BeginningFacts {
+export interface TopNFacts {
   readonly root: QueryNode
   readonly counts: ReadCounts
   readonly order: Order
   readonly after: Place | undefined
-  /** Devices that are looked for. */
   readonly limit: number
-  /** As `PlanFacts` has it. */
+  /** See `PlanFacts`. */
   readonly cost: number
 }
 
-/** Where the first devices of a list are that is in the order of `lastSeenAt`. */
-export interface Beginning {
+/** The entries that hold the first N devices in the order of `lastSeenAt`. */
+export interface TopNPlan {
   readonly ranges: readonly EntryRange[]
-  /** What satisfies the query and stands after `after`, up to here, is in `ranges`; undefined: all of it is. */
+  /** `ranges` hold all matches after `after` up to this place; undefined: all. */
   readonly upTo: Place | undefined
 }
 
 /**
- * Pure. Undefined when the index cannot tell, or when that is no cheaper than to look at all. The devices may be fewer
- * than the limit, and even none, when some move meanwhile, or no time satisfies the query.
+ * Undefined when the index cannot tell, or a scan is cheaper. The devices may be fewer than the limit, or none, as some move
+ * meanwhile.
  */
-export function planBeginning(facts: BeginningFacts): Beginning | undefined {
+export function planTopN(facts: TopNFacts): TopNPlan | undefined {
   const { root, counts, order, after, limit, cost } = facts
   const { field, descending } = order
   const devices = devicesIn(counts)
@@ -332,7 +329,7 @@ export function planBeginning(facts: BeginningFacts): Beginning | undefined {
   return { ranges, upTo: end === undefined ? undefined : { key: sortKey(end), deviceId: '' } }
 }
 
-/** Between which texts `lastSeenAt` is, both included, of all that can be meant; undefined: that is not all that is asked. */
+/** The range of `lastSeenAt` that the query and `after` leave; undefined when the query asks for anything else. */
 function spanOf(root: QueryNode, descending: boolean, after: Place | undefined): SeenBounds | undefined {
   const asked = root.kind === 'and' ? root.nodes : [root]
   const parts = asked.map(boundsOf)
@@ -362,7 +359,7 @@ function both(a: SeenBounds, b: SeenBounds): SeenBounds {
   return { low: a.low > b.low ? a.low : b.low, high: lower }
 }
 
-/** The last of the slots to look in, of which undefined is all. Undefined when the devices there would be more than `most`. */
+/** The last slot needed (undefined: all slots). Undefined when the slots hold more than `most` devices. */
 function firstSlots(
   slots: ReadonlyMap<string, number>,
   { low, high }: SeenBounds,

@@ -7,13 +7,13 @@ import { MAX_GATHERED } from './plan.ts'
 const FIRST_READ = 64
 const MAX_READ = 512
 
-/** Gives ids in the order of the scan, each once. */
+/** Ids of candidates in the order of the scan, each once. */
 interface Candidates {
   /** Up to `size`, or some more; undefined at the end. */
   next(size: number): Promise<readonly string[] | undefined>
 }
 
-/** Reads the devices that an index names, in the order of their ids; the next while one is looked at. */
+/** The index scan: reads the candidates that the index names, in the order of their ids, one chunk ahead of the matcher. */
 export class IndexScan implements Source {
   readonly #store: Pick<StateStore, 'getMany'>
   readonly #candidates: Candidates
@@ -21,7 +21,7 @@ export class IndexScan implements Source {
   #size: number
   readonly #ahead = new ReadAhead(() => this.#read())
 
-  /** `first`: of the first read, when so many candidates are likely enough. */
+  /** `first`: candidates of the first read, if so many are likely to be enough. */
   constructor(
     store: Pick<StateStore, 'getMany'>,
     candidates: Candidates,
@@ -33,7 +33,7 @@ export class IndexScan implements Source {
     this.#size = Math.min(first, this.#maxRead)
   }
 
-  /** None, when all that were named are gone meanwhile; undefined at the end. */
+  /** An empty chunk when all its candidates are gone meanwhile; undefined at the end. */
   next(): Promise<readonly Entry[] | undefined> {
     return this.#ahead.take()
   }
@@ -61,8 +61,8 @@ export class IndexScan implements Source {
   }
 }
 
-/** The devices of some entries, in each of which they are in the order of their ids. */
-export class Walk implements Candidates {
+/** Merges the posting lists of a few index entries, each in the order of device ids, as far as they are needed. */
+export class PostingsMerge implements Candidates {
   readonly #index: StoreIndex
   readonly #entries: readonly string[]
   readonly #backwards: boolean
@@ -82,7 +82,7 @@ export class Walk implements Candidates {
     const { from, to } = range
     const wanted = this.#entries.map((entry) => ({ from: `${entry}\0${from}`, to: `${entry}\0${to}` }))
     const lists = await this.#index.read(wanted, size, this.#backwards)
-    // Beyond the last of an entry that has more, others may be before what is read of them.
+    // A list that has more than was read of it bounds the merge.
     let bound: string | undefined
     for (const list of lists) {
       const last = list.length < size ? undefined : (list.at(-1) as string)
@@ -98,8 +98,8 @@ export class Walk implements Candidates {
   }
 }
 
-/** The devices of ranges of entries, gathered before the first is given. */
-export class Gathered implements Candidates {
+/** Collects and sorts the posting lists of whole ranges of entries, as a bitmap scan does, before the first id is given. */
+export class CollectedPostings implements Candidates {
   readonly #ids: readonly string[]
   #given = 0
 
@@ -107,19 +107,19 @@ export class Gathered implements Candidates {
     this.#ids = ids
   }
 
-  /** Undefined when there are too many. */
+  /** Undefined when there are more than MAX_GATHERED. */
   static async from(
     index: StoreIndex,
     entries: readonly EntryRange[],
     ranges: readonly IdRange[],
     backwards: boolean,
-  ): Promise<Gathered | undefined> {
+  ): Promise<CollectedPostings | undefined> {
     const lists = await index.read(entries, MAX_GATHERED + 1, false)
     let found = 0
     for (const list of lists) found += list.length
     if (found > MAX_GATHERED) return undefined
     const ids = lists.flat().filter((id) => ranges.some(({ from, to }) => id >= from && id < to))
-    return new Gathered(inOrder(ids, backwards))
+    return new CollectedPostings(inOrder(ids, backwards))
   }
 
   async next(size: number): Promise<readonly string[] | undefined> {
@@ -130,7 +130,7 @@ export class Gathered implements Candidates {
   }
 }
 
-/** Ids are ASCII: they are ordered as their bytes are. */
+/** Ids are ASCII: code units and bytes have one order. */
 function inOrder(ids: string[], backwards: boolean): string[] {
   const sorted = Array.from(new Set(ids)).sort()
   return backwards ? sorted.toReversed() : sorted

@@ -1,12 +1,12 @@
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { Unfinished } from '../../../processor/search/scan-threads.ts'
+import { PendingScans } from '../../../processor/search/scan-threads.ts'
 
 const LONG_MS = 60_000
 const MAX_KEPT = 1_024
 const KEPT_MS = 5_000
 
 it('is found under way, and then done, by who asks again', async () => {
-  const unfinished = new Unfinished<{ result: number }>()
+  const unfinished = new PendingScans<{ result: number }>()
   const { promise, resolve } = Promise.withResolvers<{ result: number }>()
   let begun = 0
   const begin = () => {
@@ -23,7 +23,7 @@ it('is found under way, and then done, by who asks again', async () => {
 })
 
 it('is begun anew after it failed, whether somebody waited or not', async () => {
-  const unfinished = new Unfinished<object>()
+  const unfinished = new PendingScans<object>()
   const failing = Promise.withResolvers<object>()
   expect(await unfinished.within('a', () => failing.promise, 0)).toBeUndefined()
   failing.reject(new Error('first'))
@@ -35,7 +35,7 @@ it('is begun anew after it failed, whether somebody waited or not', async () => 
 const never = () => new Promise<object>(() => {})
 
 it('is bounded', async () => {
-  const unfinished = new Unfinished<object>()
+  const unfinished = new PendingScans<object>()
   const asked: Promise<object | undefined>[] = []
   for (let i = 0; i < MAX_KEPT; i++) asked.push(unfinished.within(`job ${i}`, never, 0))
   await expect(unfinished.within('one more', never, 0)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' })
@@ -45,7 +45,7 @@ it('is bounded', async () => {
 it('is kept for a while for who asks again, and then leaves its place to others', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
   onTestFinished(() => void vi.useRealTimers())
-  const unfinished = new Unfinished<object>()
+  const unfinished = new PendingScans<object>()
   const { promise, resolve } = Promise.withResolvers<object>()
   const asked = ['a', 'b'].map((key) => unfinished.within(key, () => promise, 0))
   await vi.advanceTimersByTimeAsync(0)

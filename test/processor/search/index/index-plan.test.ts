@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../../../processor/contract/json.ts'
 import { type Order, parseOrder, type SortKey, sortKey } from '../../../../processor/contract/order.ts'
 import type { Status } from '../../../../processor/contract/status.ts'
-import { CANDIDATE_COST, MAX_GATHERED, planBeginning, planIndex } from '../../../../processor/search/index/plan.ts'
+import { CANDIDATE_COST, MAX_GATHERED, planIndex, planTopN } from '../../../../processor/search/index/plan.ts'
 import { parseQuery } from '../../../../processor/search/language/parser.ts'
 import { indexedOf, reindex } from '../../../../processor/store/index-entries.ts'
 import { type CountChanges, IndexCounts } from '../../../../processor/store/partition-index.ts'
@@ -190,7 +190,7 @@ const BEGUN = counted(MOST, ...SILENT)
 function beginning(sort: string, limit: number, q = '*', key?: SortKey, counts = BEGUN) {
   const after = key === undefined ? undefined : { key, deviceId: 'd' }
   const order = parseOrder(sort) as Order
-  return planBeginning({ root: parseQuery(q).root, counts, order, after, limit, cost: CANDIDATE_COST })
+  return planTopN({ root: parseQuery(q).root, counts, order, after, limit, cost: CANDIDATE_COST })
 }
 
 function early(devices: number, others: number): IndexCounts {
