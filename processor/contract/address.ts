@@ -3,7 +3,9 @@ export interface Address {
   readonly port: number
 }
 
-/** Of `host:port`. A host that has colons itself, as IPv6 has, may stand in brackets; Kafka and URLs have it so. */
+/**
+ * Splits `host:port`. A host with colons, such as an IPv6 address, may stand in brackets, as Kafka and URLs write it.
+ */
 export function hostAndPort(address: string): Address {
   const colon = address.lastIndexOf(':')
   const host = address.slice(0, colon)
@@ -12,7 +14,7 @@ export function hostAndPort(address: string): Address {
 
 const BRACKETED = /^\[(.*)\]$/
 
-/** `host:port`, in which a host that has colons itself stands in brackets. */
+/** Writes `host:port`, with brackets around a host that has colons. */
 export function addressOf({ host, port }: Address): string {
   return `${host.includes(':') ? `[${host}]` : host}:${port}`
 }

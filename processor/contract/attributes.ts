@@ -1,18 +1,18 @@
 import { isObject, type Json, type JsonObject, MAX_DEPTH } from './json.ts'
 
 /**
- * Attributes are what people say of a device (its type, its site, tags), where `reported` is what it says itself: one JSON
- * object, under the bounds of a telemetry payload.
+ * Attributes are what people say of a device (type, site, tags), while `reported` is what the device says. They are one
+ * JSON object within the bounds of a telemetry payload.
  */
 
-/** Of the JSON text of all attributes of a device; and of what one request sets, or merges. */
+/** Bytes of the JSON of all attributes of a device, and of what one request sets or merges. */
 export const MAX_ATTRIBUTES_BYTES = 8 * 1024
-/** Of objects and arrays, the attributes themselves included: as deep as a telemetry payload may be. */
+/** Nesting of objects and arrays, the attributes themselves included, as in a telemetry payload. */
 export const MAX_ATTRIBUTES_DEPTH = MAX_DEPTH
 
 export type AttributesFault = 'too-deep' | 'bad-number' | 'bad-attribute-name'
 
-/** What of `attributes` cannot be kept, and where (`tags[2].name`); undefined when all can. */
+/** Finds what cannot be kept, and where (`tags[2].name`). Undefined: everything can. */
 export function attributesFault(
   attributes: JsonObject,
 ): { readonly fault: AttributesFault; readonly at: string } | undefined {
@@ -52,7 +52,7 @@ function isEscaped(name: string): boolean {
   return JSON.stringify(name).length !== name.length + 2
 }
 
-/** JSON Merge Patch (RFC 7396 section 2), of attributes without fault. Neither `target` nor `patch` is changed. */
+/** JSON Merge Patch (RFC 7396 section 2) of valid attributes. Changes neither `target` nor `patch`. */
 export function mergePatch(target: JsonObject, patch: JsonObject): JsonObject {
   const merged = { ...target }
   for (const name in patch) {

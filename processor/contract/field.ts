@@ -47,23 +47,23 @@ export function parseField(name: string): Field | undefined {
   return MEMBERS[group]?.includes(rest) ? { name, kind: 'member', group, member: rest } : undefined
 }
 
-/** The names that `parseField` knows, for people. */
+/** Describes to people the names that `parseField` knows. */
 export const FIELD_NAMES =
   'deviceId, rev, firstSeenAt, lastSeenAt, connectivity.(state|since|reason|session), ' +
   'counters.(messages|late|duplicates|skewed), reported.<metric>, reported.<metric>.at, attributes.<path>'
 
-/** Of objects and arrays in the value of a field; a group has two around its values. No status of ours has more. */
+/** Nesting of the value of a field. A group has two levels around its values, and no status of ours has more. */
 export const MAX_FIELD_DEPTH = MAX_DEPTH + 2
 
 /**
- * The value as it is answered, searched and counted: null in place of one that another program nested too deep, as
- * JSON.stringify fails at some thousands. Not nothing: attributes that are no object have every search look at the device.
+ * Replaces a foreign value that is nested too deep by null, since JSON.stringify fails at some thousands. It must not
+ * vanish: attributes that are no object make every search look at the device.
  */
 export function bounded<T extends Json | undefined>(value: T): T | null {
   return value !== undefined && isDeeper(value, MAX_FIELD_DEPTH) ? null : value
 }
 
-/** Undefined when the status has no such field; null is a value. What another program wrote may be any JSON. */
+/** Undefined when the status has no such field; null is a value. A foreign status may be any JSON. */
 export function valueOf(field: Field, status: Status): Json | undefined {
   return bounded(held(field, status))
 }
@@ -91,8 +91,8 @@ function memberOf(holder: Json | undefined, name: string): Json | undefined {
 }
 
 /**
- * The names that lead to the value at a dotted path; undefined when there is none. Names within may have dots themselves: a
- * member whose name is all that is left of the path comes before one whose name ends at the path's first dot.
+ * Returns the names that lead to the value at a dotted path; undefined when there is none. Names may have dots
+ * themselves: a member named like the whole rest of the path comes before one named like its part up to the first dot.
  */
 export function attributePath(attributes: Json | undefined, path: string): readonly string[] | undefined {
   const names: string[] = []

@@ -1,13 +1,13 @@
 import { type Field, parseField } from './field.ts'
 import { beginningOf, type Json } from './json.ts'
 
-/** What a list is ordered by; equals go by device id, ascending. */
+/** The order of a list. Equal devices go by id, ascending. */
 export interface Order {
   readonly field: Field
   readonly descending: boolean
 }
 
-/** A field name, with `-` before it for descending. Undefined for what is no field, or a group of fields. */
+/** Reads a field name, with `-` before it for descending. Undefined: it is no field, or a group of fields. */
 export function parseOrder(text: string): Order | undefined {
   const descending = text.startsWith('-')
   const field = parseField(descending ? text.slice(1) : text)
@@ -18,12 +18,12 @@ export function printOrder({ field, descending }: Order): string {
   return descending ? `-${field.name}` : field.name
 }
 
-/** Text is ordered by so many characters; what is equal in them goes by device id. So a cursor has a bound. */
+/** Characters of a text that count for the order. Texts that agree in them go by device id, so a cursor has a bound. */
 const MAX_KEY_TEXT = 128
 
 /**
- * Where a value stands: numbers, then texts (by code points), false, true, null, then lists and objects, which are equal.
- * A missing value stands last, whatever the direction.
+ * Numbers come first, then texts (by code points), false, true, null, then lists and objects, which are equal. A
+ * missing value comes last in either direction.
  */
 export type SortKey =
   | readonly [rank: typeof NUMBER, value: number]
@@ -47,7 +47,7 @@ export function sortKey(value: Json | undefined): SortKey {
   return [OTHER]
 }
 
-/** The key that `json`, of a cursor, stands for; undefined when it stands for none. */
+/** Reads the key from the JSON of a cursor. Undefined: it is no key. */
 export function sortKeyOf(json: unknown): SortKey | undefined {
   if (!Array.isArray(json)) return undefined
   const [rank, value] = json as unknown[]
@@ -58,7 +58,7 @@ export function sortKeyOf(json: unknown): SortKey | undefined {
   return bare && json.length === 1 ? [rank] : undefined
 }
 
-/** Of two (key, device id), which comes first: negative, zero or positive. */
+/** Compares two pairs of key and device id: negative, zero or positive. */
 export function compareInOrder(descending: boolean, a: SortKey, aId: string, b: SortKey, bId: string): number {
   const difference = compareKeys(a, b)
   if (difference === 0) return aId < bId ? -1 : aId > bId ? 1 : 0
@@ -73,7 +73,7 @@ function compareKeys(a: SortKey, b: SortKey): number {
 
 const SURROGATE = /[\ud800-\udfff]/
 
-/** By code points, which is the order of their bytes in UTF-8. */
+/** Compares by code points, the order of the UTF-8 bytes. */
 export function compareText(a: string, b: string): number {
   if (a === b) return 0
   // The order of UTF-16 differs only where surrogates meet the characters above them.

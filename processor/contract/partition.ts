@@ -1,7 +1,7 @@
 /**
- * Where a key lives: the default partitioner of the Java Kafka client,
- * `(murmur2(keyBytes) & 0x7fffffff) % partitions` (org.apache.kafka.clients.producer.internals.BuiltInPartitioner).
- * ingest, processor and api all use this one function; golden vectors hold it to the Java client's.
+ * The partition of a key, by the default partitioner of the Java Kafka client: `(murmur2(keyBytes) & 0x7fffffff) %
+ * partitions` (org.apache.kafka.clients.producer.internals.BuiltInPartitioner). ingest, processor and api all use this
+ * function, and golden vectors hold it to the Java client.
  */
 export function partitionOf(key: string, partitions: number): number {
   return (murmur2(key) & 0x7fffffff) % partitions
@@ -17,7 +17,7 @@ export function murmur2(key: string): number {
   return hash(key, 0x7f) ?? (hash(Buffer.from(key, 'utf8').toString('latin1'), 0xff) as number)
 }
 
-/** Of the char codes of `bytes`; undefined when one has bits that `mask` has not. */
+/** Hashes the char codes of `bytes`. Undefined when one has bits outside `mask`. */
 function hash(bytes: string, mask: number): number | undefined {
   const length = bytes.length
   const tail = length & ~3

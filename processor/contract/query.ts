@@ -5,8 +5,8 @@ import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from 
 import type { Outcome, Write } from './write.ts'
 
 /**
- * How fresh an answer is. `offset`: input position the answer includes; `lag`: input records after it when it was given;
- * `changelog`: everything in the changelog before it is in the answer, which may hold more.
+ * How fresh an answer is. `offset`: input position that it includes; `lag`: input records after it at that time;
+ * `changelog`: the answer includes at least everything before this position of the changelog.
  */
 export interface Freshness {
   readonly partition: number
@@ -29,28 +29,34 @@ export interface Answer {
   readonly freshness: Freshness
 }
 
-/** An answer that includes some record of the log. `outcome`: what that came to, when it is a write and that is known. */
+/**
+ * An answer that includes some record of the log. `outcome` tells the result of that record if it is a write and the
+ * result is known.
+ */
 export interface PastAnswer extends Answer {
   readonly outcome: Outcome | undefined
 }
 
-/** What one process can answer from its own stores; in process, or over its query endpoint. */
+/** Answers from the stores of one process, in process or over its query endpoint. */
 export interface PartitionReader {
   /** Answers in the order of `deviceIds`, all of which live in `partition`. UnavailableError NOT_OWNER: no copy here. */
   getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]>
 
   /**
-   * The devices `deviceIds[i]` of the partitions `partitions[i]`, in this order. An error in place of the answer: this
-   * process cannot give it now.
+   * Answers for `deviceIds[i]` of `partitions[i]`, in this order. An error stands for an answer that this process
+   * cannot give now.
    */
   getEach(deviceIds: readonly string[], partitions: readonly number[]): Promise<(Answer | TidemarkError)[]>
 
-  /** Up to `limit` devices of the partition with id > `after`, ascending; of many bytes, fewer: only an empty answer is the end. */
+  /**
+   * Lists up to `limit` devices of the partition with id > `after`, ascending; fewer when they are large. Only an empty
+   * answer is the end.
+   */
   list(partition: number, after: string | undefined, limit: number): Promise<Listing>
 
   /**
-   * The status of a device of the partition as soon as the copy includes the record at `position`. UnavailableError
-   * POSITION_NOT_REACHED when it does not after `withinMs`.
+   * Answers as soon as the copy includes the record at `position`. Rejects with UnavailableError POSITION_NOT_REACHED
+   * after `withinMs`.
    */
   getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer>
 
@@ -58,7 +64,6 @@ export interface PartitionReader {
   search(question: SearchQuestion): Promise<SearchSlice>
   summarize(question: SummaryQuestion): Promise<SummarySlice>
 
-  /** The copies held here. */
   copies(): Promise<Copy[]>
 }
 
@@ -76,7 +81,6 @@ export interface Listing {
   readonly freshness: Freshness
 }
 
-/** One copy of a partition. */
 export interface Copy {
   readonly partition: number
   readonly instance: string
@@ -88,19 +92,19 @@ export interface Copy {
   readonly offset: Offset
   readonly changelogOffset: Offset
   /**
-   * Records that wait: an owner's of the input (those after what is committed, while it restores), a standby's of the
-   * changelog. Undefined while the end is not known.
+   * Waiting records: of the input for an owner (beyond the committed ones while it restores), of the changelog for a
+   * standby. Undefined: the end is unknown.
    */
   readonly lag: number | undefined
-  /** Devices held; undefined until the copy has been whole, and while they are being counted. */
+  /** Undefined until the copy has been complete, and while devices are being counted. */
   readonly devices: number | undefined
-  /** While it is restoring, once the end is known. */
+  /** Present while the copy restores and the end is known. */
   readonly restore?: Restore | undefined
 }
 
 /**
- * How far a copy is on its way to be whole, in offsets: records, and the gaps that compaction left. `etaSeconds`: undefined
- * while the rate, that of the last seconds, is not known.
+ * How far a restoring copy is from its end, in offsets: records, and the gaps that compaction left. `etaSeconds` is
+ * undefined while the current rate is unknown.
  */
 export interface Restore {
   readonly remaining: number
@@ -114,29 +118,29 @@ export interface PartitionInfo {
   readonly standbys: readonly Copy[]
 }
 
-/** What the API asks. Rejects with UnavailableError when no copy of a partition can answer. */
+/** Answers what the API asks. Rejects with UnavailableError when no copy of a partition can answer. */
 export interface StatusReader {
   get(deviceId: string): Promise<Answer>
-  /** In the order of `deviceIds`; an UnavailableError in place of an answer that cannot be had now. */
+  /** Answers in the order of `deviceIds`. An UnavailableError stands for an answer that is not to be had now. */
   getMany(deviceIds: readonly string[]): Promise<(Answer | Error)[]>
-  /** Devices of one partition, as `PartitionReader.list` has them: only an empty answer is the end. */
+  /** Lists devices of one partition, as `PartitionReader.list` does: only an empty answer is the end. */
   listPartition(partition: number, after: string | undefined, limit: number): Promise<Listing>
-  /** Of the partition that the question names, one slice. */
+  /** Answers one slice, for the partition that the question names. */
   search(question: SearchQuestion): Promise<SearchSlice>
   summarize(question: SummaryQuestion): Promise<SummarySlice>
   readonly partitionCount: number
   partitions(): Promise<PartitionInfo[]>
-  /** Where the device lives. */
+  /** The partition in which the device lives. */
   partitionOf(deviceId: string): number
-  /** As `PartitionReader.getPast`, from whichever copy is there first. */
+  /** As `PartitionReader.getPast`, from the first copy that is far enough. */
   getPast(position: Position, deviceId: string, withinMs: number): Promise<PastAnswer>
 }
 
-/** How the API changes devices: through the log, as everything does. */
+/** Changes devices for the API, through the log like everything else. */
 export interface DeviceWriter {
   /**
-   * Resolves, when the write is durable, with where it is in the log; what it comes to is decided when its turn comes.
-   * Rejects with RetryableError when it is not known whether the log has it.
+   * Resolves with the write's position in the log once it is durable. The outcome is decided when its turn comes.
+   * Rejects with RetryableError when the log may or may not have it.
    */
   write(deviceId: string, write: Write): Promise<Position>
 }

@@ -45,11 +45,11 @@ export function parsePosition(text: string): Position | undefined {
 }
 
 /**
- * The dead letters as who shows them needs them. The log's adapters are behind it, whichever they are. A letter with a key
- * is in the partition in which the key lives, unless another program put it elsewhere.
+ * Reads dead letters for the API, over any adapter of the log. A letter with a key is in the key's partition, unless
+ * another program put it elsewhere.
  */
 export interface LetterReader {
-  /** Names the log: a place in the letters of another one means nothing here. */
+  /** Names the log. A position means nothing in another one. */
   readonly identity: string
   readonly partitions: number
 
@@ -57,10 +57,9 @@ export interface LetterReader {
   bounds(partition: number, signal: AbortSignal): Promise<{ readonly start: Offset; readonly end: Offset }>
 
   /**
-   * Committed letters from `from` on, in order, until `to` is reached, which must not be past the end; the last batch may
-   * go further. What of a batch is kept must be copied: values may be views of larger buffers.
-   * Rejects with OffsetOutOfRangeError when retention has passed `from`, with the reason of `signal` when that
-   * aborts.
+   * Yields committed letters from `from` on, in order, until `to`, which must not be past the end; the last batch may
+   * go further. Copy what you keep, since values may be views of larger buffers. Rejects with OffsetOutOfRangeError
+   * when retention has passed `from`, and with the reason of `signal` when that aborts.
    */
   read(partition: number, from: Offset, to: Offset, signal: AbortSignal): AsyncIterable<readonly LogRecord[]>
 }
@@ -72,12 +71,12 @@ export interface ChangeBatch {
   readonly next: Offset
 }
 
-/** The changelog as who follows it needs it. The log's adapters are behind it, whichever they are. */
+/** Follows the changelog for the API, over any adapter of the log. */
 export interface ChangeFeed {
-  /** Names the changelog: another log, or one made anew, has another. */
+  /** Names the changelog. One of another log, or one made anew, has another name. */
   readonly identity: string
   readonly partitions: number
-  /** How long a deletion can still be read, ms: who was away for longer may have missed some. */
+  /** How long a deletion can still be read, ms. A reader that was away for longer may have missed some. */
   readonly deleteRetentionMs: number
 
   /**
@@ -108,7 +107,7 @@ export function isDeviceId(text: string): boolean {
   return DEVICE_ID.test(text)
 }
 
-/** One end of a session: what `connectivity` becomes. */
+/** The start or end of a session, from which `connectivity` follows. */
 export interface Connection {
   readonly state: ConnectivityState
   readonly reason: ConnectivityReason

@@ -4,10 +4,11 @@ import type { Freshness } from './query.ts'
 import type { Offset } from './record.ts'
 import type { SummaryJson } from './summary.ts'
 
-/** What to compare with. */
 export interface Operand {
   readonly text: string
-  /** In quotes or with escapes: compared with texts only. A plain word is compared as what is there: text, number, … */
+  /**
+   * A text in quotes or with escapes compares with texts only. A plain word compares with a text, a number and so on.
+   */
   readonly quoted: boolean
 }
 
@@ -15,14 +16,14 @@ export interface Bound extends Operand {
   readonly inclusive: boolean
 }
 
-/** What a status must satisfy. Conditions on a list hold when they hold for one of its elements. */
+/** A condition on statuses. On a list it holds when it holds for one of the elements. */
 export type QueryNode =
   | { readonly kind: 'all' }
   | { readonly kind: 'and' | 'or'; readonly nodes: readonly QueryNode[] }
   | { readonly kind: 'not'; readonly node: QueryNode }
   | Condition
 
-/** `exists`: the field is there, null included. `like`: a text that fits the pattern, see `escapeWord`. */
+/** `exists`: the field is there, null included. `like`: a text fits the pattern, see `escapeWord`. */
 export type Condition =
   | { readonly kind: 'exists'; readonly field: Field }
   | { readonly kind: 'equals'; readonly field: Field; readonly value: Operand }
@@ -34,13 +35,15 @@ export type Condition =
       readonly high: Bound | undefined
     }
 
-/** `text`: what it was read of. It crosses as that: the canonical form can be a hundred times as long, beyond the bounds. */
+/**
+ * `text` is the source of the query, and crosses processes as such: the canonical form can be a hundred times as long.
+ */
 export interface Query {
   readonly root: QueryNode
   readonly text: string
 }
 
-/** `position`: of the first character that is wrong, from 0, in UTF-16 code units. */
+/** `position`: index of the first wrong character, from 0, in UTF-16 code units. */
 export class QuerySyntaxError extends Error {
   readonly position: number
 
@@ -51,21 +54,23 @@ export class QuerySyntaxError extends Error {
   }
 }
 
-/** Bounds of a query; beyond them it is refused with a QuerySyntaxError. */
+/** A query beyond these bounds is refused with a QuerySyntaxError. */
 export const MAX_QUERY_LENGTH = 2048
-/** Parentheses and NOTs within each other. */
+/** Nesting of parentheses and NOTs. */
 export const MAX_QUERY_DEPTH = 16
 export const MAX_QUERY_CLAUSES = 64
-/** `*` and `?` in one pattern, and its characters: with MAX_LIKE_LENGTH they bound the time of one comparison. */
+/**
+ * Bounds of one pattern: its `*` and `?`, and its characters. With MAX_LIKE_LENGTH they bound the time of a comparison.
+ */
 export const MAX_WILDCARDS = 16
 export const MAX_PATTERN_LENGTH = 256
 
-/** The query in its one canonical form. `parseQuery` reads it back to the same, unless it is too long for that. */
+/** Prints the canonical form. `parseQuery` reads it back to the same query, unless it is too long. */
 export function printQuery({ root }: Pick<Query, 'root'>): string {
   return root.kind === 'all' ? '' : print(root, 'or')
 }
 
-/** `within`: the operator around, which says whether parentheses are needed. */
+/** `within`: the surrounding operator, which decides about parentheses. */
 function print(node: QueryNode, within: 'or' | 'and' | 'not'): string {
   switch (node.kind) {
     case 'all':
@@ -103,28 +108,27 @@ function printOperand({ text, quoted }: Operand): string {
 }
 
 /**
- * `text` as a word of a query in which nothing is special. A pattern is such words with `*` (any characters, or none) and
- * `?` (one character) between them.
+ * Escapes `text` as a word in which nothing is special. A pattern joins such words with `*` (any characters) and `?`
+ * (one character).
  */
 function escapeWord(text: string): string {
   return escapeInner(text).replace(/^[-+!<>=/&|]|^(?=(?:AND|OR|NOT|TO)$)/, '\\$&')
 }
 
-/** `text` within a word. */
+/** Escapes `text` within a word. */
 export function escapeInner(text: string): string {
   return text.replace(/[\s\\:"()[\]{}^~*?]/g, '\\$&')
 }
 
-/** Where in an order a page ended: after the device of that key and id. */
+/** The place where a page ended: after the device with this key and id. */
 export interface Place {
   readonly key: SortKey
   readonly deviceId: string
 }
 
-/** Which devices of a partition are meant. */
 export interface Selection {
   readonly query: Query
-  /** Only ids that begin with one of these: ascending, none of them the beginning of another. Undefined: all. */
+  /** Only ids that begin with one of these: ascending, none a prefix of another. Undefined: all. */
   readonly within: readonly string[] | undefined
 }
 
@@ -143,13 +147,13 @@ export interface SearchQuestion extends Selection {
 }
 
 export interface SearchSlice {
-  /** Those found, in order, after `after`; the first `limit` of what was examined. */
+  /** Devices found in order after `after`: the first `limit` of those examined. */
   readonly items: readonly { readonly deviceId: string; readonly status: Uint8Array }[]
-  /** What is found further on comes after all that was found until now. */
+  /** Everything found later comes after everything found so far. */
   readonly settled: boolean
-  /** More was found after the last of `items`, which is not in them: ask for it by `after`. */
+  /** More was found after the last of `items`. Ask for it by `after`. */
   readonly more: boolean
-  /** Where to go on; undefined: all has been examined. */
+  /** Where to go on. Undefined: everything was examined. */
   readonly next: string | undefined
   readonly freshness: Freshness
 }
@@ -163,11 +167,11 @@ export interface SummaryQuestion extends Selection {
 }
 
 export interface SummarySlice {
-  /** Of what was examined in this slice. */
+  /** Summarizes the devices that this slice examined. */
   readonly summary: SummaryJson
   readonly next: string | undefined
   readonly freshness: Freshness
 }
 
-/** Most fields in `by`, and most metrics, of one summary. */
+/** Fields in `by`, and metrics, of one summary. */
 export const MAX_SUMMARY_FIELDS = 4

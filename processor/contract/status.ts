@@ -63,23 +63,23 @@ export interface Status {
   lastSeenAt: string
   counters: Counters
   sequence?: Sequence
-  /** What people say of the device, through the API; absent when there is nothing. */
+  /** What people say of the device, through the API. Absent when there is nothing. */
   attributes?: JsonObject
 }
 
 export const MAX_SEQUENCE_RANGES = 16
 
 /**
- * Most bytes the JSON of one status may have at a commit: an encoder's pause stays short, and the record well under Kafka's
- * 1 MiB. Within a batch it may have more.
+ * Bytes of the JSON of one status at a commit, so that encoding takes a short pause and the record stays well under
+ * Kafka's 1 MiB. Within a batch it may have more.
  */
 export const MAX_STATUS_BYTES = 512 * 1024
 
-/** Metric names kept with what stands around them. A fleet has few; when there are more, all are forgotten. */
+/** Metric names whose text is kept. A fleet has few; at the bound all are forgotten. */
 const MAX_MEMBERS = 4096
 const members = new Map<string, string>()
 
-/** JSON.stringify of the status, in three quarters of its time. Members that `Status` lacks are left out. */
+/** Writes what JSON.stringify would, in three quarters of the time. It leaves out members that `Status` lacks. */
 export function statusText(status: Status): string {
   const { reported, connectivity, counters, sequence, attributes } = status
   // Ids and times have nothing to escape.
@@ -125,12 +125,12 @@ function member(name: string): string {
   return text
 }
 
-/** JSON writes it as text conversion does; true for finite numbers, and there are no others in a status. */
+/** Text conversion writes these values as JSON does. A status holds only finite numbers. */
 function isPlain(value: Json): value is number | boolean | null {
   return typeof value === 'number' || typeof value === 'boolean' || value === null
 }
 
-/** Throws SyntaxError. What another program wrote may be any JSON: see `isStatus`. */
+/** Throws SyntaxError. A foreign program may have written any JSON: see `isStatus`. */
 export function decodeStatus(bytes: Uint8Array): Status {
   return JSON.parse(viewOf(bytes).toString()) as Status
 }
@@ -141,14 +141,14 @@ const CLOSE_OBJECT = 0x7d
 const scanner = new JsonScanner()
 
 /**
- * What a stored record of the device is worth to whoever shows, searches, counts or indexes it, so that they agree: itself
- * when it is JSON of an object of the device; of what is not, an object that has the device's id and nothing else.
+ * The bytes by which everyone shows, searches, counts and indexes a stored record, so that all agree: the record itself
+ * when it is an object of the device, else an object with the device's id alone.
  */
 export function readableStatus(stored: Uint8Array, deviceId: string): Uint8Array {
   return isOfDevice(stored, deviceId) ? stored : Buffer.from(JSON.stringify({ deviceId }))
 }
 
-/** Of what `readableStatus` gave: whether it is the id alone. No other object of the device is as short. */
+/** Whether `readableStatus` returned the id alone. No other object of the device is as short. */
 export function isBare({ byteLength }: Uint8Array, deviceId: string): boolean {
   return byteLength === BARE_BYTES + deviceId.length
 }
@@ -156,12 +156,12 @@ export function isBare({ byteLength }: Uint8Array, deviceId: string): boolean {
 const BARE_BYTES = '{"deviceId":""}'.length
 
 /**
- * What begins and ends as `statusText` does is taken for JSON, and not looked through: that would take longer than to pick
- * fields out of it, for every device of a scan.
+ * Bytes that begin and end as `statusText` writes are taken for JSON unread: reading them would take longer than to
+ * pick fields out of them, for each device of a scan.
  */
 function isOfDevice(bytes: Uint8Array, deviceId: string): boolean {
   scanner.begin(bytes)
-  // The last member, whichever it is, is an object.
+  // The last member is always an object.
   const isEnded = bytes[bytes.length - 1] === CLOSE_OBJECT && bytes[bytes.length - 2] === CLOSE_OBJECT
   if (isEnded && scanner.literal(HEAD) && scanner.text(deviceId) && scanner.literal(AFTER_ID)) return true
   try {
@@ -173,7 +173,7 @@ function isOfDevice(bytes: Uint8Array, deviceId: string): boolean {
   }
 }
 
-/** Whether what was decoded has what a fold relies on. */
+/** Whether the decoded JSON has all that a fold relies on. */
 export function isStatus(decoded: Status, deviceId: string): boolean {
   const json = decoded as unknown as Json
   if (!isObject(json) || json.deviceId !== deviceId || !Number.isSafeInteger(json.rev)) return false

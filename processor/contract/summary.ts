@@ -1,23 +1,23 @@
 import type { Json } from './json.ts'
 
-/** Groups of one summary; further ones are counted together as not shown. */
+/** Groups of one summary. Further ones are counted together as not shown. */
 export const MAX_GROUPS = 1000
-/** Groups of one device, whose lists make one of every combination of their elements; in further ones it is not shown. */
+/** Groups of one device: its lists make a group of every combination of elements. It is not shown in further ones. */
 export const MAX_GROUPS_OF_DEVICE = 256
-/** What each of the groups of such a device takes beside its key, in bytes of JSON handled: about 1.5 us. */
+/** Work of each group of such a device, beside its key, in bytes of JSON: about 1.5 us. */
 const GROUP_WORK = 256
-/** Values of one metric in one group that are kept as they are; of more, their number in each bin is. */
+/** Values of one metric in one group that are kept exactly. Beyond them only bins are. */
 const MAX_EXACT = 512
-/** Values of all groups kept as they are: beyond, groups that come later have bins from the start. */
+/** Values kept exactly over all groups. Groups that come later have bins from the start. */
 const MAX_EXACT_IN_ALL = 100_000
-/** Elements of a list by which one device is counted; it is in no group of the rest. */
+/** Elements of a list by which one device is counted. It is in no group of the others. */
 const MAX_ELEMENTS = 16
 
-/** A value is told with so many percent of error at most, from its bin alone (DDSketch, Masson et al., VLDB 2019). */
+/** Largest relative error of a value that is read from its bin (DDSketch, Masson et al., VLDB 2019). */
 const ACCURACY = 0.01
 const LOG_GAMMA = Math.log((1 + ACCURACY) / (1 - ACCURACY))
 
-/** How the values of a metric lie. Percentiles are nearest-rank; `exact`: not told from bins. */
+/** How the values of a metric are distributed. Percentiles are nearest-rank; `exact` when no bins were used. */
 export interface Distribution {
   readonly count: number
   readonly min: number
@@ -35,14 +35,14 @@ interface MetricJson {
   readonly scaledSum: number
   readonly exact?: readonly number[]
   /**
-   * `[bin, count]`, ascending. Whenever bins get other numbers this gets another name: processes of two versions would take
-   * each other's for their own. Without it and `exact` nothing is known of where the values lie.
+   * `[bin, count]`, ascending. Rename it whenever bins get other numbers: processes of two versions would confuse
+   * theirs. Without it and `exact` nothing is known of the distribution.
    */
   readonly logBins?: readonly (readonly [number, number])[]
 }
 
 interface GroupJson {
-  /** One per field; a field the device lacks is null here, and its place is in `missing`. */
+  /** One value per field; null for a field that the device lacks, whose index is then in `missing`. */
   readonly values: readonly Json[]
   readonly missing: readonly number[]
   readonly count: number
@@ -50,14 +50,17 @@ interface GroupJson {
 }
 
 export interface SummaryJson {
-  /** Devices; each once, whatever groups it is in. */
+  /** Counts each device once, whatever groups it is in. */
   readonly devices: number
   readonly groups: readonly GroupJson[]
-  /** Devices in groups that found no place; where there are lists, at most so many. */
+  /** Devices in groups beyond the bound; an upper bound where there are lists. */
   readonly notShown: number
 }
 
-/** Devices counted by the values of fields, with how some metrics lie. Summaries of parts add up to one of the whole. */
+/**
+ * Counts devices by the values of fields, with distributions of some metrics. Summaries of parts add up to one of the
+ * whole.
+ */
 export class Summary {
   readonly #metrics: number
   readonly #groups = new Map<string, Group>()
@@ -73,14 +76,14 @@ export class Summary {
     return this.#devices
   }
 
-  /** Devices in groups over the bounds. Parts do not tell which: one in several groups may be told of by several parts. */
+  /** Devices in groups beyond the bounds. Parts do not name them, so several parts may count one device. */
   get notShown(): number {
     return Math.min(this.#notShown, this.#devices)
   }
 
   /**
-   * A device: its values of the fields grouped by, and of the metrics. One whose value is a list counts for each element.
-   * The work of its groups beyond the reading of the device, in bytes of JSON handled.
+   * Adds a device by its values of the fields and metrics; a list counts for each element. Returns the work of its
+   * groups, in bytes of JSON.
    */
   add(by: readonly (Json | undefined)[], metrics: readonly (Json | undefined)[]): number {
     this.#devices++
@@ -103,7 +106,7 @@ export class Summary {
     this.#devices += devices
   }
 
-  /** So many devices with these values, of which no metric is asked; `addDevices` counts them. */
+  /** Adds devices with equal values and without metrics; `addDevices` counts them. */
   addMany(by: readonly (Json | undefined)[], devices: number): void {
     const group = this.#group(keyOf(by), by)
     if (group === undefined) this.#notShown += devices
@@ -139,7 +142,7 @@ export class Summary {
     }
   }
 
-  /** By count, the largest first; equal ones by their values. */
+  /** Largest count first, equal counts by value. */
   groups(): { by: readonly (Json | undefined)[]; count: number; metrics: (Distribution | undefined)[] }[] {
     const sorted = Array.from(this.#groups).sort(([a, x], [b, y]) => y.count - x.count || (a < b ? -1 : 1))
     return sorted.map(([, { by, count, metrics }]) => ({
@@ -149,7 +152,7 @@ export class Summary {
     }))
   }
 
-  /** False: the group finds no place. */
+  /** False: the group is beyond the bound. */
   #addTo(key: string, by: readonly (Json | undefined)[], metrics: readonly (Json | undefined)[]): boolean {
     const group = this.#group(key, by)
     if (group === undefined) return false
@@ -178,7 +181,7 @@ function keyOf(by: readonly (Json | undefined)[]): string {
   return JSON.stringify(by.map(partOf))
 }
 
-/** In the key of a group: a field that the device lacks is not one that is null. */
+/** Tells a missing field from null in the key of a group. */
 function partOf(value: Json | undefined): Json {
   return value === undefined ? [] : [value]
 }
@@ -194,12 +197,12 @@ interface Combination {
   readonly by: readonly (Json | undefined)[]
 }
 
-/** One element of each list in every way: the first MAX_GROUPS_OF_DEVICE of them. `whole`: there are no others. */
+/** Combines one element of each list in every way, up to MAX_GROUPS_OF_DEVICE. `whole`: these are all. */
 function expand(by: readonly (Json | undefined)[]): { groups: readonly Combination[]; whole: boolean } {
   const lists = by.map((value) => (Array.isArray(value) ? distinct(value) : [value]))
   let groups: Combination[] = [{ key: '', by: [] }]
   for (const elements of lists) {
-    // Each is made into text once, however many groups it is in.
+    // Each element becomes text once, however many groups it is in.
     const parts = elements.map((element) => JSON.stringify(partOf(element)))
     const longer: Combination[] = []
     for (const begun of groups) {
@@ -210,7 +213,7 @@ function expand(by: readonly (Json | undefined)[]): { groups: readonly Combinati
     groups = longer
   }
   const all = lists.reduce((product, { length }) => product * length, 1)
-  // As `keyOf` has it: of one device the list, of another the text may be what makes the group.
+  // Keys as `keyOf` makes them, since one device's list may be another one's text.
   const keyed = groups.map((group) => ({ ...group, key: by.length === 1 ? keyOf(group.by) : `[${group.key}]` }))
   return { groups: keyed, whole: all === groups.length }
 }
@@ -222,8 +225,8 @@ function distinct(list: readonly Json[]): Json[] {
 }
 
 /**
- * So many of the largest values have a sum that is finite. A power of two: a value is the same in this unit, unless it is
- * nearer to zero than 1e-288.
+ * The unit of sums, so that the sum of many of the largest numbers is finite. As a power of two it changes no digit,
+ * except nearer to zero than 1e-288.
  */
 const SUM_UNIT = 2 ** 64
 
@@ -236,7 +239,7 @@ class Metric {
   #exact: number[] | undefined = []
   #bins: Map<number, number> | undefined
 
-  /** `held`: values that all metrics hold. How many more it is now. */
+  /** `held`: values that all metrics keep. Returns how many more there are now. */
   add(value: number, held: number): number {
     this.#count++
     this.#sum += value / SUM_UNIT
@@ -295,7 +298,7 @@ class Metric {
     if (this.#count === 0) return undefined
     const exact = this.#exact?.toSorted((a, b) => a - b)
     const bins = this.#sortedBins()
-    // Parts of another version tell of others that they are there.
+    // Parts of another version may tell of values whose bins are unknown here.
     const known = exact?.length ?? bins.reduce((sum, [, count]) => sum + count, 0)
     const at = (share: number): number => {
       const rank = Math.max(1, Math.ceil(share * known))
@@ -311,7 +314,7 @@ class Metric {
       count: this.#count,
       min: this.#min,
       max: this.#max,
-      // What was rounded may lead past the largest values.
+      // Rounding may lead past the largest values.
       mean: Math.min(this.#max, Math.max(this.#min, (this.#sum / this.#count) * SUM_UNIT)),
       exact: exact !== undefined,
       percentiles: { p50: at(0.5), p90: at(0.9), p95: at(0.95), p99: at(0.99) },
@@ -324,13 +327,13 @@ class Metric {
 }
 
 /**
- * Of the numbers that have all their digits, the one nearest to zero: those nearer are told as zero. So there are at most
- * 2 × 71,000 bins, and a fleet fills few.
+ * The smallest number with all its digits. Smaller ones count as zero, so there are at most 2 × 71,000 bins, and a
+ * fleet fills few.
  */
 const SMALLEST = 2 ** -1022
 const OFFSET = Math.ceil(Math.log(SMALLEST) / LOG_GAMMA)
 
-/** Bins are in the order of their values: 0 holds zero, the negative ones what is below. */
+/** Bins are in the order of their values: zero is bin 0, negative values are below. */
 function binOf(value: number): number {
   const size = Math.abs(value)
   if (size <= SMALLEST) return 0
@@ -340,7 +343,7 @@ function binOf(value: number): number {
 
 function valueOfBin(bin: number): number {
   if (bin === 0) return 0
-  // The middle of the bin, of which every value in it is within ACCURACY.
+  // Every value of the bin is within ACCURACY of this middle.
   const size = (2 * Math.exp((Math.abs(bin) - 1 + OFFSET) * LOG_GAMMA)) / (Math.exp(LOG_GAMMA) + 1)
   return bin > 0 ? size : -size
 }

@@ -16,7 +16,7 @@ export const KIND_DELETION = 'deletion'
 const HEADER_OPERATION = 'operation'
 const HEADER_IF_MATCH = 'if-match'
 
-/** Versions of one condition. */
+/** Versions that one condition may name. */
 export const MAX_VERSIONS = 16
 
 export type Write =
@@ -36,7 +36,7 @@ export type WriteFault =
   | 'bad-condition'
   | 'bad-deletion'
 
-/** `attributes` is taken to be without fault, and within its bound. `timestamp`: epoch ms. */
+/** `attributes` must be valid and within their bound. `timestamp`: epoch ms. */
 export function writeRecord(deviceId: string, write: Write, timestamp: number): NewRecord {
   const condition = write.ifMatch === undefined ? {} : { [HEADER_IF_MATCH]: write.ifMatch.join(',') }
   if (write.kind === 'deletion') {
@@ -46,7 +46,7 @@ export function writeRecord(deviceId: string, write: Write, timestamp: number): 
   return { key: deviceId, value: Buffer.from(JSON.stringify(write.attributes)), timestamp, headers }
 }
 
-/** `value`: what the value of the record parses to; undefined when it is null. `bytes`: its length. */
+/** `value` is the parsed value of the record; undefined for null. `bytes` is its length. */
 export function decodeWrite(headers: Headers, value: Json | undefined, bytes: number): Write | WriteFault {
   const ifMatch = decodeCondition(headers[HEADER_IF_MATCH])
   if (ifMatch === 'bad-condition') return ifMatch
@@ -76,13 +76,16 @@ function isAt({ rev, firstSeenAt }: Status, versions: readonly string[]): boolea
   return versions.includes(String(rev)) || versions.includes(`${rev}-${firstSeenAt}`)
 }
 
-/** `stale`: the device was at none of the versions that the write asked for. `status-too-large` is its caller's to find. */
+/**
+ * `stale`: the device is at none of the versions that the write names. The caller finds out about `status-too-large`.
+ */
 export const OUTCOMES = ['applied', 'stale', 'unknown-device', 'attributes-too-large', 'status-too-large'] as const
 export type Outcome = (typeof OUTCOMES)[number]
 
 /**
- * What the write comes to, and the status after it. Pure; it takes `status` over, as `fold` does. A write makes no device:
- * only telemetry does. A deletion leaves nothing; what is said later makes the device anew, and its `rev` starts again.
+ * Decides a write, and returns the status after it. Pure; it takes `status` over, as `fold` does. A write makes no
+ * device, as only telemetry does. A deletion leaves nothing: later telemetry makes the device anew, and its `rev`
+ * starts again.
  */
 export function decide(
   status: Status | undefined,
@@ -93,7 +96,7 @@ export function decide(
   if (write.kind === 'deletion') return { outcome: 'applied', status: undefined }
   const old = status.attributes ?? {}
   const attributes = write.operation === 'merge' ? mergePatch(old, write.attributes) : write.attributes
-  // Compared as text: what a status is must not depend on whether it went through its bytes, which have no -0.
+  // Compares texts: a status must not depend on whether it went through its bytes, which have no -0.
   const text = JSON.stringify(attributes)
   if (Buffer.byteLength(text) > MAX_ATTRIBUTES_BYTES) return { outcome: 'attributes-too-large', status }
   if (text === JSON.stringify(old)) return { outcome: 'applied', status }

@@ -1,8 +1,8 @@
 import { bytes as checkBytes, type NativeDb, type NativeEntry, type NativeIterator } from './native.ts'
 
-/** What is longer stays where it is: to copy it costs more than to keep it. */
+/** A longer value stays where it is: copying it costs more than keeping it. */
 const MAX_COPIED_BYTES = 4096
-/** Of what one copy that somebody keeps holds in memory. */
+/** Bytes that one kept copy may hold in memory. */
 const SEGMENT_BYTES = 64 * 1024
 const NOTHING = Buffer.alloc(0)
 
@@ -10,7 +10,7 @@ const NOTHING = Buffer.alloc(0)
 export const free: ((buffer: ArrayBuffer) => void) | undefined =
   'transfer' in ArrayBuffer.prototype ? (buffer) => void buffer.transfer(0) : undefined
 
-/** Whether it is copied, and may share its memory from then on. */
+/** Small values are copied into shared memory. */
 export function isSmall({ byteLength }: Buffer): boolean {
   return byteLength <= MAX_COPIED_BYTES
 }
@@ -26,7 +26,10 @@ export class Copies {
   /** Bytes that are expected and not taken yet. */
   #left = 0
 
-  /** Of all that will be taken, before the first is: a segment is no larger than what is to come. */
+  /**
+   * Must be called with everything that will be taken, before the first is: a segment is no larger than what is to
+   * come.
+   */
   expect(bytes: Buffer): void {
     if (isSmall(bytes)) this.#left += bytes.byteLength
   }
@@ -60,7 +63,7 @@ export class Cursor {
   readonly #reverse: boolean
   readonly #values: boolean
   readonly #range: Range
-  /** What is still to be read. */
+  /** The part of the range that is still to be read. */
   #rest: Range
   #ended: boolean
   #reader: Reader | null = null
@@ -162,9 +165,9 @@ function copy(entries: readonly NativeEntry[]): void {
 /** A native iterator that is pulled from. */
 class Reader {
   readonly #iterator: NativeIterator
-  /** What is under way, or was last. */
+  /** The call under way, or the last one. */
   #last: Promise<void>
-  /** Of a read that has not ended; then it holds what the read gave. */
+  /** The read under way; later what it returned. */
   #next: NativeEntry[] | undefined
   #chunk: NativeEntry[] = []
   #taken = 0
@@ -201,7 +204,7 @@ class Reader {
       this.#next = undefined
       this.#taken = 0
     }
-    // Who came twice comes again: RocksDB reads while he looks at what he got.
+    // A caller that came twice will come again, so RocksDB reads on while the caller works.
     if (this.#reads > 1 && this.#taken === this.#chunk.length && !this.#complete) this.#begin()
   }
 
@@ -217,13 +220,13 @@ class Reader {
   }
 
   async close(): Promise<void> {
-    // Its failure was told to who asked for it, and of what was read ahead nobody asks any more.
+    // The failure went to the caller of that read, and nobody asks for what was read ahead.
     await this.#last.catch(() => undefined)
     await called((callback) => this.#iterator._destroy(callback))
   }
 }
 
-/** Its failure is told to who awaits it, if anybody does. */
+/** The failure goes to whoever awaits the call, if anybody does. */
 function called(call: (callback: (error?: Error | null) => void) => void): Promise<void> {
   const result = new Promise<void>((resolve, reject) => call((error) => (error ? reject(error) : resolve())))
   result.catch(() => undefined)

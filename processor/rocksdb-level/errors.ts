@@ -1,6 +1,5 @@
 import type { EventEmitter } from 'node:events'
 
-/** What went wrong, in abstract-level's style of codes. */
 export type RocksErrorCode =
   | 'LEVEL_LOCKED'
   | 'LEVEL_NO_SPACE'
@@ -44,7 +43,7 @@ export function toLevelError(thrown: unknown, path: string): RocksLevelError {
   return new RocksLevelError(codeOf(native, text), `RocksDB at ${path}: ${text}`, error)
 }
 
-/** What `toLevelError` gives. Damage is told to whoever listens to the database, whatever operation met it. */
+/** Makes the error of `toLevelError`, and tells damage to the database's listeners, whatever operation met it. */
 export function failureOf(
   db: { readonly location: string; emit: EventEmitter['emit'] },
   thrown: unknown,

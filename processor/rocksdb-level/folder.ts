@@ -18,9 +18,9 @@ export async function describeHolder(path: string): Promise<string> {
 }
 
 /**
- * Who holds a folder of which RocksDB's lock can be had all the same, as its LOCK file was removed; undefined when nobody is
- * known to. Both would write, and each remove the files of the other. Linux tells what a process has open; of another
- * user's process, and elsewhere, that is not known.
+ * Names the process that holds a folder although RocksDB's lock is free, because its LOCK file was removed. Undefined:
+ * nobody is known to. Two holders would both write, and each would remove the other's files. Linux shows what a process
+ * has open; for another user's process, and elsewhere, nobody can tell.
  */
 export async function describeHiddenHolder(path: string): Promise<string | undefined> {
   const owner = await readOwner(path)
@@ -122,14 +122,17 @@ export async function refuseRemains(path: string): Promise<void> {
   const left = names.find((name) => /^\d+\.(sst|log)$/.test(name))
   if (left === undefined) return
   const isHeld = (await lockHolder(path)) !== undefined
-  // Where nobody tells who holds it: CURRENT comes before those files.
+  // CURRENT comes before those files where nobody can name the holder.
   if (isHeld || (await holdsDatabase(path))) {
     throw new RocksLevelError('LEVEL_LOCKED', `The database ${path} is held by ${await describeHolder(path)}`)
   }
   throw new RocksLevelError('LEVEL_CORRUPTION', `The database ${path} has lost its file CURRENT, and has ${left} still`)
 }
 
-/** What RocksDB wrote into the folder when it made the database; undefined when that is not there. Rejects when nobody can tell. */
+/**
+ * Reads the identity that RocksDB gave the database when it made it; undefined when it is missing. Rejects when it
+ * cannot be read.
+ */
 export async function identityOf(path: string): Promise<string | undefined> {
   try {
     return await readFile(join(path, 'IDENTITY'), 'utf8')

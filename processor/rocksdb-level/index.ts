@@ -30,8 +30,8 @@ export interface Operation {
 
 /** Writes all of it, or nothing. */
 export function write(db: NativeDb, operations: readonly Operation[]): Promise<void> {
-  // The binding makes room for as many, 48 bytes each, with every batch of more than 16: what is not needed is garbage
-  // outside the heap, and has V8 collect all of it the sooner.
+  // The binding reserves room for as many operations, 48 bytes each, with every batch of more than 16. Unused room is
+  // garbage outside the heap and makes V8 collect the whole heap sooner.
   const batch = db.write({ capacity: operations.length, autoDestroy: true })
   for (const { key, value } of operations) {
     if (value === null) batch.tryDelete(key)
@@ -111,7 +111,7 @@ function manifest(path: string): Promise<string | undefined> {
 }
 
 export class RocksSnapshot extends AbstractSnapshot {
-  /** The database it was made of: it reads no other. */
+  /** The database that it belongs to; it can read no other. */
   readonly native: NativeDb
   /** A session that reads the state of the moment it was made. */
   readonly session: NativeDb
@@ -218,8 +218,8 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     this.#native = null
     if (this.#readOnly) return native?.close()
     this.#endInfoLog()
-    // Opening reads what is only in the write-ahead log; without it, it takes milliseconds. On a full disk it stays there. A
-    // table file would go to whatever folder is at the path now.
+    // Opening reads what only the write-ahead log holds; with nothing there it takes milliseconds. On a full disk the
+    // data stays in the log. A table file would go to whatever folder is at the path now.
     if (await this.isInPlace()) await native?.flush().catch(() => undefined)
     await native?.close()
   }
@@ -333,8 +333,8 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
   }
 
   /**
-   * Gives back the memory of a value that was read, or has been written, before the collector finds it. The value, and what
-   * shares its memory, is empty from then on. What many large values take has V8 collect all of its heap again and again.
+   * Frees the memory of a value that was read or written, before the collector finds it. The value, and everything that
+   * shares its memory, is empty afterwards. Many large values make V8 collect its whole heap again and again.
    */
   release(value: Buffer): void {
     if (!isSmall(value) && value.buffer instanceof ArrayBuffer) free?.(value.buffer)

@@ -83,16 +83,16 @@ function number(name: string, value: unknown, least: number): number {
   throw new TypeError(`Option '${name}' must be a number of at least ${least}, received ${String(value)}`)
 }
 
-/** RocksDB names its threads by their pools: those of `rocksdb:low` compact, those of `rocksdb:high` write memtables out. */
+/** RocksDB names its threads by their pools: `rocksdb:low` compacts, `rocksdb:high` flushes memtables. */
 const COMPACTS = 'rocksdb:low'
-/** About a tenth of a core on which others want to run, too. */
+/** About a tenth of a core while others want it, too. */
 const NICE = 10
 const THREADS = '/proc/self/task'
 
 /**
- * Has the threads of this process that compact yield to all others, as RocksDB's LowerThreadPoolCPUPriority() would, which
- * the binding does not have: compaction can wait, reads and writes cannot. Where it waits for too long RocksDB slows writes
- * down, and it gets its time. On Linux; threads of a process begin with its first database, and serve all.
+ * Lowers the priority of this process's compaction threads, as RocksDB's LowerThreadPoolCPUPriority() would, which the
+ * binding lacks: compaction can wait, reads and writes cannot. When compaction falls too far behind RocksDB slows
+ * writes down, which gives it time.
  */
 export async function lowerCompactionThreads(): Promise<void> {
   const threads = await readdir(THREADS).catch(() => [])
@@ -104,21 +104,21 @@ async function lower(thread: number): Promise<void> {
     const name = await readFile(`${THREADS}/${thread}/comm`, 'latin1')
     if (name.trimEnd() === COMPACTS && getPriority(thread) < NICE) setPriority(thread, NICE)
   } catch {
-    // It has ended meanwhile, or may not be touched here: then it goes on as it was.
+    // The thread has ended, or may not be touched here. Then it goes on as it was.
   }
 }
 
-/** What RocksDB tells of itself, about a thousandth of what is written: beyond so much on the disk, bytes, it is emptied. */
+/** Bytes on disk beyond which RocksDB's own text log is emptied. It grows by about a thousandth of what is written. */
 const MAX_BYTES = 16 * 1024 * 1024
-/** How often that is looked at, ms. */
+/** Milliseconds between two checks of its size. */
 const LOOK_MS = 60_000
-/** As stat() counts them. */
+/** The unit of stat(). */
 const BLOCK_BYTES = 512
 
 /**
- * Keeps RocksDB's file LOG within a bound while the database in `path` is open, and removes those of before but the last,
- * which may tell why it was closed; what it gives ends that. RocksDB has options for it, which the binding does not take. RocksDB goes on writing at its place in the file,
- * so that an emptied one is sparse: what counts is what it takes on the disk. Best effort, as nothing depends on the file.
+ * Bounds RocksDB's file LOG while the database in `path` is open, and removes older ones but the last, which may tell
+ * why the database was closed. Call the returned function to end this. RocksDB has options for it, which the binding
+ * does not take. RocksDB goes on writing at its own place in the file, so an emptied file is sparse.
  */
 export function boundInfoLog(path: string): () => void {
   void removeOld(path).catch(() => undefined)
@@ -128,7 +128,7 @@ export function boundInfoLog(path: string): () => void {
 }
 
 async function removeOld(path: string): Promise<void> {
-  // Their names end with the time, in µs, at which they were put away.
+  // Their names end with the time, in µs, at which they were set aside.
   const old = (await readdir(path)).filter((name) => name.startsWith('LOG.old.')).sort()
   await Promise.all(old.slice(0, -1).map((name) => rm(join(path, name))))
 }

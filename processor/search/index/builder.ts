@@ -9,16 +9,15 @@ export interface IndexBuilderOptions {
   readonly restorePriority: RestorePriority
   readonly turns: Turns
   readonly logger: Logger
-  /** Ms, of a clock that nobody sets. */
+  /** A monotonic clock, ms. */
   readonly now: () => number
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>
-  /** Between two tries, ms. */
+  /** Milliseconds between two tries. */
   readonly retryMs: number
 }
 
 /**
- * Builds the indexes that stores lack, in the background, one after the other, and not while an owner catches up: until
- * then searches scan.
+ * Builds missing indexes in the background, one after the other, while no owner catches up. Until then searches scan.
  */
 export class IndexBuilder implements AsyncDisposable {
   readonly #options: IndexBuilderOptions
@@ -29,7 +28,7 @@ export class IndexBuilder implements AsyncDisposable {
     this.#options = options
   }
 
-  /** Called when a role has found or made the store whole. */
+  /** Called when a role has completed the store or found it complete. */
   take(partition: number, store: LevelStore): void {
     if (store.indexMissing) this.#last = this.#last.then(() => this.#build(partition, store))
   }
@@ -39,7 +38,7 @@ export class IndexBuilder implements AsyncDisposable {
     const { restorePriority, turns, logger, now, sleep, retryMs } = this.#options
     const { signal } = this.#ending
     const began = now()
-    // It may have been taken twice, or wiped.
+    // The store may have been taken twice, or wiped.
     if (!store.indexMissing) return
     logger.info({ partition, version: INDEX_VERSION }, 'index begun: searches scan the store until it is whole')
     while (!signal.aborted) {
@@ -53,7 +52,7 @@ export class IndexBuilder implements AsyncDisposable {
       } catch (error) {
         if (signal.aborted) return
         if (error instanceof StoreCorruptedError) {
-          // Who works on the partition wipes the store; an empty one has its index.
+          // The partition's role wipes the store, and an empty store has its index.
           logger.error({ partition, err: error }, 'index cannot be built: the store is damaged')
           return
         }

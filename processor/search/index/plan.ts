@@ -71,7 +71,7 @@ export function planIndex({ root, counts, limit, cost }: PlanFacts): IndexPlan {
 
 const SCAN: IndexPlan = { kind: 'scan' }
 
-/** Undefined when it is not known. */
+/** Undefined: unknown. */
 function devicesIn(counts: ReadCounts): number | undefined {
   const odd = counts.get(LEFT_OUT_COUNTS, 'odd')
   const states = counts.all(STATE_COUNTS)

@@ -9,14 +9,14 @@ import { boundText, textFor } from './time-text.ts'
 /** A longer text fits no pattern. */
 const MAX_LIKE_LENGTH = 4096
 
-/** The value of the field with that number; undefined when the status has none. */
+/** The value of each field by its number; undefined when the status lacks it. */
 type Values = readonly (Json | undefined)[]
 
 type Test = (values: Values) => boolean
 
-/** A query, made ready to be asked of many statuses. */
+/** A query prepared for many statuses. */
 export class Matcher {
-  /** What `test` must be given the values of. */
+  /** The fields whose values `test` needs. */
   readonly fields: readonly Field[]
   readonly test: Test
   readonly #work: Work = { steps: 0 }
@@ -31,7 +31,9 @@ export class Matcher {
     return this.test(this.fields.map((field) => valueOf(field, status)))
   }
 
-  /** What comparing patterns has taken since it was last asked for, as bytes of JSON handled: beside that all else is little. */
+  /**
+   * Returns the work of comparing patterns since the last call, in bytes of JSON. Everything else is little beside it.
+   */
   takeWork(): number {
     const { steps } = this.#work
     this.#work.steps = 0
@@ -95,7 +97,7 @@ function between(field: Field, from: Bound | undefined, to: Bound | undefined): 
   }
 }
 
-/** The values, beside texts, that an operand is equal to. */
+/** Values other than texts that equal an operand. */
 export function scalarOf({ text, quoted }: Operand): number | boolean | null | undefined {
   if (quoted) return undefined
   if (text === 'true' || text === 'false') return text === 'true'
@@ -109,7 +111,7 @@ function equalTo(field: Field, operand: Operand): (value: Json) => boolean {
   return (value) => value === text || (scalar !== undefined && value === scalar)
 }
 
-/** Where a value stands beside the bound; NaN when there is no telling, or it is the bound and that is excluded. */
+/** Compares a value with the bound. NaN when they cannot be compared, or when the bound is excluded and equal. */
 function beside(field: Field, bound: Bound, end: 'low' | 'high'): (value: number | string) => number {
   const text = boundText(field, bound, end)
   const number = bound.quoted ? undefined : numberOf(bound.text)

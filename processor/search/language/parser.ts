@@ -17,11 +17,11 @@ import { parse } from './generated/grammar.js'
 import { isBoundOf, isSpanOf } from './time-text.ts'
 
 /**
- * What the grammar (`grammar.peggy`) yields: a query as it was written. `at`: where it begins, from 0, in UTF-16
- * code units. Behind what is wrong there may be more that is: the first counts.
+ * A query as the grammar (`grammar.peggy`) reads it. `at`: its start, from 0, in UTF-16 code units. Of several mistakes
+ * the first counts.
  */
 export interface Written {
-  /** Null: nothing but space. */
+  /** Null: only white space. */
   readonly node: Tree<Clause> | null
   readonly wrong: Wrong | null
 }
@@ -34,7 +34,7 @@ type Tree<Leaf> =
   | Group<Leaf>
   | Wrong
 
-/** Parentheses. */
+/** A group in parentheses. */
 interface Group<Leaf> {
   readonly kind: 'group'
   readonly at: number
@@ -42,7 +42,7 @@ interface Group<Leaf> {
   readonly closed: boolean
 }
 
-/** A word or a phrase alone: the device id contains it. */
+/** A word or a phrase alone is looked for in the device id. */
 type Clause =
   | { readonly kind: 'everything'; readonly at: number }
   | { readonly kind: 'exists'; readonly at: number; readonly field: Word | Missing | Nothing }
@@ -51,7 +51,7 @@ type Clause =
   | Word
   | Missing
 
-/** What is asked of a field. */
+/** The part after the colon of a field. */
 type Asked = Value | Group<Value> | Wrong | Nothing
 
 type Value =
@@ -64,7 +64,7 @@ interface Range {
   readonly at: number
   readonly open: '[' | '{'
   readonly low: Text | Unbounded
-  /** What stands in the place of TO. */
+  /** The text in the place of TO. */
   readonly wrong: Wrong | null
   readonly high: Text | Unbounded
   readonly close: ']' | '}' | Missing
@@ -87,7 +87,7 @@ interface Phrase {
 interface Word {
   readonly kind: 'word'
   readonly at: number
-  /** With its escapes. */
+  /** The text with its escapes. */
   readonly written: string
   readonly text: string
   readonly pieces: readonly (Piece | Wrong)[]
@@ -105,12 +105,12 @@ interface Nothing {
   readonly at: number
 }
 
-/** Something else stands, or the text ends, where `expected` had to stand. */
+/** Something else, or the end, where `expected` had to stand. */
 interface Missing {
   readonly kind: 'missing'
   readonly at: number
   readonly expected: string
-  /** The character that stands there; empty at the end. */
+  /** The character found there; empty at the end. */
   readonly found: string
 }
 
@@ -137,7 +137,7 @@ export function parseQuery(text: string): Query {
 const DEVICE_ID = parseField('deviceId') as Field
 const EXISTS = '_exists_'
 
-/** Goes through a tree in the order in which it was written: the first mistake is the one that is told. */
+/** Walks a tree in the order in which it was written, so that the first mistake is reported. */
 class Reader {
   #clauses = 0
 
@@ -280,9 +280,9 @@ function readPhrase({ at, text, closed, wrong }: Phrase): string {
 }
 
 interface Meaning {
-  /** Without the escapes. */
+  /** The text without escapes. */
   readonly text: string
-  /** With the escapes that it needs, see `escapeWord`; undefined without wildcards. */
+  /** The text with the escapes that it needs, see `escapeWord`. Undefined: it has no wildcards. */
   readonly pattern: string | undefined
   readonly escaped: boolean
 }

@@ -1,9 +1,9 @@
-/** What a comparison has cost, in steps of about a byte of JSON handled. */
+/** The cost of a comparison, in steps of about a byte of JSON. */
 export interface Work {
   steps: number
 }
 
-/** A code point, or any. */
+/** A code point, or any one. */
 type Wanted = number | typeof ANY_ONE
 const ANY_ONE = undefined
 
