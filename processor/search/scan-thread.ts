@@ -6,9 +6,11 @@ import { LevelView } from '../store/level-view.ts'
 import type { ScanAnswer, ScanJob } from './scan-threads.ts'
 import { type Held, Searcher } from './searcher.ts'
 
-/** Devices of one read: of more at once many outlive a minor collection, and a scan takes twice as long (measured). */
+/**
+ * Devices of one read. With more at once many outlive a minor collection, and a scan takes twice as long (measured).
+ */
 const MAX_READ = 128
-/** How long a view is kept that nobody uses, ms: it keeps table files that the writer has removed. */
+/** Milliseconds until an unused view is closed: it keeps table files that the writer has removed. */
 const IDLE_MS = 2000
 
 /** The stores of a folder as they were when it was opened. */
@@ -58,7 +60,7 @@ class Views {
     this.#folder = folder
   }
 
-  /** In a view that holds the changelog up to `held.reached`, if the store does. */
+  /** Works on a view that holds the changelog up to `held.reached`, if the store does. */
   async use<T>(partition: number, held: Held, work: (view: LevelView) => Promise<T>) {
     const view = await this.#take(partition, held)
     try {
@@ -81,7 +83,7 @@ class Views {
         view.users++
         return view
       }
-      // One that is being opened may have begun too early: then another is opened after it.
+      // A view that is being opened may have begun too early. Then another one follows.
       opened = this.#opening === undefined
       await (this.#opening ??= this.#open())
     }
@@ -109,7 +111,7 @@ class Views {
   }
 }
 
-/** A message takes all of the memory that one of its parts is in: so these have memory of their own, which goes with them. */
+/** A message transfers the whole buffer of each part, so parts are copied into buffers of their own. */
 function packed(answer: ScanAnswer): readonly [ScanAnswer, ArrayBuffer[]] {
   if (answer.search === undefined) return [answer, []]
   const { items, ...rest } = answer.search

@@ -9,16 +9,21 @@ import { within } from '../runtime/pause.ts'
 import type { FoundSlice, Held, Scans, SummedSlice } from './searcher.ts'
 import { encodeSearchQuestion, encodeSummaryQuestion } from './wire.ts'
 
-/** Work under way, and results that nobody has taken yet. */
+/** Scans under way, and results that nobody has fetched yet. */
 const MAX_KEPT = 1_024
-/** A result that nobody asks for again within so long, ms, is dropped: who waits for a connection meanwhile finds it. */
+/** Milliseconds until an unfetched result is dropped. A caller that waits for a connection finds it until then. */
 export const KEPT_MS = 5_000
 
-/** Work that may take longer than who asks for it can wait: he asks again, and finds it under way or done. */
+/**
+ * Keeps scans that take longer than their caller can wait. The caller asks again, and finds the scan under way or done.
+ */
 export class PendingScans<T extends object> {
   readonly #begun = new Map<string, Promise<T>>()
 
-  /** What `begin` gives, or gave when it was last asked for by this key; undefined when it is not there in `ms`. */
+  /**
+   * Resolves with the result of `begin`, or of the scan that is pending under this key; undefined when it takes longer
+   * than `ms`.
+   */
   async within(key: string, begin: () => Promise<T>, ms: number): Promise<T | undefined> {
     const result = await within(this.#begun.get(key) ?? this.#begin(key, begin), ms, () => undefined)
     if (result !== undefined) this.#begun.delete(key)
@@ -37,20 +42,20 @@ export class PendingScans<T extends object> {
   }
 }
 
-/** Each takes the memory of a JavaScript engine and of what it reads, so there are few. */
+/** Each thread takes the memory of a JavaScript engine and of what it reads. */
 const MAX_THREADS = 4
-/** As many as cores: at their priority they have what the rest leaves. Fewer where memory is scarce. */
+/** As many as cores, since at their priority threads get only idle time. Fewer where memory is scarce. */
 const DEFAULT_THREADS = Math.max(1, Math.floor(Math.min(MAX_THREADS, availableParallelism()) * MEMORY_SHARE))
 /**
- * A thread that gets little of a busy machine, or opens the stores, may take longer than who asks waits until he takes
- * this process for gone: after so long, ms, the answer is that nothing is found yet.
+ * After this long, ms, the answer says that nothing is found yet. A thread on a busy machine, or one that opens the
+ * stores, may take longer than callers wait before they take this process for dead.
  */
 export const PATIENCE_MS = 400
-/** A thread that was not used for so long, ms, is ended. */
+/** Milliseconds until an unused thread is ended. */
 const IDLE_MS = 60_000
-/** Why scans fail is told at most so often, ms: who asks for one asks again. */
+/** Milliseconds between two log lines about failing scans: callers ask again and again. */
 const TELL_MS = 60_000
-/** Of the JavaScript heap of a thread. */
+/** Bounds of a thread's JavaScript heap. */
 const HEAP = { maxOldGenerationSizeMb: inMemory(256), maxYoungGenerationSizeMb: inMemory(64) }
 
 export type ScanJob = Held &
@@ -66,14 +71,14 @@ export interface ScanAnswer {
 }
 
 export interface ScanThreadsOptions {
-  /** Of the stores, open in this process. */
+  /** Folder of the stores, which are open in this process. */
   readonly folder: string
   readonly logger: Logger
   readonly threads?: number
   readonly patienceMs?: number
 }
 
-/** Scans stores in threads of low priority, each of which reads the database on its own beside the one that writes. */
+/** Scans stores in threads of low priority. Each opens the database for reading beside the one that writes. */
 export class ScanThreads implements Scans, AsyncDisposable {
   readonly #folder: string
   readonly #logger: Logger
@@ -90,7 +95,7 @@ export class ScanThreads implements Scans, AsyncDisposable {
     this.#threads = Array.from({ length: threads })
   }
 
-  /** Rejects with RetryableError when it is not known: ask again. */
+  /** Rejects with RetryableError when the outcome is unknown: ask again. */
   async search(search: SearchQuestion, held: Held): Promise<FoundSlice> {
     const answer = await this.#within(encodeSearchQuestion(search), { ...held, search })
     return answer?.search ?? { items: [], settled: false, more: false, next: search.from }
@@ -117,7 +122,7 @@ export class ScanThreads implements Scans, AsyncDisposable {
     }
   }
 
-  /** Who asked hears only that nobody can answer. */
+  /** The caller only learns that nobody can answer. */
   #tell(partition: number, error: unknown): void {
     const now = performance.now()
     if (this.#ended || now - this.#toldAt < TELL_MS) return
@@ -137,7 +142,7 @@ export class ScanThreads implements Scans, AsyncDisposable {
     return thread
   }
 
-  /** What is under way rejects. */
+  /** Rejects everything under way. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ended = true
     await Promise.all(this.#threads.filter((thread) => thread !== undefined).map((thread) => thread.end()))
@@ -157,7 +162,7 @@ function started(folder: string, onEnd: () => void): ScanThread {
   }
 }
 
-/** What waits for it is bounded by what is unfinished. */
+/** Its queue is bounded by the pending scans. */
 class ScanThread {
   readonly #worker: Worker
   readonly #waiting = new Map<number, Waiting>()
@@ -165,7 +170,7 @@ class ScanThread {
   readonly #idle: NodeJS.Timeout
   readonly #onEnd: () => void
 
-  /** `onEnd`: it takes no more. */
+  /** `onEnd` is called when the thread takes no more work. */
   constructor(folder: string, onEnd: () => void) {
     this.#onEnd = onEnd
     this.#worker = new Worker(new URL('./scan-thread.ts', import.meta.url), {

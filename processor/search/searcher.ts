@@ -42,20 +42,22 @@ export interface SearcherOptions {
   readonly scans?: Scans | undefined
 }
 
-/** Undefined: the slice is of the store itself as it was when it was asked, or later. */
+/** Undefined: the slice shows the store itself, at or after the time of the question. */
 interface ReadElsewhere {
   readonly reached?: Pick<Checkpoint, 'input' | 'changelog'> | undefined
 }
 export type FoundSlice = Omit<SearchSlice, 'freshness'> & ReadElsewhere
 export type SummedSlice = Omit<SummarySlice, 'freshness'> & ReadElsewhere
 
-/** What the store that is scanned holds: all of the changelog before `reached`, and nothing from before its last wipe. */
+/**
+ * The state of a scanned store: everything in the changelog before `reached`, and nothing from before its last wipe.
+ */
 export interface Held {
   readonly generation: number
   readonly reached: Offset
 }
 
-/** Scans the same stores as they are once they hold so much. Rejects as a store does. */
+/** Scans the same stores once they hold as much as `held`. Rejects as a store does. */
 export interface Scans {
   search(question: SearchQuestion, held: Held): Promise<FoundSlice>
   summarize(question: SummaryQuestion, held: Held): Promise<SummedSlice>
@@ -65,16 +67,19 @@ export interface Scans {
 export class Searcher {
   readonly #turns: Turns
   readonly #now: () => number
-  /** Ends when the scan that waits for the event loop has it: the others wait here, so that batches get every other turn. */
+  /**
+   * Resolves when the scan at the front has had its turn of the event loop. Others wait behind it, so batches get every
+   * other turn.
+   */
   #scanning: Promise<void> = Promise.resolve()
 
-  /** What a read of a scan brings is made into objects in one go: of all partitions at once it would hold the event loop. */
+  /** A read of a scan makes its objects in one go. All partitions at once would hold the event loop. */
   readonly #reading = new Limiter(1)
   readonly #maxRead: number
   readonly #candidateCost: number
   readonly #scans: Scans | undefined
 
-  /** `now`: ms, of a clock that nobody sets. */
+  /** `now` is monotonic, ms. */
   constructor(
     turns: Turns,
     now: () => number,
@@ -105,7 +110,7 @@ export class Searcher {
     const { query, by, metrics, within, from } = question
     const summary = new Summary(metrics.length)
     const everything = query.root.kind === 'all' && within === undefined && by.length === 0 && metrics.length === 0
-    // The slice before it may be of a copy that could not tell.
+    // The previous slice may come from a copy that could not tell.
     if (everything && from === undefined && store.count !== undefined) {
       summary.addDevices(store.count)
       summary.addMany([], store.count)
@@ -125,7 +130,7 @@ export class Searcher {
       const values = fields.read(status)
       if (!matcher.test(values)) return true
       const work = summary.add(values.slice(byAt, metricsAt), values.slice(metricsAt))
-      // Whether the turn is over is asked when the status itself is counted.
+      // The turn's end is checked when the status itself is counted.
       if (work > 0) this.#turns.spend(work)
       return true
     })
@@ -146,7 +151,10 @@ export class Searcher {
     return { items, settled: true, more: false, next }
   }
 
-  /** From an index that has the order, roughly. Undefined when it has none of the first: then all must be looked at. */
+  /**
+   * Reads the beginning of an order from an index that has it. Undefined: the index does not help, so everything is
+   * examined.
+   */
   async #beginning(
     store: Searched,
     question: SearchQuestion,
@@ -154,7 +162,7 @@ export class Searcher {
   ): Promise<FoundSlice | undefined> {
     const { index } = store
     const { query, order, after, limit, within } = question
-    // Of the first of the fleet few or none may be meant.
+    // The query may match few or none of the first devices.
     if (index === undefined || within !== undefined) return undefined
     const cost = this.#candidateCost
     const beginning = planTopN({ root: query.root, counts: index.counts, order, after, limit, cost })
@@ -163,11 +171,11 @@ export class Searcher {
     if (gathered === undefined) return undefined
     const source = new IndexScan(store, gathered, { maxRead: this.#maxRead, first: undefined })
     const slice = await this.#best(question, source, beginning.upTo)
-    // Who is told that there is more asks for what comes after the last of the items.
+    // A caller that is told of more asks for what follows the last item.
     return slice.more && slice.items.length === 0 ? undefined : slice
   }
 
-  /** The order is not that of the reading: the best are kept. `upTo`: as `TopNPlan` has it. */
+  /** Keeps the best, since the order differs from that of the reading. `upTo`: see `TopNPlan`. */
   async #best({ query, order, after, limit }: SearchQuestion, source: Source, upTo?: Place): Promise<FoundSlice> {
     const matcher = new Matcher(query)
     const fields = new StoredFields([...matcher.fields, order.field])
@@ -181,7 +189,7 @@ export class Searcher {
     return { items: best.take(), settled: next === undefined, more: best.more, next }
   }
 
-  /** `limit`: as many are looked for, in order; undefined: all. Scans: the scan goes on elsewhere. */
+  /** `limit`: how many are wanted, in order; undefined: all. A scan goes on elsewhere. */
   async #source(
     store: Searched,
     { query: { root }, from }: Continued,
@@ -190,7 +198,7 @@ export class Searcher {
   ): Promise<Source | Scans> {
     const { index } = store
     const cost = this.#candidateCost
-    // Where nothing else is asked, the candidates are what is looked for.
+    // Without further conditions every candidate matches.
     const reads = { maxRead: this.#maxRead, first: root.kind === 'and' ? undefined : limit }
     const plan = index === undefined ? undefined : planIndex({ root, counts: index.counts, limit, cost })
     if (index !== undefined && plan?.kind === 'walk') {
@@ -200,7 +208,7 @@ export class Searcher {
       const gathered = await CollectedPostings.from(index, plan.ranges, ranges, backwards)
       if (gathered !== undefined) return new IndexScan(store, gathered, reads)
     }
-    // A plain list is just its page.
+    // A plain list examines no more than its page.
     const isPage = root.kind === 'all' && limit !== undefined
     if (this.#scans !== undefined && from !== undefined && !isPage) return this.#scans
     const most = this.#scans === undefined || isPage ? undefined : MAX_SCANNED_HERE
@@ -208,7 +216,10 @@ export class Searcher {
     return new FullScan(store, ranges, { backwards, maxRead: this.#maxRead, most, reading: this.#reading, ...page })
   }
 
-  /** Until `look` says false, or enough are examined here, or the slice's time is over: then the id to go on after. Undefined at the end. */
+  /**
+   * Examines until `look` returns false, enough were examined here, or the slice's time is over. Returns the id to go
+   * on after; undefined at the end.
+   */
   async #examine(source: Source, matcher: Matcher, look: Look): Promise<string | undefined> {
     const until = this.#now() + SLICE_MS
     let last: string | undefined
@@ -217,14 +228,14 @@ export class Searcher {
       for (;;) {
         const entries = await source.next()
         if (entries === undefined) return undefined
-        // A page in the order of the ids mostly ends within what was read first.
+        // A page in id order mostly ends within the first read.
         if (last !== undefined) source.readAhead()
         for (const [deviceId, status] of entries) {
           last = deviceId
           if (!look(deviceId, readableStatus(status, deviceId)) || ++examined === source.most) return last
           if (!this.#turns.spend(status.byteLength + matcher.takeWork())) continue
           await this.#turn()
-          // What is read at once may be the work of many turns. Where it is not, to leave it would be to read it twice.
+          // One read may be the work of many turns. Leaving it would mean reading it twice.
           if (this.#now() >= until + SLICE_MS) return last
         }
         if (this.#now() >= until && last !== undefined) return last
@@ -244,7 +255,7 @@ export class Searcher {
   }
 }
 
-/** Whether the next is to be looked at, too. */
+/** Returns whether to look at the next device. */
 type Look = (deviceId: string, status: Uint8Array) => boolean
 
 /** A question that may be a later slice of its search. */
@@ -253,12 +264,12 @@ interface Continued extends Selection {
   readonly reached?: Offset | undefined
 }
 
-/** A search does not go back behind what it has seen; and what it begins with is no older than the store. */
+/** A search does not go back behind what it has seen, and begins no earlier than the store. */
 function heldBy({ checkpoint, generation }: Searched, { reached }: Continued): Held {
   return { generation, reached: reached ?? checkpoint?.changelog ?? 0 }
 }
 
-/** What is found outlives what was read with it, and may share memory with that: each would hold all of it, 64 KiB. */
+/** Copies a status that outlives its read: it may share 64 KiB of memory with others. */
 function own(status: Uint8Array): Uint8Array {
   return status.byteLength < status.buffer.byteLength ? new Uint8Array(status) : status
 }
@@ -269,7 +280,7 @@ interface Found {
   readonly status: Uint8Array
 }
 
-/** The first `limit` of what is added that come after `after`; fewer when they are too many bytes for one answer. */
+/** The first `limit` devices after `after`, fewer when they are too large for one answer. */
 class Best {
   readonly #limit: number
   readonly #descending: boolean
@@ -279,7 +290,7 @@ class Best {
   #worst: Place | undefined
   more: boolean
 
-  /** `upTo`: what stands after it is not all added, though it exists. */
+  /** `upTo`: beyond it not all devices were added. */
   constructor(limit: number, descending: boolean, after: Place | undefined, upTo: Place | undefined) {
     this.#limit = limit
     this.#descending = descending
@@ -314,7 +325,7 @@ class Best {
     }
     if (kept < sorted.length) {
       this.more = true
-      // Nothing after it can be among the first: it stays the worst even when better ones push it out.
+      // Nothing after it can be among the first, even when better ones push it out.
       this.#worst = sorted[kept - 1]
     }
     this.#found = sorted.slice(0, kept)
@@ -325,13 +336,13 @@ class Best {
   }
 }
 
-/** Where the devices meant can be, by their ids alone. */
+/** The ranges of ids that the query and the prefixes allow. */
 function idRanges({ query, within }: Selection): IdRange[] {
   const all = within?.map((prefix) => ({ from: prefix, to: prefix + LAST })) ?? [{ from: '', to: LAST }]
   return conditions(query).reduce(narrow, all)
 }
 
-/** What must all hold. */
+/** The conditions that must all hold. */
 function conditions({ root }: Query): readonly QueryNode[] {
   return root.kind === 'and' ? root.nodes : [root]
 }

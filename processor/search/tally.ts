@@ -15,7 +15,7 @@ import {
 import type { ReadCounts } from '../store/partition-index.ts'
 import { Matcher } from './language/match.ts'
 
-/** So many devices that have this state and this value of the attribute asked for; one with a list is in several. */
+/** The number of devices with this state and this value of the attribute. A device with a list is in several cells. */
 interface Cell {
   readonly state: string
   readonly value: Json | undefined
@@ -23,8 +23,8 @@ interface Cell {
 }
 
 /**
- * The summary out of the counts of an index alone, when it asks for nothing but the state and one attribute. Undefined:
- * the counts do not tell. Pure.
+ * Summarizes from the counts of an index alone when the question needs only the state and one attribute. Undefined: the
+ * counts do not suffice. Pure.
  */
 export function tally({ query, by, metrics, within, from }: SummaryQuestion, counts: ReadCounts): Summary | undefined {
   if (metrics.length > 0 || within !== undefined || from !== undefined) return undefined
@@ -43,7 +43,7 @@ export function tally({ query, by, metrics, within, from }: SummaryQuestion, cou
   if (cells === undefined) return undefined
   const holds = (cell: Cell): boolean => test(fields.map((field) => valueIn(cell, field)))
   const summary = new Summary(0)
-  // Each device once. Where there are lists, the query asks for the state alone.
+  // Counts each device once. Where there are lists the query asks for the state alone.
   const once = cells.lists ? byState(counts)?.cells : cells.cells
   for (const cell of once ?? []) if (holds(cell)) summary.addDevices(cell.devices)
   for (const cell of cells.cells) {
@@ -53,7 +53,7 @@ export function tally({ query, by, metrics, within, from }: SummaryQuestion, cou
         cell.devices,
       )
   }
-  // Which groups are shown is then a matter of order.
+  // Which groups are shown then depends on the order.
   return summary.notShown > 0 ? undefined : summary
 }
 

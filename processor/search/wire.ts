@@ -21,18 +21,18 @@ import {
 } from '../contract/search.ts'
 import { parseQuery } from './language/parser.ts'
 
-/** How questions about many devices cross: as `query-wire.ts` has it; queries travel as the text they were read of. */
+/** Encodes questions about many devices as `query-wire.ts` does. Queries travel as their source text. */
 export const SEARCH_PATH = '/query/v1/search'
 export const SUMMARY_PATH = '/query/v1/summary'
 
-/** A page, and one more that tells whether another follows. */
+/** A page and one more device, which tells whether another page follows. */
 const MAX_SEARCHED = MAX_LISTED + 1
-/** Longest place to go on at, and most prefixes, in a question. */
+/** Longest place to go on at, and most prefixes, of a question. */
 const MAX_FROM = 1_024
 const MAX_PREFIXES = 256
 
 export function encodeSearchQuestion({ query, order, after, ...rest }: SearchQuestion): string {
-  // Whoever asks may have more at hand than the place: a whole status would not fit into a question.
+  // The caller's place may carry a whole status, which would not fit into a question.
   const place = after && { key: after.key, deviceId: after.deviceId }
   return JSON.stringify({ ...rest, after: place, query: query.text, order: printOrder(order) })
 }

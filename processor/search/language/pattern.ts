@@ -7,19 +7,19 @@ export interface Work {
 type Wanted = number | typeof ANY_ONE
 const ANY_ONE = undefined
 
-/** What a character costs where the pattern is made to be slow, steps: by `indexOf`, and beside 32 places of an automaton. */
+/** Steps that a character costs in the slowest patterns: in `indexOf`, and in an automaton of 32 places. */
 const SEARCH_COST = 2
 const CHARACTER_COST = 2
 
-/** A pattern with `*` and `?`, made ready to be compared with many texts. */
+/** A pattern with `*` and `?`, prepared for many texts. */
 export class Pattern {
-  /** Adds what it took to `work`: of the order of the text's length, for a pattern as long as queries may have. */
+  /** Adds its cost to `work`: about the length of the text, for patterns within the bounds of a query. */
   readonly fits: (text: string, work: Work) => boolean
 
   constructor(pattern: string) {
     const pieces = piecesOf(pattern)
     if (pieces.every((piece) => piece.every(isWhole))) {
-      // Then they are found in a text whatever its units are.
+      // Then they are found whatever code units a text has.
       const literals = pieces.map((piece) => new Literal(String.fromCodePoint(...(piece as number[]))))
       this.fits = (text, work) => fit(literals, text, work)
     } else {
@@ -29,15 +29,15 @@ export class Pattern {
   }
 }
 
-/** What stands together in a pattern: it has one length, whatever it fits. */
+/** A part of a pattern without `*`. It has one length, whatever it fits. */
 interface Piece<Text> {
   readonly length: number
   isAt(text: Text, at: number, work: Work): boolean
-  /** Where it is first found from `from` on; -1: nowhere. */
+  /** Where the piece is first found from `from` on, or -1. */
   find(text: Text, from: number, work: Work): number
 }
 
-/** `pieces`: what stands before, between and after the `*`; of those between, each where it is first found. */
+/** `pieces` stand before, between and after the `*`; each of those between is placed where it is first found. */
 function fit<Text extends { readonly length: number }>(
   pieces: readonly Piece<Text>[],
   text: Text,
@@ -70,16 +70,16 @@ function piecesOf(pattern: string): Wanted[][] {
       escaped = false
     }
   }
-  // Of `**` nothing is between; at the ends nothing means that it may begin and end with anything.
+  // Between the stars of `**` is nothing. An empty piece at an end lets the text begin or end with anything.
   return pieces.filter((each, i) => each.length > 0 || i === 0 || i === pieces.length - 1)
 }
 
-/** One character, and not half of one. */
+/** Whether it is a whole character, not half of one. */
 function isWhole(wanted: Wanted): boolean {
   return wanted !== ANY_ONE && (wanted < 0xd800 || wanted > 0xdfff)
 }
 
-/** A text by code points: the first `length` of `at`. */
+/** The code points of a text: the first `length` of `at`. */
 class CodePoints {
   at = new Int32Array(0)
   length = 0
@@ -96,7 +96,7 @@ class CodePoints {
   }
 }
 
-/** Of the text that is being compared: memory for each would cost more than the comparison. */
+/** Shared by all comparisons, as memory for each would cost more than the comparison. */
 const codePoints = new CodePoints()
 
 class Literal implements Piece<string> {
@@ -123,17 +123,17 @@ class Literal implements Piece<string> {
 }
 
 /**
- * Characters of which some may be any (Shift-And, Baeza-Yates and Gonnet 1992): bit i tells that the first i + 1 of them
- * end here. 32 are looked at in one step.
+ * Matches characters with `?` among them (Shift-And, Baeza-Yates and Gonnet 1992): bit i tells that the first i + 1 of
+ * them end here. A step handles 32 bits.
  */
 class Automaton implements Piece<CodePoints> {
   readonly #wanted: readonly Wanted[]
   readonly #words: number
-  /** Places where characters may stand, `#words` each: first those where any may, then those of each that is wanted. */
+  /** Bit sets of places, `#words` each: first the places of `?`, then those of each wanted character. */
   readonly #places: Int32Array
-  /** By code point: where in `#places` those of the character begin. */
+  /** By code point: where the character's set begins in `#places`. */
   readonly #beginnings = new Map<number, number>()
-  /** The same of ASCII. */
+  /** The same for ASCII. */
   readonly #ascii = new Int32Array(128)
 
   constructor(wanted: readonly Wanted[]) {
@@ -194,7 +194,7 @@ class Automaton implements Piece<CodePoints> {
   }
 }
 
-/** What stands before the first wildcard of a pattern. */
+/** The text before the first wildcard of a pattern. */
 export function literalPrefix(pattern: string): string {
   const [literal] = /^(?:\\.|[^\\*?])*/s.exec(pattern) ?? ['']
   return literal.replace(/\\(.)/gs, '$1')

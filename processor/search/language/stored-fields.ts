@@ -2,9 +2,9 @@ import { type Field, MAX_FIELD_DEPTH, valueOf } from '../../contract/field.ts'
 import { type Json, JsonScanner, viewOf } from '../../contract/json.ts'
 import { decodeStatus, type Status } from '../../contract/status.ts'
 
-/** Members of one object that are wanted. */
+/** The wanted members of one object. */
 interface Level {
-  /** `key`: the bytes of the name in JSON, its quotes included. */
+  /** `key`: the bytes of the name in JSON, quotes included. */
   readonly members: { readonly key: Buffer; slots: number[]; level: Level | undefined }[]
 }
 
@@ -17,7 +17,7 @@ const CLOSE_OBJECT = 0x7d
 const OPEN_ARRAY = 0x5b
 const CLOSE_ARRAY = 0x5d
 
-/** The text is not as `statusText` writes it. */
+/** The text is not in the form that `statusText` writes. */
 class NotCanonical extends Error {}
 const NOT_CANONICAL = new NotCanonical('not as statusText writes it')
 
@@ -30,15 +30,15 @@ const NOT_CANONICAL = new NotCanonical('not as statusText writes it')
 export class StoredFields {
   readonly #fields: readonly Field[]
   readonly #top: Level = { members: [] }
-  /** The slot of each field, and that of what it means when the first has no value. */
+  /** The slot of each field, and of its second meaning, which counts when the first has no value. */
   readonly #places: { readonly first: number; readonly second: number | undefined }[]
   readonly #picked: (Json | undefined)[] = []
   readonly #parseAll: boolean
   readonly #scanner = new JsonScanner()
   #bytes: Buffer = Buffer.alloc(0)
-  /** The text passed over last has a backslash. */
+  /** The last skipped text has a backslash. */
   #escaped = false
-  /** Objects and arrays in each other, of the one passed over last. */
+  /** Nesting of the last skipped value. */
   #deepest = 0
 
   constructor(fields: readonly Field[]) {
@@ -47,7 +47,7 @@ export class StoredFields {
     this.#places = this.#parseAll ? [] : fields.map((field) => this.#placeOf(field))
   }
 
-  /** The values of the fields, in their order. What is not JSON, as another program may have written it, has none. */
+  /** Returns the values in the order of the fields. Foreign bytes that are no JSON have none. */
   read(status: Uint8Array): (Json | undefined)[] {
     if (this.#fields.length === 0) return []
     if (this.#parseAll || status[0] !== OPEN_OBJECT) return this.#parse(status)
@@ -78,7 +78,7 @@ export class StoredFields {
     return { first: this.#want(path), second: second === undefined ? undefined : this.#want(second) }
   }
 
-  /** The slot into which the value at `path` will be put. */
+  /** Returns the slot for the value at `path`. */
   #want(path: readonly string[]): number {
     const slot = this.#picked.push(undefined) - 1
     let level = this.#top
@@ -92,7 +92,10 @@ export class StoredFields {
     return slot
   }
 
-  /** Reads the object at `at` up to the last wanted member; where it ends, or -1 when it was not read to its end. */
+  /**
+   * Reads the object at `at` up to its last wanted member. Returns where it ends, or -1 when it was not read to its
+   * end.
+   */
   #pick(level: Level, at: number): number {
     const bytes = this.#bytes
     if (bytes[at] !== OPEN_OBJECT) return this.#skip(at)
@@ -106,7 +109,7 @@ export class StoredFields {
       const member = find(level, bytes, i, keyEnd)
       i = keyEnd + 1
       if (member === undefined) {
-        // `statusText` escapes as the wanted names are escaped; others may write "a" as "\\u0061".
+        // `statusText` escapes names as the wanted names are escaped. Other programs may write "a" as "\\u0061".
         if (this.#escaped) throw NOT_CANONICAL
         i = this.#skip(i)
       } else {
@@ -128,7 +131,7 @@ export class StoredFields {
   #value(from: number, to: number): Json {
     const bytes = this.#bytes
     const first = bytes[from] as number
-    // As `bounded` has it.
+    // See `bounded`.
     if ((first === OPEN_OBJECT || first === OPEN_ARRAY) && this.#deepest > MAX_FIELD_DEPTH) return null
     if (first === QUOTE && !this.#escaped) return bytes.toString('utf8', from + 1, to - 1)
     const scanner = this.#scanner
@@ -138,7 +141,7 @@ export class StoredFields {
     return JSON.parse(bytes.toString('utf8', from, to)) as Json
   }
 
-  /** Where the value that begins at `at` ends. */
+  /** Returns where the value at `at` ends. */
   #skip(at: number): number {
     const bytes = this.#bytes
     const first = bytes[at] as number
@@ -169,7 +172,7 @@ export class StoredFields {
     throw NOT_CANONICAL
   }
 
-  /** Where the text whose quote is at `at` ends, past its other quote. */
+  /** Returns where the text with its quote at `at` ends, after its closing quote. */
   #skipText(at: number): number {
     const bytes = this.#bytes
     this.#escaped = false

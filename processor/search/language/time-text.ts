@@ -3,27 +3,27 @@ import type { Bound, Operand } from '../../contract/search.ts'
 import { parseTime } from '../../contract/time.ts'
 
 const TIME_MEMBERS = new Set(['firstSeenAt', 'lastSeenAt', 'since'])
-/** With what it has of a second beyond milliseconds. */
+/** A time with any fraction of a second and a zone. */
 const ZONED_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,3}(\d{0,6}))?)?(?:Z|[+-]\d\d:\d\d)$/
-/** Up to its milliseconds the beginning of a time, with what it has beyond them. */
+/** The beginning of a time up to its milliseconds, and the digits beyond them. */
 const FINE_BEGINNING = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})(\d{1,6})$/
-/** The beginning of a time, up to the end of one of its parts: `2026-11-3` might be meant for the third as well as the thirtieth. */
+/** A beginning of a time that ends with a whole part. `2026-11-3` could mean the third or the thirtieth. */
 const BEGINNING = /^\d{4}(?:-\d\d(?:-\d\d(?:T\d\d(?::\d\d(?::\d\d(?:\.\d{1,9})?)?)?)?)?)?$/
-/** To complete a beginning with. */
+/** Completes a beginning. */
 const SOME_TIME = '2000-01-01T00:00:00.000000000Z'
-/** As much of a time as a metric called `x.at` is not likely to have as its text: a year may be a number, or begin a name. */
+/** A shorter text may be the value of a metric called `x.at`: a year can be a number or begin a name. */
 const MONTH = 'YYYY-MM'.length
-/** After all that a time can have in its place. */
+/** Sorts after every character of a time. */
 const AFTER = '~'
 
-/** A time that has a zone is compared as the moment it is, with a field that is a time: there all have one form. */
+/** Compares a time with a zone as the moment it is, with a field that is a time: those all have one form. */
 export function textFor(field: Field, { text }: Operand): string {
   return mayBeTime(field) ? (timeText(text) ?? text) : text
 }
 
 /**
- * The text beside which `end` of a range is. The beginning of a time stands for all times that begin so: with `<=` and `]`
- * they are within the range, after `>` and `{` they are not.
+ * The text to compare with at an end of a range. A beginning stands for all times that begin so: `<=` and `]` include
+ * them, `>` and `{` exclude them.
  */
 export function boundText(field: Field, bound: Bound, end: 'low' | 'high'): string {
   const text = textFor(field, bound)
@@ -32,14 +32,14 @@ export function boundText(field: Field, bound: Bound, end: 'low' | 'high'): stri
 }
 
 /**
- * Whether the field has an order beside the bound. Times are compared as texts, so beside `now-1h` each is less, and all
- * devices would be found. `reported.x.at` may be a metric of that name: it takes any bound.
+ * Whether the field can be compared with the bound. Times compare as texts, so every time would be less than `now-1h`,
+ * and all devices would match. `reported.x.at` may be a metric of that name and takes any bound.
  */
 export function isBoundOf(field: Field, text: string): boolean {
   return !isTime(field) || timeText(text) !== undefined || isBeginning(text)
 }
 
-/** Whether what is equal to the text are all the times that begin so. */
+/** Whether the text equals all times that begin with it. */
 export function isSpanOf(field: Field, text: string): boolean {
   return isBeginning(text) && (isTime(field) || (mayBeTime(field) && text.length >= MONTH))
 }
@@ -56,7 +56,7 @@ function isTime(field: Field): boolean {
   return field.kind === 'member' && TIME_MEMBERS.has(field.member)
 }
 
-/** What stands among the texts of times, which have milliseconds, as `text` does among the times; undefined: nothing else. */
+/** Returns the text that stands among times with milliseconds where `text` stands. Undefined: `text` itself does. */
 function timeText(text: string): string | undefined {
   const zoned = ZONED_TIME.exec(text)
   if (zoned !== null) {
@@ -68,7 +68,7 @@ function timeText(text: string): string | undefined {
   return finer(beyond) === '' ? beginning : `${beginning}Z${AFTER}`
 }
 
-/** By its zone it may be in another year than those of four digits: `-000001-…` is before them as a text, too. */
+/** A zone may move the year out of four digits: `-000001-…` sorts before them as a text, too. */
 function isoText(ms: number): string {
   const text = new Date(ms).toISOString()
   return text.startsWith('+') ? AFTER : text
