@@ -26,10 +26,12 @@ const USAGE = `usage: tidemark [up | ingest | processor | api | simulate | drill
   drill NAME [flags]             disturbs a cluster under load, and checks what must hold; --help lists drills and flags
   token [flags]                  a token for the API, where AUTH=jwt asks for one; --help lists its flags`
 
-/** Milliseconds that a stop may take before the process ends anyway; acknowledged messages are in the log by then. */
+/**
+ * A stop may take this many milliseconds before the process ends anyway; acknowledged messages are in the log by then.
+ */
 const STOP_DEADLINE_MS = 15_000
 const DEMO_DEVICES = 20
-/** Default of HTTP_DRAIN_SECONDS of an api process; a process with all roles has no other to hand over to. */
+/** Default of HTTP_DRAIN_SECONDS for an api process; a process with all roles has no other to hand over to. */
 const API_DRAIN_SECONDS = 3
 
 async function main(argv: readonly string[]): Promise<number> {
@@ -63,7 +65,6 @@ type Role = 'up' | 'ingest' | 'processor' | 'api'
 interface Process extends Omit<ProcessorsOptions, 'beginnings'> {
   readonly role: Role
   readonly flags: { readonly processors: number; readonly demo: boolean }
-  /** Bounds of open connections. */
   readonly connections: Connections
 }
 
@@ -75,7 +76,7 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
     const way = 'set KAFKA_BROKERS, or run all roles in one process with "up"'
     throw new ConfigurationError('INVALID_CONFIGURATION', `${role} is a role of a cluster on Kafka: ${way}`)
   }
-  // This throws where the working folder is gone, before anything is opened; mkdir would loop for ever in Node's code.
+  // This throws when the working folder is gone, before anything is opened; mkdir would loop for ever in Node's code.
   if (role === 'up' || role === 'processor') resolve(configuration.DATA_DIR)
   const access = role === 'up' || role === 'api' ? readAccess(configuration) : undefined
   const logger = openLogger(configuration.LOG_LEVEL)
@@ -103,7 +104,8 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   opening.catch(() => {})
   const beginnings = await begin(role, flags.processors, configuration, running)
   const log = running.use(await opening)
-  // Node writes its compile cache when a process ends by itself, which a killed one does not; the first write takes 0.2 s.
+  // Node writes its compile cache when a process ends by itself, but not when it is killed. The first write takes 0.2
+  // s.
   flushCompileCache()
   stop.removeEventListener('abort', endAtOnce)
   const stopping = async () => (stop.aborted || broken.signal.aborted ? ['the process is shutting down'] : [])
@@ -124,7 +126,7 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   const connections = await connectionsWithin(wanted, logger)
   const here = { role, flags, configuration, log, logger, registry, running, checks, problems, connections, fail }
   const processors = beginnings === undefined ? undefined : await openProcessors(here, beginnings)
-  // Stopped in reverse: the broker, then the API, then the processors, which process the broker's last records.
+  // A stop goes in reverse: the broker, then the API, then the processors, which process the broker's last records.
   const http = access === undefined ? undefined : await openApi(here, access, processors)
   if (hasDevices) mqtt = await openIngest(here)
   const query = configuration.KAFKA_BROKERS === undefined ? [] : [...(processors?.keys() ?? [])]
@@ -164,7 +166,9 @@ function parseFlags(role: Role, flags: readonly string[]): Process['flags'] {
   }
 }
 
-/** Loads the code of this role alone, as loading all takes longer than joining the group, and begins to open stores. */
+/**
+ * Loads the code of this role alone, since loading all takes longer than joining the group, and begins to open stores.
+ */
 async function begin(role: Role, count: number, configuration: Configuration, running: AsyncDisposableStack) {
   const { beginProcessors } = role === 'up' || role === 'processor' ? await import('./processor/open.ts') : {}
   const beginnings = await beginProcessors?.(configuration, count, running)
@@ -202,7 +206,7 @@ async function openApi(here: Process, access: Access, processors: ReadonlyMap<st
   })
 }
 
-/** Milliseconds for which a stopping process answers while it is not ready, so that balancers look elsewhere. */
+/** A stopping process answers for this many milliseconds while it is not ready, so that balancers look elsewhere. */
 function noticeMs({ role, configuration: { HTTP_DRAIN_SECONDS: given } }: Process): number {
   return (given ?? (role === 'api' ? API_DRAIN_SECONDS : 0)) * 1000
 }
@@ -228,7 +232,7 @@ async function openIngest(here: Process): Promise<{ mqtt: number; health: string
   return { mqtt: port, health }
 }
 
-/** Whether the working folder of the process was removed. */
+/** process.cwd() fails in this call when the working folder was removed. */
 function lacksFolder(error: unknown): boolean {
   return (error as NodeJS.ErrnoException | undefined)?.syscall === 'uv_cwd'
 }

@@ -5,21 +5,18 @@ export interface Served {
   readonly role: 'up' | 'ingest' | 'processor' | 'api'
   readonly configuration: Configuration
   readonly partitions: number
-  /** Processors in this process. */
   readonly processors: number
   /** Simulated devices; 0 without a demo. */
   readonly devices: number
-  /** Query endpoints of the processors, where they have any. */
+  /** Query endpoints of the processors that have one. */
   readonly query: readonly string[]
-  /** URL of the API. */
   readonly http: string | undefined
-  /** Port of MQTT. */
   readonly mqtt?: number
-  /** Endpoint that answers for the health of an ingest process. */
+  /** Health endpoint of an ingest process. */
   readonly health?: string | undefined
 }
 
-/** The text that tells a person where a process serves, and what to try. */
+/** Tells a person where the process serves, and what to try. */
 export function banner(served: Served): string {
   const { role, processors, devices, query, http, mqtt, health } = served
   const { HOST, DATA_DIR, KAFKA_BROKERS, GROUP, AUTH } = served.configuration

@@ -1,11 +1,11 @@
 import { hostAndPort } from '../contract/address.ts'
 import { ConfigurationError } from '../contract/errors.ts'
 
-/** A variable may be misspelt by one letter for each so many that it has beyond the first so many, and by two at most. */
+/** A name of n letters may have floor(n / 4) - 1 mistakes, and two at most. */
 const LETTERS_PER_MISTAKE = 4
 const MAX_MISTAKES = 2
 
-/** The name that `given` is likely meant for; capitals do not count. Undefined: none is near. */
+/** Finds the name that `given` is likely meant for, whatever its capitals. Undefined when none is near. */
 function nearest(given: string, names: readonly string[]): string | undefined {
   const word = given.toUpperCase()
   const alike = names.filter((name) => Math.abs(name.length - word.length) <= MAX_MISTAKES)
@@ -20,7 +20,7 @@ function nearest(given: string, names: readonly string[]): string | undefined {
   return first?.name
 }
 
-/** Letters left out, added, replaced, or swapped with their neighbour (optimal string alignment). */
+/** Counts letters that were left out, added, replaced, or swapped with their neighbour (optimal string alignment). */
 function distance(a: string, b: string): number {
   const rows = [Array.from({ length: b.length + 1 }, (_, j) => j)]
   const at = (i: number, j: number): number => rows[i]?.[j] ?? Number.POSITIVE_INFINITY
@@ -36,10 +36,9 @@ function distance(a: string, b: string): number {
   return at(a.length, b.length)
 }
 
-/** An own schema in a few lines: every role reads the environment first, and a schema library would load 680 modules. */
+/** This schema is our own: every role reads the environment first, and a schema library would load 680 modules. */
 interface Variable<T> {
   readonly read: (text: string) => { readonly value: T } | { readonly rule: string }
-  /** Value of a variable that is not set. */
   readonly unset: T
   readonly description: string | undefined
   /** Errors and log lines never show its value. */
@@ -95,8 +94,8 @@ function variableOf<T, D>({ default: unset, description }: Words<D>, read: Varia
 }
 
 /**
- * Why nobody can have meant `value`, whatever the variable; undefined: it is fine. Files of variables are read in many ways,
- * and a folder whose name ends with a carriage return would be made, and be empty.
+ * Tells why nobody can have meant `value`, whatever the variable; undefined when it is fine. Files of variables are
+ * read in many ways, and a folder whose name ends with a carriage return would be made and stay empty.
  */
 export function mangled(value: string, hidden = false): string | undefined {
   if (/\p{Cc}/u.test(value)) return 'has a control character; where it is \\r at the end, its file has CRLF line ends'
@@ -110,28 +109,30 @@ export function mangled(value: string, hidden = false): string | undefined {
 const port = (value: number, description: string) =>
   integer(0, 65_535, { default: value, description: `${description}; 0: any free port` })
 
-/** Algorithms of signatures; `none` is not among them. */
+/** The algorithms leave out `none`, which signs nothing. */
 const ALGORITHM = '(HS256|HS384|HS512|RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA)'
 
 export const DEFAULT_PARTITIONS = 8
 
 const NAME = /^[A-Za-z0-9._-]{1,100}$/
 
-/** Entries of DATA_DIR beside the stores: the embedded log, the data of `npm run kafka`, the name made for a processor. */
+/**
+ * These entries of DATA_DIR stand beside the stores: the embedded log, the data of `npm run kafka`, and the file with
+ * the name made for a processor.
+ */
 export const LOG_FOLDER = 'log'
 export const KAFKA_FOLDER = 'kafka'
 export const INSTANCE_FILE = 'instance-id'
 
 /**
- * A processor's stores are in the folder of its name in DATA_DIR, which is wiped when they are damaged, so no other entry may
- * have the name. Some file systems ignore case.
+ * A processor keeps its stores in a folder of its name in DATA_DIR, and wipes that folder when they are damaged, so no
+ * other entry may have the name. Some file systems ignore case.
  */
 export const INSTANCE_NAME = new RegExp(
   `^(?!\\.+$)(?!(${LOG_FOLDER}|${KAFKA_FOLDER}|${INSTANCE_FILE})$)${NAME.source.slice(1)}`,
   'i',
 )
 
-/** Every environment variable that Tidemark reads. */
 const ENVIRONMENT = {
   MQTT_PORT: port(1883, 'MQTT over TCP and over WebSocket'),
   HTTP_PORT: port(8080, 'the API'),
@@ -191,12 +192,12 @@ type Environment = typeof ENVIRONMENT
 
 const VARIABLES: readonly (readonly [string, Variable<string | number | undefined>])[] = Object.entries(ENVIRONMENT)
 
-/** Variables whose value nobody may see. Each may be given as a file, by its name with _FILE. */
+/** Nobody may see the values of these variables. Each may be given as a file, by its name with _FILE. */
 export const SECRETS: readonly string[] = VARIABLES.filter(([, variable]) => variable.secret).map(([name]) => name)
 
 /**
- * Variables that are set and misspell one that is read, each with that name: with KAFKA_BROKERS misspelt a process runs on
- * a log of its own, and with CLUSTER_SECRET misspelt anyone may ask.
+ * Finds variables that misspell one that is read, each with the right name. With KAFKA_BROKERS misspelt a process runs
+ * on a log of its own; with CLUSTER_SECRET misspelt anyone may ask.
  */
 export function misspelt(environment: Readonly<Record<string, string | undefined>>): (readonly [string, string])[] {
   const names = [...VARIABLES.map(([name]) => name), ...SECRETS.map((name) => `${name}_FILE`)]
@@ -210,7 +211,7 @@ export type Configuration = {
   readonly [Name in keyof Environment]: Environment[Name] extends Variable<infer Value> ? Value : never
 }
 
-/** Reads `environment`, applies the defaults, and freezes. Throws ConfigurationError that names the variable and the rule. */
+/** Throws ConfigurationError that names the variable and the rule. */
 export function readEnvironment(environment: Readonly<Record<string, string | undefined>>): Configuration {
   const entries = VARIABLES.map(([name, variable]) => [name, valueOf(name, variable, environment[name])] as const)
   const configuration = Object.fromEntries(entries) as Configuration

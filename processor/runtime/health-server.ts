@@ -10,41 +10,41 @@ import { within } from './pause.ts'
 /** An import would evaluate all exports, WebSocket included: a fifth of the time until a processor listens. */
 const { createServer } = process.getBuiltinModule('node:http')
 
-/** Ms from the first byte of a request to its last; then 408, and the connection is closed. */
+/** Milliseconds from the first byte of a request to its last; then it gets 408, and the connection is closed. */
 const REQUEST_TIMEOUT_MS = 10_000
-/** Ms after which an idle connection is closed. Readers close theirs sooner, so none sends into a closing one. */
+/** Milliseconds until an idle connection is closed. Readers close theirs sooner, so none sends into a closing one. */
 export const KEEP_ALIVE_MS = 60_000
-/** Further connections are closed at once. A reader has up to 128, so 16 of them fit. */
+/** Connections beyond this are closed at once. A reader has up to 128, so 16 readers fit. */
 const MAX_CONNECTIONS = 2_048
-/** Request line and headers; then 431. */
+/** Bounds request line and headers; longer ones get 431. */
 const MAX_HEADER_BYTES = 8 * 1024
-/** Ms that the checks may take; then the process is not ready. */
+/** Milliseconds that the checks may take; after that the process is not ready. */
 export const CHECKS_WITHIN_MS = 2_000
 
-/** Answers the paths it knows; false for the others. It does not reject. */
+/** Returns false for a path that it does not know. It never rejects. */
 export type Handler = (request: IncomingMessage, response: ServerResponse, path: string) => boolean
 
 export interface EndpointOptions {
   readonly host: string
-  /** 0: any free port. */
+  /** 0 takes any free port. */
   readonly port: number
-  /** Named in the error when the port cannot be had. */
+  /** The error names this variable when the port is taken. */
   readonly variable: 'QUERY_PORT' | 'HEALTH_PORT'
-  /** The problems that make the process not ready; none when it is. */
+  /** Resolves with the problems that make the process not ready. */
   readonly checks: () => Promise<readonly string[]>
   readonly registry: Registry
   readonly logger: Logger
-  /** Name of the processor, in the answer of /livez. */
+  /** Name of the processor that /livez tells. */
   readonly instance?: string
-  /** Answers further paths beside /livez, /readyz and /metrics. */
+  /** Answers the paths beside /livez, /readyz and /metrics. */
   readonly handler?: Handler
-  /** Ms that a close waits for requests under way before it cuts their connections. Default 2,000. */
+  /** Milliseconds that a close waits for requests under way before it cuts their connections. Default 2,000. */
   readonly drainMs?: number
 }
 
-/** The HTTP endpoint of a process without the API: liveness, readiness, metrics, and the paths of `handler`. */
+/** The HTTP endpoint of a process without the API. */
 export class Endpoint implements AsyncDisposable {
-  /** host:port for other hosts; a server that listens on all addresses gives the name of this host. */
+  /** host:port for other hosts. A server that listens on all addresses gives the name of this host. */
   readonly address: string
   readonly #options: EndpointOptions
   readonly #server: Server
@@ -97,7 +97,7 @@ export class Endpoint implements AsyncDisposable {
     if (this.#options.handler?.(request, response, path) !== true) reply(response, 404, '{"message":"unknown route"}')
   }
 
-  /** Never rejects: a check that fails is a problem of the process. */
+  /** Never rejects: a failed check counts as a problem of the process. */
   async #ready(response: ServerResponse): Promise<void> {
     const checked = this.#options.checks().catch((error: unknown) => [`a check failed: ${reasonOf(error)}`])
     const late = [`the checks took longer than ${CHECKS_WITHIN_MS} ms`]
@@ -126,8 +126,8 @@ export class Endpoint implements AsyncDisposable {
   async #close(): Promise<void> {
     const cut = setTimeout(() => this.#server.closeAllConnections(), this.#options.drainMs ?? 2_000)
     const closed = new Promise((resolve) => this.#server.close(resolve))
-    // Node closes idle connections only: it takes one without any byte yet for busy, and would keep one that gets its last
-    // answer now.
+    // Node closes idle connections only. It takes one that has sent nothing for busy, and would keep one that gets its
+    // last answer now.
     for (const socket of this.#connections) if (socket.bytesRead === 0) socket.destroy()
     this.#server.keepAliveTimeout = 1
     this.#server.keepAliveTimeoutBuffer = 0

@@ -1,4 +1,4 @@
-/** After this many ms without the end of any batch, those under way may hang on a broker: they count no more. */
+/** When no batch ends for this many milliseconds, those under way may hang on a broker and count no more. */
 const STUCK_MS = 1_000
 /** A batch below this share of the bound never waits: its partition is at its end, and people read its devices. */
 const SMALL = 1 / 64
@@ -6,24 +6,22 @@ const SMALL = 1 / 64
 interface Waiting {
   readonly weight: number
   readonly released: AbortController
-  /** The era in which it was released. */
   era: number
 }
 
 /**
- * Bounds the records that the tasks of a process have under way, from fold to store; records of large statuses weigh more.
- * A batch's objects live that long: with a full batch in each of many partitions they outgrow V8's young generation, which
- * then copies them twice. A few batches keep log, store and event loop busy.
+ * Bounds the records that the tasks of a process have under way, from fold to store. Records of large statuses weigh
+ * more. The objects of a batch live that long: with a full batch in each of many partitions they outgrow V8's young
+ * generation, which then copies them twice. A few batches keep log, store and event loop busy.
  */
 export class InFlight {
   readonly #maxWeight: number
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
-  /** Weight of the batches that began in this era; those of eras before are taken for hanging. */
+  /** Weight of the batches that began in this era; batches of earlier eras are taken for hanging. */
   #weight = 0
   #era = 0
-  /** Batches that have ended. */
   #ended = 0
-  /** In order of arrival; at most one per task. */
+  /** Sorted by arrival; each task has one entry at most. */
   readonly #waiting: Waiting[] = []
 
   /** `sleep` resolves after `ms`, or as soon as its signal aborts. */
@@ -33,8 +31,8 @@ export class InFlight {
   }
 
   /**
-   * Runs `work` for a batch of `weight` records: at once when it is small, or fits and none waits; else in its turn when
-   * others have ended, when none has for STUCK_MS, or when `signal` aborts.
+   * Runs `work` for a batch of `weight` records. A small batch runs at once, as does one that fits while none waits.
+   * Any other waits for its turn: until enough others have ended, none has ended for STUCK_MS, or `signal` aborts.
    */
   async run<T>(weight: number, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     if (weight < this.#maxWeight * SMALL) return work()
@@ -66,7 +64,7 @@ export class InFlight {
     for (;;) {
       const ended = this.#ended
       await this.#sleep(STUCK_MS, woken)
-      // #release has counted it.
+      // #release has added its weight.
       if (waiting.released.signal.aborted) return waiting.era
       if (signal.aborted) break
       if (ended !== this.#ended) continue
@@ -79,7 +77,7 @@ export class InFlight {
     return this.#begin(weight)
   }
 
-  /** Releases from the front of the queue for as long as the first `may`. */
+  /** Releases the first in the queue for as long as `may` allows it. */
   #release(may: (first: Waiting) => boolean): void {
     for (;;) {
       const [first] = this.#waiting

@@ -6,8 +6,8 @@ import { ConfigurationError, reasonOf } from '../contract/errors.ts'
 import { INSTANCE_FILE, INSTANCE_NAME } from './environment.ts'
 
 /**
- * The name of the processor whose stores are in `dataDir`. It is made once, of the host's name and random bytes, and kept in
- * that folder, so it moves with the stores. Rejects with ConfigurationError FOLDER_UNAVAILABLE.
+ * Reads the name of the processor whose stores are in `dataDir`. The first call makes it of the host's name and random
+ * bytes, and keeps it in that folder, so it moves with the stores. Rejects with ConfigurationError FOLDER_UNAVAILABLE.
  */
 export async function instanceOf(dataDir: string): Promise<string> {
   const file = join(dataDir, INSTANCE_FILE)
@@ -20,7 +20,7 @@ export async function instanceOf(dataDir: string): Promise<string> {
   }
 }
 
-/** Refuses a damaged name: a new one would leave the stores behind, and nobody would remove them. */
+/** A damaged name is refused: a new one would leave the stores behind, and nobody would remove them. */
 function checked(name: string, file: string): string {
   if (INSTANCE_NAME.test(name)) return name
   const way =
@@ -38,7 +38,7 @@ async function make(dataDir: string, file: string): Promise<string> {
   const name = `${host.slice(0, 64)}-${randomBytes(4).toString('hex')}`
   const draft = `${file}-${name}`
   await writeThrough(draft, `${name}\n`)
-  // When two processes start at once, one makes the name; link() shows it whole or not at all.
+  // When two processes start at once, only one makes the name; link() shows it whole or not at all.
   await link(draft, file).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EEXIST') throw error
   })
@@ -46,7 +46,7 @@ async function make(dataDir: string, file: string): Promise<string> {
   return (await readFile(file, 'utf8')).trim()
 }
 
-/** Syncs the contents before the file gets its name: after a loss of power an empty file would name no stores. */
+/** Syncs the contents before the file gets its name: after a power loss an empty file would name no stores. */
 async function writeThrough(file: string, text: string): Promise<void> {
   await using handle = await open(file, 'w')
   await handle.writeFile(text)

@@ -1,10 +1,12 @@
-/** How long work may wait for a place, ms, and the error with which it fails then. 0: it is refused at once. */
+/** Work waits up to `ms` milliseconds for a place, and then fails with the error. 0 refuses it at once. */
 export interface Patience {
   readonly ms: number
   readonly over: () => Error
 }
 
-/** Bounds how many pieces of work run at once. More wait in the order of their calls, for as long as `patience` allows. */
+/**
+ * Bounds how many pieces of work run at once. Others wait in the order of their calls, as long as `patience` allows.
+ */
 export class Limiter {
   readonly #limit: number
   readonly #patience: Patience | undefined
@@ -30,7 +32,7 @@ export class Limiter {
     }
   }
 
-  /** Resolves with a function that gives the place back: call it once. */
+  /** Resolves with a function that gives the place back. Call it once. */
   async enter(): Promise<() => void> {
     if (this.#underWay < this.#limit) this.#underWay++
     else if (this.#patience?.ms === 0) throw this.#patience.over()

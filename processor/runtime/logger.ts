@@ -3,20 +3,23 @@ import { type Logger, pino } from 'pino'
 import { pause } from './pause.ts'
 
 const STDERR = 2
-/** Bytes of lines that wait for stderr; beyond them lines are dropped and counted. One turn of the event loop logs less. */
+/**
+ * Bytes of lines that may wait for stderr; lines beyond them are dropped and counted. One turn of the event loop logs
+ * less.
+ */
 const MAX_WAITING_BYTES = 4 * 1024 * 1024
 /** Milliseconds until a failed write is tried again. */
 const RETRY_MS = 10
 /** Milliseconds for which lastWords() waits for stderr. */
 const LAST_MS = 1000
-/** Milliseconds for which the `exit` handler, in which nothing else runs, waits for stderr. */
+/** Milliseconds for which the `exit` handler waits for stderr; nothing else runs meanwhile. */
 const EXIT_MS = 500
-/** Milliseconds between two looks whether it has taken them. */
+/** Milliseconds between two looks whether stderr has taken all lines. */
 const LOOK_MS = 5
 
 /**
- * Writes lines to stderr without blocking. sonic-boom, pino's own destination, has `maxLength` and tells of drops, but emits
- * an error on a full disk, which ends the process, and at the end retries for ever to write to a pipe that nobody reads.
+ * Writes lines to stderr without blocking. pino's own destination, sonic-boom, has `maxLength` and reports drops, but
+ * its error on a full disk ends the process. At the end it retries for ever to write to a pipe that nobody reads.
  */
 class Output {
   /** The bytes of the write under way, or of the next try. */
@@ -26,7 +29,7 @@ class Output {
   #waitingBytes = 0
   #retry: NodeJS.Timeout | undefined
   #dropped = 0
-  /** Called with the number of dropped lines, once lines are taken again. */
+  /** Called with the number of dropped lines once stderr takes lines again. */
   onDropped: (lines: number) => void = () => {}
 
   constructor() {
@@ -82,7 +85,7 @@ class Output {
     this.#offered = written < bytes.length ? bytes.subarray(written) : undefined
   }
 
-  /** The write under way ends by itself, before the process does. */
+  /** The write under way ends before the process does, so its bytes are not written again. */
   #end(): void {
     const deadline = performance.now() + EXIT_MS
     if (this.#writing) {
@@ -94,7 +97,7 @@ class Output {
       try {
         this.#taken(bytes, writeSync(STDERR, bytes))
       } catch (error) {
-        // A full pipe may be read yet; nothing helps a full disk.
+        // A full pipe may still be read; nothing helps a full disk.
         if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS)
       }
@@ -104,14 +107,14 @@ class Output {
 
 const output = new Output()
 
-/** Writes to stderr. A full disk, or a pipe that nobody reads, holds up neither the process nor its end. */
+/** A full disk, or a pipe that nobody reads, holds up neither the process nor its end. */
 export function openLogger(level: string): Logger {
   const logger = pino({ level }, output)
   output.onDropped = (lines) => logger.warn({ lines }, 'stderr took nothing for a while: lines were dropped')
   return logger
 }
 
-/** Before the process ends: resolves when stderr has taken all lines, and `last` after them, or after a second. */
+/** Call it before the process ends: it resolves when stderr has taken all lines and `last`, or after a second. */
 export async function lastWords(last = ''): Promise<void> {
   if (last !== '') output.write(last)
   await output.flush()

@@ -12,7 +12,6 @@ export function pause(ms: number, signal?: AbortSignal): Promise<void> {
   })
 }
 
-/** Resolves when `signal` aborts. */
 export function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) resolve()
@@ -21,8 +20,9 @@ export function aborted(signal: AbortSignal): Promise<void> {
 }
 
 /**
- * Settles as `work` does; after `ms` without that, resolves with what `late` returns, or rejects with what it throws. Input
- * that has arrived by then is read first: this process may be the one that stood still, and timers run before sockets.
+ * Settles as `work` does. After `ms` it resolves with the result of `late`, or rejects with the error that `late`
+ * throws. Input that has arrived by then is read first: this process may be the one that stood still, and timers run
+ * before sockets.
  */
 export async function within<T, L>(work: Promise<T>, ms: number, late: () => L): Promise<T | L> {
   const { promise: over, resolve } = Promise.withResolvers<void>()
@@ -46,7 +46,7 @@ export class Reminder {
   #message: string | undefined
   #at = 0
 
-  /** Whether `message` is new, or was logged more than REMIND_MS ago. The caller then logs it. */
+  /** True when `message` is new, or was logged more than REMIND_MS ago. The caller then logs it. */
   isDue(message: string): boolean {
     const now = performance.now()
     if (message === this.#message && now - this.#at < REMIND_MS) return false
@@ -56,13 +56,13 @@ export class Reminder {
   }
 }
 
-/** The time of a process, which tests replace. */
+/** The time of a process; tests replace it. */
 export interface Clock {
-  /** Epoch ms; the clock may be set back. */
+  /** Epoch milliseconds of a clock that may be set back. */
   now(): number
-  /** Ms of a clock that nobody sets, for durations and deadlines. */
+  /** Milliseconds of a clock that nobody sets, for durations and deadlines. */
   steady(): number
-  /** Calls `run` once after `ms`; the returned function cancels that. */
+  /** Calls `run` once after `ms`. The returned function cancels the call. */
   after(ms: number, run: () => void): () => void
 }
 
@@ -75,7 +75,7 @@ export const systemClock: Clock = {
   },
 }
 
-/** The pauses between the tries of something that failed: each twice as long as the one before, up to a bound. */
+/** Each pause between two tries is twice as long as the one before, up to a bound. */
 export class Backoff {
   readonly #minMs: number
   readonly #maxMs: number
@@ -87,7 +87,6 @@ export class Backoff {
     this.#ms = minMs
   }
 
-  /** Milliseconds to wait before the next try. */
   next(): number {
     const ms = this.#ms
     this.#ms = Math.min(ms * 2, this.#maxMs)

@@ -1,4 +1,4 @@
-/** A read that may begin before its result is needed. take() rejects when it fails. */
+/** The read may begin before its result is needed. take() rejects when it fails. */
 export class ReadAhead<T> {
   readonly #read: () => Promise<T>
   #begun: Promise<T> | undefined

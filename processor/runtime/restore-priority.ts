@@ -1,12 +1,18 @@
-/** Longest wait of a standby before each batch, ms: an owner that cannot catch up must not stop it for good. */
+/**
+ * A standby waits up to this many milliseconds before each batch: an owner that cannot catch up must not stop it for
+ * good.
+ */
 const MAX_WAIT_MS = 1_000
 
-/** Ms without an owner that catches up before others go on: an heir's restore ends just before it becomes owner. */
+/**
+ * Others go on after this many milliseconds without an owner that catches up: an heir's restore ends just before it
+ * becomes owner.
+ */
 const LULL_MS = 50
 
 /**
- * In one process owners restore and catch up before standbys restore and indexes are built, since a partition waits for its
- * owner alone. Heirs count as owners, as the balance of the group waits for them.
+ * Lets the owners in a process restore and catch up before standbys restore and indexes are built, since a partition
+ * waits for its owner alone. Heirs count as owners, as the balance of the group waits for them.
  */
 export class RestorePriority {
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>
@@ -18,7 +24,6 @@ export class RestorePriority {
     this.#sleep = sleep
   }
 
-  /** Runs the catching up of an owner or an heir. */
   async first<T>(work: () => Promise<T>): Promise<T> {
     this.#owners++
     try {
@@ -29,8 +34,8 @@ export class RestorePriority {
   }
 
   /**
-   * Resolves when no owner catches up, after about MAX_WAIT_MS, or when `signal` aborts. At most one call per standby and
-   * one of the index builder wait.
+   * Resolves when no owner catches up, after about MAX_WAIT_MS, or when `signal` aborts. At most one call of each
+   * standby and one of the index builder wait.
    */
   async turn(signal: AbortSignal): Promise<void> {
     if (this.#owners === 0) return

@@ -5,7 +5,7 @@ import { mangled, SECRETS } from './environment.ts'
 type Variables = Readonly<Record<string, string | undefined>>
 
 /**
- * Adds the secrets that `<secret>_FILE` names as files, which is how container engines pass them. Drops a newline at the end.
+ * Adds the secrets whose files `<secret>_FILE` names, as container engines pass them. Drops a newline at the end.
  * Rejects with ConfigurationError when a file cannot be read, or the variable is set as well.
  */
 export async function withSecretFiles(environment: Variables): Promise<Variables> {
@@ -29,7 +29,6 @@ export async function withSecretFiles(environment: Variables): Promise<Variables
   return { ...environment, ...read }
 }
 
-/** Reads the file that `variable` names. Rejects with ConfigurationError. */
 export async function contentsOf(variable: string, file: string): Promise<string> {
   try {
     return await readFile(file, 'utf8')

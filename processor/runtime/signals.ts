@@ -1,13 +1,16 @@
-/** Ms within which a second signal repeats the first: Ctrl-C reaches npm as well as its process, and npm passes it on. */
+/**
+ * A second signal within this many milliseconds repeats the first: Ctrl-C reaches npm as well as its process, and npm
+ * passes it on.
+ */
 const SAME_WITHIN_MS = 1_000
 
 interface Handlers {
   readonly first: (name: NodeJS.Signals) => void
-  /** A second signal: its sender does not want to wait. */
+  /** Called at a second signal, whose sender does not want to wait. */
   readonly again: () => void
 }
 
-/** Handles SIGINT, SIGTERM and SIGHUP (a closed terminal), which then do not end the process by themselves. */
+/** SIGINT, SIGTERM and SIGHUP (a closed terminal) call the handlers and do not end the process by themselves. */
 export function onStopSignals({ first, again }: Handlers, from: NodeJS.EventEmitter = process, now = monotonic): void {
   let since: number | undefined
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {

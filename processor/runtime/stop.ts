@@ -14,7 +14,7 @@ export function stopWithStdout(): AbortSignal {
   return unread.signal
 }
 
-/** Aborts at the first SIGINT, SIGTERM or SIGHUP (a terminal that is closed); a second one ends the process at once. */
+/** Aborts at the first SIGINT, SIGTERM or SIGHUP (a closed terminal). A second signal ends the process at once. */
 export function stopSignal(): AbortSignal {
   const stop = new AbortController()
   onStopSignals({ first: (name) => stop.abort(name), again: () => end(1) })

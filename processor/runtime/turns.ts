@@ -4,27 +4,29 @@ import { basename } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 
 /**
- * Work of one turn of the event loop, in bytes of JSON handled: about 3 ms. Work is counted, not timed, so that a
- * replay takes the same steps.
+ * Bytes of JSON that one turn of the event loop handles, in about 3 ms. Work is counted, not timed, so that a replay
+ * takes the same steps.
  */
 const TURN_WORK = 512 * 1024
 
-/** Work of a record or a status beside its bytes. */
+/** A record or a status costs this much work beside its bytes. */
 const RECORD_WORK = 128
 
-/** Shares the event loop between the tasks of a process: when a turn's work is done, sockets are served in between. */
+/**
+ * Shares the event loop between the tasks of a process: when a turn's work is done, sockets are served before the next.
+ */
 export class Turns {
   #spent = 0
   #tickets = 0
-  /** Sorted by ticket; at most one per task. */
+  /** Sorted by ticket; each task has one entry at most. */
   readonly #waiting: Turn[] = []
 
-  /** A ticket for one batch. The oldest batch goes first, and is committed while the next one is folded. */
+  /** Gives a ticket for one batch. The oldest batch goes first, and is committed while the next one is folded. */
   take(): Turn {
     return new Turn(this, ++this.#tickets)
   }
 
-  /** Counts work; true when the turn is over. */
+  /** Returns true when the turn is over. */
   spend(bytes: number): boolean {
     this.#spent += bytes + RECORD_WORK
     return this.#spent >= TURN_WORK
@@ -45,7 +47,6 @@ export class Turns {
   }
 }
 
-/** The place of one batch among the turns. */
 export class Turn {
   readonly ticket: number
   readonly #turns: Turns
@@ -56,7 +57,7 @@ export class Turn {
     this.ticket = ticket
   }
 
-  /** Counts the handling of one record of `bytes`; true when the turn is over: then await `next`. */
+  /** Counts one record of `bytes`. When it returns true the turn is over: then await `next`. */
   spend(bytes: number): boolean {
     return this.#turns.spend(bytes)
   }
@@ -69,20 +70,23 @@ export class Turn {
   }
 }
 
-/** Priority from -20 (first) to 19 (last). The other threads have 0, and with it 68 times the share of the processor. */
+/**
+ * Priorities go from -20 (first) to 19 (last). The other threads have 0, and with it 68 times the share of the
+ * processor.
+ */
 const NICE = 19
 
-/** Has this thread yield to all others, on Linux: elsewhere a thread has no priority of its own. */
+/** Makes this thread yield to all others. Only on Linux does a thread have a priority of its own. */
 export function yieldToOthers(self = '/proc/thread-self'): void {
   if (process.platform !== 'linux') return
   try {
     setPriority(Number(basename(readlinkSync(self))), NICE)
   } catch {
-    // Some sandboxes have no /proc, or forbid this: the thread keeps its priority.
+    // Some sandboxes have no /proc, or forbid this. The thread then keeps its priority.
   }
 }
 
-/** Bytes of statuses turned into text in one turn of the event loop: some milliseconds of parsing. */
+/** Bytes of statuses that one turn of the event loop turns into text; parsing them takes some milliseconds. */
 const MAX_TURN_BYTES = 256 * 1024
 
 /** Shares the event loop between long answers and all else: the answers wait together, and none overtakes another. */
@@ -90,7 +94,7 @@ export class TextTurns {
   #bytes = 0
   #pause: Promise<void> | undefined
 
-  /** Counts a status of `bytes`; returns a promise to await when the turn is over. */
+  /** Counts a status of `bytes`. When the turn is over it returns a promise to await. */
   spend(bytes: number): Promise<void> | undefined {
     this.#bytes += bytes
     if (this.#bytes > MAX_TURN_BYTES) {
