@@ -2,39 +2,41 @@ import { bytes as checkBytes, type NativeDb, type NativeEntry, type NativeIterat
 
 /** A longer value stays where it is: copying it costs more than keeping it. */
 const MAX_COPIED_BYTES = 4096
-/** Bytes that one kept copy may hold in memory. */
+/** Copies share segments of this many bytes at most; a copy that is kept holds its whole segment. */
 const SEGMENT_BYTES = 64 * 1024
 const NOTHING = Buffer.alloc(0)
 
-/** Gives the memory of an ArrayBuffer back; it is empty from then on. Node 20 has no transfer(): there the collector does. */
+/**
+ * Gives the memory of an ArrayBuffer back; the buffer is empty afterwards. Node 20 has no transfer() and leaves this to
+ * the collector.
+ */
 export const free: ((buffer: ArrayBuffer) => void) | undefined =
   'transfer' in ArrayBuffer.prototype ? (buffer) => void buffer.transfer(0) : undefined
 
-/** Small values are copied into shared memory. */
+/** Only small values are copied, and may share their memory afterwards. */
 export function isSmall({ byteLength }: Buffer): boolean {
   return byteLength <= MAX_COPIED_BYTES
 }
 
 /**
- * Takes small keys and values of the binding over into memory that they share, and gives theirs back. Each has an
- * ArrayBuffer of its own, whose finalizer runs on the event loop once the collector has found it: those of a minor
- * collection, twenty thousand and more, in one go, which holds it up for 10 ms.
+ * Copies small keys and values of the binding into memory that they share, and gives theirs back. Each has an
+ * ArrayBuffer of its own, whose finalizer runs on the event loop once the collector has found it. A minor collection
+ * finds twenty thousand and more, whose finalizers hold the event loop up for 10 ms.
  */
 export class Copies {
   #segment = NOTHING
   #at = 0
-  /** Bytes that are expected and not taken yet. */
   #left = 0
 
   /**
-   * Must be called with everything that will be taken, before the first is: a segment is no larger than what is to
-   * come.
+   * Must be called with everything that will be taken, before the first take(): no segment is larger than the bytes
+   * still to come.
    */
   expect(bytes: Buffer): void {
     if (isSmall(bytes)) this.#left += bytes.byteLength
   }
 
-  /** `bytes` itself when it is not copied; otherwise it is empty from then on. */
+  /** Returns `bytes` itself when it is not copied; otherwise `bytes` is empty afterwards. */
   take(bytes: Buffer): Buffer {
     const { byteLength } = bytes
     if (free === undefined || !isSmall(bytes) || !(bytes.buffer instanceof ArrayBuffer)) return bytes
@@ -63,7 +65,6 @@ export class Cursor {
   readonly #reverse: boolean
   readonly #values: boolean
   readonly #range: Range
-  /** The part of the range that is still to be read. */
   #rest: Range
   #ended: boolean
   #reader: Reader | null = null
@@ -79,7 +80,10 @@ export class Cursor {
     this.#ended = isEmpty(range)
   }
 
-  /** Up to `size` entries; fewer only at the end. `limit` is all that will ever be asked for, so nothing more is read. */
+  /**
+   * Reads up to `size` entries; fewer only at the end. The caller will never ask for more than `limit`, so no more is
+   * read.
+   */
   async read(size: number, limit: number): Promise<NativeEntry[]> {
     const entries: NativeEntry[] = []
 
@@ -112,7 +116,7 @@ export class Cursor {
 
   #ensure(wanted: number, limit: number): Reader {
     const capacity = Math.min(wanted, MAX_CAPACITY)
-    // A somewhat small iterator is kept: opening another one costs a seek.
+    // An iterator that is only a little too small is kept: opening another one costs a seek.
     if (this.#reader !== null && capacity > this.#capacity * 2) this.#drop()
     if (this.#reader === null) {
       this.#capacity = capacity
@@ -141,7 +145,7 @@ export class Cursor {
     const closing = this.#reader.close()
     this.#reader = null
     this.#closing.add(closing)
-    // One that fails stays, and close() rejects with it.
+    // A failed one stays, and close() rejects with its error.
     closing.then(
       () => this.#closing.delete(closing),
       () => undefined,
@@ -149,7 +153,6 @@ export class Cursor {
   }
 }
 
-/** Replaces the keys and values of the entries. */
 function copy(entries: readonly NativeEntry[]): void {
   const copies = new Copies()
   for (const { key, value } of entries) {
@@ -162,7 +165,7 @@ function copy(entries: readonly NativeEntry[]): void {
   }
 }
 
-/** A native iterator that is pulled from. */
+/** Turns a native iterator, which pushes, into one that is pulled from. */
 class Reader {
   readonly #iterator: NativeIterator
   /** The call under way, or the last one. */
@@ -233,7 +236,10 @@ function called(call: (callback: (error?: Error | null) => void) => void): Promi
   return result
 }
 
-/** The keys from `start` on and before `end`, in RocksDB's order (bytewise). No end: to the last key. */
+/**
+ * The keys from `start` on and before `end`, in RocksDB's bytewise order. Without an end the range goes to the last
+ * key.
+ */
 export interface Range {
   readonly start: Buffer
   readonly end: Buffer | undefined
@@ -250,7 +256,10 @@ const NONE = Buffer.alloc(0)
 
 const ZERO = Buffer.alloc(1)
 
-/** Brings abstract-level's four bounds to one shape. The inclusive bound wins over the exclusive one, as it says. */
+/**
+ * Turns abstract-level's four bounds into one range. The inclusive bound wins over the exclusive one, as abstract-level
+ * demands.
+ */
 export function toRange(bounds: RangeBounds): Range {
   const start = bounds.gte ?? (bounds.gt === undefined ? NONE : successor(bounds.gt))
   const end = bounds.lte === undefined ? bounds.lt : successor(bounds.lte)
@@ -259,7 +268,6 @@ export function toRange(bounds: RangeBounds): Range {
   return { start, end }
 }
 
-/** The first key after `key`. */
 export function successor(key: Buffer): Buffer {
   return Buffer.concat([key, ZERO], key.length + 1)
 }

@@ -10,7 +10,7 @@ export type RocksErrorCode =
   | 'LEVEL_READ_ONLY'
   | 'LEVEL_ROCKSDB_ERROR'
 
-/** An error of RocksDB or of the file system under it. The native error is the cause. */
+/** The native error is the cause. */
 export class RocksLevelError extends Error {
   readonly code: RocksErrorCode
 
@@ -21,14 +21,17 @@ export class RocksLevelError extends Error {
   }
 }
 
-/** Held by this process, by another on a POSIX system, by another on Windows. */
+/** RocksDB's texts say that this process holds the lock, that another does on a POSIX system, or on Windows. */
 const LOCKED = /lock hold by current process|while lock file.*temporarily unavailable|used by another process/i
 
-/** RocksDB reports corruption and I/O errors with the same errno; those of I/O begin with what it was doing. */
+/**
+ * RocksDB reports corruption and I/O errors with the same errno. The text of an I/O error begins with the failed
+ * operation.
+ */
 const CORRUPTED =
   /corrupt|checksum|mismatch|truncated|bad (entry|magic|block)|too short|not an sstable|can't access|malformed|missing|VersionEdit|no meta/i
 
-/** The file that CURRENT names, when that could be read. */
+/** CURRENT could be read, but the file that it names is gone. */
 const LOST_MANIFEST = /MANIFEST-\d+: No such file/
 
 /**

@@ -12,7 +12,7 @@ export async function describeHolder(path: string): Promise<string> {
   if (pid !== undefined) return nameOf(pid, undefined)
 
   const owner = await readOwner(path)
-  // Not every holder leaves its name: a name of the dead is an old one.
+  // Not every holder leaves its name, so the name of a dead process is an old one.
   const stale = owner !== undefined && owner.host === hostname() && !isAlive(owner.pid)
   return owner === undefined || stale ? 'another process' : nameOf(owner.pid, owner.host)
 }
@@ -35,7 +35,9 @@ export async function describeHiddenHolder(path: string): Promise<string | undef
   return undefined
 }
 
-/** Leaves our name in the folder, for systems without /proc/locks. Best effort: a full disk must not stop an open. */
+/**
+ * Leaves our name in the folder, for systems without /proc/locks. A full disk must not stop an open, so this may fail.
+ */
 export async function writeOwner(path: string): Promise<boolean> {
   const text = JSON.stringify({ pid: process.pid, host: hostname(), since: new Date().toISOString() })
   return writeFile(join(path, 'OWNER'), `${text}\n`).then(
@@ -60,7 +62,7 @@ export async function lockHolder(path: string): Promise<number | undefined> {
 
   const candidates: { pid: number; device: string }[] = []
   for (const line of locks.split('\n')) {
-    // 1: POSIX  ADVISORY  WRITE 4711 fe:00:1835017 0 EOF
+    // A line reads: 1: POSIX ADVISORY WRITE 4711 fe:00:1835017 0 EOF
     const match = /^\d+: \S+\s+\S+\s+WRITE (-?\d+) ([0-9a-f]+:[0-9a-f]+):(\d+) /.exec(line)
     if (match !== null && match[3] === String(lock.ino)) {
       candidates.push({ pid: Number(match[1]), device: match[2] ?? '' })
@@ -92,8 +94,8 @@ async function readOwner(path: string): Promise<{ pid: number; host: string } | 
 }
 
 /**
- * Makes a folder and those above it. Not mkdir's own `recursive`, which never returns where the system answers ENOENT
- * for a folder whose parent exists (under /proc, for one).
+ * Makes a folder and its parents. mkdir's own `recursive` never returns when the system answers ENOENT for a folder
+ * whose parent exists, as under /proc.
  */
 export async function makeFolder(path: string): Promise<void> {
   try {
@@ -105,7 +107,7 @@ export async function makeFolder(path: string): Promise<void> {
   }
 }
 
-/** Whether the folder holds a database: RocksDB's CURRENT names its newest manifest. */
+/** Every database has the file CURRENT, which names its newest manifest. */
 export function holdsDatabase(path: string): Promise<boolean> {
   return access(join(path, 'CURRENT')).then(
     () => true,
@@ -114,15 +116,16 @@ export function holdsDatabase(path: string): Promise<boolean> {
 }
 
 /**
- * Rejects with LEVEL_CORRUPTION when a folder without CURRENT has files that RocksDB makes after it: taken for an empty one, it
- * would be given a new database, which removes them. Of one that is held its holder judges, or makes the database now.
+ * Rejects with LEVEL_CORRUPTION when a folder without CURRENT has files that RocksDB makes after it. RocksDB would take
+ * the folder for an empty one, make a new database, and remove those files. Rejects with LEVEL_LOCKED when another
+ * process holds the folder: that one may be making the database now.
  */
 export async function refuseRemains(path: string): Promise<void> {
   const names = await readdir(path).catch(() => [])
   const left = names.find((name) => /^\d+\.(sst|log)$/.test(name))
   if (left === undefined) return
   const isHeld = (await lockHolder(path)) !== undefined
-  // CURRENT comes before those files where nobody can name the holder.
+  // RocksDB makes CURRENT before those files, so this finds a new holder where the system cannot name it.
   if (isHeld || (await holdsDatabase(path))) {
     throw new RocksLevelError('LEVEL_LOCKED', `The database ${path} is held by ${await describeHolder(path)}`)
   }
@@ -143,7 +146,10 @@ export async function identityOf(path: string): Promise<string | undefined> {
   }
 }
 
-/** Changes whenever table files or logs come and go: every such change is appended to the manifest before any is removed. */
+/**
+ * Changes whenever table files or logs come and go: RocksDB appends each such change to the manifest before it removes
+ * a file.
+ */
 export async function manifestOf(path: string): Promise<string> {
   const name = (await readFile(join(path, 'CURRENT'), 'utf8')).trim()
   const { size } = await stat(join(path, name))

@@ -24,14 +24,14 @@ import {
 
 export interface Operation {
   readonly key: Uint8Array
-  /** Null: the key is deleted. */
+  /** Null deletes the key. */
   readonly value: Uint8Array | null
 }
 
-/** Writes all of it, or nothing. */
+/** The write is atomic. */
 export function write(db: NativeDb, operations: readonly Operation[]): Promise<void> {
-  // The binding reserves room for as many operations, 48 bytes each, with every batch of more than 16. Unused room is
-  // garbage outside the heap and makes V8 collect the whole heap sooner.
+  // With every batch of more than 16 operations the binding reserves room for `capacity` of them, 48 bytes each. Unused
+  // room is garbage outside the heap and makes V8 collect the whole heap sooner.
   const batch = db.write({ capacity: operations.length, autoDestroy: true })
   for (const { key, value } of operations) {
     if (value === null) batch.tryDelete(key)
@@ -74,9 +74,9 @@ export class RocksChainedBatch<K, V> extends AbstractChainedBatch<RocksLevel<K, 
 const ATTEMPTS = 20
 
 /**
- * Opens a database beside the one that writes to it. RocksDB reads the manifest first and the logs after it, and takes no
- * log that is missing for a fault: what a writer flushed between the two would not be seen. So the manifest must be the
- * same before and after.
+ * Opens a database beside its writer. RocksDB reads the manifest first and the logs after it, and accepts a missing
+ * log. It would miss records that the writer flushes between the two, so the manifest must be the same before and
+ * after.
  */
 export async function openReadOnly(path: string, options: NativeOptions): Promise<NativeDb> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
@@ -102,7 +102,7 @@ export async function openReadOnly(path: string, options: NativeOptions): Promis
   )
 }
 
-/** Undefined while a new one takes the place of the old one. */
+/** Returns undefined while a new manifest replaces the old one. */
 function manifest(path: string): Promise<string | undefined> {
   return manifestOf(path).catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
@@ -113,7 +113,7 @@ function manifest(path: string): Promise<string | undefined> {
 export class RocksSnapshot extends AbstractSnapshot {
   /** The database that it belongs to; it can read no other. */
   readonly native: NativeDb
-  /** A session that reads the state of the moment it was made. */
+  /** The session reads the state of the moment at which it was made. */
   readonly session: NativeDb
 
   constructor(native: NativeDb, options: { owner: unknown }) {
@@ -139,10 +139,10 @@ type PrivateOperation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'd
 
 type ClearOptions = RangeBounds & ReadOptions & { limit: number; reverse: boolean }
 
-/** Deletes of a clear() that cannot be one range delete are written this many at a time. */
+/** A clear() that cannot be one range delete writes this many deletes at a time. */
 const CLEAR_CHUNK = 1000
 
-/** An abstract-level database in a folder, kept by RocksDB. */
+/** An abstract-level database that RocksDB keeps in a folder. */
 export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLevel<Buffer, KDefault, VDefault> {
   readonly location: string
   #native: NativeDb | null = null
@@ -218,8 +218,8 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     this.#native = null
     if (this.#readOnly) return native?.close()
     this.#endInfoLog()
-    // Opening reads what only the write-ahead log holds; with nothing there it takes milliseconds. On a full disk the
-    // data stays in the log. A table file would go to whatever folder is at the path now.
+    // The next open reads the write-ahead log; after a flush there is none to read, and it takes milliseconds. On a
+    // full disk the data stays in the log. A table file would go to whatever folder is at the path now.
     if (await this.isInPlace()) await native?.flush().catch(() => undefined)
     await native?.close()
   }
@@ -280,7 +280,8 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
 
     let end = range.end
     if (end === undefined) {
-      // RocksDB deletes up to a key, and no key is known to be greater than all others but the last one's successor.
+      // RocksDB deletes up to a key, and the successor of the last key is the only one known to be greater than all
+      // others.
       const [last] = await this.keys<Buffer>({ gte: range.start, reverse: true, limit: 1, keyEncoding: 'buffer' }).all()
       if (last === undefined) return
       end = successor(last)
@@ -291,8 +292,8 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
   }
 
   /**
-   * False when the folder that was opened is gone from its path, or another database is there: files that are open take
-   * writes all the same, and what is only in them cannot be opened again.
+   * False when the opened folder is gone from its path, or another database is there. Open files still take writes
+   * then, but nobody can open those again.
    */
   async isInPlace(): Promise<boolean> {
     const known = this.#identity
@@ -303,13 +304,13 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     )
   }
 
-  /** Writes the memtable to a table file. Without it data is as durable as the write-ahead log. */
+  /** Writes the memtable to a table file. Without a flush data is as durable as the write-ahead log. */
   async flush(): Promise<void> {
     if (this.status === 'opening') return this.deferAsync(() => this.flush())
     await this.#run((db) => db.flush())
   }
 
-  /** Compacts the keys from `start` to `end`; without them, all. */
+  /** Compacts the keys from `start` to `end`, or all without them. */
   async compactRange(start?: KDefault, end?: KDefault): Promise<void> {
     if (this.status === 'opening') return this.deferAsync(() => this.compactRange(start, end))
     const from = this.#bound(start) ?? null
@@ -317,7 +318,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     await this.#run((db) => db._state.compactRange(db, from, to, {}))
   }
 
-  /** About how many bytes of table files (and, on request, memtables) the keys from `start` up to `end` take. */
+  /** Estimates the bytes of table files (and, on request, memtables) that the keys from `start` up to `end` take. */
   async approximateSize(start: KDefault, end: KDefault, options?: { includeMemtables?: boolean }): Promise<number> {
     if (this.status === 'opening') return this.deferAsync(() => this.approximateSize(start, end, options))
     const from = this.#bound(start) ?? Buffer.alloc(0)
@@ -326,7 +327,10 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     return this.#run((db) => db.approximateSize(from, to, { includeMemtables }))
   }
 
-  /** A property of RocksDB, such as 'rocksdb.estimate-num-keys'; undefined for a name RocksDB does not know. */
+  /**
+   * Returns a property of RocksDB, such as 'rocksdb.estimate-num-keys', or undefined for a name that RocksDB does not
+   * know.
+   */
   async getProperty(name: string): Promise<string | undefined> {
     if (this.status === 'opening') return this.deferAsync(() => this.getProperty(name))
     return this.#run((db) => db.getProperty(name))

@@ -4,14 +4,14 @@ import { failureOf } from './errors.ts'
 import type { RocksLevel } from './index.ts'
 import { type NativeDb, type NativeEntry } from './native.ts'
 
-/** How many entries next() reads ahead: few at first, for those who want one entry, then ever more. */
+/** next() reads a few entries ahead at first, for callers that want one entry, and then ever more. */
 const FIRST_CHUNK = 8
 const CHUNK_GROWTH = 8
 const LAST_CHUNK = 512
-/** Large values are not read ahead in large chunks. */
+/** Large values make chunks smaller, so that one holds about this many bytes. */
 const CHUNK_BYTES = 1 << 20
 
-/** abstract-level's options once it has encoded the bounds. */
+/** abstract-level has encoded the bounds in these options. */
 export interface RocksIteratorOptions<K, V>
   extends Omit<AbstractIteratorOptions<K, V>, 'gt' | 'gte' | 'lt' | 'lte'>,
     RangeBounds {}
@@ -20,7 +20,7 @@ type Entry<K, V> = [key: K, value: V]
 
 export class RocksIterator<KDefault, VDefault, K, V> extends AbstractIterator<RocksLevel<KDefault, VDefault>, K, V> {
   readonly #cursor: Cursor
-  /** The snapshot, when it is the iterator's own and not one the user gave. */
+  /** Null when the user gave the snapshot. */
   readonly #own: NativeDb | null
   readonly #values: boolean
   #chunk: NativeEntry[] = []

@@ -1,12 +1,11 @@
 import RocksDB from 'rocksdb-native'
 
-/** The part of rocksdb-native this package relies on. Keys and values are always bytes here. */
+/** This package relies on this part of rocksdb-native. Keys and values are always bytes here. */
 export interface NativeDb {
   ready(): Promise<void>
-  /** Writes the memtables to tables. */
   flush(): Promise<void>
   close(): Promise<void>
-  /** A second handle on the same database; with `snapshot` it reads the state of this very moment, for ever. */
+  /** Opens a second handle on the same database; with `snapshot` it keeps reading the state of this moment. */
   session(options: { snapshot: boolean }): NativeDb
   get(key: Uint8Array): Promise<Buffer | null>
   put(key: Uint8Array, value: Uint8Array): Promise<void>
@@ -54,13 +53,13 @@ export interface NativeEntry {
 }
 
 /**
- * A streamx Readable. Its own methods are called by their underscored names, as streamx would call them, and it is given
- * a `push` of its own: the buffer and the events of a stream would take longer than the reading. One call at a time.
+ * A streamx Readable. The cursor calls its underscored methods, as streamx would, one call at a time, and gives it a
+ * `push`: a stream's buffer and events would take longer than the reading.
  */
 export interface NativeIterator {
   push: (entry: NativeEntry | null) => boolean
   _open(callback: NativeCallback): void
-  /** Pushes up to `capacity` entries, and null behind the last; then it calls back. */
+  /** Pushes up to `capacity` entries, and null after the last; then it calls back. */
   _read(callback: NativeCallback): void
   _destroy(callback: NativeCallback): void
 }
@@ -92,9 +91,7 @@ interface NativeConstructor {
 
 export const Native = RocksDB as NativeConstructor
 
-/**
- * The binding takes any value for bytes and reads memory it should not, so what custom encodings return is checked.
- */
+/** The binding takes any value for bytes and reads memory beyond it, so the results of custom encodings are checked. */
 export function bytes(value: unknown): Uint8Array {
   if (value instanceof Uint8Array) return value
   throw new TypeError(`An encoding must encode to a Buffer, received ${value === null ? 'null' : typeof value}`)

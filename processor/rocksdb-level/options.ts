@@ -26,16 +26,16 @@ export interface RocksOptions {
   blockSize?: number | undefined
   /** Bits per key of the Bloom filters, which spare most reads of absent keys; 0 for none. Default 10. */
   bloomFilterBitsPerKey?: number | undefined
-  /** Ask the system to write table files out after every so many bytes. Default 1 MiB. */
+  /** Bytes after which the system is asked to write a table file out. Default 1 MiB. */
   bytesPerSync?: number | undefined
   /** Read table files with O_DIRECT, past the system's page cache. Default false. */
   useDirectReads?: boolean | undefined
   /** Flush and compact with O_DIRECT. Default false. */
   useDirectIOForFlushAndCompaction?: boolean | undefined
   /**
-   * Shows what the folder held when it was opened, to any number of readers beside the one that writes; what is written
-   * later is not seen. Nothing is locked, table files are kept open (`maxOpenFiles` is not heeded) though the writer may
-   * remove them, and what stands in the write-ahead log is read into memory. Default false.
+   * Shows the state of the folder at the time of opening, without later writes, to any number of readers beside the
+   * writer. Nothing is locked. Table files are kept open although the writer may remove them, so `maxOpenFiles` has no
+   * effect. The write-ahead log is read into memory. Default false.
    */
   readOnly?: boolean | undefined
 }
@@ -61,7 +61,7 @@ export function toNativeOptions(options: RocksOpenOptions): NativeOptions {
     maxOpenFiles: readOnly ? -1 : integer('maxOpenFiles', options.maxOpenFiles ?? 512, -1),
     maxFileOpeningThreads: integer('maxFileOpeningThreads', options.maxFileOpeningThreads ?? 4, 1),
     blockCache: options.blockCache !== false,
-    // RocksDB refuses to cache these without a cache.
+    // RocksDB refuses to cache index and filter blocks without a block cache.
     tableCacheIndexAndFilterBlocks: options.blockCache !== false && options.cacheIndexAndFilterBlocks !== false,
     tableBlockSize: integer('blockSize', options.blockSize ?? 8192, 1024),
     optimizeFiltersForMemory: true,
@@ -72,7 +72,7 @@ export function toNativeOptions(options: RocksOpenOptions): NativeOptions {
   }
 }
 
-// The binding takes what it is given and aborts the process on a wrong type, so types are checked here.
+// The binding aborts the process on a wrong type, so types are checked here.
 function integer(name: string, value: unknown, least: number): number {
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= least) return value
   throw new TypeError(`Option '${name}' must be an integer of at least ${least}, received ${String(value)}`)
@@ -85,14 +85,15 @@ function number(name: string, value: unknown, least: number): number {
 
 /** RocksDB names its threads by their pools: `rocksdb:low` compacts, `rocksdb:high` flushes memtables. */
 const COMPACTS = 'rocksdb:low'
-/** About a tenth of a core while others want it, too. */
+/** A thread of this priority gets about a tenth of a core while others want it, too. */
 const NICE = 10
 const THREADS = '/proc/self/task'
 
 /**
  * Lowers the priority of this process's compaction threads, as RocksDB's LowerThreadPoolCPUPriority() would, which the
- * binding lacks: compaction can wait, reads and writes cannot. When compaction falls too far behind RocksDB slows
- * writes down, which gives it time.
+ * binding lacks: compaction can wait, reads and writes cannot. When compaction falls too far behind, RocksDB slows
+ * writes down and so gives it time. Works on Linux only. The threads begin with the first database of the process and
+ * serve all.
  */
 export async function lowerCompactionThreads(): Promise<void> {
   const threads = await readdir(THREADS).catch(() => [])
@@ -104,7 +105,7 @@ async function lower(thread: number): Promise<void> {
     const name = await readFile(`${THREADS}/${thread}/comm`, 'latin1')
     if (name.trimEnd() === COMPACTS && getPriority(thread) < NICE) setPriority(thread, NICE)
   } catch {
-    // The thread has ended, or may not be touched here. Then it goes on as it was.
+    // The thread has ended, or the system forbids this; it then goes on as it was.
   }
 }
 
@@ -112,7 +113,7 @@ async function lower(thread: number): Promise<void> {
 const MAX_BYTES = 16 * 1024 * 1024
 /** Milliseconds between two checks of its size. */
 const LOOK_MS = 60_000
-/** The unit of stat(). */
+/** stat() counts blocks of this many bytes. */
 const BLOCK_BYTES = 512
 
 /**
