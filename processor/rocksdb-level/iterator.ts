@@ -8,7 +8,7 @@ import { type NativeDb, type NativeEntry } from './native.ts'
 const FIRST_CHUNK = 8
 const CHUNK_GROWTH = 8
 const LAST_CHUNK = 512
-/** Large values make chunks smaller, so that one holds about this many bytes. */
+/** A chunk grows only while the grown one would hold at most this many bytes. */
 const CHUNK_BYTES = 1 << 20
 
 /** abstract-level has encoded the bounds in these options. */

@@ -13,26 +13,26 @@ import {
   storageRange,
 } from './storage.ts'
 
-/** Work that nobody waits for takes about so long at a time, ms, … */
+/** Milliseconds that background work takes at a time. */
 const SLICE_MS = 1
-/** … and rests for so many times as long as it took. */
+/** Background work rests for this many times as long as it took. */
 const REST = 12
-/** A slice that had to wait for the disk is not followed by more than this, ms. */
+/** Milliseconds that a rest lasts at most, as after a slice that waited for the disk. */
 const MAX_REST_MS = 100
 
-/** Leaves most of the event loop's time to others, in which an answer needs several turns. */
+/** Leaves most of the event loop's time to others, whose answers need several turns. */
 export class Leisure {
   readonly #signal: AbortSignal
   readonly #hurried: () => boolean
   #since = performance.now()
 
-  /** While it is `hurried`, the event loop has no more than a turn between slices. */
+  /** While `hurried` returns true, the event loop gets one turn between slices. */
   constructor(hurried: () => boolean, signal: AbortSignal) {
     this.#hurried = hurried
     this.#signal = signal
   }
 
-  /** To be awaited between two steps that take well under a slice each. */
+  /** Await it between two steps that take well under a slice each. */
   pause(): Promise<void> | undefined {
     const took = performance.now() - this.#since
     return took < SLICE_MS ? undefined : this.#rest(took)
@@ -40,44 +40,44 @@ export class Leisure {
 
   async #rest(took: number): Promise<void> {
     if (this.#hurried()) await turn()
-    // It ends, too, when there is nothing to go on with.
+    // An abort ends the rest early.
     else await delay(Math.min(took * REST, MAX_REST_MS), undefined, { signal: this.#signal }).catch(() => undefined)
     this.#since = performance.now()
   }
 }
 
-/** Batches grow to about this size; larger ones from which nothing goes are left alone. */
+/** Batches grow to about this size; a batch of half of it is left alone when no record goes from it. */
 const TARGET_BYTES = 256 * 1024
 const LEAVE_BYTES = TARGET_BYTES / 2
-/** Records that are looked at, or copied, at once. */
+/** Records that are examined or copied in one step. */
 const STEP = 256
-/** A partition with so many times the dirty bytes that make it due is compacted as fast as can be. */
+/** A partition with this many times the dirty bytes that make it due is compacted without rests. */
 const HURRY = 2
-/** What becomes of a record, besides the time at which a tombstone may be deleted. */
+/** A record goes or stays; any other number is the time at which a tombstone may be deleted. */
 const DROP = -1
 const KEEP = 0
 
 export interface CleanerOptions {
-  /** A partition is compacted when its dirty bytes exceed this and the size of what is clean. */
+  /** A partition is compacted when its dirty bytes exceed both this and its clean bytes. */
   readonly minDirtyBytes: number
-  /** Keys one pass can hold in memory; a pass that meets more cleans up to there, and another follows. */
+  /** Keys that one pass may hold in memory. A pass that meets more cleans up to there, and another follows. */
   readonly maxKeys: number
-  /** How long a tombstone stays after its first compaction, ms: what a follower has to reach it in. */
+  /** Milliseconds that a tombstone stays after its first compaction, so that followers can reach it. */
   readonly deleteRetentionMs: number
   readonly now: () => number
 }
 
 /**
- * Compaction of the changelog by key, as Kafka's log cleaner does it: the newest offset of each key in the dirty part is
- * learnt first; then all batches before its end are rewritten without what is superseded, in order, some at a time.
- * Each such step is one atomic write, so a crash leaves a log that is right, only less compact. Offsets stay as they are.
+ * Compacts the changelog by key, as Kafka's log cleaner does. It first learns the newest offset of each key in the
+ * dirty part. Then it rewrites all batches before the end of that part, some at a time and in order, without superseded
+ * records. Each step is one atomic write, so a crash leaves a correct log that is less compact. Offsets stay the same.
  * The last batch is never touched: the end of the partition is read from it.
  */
 export class Cleaner {
   readonly #storage: EmbeddedStorage
   readonly #partition: EmbeddedPartition
   readonly #options: CleanerOptions
-  /** Everything before is clean, and takes so many bytes. */
+  /** All records before this offset are clean, and take #cleanBytes. */
   cleanedTo: Offset = 0
   #cleanBytes = 0
 
@@ -102,7 +102,7 @@ export class Cleaner {
     return this.#partition.bytes > times * Math.max(this.#options.minDirtyBytes, this.#cleanBytes)
   }
 
-  /** One pass. Resolves with the bytes won, or undefined when there was nothing to clean. */
+  /** Runs one pass. Resolves with the bytes won, or undefined when there was nothing to clean. */
   async clean(signal: AbortSignal): Promise<number | undefined> {
     const leisure = new Leisure(() => this.#exceeds(HURRY), signal)
     const limit = await this.#lastBatch()
@@ -159,17 +159,17 @@ export class Cleaner {
 
   async #lastBatch(): Promise<Offset | undefined> {
     const { topic, index, end } = this.#partition
-    // What the database has past the end is a write that has not been answered yet, or that nobody knows the outcome of.
+    // A write past the end has not been answered yet, or nobody knows its outcome.
     const range = { ...storageRange('batch', topic, index), lt: storageKey('batch', topic, index, end) }
     const [last] = await this.#storage.use((db) => db.keys({ ...range, reverse: true, limit: 1 }).all())
     return last === undefined ? undefined : offsetOfKey(last)
   }
 
-  /** The batches from the one at `from` on that begin before `end`; each until the next is asked for. */
+  /** Yields the batches from `from` on that begin before `end`. Each is valid until the next is asked for. */
   async *#batches(from: Offset, end: Offset): AsyncGenerator<BatchReader> {
     const { topic, index } = this.#partition
     const range = { gte: storageKey('batch', topic, index, from), lt: storageKey('batch', topic, index, end) }
-    // An iterator sees the state of when it was made, so what is rewritten behind it does not disturb it.
+    // An iterator sees the state at its start, so rewrites behind it do not disturb it.
     for await (const [key, value] of await this.#storage.use(async (db) => db.iterator(range))) {
       yield new BatchReader(value, offsetOfKey(key))
       this.#storage.release(value)
@@ -185,10 +185,10 @@ class Rewriting {
   readonly #options: CleanerOptions
   bytesBefore = 0
   bytesAfter = 0
-  /** The batch being built, and the keys of those it replaces. */
+  /** #builder builds a batch from the batches at these keys. */
   #builder: BatchBuilder | undefined
   #sources: Buffer[] = []
-  /** The bytes of its only source, from which nothing has gone: then the source stays as it is. */
+  /** Bytes of the only source, while no record has gone from it; such a source stays as it is. */
   #intact = 0
 
   constructor(
@@ -203,7 +203,7 @@ class Rewriting {
     this.#options = options
   }
 
-  /** Takes the next batch in order, and gives the write that is due, if any. */
+  /** Takes the next batch in order, and returns the write that is due, if any. */
   async take(reader: BatchReader): Promise<Operation[]> {
     this.bytesBefore += reader.bytes.length
     const fates = await this.#plan(reader)
@@ -243,13 +243,13 @@ class Rewriting {
     if (builder.count > 0) {
       const value = builder.finish()
       this.bytesAfter += value.length
-      // The batch has the key of its first source; of two operations on a key the later one holds.
+      // The batch has the key of its first source. Of two operations on a key the later one holds.
       operations.push({ type: 'put', key: sources[0] as Buffer, value })
     }
     return operations
   }
 
-  /** What becomes of each record: it goes, it stays, or it stays until a time that is noted on it. */
+  /** Decides for each record: it goes, it stays, or it stays until a time that is noted on it. */
   async #plan(reader: BatchReader): Promise<number[]> {
     const fates: number[] = []
     const now = this.#options.now()

@@ -14,7 +14,6 @@ import { type Database, decodeNumbers, EmbeddedStorage, storageKey, unopenable }
 import { EmbeddedUpkeep, Retention } from './upkeep.ts'
 import { type ClaimPosition, EmbeddedWriter } from './writer.ts'
 
-/** What the embedded log counts. */
 export class EmbeddedMetrics {
   readonly records: Readonly<Record<Topic, Counter.Internal>>
   readonly writes: Counter
@@ -41,65 +40,70 @@ export class EmbeddedMetrics {
 
 const MIB = 1024 * 1024
 const HOUR_MS = 3_600_000
-/** Of records that a partition keeps in memory for readers at its end, bytes. */
+/** Bytes of records that a partition keeps in memory for readers at its end. */
 const TAIL_BYTES = 2 * MIB
 const DELETE_RETENTION_MS = 24 * HOUR_MS
-/** What is acknowledged while the folder is gone, and nobody has noticed, is lost, ms. */
+/**
+ * Milliseconds between two checks that the folder is in place. Records acknowledged after it went, and before a check,
+ * are lost.
+ */
 const PLACE_MS = 1_000
 
 export interface EmbeddedLogOptions {
-  /** Where the log lives; made if it is not there. One process at a time. */
+  /** The folder is made if it is missing. One process at a time may have it open. */
   readonly folder: string
-  /** Of each topic; fixed when the folder is made. */
+  /** Number of partitions of each topic; fixed when the folder is made. */
   readonly partitions: number
-  /** Copies beside each owner's. Default 1. */
+  /** Standbys of each partition. Default 1. */
   readonly standbys?: number
-  /** Ages in ms; bytes are per partition. What is not processed yet is kept beyond both. */
+  /** Ages are in ms, bytes are per partition. Unprocessed records are kept beyond both. */
   readonly retention?: {
     /** Default 24 h and 1 GiB. */
     readonly telemetryMs?: number
     readonly telemetryBytes?: number
-    /** Default 7 days; 128 MiB are kept. */
+    /** Default 7 days; the size is bounded to 128 MiB. */
     readonly deadLettersMs?: number
   }
   readonly compaction?: {
-    /** Dirty bytes of a changelog partition below which it is left alone. Default 64 MiB. */
+    /** A changelog partition with fewer dirty bytes is left alone. Default 64 MiB. */
     readonly minDirtyBytes?: number
-    /** Keys held in memory by one pass. Default 250,000: about 30 MiB. */
+    /** Keys that one pass holds in memory. Default 250,000: about 30 MiB. */
     readonly maxKeys?: number
-    /** How long a tombstone stays after its first compaction, ms. Default 24 h. */
+    /** Milliseconds that a tombstone stays after its first compaction. Default 24 h. */
     readonly deleteRetentionMs?: number
   }
-  /** Bytes of queued appends beyond which append rejects with LOG_UNAVAILABLE. Default 32 MiB. */
+  /** Beyond this many bytes of queued appends, append rejects with LOG_UNAVAILABLE. Default 32 MiB. */
   readonly maxQueuedBytes?: number
-  /** Size of the runs of records that retention removes. Default 4 MiB. */
+  /** Bytes of a segment, which retention removes whole. Default 4 MiB. */
   readonly segmentBytes?: number
-  /** Records that each partition keeps in memory for readers at its end, of TAIL_BYTES at most. Default 8192. */
+  /** Records that each partition keeps in memory for readers at its end, within TAIL_BYTES. Default 8192. */
   readonly tailRecords?: number
   /** Bytes that must be free on a volume that was full before writes are tried again. Default 32 MiB. */
   readonly minFreeBytes?: number
-  /** How long a role may take to end before its partition goes on without it, ms. Default 10 s. */
+  /** Milliseconds that a role may take to end before its partition goes on without it. Default 10 s. */
   readonly revokeTimeoutMs?: number
-  /** The database at a path; default: RocksDB. */
+  /** Makes the database at a path. Default: RocksDB. */
   readonly database?: (path: string) => Database
   readonly logger: Logger
   readonly registry: Registry
-  /** Epoch ms. */
+  /** Epoch milliseconds. */
   readonly now?: () => number
-  /** Ms on a clock that nobody sets. */
+  /** Milliseconds of a clock that nobody sets. */
   readonly monotonic?: () => number
 }
 
 /**
- * The log of one process, in a folder, on RocksDB. Members of the group are in the same process, too.
- *
- * Values given to append and commit are kept by reference for a while: they must not be changed afterwards. Values that
+ * The log of one process, in a folder, on RocksDB. All members of the group are in this process.
+ * Values given to append and commit are kept by reference for a while and must not be changed afterwards. Values that
  * readers get may be views of larger buffers.
  */
 export class EmbeddedLog implements Log {
   readonly identity: LogIdentity
   readonly deleteRetentionMs: number
-  /** Commits made at the same time are one write; what else belongs to them took a third of the process's time at 10 ms. */
+  /**
+   * Commits made at the same time share one write. At 10 ms the other costs of commits took a third of the process's
+   * time.
+   */
   readonly maxGatherMs = 25
   readonly #storage: EmbeddedStorage
   readonly #partitions: Readonly<Record<Topic, readonly EmbeddedPartition[]>>
@@ -115,8 +119,8 @@ export class EmbeddedLog implements Log {
   #closed: Promise<void> | undefined
 
   /**
-   * Rejects with ConfigurationError: FOLDER_UNAVAILABLE, STORE_LOCKED when another process has it, LOG_MISMATCH when it
-   * was made with another number of partitions, LOG_CORRUPTED when it is damaged.
+   * Rejects with ConfigurationError: FOLDER_UNAVAILABLE, STORE_LOCKED when another process has the folder, LOG_MISMATCH
+   * when the log was made with another number of partitions, LOG_CORRUPTED when it is damaged.
    */
   static async open(options: EmbeddedLogOptions): Promise<EmbeddedLog> {
     const storage = await EmbeddedStorage.open(options.folder, options.database)
@@ -154,7 +158,7 @@ export class EmbeddedLog implements Log {
       onCommit: (partition) => this.#pace.committed(partition),
       reopen: () => this.#reopen(),
     })
-    // Well within the tails, so that what is processed is in memory, and still young.
+    // This is well within the tails, so records are still in memory, and young, when they are processed.
     const maxBacklog = (tailRecords / 8) * identity.partitions
     this.#pace = new Pace(this.#partitions.telemetry, this.#positions, maxBacklog, monotonic)
     this.#group = new EmbeddedGroup(this.#writer, {
@@ -227,7 +231,7 @@ export class EmbeddedLog implements Log {
 
   /**
    * Takes a member out of the group as if its session had timed out, without telling its roles. It joins again when one
-   * of them finds itself fenced; never, if it is `dead`.
+   * of them finds itself fenced, but never if it is `dead`.
    */
   evict(instance: string, { dead = false } = {}): void {
     this.#group.evict(instance, dead)
@@ -238,7 +242,7 @@ export class EmbeddedLog implements Log {
     return this.#upkeep.round(this.#closing.signal, true)
   }
 
-  /** Ends the roles, writes what is queued, and lets go of the folder. */
+  /** Ends the roles, writes what is queued, and closes the folder. */
   [Symbol.asyncDispose](): Promise<void> {
     this.#closed ??= this.#close()
     return this.#closed
@@ -255,7 +259,6 @@ export class EmbeddedLog implements Log {
     await this.#storage.close()
   }
 
-  /** Never rejects. */
   async #watch(signal: AbortSignal): Promise<void> {
     while (this.#storage.hasPlace && !signal.aborted) {
       await this.#storage.checkPlace().catch((error: RetryableError) => this.#writer.doubt(error))
@@ -274,7 +277,7 @@ export class EmbeddedLog implements Log {
     await this.#reload()
   }
 
-  /** Whether the database holds all that was said to be written. */
+  /** True when the database holds all acknowledged writes. */
   async #isComplete(db: Database): Promise<boolean> {
     for (const [index, known] of this.#positions.entries()) {
       const { epoch, input, changelogEnd } = await storedPosition(db, index)

@@ -5,23 +5,23 @@ import { bytesOf, type EmbeddedPartition } from './partition.ts'
 import { BatchReader } from './record-batch.ts'
 import { type Database, type EmbeddedStorage, offsetOfKey, storageKey, storageRange } from './storage.ts'
 
-/** About how much is read from the database, and decoded in one go. */
+/** Bytes that are read from the database and decoded at a time, about. */
 const CHUNK_BYTES = 512 * 1024
-/** Batches may grow much larger from one to the next, so that their number bounds a read, too. */
+/** The number of batches bounds a read, too, as each may be much larger than the one before. */
 const MAX_ENTRIES = 32
 
-/** Reads one partition on and on: from memory at its tail, from the database before that. */
+/** Follows one partition: it reads from memory at the tail, and from the database before that. */
 export class EmbeddedFollower {
   readonly #partition: EmbeddedPartition
   readonly #storage: EmbeddedStorage
   readonly #closed: AbortSignal
-  /** Read, and not decoded yet. */
+  /** Entries that are not decoded yet. */
   #entries: [Buffer, Buffer][] = []
-  /** Decoded, and not given yet. */
+  /** Records that are decoded; the first #given of them were returned. */
   #decoded: LogRecord[] = []
   #given = 0
   #decodedEnd: Offset = 0
-  /** As large as one may be, until some were read: partitions that are far behind begin all at once. */
+  /** The estimate starts at the most an entry may have, as partitions that are far behind all begin at once. */
   #bytesPerEntry = CHUNK_BYTES
 
   constructor(partition: EmbeddedPartition, storage: EmbeddedStorage, closed: AbortSignal) {
@@ -95,7 +95,7 @@ export class EmbeddedFollower {
 
   async #read(from: Offset, limits: BatchLimits, signal: AbortSignal): Promise<Batch> {
     if (this.#entries.length === 0) this.#entries = await this.#storage.use((db) => this.#fetch(db, from), signal)
-    // Retention may have passed by meanwhile.
+    // Retention may have removed `from` meanwhile.
     this.#check(from)
     this.#decode(from)
     return this.#rest(from, limits) ?? { records: [], next: this.#decodedEnd, end: this.#partition.end }
@@ -110,9 +110,9 @@ export class EmbeddedFollower {
       const { gte } = storageRange('batch', topic, index)
       const [floor] = await db.keys({ gte, lte: key, reverse: true, limit: 1, snapshot }).all()
       const size = Math.min(MAX_ENTRIES, Math.max(1, Math.round(CHUNK_BYTES / this.#bytesPerEntry)))
-      // What the database has past the end is a write that has not been answered yet.
+      // A write past the end has not been answered yet.
       const lt = storageKey('batch', topic, index, end)
-      // Where compaction has left a gap, the floor ends before `from`, and what is asked for comes after it.
+      // In a gap that compaction left, the floor ends before `from`, and the records asked for come after it.
       return await db.iterator({ gte: floor ?? key, lt, limit: size + 1, snapshot }).all()
     } finally {
       await snapshot.close()

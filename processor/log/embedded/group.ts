@@ -16,9 +16,8 @@ export class EmbeddedClaim implements Claim {
   readonly #writer: EmbeddedWriter
   readonly #inGroup: () => boolean
   #committing = false
-  /** Fenced, or the outcome of a commit is not known. */
+  /** True when the claim is fenced, or nobody knows the outcome of a commit. */
   over = false
-  /** Called once, when `over` becomes true. */
   onOver: () => void = () => {}
 
   constructor(
@@ -55,7 +54,7 @@ export class EmbeddedClaim implements Claim {
   }
 
   #end(error: Error): void {
-    // A record that is too large was refused before anything was written; the claim goes on.
+    // A record that is too large was refused before anything was written, so the claim goes on.
     if ('code' in error && error.code === 'RECORD_TOO_LARGE') return
     this.over = true
     this.onOver()
@@ -64,16 +63,16 @@ export class EmbeddedClaim implements Claim {
 
 export interface GroupOptions {
   readonly partitions: number
-  /** Copies beside each owner's. */
+  /** Standbys of each partition. */
   readonly standbys: number
-  /** How long a role may take to end before its partition is claimed for another member, and it fenced, ms. */
+  /** Milliseconds that a role may take to end before another member claims its partition and fences it. */
   readonly revokeTimeoutMs: number
   readonly logger: Logger
 }
 
 /**
- * A member's place. `in`: it takes part. `evicted`: the group takes it for dead, and it has not noticed. `dead`: it will
- * not. `leaving`: its roles are ending.
+ * A member's place. `in`: it takes part. `evicted`: the group takes it for dead, and it has not noticed. `dead`: it
+ * never will. `leaving`: its roles are ending.
  */
 interface Seat {
   readonly member: Member
@@ -89,26 +88,26 @@ interface Role {
   readonly claim: EmbeddedClaim | undefined
   readonly stopping: AbortController
   done: Promise<void>
-  /** Of a standby: the copy holds all that the changelog held when it began, and follows. */
+  /** True when a standby holds all that the changelog held when the standby began. It then follows. */
   whole: boolean
-  /** It has had its time to end. */
+  /** The role did not end within revokeTimeoutMs. */
   overdue: boolean
   timer: NodeJS.Timeout | undefined
 }
 
-/** What a partition has, and what it should have. */
+/** Holds the roles that a partition has, and those that it should have. */
 interface Slot {
   readonly partition: number
   readonly roles: Set<Role>
   active: Seat | undefined
   standbys: readonly Seat[]
-  /** The one of `standbys` that is to own the partition when its copy is whole. */
+  /** The one of `standbys` that will own the partition when its copy is whole. */
   heir: Seat | undefined
   settling: boolean
   unsettled: boolean
 }
 
-/** The coordinator of the members in this process. */
+/** Coordinates the members in this process. */
 export class EmbeddedGroup {
   readonly #writer: EmbeddedWriter
   readonly #options: GroupOptions
@@ -145,9 +144,9 @@ export class EmbeddedGroup {
   }
 
   /**
-   * Does what a coordinator does when a session times out: the member is out, its partitions go to others, and its roles
-   * are told nothing. When one of them finds itself fenced the others are stopped and the member joins again by itself,
-   * unless it is `dead`.
+   * Does what a coordinator does when a session times out: it removes the member and gives its partitions to others,
+   * but tells its roles nothing. When one of them finds itself fenced, the others are stopped and the member joins
+   * again by itself, unless it is `dead`.
    */
   evict(instance: string, dead: boolean): void {
     const seat = this.#seats.get(instance)
@@ -155,11 +154,11 @@ export class EmbeddedGroup {
     this.#options.logger.warn({ instance }, 'member was evicted')
     seat.state = dead ? 'dead' : 'evicted'
     this.#schedule()
-    // One that owns nothing has nothing to be fenced from.
+    // A member that owns nothing cannot be fenced.
     if (!dead && !owns(seat)) this.#return(seat)
   }
 
-  /** Ends all roles; join() rejects. Waits for them no longer than a revocation would. */
+  /** Ends all roles, and waits for them no longer than a revocation would; join() rejects. */
   async close(): Promise<void> {
     this.#closed = true
     for (const seat of this.#seats.values()) seat.broken.reject(closed())
@@ -243,7 +242,7 @@ export class EmbeddedGroup {
     slot.settling = false
   }
 
-  /** Brings a slot nearer to what it should have. The end of a role, and of its time to end, call for the next step. */
+  /** Brings a slot nearer to its assignment. A role that ends, or becomes overdue, calls for the next step. */
   async #step(slot: Slot): Promise<void> {
     for (const role of slot.roles) if (heard(role) && !wanted(slot, role)) this.#stop(role)
     const seat = slot.active
@@ -325,7 +324,7 @@ export class EmbeddedGroup {
     }, this.#options.revokeTimeoutMs)
   }
 
-  /** The role's claim is over: it is fenced, or nobody knows what became of its last commit. */
+  /** The claim is fenced, or nobody knows the outcome of its last commit. */
   #lost(role: Role): void {
     if (role.seat.state === 'evicted') this.#return(role.seat)
     else if (role.seat.state !== 'dead') this.#stop(role)
@@ -353,7 +352,7 @@ export class EmbeddedGroup {
     } else if (error !== stopping.signal.reason && !(claim?.over && error instanceof RetryableError)) {
       seat.broken.reject(error)
     }
-    // What it owned was being taken from it before it was evicted, so that nothing fences it.
+    // The group was already revoking its partitions when it was evicted, so nothing fences it.
     if (seat.state === 'evicted' && !owns(seat)) this.#return(seat)
     this.#settle(slot)
   }
@@ -367,7 +366,7 @@ function owns({ roles }: Seat): boolean {
   return [...roles].some(({ kind }) => kind === 'active')
 }
 
-/** Whether the role hears of what the group decides. */
+/** True when the role hears of the group's decisions. */
 function heard({ seat }: Role): boolean {
   return seat.state !== 'evicted' && seat.state !== 'dead'
 }
@@ -377,7 +376,9 @@ function wanted(slot: Slot, { kind, seat, claim }: Role): boolean {
   return kind === 'active' ? seat === slot.active && claim?.over !== true : slot.standbys.includes(seat)
 }
 
-/** Whether `seat` cannot claim the partition before this role has ended. A zombie is not waited for: it will be fenced. */
+/**
+ * True when `seat` cannot claim the partition before this role has ended. Nobody waits for a zombie: it will be fenced.
+ */
 function blocks(role: Role, seat: Seat): boolean {
   if (role.seat === seat) return true
   return role.kind === 'active' && heard(role) && !role.overdue

@@ -1,28 +1,28 @@
 import type { EmbeddedPartition } from './partition.ts'
 import type { ClaimPosition } from './writer.ts'
 
-/** How long one append may be held, ms: also when processing stands still, appends go on. */
+/** Milliseconds that one append may be held, so that appends go on when processing stands still. */
 const MAX_HOLD_MS = 200
-/** A partition without a commit for so long, ms, is not being processed, and nobody waits for it. */
+/** A partition without a commit for this many milliseconds is not being processed, and appends do not wait for it. */
 const STALE_MS = 1000
 
 /**
- * Appends and processing share one event loop, and sockets would have the most of it: acknowledgements of telemetry
- * are held while more than `maxBacklog` records wait to be processed. So a burst ends up in the senders, as
- * back-pressure, and not in answers that are old; and what is processed is still in memory.
+ * Appends and processing share one event loop, and sockets would take most of it. So acknowledgements of telemetry are
+ * held while more than `maxBacklog` records wait to be processed. A burst then reaches the senders as back-pressure and
+ * does not make answers stale, and records are processed while they are still in memory.
  */
 export class Pace {
   readonly #partitions: readonly Pick<EmbeddedPartition, 'end'>[]
   readonly #positions: readonly ClaimPosition[]
   readonly #maxBacklog: number
   readonly #now: () => number
-  /** When, on the clock of `now`, each partition was committed last. */
+  /** Time of each partition's last commit, on the clock of `now`. */
   readonly #committedAt: number[]
-  /** First come, first served: appends resolve in the order of their calls. Bounded by the appends under way. */
+  /** Appends resolve in the order of their calls. The appends under way bound this queue. */
   #held: { readonly since: number; readonly resolve: () => void }[] = []
   #timer: NodeJS.Timeout | undefined
 
-  /** `now`: ms, of a clock that nobody sets. */
+  /** `now` gives milliseconds of a clock that nobody sets. */
   constructor(
     partitions: readonly Pick<EmbeddedPartition, 'end'>[],
     positions: readonly ClaimPosition[],
@@ -36,7 +36,7 @@ export class Pace {
     this.#committedAt = partitions.map(() => Number.NEGATIVE_INFINITY)
   }
 
-  /** Undefined when nothing is to be waited for. */
+  /** Returns undefined when the append need not wait. */
   hold(): Promise<void> | undefined {
     if (this.#held.length === 0 && this.#backlog() <= this.#maxBacklog) return undefined
     return new Promise((resolve) => {

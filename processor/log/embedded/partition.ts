@@ -16,12 +16,12 @@ const MAX_BATCH_BYTES = 512 * 1024
 
 export interface PartitionOptions {
   readonly segmentBytes: number
-  /** Bounds of what stays in memory at the tail; older records are dropped from it. */
+  /** The tail drops older records beyond these bounds. */
   readonly tailRecords: number
   readonly tailBytes: number
 }
 
-/** A run of batches; what retention and compaction count in. */
+/** A run of batches; retention and compaction count in segments. */
 export interface Segment {
   readonly base: Offset
   end: Offset
@@ -30,7 +30,6 @@ export interface Segment {
   newest: number
 }
 
-/** Somebody who reads the partition, and the offset it has come to. */
 export interface Reader {
   at: Offset
 }
@@ -41,31 +40,31 @@ interface Chunk {
   readonly bytes: number
 }
 
-/** Bytes of a record as batch limits count them. */
+/** Counts bytes of a record as batch limits do. */
 export function bytesOf(record: NewRecord): number {
   return (record.key?.length ?? 0) + (record.value?.byteLength ?? 0)
 }
 
-/** The end of the last batch in the database; 0 without one. */
+/** Returns the end of the last batch in the database, or 0 without one. */
 export async function storedEnd(db: Database, topic: Topic, index: number): Promise<Offset> {
   const [last] = await db.iterator({ ...storageRange('batch', topic, index), reverse: true, limit: 1 }).all()
   return last === undefined ? 0 : new BatchReader(last[1], offsetOfKey(last[0])).end
 }
 
-/** One partition of one topic: its bounds, its tail, and what is being written to it. Only the writer stages. */
+/** One partition of one topic, with its bounds, its tail, and its part of the next write. Only the writer stages. */
 export class EmbeddedPartition {
   readonly topic: Topic
   readonly index: number
   readonly #options: PartitionOptions
-  /** Durable bounds. The changelog starts at 0 whatever compaction has removed. */
+  /** These bounds are durable. The changelog starts at 0 whatever compaction has removed. */
   start: Offset = 0
   end: Offset = 0
-  /** Closed segments, oldest first, then the open one. */
+  /** The closed segments come first, oldest first, then the open one. */
   segments: Segment[] = [emptySegment(0)]
-  /** Records of the write being built, and their size bound. */
+  /** Records of the next write, and their size bound. */
   #staged: NewRecord[] = []
   #bound = 0
-  /** The newest records that a reader has still to come to, so that it decodes nothing. */
+  /** Newest records that some reader still has to read; kept decoded. */
   #tail: Chunk[] = []
   readonly #readers = new Set<Reader>()
   #tailRecords = 0
@@ -79,7 +78,7 @@ export class EmbeddedPartition {
   }
 
   /**
-   * Takes bounds and segments from the database, also after a write whose outcome is not known. No segment counts the
+   * Takes bounds and segments from the database, also after a write whose outcome is unknown. No segment counts the
    * records before `cleanedTo`, which are compacted.
    */
   async load(db: Database, cleanedTo: Offset): Promise<void> {
@@ -115,18 +114,17 @@ export class EmbeddedPartition {
     return this.segments.reduce((sum, segment) => sum + segment.bytes, 0)
   }
 
-  /** The end once what is staged is written. */
   get stagedEnd(): Offset {
     return this.end + this.#staged.length
   }
 
-  /** True for the first record of a write. */
+  /** Returns true for the first record of a write. */
   stage(record: NewRecord, bound = sizeBound(record)): boolean {
     this.#bound += bound
     return this.#staged.push(record) === 1
   }
 
-  /** Adds what is staged to a write. True when that closes a segment. */
+  /** Adds the staged records to a write. Returns true when that closes a segment. */
   encode(operations: Operation[], arena: Arena): boolean {
     const staged = this.#staged
     let rolled = false
@@ -153,7 +151,7 @@ export class EmbeddedPartition {
     return rolled
   }
 
-  /** What was staged is durable: readers may see it. */
+  /** The staged records are durable: readers may see them. */
   publish(): void {
     const staged = this.#staged
     const base = this.end
@@ -173,7 +171,7 @@ export class EmbeddedPartition {
     this.#forget()
   }
 
-  /** What all readers have passed is let go of while it is young, which costs the collector least. */
+  /** Records that all readers have passed are dropped while they are young, which costs the collector least. */
   pass(reader: Reader, at: Offset): void {
     reader.at = at
     this.#forget()
@@ -211,7 +209,7 @@ export class EmbeddedPartition {
     this.#tailBytes -= dropped.bytes
   }
 
-  /** A batch from memory; undefined when `from` lies before what is kept there. */
+  /** Returns a batch from memory, or undefined when `from` lies before the tail. */
   tail(from: Offset, limits: BatchLimits): Batch | undefined {
     const tail = this.#tail
     let at = tail.length - 1

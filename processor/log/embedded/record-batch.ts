@@ -12,7 +12,7 @@ import type { Headers, LogRecord, NewRecord, Offset } from '../../contract/recor
  * Nothing in a record but its second field depends on the batch, so compaction moves records as they are. RocksDB keeps
  * checksums of all it stores; here only the lengths must add up.
  */
-/** As FORMAT of the log, for batches. */
+/** Version of the batch format. */
 const VERSION = 1
 const BATCH_HEADER = 17
 const COUNT_AT = 1
@@ -28,9 +28,9 @@ const HAS_DELETE_AT = 8
 export const MAX_KEY_BYTES = 0xffff
 const MAX_SPAN = 0xffffffff
 
-/** The most bytes `record` may take in a batch. */
+/** Returns the most bytes that `record` may take in a batch. */
 export function sizeBound(record: NewRecord): number {
-  // UTF-8 takes at most three bytes per UTF-16 code unit. Headers are counted: the topic that a client made up is among them.
+  // UTF-8 takes at most three bytes per UTF-16 code unit. Headers count, too: one holds the client's own topic.
   let size = RECORD_HEADER + (record.key === null ? 0 : record.key.length * 3) + (record.value?.byteLength ?? 0)
   if (record.headers !== undefined) {
     size++
@@ -41,12 +41,11 @@ export function sizeBound(record: NewRecord): number {
   return size
 }
 
-/** What an arena begins with. */
 const FIRST_BYTES = 64 * 1024
 
 /**
- * Memory for the batches of one write, used again by the next: buffers of their own would keep the collector busy. It doubles
- * when a write did not fit, up to `maxBytes`.
+ * Memory for the batches of one write, which the next write uses again: new buffers would keep the collector busy. It
+ * doubles when a write did not fit, up to `maxBytes`.
  */
 export class Arena {
   readonly #maxBytes: number
@@ -59,7 +58,7 @@ export class Arena {
     this.#buffer = Buffer.allocUnsafeSlow(Math.min(FIRST_BYTES, maxBytes))
   }
 
-  /** What was encoded before is not needed any more. */
+  /** The batches of the last write are not needed any more. */
   reset(): void {
     this.#used = 0
     const { length } = this.#buffer
@@ -68,7 +67,10 @@ export class Arena {
     this.#overflowed = false
   }
 
-  /** Records at consecutive offsets from a base that the bytes do not know. `bound`: the sum of their size bounds. */
+  /**
+   * Encodes records at consecutive offsets from a base that the bytes leave out. `bound` is the sum of their size
+   * bounds.
+   */
   encode(records: readonly NewRecord[], from: number, to: number, bound: number): Buffer {
     const needed = BATCH_HEADER + bound
     const fits = this.#used + needed <= this.#buffer.length
@@ -139,7 +141,7 @@ function writeHeaders(buffer: Buffer, start: number, headers: Headers): number {
   return at
 }
 
-/** UTF-8. Ids are short and ASCII, where a loop is faster than a native call. */
+/** Writes UTF-8. Ids are short and ASCII, where a loop is faster than a native call. */
 function writeText(buffer: Buffer, start: number, text: string): number {
   const length = text.length
   for (let i = 0; i < length; i++) {
@@ -150,15 +152,15 @@ function writeText(buffer: Buffer, start: number, text: string): number {
   return start + length
 }
 
-/** Walks the records of an encoded batch without copying; where it stands is in its fields. */
+/** Walks the records of an encoded batch without copying. Its fields tell the current record. */
 export class BatchReader {
   readonly bytes: Buffer
   readonly base: Offset
   readonly count: number
-  /** Exclusive: the offset after the last one the batch stands for, whether or not that record is still kept. */
+  /** Exclusive end of the offsets that the batch covers, whether or not its last record is still kept. */
   readonly end: Offset
   readonly newest: number
-  /** Of the record the reader stands on: where it starts and ends in `bytes`, and its offset. */
+  /** Start and end of the current record in `bytes`, and its offset. */
   start = BATCH_HEADER
   stop = BATCH_HEADER
   offset = -1
@@ -174,7 +176,7 @@ export class BatchReader {
     this.newest = bytes.readDoubleLE(TIMESTAMP_AT)
   }
 
-  /** Goes to the next record; false after the last. Throws LogCorruptedError where the lengths do not add up. */
+  /** Goes to the next record; false after the last. Throws LogCorruptedError when the lengths do not add up. */
   next(): boolean {
     const { bytes, stop } = this
     if (this.#read === this.count) {
@@ -198,7 +200,7 @@ export class BatchReader {
     return ((this.bytes[this.start + 16] as number) & HAS_VALUE) === 0
   }
 
-  /** When compaction may drop this tombstone, epoch ms; undefined until a first compaction has said so. */
+  /** Epoch milliseconds from which compaction may drop this tombstone. Undefined before its first compaction. */
   get deleteAt(): number | undefined {
     const flags = this.bytes[this.start + 16] as number
     return (flags & HAS_DELETE_AT) === 0 ? undefined : this.bytes.readDoubleLE(this.start + RECORD_HEADER)
@@ -211,7 +213,7 @@ export class BatchReader {
     return this.bytes.toString('utf8', at, at + this.bytes.readUInt16LE(this.start + 17))
   }
 
-  /** The record; its value is a view of the batch. */
+  /** The value is a view of the batch. */
   record(): LogRecord {
     const { bytes, start } = this
     const flags = bytes[start + 16] as number
@@ -240,7 +242,7 @@ export class BatchReader {
   }
 }
 
-/** Builds a batch out of records of other batches, as compaction does. */
+/** Builds a batch out of records of other batches for compaction. */
 export class BatchBuilder {
   readonly base: Offset
   #buffer: Buffer
@@ -259,12 +261,12 @@ export class BatchBuilder {
     return this.#at
   }
 
-  /** Whether the batch can reach as far as `end` and still say so. */
+  /** False when the span up to `end` does not fit its field. */
   reaches(end: Offset): boolean {
     return end - this.base <= MAX_SPAN
   }
 
-  /** Takes the record `reader` stands on. `deleteAt`: the time to note on a tombstone that has none. */
+  /** Takes the reader's current record. `deleteAt` is noted on a tombstone that has no such time. */
   add(reader: BatchReader, deleteAt?: number): void {
     const { bytes, start, stop } = reader
     const marked = deleteAt !== undefined
@@ -287,7 +289,7 @@ export class BatchBuilder {
     if (reader.timestamp > this.#newest) this.#newest = reader.timestamp
   }
 
-  /** The batch stands for all offsets before `end` now. */
+  /** Makes the batch cover all offsets before `end`. */
   cover(end: Offset): void {
     this.#end = end
   }

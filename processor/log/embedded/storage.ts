@@ -8,10 +8,13 @@ import { inMemory } from '../../runtime/memory.ts'
 import type { LogIdentity, Offset, Topic } from '../log.ts'
 
 const MIB = 1024 * 1024
-/** Of all that this folder holds. It is raised with what is written otherwise, and the format before is still read. */
+/** Format of all entries in this folder. Raise it when any is written differently; the format before stays readable. */
 const FORMAT = 1
 
-/** Values are batches of many records, read in sequence: no block cache, no Bloom filters, large blocks. */
+/**
+ * Values are batches of many records, read in sequence, so there is no block cache, no Bloom filter, and blocks are
+ * large.
+ */
 const ROCKSDB = {
   writeBufferSize: inMemory(16 * MIB),
   maxWriteBufferNumber: 4,
@@ -23,23 +26,29 @@ const ROCKSDB = {
 }
 
 type OpenOptions = AbstractOpenOptions & {
-  /** Nothing can be written, and nothing in the folder changes. */
+  /** Nothing in the folder changes. */
   readonly readOnly?: boolean
 }
 
-/** Any ordered database whose batches are atomic, and survive the process once answered. */
+/** Any ordered database with atomic batches that survive the process once they are answered. */
 export interface Database extends AbstractLevel<Buffer, Buffer, Buffer> {
   open(options?: OpenOptions): Promise<void>
-  /** Gives back the space of what was cleared in the range. */
+  /** Gives back the disk space of cleared entries in the range. */
   compactRange(start: Buffer, end: Buffer): Promise<void>
-  /** Gives back the memory of a value that was read, or has been written, and is not needed any more. */
+  /** Frees the memory of a value that was read or written and is not needed any more. */
   release(value: Buffer): void
-  /** Whether what is written could be opened again from where it was; without it, always. */
+  /**
+   * True when the writes could be read again from the folder's path. A database without this method never loses its
+   * place.
+   */
   isInPlace?(): Promise<boolean>
 }
 export type Operation = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer }
 
-/** `batch`: records; `segment`: sizes of runs of batches; `position`: of a partition's claim; `cleaned`: by compaction. */
+/**
+ * `batch` holds records, `segment` the size of a run of batches, `position` a partition's claim, `cleaned` how far
+ * compaction came.
+ */
 type Kind = 'batch' | 'segment' | 'position' | 'cleaned'
 const KINDS: Readonly<Record<Kind, number>> = { batch: 0x62, segment: 0x73, position: 0x70, cleaned: 0x63 }
 const TOPICS: Readonly<Record<Topic, number>> = { telemetry: 0x74, status: 0x73, 'dead-letters': 0x64 }
@@ -62,13 +71,11 @@ export function offsetOfKey(key: Buffer): Offset {
   return key.readUInt32BE(4) * 0x1_0000_0000 + key.readUInt32BE(8)
 }
 
-/** All entries of one kind in one partition. */
 export function storageRange(kind: Kind, topic: Topic, partition: number): { gte: Buffer; lt: Buffer } {
   const gte = storageKey(kind, topic, partition)
   return { gte, lt: storageKey(kind, topic, partition, Number.MAX_SAFE_INTEGER) }
 }
 
-/** A few numbers as one value. */
 export function encodeNumbers(...numbers: number[]): Buffer {
   const bytes = Buffer.allocUnsafe(numbers.length * 8)
   for (let i = 0; i < numbers.length; i++) bytes.writeDoubleLE(numbers[i] as number, i * 8)
@@ -79,11 +86,11 @@ export function decodeNumbers(bytes: Buffer): number[] {
   return Array.from({ length: bytes.length >> 3 }, (_, i) => bytes.readDoubleLE(i * 8))
 }
 
-/** The database of the embedded log in its folder, which can be closed and opened again under its readers. */
+/** The database of the embedded log in its folder. It can be closed and opened again under its readers. */
 export class EmbeddedStorage {
   readonly folder: string
   readonly #db: Database
-  /** What stands at META_KEY. */
+  /** The stored value of META_KEY. */
   #meta: Buffer | undefined
   /** Pending from the start of a reopening until one has succeeded. */
   #reopened: PromiseWithResolvers<void> | undefined
@@ -109,7 +116,7 @@ export class EmbeddedStorage {
   }
 
   /**
-   * The identity stored in the folder; in a new one, an identity of its own with `partitions`. Rejects with
+   * Reads the identity stored in the folder; a new folder gets one of its own with `partitions`. Rejects with
    * ConfigurationError LOG_MISMATCH or FOLDER_UNAVAILABLE.
    */
   async identity(partitions: number): Promise<LogIdentity> {
@@ -138,20 +145,19 @@ export class EmbeddedStorage {
     return identity
   }
 
-  /** One atomic write. It is in the write-ahead log, handed to the system, when this resolves: it survives kill -9. */
+  /** Makes one atomic write. When this resolves, the system has it in the write-ahead log, and it survives kill -9. */
   async write(operations: Operation[]): Promise<void> {
     if (this.#reopened !== undefined) throw this.#unavailable('is being opened anew: write when it is there again')
     await this.#db.batch(operations)
   }
 
-  /** As `Database.release`. */
   release(value: Buffer): void {
     this.#db.release(value)
   }
 
   /**
-   * Lets `read` have the database; again from the start if the database was closed or reopened under it. Rejects, too,
-   * when `signal` aborts while it waits for the database.
+   * Runs `read` on the database, and again from the start if the database was closed or reopened under it. Rejects when
+   * `signal` aborts while it waits for the database.
    */
   async use<T>(read: (db: Database) => Promise<T>, signal?: AbortSignal): Promise<T> {
     for (;;) {
@@ -166,7 +172,7 @@ export class EmbeddedStorage {
     }
   }
 
-  /** Resolves at once, except while the database is opened anew, or cannot be. */
+  /** Resolves at once unless the database is being reopened, or cannot be. */
   async #open(signal?: AbortSignal): Promise<void> {
     while (this.#reopened !== undefined) {
       const over = signal === undefined ? this.#ending.signal : AbortSignal.any([this.#ending.signal, signal])
@@ -185,15 +191,15 @@ export class EmbeddedStorage {
   }
 
   /**
-   * RocksDB refuses all writes after a failed one until it is opened anew. Readers wait until that has succeeded: only
-   * for the same database, and not when it lacks something, which `complete` tells. Else rejects with RetryableError, or
-   * with the database's own error.
+   * RocksDB refuses all writes after a failed one until it is opened again. Readers wait until that has succeeded. Only
+   * the same database is opened, and only when `complete` finds nothing missing. Otherwise this rejects with
+   * RetryableError, or with the database's own error.
    */
   async reopen(complete: (db: Database) => Promise<boolean>): Promise<void> {
     this.#generation++
     this.#reopened ??= Promise.withResolvers()
     await this.#db.close()
-    // To read only, as another log is to stay as it is, and the right one may take its place at any moment.
+    // It is opened read-only first: another log must stay as it is, and the right one may replace it at any moment.
     await this.#openAgain({ readOnly: true })
     const found = (await this.#isMine()) && (await complete(this.#db))
     await this.#db.close()
@@ -224,24 +230,25 @@ export class EmbeddedStorage {
     return new RetryableError('LOG_UNAVAILABLE', `the log in ${this.folder} ${what}`, cause)
   }
 
-  /** Rejects with RetryableError when the folder is gone, or another one is in its place, as `reopen` would find it. */
+  /**
+   * Rejects with RetryableError when the folder is gone, or another one has taken its place, as `reopen` would find.
+   */
   async checkPlace(): Promise<void> {
     if (this.#reopened !== undefined || (await this.#db.isInPlace?.()) !== false) return
     throw this.#unavailable(`is gone, or another one is in its place; ${PUT_BACK}`)
   }
 
-  /** False where the place cannot be lost. */
+  /** False when the database cannot lose its place. */
   get hasPlace(): boolean {
     return this.#db.isInPlace !== undefined
   }
 
-  /** Bytes free on the volume. */
   async free(): Promise<number> {
     const { bavail, bsize } = await statfs(this.folder)
     return bavail * bsize
   }
 
-  /** It will be closed: nobody waits any more for a database that may never be there again. */
+  /** Called before close(), so that nobody waits for a database that may never come back. */
   end(): void {
     this.#ending.abort()
   }
@@ -261,7 +268,7 @@ export function errorCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error ? String(error.code) : undefined
 }
 
-/** abstract-level wraps what an open failed with. */
+/** abstract-level wraps the error with which an open failed. */
 function causeOf(error: unknown): unknown {
   return error instanceof Error && error.cause instanceof Error ? error.cause : error
 }
@@ -292,7 +299,7 @@ function damaged(path: string, text: string, cause: unknown): LogCorruptedError 
   return new LogCorruptedError(`the log in ${path} is damaged (${text}): restore the folder`, cause)
 }
 
-/** Damage that a start finds is for a person: there is no copy to read on from, and nothing goes on without it. */
+/** A person must mend damage that a start finds: there is no copy to read from, and nothing works without the log. */
 export function unopenable(path: string, damage: LogCorruptedError): ConfigurationError {
   return new ConfigurationError('LOG_CORRUPTED', `the log in ${path} cannot be opened: ${damage.message}`, damage)
 }

@@ -7,13 +7,13 @@ import { type EmbeddedStorage, type Operation, storageKey } from './storage.ts'
 import type { ClaimPosition } from './writer.ts'
 
 export interface RetentionLimits {
-  /** Records older than this go, ms. */
+  /** Milliseconds after which records are removed. */
   readonly ms: number
-  /** Bytes a partition may have; the oldest go. */
+  /** Bytes that a partition may have; the oldest segments go first. */
   readonly bytes: number
 }
 
-/** Removes the oldest segments of a partition by age and size. The segment that is being written stays, and the last batch. */
+/** Removes the oldest segments of a partition by age and size. The open segment and the last batch stay. */
 export class Retention {
   readonly #storage: EmbeddedStorage
   readonly #partition: EmbeddedPartition
@@ -29,8 +29,8 @@ export class Retention {
   }
 
   /**
-   * Never goes beyond `processed`: what has not been processed stays, whatever it takes, until the volume is full and
-   * appends fail; losing it would be worse. Resolves with the bytes removed.
+   * Unprocessed records, from `processed` on, stay until the volume is full and appends fail; losing them would be
+   * worse. Resolves with the bytes removed.
    */
   async apply(processed: Offset, now: number): Promise<number> {
     const partition = this.#partition
@@ -54,13 +54,13 @@ export class Retention {
     if (operations.length === 0) return 0
 
     const { topic, index, start } = partition
-    // Readers below are refused from here on, before their records begin to go.
+    // Readers before `to` are refused from now on, before their records are deleted.
     partition.start = to
     partition.segments = partition.segments.filter((segment) => segment.end > to || segment.bytes === 0)
     const range = { gte: storageKey('batch', topic, index, start), lt: storageKey('batch', topic, index, to) }
     await this.#storage.use((db) => db.clear(range))
     await this.#storage.write(operations)
-    // Without it the space comes back only when RocksDB happens to compact these files.
+    // Otherwise the space comes back only when RocksDB happens to compact these files.
     await this.#storage.use((db) => db.compactRange(range.gte, range.lt))
     return removed
   }
@@ -76,8 +76,8 @@ export class Retention {
 }
 
 /**
- * Records also grow old when nothing is written: retention looks this often, ms. And a partition whose upkeep failed is left
- * alone for so long: it may have to be read whole until it fails again.
+ * Milliseconds between two rounds: records grow old even when nothing is written. A partition whose upkeep failed is
+ * left alone for as long, because a try may read all of it before it fails again.
  */
 const ROUND_MS = 60_000
 
@@ -89,23 +89,22 @@ export interface UpkeepOptions {
   readonly logger: Logger
   readonly metrics: EmbeddedMetrics
   readonly now: () => number
-  /** ms. */
+  /** Milliseconds of a clock that nobody sets. */
   readonly monotonic: () => number
 }
 
-/** Keeps the log within its bounds: retention and compaction, one partition after the other. */
+/** Keeps the log within its bounds by retention and compaction, one partition after the other. */
 export class EmbeddedUpkeep {
   readonly #options: UpkeepOptions
   #wake = Promise.withResolvers<void>()
   #round: Promise<void> = Promise.resolve()
-  /** Partitions whose upkeep failed, and when it is tried again, on the clock of `monotonic`. */
+  /** Times at which failed partitions are tried again, on the clock of `monotonic`. */
   readonly #failing = new Map<EmbeddedPartition, number>()
 
   constructor(options: UpkeepOptions) {
     this.#options = options
   }
 
-  /** Something may be due. */
   wake(): void {
     this.#wake.resolve()
   }
@@ -118,14 +117,17 @@ export class EmbeddedUpkeep {
       await this.#wake.promise
       this.#wake = Promise.withResolvers()
       if (signal.aborted || this.#options.faulty()) continue
-      // The log has been told of it.
+      // The round has logged the error.
       await this.round(signal).catch(() => undefined)
     }
     clearInterval(timer)
     await this.#round
   }
 
-  /** One round, after the one that runs. `all`: compacts what is not yet due, too. Rejects when a partition's upkeep failed. */
+  /**
+   * Runs one round after the current one. `all` compacts partitions that are not due, too. Rejects when the upkeep of a
+   * partition failed.
+   */
   round(signal: AbortSignal, all = false): Promise<void> {
     const round = this.#round.then(() => this.#tend(signal, all))
     this.#round = round.catch(() => undefined)
@@ -142,7 +144,7 @@ export class EmbeddedUpkeep {
     ]
     const failures: unknown[] = []
     for (const [partition, work] of works) {
-      // The writer mends what it meets; the next round goes on where this one stopped.
+      // When the writer has a fault it recovers the log, and the next round goes on where this one stopped.
       if (signal.aborted || (failures.length > 0 && faulty())) break
       try {
         await this.#attempt(partition, work, all)
@@ -153,7 +155,7 @@ export class EmbeddedUpkeep {
     if (failures.length > 0) throw failures[0]
   }
 
-  /** What is wrong with one partition is not to fill the volume with the others. */
+  /** A failure of one partition must not let the others fill the volume. */
   async #attempt(partition: EmbeddedPartition, work: () => Promise<void>, all: boolean): Promise<void> {
     const { logger, monotonic } = this.#options
     const { topic, index } = partition
@@ -182,7 +184,7 @@ export class EmbeddedUpkeep {
   async #clean(partition: EmbeddedPartition, cleaner: Cleaner, signal: AbortSignal, all: boolean): Promise<void> {
     const { metrics, logger } = this.#options
     const wanted = () => all || cleaner.due
-    // A pass may be bounded by its keys; then another one follows.
+    // The number of keys may bound a pass; then another one follows.
     while (!signal.aborted && wanted()) {
       const won = await cleaner.clean(signal)
       if (won === undefined) return

@@ -9,13 +9,13 @@ import type { EmbeddedPartition } from './partition.ts'
 import { Arena, MAX_KEY_BYTES, sizeBound } from './record-batch.ts'
 import { type EmbeddedStorage, encodeNumbers, errorCode, type Operation, storageKey } from './storage.ts'
 
-/** The most one write takes: what is encoded in one go, so that the event loop is free again after a few ms. */
+/** Bytes of one write: they are encoded in one go, so this keeps the event loop free after a few ms. */
 const MAX_WRITE_BYTES = 1024 * 1024
-/** First and longest wait between attempts to write again after a failure, ms. */
+/** Milliseconds of the first and the longest wait between tries to write again after a failure. */
 const MIN_RETRY_MS = 100
 const MAX_RETRY_MS = 2000
 
-/** Where a partition stands: the newest epoch of its claims, and what was committed last. */
+/** The newest epoch of a partition's claims, and its last commit. */
 export interface ClaimPosition {
   readonly epoch: number
   readonly input: Offset
@@ -27,7 +27,7 @@ interface Append {
   readonly topic: 'telemetry' | 'dead-letters'
   readonly records: readonly NewRecord[]
   readonly bytes: number
-  /** Where the last of the records will be, once that is durable. */
+  /** Called with the place of the last record once it is durable. */
   readonly placed: ((position: Position) => void) | undefined
   resolve(): void
   reject(error: Error): void
@@ -47,23 +47,22 @@ interface Move {
 export interface WriterOptions {
   readonly partitions: Readonly<Record<Topic, readonly EmbeddedPartition[]>>
   readonly positions: ClaimPosition[]
-  /** Bytes of queued appends; beyond it append rejects. */
+  /** Beyond this many bytes of queued appends, append rejects. */
   readonly maxQueuedBytes: number
   /** Bytes that must be free on a volume that was full before writes are tried again. */
   readonly minFreeBytes: number
   readonly logger: Logger
   readonly metrics: EmbeddedMetrics
-  /** After a write that closed a segment: retention or compaction may be due. */
+  /** Called after a write that closed a segment: retention or compaction may be due. */
   readonly onRoll: () => void
-  /** After a commit of the partition. */
   readonly onCommit: (partition: number) => void
-  /** Opens the database anew, and takes all partitions and positions as it has them. */
+  /** Opens the database again, and reloads all partitions and positions from it. */
   readonly reopen: () => Promise<void>
 }
 
 /**
- * The one writer. What is asked for while a write is under way waits and becomes the next write, as one atomic batch, so
- * the busier it is the more records share a write. Offsets are given in the order of the calls.
+ * The only writer. Requests that come during a write wait and share the next one, which is atomic, so a busier writer
+ * puts more records into each write. Offsets are given in the order of the calls.
  */
 export class EmbeddedWriter {
   readonly #storage: EmbeddedStorage
@@ -71,7 +70,7 @@ export class EmbeddedWriter {
   readonly #closing = new AbortController()
   #queue: (Append | Move)[] = []
   #queuedBytes = 0
-  // The bytes of a write are the database's until it answers, and there is one write at a time.
+  // The database owns the bytes of a write until it answers, and there is one write at a time.
   readonly #arena = new Arena(2 * MAX_WRITE_BYTES)
   #running: Promise<void> | undefined
   #recovered: PromiseWithResolvers<void> | undefined
@@ -122,7 +121,7 @@ export class EmbeddedWriter {
     return (this.#options.partitions.telemetry[partition] as EmbeddedPartition).end
   }
 
-  /** Takes the partition at the next epoch. */
+  /** Claims the partition at the next epoch. */
   claim(partition: number): Promise<ClaimPosition> {
     return this.#move({ kind: 'claim', partition, epoch: 0, changelog: [], deadLetters: [], next: 0 })
   }
@@ -142,18 +141,18 @@ export class EmbeddedWriter {
     return this.#move({ kind: 'commit', partition, epoch, changelog, deadLetters, next })
   }
 
-  /** What is written now may be lost, though no write fails: as after one that did. */
+  /** New writes may be lost although none fails, so the log recovers as after a failed write. */
   doubt(reason: RetryableError): void {
     if (this.fault === undefined) this.#doubt = reason
     this.#start()
   }
 
-  /** Resolves when writes work (again), or the writer is closed. */
+  /** Resolves when writes work, or the writer is closed. */
   async healthy(): Promise<void> {
     while (this.#recovered !== undefined && !this.#closing.signal.aborted) await this.#recovered.promise
   }
 
-  /** Writes what is queued, and takes nothing more. */
+  /** Writes all that is queued, and takes nothing more. */
   async close(): Promise<void> {
     this.#closing.abort()
     await this.#running
@@ -178,7 +177,7 @@ export class EmbeddedWriter {
   }
 
   async #run(): Promise<void> {
-    // What else is asked for in this turn of the event loop shares the write.
+    // Other requests in this turn of the event loop share the write.
     await Promise.resolve()
     while (this.#queue.length > 0 || this.#doubt !== undefined) await this.#write()
     this.#running = undefined
@@ -275,7 +274,10 @@ export class EmbeddedWriter {
     return this.#nextKeyless++ % partitions
   }
 
-  /** Nobody can say what of a failed write is on the disk: all who wait are told so, and the database is asked anew. */
+  /**
+   * Nobody knows how much of a failed write is on the disk, so all waiting work is rejected and the database is
+   * reopened.
+   */
   async #fail(thrown: unknown, written: Iterable<Append | Move>): Promise<void> {
     const { logger, metrics } = this.#options
     this.#doubt = undefined
@@ -309,12 +311,12 @@ export class EmbeddedWriter {
       await pause(backoff.next(), signal)
       if (signal.aborted) return
       try {
-        // Closing the database would take it from its readers, so it is done only where it can help.
+        // Closing the database takes it from its readers, so it is done only when it can help.
         if (noSpace && (await this.#storage.free()) < minFreeBytes) continue
         await reopen()
         await this.#storage.write([{ type: 'put', key: Buffer.from('probe'), value: Buffer.alloc(4096) }])
       } catch (error) {
-        // It says what is to be done now, as when the folder has gone since.
+        // The error tells what to do now, for instance when the folder has gone since.
         if (error instanceof RetryableError) this.fault = error
         logger.warn({ err: error, folder: this.#storage.folder }, 'log still cannot be written')
         continue
@@ -327,7 +329,7 @@ export class EmbeddedWriter {
   }
 }
 
-/** The bound of their bytes. */
+/** Returns the sum of their size bounds. */
 function stage(records: readonly NewRecord[], partition: EmbeddedPartition, touched: EmbeddedPartition[]): number {
   let bytes = 0
   for (const record of records) {
