@@ -17,7 +17,7 @@ export interface IngestOptions {
   readonly registry: Registry
   /** Epoch ms. */
   readonly now: () => number
-  /** As Math.random. */
+  /** Returns a number from 0 to 1, as Math.random does. */
   readonly random: () => number
 }
 

@@ -1,4 +1,4 @@
-import { inMemory } from './runtime/memory.ts'
+import { inMemory } from './runtime/resources.ts'
 
 export interface ProcessorLimits {
   /** Bounds of one batch of telemetry: records, and bytes of their values. */

@@ -8,7 +8,7 @@ import { openDatabase, Processor } from './processor.ts'
 import { QueryServer } from './query/query-server.ts'
 import type { Configuration } from './runtime/environment.ts'
 import { instanceOf } from './runtime/instance.ts'
-import { MEMORY_SHARE } from './runtime/memory.ts'
+import { MEMORY_SHARE } from './runtime/resources.ts'
 import type { Database } from './store/level-store.ts'
 
 const MAX_PORT = 65_535

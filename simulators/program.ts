@@ -12,7 +12,7 @@ import { pause } from '../processor/runtime/pause.ts'
 
 const REPOSITORY = fileURLToPath(new URL('..', import.meta.url))
 export const MAIN = join(REPOSITORY, 'main.ts')
-/** As in the scripts of package.json: a cached start takes half the time. */
+/** The scripts of package.json use it, too: a cached start takes half the time. */
 const COMPILE_CACHE = join(REPOSITORY, 'node_modules/.cache/node')
 
 /** Longest wait after SIGTERM: main.ts takes up to 15 s, after the 3 s of notice that an api gives. */

@@ -12,14 +12,14 @@ const SLOWEST = [
   'kafka/trials.long',
   'operations/stateless.long',
   'kafka/cluster',
-  'kafka/topics',
+  'kafka/topics.long',
   'contract/log-kafka',
   'simulation/simulation',
-  'ingest/connection/flow',
-  'system/configuration',
-  'kafka/anew',
-  'kafka/death',
-  'system/simulate',
+  'ingest/connection/flow.long',
+  'system/configuration.long',
+  'kafka/anew.long',
+  'kafka/death.long',
+  'system/simulate.long',
 ]
 
 /** Begins with the slow files: without the times of an earlier run vitest goes by file size, which tells little. */

@@ -7,7 +7,7 @@ import { Filters } from './topics.ts'
 export class Session {
   /** Grows from session to session, and over restarts as far as the clock does. */
   readonly epoch: number
-  /** As in CONNECT: empty when the broker chose one. */
+  /** The id in CONNECT; empty when the broker chose one. */
   readonly clientId: string
   readonly connection: Connection
   readonly acks: Acks

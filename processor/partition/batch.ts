@@ -9,7 +9,7 @@ import { fold } from '../status/fold.ts'
 import { advance, PlainEncoder, type PlainStatus, plainBound, plainOf, statusOf } from '../status/plain-status.ts'
 import { indexedOf, isSamePlace, isSameSlot, type Move } from '../store/index-entries.ts'
 import { type BatchContext, type BatchDevice, BatchDevices, type DecidedWrite, decodeStored } from './batch-devices.ts'
-import { type Decision, decidedHeader } from './write-outcomes.ts'
+import { type Decision, decidedHeader } from './waiters.ts'
 
 /** Work of a rejected record, in bytes: an error of `JSON.parse`, with its text and stack, takes 5 to 11 µs. */
 const REJECTED_WORK = 1024

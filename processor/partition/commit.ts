@@ -7,7 +7,7 @@ import { type Effects, foldBatch } from './batch.ts'
 import { ReadSize } from './batch-devices.ts'
 import type { PartitionCopy, RoleClock, StatusCaches } from './role.ts'
 import type { StoreWriter } from './store-writer.ts'
-import type { Decision } from './write-outcomes.ts'
+import type { Decision } from './waiters.ts'
 
 /*
  * The commit protocol: the only way in which the owner of a partition moves it forward.

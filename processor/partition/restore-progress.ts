@@ -25,7 +25,7 @@ export class RestoreProgress {
   #older: Mark | undefined
   #newer: Mark | undefined
   #position: Offset = 0
-  /** Of the changelog; undefined while it is not known. */
+  /** End of the changelog. Undefined: unknown. */
   #end: Offset | undefined
   /** Since when no role works on the copy. */
   #idleSince: number | undefined

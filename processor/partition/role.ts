@@ -2,9 +2,8 @@ import type { Slice } from '../contract/query.ts'
 import type { StatusCache } from '../store/status-cache.ts'
 import type { StateStore } from '../store/store.ts'
 import type { TextCache } from '../store/text-cache.ts'
-import type { PositionWaiters } from './position-waiters.ts'
 import type { RestoreProgress } from './restore-progress.ts'
-import type { WriteOutcomes } from './write-outcomes.ts'
+import type { PositionWaiters, WriteOutcomes } from './waiters.ts'
 
 /** The clocks of a processor. */
 export interface RoleClock {

@@ -1,5 +1,6 @@
+import { readFile } from 'node:fs/promises'
 import { hostAndPort } from '../contract/address.ts'
-import { ConfigurationError } from '../contract/errors.ts'
+import { ConfigurationError, reasonOf } from '../contract/errors.ts'
 
 /** A name of n letters may have floor(n / 4) - 1 mistakes, and two at most. */
 const LETTERS_PER_MISTAKE = 4
@@ -97,7 +98,7 @@ function variableOf<T, D>({ default: unset, description }: Words<D>, read: Varia
  * Tells why nobody can have meant `value`, whatever the variable; undefined when it is fine. Files of variables are
  * read in many ways, and a folder whose name ends with a carriage return would be made and stay empty.
  */
-export function mangled(value: string, hidden = false): string | undefined {
+function mangled(value: string, hidden = false): string | undefined {
   if (/\p{Cc}/u.test(value)) return 'has a control character; where it is \\r at the end, its file has CRLF line ends'
   // A secret was chosen by another program, quotes and spaces included.
   if (hidden) return undefined
@@ -259,4 +260,40 @@ function checkReplication({ KAFKA_REPLICATION, KAFKA_MIN_INSYNC_REPLICAS }: Conf
 
 function refused(message: string): ConfigurationError {
   return new ConfigurationError('INVALID_CONFIGURATION', message)
+}
+
+type Variables = Readonly<Record<string, string | undefined>>
+
+/**
+ * Adds the secrets whose files `<secret>_FILE` names, as container engines pass them. Drops a newline at the end.
+ * Rejects with ConfigurationError when a file cannot be read, or the variable is set as well.
+ */
+export async function withSecretFiles(environment: Variables): Promise<Variables> {
+  const read: Record<string, string> = {}
+  for (const name of SECRETS) {
+    const variable = `${name}_FILE`
+    const file = environment[variable]
+    if (file === undefined || file === '') continue
+    const fault = mangled(file)
+    if (fault !== undefined) {
+      throw new ConfigurationError('INVALID_CONFIGURATION', `${variable}=${JSON.stringify(file)}: ${fault}`)
+    }
+    if (environment[name] !== undefined && environment[name] !== '') {
+      throw new ConfigurationError('INVALID_CONFIGURATION', `${name} and ${variable} are both set: unset one of them`)
+    }
+    read[name] = (await contentsOf(variable, file)).replace(/\r?\n$/, '')
+    if (read[name] === '') {
+      throw new ConfigurationError('INVALID_CONFIGURATION', `${variable}=${file}: the file is empty`)
+    }
+  }
+  return { ...environment, ...read }
+}
+
+export async function contentsOf(variable: string, file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    const message = `${variable}=${file} cannot be read: ${reasonOf(error)}`
+    throw new ConfigurationError('INVALID_CONFIGURATION', message, error)
+  }
 }

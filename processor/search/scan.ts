@@ -1,5 +1,5 @@
 import type { Limiter } from '../runtime/limiter.ts'
-import { ReadAhead } from '../runtime/read-ahead.ts'
+import { ReadAhead } from '../runtime/pause.ts'
 import type { EntryCursor, StateStore, Way } from '../store/store.ts'
 
 /** Device ids from `from` up to, not with, `to`. */

@@ -205,7 +205,7 @@ export class TextCache {
 
 const NOBODY = 0
 const NOTHING = Buffer.alloc(0)
-/** Of Fibonacci hashing: 2^32 divided by the golden ratio. */
+/** The constant of Fibonacci hashing: 2^32 divided by the golden ratio. */
 const SPREAD = 0x9e3779b1
 
 function writeImage(image: PlainStatus | string, into: Buffer, at: number): number {

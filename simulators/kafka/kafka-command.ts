@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { ConfigurationError, reasonOf } from '../../processor/contract/errors.ts'
 import { KAFKA_FOLDER } from '../../processor/runtime/environment.ts'
-import { onStopSignals } from '../../processor/runtime/signals.ts'
+import { onStopSignals } from '../../processor/runtime/stop.ts'
 import { refused } from '../flags.ts'
 import { archiveClasses, Kafka } from './kafka.ts'
 

@@ -14,7 +14,7 @@ import { encodePosition, withCommitHeader } from '../../processor/log/kafka/clai
 import { clientIdOf, encodeAssignment, encodeSubscription } from '../../processor/log/kafka/group/membership.ts'
 import { topicNames } from '../../processor/log/kafka/topics.ts'
 import { HEADER_DEVICES, HEADER_INPUT } from '../../processor/partition/commit.ts'
-import { decidedHeader } from '../../processor/partition/write-outcomes.ts'
+import { decidedHeader } from '../../processor/partition/waiters.ts'
 import { parseQuery } from '../../processor/search/language/parser.ts'
 import type { Database } from '../../processor/store/level-store.ts'
 import { LevelStores } from '../../processor/store/level-stores.ts'

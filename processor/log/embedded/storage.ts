@@ -4,7 +4,7 @@ import { resolve } from 'node:path'
 import type { AbstractLevel, AbstractOpenOptions } from 'abstract-level'
 import { RocksLevel } from 'rocksdb-level'
 import { ConfigurationError, LogCorruptedError, RetryableError, reasonOf, wayOut } from '../../contract/errors.ts'
-import { inMemory } from '../../runtime/memory.ts'
+import { inMemory } from '../../runtime/resources.ts'
 import type { LogIdentity, Offset, Topic } from '../log.ts'
 
 const MIB = 1024 * 1024

@@ -183,12 +183,12 @@ export class KafkaLog implements Log {
     return this.#group.evict(memberId)
   }
 
-  /** As if the process froze: no heartbeat until a claim turns out to be lost. For drills. */
+  /** Acts like a frozen process: it sends no heartbeat until a claim turns out to be lost. For drills. */
   suspend(): void {
     this.#group.suspend()
   }
 
-  /** As if the process was killed: every connection ends without a word. For drills. */
+  /** Acts like a killed process: every connection ends without a word. For drills. */
   sever(): void {
     this.#network.close()
   }

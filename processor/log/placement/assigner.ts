@@ -9,7 +9,7 @@ export interface Candidate {
   readonly standby: readonly number[]
   /** Changelog position of each warm copy, held now or left from before. */
   readonly positions?: ReadonlyMap<number, Offset> | undefined
-  /** Those of its standbys that have caught up with the changelog and follow it. */
+  /** The standbys whose copies have caught up with the changelog and follow it. */
   readonly whole?: readonly number[] | undefined
   /** Its stores cannot be written: it holds nothing while another member can. */
   readonly unfit?: boolean | undefined

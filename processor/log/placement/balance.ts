@@ -143,11 +143,11 @@ export class Balancer {
   readonly #standbys: number
   #members: readonly Held[] = []
   #plan: readonly Move[] = []
-  /** Those moves of the plan whose copy is kept beside the usual ones. */
+  /** The moves of the plan whose copy is kept beside the usual ones. */
   #cold: readonly Move[] = []
   #waited = 0
   #rest = 0
-  /** Of each partition that was moved: the round from which it may be again, and how long that was. */
+  /** For each moved partition: the round from which it may move again, and how long it rested. */
   readonly #resting = new Map<number, { until: number; rounds: number }>()
   #now = 0
 

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import { StoreCorruptedError } from '../../contract/errors.ts'
-import type { RestorePriority } from '../../runtime/restore-priority.ts'
+import type { RestorePriority } from '../../runtime/limiter.ts'
 import type { Turns } from '../../runtime/turns.ts'
 import { INDEX_VERSION } from '../../store/index-entries.ts'
 import type { LevelStore } from '../../store/level-store.ts'

@@ -1,4 +1,4 @@
-import { ReadAhead } from '../../runtime/read-ahead.ts'
+import { ReadAhead } from '../../runtime/pause.ts'
 import type { EntryRange, StateStore, StoreIndex } from '../../store/store.ts'
 import { type Entry, type IdRange, READ_BYTES, type Source } from '../scan.ts'
 import { MAX_GATHERED } from './plan.ts'

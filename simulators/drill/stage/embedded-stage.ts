@@ -148,7 +148,7 @@ class EmbeddedReader implements LogReader {
     return Array.from({ length: this.log.identity.partitions }, (_, partition) => partition)
   }
 
-  /** As the next claim of each partition is told. */
+  /** Returns the positions that the next claim of each partition would be given. */
   async committed(): Promise<readonly Committed[]> {
     const committed: Committed[] = []
     const all = new AbortController()

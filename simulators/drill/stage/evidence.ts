@@ -15,7 +15,7 @@ export interface LogReading {
   /** By partition. */
   readonly committed: readonly Committed[]
   readonly changelogEnds: readonly number[]
-  /** Of the drill's devices. */
+  /** Counts those of the drill's devices. */
   readonly deadLetters: number
 }
 

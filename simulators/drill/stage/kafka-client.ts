@@ -11,7 +11,7 @@ export interface KafkaRecord {
   readonly value: Buffer | null
   readonly timestamp: number
   readonly headers: Readonly<Record<string, string>>
-  /** Of the producer of the transaction; it grows with every claim of the partition. */
+  /** Epoch of the producer of the transaction. It grows with every claim of the partition. */
   readonly epoch: number
 }
 

@@ -6,7 +6,7 @@ import { decodeOutcomes, encodeQuestions, READ_PATH } from '../../../processor/c
 import type { Claim } from '../../../processor/log/log.ts'
 import { ReadSize } from '../../../processor/partition/batch-devices.ts'
 import { QueryServer } from '../../../processor/query/query-server.ts'
-import { InFlight } from '../../../processor/runtime/in-flight.ts'
+import { InFlight } from '../../../processor/runtime/limiter.ts'
 import { MemoryLog } from '../memory-log.ts'
 import { said, statusOf, Workbench } from '../workbench.ts'
 

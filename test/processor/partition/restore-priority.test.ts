@@ -1,5 +1,5 @@
 import { expect, test, vi } from 'vitest'
-import { RestorePriority } from '../../../processor/runtime/restore-priority.ts'
+import { RestorePriority } from '../../../processor/runtime/limiter.ts'
 import { sleeps } from '../runtime/sleeps.ts'
 
 const never = new AbortController().signal

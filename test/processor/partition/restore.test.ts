@@ -1,7 +1,7 @@
 import { expect, it, vi } from 'vitest'
 import { StoreCorruptedError } from '../../../processor/contract/errors.ts'
 import { partitionOf } from '../../../processor/contract/partition.ts'
-import { RestorePriority } from '../../../processor/runtime/restore-priority.ts'
+import { RestorePriority } from '../../../processor/runtime/limiter.ts'
 import { MemoryLog } from '../memory-log.ts'
 import { RECEIVED, said, statusOf, Workbench } from '../workbench.ts'
 

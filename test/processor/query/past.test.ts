@@ -1,6 +1,6 @@
 import { expect, it, vi } from 'vitest'
 import { writeRecord } from '../../../processor/contract/write.ts'
-import { PositionWaiters } from '../../../processor/partition/position-waiters.ts'
+import { PositionWaiters } from '../../../processor/partition/waiters.ts'
 import { MemoryLog } from '../memory-log.ts'
 import { RECEIVED, said, statusOf, Workbench } from '../workbench.ts'
 

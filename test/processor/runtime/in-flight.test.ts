@@ -1,5 +1,5 @@
 import { expect, test, vi } from 'vitest'
-import { InFlight } from '../../../processor/runtime/in-flight.ts'
+import { InFlight } from '../../../processor/runtime/limiter.ts'
 import { sleeps } from './sleeps.ts'
 
 const never = new AbortController().signal

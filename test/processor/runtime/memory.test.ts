@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
-import { shareOf } from '../../../processor/runtime/memory.ts'
+import { shareOf } from '../../../processor/runtime/resources.ts'
 
 const MIB = 1024 * 1024
 const LIMITS = new URL('../../../processor/limits.ts', import.meta.url).href

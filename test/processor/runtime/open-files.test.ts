@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import pino from 'pino'
 import { expect, onTestFinished, test } from 'vitest'
-import { connectionsWithin } from '../../../processor/runtime/open-files.ts'
+import { connectionsWithin } from '../../../processor/runtime/resources.ts'
 import { removeFolder, temporaryFolder } from '../../../simulators/program.ts'
 
 const table = (limit: string) => `Limit                     Soft Limit           Hard Limit           Units

@@ -3,8 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { ConfigurationError } from '../../../processor/contract/errors.ts'
-import { readEnvironment, SECRETS } from '../../../processor/runtime/environment.ts'
-import { withSecretFiles } from '../../../processor/runtime/secret-files.ts'
+import { readEnvironment, SECRETS, withSecretFiles } from '../../../processor/runtime/environment.ts'
 
 const SECRET = 'no-one-may-read-this'
 

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events'
 import { expect, test } from 'vitest'
-import { onStopSignals } from '../../../processor/runtime/signals.ts'
+import { onStopSignals } from '../../../processor/runtime/stop.ts'
 
 test('a signal that npm hands on is the one that came before it; a later one is a second', () => {
   const from = new EventEmitter()

@@ -19,7 +19,7 @@ const MAX_NAMESAKES = 8
 
 type Known = Peer & PingCandidate
 
-/** Those of `assigned` that a candidate other than `name` works on. */
+/** The partitions of `assigned` that a candidate other than `name` works on. */
 export function movingTo(name: string, assigned: readonly number[], candidates: readonly Candidate[]): number[] {
   const others = candidates.filter((other) => other.name !== name)
   return assigned.filter((partition) => others.some(({ active }) => active.includes(partition)))

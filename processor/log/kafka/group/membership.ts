@@ -18,7 +18,7 @@ export interface Subscription {
   readonly standby: readonly number[]
   /** Changelog position of each warm copy. */
   readonly positions: Readonly<Record<string, number>>
-  /** Those of `standby` that have caught up with the changelog and follow it. */
+  /** The partitions of `standby` whose copies have caught up with the changelog and follow it. */
   readonly whole: readonly number[]
   /** See Candidate. Only said by a member that is unfit. */
   readonly unfit?: boolean | undefined
@@ -27,9 +27,12 @@ export interface Subscription {
 export interface Assignment {
   readonly active: readonly number[]
   readonly standby: readonly number[]
-  /** Those of `active` that another member still works on. */
+  /** The partitions of `active` that another member still works on. */
   readonly moving: readonly number[]
-  /** Those of `standby` that the member is to own once its copies have caught up (heirs.ts): it joins again then. */
+  /**
+   * The partitions of `standby` that the member will own once its copies have caught up (heirs.ts). Then it joins
+   * again.
+   */
   readonly heir: readonly number[]
   /** Members that this one pings, and those that have its name. In a large group not everyone. */
   readonly peers: readonly Peer[]
