@@ -8,7 +8,7 @@ import { blamed, ProblemError } from './problem.ts'
 /**
  * The entity tag of a status: its rev, and when the device was first seen, since a device that was deleted and came back
  * counts its revs anew. It is weak (RFC 9110 section 8.8.1): answers of one rev differ in how fresh they are, and in
- * `counters.duplicates`. A write may ask for it by `If-Match`. `text`: the JSON of a status, as `statusText` writes it,
+ * `counters.duplicates`. A write may ask for it by `If-Match`. `text`: the JSON of a status, as `HeldStatus.text` writes it,
  * without its last `}`; what another program wrote and has none of it is told apart by all that it is.
  */
 export function etagOf(text: string): string {

@@ -1,4 +1,4 @@
-import { type AttributesFault, attributesFault, MAX_ATTRIBUTES_BYTES, mergePatch } from './attributes.ts'
+import { type AttributesFault, attributesFault, MAX_ATTRIBUTES_BYTES } from './attributes.ts'
 import { isObject, type Json, type JsonObject } from './json.ts'
 import { HEADER_KIND, type Headers, type NewRecord } from './record.ts'
 import type { Status } from './status.ts'
@@ -72,7 +72,8 @@ function decodeCondition(text: string | undefined): readonly string[] | undefine
   return versions.length <= MAX_VERSIONS && versions.every(isVersion) ? versions : 'bad-condition'
 }
 
-function isAt({ rev, firstSeenAt }: Status, versions: readonly string[]): boolean {
+/** Whether a status is at one of `versions`. */
+export function isAt({ rev, firstSeenAt }: Pick<Status, 'rev' | 'firstSeenAt'>, versions: readonly string[]): boolean {
   return versions.includes(String(rev)) || versions.includes(`${rev}-${firstSeenAt}`)
 }
 
@@ -81,27 +82,3 @@ function isAt({ rev, firstSeenAt }: Status, versions: readonly string[]): boolea
  */
 export const OUTCOMES = ['applied', 'stale', 'unknown-device', 'attributes-too-large', 'status-too-large'] as const
 export type Outcome = (typeof OUTCOMES)[number]
-
-/**
- * Decides a write, and returns the status after it. Pure; it takes `status` over, as `fold` does. A write makes no
- * device, as only telemetry does. A deletion leaves nothing: later telemetry makes the device anew, and its `rev`
- * starts again.
- */
-export function decide(
-  status: Status | undefined,
-  write: Write,
-): { readonly outcome: Outcome; readonly status: Status | undefined } {
-  if (status === undefined) return { outcome: 'unknown-device', status }
-  if (write.ifMatch !== undefined && !isAt(status, write.ifMatch)) return { outcome: 'stale', status }
-  if (write.kind === 'deletion') return { outcome: 'applied', status: undefined }
-  const old = status.attributes ?? {}
-  const attributes = write.operation === 'merge' ? mergePatch(old, write.attributes) : write.attributes
-  // Compares texts: a status must not depend on whether it went through its bytes, which have no -0.
-  const text = JSON.stringify(attributes)
-  if (Buffer.byteLength(text) > MAX_ATTRIBUTES_BYTES) return { outcome: 'attributes-too-large', status }
-  if (text === JSON.stringify(old)) return { outcome: 'applied', status }
-  if (text === '{}') delete status.attributes
-  else status.attributes = attributes
-  status.rev++
-  return { outcome: 'applied', status }
-}

@@ -1,9 +1,8 @@
 import { StoreCorruptedError } from '../contract/errors.ts'
-import { decodeStatus, isStatus, type Status } from '../contract/status.ts'
 import type { Outcome, Write } from '../contract/write.ts'
 import type { LogRecord } from '../log/log.ts'
 import type { Turn } from '../runtime/turns.ts'
-import { decodePlain, type PlainStatus } from '../status/plain-status.ts'
+import { HeldStatus } from '../status/held-status.ts'
 import { type Indexed, indexedIn, indexedOf } from '../store/index-entries.ts'
 import type { CachedStatus, StatusCache } from '../store/status-cache.ts'
 import type { StateStore } from '../store/store.ts'
@@ -39,13 +38,14 @@ export interface BatchContext {
 export interface BatchDevice {
   readonly deviceId: string
   entry: CachedStatus | undefined
-  /** Its status in the fast form, until a record asks for more; then `status` is used. */
-  plain: PlainStatus | undefined
-  status: Status | undefined
+  status: HeldStatus | undefined
   existed: boolean
-  /** What was indexed before the batch; of a plain status only `lastSeenAt` can change. */
+  /** The store holds what is no status: the device starts anew. */
+  foreign: boolean
+  /** A record of the batch was accepted. */
+  touched: boolean
+  /** What was indexed before the batch. */
   before: Indexed | undefined
-  lastSeenAt: string
   /** A write of the batch deleted it; a later record may have created it again. */
   deleted: boolean
   /** The writes to it in the batch, in order. */
@@ -79,8 +79,6 @@ export class ReadSize {
 /** The devices of one batch, with their statuses from the cache or the store. */
 export class BatchDevices {
   readonly all = new Map<string, BatchDevice>()
-  /** Ids of devices whose stored value is no status: they start anew. */
-  readonly foreign: string[] = []
   /** JSON bytes of the statuses loaded so far. */
   bytes = 0
   /** JSON bytes of the statuses that the batch will create, estimated. */
@@ -97,20 +95,19 @@ export class BatchDevices {
     return this.bytes > maxBytes || this.bytes + this.#newBytes > maxCommitBytes
   }
 
-  /** Counts the decoding as work of the turn; the caller sees at its next `spend` whether the turn is over. */
   add(id: string): BatchDevice {
     const known = this.all.get(id)
     if (known !== undefined) return known
-    const { cache, owner, turn } = this.#context
+    const { cache, owner } = this.#context
     const entry = cache.get(id, owner)
     const device: BatchDevice = {
       deviceId: id,
       entry,
-      plain: undefined,
       status: undefined,
       existed: false,
+      foreign: false,
+      touched: false,
       before: undefined,
-      lastSeenAt: '',
       deleted: false,
       writes: undefined,
       rev: 0,
@@ -120,12 +117,7 @@ export class BatchDevices {
       this.#missing.push(device)
     } else {
       this.bytes += entry.bytes
-      if (typeof entry.image === 'string') {
-        startFrom(device, JSON.parse(entry.image) as Status)
-        turn.spend(entry.bytes)
-      } else {
-        startFromPlain(device, entry.image)
-      }
+      startFrom(device, entry.status)
     }
     this.all.set(id, device)
     return device
@@ -158,11 +150,6 @@ export class BatchDevices {
   }
 
   #decode(device: BatchDevice, bytes: Uint8Array): void {
-    const plain = decodePlain(device.deviceId, bytes)
-    if (plain !== undefined) {
-      startFromPlain(device, plain)
-      return
-    }
     const status = decodeStored(device.deviceId, bytes, this.#context)
     if (status !== undefined) {
       startFrom(device, status)
@@ -170,7 +157,7 @@ export class BatchDevices {
     }
     device.existed = true
     device.before = indexedIn(device.deviceId, bytes)
-    this.foreign.push(device.deviceId)
+    device.foreign = true
   }
 }
 
@@ -178,28 +165,19 @@ export class BatchDevices {
  * Undefined for a value that is no status: others may write to the changelog. A value that is not even JSON may be damage of
  * the store: throws StoreCorruptedError, unless the store has just been restored.
  */
-export function decodeStored(deviceId: string, bytes: Uint8Array, { restored }: BatchContext): Status | undefined {
+export function decodeStored(deviceId: string, bytes: Uint8Array, { restored }: BatchContext): HeldStatus | undefined {
   try {
-    const status = decodeStatus(bytes)
-    return isStatus(status, deviceId) ? status : undefined
+    return HeldStatus.decode(deviceId, bytes)
   } catch (cause) {
     if (restored) return undefined
     throw new StoreCorruptedError(`the stored status of device ${deviceId} is not JSON`, cause)
   }
 }
 
-function startFrom(device: BatchDevice, status: Status): void {
+function startFrom(device: BatchDevice, status: HeldStatus): void {
   device.status = status
   device.existed = true
   device.before = indexedOf(status)
   device.rev = status.rev
-  device.duplicates = status.counters.duplicates
-}
-
-function startFromPlain(device: BatchDevice, plain: PlainStatus): void {
-  device.plain = plain
-  device.existed = true
-  device.lastSeenAt = plain.lastSeenAt
-  device.rev = plain.rev
-  device.duplicates = plain.duplicates
+  device.duplicates = status.duplicates
 }

@@ -133,7 +133,7 @@ export class Committer {
     if (text !== undefined) return text
     const entry = statuses.get(deviceId, this.#cacheOwner)
     if (entry === undefined || entry.batch > this.#stored) return undefined
-    return texts.add(deviceId, this.#textOwner, entry.image, entry.bytes)
+    return texts.add(deviceId, this.#textOwner, entry.status.text(), entry.bytes)
   }
 
   /**

@@ -15,7 +15,7 @@ import {
 import { CONNECTIVITY_REASONS, type ConnectivityReason } from '../contract/status.ts'
 import { MAX_TIME_MS } from '../contract/time.ts'
 import { decodeWrite, KIND_ATTRIBUTES, KIND_DELETION, type Write, type WriteFault } from '../contract/write.ts'
-import { decodeMessages, decodeMetric, Layouts, type Reading } from './message.ts'
+import { decodeMessages, decodeMetric, type Reading } from './message.ts'
 
 export type Decoded =
   | {
@@ -27,9 +27,6 @@ export type Decoded =
   | { readonly kind: 'connection'; readonly receivedAt: number; readonly connection: Connection }
   | { readonly kind: 'write'; readonly write: Write }
   | { readonly kind: 'rejected'; readonly reason: RejectionReason }
-
-/** Remembers recent layouts, which makes decoding faster and changes nothing else. */
-const layouts = new Layouts()
 
 /** Pure and total: any bytes become readings, a connection, a write, or a reason to reject them. */
 export function decodeRecord(record: LogRecord): Decoded {
@@ -44,17 +41,12 @@ export function decodeRecord(record: LogRecord): Decoded {
     return kind === KIND_DELETION ? writeOf(decodeWrite(headers as Headers, undefined, 0)) : rejected('not-json')
   }
   if (bytes.byteLength > MAX_PAYLOAD_BYTES) return rejected('payload-too-large')
-  if (headers === undefined) {
-    const reading = layouts.read(bytes, receivedAt)
-    if (reading !== undefined) return { kind: 'readings', receivedAt, will: undefined, readings: [reading] }
-  }
   const json = parse(bytes)
   if (typeof json === 'string') return rejected(json)
   if (kind !== undefined) return decodeKind(kind, headers as Headers, json.value, bytes.byteLength, receivedAt)
   const metric = headers?.[HEADER_METRIC]
   const readings = metric === undefined ? decodeMessages(json.value, receivedAt) : decodeMetric(metric, json.value)
   if (typeof readings === 'string') return rejected(readings)
-  if (headers === undefined) layouts.offer(bytes)
   const will = headers?.[HEADER_WILL]
   return { kind: 'readings', receivedAt, will: will === undefined ? undefined : Number(will), readings }
 }

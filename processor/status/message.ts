@@ -1,5 +1,5 @@
 import { type MessageFault } from '../contract/dead-letter.ts'
-import { isDigit, isObject, type Json, type JsonObject, JsonScanner, MAX_DEPTH } from '../contract/json.ts'
+import { isObject, type Json, type JsonObject, MAX_DEPTH } from '../contract/json.ts'
 import { isoTime, MAX_TIME_MS, parseTime } from '../contract/time.ts'
 
 export const MAX_METRICS = 256
@@ -43,38 +43,23 @@ export function decodeMessages(json: Json, receivedAt: number): Reading[] | Mess
   return readings
 }
 
-function decodeMessage(json: Json, receivedAt: number, depth: number): Reading | MessageFault {
-  const parts = partsOf(json, depth)
-  return typeof parts === 'string' ? parts : readingOf(parts, receivedAt)
-}
-
-interface Parts {
-  readonly ts: Json | undefined
-  readonly seq: number | undefined
-  readonly names: readonly string[]
-  readonly values: readonly Json[]
-}
-
 /** `depth` of the message in its payload: 1, or 2 in an array. */
-function partsOf(json: Json, depth: number): Parts | MessageFault {
+function decodeMessage(json: Json, receivedAt: number, depth: number): Reading | MessageFault {
   if (!isObject(json)) return 'not-an-object'
   if (!isEnvelope(json)) {
     const flat = flatten(json, depth)
-    return typeof flat === 'string' ? flat : { ts: undefined, seq: undefined, ...flat }
+    return typeof flat === 'string' ? flat : { at: undefined, skewed: false, seq: undefined, ...flat }
   }
   const { ts, seq } = json
   if (seq !== undefined && !isSeq(seq)) return 'bad-seq'
   const flat = flatten(json.values as JsonObject, depth + 1)
-  return typeof flat === 'string' ? flat : { ts, seq, ...flat }
+  if (typeof flat === 'string') return flat
+  const at = ts === undefined ? undefined : eventTime(ts, receivedAt)
+  return { at, skewed: ts !== undefined && at === undefined, seq, names: flat.names, values: flat.values }
 }
 
 function isSeq(seq: Json): seq is number {
   return Number.isSafeInteger(seq) && (seq as number) >= 0
-}
-
-function readingOf({ ts, seq, names, values }: Parts, receivedAt: number): Reading {
-  const at = ts === undefined ? undefined : eventTime(ts, receivedAt)
-  return { at, skewed: ts !== undefined && at === undefined, seq, names, values }
 }
 
 /** An envelope has `values`, an object, and at most `ts` and `seq` beside it. Any other object is metrics. */
@@ -148,136 +133,4 @@ function checkValue(value: Json, depth: number): MessageFault | undefined {
     if (reason !== undefined) return reason
   }
   return undefined
-}
-
-const QUOTE = 0x22
-const BACKSLASH = 0x5c
-const MINUS = 0x2d
-/** Bytes of a number after its first digit. */
-const NUMBER_BYTES = new Set(Buffer.from('0123456789.eE+-'))
-
-/** Layouts kept; at the bound the oldest goes. An unknown message is compared with each up to the first difference. */
-const MAX_LAYOUTS = 8
-/** Bounds of a layout that is kept. */
-const MAX_NUMBERS = 64
-const MAX_LAYOUT_BYTES = 4096
-/** One in this many messages of unknown layout becomes a layout. */
-const LEARN_EVERY = 256
-
-/** The bytes of one kind of message, without its numbers. */
-interface Layout {
-  /** The bytes before each number, and after the last. */
-  readonly literals: readonly Uint8Array[]
-  /** Index of the number that is `ts`, and `seq`. Undefined: there is none. */
-  readonly ts: number | undefined
-  readonly seq: number | undefined
-  readonly names: readonly string[]
-  /** For each name the index of the number that is its value. Undefined: the value is always the one in `constants`. */
-  readonly slots: readonly (number | undefined)[]
-  readonly constants: readonly Json[]
-}
-
-/**
- * Reads messages that differ from an earlier one only in their numbers, as most do, in a quarter of the time: the bytes
- * between the numbers were checked when they first came. The result is that of `decodeMessages`.
- */
-export class Layouts {
-  readonly #known: Layout[] = []
-  #latest = 0
-  #oldest = 0
-  #unknown = 0
-  readonly #scanner = new JsonScanner()
-  readonly #numbers: number[] = Array.from({ length: MAX_NUMBERS }, () => 0)
-
-  /** Undefined: the layout is unknown, or a number is invalid. */
-  read(bytes: Uint8Array, receivedAt: number): Reading | undefined {
-    const known = this.#known
-    for (let i = 0, k = this.#latest; i < known.length; i++, k = k + 1 === known.length ? 0 : k + 1) {
-      const layout = known[k] as Layout
-      if (!this.#scan(bytes, layout)) continue
-      this.#latest = k
-      const { ts, seq, names, slots, constants } = layout
-      const numbers = this.#numbers
-      const number = seq === undefined ? undefined : (numbers[seq] as number)
-      if (number !== undefined && !isSeq(number)) return undefined
-      const values = constants.slice()
-      for (let n = 0; n < slots.length; n++) {
-        const slot = slots[n]
-        if (slot !== undefined) values[n] = numbers[slot] as number
-      }
-      const parts = { ts: ts === undefined ? undefined : (numbers[ts] as number), seq: number, names, values }
-      return readingOf(parts, receivedAt)
-    }
-    return undefined
-  }
-
-  #scan(bytes: Uint8Array, { literals }: Layout): boolean {
-    const scanner = this.#scanner
-    scanner.begin(bytes)
-    const last = literals.length - 1
-    for (let i = 0; i < last; i++) {
-      if (!scanner.literal(literals[i] as Uint8Array)) return false
-      const number = scanner.number()
-      if (Number.isNaN(number)) return false
-      this.#numbers[i] = number
-    }
-    return scanner.literal(literals[last] as Uint8Array) && scanner.ended
-  }
-
-  /** Learns from a valid message that `read` did not know. */
-  offer(bytes: Uint8Array): void {
-    if (this.#unknown++ % LEARN_EVERY !== 0 || bytes.length > MAX_LAYOUT_BYTES) return
-    const layout = layoutOf(bytes)
-    if (layout === undefined) return
-    this.#latest = this.#known.length < MAX_LAYOUTS ? this.#known.length : this.#oldest++ % MAX_LAYOUTS
-    this.#known[this.#latest] = layout
-  }
-}
-
-/**
- * Makes the layout of valid JSON. Undefined when a number is no value of its own: in an array, or under a repeated
- * name.
- */
-function layoutOf(bytes: Uint8Array): Layout | undefined {
-  const literals = literalsOf(bytes)
-  if (literals === undefined) return undefined
-  const parts = partsOf(JSON.parse(probeOf(literals)) as Json, 1)
-  if (typeof parts === 'string') return undefined
-  const { ts, seq, names, values } = parts
-  if (
-    (ts !== undefined && typeof ts !== 'number') ||
-    values.some((value) => typeof value === 'object' && value !== null)
-  )
-    return undefined
-  const slots = values.map((value) => (typeof value === 'number' ? value : undefined))
-  const used = [ts, seq, ...slots].filter((slot) => slot !== undefined)
-  if (used.length !== literals.length - 1) return undefined
-  // A list of doubles holds numbers without an object for each.
-  const constants = values.map((value) => (typeof value === 'number' ? 0.5 : value))
-  return { literals, ts, seq, names, slots, constants }
-}
-
-/** Replaces each number by its index, so that parsing shows where each number belongs. */
-function probeOf(literals: readonly Uint8Array[]): string {
-  const texts = literals.map((literal) => Buffer.from(literal).toString())
-  return texts.map((text, i) => (i === 0 ? text : String(i - 1) + text)).join('')
-}
-
-/** Splits valid JSON at its numbers. Undefined: it has too many, or an escape, which may hide a quote. */
-function literalsOf(bytes: Uint8Array): Uint8Array[] | undefined {
-  const literals: Uint8Array[] = []
-  let from = 0
-  let quoted = false
-  for (let at = 0; at < bytes.length; at++) {
-    const byte = bytes[at] as number
-    if (byte === BACKSLASH) return undefined
-    if (byte === QUOTE) quoted = !quoted
-    if (quoted || (byte !== MINUS && !isDigit(byte))) continue
-    if (literals.length === MAX_NUMBERS) return undefined
-    literals.push(Uint8Array.from(bytes.subarray(from, at)))
-    while (NUMBER_BYTES.has(bytes[at + 1] as number)) at++
-    from = at + 1
-  }
-  literals.push(Uint8Array.from(bytes.subarray(from)))
-  return literals
 }

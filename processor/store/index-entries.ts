@@ -1,7 +1,8 @@
 import { parseField } from '../contract/field.ts'
-import { beginningOf, isObject, type Json, type JsonObject } from '../contract/json.ts'
-import { readableStatus, STATES, type Status } from '../contract/status.ts'
+import { beginningOf, type Json, type JsonObject } from '../contract/json.ts'
+import { readableStatus, STATES } from '../contract/status.ts'
 import { StoredFields } from '../search/language/stored-fields.ts'
+import type { HeldStatus } from '../status/held-status.ts'
 
 /**
  * The secondary indexes of a partition, and the counts beside them. An entry is a text, followed by the id of a device
@@ -18,13 +19,11 @@ export const INDEX_VERSION = 5
 export interface Indexed {
   readonly state: Json | undefined
   readonly lastSeenAt: Json | undefined
-  readonly attributes: Json | undefined
+  /** JSON of the attributes. */
+  readonly attributes: string | undefined
 }
 
-/**
- * A device's indexed parts before and after. Undefined: it did not exist, or no longer does. The same object in both
- * did not change.
- */
+/** A device's indexed parts before and after. Undefined: it did not exist, or no longer does. */
 export interface Move {
   readonly deviceId: string
   readonly before: Indexed | undefined
@@ -127,9 +126,8 @@ export interface IndexSink {
   count(group: string, what: string, by: number): void
 }
 
-export function indexedOf({ connectivity, lastSeenAt, attributes }: Status): Indexed {
-  // A foreign status may lack what the type promises.
-  return { state: (connectivity as { state?: Json } | undefined)?.state, lastSeenAt, attributes }
+export function indexedOf({ state, lastSeenAt, attributes }: HeldStatus): Indexed {
+  return { state, lastSeenAt, attributes }
 }
 
 const STORED = new StoredFields(
@@ -141,7 +139,7 @@ const STORED = new StoredFields(
 /** Reads the indexed parts of stored bytes, whether they are a status or not. */
 export function indexedIn(deviceId: string, stored: Uint8Array): Indexed {
   const [state, lastSeenAt, attributes] = STORED.read(readableStatus(stored, deviceId))
-  return { state, lastSeenAt, attributes }
+  return { state, lastSeenAt, attributes: attributes === undefined ? undefined : JSON.stringify(attributes) }
 }
 
 /** Whether the index stays the same. Some moves without effect may pass for a change. */
@@ -153,7 +151,7 @@ export function isSamePlace(before: Indexed | undefined, after: Indexed | undefi
 }
 
 /** Whether two times of one form have the same entry. */
-export function isSameSlot(before: string, after: string): boolean {
+function isSameSlot(before: string, after: string): boolean {
   if (before === after) return true
   for (let i = SLOT - 1; i >= 0; i--) if (before.charCodeAt(i) !== after.charCodeAt(i)) return false
   return true
@@ -188,7 +186,7 @@ const TIME = /^[ -~]{24}$/
 function placed({ state, lastSeenAt, attributes }: Indexed): Placed {
   const known = STATES.find((one) => one === state)
   if (known === undefined || typeof lastSeenAt !== 'string' || !TIME.test(lastSeenAt)) return ODDLY
-  if (attributes !== undefined && !isObject(attributes)) return ODDLY
+  if (attributes !== undefined && !attributes.startsWith('{')) return ODDLY
   return { state: known, seen: lastSeenAt, odd: false }
 }
 
@@ -235,7 +233,9 @@ function moveAttributes(
 function attributesOf(indexed: Indexed | undefined, { state }: Placed): AttributePlaces {
   if (indexed === undefined) return NO_ATTRIBUTES
   if (state === undefined) return ODD_ATTRIBUTES
-  return indexed.attributes === undefined ? NO_ATTRIBUTES : placesOf(indexed.attributes as JsonObject, state)
+  return indexed.attributes === undefined
+    ? NO_ATTRIBUTES
+    : placesOf(JSON.parse(indexed.attributes) as JsonObject, state)
 }
 
 function placesOf(attributes: JsonObject, state: string): AttributePlaces {

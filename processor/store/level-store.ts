@@ -4,7 +4,7 @@ import { viewOf } from '../contract/json.ts'
 import type { LogIdentity, Offset } from '../log/log.ts'
 import { Limiter } from '../runtime/limiter.ts'
 import { guarded } from './damage.ts'
-import { INDEX_VERSION, type Indexed, indexedIn, isSamePlace, type Move } from './index-entries.ts'
+import { INDEX_VERSION, indexedIn, isSamePlace, type Move } from './index-entries.ts'
 import { type IndexWrite, NOTHING, PartitionIndex } from './partition-index.ts'
 import type { Checkpoint, EntryCursor, StateStore, StoreIndex, Way } from './store.ts'
 
@@ -322,7 +322,7 @@ export class LevelStore implements StateStore {
         const deviceId = some[k] as string
         const value = writes.get(deviceId)
         const before = old === undefined ? undefined : indexedIn(deviceId, old)
-        const after = value === undefined || value === null ? undefined : shared(before, indexedIn(deviceId, value))
+        const after = value === undefined || value === null ? undefined : indexedIn(deviceId, value)
         if (!isSamePlace(before, after)) moves.push({ deviceId, before, after })
       }
     }
@@ -390,10 +390,3 @@ export class LevelStore implements StateStore {
 }
 
 const NO_WRITES: ReadonlyMap<string, null> = new Map()
-
-/** Replaces equal attributes by the same object. */
-function shared(before: Indexed | undefined, after: Indexed): Indexed {
-  if (before?.attributes === undefined || after.attributes === undefined) return after
-  const { attributes } = before
-  return JSON.stringify(attributes) === JSON.stringify(after.attributes) ? { ...after, attributes } : after
-}

@@ -1,15 +1,11 @@
-import type { PlainStatus } from '../status/plain-status.ts'
+import type { HeldStatus } from '../status/held-status.ts'
 
 export interface CachedStatus {
   readonly deviceId: string
   /** The task that holds the entry. To any other task it is stale. */
   readonly owner: object
-  /**
-   * A plain status itself, or the JSON of another. Both are few objects for the garbage collector; a decoded status is
-   * thirty.
-   */
-  image: PlainStatus | string
-  /** The owner's batch that changed it last. Until that batch is in the store, `image` is uncommitted. */
+  status: HeldStatus
+  /** The owner's batch that changed it last. Until that batch is in the store, `status` is uncommitted. */
   batch: number
   /** Size of its JSON, bytes. */
   bytes: number
@@ -70,20 +66,15 @@ export class StatusCache {
   }
 
   /** Replaces the device's entry. Any later call may evict it. Undefined when it was not admitted. */
-  add(
-    deviceId: string,
-    owner: object,
-    image: PlainStatus | string,
-    batch: number,
-    bytes: number,
-  ): CachedStatus | undefined {
+  add(status: HeldStatus, owner: object, batch: number, bytes: number): CachedStatus | undefined {
+    const { deviceId } = status
     const old = this.#nodes.get(deviceId)
     if (old !== undefined) this.#remove(old)
     const { maxEntries, maxBytes } = this.#limits
     const full = this.#nodes.size >= maxEntries || this.#bytes + bytes > maxBytes
     if (full && this.#turnedUp++ % ADMIT_ONE_IN !== 0) return undefined
     const older = this.#newest
-    const node: Node = { deviceId, owner, image, batch, bytes, held: true, visited: false, newer: undefined, older }
+    const node: Node = { deviceId, owner, status, batch, bytes, held: true, visited: false, newer: undefined, older }
     if (this.#newest === undefined) this.#oldest = node
     else this.#newest.newer = node
     this.#newest = node

@@ -1,6 +1,5 @@
 import { murmur2 } from '../contract/partition.ts'
 import type { Slice } from '../contract/query.ts'
-import { type PlainStatus, plainBound, writePlain } from '../status/plain-status.ts'
 
 export interface TextLimits {
   /** Approximate number of statuses. There is room for twice as many, because hashing fills it unevenly. */
@@ -118,17 +117,13 @@ export class TextCache {
     return { buffer: this.#segmentOf(way) as Buffer, start, end: this.#places[place + END] as number }
   }
 
-  /** Encodes `image` and keeps the text until it is forgotten. `bytes` is the size when `image` is JSON. */
-  add(deviceId: string, owner: number, image: PlainStatus | string, bytes: number): Slice {
-    const bound = typeof image === 'string' ? bytes : plainBound(image)
-    if (bound > this.#segmentBytes * MAX_TEXT_SHARE) {
-      const buffer = Buffer.allocUnsafeSlow(bound)
-      return { buffer, start: 0, end: writeImage(image, buffer, 0) }
-    }
-    if (this.#at + bound > this.#segmentBytes) this.#turn()
+  /** `bytes`: the UTF-8 length of `text`. The result lives on when the cache lets it go. */
+  add(deviceId: string, owner: number, text: string, bytes: number): Slice {
+    if (bytes > this.#segmentBytes * MAX_TEXT_SHARE) return { buffer: Buffer.from(text), start: 0, end: bytes }
+    if (this.#at + bytes > this.#segmentBytes) this.#turn()
     const buffer = this.#segments[this.#segment % this.#segments.length] as Buffer
     const start = this.#at
-    const end = writeImage(image, buffer, start)
+    const end = start + buffer.write(text, start)
     this.#at = Math.ceil(end / LINE_BYTES) * LINE_BYTES
     const hash = murmur2(deviceId)
     const known = this.#find(deviceId, hash, owner)
@@ -207,10 +202,6 @@ const NOBODY = 0
 const NOTHING = Buffer.alloc(0)
 /** The constant of Fibonacci hashing: 2^32 divided by the golden ratio. */
 const SPREAD = 0x9e3779b1
-
-function writeImage(image: PlainStatus | string, into: Buffer, at: number): number {
-  return typeof image === 'string' ? at + into.write(image, at) : writePlain(image, into, at)
-}
 
 function isOf(deviceId: string, text: Buffer, start: number): boolean {
   const at = start + HEAD_BYTES

@@ -14,11 +14,12 @@ import {
 } from '../../processor/contract/query.ts'
 import type { Position } from '../../processor/contract/record.ts'
 import type { SearchQuestion, SearchSlice, SummaryQuestion, SummarySlice } from '../../processor/contract/search.ts'
-import { encodeStatus, type Status } from '../../processor/contract/status.ts'
+import type { Status } from '../../processor/contract/status.ts'
 import type { Outcome } from '../../processor/contract/write.ts'
 import { Turns } from '../../processor/runtime/turns.ts'
 import { Searcher } from '../../processor/search/searcher.ts'
 import type { Way } from '../../processor/store/store.ts'
+import { encodeStatus } from '../status-model.ts'
 
 export const AT = '2026-11-24T10:00:00.000Z'
 

@@ -2,14 +2,14 @@ import { join } from 'node:path'
 import pino from 'pino'
 import { RocksLevel } from 'rocksdb-level'
 import { expect, vi } from 'vitest'
-import { type Status, statusText } from '../../processor/contract/status.ts'
+import type { Status } from '../../processor/contract/status.ts'
 import type { KafkaLog } from '../../processor/log/kafka/kafka-log.ts'
 import type { Offset } from '../../processor/log/log.ts'
 import { decodeRecord } from '../../processor/status/decode.ts'
-import { fold } from '../../processor/status/fold.ts'
 import { LevelStores } from '../../processor/store/level-stores.ts'
 import type { Cluster } from '../../simulators/cluster.ts'
 import type { Program } from '../../simulators/program.ts'
+import { modelFold, statusText } from '../status-model.ts'
 import type { DeviceAnswer } from '../system/answers.ts'
 import { messagesOf } from '../system/log-contents.ts'
 import type { ResendingDevice } from '../system/resending-device.ts'
@@ -153,7 +153,7 @@ class Folds {
       for (const record of records) {
         const decoded = decodeRecord(record)
         if (record.offset >= end || record.key === null || decoded.kind === 'rejected') continue
-        statuses.set(record.key, fold(statuses.get(record.key), record.key, decoded))
+        statuses.set(record.key, modelFold(statuses.get(record.key), record.key, decoded))
       }
     }
     const texts = new Map<string, string>()

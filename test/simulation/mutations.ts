@@ -60,7 +60,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   },
   'the text of a status outlives its change': {
     file: 'processor/partition/batch.ts',
-    find: 'texts.forget(deviceId)',
+    find: 'texts.forget(device.deviceId)',
     replace: 'void texts',
   },
   'a cached status outlives the claim': {

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import type { LogRecord, Offset } from '../../processor/contract/record.ts'
-import { decodeStatus, type Status, statusText } from '../../processor/contract/status.ts'
-import { decide, type Write } from '../../processor/contract/write.ts'
+import { decodeStatus, type Status } from '../../processor/contract/status.ts'
+import { type Write } from '../../processor/contract/write.ts'
 import { HEADER_INPUT } from '../../processor/partition/commit.ts'
 import { decodeRecord } from '../../processor/status/decode.ts'
-import { fold } from '../../processor/status/fold.ts'
+import { modelDecide, modelFold, statusText } from '../status-model.ts'
 
 /** Statuses by device id, as text. */
 export type Statuses = ReadonlyMap<string, string>
@@ -39,11 +39,11 @@ export class Expected {
       const before = statuses.get(deviceId)
       let status: Status | undefined
       if (decoded.kind === 'write') {
-        const decision = decide(before, decoded.write)
+        const decision = modelDecide(before, decoded.write)
         status = decision.status
         if (decision.outcome !== 'applied' && becomesDeadLetter(decoded.write)) rejected++
       } else {
-        status = fold(before, deviceId, decoded)
+        status = modelFold(before, deviceId, decoded)
       }
       statuses.set(deviceId, status)
       const history = this.#history.get(deviceId) ?? []

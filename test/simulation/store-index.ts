@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
-import type { Status } from '../../processor/contract/status.ts'
-import { type IndexSink, indexedOf, reindex } from '../../processor/store/index-entries.ts'
+import { type IndexSink, indexedIn, reindex } from '../../processor/store/index-entries.ts'
 import type { LevelStore } from '../../processor/store/level-store.ts'
 import type { Disk } from './disk.ts'
 import type { Statuses } from './oracle.ts'
@@ -38,7 +37,7 @@ function indexOf(statuses: Statuses): string[] {
     count: (group, what, by) => counts.set(`${group}\0${what}`, (counts.get(`${group}\0${what}`) ?? 0) + by),
   }
   for (const [deviceId, text] of statuses) {
-    reindex({ deviceId, before: undefined, after: indexedOf(JSON.parse(text) as Status) }, sink)
+    reindex({ deviceId, before: undefined, after: indexedIn(deviceId, Buffer.from(text)) }, sink)
   }
   for (const [count, devices] of counts) lines.add(`c${count}=${devices}`)
   return Array.from(lines).sort()

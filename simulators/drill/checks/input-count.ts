@@ -1,7 +1,7 @@
 import type { LogRecord } from '../../../processor/contract/record.ts'
-import { encodeStatus, type Status } from '../../../processor/contract/status.ts'
 import { decodeRecord } from '../../../processor/status/decode.ts'
 import { fold } from '../../../processor/status/fold.ts'
+import type { HeldStatus } from '../../../processor/status/held-status.ts'
 import { willIn } from '../load/visitors.ts'
 import type { KafkaRecord } from '../stage/kafka-client.ts'
 
@@ -65,7 +65,7 @@ export interface DeviceCount {
 export class InputCount {
   /** By device id. */
   readonly devices = new Map<string, DeviceCount>()
-  readonly #folded = new Map<string, Status>()
+  readonly #folded = new Map<string, HeldStatus>()
   readonly #prefix: string
   readonly #committed: readonly number[]
   records = 0
@@ -85,7 +85,7 @@ export class InputCount {
 
   /** JSON of the status that each device should have. */
   get statuses(): Map<string, string> {
-    return new Map(Array.from(this.#folded, ([id, status]) => [id, encodeStatus(status).toString()]))
+    return new Map(Array.from(this.#folded, ([id, status]) => [id, status.text()]))
   }
 
   #count(key: string, payload: unknown): void {

@@ -3,7 +3,8 @@ import { OffsetOutOfRangeError } from '../../../processor/contract/errors.ts'
 import { partitionOf } from '../../../processor/contract/partition.ts'
 import { type Freshness, type Listing, sliceOf } from '../../../processor/contract/query.ts'
 import type { ChangeBatch, ChangeFeed, LogRecord, Offset } from '../../../processor/contract/record.ts'
-import { decodeStatus, encodeStatus, type Status } from '../../../processor/contract/status.ts'
+import { decodeStatus, type Status } from '../../../processor/contract/status.ts'
+import { encodeStatus } from '../../status-model.ts'
 
 const AT = '2026-11-24T10:00:00.000Z'
 const FIRST_SEEN = Date.parse(AT)

@@ -5,7 +5,7 @@ import { type Field, parseField, valueOf } from '../../../processor/contract/fie
 import type { Json } from '../../../processor/contract/json.ts'
 import { compareInOrder, type Order, sortKey } from '../../../processor/contract/order.ts'
 import type { Place, Query, SearchQuestion, SummaryQuestion } from '../../../processor/contract/search.ts'
-import { encodeStatus, type Status } from '../../../processor/contract/status.ts'
+import type { Status } from '../../../processor/contract/status.ts'
 import { Turns } from '../../../processor/runtime/turns.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'
 import { Searcher } from '../../../processor/search/searcher.ts'
@@ -13,6 +13,7 @@ import * as wire from '../../../processor/search/wire.ts'
 import { World } from '../../processor/search/index-world.ts'
 import { naiveMatches } from '../../processor/search/language/naive-query.ts'
 import { field, query, queryOf, statusWith } from '../../processor/search/language/queries.ts'
+import { encodeStatus } from '../../status-model.ts'
 
 const IDS = ['-', '0', 'A', 'a', 'a.b', 'a:b', 'b', 'b0', 'ba', 'c1', 'c2', 'k1', 'k2', 'z', 'zz']
 const INDEXED = ['connectivity.state', 'lastSeenAt', 'attributes.site', 'attributes.tags']

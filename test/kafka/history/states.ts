@@ -1,7 +1,7 @@
-import { type Status, statusText } from '../../../processor/contract/status.ts'
+import type { Status } from '../../../processor/contract/status.ts'
 import type { LogRecord, Offset } from '../../../processor/log/log.ts'
 import { decodeRecord } from '../../../processor/status/decode.ts'
-import { fold } from '../../../processor/status/fold.ts'
+import { modelFold, statusText } from '../../status-model.ts'
 
 /** A device after the record at `offset`, and until the next state. */
 export interface State {
@@ -41,7 +41,7 @@ export class States {
       const token = write.kind === 'deletion' ? undefined : (write.attributes.token as string)
       this.writes.push({ partition, offset, deviceId: key, token })
     }
-    const folded = fold(this.#folded.get(key), key, decoded)
+    const folded = modelFold(this.#folded.get(key), key, decoded)
     this.#folded.set(key, folded)
     const text = folded && JSON.stringify(JSON.parse(statusText(folded)))
     const states = this.of(key)

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { decodeStatus, encodeStatus, type Status } from '../../../processor/contract/status.ts'
+import { decodeStatus, type Status } from '../../../processor/contract/status.ts'
+import { encodeStatus } from '../../status-model.ts'
 import { anyStatus } from './statuses.ts'
 
 describe('encodeStatus', () => {

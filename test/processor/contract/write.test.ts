@@ -2,9 +2,9 @@ import { describe, expect, it } from 'vitest'
 import { attributesFault, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH } from '../../../processor/contract/attributes.ts'
 import type { JsonObject } from '../../../processor/contract/json.ts'
 import type { Status } from '../../../processor/contract/status.ts'
-import { decide, MAX_VERSIONS, type Write, writeRecord } from '../../../processor/contract/write.ts'
+import { MAX_VERSIONS, type Write, writeRecord } from '../../../processor/contract/write.ts'
 import { decodeRecord } from '../../../processor/status/decode.ts'
-import { fold } from '../../../processor/status/fold.ts'
+import { decideStatus, foldStatus } from '../../status-model.ts'
 
 const T0 = Date.UTC(2026, 10, 24, 10)
 
@@ -12,7 +12,7 @@ function known(attributes?: JsonObject): Status {
   const value = Buffer.from('{"a":1}')
   const decoded = decodeRecord({ key: 'd', value, timestamp: T0, offset: 0 })
   if (decoded.kind === 'rejected') throw new Error(decoded.reason)
-  const status = fold(undefined, 'd', decoded) as Status
+  const status = foldStatus(undefined, 'd', decoded) as Status
   return attributes === undefined ? status : { ...status, attributes }
 }
 
@@ -30,7 +30,7 @@ const large = (bytes: number) => ({ a: 'x'.repeat(bytes - '{"a":""}'.length) })
 
 describe('a write', () => {
   it('replaces the attributes, and rev grows', () => {
-    const { outcome, status } = decide(known({ site: 'k1', type: 'van' }), replace({ site: 'k2' }))
+    const { outcome, status } = decideStatus(known({ site: 'k1', type: 'van' }), replace({ site: 'k2' }))
     expect(outcome).toBe('applied')
     expect(status).toMatchObject({ rev: 2, attributes: { site: 'k2' }, counters: { messages: 1 } })
     expect(status?.attributes).not.toHaveProperty('type')
@@ -38,51 +38,51 @@ describe('a write', () => {
 
   it('that changes nothing is applied, and rev stays', () => {
     for (const write of [replace({ site: 'k1' }), merge({}), merge({ site: 'k1', gone: null })]) {
-      expect(decide(known({ site: 'k1' }), write)).toEqual({ outcome: 'applied', status: known({ site: 'k1' }) })
+      expect(decideStatus(known({ site: 'k1' }), write)).toEqual({ outcome: 'applied', status: known({ site: 'k1' }) })
     }
-    expect(decide(known(), replace({}))).toEqual({ outcome: 'applied', status: known() })
+    expect(decideStatus(known(), replace({}))).toEqual({ outcome: 'applied', status: known() })
   })
 
   it('leaves no attributes where none are left', () => {
     for (const write of [replace({}), merge({ site: null })]) {
-      const { status } = decide(known({ site: 'k1' }), write)
+      const { status } = decideStatus(known({ site: 'k1' }), write)
       expect(status?.rev).toBe(2)
       expect(status).not.toHaveProperty('attributes')
     }
   })
 
   it('deletes the device', () => {
-    expect(decide(known(), deletion())).toEqual({ outcome: 'applied', status: undefined })
+    expect(decideStatus(known(), deletion())).toEqual({ outcome: 'applied', status: undefined })
   })
 
   it('makes no device', () => {
     for (const write of [replace({ a: 1 }), merge({ a: 1 }), deletion(), deletion(['1'])]) {
-      expect(decide(undefined, write)).toEqual({ outcome: 'unknown-device', status: undefined })
+      expect(decideStatus(undefined, write)).toEqual({ outcome: 'unknown-device', status: undefined })
     }
   })
 
   it('with a condition is applied at one of its versions only', () => {
     const [born, other] = ['2026-11-24T10:00:00.000Z', '2026-11-24T10:00:00.001Z']
-    expect(decide(known(), deletion([`1-${other}`, `1-${born}`])).outcome).toBe('applied')
-    expect(decide(known(), deletion([`1-${other}`, `2-${born}`])).outcome).toBe('stale')
-    expect(decide(known(), replace({ a: 1 }, ['7', '1'])).outcome).toBe('applied')
-    expect(decide(known(), deletion(['1'])).outcome).toBe('applied')
+    expect(decideStatus(known(), deletion([`1-${other}`, `1-${born}`])).outcome).toBe('applied')
+    expect(decideStatus(known(), deletion([`1-${other}`, `2-${born}`])).outcome).toBe('stale')
+    expect(decideStatus(known(), replace({ a: 1 }, ['7', '1'])).outcome).toBe('applied')
+    expect(decideStatus(known(), deletion(['1'])).outcome).toBe('applied')
     for (const write of [replace({ a: 1 }, ['2']), replace({ a: 1 }, []), deletion(['0'])]) {
-      expect(decide(known(), write)).toEqual({ outcome: 'stale', status: known() })
+      expect(decideStatus(known(), write)).toEqual({ outcome: 'stale', status: known() })
     }
   })
 
   it('may leave attributes of up to the bound', () => {
     const full = large(MAX_ATTRIBUTES_BYTES)
-    expect(decide(known(), replace(full)).outcome).toBe('applied')
-    expect(decide(known(full), merge({ b: 1 }))).toEqual({ outcome: 'attributes-too-large', status: known(full) })
-    expect(decide(known(full), merge({ a: null, b: 1 })).outcome).toBe('applied')
+    expect(decideStatus(known(), replace(full)).outcome).toBe('applied')
+    expect(decideStatus(known(full), merge({ b: 1 }))).toEqual({ outcome: 'attributes-too-large', status: known(full) })
+    expect(decideStatus(known(full), merge({ a: null, b: 1 })).outcome).toBe('applied')
   })
 
   it('does not change what it is made of', () => {
     const first = replace({ tags: { a: 1 } })
-    const { status } = decide(known(), first)
-    decide(status, merge({ tags: { b: 2 } }))
+    const { status } = decideStatus(known(), first)
+    decideStatus(status, merge({ tags: { b: 2 } }))
     expect(first).toEqual(replace({ tags: { a: 1 } }))
   })
 })
@@ -101,7 +101,7 @@ it.each<[JsonObject, JsonObject, JsonObject]>([
   [{}, { a: { bb: { ccc: null } } }, { a: { bb: {} } }],
   [{ a: 1 }, { a: { toString: 1 } }, { a: { toString: 1 } }],
 ])('merges as RFC 7396 does: %j and %j', (target, patch, expected) => {
-  expect(decide(known(target), merge(patch)).status?.attributes ?? {}).toEqual(expected)
+  expect(decideStatus(known(target), merge(patch)).status?.attributes ?? {}).toEqual(expected)
 })
 
 describe('a record of a write', () => {

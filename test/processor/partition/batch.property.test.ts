@@ -2,20 +2,19 @@ import * as fc from 'fast-check'
 import { MemoryLevel } from 'memory-level'
 import pino from 'pino'
 import { expect, it } from 'vitest'
-import { decodeStatus, encodeStatus } from '../../../processor/contract/status.ts'
-import { decide } from '../../../processor/contract/write.ts'
+import { decodeStatus } from '../../../processor/contract/status.ts'
 import type { LogRecord, NewRecord } from '../../../processor/log/log.ts'
 import { foldBatch } from '../../../processor/partition/batch.ts'
 import { ReadSize } from '../../../processor/partition/batch-devices.ts'
 import { Turns } from '../../../processor/runtime/turns.ts'
 import { decodeRecord } from '../../../processor/status/decode.ts'
-import { fold } from '../../../processor/status/fold.ts'
 import { indexedIn } from '../../../processor/store/index-entries.ts'
 import type { Database } from '../../../processor/store/level-store.ts'
 import { LevelStores } from '../../../processor/store/level-stores.ts'
 import { StatusCache } from '../../../processor/store/status-cache.ts'
 import type { StateStore } from '../../../processor/store/store.ts'
 import { TextCache } from '../../../processor/store/text-cache.ts'
+import { encodeStatus, modelDecide, modelFold } from '../../status-model.ts'
 import { logged, T0, telemetry } from '../status/arbitraries.ts'
 
 const number = fc.oneof(fc.constantFrom(0, -1, 1.5, 1e21, 99_999_999, 100_000_000, 5e-324, null, true), fc.integer())
@@ -56,7 +55,8 @@ function naive(records: readonly LogRecord[]): Map<string, string> {
     const deviceId = record.key as string
     const held = statuses.get(deviceId)
     const before = held === undefined ? undefined : decodeStatus(Buffer.from(held))
-    const after = decoded.kind === 'write' ? decide(before, decoded.write).status : fold(before, deviceId, decoded)
+    const after =
+      decoded.kind === 'write' ? modelDecide(before, decoded.write).status : modelFold(before, deviceId, decoded)
     if (after === undefined) statuses.delete(deviceId)
     else statuses.set(deviceId, encodeStatus(after).toString())
   }
@@ -125,7 +125,7 @@ it('a partition holds, after each batch, what its records come to one by one, an
         for (const [id, status] of expected) {
           const entry = cache.get(id, owner)
           if (entry === undefined) continue
-          const text = texts.get(id, textOwner) ?? texts.add(id, textOwner, entry.image, entry.bytes)
+          const text = texts.get(id, textOwner) ?? texts.add(id, textOwner, entry.status.text(), entry.bytes)
           expect(text.buffer.toString('utf8', text.start, text.end)).toBe(status)
         }
       }

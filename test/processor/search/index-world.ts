@@ -3,10 +3,10 @@ import * as fc from 'fast-check'
 import { MemoryLevel } from 'memory-level'
 import pino from 'pino'
 import type { Json } from '../../../processor/contract/json.ts'
-import { encodeStatus } from '../../../processor/contract/status.ts'
 import { type Indexed, indexedIn, isSamePlace, type Move } from '../../../processor/store/index-entries.ts'
 import type { Database, LevelStore } from '../../../processor/store/level-store.ts'
 import { LevelStores } from '../../../processor/store/level-stores.ts'
+import { encodeStatus } from '../../status-model.ts'
 import { LONG, statusWith } from './language/queries.ts'
 
 export const IDS = ['a', 'a.b', 'a:b', 'b', 'ba', 'c1', 'c2', 'c3', 'k1', 'k2', 'z', 'zz']

@@ -1,10 +1,10 @@
 import { expect, it } from 'vitest'
-import { encodeStatus } from '../../../processor/contract/status.ts'
 import { type Turn, Turns } from '../../../processor/runtime/turns.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'
 import { Searcher } from '../../../processor/search/searcher.ts'
 import type { Searched } from '../../../processor/store/store.ts'
 import { statusOf } from '../../api/changes/changelog.ts'
+import { encodeStatus } from '../../status-model.ts'
 
 class CountedTurns extends Turns {
   taken = 0

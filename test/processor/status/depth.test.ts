@@ -2,10 +2,10 @@ import { expect, it } from 'vitest'
 import { attributesFault } from '../../../processor/contract/attributes.ts'
 import { type Field, parseField, valueOf } from '../../../processor/contract/field.ts'
 import { HEADER_KIND, HEADER_METRIC } from '../../../processor/contract/record.ts'
-import { decodeStatus, encodeStatus, isStatus, type Status } from '../../../processor/contract/status.ts'
+import { decodeStatus, isStatus, type Status } from '../../../processor/contract/status.ts'
 import { KIND_ATTRIBUTES } from '../../../processor/contract/write.ts'
 import { decodeRecord } from '../../../processor/status/decode.ts'
-import { fold } from '../../../processor/status/fold.ts'
+import { encodeStatus, foldStatus } from '../../status-model.ts'
 
 const lists = (depth: number): string => '['.repeat(depth) + ']'.repeat(depth)
 const write = (depth: number) => ({ value: `{"a":${lists(depth)}}`, headers: { [HEADER_KIND]: KIND_ATTRIBUTES } })
@@ -34,7 +34,7 @@ it('what is taken as deep as it may be is of a status that a fold goes on with, 
     headers: { ...write(inAttribute).headers, operation: 'replace' },
   })
   if (said.kind === 'rejected' || asked.kind === 'rejected') throw new Error('it is taken')
-  const status = fold(fold(undefined, 'd', said), 'd', asked) as Status
+  const status = foldStatus(foldStatus(undefined, 'd', said), 'd', asked) as Status
   const stored = decodeStatus(encodeStatus(status))
   expect(isStatus(stored, 'd')).toBe(true)
   for (const name of ['reported.m', 'reported', 'attributes.a', 'attributes']) {

@@ -1,14 +1,14 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { decodeStatus, encodeStatus, type Status } from '../../../processor/contract/status.ts'
+import { decodeStatus, type Status } from '../../../processor/contract/status.ts'
 import type { LogRecord, NewRecord } from '../../../processor/log/log.ts'
 import { decodeRecord } from '../../../processor/status/decode.ts'
-import { fold } from '../../../processor/status/fold.ts'
+import { encodeStatus, foldStatus } from '../../status-model.ts'
 import { logged, T0, telemetry } from './arbitraries.ts'
 
 function apply(status: Status | undefined, record: LogRecord): Status | undefined {
   const decoded = decodeRecord({ ...record, key: 'd' })
-  return decoded.kind === 'rejected' ? status : fold(status, 'd', decoded)
+  return decoded.kind === 'rejected' ? status : foldStatus(status, 'd', decoded)
 }
 
 function foldAll(records: readonly NewRecord[]): Status | undefined {

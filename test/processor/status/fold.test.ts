@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { type Connection, connectivityRecord } from '../../../processor/contract/record.ts'
-import { decodeStatus, encodeStatus, MAX_SEQUENCE_RANGES, type Status } from '../../../processor/contract/status.ts'
+import { decodeStatus, MAX_SEQUENCE_RANGES, type Status } from '../../../processor/contract/status.ts'
 import type { Headers } from '../../../processor/log/log.ts'
 import { decodeRecord } from '../../../processor/status/decode.ts'
-import { fold } from '../../../processor/status/fold.ts'
+import { encodeStatus, foldStatus } from '../../status-model.ts'
 
 const T0 = Date.UTC(2026, 10, 24, 10)
 const iso = (ms: number) => new Date(T0 + ms).toISOString()
@@ -29,7 +29,7 @@ class Device {
   #apply(at: number, value: Buffer, headers: Headers | undefined): this {
     const decoded = decodeRecord({ key: 'd', value, timestamp: T0 + at, offset: 0, headers })
     if (decoded.kind === 'rejected') throw new Error(decoded.reason)
-    this.status = fold(this.status, 'd', decoded)
+    this.status = foldStatus(this.status, 'd', decoded)
     return this
   }
 

@@ -3,7 +3,7 @@ import { connectivityRecord } from '../../../processor/contract/record.ts'
 import type { Status } from '../../../processor/contract/status.ts'
 import type { Headers } from '../../../processor/log/log.ts'
 import { decodeRecord } from '../../../processor/status/decode.ts'
-import { fold } from '../../../processor/status/fold.ts'
+import { foldStatus } from '../../status-model.ts'
 
 const T0 = Date.UTC(2026, 10, 24, 10)
 
@@ -13,7 +13,7 @@ function counted(sessions: readonly number[][]): Status['counters'] | undefined 
   const take = (value: Buffer, headers?: Headers) => {
     const decoded = decodeRecord({ key: 'd', value, timestamp: T0, offset: 0, headers })
     if (decoded.kind === 'rejected') throw new Error(decoded.reason)
-    status = fold(status, 'd', decoded)
+    status = foldStatus(status, 'd', decoded)
   }
   // A connection alone does not make a device.
   take(Buffer.from('{"a":1}'))

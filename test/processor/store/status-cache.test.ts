@@ -1,16 +1,17 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { HeldStatus } from '../../../processor/status/held-status.ts'
 import { type CachedStatus, StatusCache } from '../../../processor/store/status-cache.ts'
 
 const owner = {}
 const IDS = Array.from('abcdefghij')
-const status = (deviceId: string) => JSON.stringify({ deviceId })
+const status = (deviceId: string) => new HeldStatus(deviceId, '2026-11-24T10:00:00.000Z')
 
 describe('StatusCache', () => {
   it('gives an entry to its owner only', () => {
     const cache = new StatusCache({ maxEntries: 2, maxBytes: 100 })
-    cache.add('a', owner, status('a'), 1, 10)
-    expect(cache.get('a', owner)?.image).toBe(status('a'))
+    cache.add(status('a'), owner, 1, 10)
+    expect(cache.get('a', owner)?.status.deviceId).toBe('a')
     expect(cache.get('a', {})).toBeUndefined()
     expect(cache.get('b', owner)).toBeUndefined()
   })
@@ -18,9 +19,9 @@ describe('StatusCache', () => {
   it('keeps what is used when a long row of cold devices passes by', () => {
     const cache = new StatusCache({ maxEntries: 100, maxBytes: 1e9 })
     const hot = Array.from({ length: 50 }, (_, i) => `hot${i}`)
-    for (const id of hot) cache.add(id, owner, status(id), 1, 1)
+    for (const id of hot) cache.add(status(id), owner, 1, 1)
     for (let i = 0; i < 5000; i++) {
-      cache.add(`cold${i}`, owner, status(`cold${i}`), 1, 1)
+      cache.add(status(`cold${i}`), owner, 1, 1)
       cache.get(hot[i % 50] as string, owner)
     }
     expect(hot.filter((id) => cache.get(id, owner) === undefined)).toEqual([])
@@ -33,7 +34,7 @@ describe('StatusCache', () => {
     let hits = 0
     for (let round = 0; round < 20; round++) {
       for (const id of fleet) {
-        if (cache.get(id, owner) === undefined) cache.add(id, owner, status(id), 1, 1)
+        if (cache.get(id, owner) === undefined) cache.add(status(id), owner, 1, 1)
         else hits++
       }
     }
@@ -43,8 +44,8 @@ describe('StatusCache', () => {
 
   it('lets a single entry be larger than the bound, alone', () => {
     const cache = new StatusCache({ maxEntries: 10, maxBytes: 100 })
-    cache.add('a', owner, status('a'), 1, 60)
-    cache.add('b', owner, status('b'), 1, 500)
+    cache.add(status('a'), owner, 1, 60)
+    cache.add(status('b'), owner, 1, 500)
     expect([cache.size, cache.bytes]).toEqual([1, 500])
     expect(cache.get('b', owner)).toBeDefined()
   })
@@ -64,7 +65,7 @@ describe('StatusCache', () => {
         const last = new Map<string, CachedStatus | undefined>()
         for (const [name, deviceId, bytes] of calls) {
           const known = last.get(deviceId)
-          if (name === 'add') last.set(deviceId, cache.add(deviceId, owner, status(deviceId), 1, bytes))
+          if (name === 'add') last.set(deviceId, cache.add(status(deviceId), owner, 1, bytes))
           else if (name === 'delete') cache.delete(deviceId)
           else if (name === 'resize' && known !== undefined) cache.resize(known, bytes)
           const held = IDS.map((id) => cache.get(id, owner)).filter((entry) => entry !== undefined)

@@ -1,10 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import type { JsonObject } from '../../../../processor/contract/json.ts'
 import { type Order, parseOrder, type SortKey, sortKey } from '../../../../processor/contract/order.ts'
-import type { Status } from '../../../../processor/contract/status.ts'
 import { CANDIDATE_COST, MAX_GATHERED, planIndex, planTopN } from '../../../../processor/search/index/plan.ts'
 import { parseQuery } from '../../../../processor/search/language/parser.ts'
-import { indexedOf, reindex } from '../../../../processor/store/index-entries.ts'
+import { reindex } from '../../../../processor/store/index-entries.ts'
 import { type CountChanges, IndexCounts } from '../../../../processor/store/partition-index.ts'
 
 interface Kind {
@@ -18,9 +17,9 @@ interface Kind {
 function counted(...kinds: readonly Kind[]): IndexCounts {
   const changes: CountChanges = new Map()
   for (const { devices, state = 'online', lastSeenAt = '2026-11-24T10:00:00.000Z', attributes } of kinds) {
-    const status = { connectivity: { state }, lastSeenAt, attributes } as unknown as Status
+    const after = { state, lastSeenAt, attributes: attributes && JSON.stringify(attributes) }
     reindex(
-      { deviceId: 'd', before: undefined, after: indexedOf(status) },
+      { deviceId: 'd', before: undefined, after },
       {
         put: () => {},
         delete: () => {},
