@@ -13,11 +13,12 @@ export interface ProcessorLimits {
   /** Bounds of one batch of the changelog. */
   readonly changelogRecords: number
   readonly changelogBytes: number
-  /** Cached statuses of all partitions: entries, and bytes of their JSON. The default shrinks with the memory. */
+  /**
+   * Cached statuses of all partitions: entries, and bytes of their JSON. Those that were read have their JSON beside
+   * them, so the cache may take twice these bytes. The default shrinks with the memory.
+   */
   readonly cacheEntries: number
   readonly cacheBytes: number
-  /** Bytes of cached JSON for readers. The default shrinks with the memory. */
-  readonly textBytes: number
   /** Milliseconds between two refreshes of the lag: a copy that does not move would not know it. */
   readonly lagRefreshMs: number
   /** First and longest wait before a failed write of the store is tried again, ms. */
@@ -35,7 +36,6 @@ export const DEFAULT_LIMITS: ProcessorLimits = {
   changelogBytes: 8 * 1024 * 1024,
   cacheEntries: inMemory(120_000),
   cacheBytes: inMemory(80 * 1024 * 1024),
-  textBytes: inMemory(96 * 1024 * 1024),
   lagRefreshMs: 5000,
   retryMinMs: 100,
   retryMaxMs: 5000,

@@ -26,7 +26,6 @@ import { emptyFolder, isDamage, isMarkedDamaged, markDamaged } from './store/dam
 import type { Database } from './store/level-store.ts'
 import { LevelStores } from './store/level-stores.ts'
 import { StatusCache } from './store/status-cache.ts'
-import { TextCache } from './store/text-cache.ts'
 
 export interface ProcessorOptions {
   readonly log: Log
@@ -76,13 +75,12 @@ export class Processor implements Member, AsyncDisposable {
     this.endpoint = endpoint
     this.#stores = stores
     const turns = new Turns()
-    const texts = new TextCache({ maxEntries: limits.cacheEntries, maxBytes: limits.textBytes })
     // Only a database in a folder can be opened a second time.
     const look = database === undefined ? () => openDatabase(folder, { readOnly: true }) : undefined
     if (look !== undefined) this.#scans = new ScanThreads({ folder, logger })
     const searcher = new Searcher(turns, monotonic, { scans: this.#scans })
     const foreign = new ForeignStatuses(logger)
-    this.reader = new StoreReader({ instance, roles: this.#roles, texts, searcher, foreign })
+    this.reader = new StoreReader({ instance, roles: this.#roles, searcher, foreign })
     const statuses = new StatusCache({ maxEntries: limits.cacheEntries, maxBytes: limits.cacheBytes })
     const metrics = new ProcessorMetrics(registry)
     metrics.initialize(instance)
@@ -95,8 +93,7 @@ export class Processor implements Member, AsyncDisposable {
     this.#builder = new IndexBuilder({ restorePriority, turns, logger, now: monotonic, sleep, retryMs: retryMaxMs })
     const inFlight = new InFlight(limits.inFlightRecords, sleep)
     const latency = new EndToEndLatency({ instance, metrics, logger, now })
-    const caches = { statuses, texts }
-    const shared = { caches, turns, inFlight, restorePriority, writer, latency, metrics }
+    const shared = { statuses, turns, inFlight, restorePriority, writer, latency, metrics }
     this.#parts = { instance, log, clock, limits, logger, ...shared }
   }
 

@@ -6,7 +6,6 @@ import { HeldStatus } from '../status/held-status.ts'
 import { type Indexed, indexedIn, indexedOf } from '../store/index-entries.ts'
 import type { CachedStatus, StatusCache } from '../store/status-cache.ts'
 import type { StateStore } from '../store/store.ts'
-import type { TextCache } from '../store/text-cache.ts'
 
 /** Statuses in one read of the store, at most, so that decoding them holds the event loop for a short time. */
 const READ_KEYS = 512
@@ -19,7 +18,6 @@ export interface BatchContext {
   readonly partition: number
   readonly store: StateStore
   readonly cache: StatusCache
-  readonly texts: TextCache
   readonly turn: Turn
   /** The owner of the cache entries that may be used. */
   readonly owner: object

@@ -101,11 +101,12 @@ function noEffects(records: number, bytes: number): Effects {
 }
 
 /** From here on the cached status differs from the committed one. */
-function markUncommitted(device: BatchDevice, { texts, batch }: BatchContext): void {
+function markUncommitted(device: BatchDevice, { batch }: BatchContext): void {
   if (device.touched) return
   device.touched = true
-  if (device.entry !== undefined) device.entry.batch = batch
-  texts.forget(device.deviceId)
+  if (device.entry === undefined) return
+  device.entry.batch = batch
+  device.entry.json = undefined
 }
 
 /** Applies one record to the status. The caller sees at its next `spend` whether the turn is over. */

@@ -1,11 +1,13 @@
 import type { Logger } from 'pino'
 import type { RejectionReason } from '../contract/dead-letter.ts'
+import { ownCopy } from '../contract/json.ts'
 import type { Slice } from '../contract/query.ts'
 import type { Batch, Claim, LogRecord, NewRecord, Offset } from '../log/log.ts'
 import type { Turns } from '../runtime/turns.ts'
+import type { StatusCache } from '../store/status-cache.ts'
 import { type Effects, foldBatch } from './batch.ts'
 import { ReadSize } from './batch-devices.ts'
-import type { PartitionCopy, RoleClock, StatusCaches } from './role.ts'
+import type { PartitionCopy, RoleClock } from './role.ts'
 import type { StoreWriter } from './store-writer.ts'
 import type { Decision } from './waiters.ts'
 
@@ -64,7 +66,7 @@ export interface CommitterOptions {
   readonly claim: Claim
   readonly copy: PartitionCopy
   readonly writer: StoreWriter
-  readonly caches: StatusCaches
+  readonly statuses: StatusCache
   readonly turns: Turns
   /** JSON bytes of the statuses that one commit may start from. */
   readonly statusBytes: number
@@ -83,9 +85,8 @@ export class Committer {
   /** Numbers of the batch folded last, and of the last one in the store: cached statuses of a later one are uncommitted. */
   #batch = 0
   #stored = 0
-  /** The owners of this committer's entries in the two caches. */
+  /** The owner of this committer's entries in the cache. */
   #cacheOwner: object = {}
-  #textOwner: number
   #restored = false
   readonly #reads = new ReadSize()
   #bytesPerRecord = 0
@@ -94,7 +95,6 @@ export class Committer {
     this.#options = options
     this.#input = options.claim.start.input
     this.#changelogEnd = options.claim.start.changelogEnd
-    this.#textOwner = options.caches.texts.owner()
   }
 
   get input(): Offset {
@@ -121,19 +121,16 @@ export class Committer {
    */
   restart(restored: boolean): void {
     this.#cacheOwner = {}
-    this.#textOwner = this.#options.caches.texts.owner()
     this.#pendingSince = undefined
     this.#restored = restored
   }
 
   /** The committed status of a device, if it is cached. */
   cached(deviceId: string): Slice | undefined {
-    const { statuses, texts } = this.#options.caches
-    const text = texts.get(deviceId, this.#textOwner)
-    if (text !== undefined) return text
-    const entry = statuses.get(deviceId, this.#cacheOwner)
+    const entry = this.#options.statuses.get(deviceId, this.#cacheOwner)
     if (entry === undefined || entry.batch > this.#stored) return undefined
-    return texts.add(deviceId, this.#textOwner, entry.status.text(), entry.bytes)
+    entry.json ??= ownCopy(entry.status.encode())
+    return { buffer: entry.json, start: 0, end: entry.bytes }
   }
 
   /**
@@ -173,13 +170,12 @@ export class Committer {
   }
 
   async #fold(records: readonly LogRecord[], signal: AbortSignal): Promise<Effects | undefined> {
-    const { claim, copy, caches, turns, statusBytes, logger } = this.#options
+    const { claim, copy, statuses, turns, statusBytes, logger } = this.#options
     const { partition, commitBytes } = claim
     const effects = await foldBatch(records, {
       partition,
       store: copy.store,
-      cache: caches.statuses,
-      texts: caches.texts,
+      cache: statuses,
       turn: turns.take(),
       owner: this.#cacheOwner,
       batch: ++this.#batch,

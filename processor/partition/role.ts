@@ -1,7 +1,5 @@
 import type { Slice } from '../contract/query.ts'
-import type { StatusCache } from '../store/status-cache.ts'
 import type { StateStore } from '../store/store.ts'
-import type { TextCache } from '../store/text-cache.ts'
 import type { RestoreProgress } from './restore-progress.ts'
 import type { PositionWaiters, WriteOutcomes } from './waiters.ts'
 
@@ -13,12 +11,6 @@ export interface RoleClock {
   readonly monotonic: () => number
   /** Resolves after `ms`, or as soon as `signal` aborts. */
   readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>
-}
-
-/** The cached statuses of all partitions of a process: decoded for the fold, and as JSON for readers. */
-export interface StatusCaches {
-  readonly statuses: StatusCache
-  readonly texts: TextCache
 }
 
 /** What a process keeps of a partition from one role to the next. */

@@ -7,10 +7,11 @@ import { CopyMetrics, type EndToEndLatency } from '../metrics.ts'
 import type { InFlight } from '../runtime/limiter.ts'
 import { ReadAhead } from '../runtime/pause.ts'
 import type { Turns } from '../runtime/turns.ts'
+import type { StatusCache } from '../store/status-cache.ts'
 import type { StateStore } from '../store/store.ts'
 import { type Commit, Committer } from './commit.ts'
 import { confirmWhole, followChangelog } from './restore.ts'
-import { devicesIn, type PartitionCopy, type Role, type RoleState, type StatusCaches } from './role.ts'
+import { devicesIn, type PartitionCopy, type Role, type RoleState } from './role.ts'
 import type { StandbyParts } from './standby.ts'
 
 /**
@@ -47,7 +48,8 @@ const LEGAL_MOVES: Readonly<Record<RoleState, readonly RoleState[]>> = {
 }
 
 export interface TaskParts extends StandbyParts {
-  readonly caches: StatusCaches
+  /** The cached statuses of all partitions of the process. */
+  readonly statuses: StatusCache
   readonly turns: Turns
   readonly inFlight: InFlight
   readonly latency: EndToEndLatency
@@ -70,7 +72,7 @@ export class Task implements Role {
   #signal: AbortSignal | undefined
 
   constructor(parts: TaskParts, claim: Claim, copy: PartitionCopy) {
-    const { instance, metrics, caches, turns, writer, clock, limits, logger } = parts
+    const { instance, metrics, statuses, turns, writer, clock, limits, logger } = parts
     const { statusBytes } = limits
     const onCommitted = (commit: Commit) => this.#onCommitted(commit)
     this.#parts = parts
@@ -78,7 +80,7 @@ export class Task implements Role {
     this.store = copy.store
     this.copy = copy
     this.#metrics = new CopyMetrics(metrics, { processor: instance, partition: claim.partition, role: 'owner' })
-    this.#committer = new Committer({ claim, copy, writer, caches, turns, statusBytes, clock, logger, onCommitted })
+    this.#committer = new Committer({ claim, copy, writer, statuses, turns, statusBytes, clock, logger, onCommitted })
     this.#inputEnd = claim.inputEnd
   }
 

@@ -15,7 +15,6 @@ import { isBare, readableStatus } from '../contract/status.ts'
 import { devicesIn, type Role } from '../partition/role.ts'
 import type { FoundSlice, Searcher } from '../search/searcher.ts'
 import type { StateStore } from '../store/store.ts'
-import type { TextCache } from '../store/text-cache.ts'
 
 /** Devices that this process names in its log. Further ones are not mentioned. */
 const MAX_NAMED = 100
@@ -47,7 +46,6 @@ const MAX_LISTED_BYTES = 1024 * 1024
 export interface StoreReaderOptions {
   readonly instance: string
   readonly roles: ReadonlyMap<number, Role>
-  readonly texts: TextCache
   readonly searcher: Searcher
   readonly foreign: ForeignStatuses
 }
@@ -56,33 +54,23 @@ export interface StoreReaderOptions {
 export class StoreReader implements PartitionReader {
   readonly #instance: string
   readonly #roles: ReadonlyMap<number, Role>
-  readonly #texts: TextCache
   readonly #searcher: Searcher
   readonly #foreign: ForeignStatuses
 
-  constructor({ instance, roles, texts, searcher, foreign }: StoreReaderOptions) {
+  constructor({ instance, roles, searcher, foreign }: StoreReaderOptions) {
     this.#instance = instance
     this.#roles = roles
-    this.#texts = texts
     this.#searcher = searcher
     this.#foreign = foreign
   }
 
   async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
-    const view = this.#view(partition)
-    const answers: Answer[] = []
-    const missing: number[] = []
-    for (let i = 0; i < deviceIds.length; i++) {
-      const status = view.role.cached(deviceIds[i] as string)
-      answers.push({ status, freshness: view.freshness })
-      if (status === undefined) missing.push(i)
-    }
-    await this.#readMissing(view, deviceIds, missing, answers)
-    return answers
+    const answers = await this.getEach(deviceIds, new Array(deviceIds.length).fill(partition))
+    for (const answer of answers) if (answer instanceof TidemarkError) throw answer
+    return answers as Answer[]
   }
 
   async getEach(deviceIds: readonly string[], partitions: readonly number[]): Promise<(Answer | TidemarkError)[]> {
-    this.#texts.touch(deviceIds)
     const views: (View | TidemarkError | undefined)[] = []
     const answers: (Answer | TidemarkError)[] = []
     let missing: Map<View, number[]> | undefined

@@ -5,6 +5,8 @@ export interface CachedStatus {
   /** The task that holds the entry. To any other task it is stale. */
   readonly owner: object
   status: HeldStatus
+  /** Its JSON, once it has been read since it changed. */
+  json: Buffer | undefined
   /** The owner's batch that changed it last. Until that batch is in the store, `status` is uncommitted. */
   batch: number
   /** Size of its JSON, bytes. */
@@ -74,7 +76,18 @@ export class StatusCache {
     const full = this.#nodes.size >= maxEntries || this.#bytes + bytes > maxBytes
     if (full && this.#turnedUp++ % ADMIT_ONE_IN !== 0) return undefined
     const older = this.#newest
-    const node: Node = { deviceId, owner, status, batch, bytes, held: true, visited: false, newer: undefined, older }
+    const node: Node = {
+      deviceId,
+      owner,
+      status,
+      json: undefined,
+      batch,
+      bytes,
+      held: true,
+      visited: false,
+      newer: undefined,
+      older,
+    }
     if (this.#newest === undefined) this.#oldest = node
     else this.#newest.newer = node
     this.#newest = node

@@ -23,7 +23,6 @@ import { Searcher } from '../../processor/search/searcher.ts'
 import { LevelStores } from '../../processor/store/level-stores.ts'
 import { StatusCache } from '../../processor/store/status-cache.ts'
 import type { StateStore } from '../../processor/store/store.ts'
-import { TextCache } from '../../processor/store/text-cache.ts'
 import type { MemoryLog } from './memory-log.ts'
 
 export const RECEIVED = Date.UTC(2026, 10, 24, 10)
@@ -52,7 +51,6 @@ export class Workbench implements AsyncDisposable {
   readonly lines: string[] = []
   readonly logger: Logger = pino({}, { write: (line) => this.lines.push(line) })
   readonly roles = new Map<number, Role>()
-  readonly texts: TextCache
   readonly reader: StoreReader
   readonly parts: TaskParts
   readonly #running = new Set<Running>()
@@ -68,10 +66,9 @@ export class Workbench implements AsyncDisposable {
     this.#folder = folder
     this.#stores = stores
     const cache = { maxEntries: limits.cacheEntries ?? 1000, maxBytes: limits.cacheBytes ?? 1_000_000 }
-    this.texts = new TextCache({ maxEntries: cache.maxEntries, maxBytes: limits.textBytes ?? 4 * 1024 * 1024 })
     const searcher = new Searcher(new Turns(), () => this.now)
     const foreign = new ForeignStatuses(this.logger)
-    this.reader = new StoreReader({ instance: 'one', roles: this.roles, texts: this.texts, searcher, foreign })
+    this.reader = new StoreReader({ instance: 'one', roles: this.roles, searcher, foreign })
     const metrics = new ProcessorMetrics(this.registry)
     const { logger } = this
     const now = () => this.now + this.set
@@ -82,7 +79,7 @@ export class Workbench implements AsyncDisposable {
       instance: 'one',
       log,
       clock,
-      caches: { statuses: new StatusCache(cache), texts: this.texts },
+      statuses: new StatusCache(cache),
       turns: new Turns(),
       restorePriority: new RestorePriority(immediately),
       inFlight: new InFlight(DEFAULT_LIMITS.inFlightRecords, immediately),

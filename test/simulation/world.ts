@@ -14,7 +14,7 @@ export const LOGGER = pino({ enabled: false })
 /** Of all processors there ever were: their making costs more than the rest of a life. */
 const REGISTRY = new Registry()
 /** Small, so that restores, evictions from the cache and bounds of batches happen in a schedule of some hundred steps. */
-const LIMITS = { batchRecords: 3, changelogRecords: 2, cacheEntries: 3, textBytes: 16 * 1024 }
+const LIMITS = { batchRecords: 3, changelogRecords: 2, cacheEntries: 3 }
 /** Of every third life: each status fills a commit. */
 const SMALL_COMMITS = { ...LIMITS, statusBytes: 1 }
 

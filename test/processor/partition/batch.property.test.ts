@@ -13,7 +13,6 @@ import type { Database } from '../../../processor/store/level-store.ts'
 import { LevelStores } from '../../../processor/store/level-stores.ts'
 import { StatusCache } from '../../../processor/store/status-cache.ts'
 import type { StateStore } from '../../../processor/store/store.ts'
-import { TextCache } from '../../../processor/store/text-cache.ts'
 import { encodeStatus, modelDecide, modelFold } from '../../status-model.ts'
 import { logged, T0, telemetry } from '../status/arbitraries.ts'
 
@@ -91,21 +90,13 @@ it('a partition holds, after each batch, what its records come to one by one, an
     fc.constantFrom(1, 600, 1e7),
     async (records, of, room, maxBytes) => {
       const { db, store } = await opened()
-      const [cache, texts, owner, reads, turns] = [
-        new StatusCache(room),
-        new TextCache(room),
-        {},
-        new ReadSize(),
-        new Turns(),
-      ]
-      const textOwner = texts.owner()
+      const [cache, owner, reads, turns] = [new StatusCache(room), {}, new ReadSize(), new Turns()]
       let at = 0
       for (let batch = 1; at < records.length; batch++) {
         const context = {
           partition: 0,
           store,
           cache,
-          texts,
           turn: turns.take(),
           owner,
           batch,
@@ -125,8 +116,8 @@ it('a partition holds, after each batch, what its records come to one by one, an
         for (const [id, status] of expected) {
           const entry = cache.get(id, owner)
           if (entry === undefined) continue
-          const text = texts.get(id, textOwner) ?? texts.add(id, textOwner, entry.status.text(), entry.bytes)
-          expect(text.buffer.toString('utf8', text.start, text.end)).toBe(status)
+          expect((entry.json ??= entry.status.encode()).toString()).toBe(status)
+          expect(entry.bytes).toBe(Buffer.byteLength(status))
         }
       }
       const anew = await opened()

@@ -6,7 +6,6 @@ import { ReadSize } from '../../../processor/partition/batch-devices.ts'
 import { type Turn, Turns } from '../../../processor/runtime/turns.ts'
 import { StatusCache } from '../../../processor/store/status-cache.ts'
 import type { StateStore } from '../../../processor/store/store.ts'
-import { TextCache } from '../../../processor/store/text-cache.ts'
 
 const DEVICES = 400
 /** Of one turn: its work, and the status that ends it. */
@@ -68,10 +67,9 @@ function turnOf(turns: Turns): Turn {
 /** What a task without any device folds with. */
 function context() {
   const cache = new StatusCache({ maxEntries: DEVICES, maxBytes: 64 * 1024 * 1024 })
-  const texts = new TextCache({ maxEntries: DEVICES, maxBytes: 1024 })
   const store = { getMany: async (keys: readonly string[]) => keys.map(() => undefined) } as unknown as StateStore
   const reads = { maxBytes: 8 * 1024 * 1024, reads: new ReadSize(), restored: false }
-  return { partition: 0, store, cache, texts, owner: {}, ...reads }
+  return { partition: 0, store, cache, owner: {}, ...reads }
 }
 
 /** Folds one message of each device, and then another; gives the bytes of a status between the two. */

@@ -277,7 +277,7 @@ it('works through a long backlog in bounded batches, with a cache smaller than t
     Array.from({ length: 50 }, (_, i) => `d${i}`),
   )
   for (const answer of answers) expect(statusOf(answer).counters.messages).toBe(40)
-  expect(bench.parts.caches.statuses.size).toBeLessThanOrEqual(10)
+  expect(bench.parts.statuses.size).toBeLessThanOrEqual(10)
   await vi.waitFor(async () =>
     expect(await counter(bench, 'tidemark_consumer_lag_records')).toMatchObject([{ value: 0 }]),
   )

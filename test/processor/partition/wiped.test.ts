@@ -10,7 +10,6 @@ import { parseQuery } from '../../../processor/search/language/parser.ts'
 import { Searcher } from '../../../processor/search/searcher.ts'
 import { LevelStores } from '../../../processor/store/level-stores.ts'
 import type { StateStore } from '../../../processor/store/store.ts'
-import { TextCache } from '../../../processor/store/text-cache.ts'
 
 const REACHED = { input: 1, changelog: 1, whole: true, since: 1 }
 const selected = { partition: 0, query: parseQuery('rev:1'), within: undefined, from: undefined }
@@ -61,7 +60,6 @@ beforeEach(async () => {
   reader = new StoreReader({
     instance: 'one',
     roles: new Map([[0, role as unknown as Role]]),
-    texts: new TextCache({ maxEntries: 10, maxBytes: 1_000 }),
     searcher: new Searcher(new Turns(), () => 0),
     foreign: new ForeignStatuses(pino({ enabled: false })),
   })

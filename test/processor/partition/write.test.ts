@@ -54,7 +54,7 @@ it('deletes a device from store, cache and count, with a tombstone in the change
   expect(b?.status).toBeDefined()
   const store = await bench.store()
   expect([store.count, await store.recount()]).toEqual([1, 1])
-  expect(bench.parts.caches.statuses.size).toBe(1)
+  expect(bench.parts.statuses.size).toBe(1)
   const { key, value, headers } = log.records('status').at(-1) ?? {}
   expect([key, value, headers]).toEqual(['a', null, { decided: '2:applied', input: '3', devices: '1' }])
 })

@@ -21,7 +21,6 @@ import { encodeSearchQuestion, encodeSummaryQuestion } from '../../../processor/
 import type { LevelStore } from '../../../processor/store/level-store.ts'
 import { LevelStores } from '../../../processor/store/level-stores.ts'
 import type { Checkpoint } from '../../../processor/store/store.ts'
-import { TextCache } from '../../../processor/store/text-cache.ts'
 import { encodeStatus } from '../../status-model.ts'
 import { openFiles } from '../rocksdb-level/folder.ts'
 
@@ -220,9 +219,8 @@ test('an answer claims no position that the view it was read of does not include
   const searcher = new Searcher(new Turns(), now, { scans })
   const store = stores[0] as LevelStore
   const role = { kind: 'owner', state: 'running', doubtful: false, lag: 3, store } as unknown as Role
-  const texts = new TextCache({ maxEntries: 10, maxBytes: 1_000 })
   const foreign = new ForeignStatuses(pino({ enabled: false }))
-  const reader = new StoreReader({ instance: 'one', roles: new Map([[0, role]]), texts, searcher, foreign })
+  const reader = new StoreReader({ instance: 'one', roles: new Map([[0, role]]), searcher, foreign })
   const reached = store.checkpoint?.changelog
   const asked = { ...question, query: parseQuery('reported.level:*'), reached }
   const search = { ...asked, order: parseOrder('deviceId') as Order, after: undefined, limit: 1 }
