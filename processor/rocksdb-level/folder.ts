@@ -1,42 +1,37 @@
-import { access, mkdir, readdir, readFile, readlink, realpath, stat, writeFile } from 'node:fs/promises'
+import { access, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname, join } from 'node:path'
 import { RocksLevelError } from './errors.ts'
 
 /**
  * Says who holds a database folder. RocksDB's own lock (fcntl on LOCK) decides who may open; this only puts a name to
- * the holder. The LOCK file itself must never be opened here: closing any descriptor of it would drop the lock.
+ * the holder, which it left in the file OWNER.
  */
 export async function describeHolder(path: string): Promise<string> {
-  const pid = await lockHolder(path)
-  if (pid !== undefined) return nameOf(pid, undefined)
-
-  const owner = await readOwner(path)
-  // Not every holder leaves its name, so the name of a dead process is an old one.
-  const stale = owner !== undefined && owner.host === hostname() && !isAlive(owner.pid)
-  return owner === undefined || stale ? 'another process' : nameOf(owner.pid, owner.host)
+  return (await liveOwner(path)) ?? 'another process'
 }
 
 /**
- * Names the process that holds a folder although RocksDB's lock is free, because its LOCK file was removed. Undefined:
- * nobody is known to. Two holders would both write, and each would remove the other's files. Linux shows what a process
- * has open; for another user's process, and elsewhere, nobody can tell.
+ * Names the live process that left its name in a folder without a LOCK file: RocksDB would let a second one in, and each
+ * would remove the other's files. Undefined: there is none.
  */
 export async function describeHiddenHolder(path: string): Promise<string | undefined> {
-  const owner = await readOwner(path)
-  if (owner === undefined || owner.pid === process.pid || owner.host !== hostname() || !isAlive(owner.pid))
-    return undefined
-  const held = `${join(await realpath(path), 'LOCK')} (deleted)`
-  const open = `/proc/${owner.pid}/fd`
-  for (const file of await readdir(open).catch(() => [])) {
-    const target = await readlink(join(open, file)).catch(() => undefined)
-    if (target === held) return nameOf(owner.pid, owner.host)
-  }
-  return undefined
+  return (await isThere(join(path, 'LOCK'))) ? undefined : liveOwner(path)
+}
+
+/** Undefined: no name was left, or that of a dead process. */
+async function liveOwner(path: string): Promise<string | undefined> {
+  const text = await readFile(join(path, 'OWNER'), 'utf8').catch(() => '')
+  const match = /^\{"pid":(\d+),"host":"([^"]*)"/.exec(text)
+  if (match === null) return undefined
+  const pid = Number(match[1])
+  if (match[2] !== hostname()) return `process ${pid} on host ${match[2]}`
+  if (pid === process.pid) return `this process (pid ${pid})`
+  return isAlive(pid) ? `process ${pid}` : undefined
 }
 
 /**
- * Leaves our name in the folder, for systems without /proc/locks. A full disk must not stop an open, so this may fail.
+ * Leaves our name in the folder. A full disk must not stop an open, so this may fail.
  */
 export async function writeOwner(path: string): Promise<boolean> {
   const text = JSON.stringify({ pid: process.pid, host: hostname(), since: new Date().toISOString() })
@@ -46,51 +41,12 @@ export async function writeOwner(path: string): Promise<boolean> {
   )
 }
 
-function nameOf(pid: number, host: string | undefined): string {
-  const here = host === undefined || host === hostname()
-  if (here && pid === process.pid) return `this process (pid ${pid})`
-  return here ? `process ${pid}` : `process ${pid} on host ${host}`
-}
-
-/** Linux names the holder of every file lock, by inode. A pid of 0 or less belongs to another pid namespace. */
-export async function lockHolder(path: string): Promise<number | undefined> {
-  const [locks, lock] = await Promise.all([
-    readFile('/proc/locks', 'utf8').catch(() => ''),
-    stat(join(path, 'LOCK')).catch(() => undefined),
-  ])
-  if (lock === undefined) return undefined
-
-  const candidates: { pid: number; device: string }[] = []
-  for (const line of locks.split('\n')) {
-    // A line reads: 1: POSIX ADVISORY WRITE 4711 fe:00:1835017 0 EOF
-    const match = /^\d+: \S+\s+\S+\s+WRITE (-?\d+) ([0-9a-f]+:[0-9a-f]+):(\d+) /.exec(line)
-    if (match !== null && match[3] === String(lock.ino)) {
-      candidates.push({ pid: Number(match[1]), device: match[2] ?? '' })
-    }
-  }
-  // Some file systems show stat() another device than the lock table, so the device only decides between candidates.
-  const same = candidates.find(({ device }) => device === deviceOf(lock.dev)) ?? candidates[0]
-  return same !== undefined && same.pid > 0 ? same.pid : undefined
-}
-
-function deviceOf(dev: number): string {
-  const major = (dev >>> 8) & 0xfff
-  const minor = (dev & 0xff) | ((dev >>> 12) & 0xfff00)
-  return `${major.toString(16).padStart(2, '0')}:${minor.toString(16).padStart(2, '0')}`
-}
-
 function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0)
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
-}
-
-async function readOwner(path: string): Promise<{ pid: number; host: string } | undefined> {
-  const text = await readFile(join(path, 'OWNER'), 'utf8').catch(() => '')
-  const match = /^\{"pid":(\d+),"host":"([^"]*)"/.exec(text)
-  return match === null ? undefined : { pid: Number(match[1]), host: match[2] ?? '' }
 }
 
 /**
@@ -107,12 +63,16 @@ export async function makeFolder(path: string): Promise<void> {
   }
 }
 
-/** Every database has the file CURRENT, which names its newest manifest. */
-export function holdsDatabase(path: string): Promise<boolean> {
-  return access(join(path, 'CURRENT')).then(
+function isThere(file: string): Promise<boolean> {
+  return access(file).then(
     () => true,
     () => false,
   )
+}
+
+/** Every database has the file CURRENT, which names its newest manifest. */
+export function holdsDatabase(path: string): Promise<boolean> {
+  return isThere(join(path, 'CURRENT'))
 }
 
 /**
@@ -124,10 +84,10 @@ export async function refuseRemains(path: string): Promise<void> {
   const names = await readdir(path).catch(() => [])
   const left = names.find((name) => /^\d+\.(sst|log)$/.test(name))
   if (left === undefined) return
-  const isHeld = (await lockHolder(path)) !== undefined
-  // RocksDB makes CURRENT before those files, so this finds a new holder where the system cannot name it.
-  if (isHeld || (await holdsDatabase(path))) {
-    throw new RocksLevelError('LEVEL_LOCKED', `The database ${path} is held by ${await describeHolder(path)}`)
+  const holder = await liveOwner(path)
+  // RocksDB makes CURRENT before those files: another process may have made the database just now.
+  if (holder !== undefined || (await holdsDatabase(path))) {
+    throw new RocksLevelError('LEVEL_LOCKED', `The database ${path} is held by ${holder ?? 'another process'}`)
   }
   throw new RocksLevelError('LEVEL_CORRUPTION', `The database ${path} has lost its file CURRENT, and has ${left} still`)
 }

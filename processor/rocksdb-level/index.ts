@@ -158,11 +158,10 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
       {
         encodings: { buffer: true },
         seek: true,
-        has: true,
         createIfMissing: true,
         errorIfExists: true,
         explicitSnapshots: true,
-        additionalMethods: { flush: true, compactRange: true, approximateSize: true, getProperty: true },
+        additionalMethods: { flush: true, compactRange: true },
       },
       options,
     )
@@ -191,6 +190,7 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
       await makeFolder(path)
       await refuseRemains(path)
     }
+
     const hidden = exists ? await describeHiddenHolder(path) : undefined
     if (hidden !== undefined) {
       const what = `The database ${path} is held by ${hidden}, though its LOCK file was removed`
@@ -230,20 +230,17 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
   }
 
   async _getMany(keys: Buffer[], options: ReadOptions): Promise<(Buffer | undefined)[]> {
-    const values: (Buffer | null | undefined)[] = await this.#readMany(keys, options)
+    for (const key of keys) bytes(key)
+    const reader = this.#reader(options)
+    const values = await this.#run(() => {
+      const batch = reader.read({ capacity: keys.length, autoDestroy: true })
+      const reads = keys.map((key) => batch.get(key))
+      batch.tryFlush()
+      return Promise.all(reads)
+    })
     const copies = new Copies()
-    for (const value of values) if (value) copies.expect(value)
-    for (const [i, value] of values.entries()) values[i] = value ? copies.take(value) : undefined
-    return values as (Buffer | undefined)[]
-  }
-
-  async _has(key: Buffer, options: ReadOptions): Promise<boolean> {
-    return (await this._get(key, options)) !== undefined
-  }
-
-  async _hasMany(keys: Buffer[], options: ReadOptions): Promise<boolean[]> {
-    const values = await this.#readMany(keys, options)
-    return values.map((value) => value !== null)
+    for (const value of values) if (value !== null) copies.expect(value)
+    return values.map((value) => (value === null ? undefined : copies.take(value)))
   }
 
   async _put(key: Buffer, value: Buffer): Promise<void> {
@@ -318,24 +315,6 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     await this.#run((db) => db._state.compactRange(db, from, to, {}))
   }
 
-  /** Estimates the bytes of table files (and, on request, memtables) that the keys from `start` up to `end` take. */
-  async approximateSize(start: KDefault, end: KDefault, options?: { includeMemtables?: boolean }): Promise<number> {
-    if (this.status === 'opening') return this.deferAsync(() => this.approximateSize(start, end, options))
-    const from = this.#bound(start) ?? Buffer.alloc(0)
-    const to = this.#bound(end) ?? Buffer.alloc(0)
-    const includeMemtables = options?.includeMemtables === true
-    return this.#run((db) => db.approximateSize(from, to, { includeMemtables }))
-  }
-
-  /**
-   * Returns a property of RocksDB, such as 'rocksdb.estimate-num-keys', or undefined for a name that RocksDB does not
-   * know.
-   */
-  async getProperty(name: string): Promise<string | undefined> {
-    if (this.status === 'opening') return this.deferAsync(() => this.getProperty(name))
-    return this.#run((db) => db.getProperty(name))
-  }
-
   /**
    * Frees the memory of a value that was read or written, before the collector finds it. The value, and everything that
    * shares its memory, is empty afterwards. Many large values make V8 collect its whole heap again and again.
@@ -364,17 +343,6 @@ export class RocksLevel<KDefault = string, VDefault = string> extends AbstractLe
     } finally {
       await keys.close()
     }
-  }
-
-  async #readMany(keys: Buffer[], options: ReadOptions): Promise<(Buffer | null)[]> {
-    for (const key of keys) bytes(key)
-    const reader = this.#reader(options)
-    return this.#run(() => {
-      const batch = reader.read({ capacity: keys.length, autoDestroy: true })
-      const values = keys.map((key) => batch.get(key))
-      batch.tryFlush()
-      return Promise.all(values)
-    })
   }
 
   async #run<T>(operation: (db: NativeDb) => Promise<T>): Promise<T> {

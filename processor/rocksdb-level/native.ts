@@ -15,8 +15,6 @@ export interface NativeDb {
   write(options: { capacity: number; autoDestroy: boolean }): NativeWriteBatch
   iterator(range: NativeRange): NativeIterator
   flush(): Promise<void>
-  approximateSize(start: Uint8Array, end: Uint8Array, options: { includeMemtables: boolean }): Promise<number>
-  getProperty(name: string): Promise<string | undefined>
   readonly _state: {
     // The public compactRange() takes any object for its options, so it cannot be given a Buffer as a bound.
     compactRange(db: NativeDb, start: Uint8Array | null, end: Uint8Array | null, options: object): Promise<void>
@@ -73,8 +71,6 @@ export interface NativeOptions {
   bytesPerSync: number
   maxOpenFiles: number
   maxFileOpeningThreads: number
-  useDirectReads: boolean
-  useDirectIOForFlushAndCompaction: boolean
   tableBlockSize: number
   tableCacheIndexAndFilterBlocks: boolean
   optimizeFiltersForMemory: boolean

@@ -12,12 +12,8 @@ export interface RocksOptions {
   writeBufferSize?: number | undefined
   /** How many memtables may exist, the active one included, before writes wait for a flush. Default 3. */
   maxWriteBufferNumber?: number | undefined
-  /** Flushes and compactions that may run at once. Default 2. */
-  maxBackgroundJobs?: number | undefined
   /** Table files kept open; -1 keeps all. Default 512. */
   maxOpenFiles?: number | undefined
-  /** Threads that open table files when the database opens. Default 4. */
-  maxFileOpeningThreads?: number | undefined
   /** Keep uncompressed blocks in a cache of 32 MiB (the binding gives no other size). Default true. */
   blockCache?: boolean | undefined
   /** Keep index and filter blocks in the block cache, so that it bounds them too. Default true. */
@@ -26,12 +22,6 @@ export interface RocksOptions {
   blockSize?: number | undefined
   /** Bits per key of the Bloom filters, which spare most reads of absent keys; 0 for none. Default 10. */
   bloomFilterBitsPerKey?: number | undefined
-  /** Bytes after which the system is asked to write a table file out. Default 1 MiB. */
-  bytesPerSync?: number | undefined
-  /** Read table files with O_DIRECT, past the system's page cache. Default false. */
-  useDirectReads?: boolean | undefined
-  /** Flush and compact with O_DIRECT. Default false. */
-  useDirectIOForFlushAndCompaction?: boolean | undefined
   /**
    * Shows the state of the folder at the time of opening, without later writes, to any number of readers beside the
    * writer. Nothing is locked. Table files are kept open although the writer may remove them, so `maxOpenFiles` has no
@@ -49,7 +39,7 @@ export interface RocksOpenOptions extends RocksOptions {
 }
 
 export function toNativeOptions(options: RocksOpenOptions): NativeOptions {
-  const bits = number('bloomFilterBitsPerKey', options.bloomFilterBitsPerKey ?? 10, 0)
+  const bits = integer('bloomFilterBitsPerKey', options.bloomFilterBitsPerKey ?? 10, 0)
 
   const readOnly = options.readOnly === true
   return {
@@ -57,18 +47,18 @@ export function toNativeOptions(options: RocksOpenOptions): NativeOptions {
     createIfMissing: options.createIfMissing !== false && !readOnly,
     writeBufferSize: integer('writeBufferSize', options.writeBufferSize ?? 16 * MIB, 64 * 1024),
     maxWriteBufferNumber: integer('maxWriteBufferNumber', options.maxWriteBufferNumber ?? 3, 2),
-    maxBackgroundJobs: integer('maxBackgroundJobs', options.maxBackgroundJobs ?? 2, 1),
+    // Flushes and compactions that may run at once.
+    maxBackgroundJobs: 2,
     maxOpenFiles: readOnly ? -1 : integer('maxOpenFiles', options.maxOpenFiles ?? 512, -1),
-    maxFileOpeningThreads: integer('maxFileOpeningThreads', options.maxFileOpeningThreads ?? 4, 1),
+    maxFileOpeningThreads: 4,
     blockCache: options.blockCache !== false,
     // RocksDB refuses to cache index and filter blocks without a block cache.
     tableCacheIndexAndFilterBlocks: options.blockCache !== false && options.cacheIndexAndFilterBlocks !== false,
     tableBlockSize: integer('blockSize', options.blockSize ?? 8192, 1024),
     optimizeFiltersForMemory: true,
     filterPolicy: bits === 0 ? null : new Native.BloomFilterPolicy(bits),
-    bytesPerSync: integer('bytesPerSync', options.bytesPerSync ?? MIB, 0),
-    useDirectReads: options.useDirectReads === true,
-    useDirectIOForFlushAndCompaction: options.useDirectIOForFlushAndCompaction === true,
+    // After so many bytes the system is asked to write a table file out.
+    bytesPerSync: MIB,
   }
 }
 
@@ -76,11 +66,6 @@ export function toNativeOptions(options: RocksOpenOptions): NativeOptions {
 function integer(name: string, value: unknown, least: number): number {
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= least) return value
   throw new TypeError(`Option '${name}' must be an integer of at least ${least}, received ${String(value)}`)
-}
-
-function number(name: string, value: unknown, least: number): number {
-  if (typeof value === 'number' && Number.isFinite(value) && value >= least) return value
-  throw new TypeError(`Option '${name}' must be a number of at least ${least}, received ${String(value)}`)
 }
 
 /** RocksDB names its threads by their pools: `rocksdb:low` compacts, `rocksdb:high` flushes memtables. */
