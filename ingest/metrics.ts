@@ -22,6 +22,7 @@ const BOUNDS = [
   'will bytes',
   'subscriptions',
   'held bytes',
+  'backlog',
   'devices of a connection',
   'tracked devices',
   'sessions away',

@@ -7,7 +7,7 @@ import type { Limits } from '../limits.ts'
 import type { IngestMetrics } from '../metrics.ts'
 
 /** The part of the log that ingest uses. */
-export type IngestLog = Pick<Log, 'append' | 'fault' | 'faultAt'> & {
+export type IngestLog = Pick<Log, 'append' | 'fault' | 'faultAt' | 'relief'> & {
   readonly identity: Pick<Log['identity'], 'partitions'>
 }
 
@@ -40,6 +40,11 @@ export class Appender {
     const telemetry = (records: readonly NewRecord[]): Promise<void> => log.append('telemetry', records)
     this.#partitions = Array.from({ length: log.identity.partitions }, () => new Batcher(telemetry, this))
     this.letters = new Batcher((records) => log.append('dead-letters', records), this)
+  }
+
+  /** Defined while the log asks to let nothing in; resolves when it does no more. */
+  get relief(): Promise<void> | undefined {
+    return this.#log.relief
   }
 
   /** Why the log takes no records of the device now, if so. */

@@ -243,7 +243,7 @@ export class Connection extends Duplex {
       return false
     }
     const { type, qos } = header
-    const full = qos > 0 ? this.#pressure.full : this.#pressure.busy
+    const full = qos > 0 ? this.#pressure.full : type === PUBLISH ? this.#pressure.closed : this.#pressure.busy
     if (full) this.#pressure.wait(this)
     if (full || (qos > 0 && this.#unacked >= limits.maxUnacked)) {
       this.#blocked = true

@@ -49,21 +49,28 @@ interface Waiter {
 /** Work of one turn of the event loop, in telemetry messages: a few ms, then processing and other connections go on. */
 const MAX_PER_TURN = 2_000
 
-/** The budgets that all connections share: bytes, and work in one turn of the event loop. */
+/**
+ * The budgets that all connections share: bytes, work in one turn of the event loop, and what processing has not done yet.
+ */
 export class Pressure {
   readonly limits: Limits
   readonly metrics: IngestMetrics
   readonly incomplete: Incomplete
   outgoingBytes = 0
+  readonly #relief: () => Promise<void> | undefined
+  /** Processing is behind. It is asked once a turn, before the next one. */
+  #behind = false
   #spentThisTurn = 0
-  /** Connections that wait for the next turn, and those that wait for bytes to be released. */
+  /** Connections that wait for the next turn, and those that wait for bytes to be released or for processing. */
   readonly #waiting = new Set<Waiter>()
-  readonly #waitingForBytes = new Set<Waiter>()
+  readonly #waitingForRoom = new Set<Waiter>()
 
-  constructor(limits: Limits, metrics: IngestMetrics) {
+  /** `relief`: of the log; without it nothing waits for processing. */
+  constructor(limits: Limits, metrics: IngestMetrics, relief: () => Promise<void> | undefined = () => undefined) {
     this.limits = limits
     this.metrics = metrics
     this.incomplete = new Incomplete(limits.maxIncompleteBytes)
+    this.#relief = relief
   }
 
   /** The work of this turn is done: `wait`. */
@@ -71,9 +78,14 @@ export class Pressure {
     return this.#spentThisTurn >= MAX_PER_TURN
   }
 
+  /** No message may be taken now: `wait`. */
+  get closed(): boolean {
+    return this.busy || this.#behind
+  }
+
   /** No message that wants an ack may be taken now: `wait`. */
   get full(): boolean {
-    return this.busy || this.metrics.heldBytes >= this.limits.maxHeldBytes
+    return this.closed || this.metrics.heldBytes >= this.limits.maxHeldBytes
   }
 
   /** Waiters go on in the order in which they came. */
@@ -81,14 +93,14 @@ export class Pressure {
     if (this.busy) {
       this.#waiting.add(waiter)
     } else {
-      if (this.#waitingForBytes.size === 0) this.metrics.boundHits.add('held bytes')
-      this.#waitingForBytes.add(waiter)
+      if (this.#waitingForRoom.size === 0) this.metrics.boundHits.add(this.#behind ? 'backlog' : 'held bytes')
+      this.#waitingForRoom.add(waiter)
     }
   }
 
   forget(waiter: Waiter): void {
     this.#waiting.delete(waiter)
-    this.#waitingForBytes.delete(waiter)
+    this.#waitingForRoom.delete(waiter)
   }
 
   /** `work`: in telemetry messages. */
@@ -105,13 +117,14 @@ export class Pressure {
   release(messages: number, bytes: number): void {
     this.metrics.held -= messages
     this.metrics.heldBytes -= bytes
-    if (this.#waitingForBytes.size > 0) this.#wakeForBytes()
+    if (this.#waitingForRoom.size > 0) this.#wakeForRoom()
   }
 
   #turn(): void {
     this.#spentThisTurn = 0
+    if (!this.#behind) this.#lookBehind()
     // They may have to wait for the next turn, as all others do.
-    this.#wakeForBytes()
+    this.#wakeForRoom()
     for (const waiter of this.#waiting) {
       if (this.busy) break
       this.#waiting.delete(waiter)
@@ -119,10 +132,20 @@ export class Pressure {
     }
   }
 
-  #wakeForBytes(): void {
-    for (const waiter of this.#waitingForBytes) {
+  #lookBehind(): void {
+    const relief = this.#relief()
+    if (relief === undefined) return
+    this.#behind = true
+    void relief.then(() => {
+      this.#behind = false
+      this.#wakeForRoom()
+    })
+  }
+
+  #wakeForRoom(): void {
+    for (const waiter of this.#waitingForRoom) {
       if (this.full) break
-      this.#waitingForBytes.delete(waiter)
+      this.#waitingForRoom.delete(waiter)
       waiter.proceed()
     }
   }

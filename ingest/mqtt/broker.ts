@@ -76,7 +76,7 @@ export class Broker {
     this.#appender = appender
     this.#epochs = epochs
     this.#logger = logger
-    this.#pressure = new Pressure(limits, metrics)
+    this.#pressure = new Pressure(limits, metrics, () => appender.relief)
     this.#persistence = new Persistence(limits, metrics)
     this.presence = new Presence(appender, limits, metrics, now)
     this.#bridge = new Bridge(appender, this.presence, this.#persistence.unreleased, metrics, now)

@@ -57,6 +57,12 @@ export interface Log extends AsyncDisposable {
   faultAt(partition: number): Error | undefined
 
   /**
+   * Defined while so much of telemetry waits to be processed that no more should be let in; resolves when less does. Only
+   * a log that shares its process with the processors knows.
+   */
+  readonly relief?: Promise<void> | undefined
+
+  /**
    * Resolves when every record is durable: it survives kill -9 of this process (embedded) or the loss of a broker (Kafka,
    * acks=all). Records of one key keep their order, within a call and over calls made one after the other, awaited or not.
    * Rejects with RetryableError when that is not known; some of the records may be in the log then.

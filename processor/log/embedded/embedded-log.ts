@@ -200,15 +200,16 @@ export class EmbeddedLog implements Log {
     return this.fault
   }
 
-  async append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {
-    await this.#writer.append(topic, records)
-    if (topic === 'telemetry') await this.#pace.hold()
+  get relief(): Promise<void> | undefined {
+    return this.#pace.relief
   }
 
-  async write(record: NewRecord): Promise<Position> {
-    const position = await this.#writer.write(record)
-    await this.#pace.hold()
-    return position
+  append(topic: 'telemetry' | 'dead-letters', records: readonly NewRecord[]): Promise<void> {
+    return this.#writer.append(topic, records)
+  }
+
+  write(record: NewRecord): Promise<Position> {
+    return this.#writer.write(record)
   }
 
   follow(at: Partition, from: Offset, limits: BatchLimits, signal: AbortSignal): AsyncIterable<Batch> {

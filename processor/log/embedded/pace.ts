@@ -1,25 +1,25 @@
 import type { EmbeddedPartition } from './partition.ts'
 import type { ClaimPosition } from './writer.ts'
 
-/** Milliseconds that one append may be held, so that appends go on when processing stands still. */
-const MAX_HOLD_MS = 200
-/** A partition without a commit for this many milliseconds is not being processed, and appends do not wait for it. */
-const STALE_MS = 1000
+/** A partition without a commit for this many milliseconds is not being processed, and nobody waits for it. */
+const STALE_MS = 2_000
 
 /**
- * Appends and processing share one event loop, and sockets would take most of it. So acknowledgements of telemetry are
- * held while more than `maxBacklog` records wait to be processed. A burst then reaches the senders as back-pressure and
- * does not make answers stale, and records are processed while they are still in memory.
+ * Appends and processing share one event loop, and sockets would take most of it. So ingest reads nothing while more than
+ * `maxBacklog` records wait to be processed. What is acknowledged can then be read soon, and records are processed while
+ * they are still in memory.
  */
 export class Pace {
   readonly #partitions: readonly Pick<EmbeddedPartition, 'end'>[]
   readonly #positions: readonly ClaimPosition[]
   readonly #maxBacklog: number
   readonly #now: () => number
-  /** Time of each partition's last commit, on the clock of `now`. */
+  /** The last commit of each partition: its time, on the clock of `now`, and the input offset. */
   readonly #committedAt: number[]
-  /** Appends resolve in the order of their calls. The appends under way bound this queue. */
-  #held: { readonly since: number; readonly resolve: () => void }[] = []
+  readonly #inputs: number[]
+  /** The records that may wait now. It is larger after a stop: see `committed`. */
+  #allowed: number
+  #relief: PromiseWithResolvers<void> | undefined
   #timer: NodeJS.Timeout | undefined
 
   /** `now` gives milliseconds of a clock that nobody sets. */
@@ -32,52 +32,65 @@ export class Pace {
     this.#partitions = partitions
     this.#positions = positions
     this.#maxBacklog = maxBacklog
+    this.#allowed = maxBacklog
     this.#now = now
     this.#committedAt = partitions.map(() => Number.NEGATIVE_INFINITY)
+    this.#inputs = partitions.map(() => 0)
   }
 
-  /** Returns undefined when the append need not wait. */
-  hold(): Promise<void> | undefined {
-    if (this.#held.length === 0 && this.#backlog() <= this.#maxBacklog) return undefined
-    return new Promise((resolve) => {
-      this.#held.push({ since: this.#now(), resolve })
-      this.#timer ??= setTimeout(() => this.#expire(), MAX_HOLD_MS)
-    })
+  /** Resolves when enough of the backlog is processed; undefined when no more waits than may. */
+  get relief(): Promise<void> | undefined {
+    if (this.#relief === undefined) {
+      if (!this.#behind) return undefined
+      this.#relief = Promise.withResolvers()
+      this.#timer = setInterval(() => this.#relieve(), STALE_MS)
+    }
+    return this.#relief.promise
   }
 
+  /**
+   * When a partition is taken up, or goes on after it stood still, what waits there is worked off beside new records: for
+   * each two records that are processed, one more is let in.
+   */
   committed(partition: number): void {
+    const { input } = this.#positions[partition] as ClaimPosition
+    const wasStale = this.#isStale(partition)
     this.#committedAt[partition] = this.#now()
-    if (this.#held.length > 0 && this.#backlog() <= this.#maxBacklog) this.#release(this.#held.length)
+    if (wasStale) this.#allowed += this.#backlogOf(partition)
+    else this.#allowed -= (input - (this.#inputs[partition] as number)) / 2
+    this.#allowed = Math.max(this.#maxBacklog, Math.min(this.#allowed, this.#backlog + this.#maxBacklog))
+    this.#inputs[partition] = input
+    this.#relieve()
   }
 
   close(): void {
-    this.#release(this.#held.length)
+    this.#committedAt.fill(Number.NEGATIVE_INFINITY)
+    this.#relieve()
   }
 
-  #backlog(): number {
-    const since = this.#now() - STALE_MS
+  get #behind(): boolean {
+    return this.#backlog > this.#allowed
+  }
+
+  get #backlog(): number {
     let backlog = 0
-    for (const [index, partition] of this.#partitions.entries()) {
-      const position = this.#positions[index]
-      if (position !== undefined && (this.#committedAt[index] as number) >= since)
-        backlog += partition.end - position.input
-    }
+    for (const index of this.#partitions.keys()) if (!this.#isStale(index)) backlog += this.#backlogOf(index)
     return backlog
   }
 
-  #expire(): void {
-    this.#timer = undefined
-    const before = this.#now() - MAX_HOLD_MS
-    const first = this.#held.findIndex(({ since }) => since > before)
-    this.#release(first < 0 ? this.#held.length : first)
-    const next = this.#held[0]
-    if (next !== undefined) this.#timer = setTimeout(() => this.#expire(), Math.max(1, next.since - before))
+  #isStale(partition: number): boolean {
+    return this.#now() - (this.#committedAt[partition] as number) > STALE_MS
   }
 
-  #release(count: number): void {
-    for (const { resolve } of this.#held.splice(0, count)) resolve()
-    if (this.#held.length > 0) return
-    clearTimeout(this.#timer)
-    this.#timer = undefined
+  #backlogOf(partition: number): number {
+    const { end } = this.#partitions[partition] as Pick<EmbeddedPartition, 'end'>
+    return end - (this.#positions[partition] as ClaimPosition).input
+  }
+
+  #relieve(): void {
+    if (this.#relief === undefined || this.#behind) return
+    clearInterval(this.#timer)
+    this.#relief.resolve()
+    this.#relief = undefined
   }
 }

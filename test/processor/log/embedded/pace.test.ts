@@ -23,67 +23,71 @@ describe('pace of appends', () => {
     vi.useRealTimers()
   })
 
-  function commit(partition: number, input: number): void {
-    positions[partition] = { epoch: 1, input, changelogEnd: 0 }
+  function append(partition: number, records: number): void {
+    ;(ends[partition] as { end: number }).end += records
+  }
+
+  function commit(partition: number, records: number): void {
+    const { input } = positions[partition] as { input: number }
+    positions[partition] = { epoch: 1, input: input + records, changelogEnd: 0 }
     pace.committed(partition)
   }
 
-  /** Order in which the holds were let go. */
-  function hold(times: number): number[] {
-    const released: number[] = []
-    for (let i = 0; i < times; i++) void pace.hold()?.then(() => released.push(i))
-    return released
-  }
-
-  test('nothing is held while processing keeps up', () => {
+  test('nobody waits while processing keeps up', () => {
     commit(0, 0)
-    ends = Object.assign(ends, [{ end: MAX_BACKLOG }])
-    expect(pace.hold()).toBeUndefined()
+    append(0, MAX_BACKLOG)
+    expect(pace.relief).toBeUndefined()
   })
 
-  test('nothing is held for a partition that nobody processes', () => {
-    Object.assign(ends[0] as object, { end: 10_000 })
-    expect(pace.hold()).toBeUndefined()
-    commit(0, 0)
-    vi.advanceTimersByTime(5_000)
-    expect(pace.hold()).toBeUndefined()
-  })
-
-  test('appends are held until a commit brings the backlog down, and go in order', async () => {
-    commit(0, 0)
-    Object.assign(ends[0] as object, { end: MAX_BACKLOG + 1 })
-    const released = hold(3)
-    commit(0, 0)
-    await vi.advanceTimersByTimeAsync(0)
-    expect(released).toEqual([])
-    commit(0, 1)
-    await vi.advanceTimersByTimeAsync(0)
-    expect(released).toEqual([0, 1, 2])
-  })
-
-  test('the backlog is that of all partitions together', () => {
+  test('relief comes with the commit that brings the backlog of all partitions down', async () => {
     commit(0, 0)
     commit(1, 0)
-    for (const partition of ends) partition.end = MAX_BACKLOG / 2 + 1
-    expect(pace.hold()).toBeInstanceOf(Promise)
-  })
-
-  test('no append is held for longer than the bound, whatever processing does', async () => {
-    commit(0, 0)
-    Object.assign(ends[0] as object, { end: 10_000 })
-    const released = hold(2)
-    await vi.advanceTimersByTimeAsync(199)
-    expect(released).toEqual([])
-    await vi.advanceTimersByTimeAsync(1)
-    expect(released).toEqual([0, 1])
-  })
-
-  test('closing lets go of what is held', async () => {
-    commit(0, 0)
-    Object.assign(ends[0] as object, { end: 10_000 })
-    const released = hold(1)
-    pace.close()
+    for (const partition of [0, 1]) append(partition, MAX_BACKLOG / 2 + 1)
+    const relieved = vi.fn()
+    void pace.relief?.then(relieved)
+    commit(0, 1)
     await vi.advanceTimersByTimeAsync(0)
-    expect(released).toEqual([0])
+    expect(relieved).not.toHaveBeenCalled()
+    commit(1, 1)
+    await vi.advanceTimersByTimeAsync(0)
+    expect(relieved).toHaveBeenCalledOnce()
+    expect(pace.relief).toBeUndefined()
+  })
+
+  test('nobody waits for a partition that is not processed, from 2 s without a commit on', async () => {
+    append(0, 10_000)
+    expect(pace.relief).toBeUndefined()
+    commit(1, 0)
+    append(1, MAX_BACKLOG + 1)
+    const relieved = vi.fn()
+    void pace.relief?.then(relieved)
+    await vi.advanceTimersByTimeAsync(2_000)
+    expect(relieved).not.toHaveBeenCalled()
+    await vi.advanceTimersByTimeAsync(2_000)
+    expect(relieved).toHaveBeenCalledOnce()
+  })
+
+  test('a backlog from a stop is worked off beside new records, one for each two that are processed', () => {
+    append(0, 10_000)
+    commit(0, 0)
+    expect(pace.relief).toBeUndefined()
+    append(0, MAX_BACKLOG + 1)
+    expect(pace.relief).toBeDefined()
+    commit(0, 1_000)
+    expect(pace.relief).toBeUndefined()
+    append(0, 500)
+    expect(pace.relief).toBeDefined()
+    for (let i = 0; i < 20; i++) commit(0, 480)
+    append(0, MAX_BACKLOG + 1)
+    expect(pace.relief).toBeDefined()
+  })
+
+  test('closing lets everybody go', async () => {
+    commit(0, 0)
+    append(0, 10_000)
+    const { relief } = pace
+    expect(relief).toBeDefined()
+    pace.close()
+    await relief
   })
 })
