@@ -7,8 +7,9 @@ import { EMBEDDED_PARTS, measureEmbedded } from './embedded.ts'
 import { type Figure, passes, table } from './figure.ts'
 import { KAFKA_PARTS, kafkaVersions, measureKafka } from './kafka/kafka.ts'
 import { describe, machine } from './machine.ts'
+import { measurePlacement, PLACEMENT_PARTS } from './placement.ts'
 
-const USAGE = `usage: npm run bench -- embedded|api|kafka [--only PART,…] [--quick] [--json FILE] [--profile FOLDER]
+const USAGE = `usage: npm run bench -- embedded|api|kafka|placement [--only PART,…] [--quick] [--json FILE] [--profile FOLDER]
   --only     of embedded: ${EMBEDDED_PARTS.join(',')}
              of api: ${API_PARTS.join(',')}
              of kafka: ${KAFKA_PARTS.join(',')}
@@ -36,6 +37,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   embedded: { parts: EMBEDDED_PARTS, measure: measureEmbedded, versions: async () => ({}) },
   api: { parts: API_PARTS, measure: measureApi, versions: apiVersions },
   kafka: { parts: KAFKA_PARTS, measure: measureKafka, versions: kafkaVersions },
+  placement: { parts: PLACEMENT_PARTS, measure: measurePlacement, versions: async () => ({}) },
 }
 
 interface Arguments extends Omit<BenchOptions, 'report'> {

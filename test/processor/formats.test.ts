@@ -1,3 +1,4 @@
+import { inflateRawSync } from 'node:zlib'
 import { MemoryLevel } from 'memory-level'
 import pino from 'pino'
 import { RocksLevel } from 'rocksdb-level'
@@ -32,6 +33,14 @@ function held(where: string, whatToDo: string, rows: readonly Held[]): void {
 
 const AT = '2026-11-24T10:00:00.000Z'
 const IDS = { telemetry: 'ti', status: 'si' }
+/** The bytes before the user data, and the user data, which stands after its length and is deflated. */
+function inflated(bytes: Buffer): string {
+  for (let at = bytes.length - 4; ; at--) {
+    if (bytes.readUInt32BE(at) !== bytes.length - at - 4) continue
+    return bytes.subarray(0, at).toString('latin1') + inflateRawSync(bytes.subarray(at + 4)).toString()
+  }
+}
+
 const OWNER = { instance: 'one', endpoint: 'h:1' }
 const MEMBER_ID = 'tidemark-one@h:1-01234567-89ab-cdef-0123-456789abcdef'
 const names = topicNames('t')
@@ -185,24 +194,18 @@ held('what Kafka keeps', 'read the old as well, and write it until no process of
     'what a member tells the group',
     () => {
       const copies = { active: [1], standby: [2], positions: { 2: 9 }, whole: [2] }
-      return encodeSubscription(names, {
-        ...OWNER,
-        zone: 'z',
-        since: 4,
-        ...copies,
-        unfit: true,
-      }).toString('latin1')
+      return inflated(encodeSubscription(names, { ...OWNER, zone: 'z', since: 4, ...copies, unfit: true }))
     },
-    '\0\0\0\0\0\x02\0\x0bt.telemetry\0\x08t.status\0\0\0\x80' +
+    '\0\0\0\0\0\x02\0\x0bt.telemetry\0\x08t.status' +
       '{"instance":"one","endpoint":"h:1","zone":"z","since":4,"active":[1],"standby":[2],"positions":{"2":9},"whole":[2],"unfit":true}',
   ],
   [
     'what the leader tells a member',
     () => {
       const peers = [{ memberId: MEMBER_ID, ...OWNER, since: 4 }]
-      return encodeAssignment(names, { active: [1], standby: [2], moving: [1], heir: [2], peers }).toString()
+      return inflated(encodeAssignment(names, { active: [1], standby: [2], moving: [1], heir: [2], peers }))
     },
-    '\0\0\0\0\0\x02\0\x0bt.telemetry\0\0\0\x01\0\0\0\x01\0\x08t.status\0\0\0\x01\0\0\0\x02\0\0\0r' +
+    '\0\0\0\0\0\x02\0\x0bt.telemetry\0\0\0\x01\0\0\0\x01\0\x08t.status\0\0\0\x01\0\0\0\x02' +
       `{"peers":[{"memberId":"${MEMBER_ID}","since":4}],"moving":[1],"heir":[2]}`,
   ],
 ])

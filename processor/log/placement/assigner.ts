@@ -43,7 +43,7 @@ interface Slot {
 
 /**
  * Assigns owners and standbys. Pure and deterministic: the order of the members does not matter.
- * // - Every partition has one owner; owners' counts differ by one at most, and so do standbys' where zones leave a
+ * - Every partition has one owner; owners' counts differ by one at most, and so do standbys' where zones leave a
  * choice.
  * - A member keeps what it owns, unless balance takes it. That, and free partitions, go to the most caught-up copy
  * among the members with room.
@@ -80,7 +80,7 @@ function slotOf(member: Candidate, partitions: number): Slot {
   return { member, active: new Set(), standby: new Set(), places, cost: 0, shares: new Map() }
 }
 
-/** Must be fast for 1,024 partitions and 32 members: peers take a leader that holds its event loop for dead. */
+/** Must be fast for 10,000 partitions and 1,000 members: peers take a leader that holds its event loop for dead. */
 function assignActive(slots: readonly Slot[], { partitions, load }: AssignmentInput): void {
   const free = new Set(Array.from({ length: partitions }, (_, i) => i))
   for (const slot of slots) {
@@ -106,15 +106,20 @@ function assignActive(slots: readonly Slot[], { partitions, load }: AssignmentIn
   // Partitions with the fewest warm copies choose first, before others take the only one; those with none choose last.
   const warm = new Uint32Array(partitions)
   for (const slot of open) countPlaces(slot, warm, 1)
+  const contested = new Set([...free].sort(ascending).filter((partition) => warm[partition] !== 0))
+  const others = [...free].sort(ascending).reverse()
   while (free.size > 0) {
-    const partition = fewest(free, warm) as number
+    const partition = fewest(contested, warm) ?? nextIn(others, free)
     const owner = best(open, (a, b) => at(b, partition) - at(a, partition) || a.cost - b.cost) as Slot
-    if (owner.active.size === floor) extra--
+    const isLast = owner.active.size === floor && --extra === 0
     owner.active.add(partition)
     owner.cost += costOf(partition)
     free.delete(partition)
+    contested.delete(partition)
+    if (hasRoom(owner) && !isLast) continue
     for (const slot of open) if (!hasRoom(slot)) countPlaces(slot, warm, -1)
     open = open.filter(hasRoom)
+    for (const p of contested) if (warm[p] === 0) contested.delete(p)
   }
 }
 
@@ -122,17 +127,19 @@ function countPlaces({ places }: Slot, warm: Uint32Array, by: number): void {
   for (let p = 0; p < places.length; p++) if ((places[p] as number) >= 0) warm[p] = (warm[p] as number) + by
 }
 
-/** The first partition with the fewest warm copies, where none counts as most. */
+/** The first partition with the fewest warm copies. */
 function fewest(partitions: Iterable<number>, warm: Uint32Array): number | undefined {
   let found: number | undefined
-  let least = Number.POSITIVE_INFINITY
-  for (const p of partitions) {
-    const places = warm[p] || Number.MAX_SAFE_INTEGER
-    if (found !== undefined && (places > least || (places === least && p > found))) continue
-    found = p
-    least = places
-  }
+  for (const p of partitions) if (found === undefined || (warm[p] as number) < (warm[found] as number)) found = p
   return found
+}
+
+/** Takes the last of `partitions` that is in `free`. */
+function nextIn(partitions: number[], free: ReadonlySet<number>): number {
+  for (;;) {
+    const partition = partitions.pop() as number
+    if (free.has(partition)) return partition
+  }
 }
 
 /** A member with too many gives away first what is warm elsewhere with room. */
@@ -151,24 +158,53 @@ function assignStandbys(slots: readonly Slot[], { partitions, standbys }: Assign
   const quota = Math.ceil((partitions * copies) / slots.length)
   const owners: Slot[] = []
   for (const slot of slots) for (const partition of slot.active) owners[partition] = slot
-  const held = new Map(slots.map((slot) => [slot, new Set(slot.member.standby)]))
+  const oneZone = new Set(slots.map(({ member }) => member.zone)).size === 1
+  const holders: Slot[][] = Array.from({ length: partitions }, () => [])
+  for (const slot of slots) for (const partition of slot.member.standby) holders[partition]?.push(slot)
   for (let copy = 0; copy < copies; copy++) {
     for (const [partition, owner] of owners.entries()) {
-      const apart = (slot: Slot) => Number(apartFrom(slot, owner))
-      const stays = (slot: Slot) => Number(held.get(slot)?.has(partition) === true && slot.standby.size < quota)
-      const warm = (slot: Slot) => (slot.standby.size < quota ? at(slot, partition) : -1)
-      const holder = best(
-        slots.filter((slot) => canHold(slot, partition)),
-        (a, b) => {
-          const wish = apart(b) - apart(a) || stays(b) - stays(a) || warm(b) - warm(a)
-          return wish || shared(a, owner) - shared(b, owner) || a.standby.size - b.standby.size
-        },
-      )
+      const present = holders[partition] as Slot[]
+      const mayStay = (slot: Slot) =>
+        canHold(slot, partition) && slot.standby.size < quota && (oneZone || apartFrom(slot, owner))
+      // One of the present holders is the best then: in a large group that spares most of the looking.
+      const among = present.some(mayStay) ? present : slots
+      const holder = holderFor(partition, owner, present, among, quota)
       holder?.standby.add(partition)
       holder?.shares.set(owner, shared(holder, owner) + 1)
     }
   }
   while (evenOut(slots, owners)) continue
+}
+
+/** The best member for one more copy: in another zone, then one of the present `holders`, then with a warm copy. */
+function holderFor(
+  partition: number,
+  owner: Slot,
+  holders: readonly Slot[],
+  slots: readonly Slot[],
+  quota: number,
+): Slot | undefined {
+  let found: Slot | undefined
+  let [mostApart, mostStays, mostWarm] = [0, 0, 0]
+  for (const slot of slots) {
+    if (slot === owner || slot.standby.has(partition)) continue
+    const hasRoom = slot.standby.size < quota
+    const apart = Number(apartFrom(slot, owner))
+    const stays = Number(hasRoom && holders.includes(slot))
+    const warm = hasRoom ? at(slot, partition) : -1
+    if (found !== undefined) {
+      const wish = apart - mostApart || stays - mostStays || warm - mostWarm
+      if (wish < 0) continue
+      const isWorse = () =>
+        shared(slot, owner) - shared(found as Slot, owner) || slot.standby.size - (found as Slot).standby.size
+      if (wish === 0 && isWorse() >= 0) continue
+    }
+    found = slot
+    mostApart = apart
+    mostStays = stays
+    mostWarm = warm
+  }
+  return found
 }
 
 function apartFrom(slot: Slot, owner: Slot): boolean {

@@ -27,9 +27,12 @@ export function deferToHeirs(
       return [name, { active: new Set(active), standby: new Set(standby), heir: [] as number[] }]
     }),
   )
+  const nextOf = new Map<number, Candidate>()
+  for (const member of members)
+    for (const partition of assigned.get(member.name)?.active ?? []) nextOf.set(partition, member)
   for (const owner of members) {
     for (const partition of owner.active) {
-      const next = members.find(({ name }) => held.get(name)?.active.has(partition))
+      const next = nextOf.get(partition)
       if (next === undefined || next.active.includes(partition) || lacksLittle(partition, owner, next, rates)) continue
       const [from, to] = [held.get(owner.name), held.get(next.name)]
       to?.active.delete(partition)

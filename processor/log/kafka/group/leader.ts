@@ -19,10 +19,13 @@ const MAX_NAMESAKES = 8
 
 type Known = Peer & PingCandidate
 
-/** The partitions of `assigned` that a candidate other than `name` works on. */
-export function movingTo(name: string, assigned: readonly number[], candidates: readonly Candidate[]): number[] {
-  const others = candidates.filter((other) => other.name !== name)
-  return assigned.filter((partition) => others.some(({ active }) => active.includes(partition)))
+/** Which candidates work on each partition now, by name. */
+export function workersOf(candidates: readonly Candidate[]): ReadonlyMap<number, readonly string[]> {
+  const workers = new Map<number, string[]>()
+  for (const { name, active } of candidates) {
+    for (const partition of active) workers.set(partition, [...(workers.get(partition) ?? []), name])
+  }
+  return workers
 }
 
 /**
@@ -99,12 +102,14 @@ export class KafkaLeader {
     const balanced = this.#balancer.assign(candidates, this.#load.spans)
     this.#tell(balanced, candidates, known)
     const watched = pingTargets(known)
+    const workers = workersOf(candidates)
+    const namesakes = Map.groupBy(known, ({ instance }) => instance)
     const assignments = known.map((member, i) => {
       const { name } = candidates[i] as Candidate
       const { active, standby } = balanced.assigned.get(name) ?? { active: [], standby: [] }
-      const moving = movingTo(name, active, candidates)
+      const moving = active.filter((partition) => workers.get(partition)?.some((other) => other !== name))
       const heir = balanced.heirs.get(name) ?? []
-      const peers = peersOf(member, watched.get(member) ?? [], known)
+      const peers = peersOf(member, watched.get(member) ?? [], namesakes.get(member.instance) ?? [])
       const memberAssignment = encodeAssignment(names, { active, standby, moving, heir, peers })
       return { memberId: member.memberId, memberAssignment }
     })
@@ -156,9 +161,8 @@ function forPeople(instances: ReadonlyMap<string, string>): (name: string) => st
 }
 
 /** The members that `member` pings, and those with its name that it yields to. */
-function peersOf(member: Known, watched: readonly Known[], all: readonly Known[]): Peer[] {
-  const namesakes = all.filter((other) => other.instance === member.instance && other !== member)
-  const stay = namesakes.filter((other) => yields(member, other)).slice(0, MAX_NAMESAKES)
+function peersOf(member: Known, watched: readonly Known[], namesakes: readonly Known[]): Peer[] {
+  const stay = namesakes.filter((other) => other !== member && yields(member, other)).slice(0, MAX_NAMESAKES)
   const told = new Set([...watched, ...stay])
   return [...told].map(({ memberId, endpoint, instance, since }) => ({ memberId, endpoint, instance, since }))
 }

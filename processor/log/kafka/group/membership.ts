@@ -1,3 +1,4 @@
+import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import { ConfigurationError } from '../../../contract/errors.ts'
 import type { Owner } from '../../../contract/query.ts'
 import { WireReader, WireWriter } from '../protocol/wire.ts'
@@ -6,7 +7,7 @@ import type { TopicNames } from '../topics.ts'
 /**
  * A member's user data in the consumer protocol (ConsumerProtocolSubscription and ConsumerProtocolAssignment, version
  * 0), so that Kafka's own tools show the group: the telemetry partitions of a member are those it owns, its status
- * partitions those it keeps a standby of. The rest is JSON in the user data.
+ * partitions those it keeps a standby of. The rest is deflated JSON in the user data.
  */
 export interface Subscription {
   readonly instance: string
@@ -81,6 +82,24 @@ export function strangerTo(group: string, { telemetry }: Pick<TopicNames, 'telem
   )
 }
 
+/** Bytes that a member's user data may grow to. */
+const MAX_UNPACKED_BYTES = 1024 * 1024
+
+/** Kafka keeps the user data of all members in one record of 1 MiB: deflated, 1,000 members and 10,000 partitions fit. */
+function packed(userData: object): Buffer {
+  return deflateRawSync(JSON.stringify(userData))
+}
+
+/** Throws ConfigurationError for what `packed` did not make. */
+function unpacked(userData: Buffer): unknown {
+  try {
+    return JSON.parse(inflateRawSync(userData, { maxOutputLength: MAX_UNPACKED_BYTES }).toString())
+  } catch (error) {
+    const message = 'another member of the group runs another version of Tidemark: run one version in a group'
+    throw new ConfigurationError('LOG_MISMATCH', message, error)
+  }
+}
+
 const VERSION = 0
 const MEMBER_ID = /^tidemark-(.+)@(.+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
@@ -99,7 +118,7 @@ export function ownerOf(memberId: string): Owner | undefined {
 }
 
 export function encodeSubscription(names: TopicNames, subscription: Subscription): Buffer {
-  const userData = Buffer.from(JSON.stringify(subscription))
+  const userData = packed(subscription)
   const writer = new WireWriter().int16(VERSION).int32(2).string(names.telemetry).string(names.status)
   return writer.int32(userData.length).raw(userData).finish()
 }
@@ -113,7 +132,7 @@ export function decodeSubscription(bytes: Buffer): (Subscription & Pick<TopicNam
   const userData = reader.bytesOrNull()
   if (userData === null) return undefined
   try {
-    const subscription = JSON.parse(userData.toString()) as Partial<Subscription>
+    const subscription = unpacked(userData) as Partial<Subscription>
     if (typeof subscription.instance !== 'string' || typeof subscription.endpoint !== 'string') return undefined
     const { instance, endpoint } = subscription
     return { active: [], standby: [], positions: {}, whole: [], ...subscription, instance, endpoint, telemetry }
@@ -130,7 +149,7 @@ export function encodeAssignment(names: TopicNames, assignment: Assignment): Buf
   for (const partition of active) writer.int32(partition)
   writer.string(names.status).int32(standby.length)
   for (const partition of standby) writer.int32(partition)
-  const userData = Buffer.from(JSON.stringify({ peers, moving, heir, stranger }))
+  const userData = packed({ peers, moving, heir, stranger })
   return writer.int32(userData.length).raw(userData).finish()
 }
 
@@ -148,7 +167,7 @@ export function decodeAssignment(names: TopicNames, bytes: Buffer): Assignment {
     )
     userData = reader.bytesOrNull()
   }
-  const told: Told = userData === null ? {} : JSON.parse(userData.toString())
+  const told: Told = userData === null ? {} : (unpacked(userData) as Told)
   const { moving = [], heir = [], stranger } = told
   const peers = (told.peers ?? []).map((peer) => ({ ...ownerOf(peer.memberId), ...peer }) as Peer)
   const [active = [], standby = []] = [topics.get(names.telemetry), topics.get(names.status)]

@@ -185,7 +185,7 @@ export interface PingCandidate {
 const MAX_PINGS = 1536
 
 /** Targets of each member at least, where there are so many. */
-const MIN_PINGED = 8
+const MIN_PINGED = 4
 
 /** How many others each of `members` pings, and is pinged by. */
 export function pingsPerMember(members: number): number {

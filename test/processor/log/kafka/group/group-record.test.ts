@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { inflateRawSync } from 'node:zlib'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { expect, test } from 'vitest'
@@ -67,14 +68,14 @@ function joined(members: readonly Named[]): Joined {
 }
 
 /** Of a Kafka that tells that it takes records of `most` bytes; undefined where it tells nobody. */
-function leaderBeside(most: number | undefined, write = (_line: string) => {}): KafkaLeader {
+function leaderBeside(most: number | undefined, write = (_line: string) => {}, partitions = PARTITIONS): KafkaLeader {
   const described = { resources: [{ configEntries: [{ configName: 'max.message.bytes', configValue: String(most) }] }] }
   const requests = { describeConfigs: () => (most === undefined ? Promise.reject(new Error('not told')) : described) }
   const cluster = {
     anyConnection: () => Promise.resolve({ requests }),
     retry: (_: number, __: undefined, attempt: () => Promise<unknown>) => attempt(),
   }
-  const identity = { partitions: PARTITIONS }
+  const identity = { partitions }
   const claims = { cluster, names, group: 'tidemark', identity, logger: pino({}, { write }) }
   return new KafkaLeader(claims as unknown as ClaimContext, 1, 30_000, new KafkaMetrics(new Registry()))
 }
@@ -84,7 +85,7 @@ function rawPeers({ memberAssignment }: MemberAssignment): object[] {
   const reader = new WireReader(memberAssignment)
   reader.int16()
   reader.array(() => [reader.string(), reader.array(() => reader.int32())])
-  return JSON.parse(String(reader.bytesOrNull())).peers
+  return JSON.parse(inflateRawSync(reader.bytesOrNull() as Buffer).toString()).peers
 }
 
 function peersOf({ memberAssignment }: MemberAssignment): Peer[] {
@@ -98,21 +99,37 @@ test('of 200 members with long names and 1,024 partitions Kafka keeps a record f
   const again = settled(members, first)
   const assignments = await leader.assign(joined(again))
   expect(groupRecordBytes(joined(again).members, assignments)).toBeLessThan(640 * KIBIBYTE)
-  for (const assignment of assignments) expect(peersOf(assignment)).toHaveLength(8)
+  for (const assignment of assignments) expect(peersOf(assignment)).toHaveLength(7)
+})
+
+test('of 1,000 members and 10,000 partitions Kafka keeps a record that it takes, and only what a dead one had moves', async () => {
+  const members = Array.from({ length: 1_000 }, (_, i) => {
+    const instance = `tidemark-processor-${i}`
+    return member(i, { instance, endpoint: `10.0.${i >> 8}.${i % 256}:9091` })
+  })
+  const leader = leaderBeside(MOST_BYTES, undefined, 10_000)
+  const before = settled(members, await leader.assign(joined(members)))
+  expect(groupRecordBytes(joined(before).members, await leader.assign(joined(before)))).toBeLessThan(MOST_BYTES)
+  const [dead, ...alive] = before as [Named, ...Named[]]
+  const after = settled(alive, await leader.assign(joined(alive)))
+  const gained = after.flatMap(({ subscription: { active } }, i) => {
+    return active.filter((partition) => !alive[i]?.subscription.active.includes(partition))
+  })
+  expect(gained.sort((a, b) => a - b)).toEqual(dead.subscription.active)
 })
 
 test('the leader of a group that is too large for one record ends, and says why', async () => {
   const members = groupOf(200)
-  const leader = leaderBeside(500_000)
+  const leader = leaderBeside(200_000)
   await expect(leader.assign(joined(members))).rejects.toBeInstanceOf(ConfigurationError)
   await expect(leader.assign(joined(members))).rejects.toThrow(
-    /^group tidemark: Kafka keeps its 200 members in one record, which takes \d{6} bytes; max\.message\.bytes of __consumer_offsets is 500000: raise it,/,
+    /^group tidemark: Kafka keeps its 200 members in one record, which takes \d{6} bytes; max\.message\.bytes of __consumer_offsets is 200000: raise it,/,
   )
-  const huge = groupOf(600)
+  const huge = groupOf(1_500)
   await expect(leaderBeside(MOST_BYTES).assign(joined(huge))).rejects.toThrow(`is ${MOST_BYTES}: raise it,`)
-  await expect(leaderBeside(4 * MOST_BYTES).assign(joined(huge))).resolves.toHaveLength(600)
+  await expect(leaderBeside(4 * MOST_BYTES).assign(joined(huge))).resolves.toHaveLength(1_500)
   // Somebody may have raised it: Kafka decides.
-  await expect(leaderBeside(undefined).assign(joined(huge))).resolves.toHaveLength(600)
+  await expect(leaderBeside(undefined).assign(joined(huge))).resolves.toHaveLength(1_500)
 })
 
 test('a member is told of a peer only what the id of the peer does not tell', async () => {

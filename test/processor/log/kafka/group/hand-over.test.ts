@@ -2,7 +2,7 @@ import pino from 'pino'
 import { expect, test, vi } from 'vitest'
 import { LogCorruptedError, OffsetOutOfRangeError, RetryableError } from '../../../../../processor/contract/errors.ts'
 import type { KafkaClaim } from '../../../../../processor/log/kafka/claim/claim.ts'
-import { movingTo } from '../../../../../processor/log/kafka/group/leader.ts'
+import { workersOf } from '../../../../../processor/log/kafka/group/leader.ts'
 import { decodeAssignment, encodeAssignment } from '../../../../../processor/log/kafka/group/membership.ts'
 import { KafkaRoles } from '../../../../../processor/log/kafka/group/roles.ts'
 import { topicNames } from '../../../../../processor/log/kafka/topics.ts'
@@ -11,10 +11,12 @@ import { aborted } from '../../../../../processor/runtime/pause.ts'
 
 const candidate = (name: string, active: readonly number[]) => ({ name, active, standby: [] })
 
-test('what another member of the group works on is known to move; what is its own, or nobody’s, is not', () => {
-  const candidates = [candidate('a', [0, 1, 2]), candidate('b', [3])]
-  expect(movingTo('b', [1, 2, 3, 4], candidates)).toEqual([1, 2])
-  expect(movingTo('a', [0], candidates)).toEqual([])
+test('who works on a partition is known, and an assignment tells what others still work on', () => {
+  const workers = workersOf([candidate('a', [0, 1]), candidate('b', [1])])
+  expect([...workers]).toEqual([
+    [0, ['a']],
+    [1, ['a', 'b']],
+  ])
   const assignment = { active: [1, 2, 3, 4], standby: [0], moving: [1, 2], heir: [], peers: [] }
   const names = topicNames('test')
   expect(decodeAssignment(names, encodeAssignment(names, assignment))).toEqual(assignment)
