@@ -134,12 +134,14 @@ export class Pressure {
 
   #lookBehind(): void {
     const relief = this.#relief()
-    if (relief === undefined) return
+    if (relief !== undefined) void this.#waitBehind(relief)
+  }
+
+  async #waitBehind(relief: Promise<void>): Promise<void> {
     this.#behind = true
-    void relief.then(() => {
-      this.#behind = false
-      this.#wakeForRoom()
-    })
+    await relief
+    this.#behind = false
+    this.#wakeForRoom()
   }
 
   #wakeForRoom(): void {

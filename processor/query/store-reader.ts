@@ -65,7 +65,10 @@ export class StoreReader implements PartitionReader {
   }
 
   async getMany(partition: number, deviceIds: readonly string[]): Promise<Answer[]> {
-    const answers = await this.getEach(deviceIds, new Array(deviceIds.length).fill(partition))
+    const answers = await this.getEach(
+      deviceIds,
+      deviceIds.map(() => partition),
+    )
     for (const answer of answers) if (answer instanceof TidemarkError) throw answer
     return answers as Answer[]
   }

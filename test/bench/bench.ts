@@ -5,14 +5,17 @@ import { invalid, refused } from '../../simulators/flags.ts'
 import { API_PARTS, apiVersions, measureApi } from './api.ts'
 import { EMBEDDED_PARTS, measureEmbedded } from './embedded.ts'
 import { type Figure, passes, table } from './figure.ts'
+import { CAPACITY_PARTS, type Demand, measureCapacity } from './kafka/capacity.ts'
 import { KAFKA_PARTS, kafkaVersions, measureKafka } from './kafka/kafka.ts'
 import { describe, machine } from './machine.ts'
 import { measurePlacement, PLACEMENT_PARTS } from './placement.ts'
 
-const USAGE = `usage: npm run bench -- embedded|api|kafka|placement [--only PART,…] [--quick] [--json FILE] [--profile FOLDER]
+const USAGE = `usage: npm run bench -- embedded|api|kafka|capacity|placement [--only PART,…] [--quick] [--json FILE] [--profile FOLDER]
   --only     of embedded: ${EMBEDDED_PARTS.join(',')}
              of api: ${API_PARTS.join(',')}
              of kafka: ${KAFKA_PARTS.join(',')}
+             of capacity: ${CAPACITY_PARTS.join(',')}
+  --devices N --rate R  of capacity: so many devices, so many messages a minute of each
   --quick    small sizes, to see that it works: the figures mean little
   --profile  the CPU profiles (.cpuprofile) of the measured processes go there`
 
@@ -22,6 +25,8 @@ export interface BenchOptions {
   readonly quick: boolean
   /** Further environment of the measured processes. */
   readonly env: Readonly<Record<string, string>>
+  /** The fleet that capacity is asked for. Undefined: some usual ones. */
+  readonly demand?: Demand | undefined
   /** Takes figures as they come. */
   readonly report: (figures: readonly Figure[]) => void
 }
@@ -37,6 +42,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   embedded: { parts: EMBEDDED_PARTS, measure: measureEmbedded, versions: async () => ({}) },
   api: { parts: API_PARTS, measure: measureApi, versions: apiVersions },
   kafka: { parts: KAFKA_PARTS, measure: measureKafka, versions: kafkaVersions },
+  capacity: { parts: CAPACITY_PARTS, measure: measureCapacity, versions: kafkaVersions },
   placement: { parts: PLACEMENT_PARTS, measure: measurePlacement, versions: async () => ({}) },
 }
 
@@ -53,13 +59,21 @@ function parse(): Arguments | undefined {
   const bench = more === undefined && Object.hasOwn(BENCHES, name) ? BENCHES[name] : undefined
   if (bench === undefined)
     throw invalid(`${positionals.join(' ') || 'nothing'} is no bench: ${Object.keys(BENCHES).join(', ')} are`)
-  const { profile, quick, json, only } = values
+  const { profile, quick, json, only, devices, rate } = values
   const parts = new Set(only?.split(',') ?? bench.parts)
   const unknown = [...parts].find((part) => !bench.parts.includes(part))
   if (unknown !== undefined) throw invalid(`--only ${unknown}: parts of ${name} are ${bench.parts.join(', ')}`)
   const env: Record<string, string> =
     profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profile}` }
-  return { bench, parts, quick, env, json }
+  return { bench, parts, quick, env, json, demand: demandOf(devices, rate) }
+}
+
+/** Throws ConfigurationError for half of it, or for what is no number. */
+function demandOf(devices: string | undefined, rate: string | undefined): Demand | undefined {
+  if (devices === undefined && rate === undefined) return undefined
+  const demand = { devices: Number(devices), rate: Number(rate) }
+  if (demand.devices > 0 && demand.rate > 0) return demand
+  throw invalid('--devices and --rate are two numbers: devices, and messages of one device a minute')
 }
 
 function parseFlags() {
@@ -71,6 +85,8 @@ function parseFlags() {
         only: { type: 'string' },
         quick: { type: 'boolean', default: false },
         json: { type: 'string' },
+        devices: { type: 'string' },
+        rate: { type: 'string' },
         profile: { type: 'string' },
       },
     })
@@ -79,7 +95,7 @@ function parseFlags() {
   }
 }
 
-async function run({ bench, parts, quick, env, json }: Arguments): Promise<void> {
+async function run({ bench, parts, quick, env, json, demand }: Arguments): Promise<void> {
   const on = machine(await bench.versions(parts))
   process.stdout.write(`${describe(on)}${quick ? 'QUICK sizes: these figures mean little\n' : ''}\n`)
   const figures: Figure[] = []
@@ -87,7 +103,7 @@ async function run({ bench, parts, quick, env, json }: Arguments): Promise<void>
     figures.push(...more)
     process.stdout.write(`${table(more)}\n`)
   }
-  await bench.measure({ parts, quick, env, report })
+  await bench.measure({ parts, quick, env, report, demand })
   const missed = figures.filter((figure) => passes(figure) === false)
   process.stdout.write(`${missed.length === 0 ? 'every limit is kept' : `${missed.length} limits are MISSED`}\n`)
   if (json === undefined) return

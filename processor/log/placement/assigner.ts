@@ -107,7 +107,7 @@ function assignActive(slots: readonly Slot[], { partitions, load }: AssignmentIn
   const warm = new Uint32Array(partitions)
   for (const slot of open) countPlaces(slot, warm, 1)
   const contested = new Set([...free].sort(ascending).filter((partition) => warm[partition] !== 0))
-  const others = [...free].sort(ascending).reverse()
+  const others = [...free].sort((a, b) => b - a)
   while (free.size > 0) {
     const partition = fewest(contested, warm) ?? nextIn(others, free)
     const owner = best(open, (a, b) => at(b, partition) - at(a, partition) || a.cost - b.cost) as Slot

@@ -15,15 +15,12 @@ export async function measureRestore(
   application: string,
 ): Promise<Figure[]> {
   const peer = await restoreStreams(brokers, cluster, application)
-  const processor = await cluster.processor('restored')
-  const end = await untilLine(processor, 'partition running', partitions)
-  const records = sum(await cluster.metrics(processor), 'tidemark_restored_records_total')
-  const ms = end - firstLine(processor, 'restoring from the changelog')
+  const { processor, records, perSecond } = await restored(cluster, partitions)
   const used = usage(processor.child.pid as number)
   return [
     {
       what: `restore: ${records.toLocaleString('en-US')} changelog records into an empty store`,
-      value: (records / ms) * 1000,
+      value: perSecond,
       unit: 'records/s',
       limit: { atLeast: 300_000 },
       peer: { what: `Kafka Streams, ${peer.records.toLocaleString('en-US')} records`, value: peer.perSecond },
@@ -37,6 +34,15 @@ export async function measureRestore(
       note: `peak ${Math.round(used?.peakMiB ?? 0)} MiB`,
     },
   ]
+}
+
+/** Starts a processor that has nothing, beside no other. */
+export async function restored(cluster: Cluster, partitions: number) {
+  const processor = await cluster.processor('restored')
+  const end = await untilLine(processor, 'partition running', partitions)
+  const records = sum(await cluster.metrics(processor), 'tidemark_restored_records_total')
+  const perSecond = (records / (end - firstLine(processor, 'restoring from the changelog'))) * 1000
+  return { processor, records, perSecond }
 }
 
 async function restoreStreams(brokers: string, cluster: Cluster, application: string) {

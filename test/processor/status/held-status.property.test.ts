@@ -18,13 +18,13 @@ const value = fc.oneof(
   { weight: 4, arbitrary: number },
   fc.constantFrom<unknown>(true, false, null, 'text', 'naïve "quoted" \\ \n \ud800', [1, -0, { b: 1, 7: 2 }], []),
 )
-const name = fc.constantFrom('temperature', 'pos.lat', 'naïve "name"', '7', '10', '00', 'constructor', '\n', '漢')
+const metric = fc.constantFrom('temperature', 'pos.lat', 'naïve "name"', '7', '10', '00', 'constructor', '\n', '漢')
 
 /** What one device says: mostly in order, sometimes late, again, with a gap, or with other metrics. */
 const stream = fc
   .array(
     fc.record({
-      values: fc.dictionary(name, value, { maxKeys: 4, noNullPrototype: true }),
+      values: fc.dictionary(metric, value, { maxKeys: 4, noNullPrototype: true }),
       numbered: fc.boolean(),
       timed: fc.boolean(),
       seqStep: fc.oneof({ weight: 4, arbitrary: fc.constant(1) }, fc.integer({ min: -3, max: 3 })),
