@@ -8,7 +8,7 @@ import { RocksLevelError } from './errors.ts'
  * the holder, which it left in the file OWNER.
  */
 export async function describeHolder(path: string): Promise<string> {
-  return (await liveOwner(path)) ?? 'another process'
+  return (await ownerOf(path)) ?? 'another process'
 }
 
 /**
@@ -16,17 +16,25 @@ export async function describeHolder(path: string): Promise<string> {
  * would remove the other's files. Undefined: there is none.
  */
 export async function describeHiddenHolder(path: string): Promise<string | undefined> {
-  return (await isThere(join(path, 'LOCK'))) ? undefined : liveOwner(path)
+  return (await isThere(join(path, 'LOCK'))) ? undefined : otherOwner(path)
 }
 
+/** Leaves out this process: it may have left its name before, and in a container every process is number 1. */
+async function otherOwner(path: string): Promise<string | undefined> {
+  const owner = await ownerOf(path)
+  return owner === thisProcess ? undefined : owner
+}
+
+const thisProcess = `this process (pid ${process.pid})`
+
 /** Undefined: no name was left, or that of a dead process. */
-async function liveOwner(path: string): Promise<string | undefined> {
+async function ownerOf(path: string): Promise<string | undefined> {
   const text = await readFile(join(path, 'OWNER'), 'utf8').catch(() => '')
   const match = /^\{"pid":(\d+),"host":"([^"]*)"/.exec(text)
   if (match === null) return undefined
   const pid = Number(match[1])
   if (match[2] !== hostname()) return `process ${pid} on host ${match[2]}`
-  if (pid === process.pid) return `this process (pid ${pid})`
+  if (pid === process.pid) return thisProcess
   return isAlive(pid) ? `process ${pid}` : undefined
 }
 
@@ -84,7 +92,7 @@ export async function refuseRemains(path: string): Promise<void> {
   const names = await readdir(path).catch(() => [])
   const left = names.find((name) => /^\d+\.(sst|log)$/.test(name))
   if (left === undefined) return
-  const holder = await liveOwner(path)
+  const holder = await otherOwner(path)
   // RocksDB makes CURRENT before those files: another process may have made the database just now.
   if (holder !== undefined || (await holdsDatabase(path))) {
     throw new RocksLevelError('LEVEL_LOCKED', `The database ${path} is held by ${holder ?? 'another process'}`)
