@@ -3,7 +3,7 @@
  *
  *   processor/  contract <- runtime <- log, store <- search, query, partition <- processor.ts, open.ts
  *               contract <- status, search/language
- *   ingest/     connection <- mqtt <-> append, and of the processor: contract, runtime and the port of the log
+ *   ingest/     identity <- connection <- mqtt <-> append, and of the processor: contract, runtime and the port of the log
  *   api/        http <- auth <- devices <- search <- reader, changes, dead-letters, and of the processor: what is pure
  */
 const room = (name, from, to) => ({ name, severity: 'error', from: { path: from }, to })
@@ -76,6 +76,7 @@ module.exports = {
       path: '^ingest/(mqtt|append)/',
       dependencyTypesNot: ['type-only'],
     }),
+    room('identity-knows-no-connection', '^ingest/identity/', { path: '^ingest/(connection|mqtt|append)/' }),
     // The types of the application may be named.
     room('http-knows-no-question', '^api/http/', {
       path: '^api/',

@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { type Access, readAccess } from './api/auth/tokens.ts'
 import { DEFAULT_LIMITS as API_LIMITS } from './api/limits.ts'
+import { type MqttAccess, readMqttAccess } from './ingest/identity/access.ts'
 import { DEFAULT_LIMITS as INGEST_LIMITS } from './ingest/limits.ts'
 import project from './package.json' with { type: 'json' }
 import { ConfigurationError, reasonOf } from './processor/contract/errors.ts'
@@ -16,13 +17,14 @@ import { aborted, pause } from './processor/runtime/pause.ts'
 import { type Connections, connectionsWithin, keepRequestsYoung } from './processor/runtime/resources.ts'
 import { end, endAtOnce, stopSignal, stopWithStdout } from './processor/runtime/stop.ts'
 
-const USAGE = `usage: tidemark [up | ingest | processor | api | simulate | drill | token] [flags]
+const USAGE = `usage: tidemark [up | ingest | processor | api | simulate | drill | token | credential] [flags]
   up [--processors N] [--demo]   all roles in this process: on Kafka when KAFKA_BROKERS is set, else on the embedded log;
                                  --demo adds a simulated fleet
   ingest, processor, api         one role of a cluster; needs KAFKA_BROKERS
   simulate [flags]               a simulated fleet against a running broker; --help lists its flags
   drill NAME [flags]             disturbs a cluster under load, and checks what must hold; --help lists drills and flags
-  token [flags]                  a token for the API, where AUTH=jwt asks for one; --help lists its flags`
+  token [flags]                  a token for the API or for MQTT, where one is asked for; --help lists its flags
+  credential ACTION [flags]      adds, lists and removes passwords of MQTT clients; --help lists its flags`
 
 /**
  * A stop may take this many milliseconds before the process ends anyway; acknowledged messages are in the log by then.
@@ -51,6 +53,12 @@ async function main(argv: readonly string[]): Promise<number> {
     stdout.write(`${await runToken(flags, readEnvironment(await withSecretFiles(environment)), Date.now())}\n`)
     return 0
   }
+  if (role === 'credential') {
+    const { runCredential } = await import('./ingest/identity/credential-command.ts')
+    const { MQTT_PASSWORDS: file } = readEnvironment(environment)
+    stdout.write(`${await runCredential(flags, { stdin: process.stdin, file })}\n`)
+    return 0
+  }
   if (role === '--help' || role === 'help') {
     stdout.write(`${USAGE}\n`)
     return 0
@@ -77,6 +85,11 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
   // This throws when the working folder is gone, before anything is opened; mkdir would loop for ever in Node's code.
   if (role === 'up' || role === 'processor') resolve(configuration.DATA_DIR)
   const access = role === 'up' || role === 'api' ? readAccess(configuration) : undefined
+  const mqttAccess = role === 'up' || role === 'ingest' ? readMqttAccess(configuration) : undefined
+  if (flags.demo && mqttAccess !== undefined && mqttAccess.ways.size > 0) {
+    const message = 'the simulated fleet of --demo has no credentials: unset MQTT_AUTH'
+    throw new ConfigurationError('INVALID_CONFIGURATION', message)
+  }
   const logger = openLogger(configuration.LOG_LEVEL)
   for (const [variable, meant] of misspelt(process.env)) {
     logger.warn({ variable }, `${variable} is set, and nothing reads it: ${meant} may be meant`)
@@ -113,20 +126,21 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
     checks.push(async () => (log.fault === undefined ? [] : [`the log takes no writes: ${log.fault.message}`]))
   }
   let mqtt: Awaited<ReturnType<typeof openIngest>> | undefined
-  const hasDevices = role === 'up' || role === 'ingest'
   // The health server answers before MQTT listens.
-  if (hasDevices) checks.push(async () => (mqtt === undefined ? ['MQTT connections are not taken yet'] : []))
+  if (mqttAccess !== undefined) {
+    checks.push(async () => mqtt?.check() ?? ['MQTT connections are not taken yet'])
+  }
   const problems = async () => (await Promise.all(checks.map((check) => check()))).flat()
   const wanted = {
     api: access === undefined ? 0 : API_LIMITS.maxConnections,
-    mqtt: hasDevices ? INGEST_LIMITS.maxConnections : 0,
+    mqtt: mqttAccess !== undefined ? INGEST_LIMITS.maxConnections : 0,
   }
   const connections = await connectionsWithin(wanted, logger)
   const here = { role, flags, configuration, log, logger, registry, running, checks, problems, connections, fail }
   const processors = beginnings === undefined ? undefined : await openProcessors(here, beginnings)
   // A stop goes in reverse: the broker, then the API, then the processors, which process the broker's last records.
   const http = access === undefined ? undefined : await openApi(here, access, processors)
-  if (hasDevices) mqtt = await openIngest(here)
+  if (mqttAccess !== undefined) mqtt = await openIngest(here, mqttAccess)
   const query = configuration.KAFKA_BROKERS === undefined ? [] : [...(processors?.keys() ?? [])]
   const { partitions } = log.identity
   const { processors: count, demo } = flags
@@ -209,9 +223,16 @@ function noticeMs({ role, configuration: { HTTP_DRAIN_SECONDS: given } }: Proces
   return (given ?? (role === 'api' ? API_DRAIN_SECONDS : 0)) * 1000
 }
 
-async function openIngest(here: Process): Promise<{ mqtt: number; health: string | undefined }> {
+interface ServedMqtt {
+  readonly mqtt: number
+  readonly mqttTls: number | undefined
+  readonly health: string | undefined
+  readonly check: () => readonly string[]
+}
+
+async function openIngest(here: Process, access: MqttAccess): Promise<ServedMqtt> {
   const { role, flags, configuration, log, logger, registry, running, problems: checks, connections } = here
-  const { HOST: host, MQTT_PORT, HEALTH_PORT } = configuration
+  const { HOST: host, HEALTH_PORT } = configuration
   let health: string | undefined
   // The API of a process with all roles answers for its health.
   if (role === 'ingest') {
@@ -222,12 +243,13 @@ async function openIngest(here: Process): Promise<{ mqtt: number; health: string
   const { Ingest } = await import('./ingest/ingest.ts')
   const { now, random } = { now: Date.now, random: Math.random }
   const limits = { maxConnections: connections.mqtt }
-  const { port } = running.use(await Ingest.open({ log, host, port: MQTT_PORT, limits, registry, logger, now, random }))
+  const ingest = running.use(await Ingest.open({ log, access, limits, registry, logger, now, random }))
+  const { port, tlsPort } = ingest
   if (flags.demo) {
     const { Fleet } = await import('./simulators/fleet/fleet.ts')
     running.use(await Fleet.open({ host, port, devices: DEMO_DEVICES }, Date.now))
   }
-  return { mqtt: port, health }
+  return { mqtt: port, mqttTls: tlsPort, health, check: () => ingest.check() }
 }
 
 /** process.cwd() fails in this call when the working folder was removed. */

@@ -2,6 +2,8 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { Appender, type IngestLog } from './append/batcher.ts'
 import { Listener } from './connection/listener.ts'
+import type { MqttAccess } from './identity/access.ts'
+import { Guard } from './identity/guard.ts'
 import { DEFAULT_LIMITS, type Limits } from './limits.ts'
 import { IngestMetrics } from './metrics.ts'
 import { Broker } from './mqtt/broker.ts'
@@ -9,9 +11,7 @@ import { Epochs } from './mqtt/session.ts'
 
 export interface IngestOptions {
   readonly log: IngestLog
-  readonly host: string
-  /** 0: any free port. */
-  readonly port: number
+  readonly access: MqttAccess
   readonly limits?: Partial<Limits>
   readonly logger: Logger
   readonly registry: Registry
@@ -24,36 +24,50 @@ export interface IngestOptions {
 /** Device -> log: an MQTT 3.1.1 broker that acknowledges a message when the log has it. */
 export class Ingest implements AsyncDisposable {
   readonly address: string
+  /** 0: MQTT without TLS is not served. */
   readonly port: number
+  /** Undefined: MQTT with TLS is not served. */
+  readonly tlsPort: number | undefined
   readonly #broker: Broker
   readonly #listener: Listener
+  readonly #guard: Guard
   readonly #logger: Logger
   #stopped: Promise<void> | undefined
 
-  private constructor(broker: Broker, listener: Listener, logger: Logger) {
+  private constructor(broker: Broker, listener: Listener, guard: Guard, logger: Logger) {
     this.#broker = broker
     this.#listener = listener
+    this.#guard = guard
     this.#logger = logger
-    this.address = listener.address.address
-    this.port = listener.address.port
+    this.address = listener.address
+    this.port = listener.port
+    this.tlsPort = listener.tlsPort
   }
 
-  /** Rejects with ConfigurationError PORT_UNAVAILABLE when the address cannot be bound. */
-  static async open({ log, host, port, limits, logger, registry, now, random }: IngestOptions): Promise<Ingest> {
+  /** Rejects with ConfigurationError when an address cannot be bound, or a file of identities cannot be used. */
+  static async open({ log, access, limits, logger, registry, now, random }: IngestOptions): Promise<Ingest> {
     const bounds: Limits = { ...DEFAULT_LIMITS, ...limits }
     const metrics = new IngestMetrics(registry)
     const appender = new Appender(log, bounds, metrics, logger)
     const epochs = new Epochs(now, random)
-    const broker = await Broker.open({ limits: bounds, metrics, appender, epochs, logger, now })
+    const guard = await Guard.open({ access, limits: bounds, logger, now })
+    const broker = await Broker.open({ limits: bounds, metrics, guard, appender, epochs, logger, now })
     try {
-      const listener = await Listener.open(broker, host, port, bounds, metrics)
-      const ingest = new Ingest(broker, listener, logger)
-      logger.info({ address: ingest.address, port: ingest.port }, 'MQTT is served, over TCP and WebSocket')
+      const listener = await Listener.open({ broker, access, limits: bounds, metrics, logger })
+      const ingest = new Ingest(broker, listener, guard, logger)
+      const { address, port, tlsPort } = ingest
+      logger.info({ address, port, tlsPort }, 'MQTT is served, over TCP and WebSocket')
       return ingest
     } catch (error) {
       await broker.stop()
+      await guard[Symbol.asyncDispose]()
       throw error
     }
+  }
+
+  /** Says why clients cannot be told apart now. */
+  check(): readonly string[] {
+    return this.#guard.check()
   }
 
   /** Lets acks leave first. Devices become `unknown`, and no will is published: a deploy must not look like an outage. */
@@ -66,6 +80,7 @@ export class Ingest implements AsyncDisposable {
     this.#listener.stop()
     await this.#broker.stop()
     this.#listener.close()
+    await this.#guard[Symbol.asyncDispose]()
     this.#logger.info('MQTT is no longer served')
   }
 }

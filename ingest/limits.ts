@@ -26,6 +26,12 @@ export const DEFAULT_LIMITS = {
   drainTimeoutMs: 20_000,
   /** A connection without CONNECT for this long is closed, ms. */
   connectTimeoutMs: 10_000,
+  /** TLS handshakes under way; a client beyond them waits for one to end, within `connectTimeoutMs`. */
+  maxHandshakes: 1_000,
+  /** How long a client whose login failed waits for its CONNACK, ms. */
+  failedLoginMs: 1_000,
+  /** Messages that a connection may not publish, within a minute; over it the connection is closed. */
+  maxDenials: 100,
   /** A message that the log has not taken after this long is given up and its connection closed, ms. */
   appendDeadlineMs: 6_000,
   /** How long the first message of a batch waits for others, ms. */

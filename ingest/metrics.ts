@@ -3,8 +3,24 @@ import type { RejectionReason } from '../processor/contract/dead-letter.ts'
 import type { ErrorCode } from '../processor/contract/errors.ts'
 import { CLOSE_REASONS } from './connection/connection.ts'
 
-const LETTERS: readonly RejectionReason[] = ['bad-topic', 'reserved-topic', 'bad-device-id', 'payload-too-large']
-const REFUSALS = ['server unavailable', 'too many connections', 'return code 1', 'return code 2']
+const LETTERS: readonly RejectionReason[] = [
+  'bad-topic',
+  'reserved-topic',
+  'bad-device-id',
+  'not-allowed',
+  'payload-too-large',
+]
+const REFUSALS = [
+  'server unavailable',
+  'too many connections',
+  'handshake failed',
+  'foreign origin',
+  'return code 1',
+  'return code 2',
+  'return code 4',
+  'return code 5',
+]
+const DENIALS = ['publish', 'subscribe', 'receive']
 /** Errors of an append; any other error is counted by its name. */
 const FAILURES: readonly ErrorCode[] = [
   'LOG_UNAVAILABLE',
@@ -65,6 +81,7 @@ export class IngestMetrics {
   readonly deadLetters = new Tally(LETTERS)
   readonly closes = new Tally(CLOSE_REASONS)
   readonly refusals = new Tally(REFUSALS)
+  readonly denials = new Tally(DENIALS)
   readonly boundHits = new Tally(BOUNDS)
   readonly failedAppends = new Tally(FAILURES)
   readonly appendSeconds: Histogram
@@ -111,6 +128,7 @@ export class IngestMetrics {
         ['dead_letters_total', 'Messages appended to the dead letters.', 'reason', () => this.deadLetters.entries()],
         ['closes_total', 'Connections closed.', 'reason', () => this.closes.entries()],
         ['refusals_total', 'Connections refused.', 'reason', () => this.refusals.entries()],
+        ['denials_total', 'What clients had no right to.', 'action', () => this.denials.entries()],
         ['bound_hits_total', 'Times a bound was reached.', 'bound', () => this.boundHits.entries()],
         ['failed_appends_total', 'Batches the log did not take.', 'reason', () => this.failedAppends.entries()],
       ]

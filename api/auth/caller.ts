@@ -24,6 +24,8 @@ export interface Caller {
   readonly prefixes: readonly string[] | undefined
   /** Epoch ms at which streams of this caller end. Undefined: never. */
   readonly expiresAt: number | undefined
+  /** False once the key that signed the token was withdrawn. Streams end then. */
+  readonly isTrusted: () => boolean
 }
 
 export const READS_DEVICES: { readonly scope: Scope } = { scope: 'devices:read' }
@@ -36,6 +38,7 @@ const ANYONE: Caller = {
   scopes: SCOPES,
   prefixes: undefined,
   expiresAt: undefined,
+  isTrusted: () => true,
 }
 
 /** Lets every request do everything. Must be called before the routes are added. */

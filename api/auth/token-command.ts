@@ -8,13 +8,15 @@ import type { Configuration } from '../../processor/runtime/environment.ts'
 import { SCOPES, type Scope } from './caller.ts'
 
 const USAGE = `usage: tidemark token --subject NAME --scope "devices:read devices:write ops:read" [flags]
+       tidemark token --subject NAME --mqtt [flags]
+  --mqtt             for the MQTT client NAME; with --devices it is a gateway of devices whose id starts with these
   --devices p1,p2    only for devices whose id starts with one of these
   --expires 1h       how long it is good: a number and s, m, h or d; default 1h
   --key FILE         signs with this private JWK; else with AUTH_SECRET
        tidemark token --new-key FOLDER [--algorithm ES256]
   makes a key pair in FOLDER, which is made when it is not there: private.jwk, to sign with, and jwks.json, for
   AUTH_JWKS; one that is there gets the key too
-The token has the issuer AUTH_ISSUER and the audience AUTH_AUDIENCE.`
+The token has the issuer AUTH_ISSUER and the audience AUTH_AUDIENCE, with --mqtt MQTT_AUDIENCE.`
 
 const UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 }
 
@@ -23,28 +25,32 @@ export async function runToken(argv: readonly string[], configuration: Configura
   const flags = parse(argv)
   if (flags.help) return USAGE
   if (flags['new-key'] !== undefined) return await makeKeys(flags['new-key'], flags.algorithm ?? 'ES256')
-  const { subject, devices } = flags
-  if (subject === undefined || flags.scope === undefined) throw refused(USAGE)
-  const scope = flags.scope.split(' ').filter((name) => name !== '')
-  const strange = scope.find((name) => !SCOPES.has(name as Scope))
-  if (strange !== undefined || scope.length === 0) {
-    throw refused(`--scope ${JSON.stringify(flags.scope)}: must be one or more of ${[...SCOPES].join(', ')}`)
-  }
+  const { subject, devices, mqtt } = flags
+  if (subject === undefined || (flags.scope === undefined) !== mqtt) throw refused(USAGE)
+  const scope = flags.scope === undefined ? undefined : scopesIn(flags.scope)
   const prefixes = devices?.split(',')
   const bad = prefixes?.find((prefix) => !isDeviceId(prefix))
   if (bad !== undefined)
     throw refused(`--devices ${JSON.stringify(devices)}: ${JSON.stringify(bad)} begins no device id`)
   const issued = Math.floor(now / 1000)
   const { key, header } = await signer(flags.key, configuration)
-  const claims = { scope: scope.join(' '), ...(prefixes === undefined ? {} : { devices: prefixes }) }
+  const claims = { ...(scope === undefined ? {} : { scope }), ...(prefixes === undefined ? {} : { devices: prefixes }) }
   return await new SignJWT(claims)
     .setProtectedHeader(header)
     .setSubject(subject)
     .setIssuer(configuration.AUTH_ISSUER)
-    .setAudience(configuration.AUTH_AUDIENCE)
+    .setAudience(mqtt ? configuration.MQTT_AUDIENCE : configuration.AUTH_AUDIENCE)
     .setIssuedAt(issued)
     .setExpirationTime(issued + seconds(flags.expires))
     .sign(key)
+}
+
+function scopesIn(text: string): string {
+  const names = text.split(' ').filter((name) => name !== '')
+  if (names.length === 0 || names.some((name) => !SCOPES.has(name as Scope))) {
+    throw refused(`--scope ${JSON.stringify(text)}: must be one or more of ${[...SCOPES].join(', ')}`)
+  }
+  return names.join(' ')
 }
 
 function parse(argv: readonly string[]) {
@@ -54,6 +60,7 @@ function parse(argv: readonly string[]) {
       options: {
         subject: { type: 'string' },
         scope: { type: 'string' },
+        mqtt: { type: 'boolean', default: false },
         devices: { type: 'string' },
         expires: { type: 'string', default: '1h' },
         key: { type: 'string' },

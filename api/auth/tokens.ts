@@ -1,15 +1,21 @@
-import { createSecretKey, hash, type KeyObject } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { onRequestHookHandler } from 'fastify'
-import { errors, type JWTPayload, type JWTVerifyOptions, jwtVerify } from 'jose'
-import type { Logger } from 'pino'
+import { isLoopback } from '../../processor/contract/address.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import { isDeviceId } from '../../processor/contract/record.ts'
 import type { Configuration } from '../../processor/runtime/environment.ts'
+import {
+  readTokenSettings,
+  TokenError,
+  type TokenSettings,
+  TokenVerifier,
+  type VerifiedToken,
+  type VerifierOptions,
+} from '../../processor/runtime/jwt.ts'
 import type { Api } from '../app.ts'
 import { keepRecent } from '../http/answer-text.ts'
-import { blamed, ProblemError, refusingLimiter } from '../http/problem.ts'
+import { blamed, ProblemError } from '../http/problem.ts'
 import { type Caller, disjoint, SCOPES, type Scope } from './caller.ts'
-import { KeySet } from './keys.ts'
 
 export interface Access {
   readonly host: string
@@ -17,26 +23,21 @@ export interface Access {
   readonly tokens: TokenSettings | undefined
 }
 
-export interface TokenSettings {
-  readonly keys: { readonly secret: string } | { readonly jwks: string }
-  readonly algorithms: readonly string[]
-  readonly issuer: string
-  readonly audience: string
-}
-
-const SECRET_ALGORITHMS = ['HS256', 'HS384', 'HS512']
-const DEFAULT_KEY_ALGORITHMS = ['RS256', 'ES256', 'EdDSA']
-
-const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|::ffff:127(\.\d{1,3}){3})$/i
-
 /** Throws ConfigurationError: without `AUTH` the API serves this machine alone. */
 export function readAccess(configuration: Configuration): Access {
-  const { HOST, HTTP_HOST, AUTH, AUTH_SECRET, AUTH_JWKS } = configuration
+  const { HOST, HTTP_HOST, AUTH, AUTH_SECRET, AUTH_JWKS, AUTH_AUDIENCE, MQTT_AUTH } = configuration
   const host = HTTP_HOST ?? HOST
-  if (AUTH === 'jwt') return { host, tokens: readTokenSettings(configuration) }
-  const unused = AUTH_SECRET !== undefined ? 'AUTH_SECRET' : AUTH_JWKS !== undefined ? 'AUTH_JWKS' : undefined
+  if (AUTH === 'jwt') return { host, tokens: readTokenSettings(configuration, 'AUTH=jwt', AUTH_AUDIENCE) }
+  const forDevices = MQTT_AUTH?.split(',').includes('jwt') === true
+  const unused = forDevices
+    ? undefined
+    : AUTH_SECRET !== undefined
+      ? 'AUTH_SECRET'
+      : AUTH_JWKS !== undefined
+        ? 'AUTH_JWKS'
+        : undefined
   if (unused !== undefined) throw refused(`${unused} is set, but no token is asked for: set AUTH=jwt, or unset it`)
-  if (AUTH === undefined && !LOOPBACK.test(host)) {
+  if (AUTH === undefined && !isLoopback(host)) {
     const variable = HTTP_HOST === undefined ? 'HOST' : 'HTTP_HOST'
     const ways = 'set AUTH=jwt, or HTTP_HOST=127.0.0.1, or AUTH=none if that is what you want'
     throw refused(
@@ -46,50 +47,19 @@ export function readAccess(configuration: Configuration): Access {
   return { host, tokens: undefined }
 }
 
-function readTokenSettings(configuration: Configuration): TokenSettings {
-  const { AUTH_SECRET: secret, AUTH_JWKS: jwks, AUTH_ALGORITHMS, AUTH_ISSUER, AUTH_AUDIENCE } = configuration
-  const keys = secret !== undefined ? { secret } : jwks !== undefined ? { jwks } : undefined
-  if (keys === undefined || (secret !== undefined && jwks !== undefined)) {
-    throw refused('AUTH=jwt needs either AUTH_SECRET (HS256) or AUTH_JWKS (public keys)')
-  }
-  const algorithms = AUTH_ALGORITHMS?.split(',') ?? ('secret' in keys ? ['HS256'] : DEFAULT_KEY_ALGORITHMS)
-  // A public key must never be taken for a secret (RFC 8725 section 3.1).
-  const strange = algorithms.find((name) => SECRET_ALGORITHMS.includes(name) !== 'secret' in keys)
-  if (strange !== undefined) {
-    throw refused(`AUTH_ALGORITHMS: ${strange} is not used with ${'secret' in keys ? 'AUTH_SECRET' : 'AUTH_JWKS'}`)
-  }
-  return { keys, algorithms, issuer: AUTH_ISSUER, audience: AUTH_AUDIENCE }
-}
-
 function refused(message: string): ConfigurationError {
   return new ConfigurationError('INVALID_CONFIGURATION', message)
 }
 
-/** Clocks of the issuer and of this process may differ by this much, seconds. */
-const LEEWAY_SECONDS = 5
-/** A verified token is trusted for this long, ms. Then it is verified again, so that a withdrawn key ends it. */
+/** A verified token is believed for this long, ms. Then it is verified again, as keys may have become too old. */
 const BELIEVED_MS = 60_000
 /** Verified tokens remembered. At the bound the oldest is forgotten. */
 const MAX_REMEMBERED = 10_000
-/** Signatures being verified at once. One more token gets 503. */
-const MAX_VERIFYING = 256
-/** Tokens that wait for a load of keys. One more gets 503. All of them may then be verified at once. */
-const MAX_AWAITING = MAX_VERIFYING
-/** Characters of a token. A longer one gets 401. */
-const MAX_TOKEN = 8 * 1024
 const MAX_PREFIXES = 64
 
 const REALM = 'Bearer realm="tidemark"'
 /** RFC 6750 section 2.1; the scheme is case-insensitive (RFC 9110 section 11.1). */
 const BEARER = /^bearer +([A-Za-z0-9\-._~+/]+=*)$/i
-
-export interface TokensOptions extends TokenSettings {
-  readonly logger: Logger
-  /** Epoch ms. */
-  readonly now: () => number
-  /** A monotonic clock, ms: the age of keys must not depend on who sets the time. */
-  readonly steady: () => number
-}
 
 interface Remembered {
   readonly caller: Caller
@@ -97,29 +67,25 @@ interface Remembered {
   readonly until: number
 }
 
-/** Verifies Bearer tokens that are JWTs (RFC 6750, RFC 7519) by their signature alone, so that any process can. */
+/** Knows callers by the JWTs that they bear (RFC 6750). */
 export class Tokens {
-  readonly #options: TokensOptions
-  readonly #keys: KeySet | KeyObject
+  readonly #options: VerifierOptions
+  readonly #verifier: TokenVerifier
   /** Keyed by the SHA-256 of the token, in the order of verification. */
   readonly #remembered = new Map<string, Remembered>()
-  readonly #verifying = refusingLimiter('signatures of tokens', MAX_VERIFYING)
-  readonly #awaiting = refusingLimiter('waits for the keys of tokens', MAX_AWAITING)
 
-  private constructor(options: TokensOptions, keys: KeySet | KeyObject) {
+  private constructor(options: VerifierOptions, verifier: TokenVerifier) {
     this.#options = options
-    this.#keys = keys
+    this.#verifier = verifier
   }
 
   /** Rejects with ConfigurationError when the key file is not one. */
-  static async open(options: TokensOptions): Promise<Tokens> {
-    const { keys, logger, steady } = options
-    if ('secret' in keys) return new Tokens(options, createSecretKey(Buffer.from(keys.secret)))
-    return new Tokens(options, await KeySet.open({ source: keys.jwks, logger, now: steady }))
+  static async open(options: VerifierOptions): Promise<Tokens> {
+    return new Tokens(options, await TokenVerifier.open(options))
   }
 
   check(): readonly string[] {
-    const problem = this.#keys instanceof KeySet ? this.#keys.check() : undefined
+    const problem = this.#verifier.check()
     return problem === undefined ? [] : [problem]
   }
 
@@ -134,42 +100,17 @@ export class Tokens {
 
   #isBelieved({ caller, until }: Remembered): boolean {
     const { now, steady } = this.#options
-    return now() < (caller.expiresAt ?? Number.POSITIVE_INFINITY) && steady() < until
+    return now() < (caller.expiresAt ?? Number.POSITIVE_INFINITY) && steady() < until && caller.isTrusted()
   }
 
   async #verify(token: string, digest: string): Promise<Caller> {
-    const { algorithms, issuer, audience, now, steady } = this.#options
-    const until = steady() + BELIEVED_MS
-    const payload = await this.#payloadOf(token, {
-      algorithms: [...algorithms],
-      issuer,
-      audience,
-      clockTolerance: LEEWAY_SECONDS,
-      requiredClaims: ['exp'],
-      currentDate: new Date(now()),
-    })
-    const caller = callerFrom(payload, ((payload.exp as number) + LEEWAY_SECONDS) * 1000)
-    keepRecent(this.#remembered, digest, { caller, until }, MAX_REMEMBERED)
-    return caller
-  }
-
-  async #payloadOf(token: string, options: JWTVerifyOptions): Promise<JWTPayload> {
-    const keys = this.#keys
+    const until = this.#options.steady() + BELIEVED_MS
     try {
-      if (!(keys instanceof KeySet)) return (await this.#verifying.run(() => jwtVerify(token, keys, options))).payload
-      keys.refresh()
-      const verify = () => this.#verifying.run(() => jwtVerify(token, keys.find, options))
-      try {
-        return (await verify()).payload
-      } catch (error) {
-        const renewal = keys.renewal(error)
-        if (renewal === undefined) throw error
-        // Not counted among the signatures: forged tokens with unknown keys would shut out all others.
-        await this.#awaiting.run(() => renewal)
-        return (await verify()).payload
-      }
+      const caller = callerFrom(await this.#verifier.verify(token))
+      keepRecent(this.#remembered, digest, { caller, until }, MAX_REMEMBERED)
+      return caller
     } catch (error) {
-      throw error instanceof errors.JOSEError ? invalidToken(reasonOf(error)) : error
+      throw error instanceof TokenError ? problemFor(error) : error
     }
   }
 }
@@ -184,16 +125,15 @@ function bearerToken(authorization: string | undefined): string {
       'www-authenticate': challenge('invalid_request', message),
     })
   }
-  if (token.length > MAX_TOKEN) throw invalidToken(`it has more than ${MAX_TOKEN} characters`)
   return token
 }
 
 /** Throws ProblemError when the claims are not for this API, however good the signature is. */
-function callerFrom({ sub, scope, devices }: JWTPayload, expiresAt: number): Caller {
+function callerFrom({ claims: { sub, scope, devices }, expiresAt, isTrusted }: VerifiedToken): Caller {
   if (scope !== undefined && typeof scope !== 'string') throw invalidToken('its claim scope is not a string')
   if (sub !== undefined && typeof sub !== 'string') throw invalidToken('its claim sub is not a string')
   const scopes = new Set(scope?.split(' ').filter((name): name is Scope => SCOPES.has(name as Scope)))
-  return { subject: sub, scopes, prefixes: prefixesFrom(devices), expiresAt }
+  return { subject: sub, scopes, prefixes: prefixesFrom(devices), expiresAt, isTrusted }
 }
 
 function prefixesFrom(devices: unknown): readonly string[] | undefined {
@@ -209,17 +149,10 @@ function isBeginning(value: unknown): value is string {
   return typeof value === 'string' && isDeviceId(value)
 }
 
-/** Tells the caller no more than it could read in its own token. */
-function reasonOf(error: errors.JOSEError): string {
-  if (error instanceof errors.JWTExpired) return 'it has expired'
-  if (error instanceof errors.JWTClaimValidationFailed) {
-    return error.reason === 'missing' ? `it has no claim ${error.claim}` : `its claim ${error.claim} is not accepted`
-  }
-  if (error instanceof errors.JOSEAlgNotAllowed) return 'its algorithm is not allowed'
-  if (error instanceof errors.JWSSignatureVerificationFailed) return 'its signature is not that of the issuer'
-  if (error instanceof errors.JWKSNoMatchingKey) return 'no key of the issuer fits it'
-  if (error instanceof errors.JWKSMultipleMatchingKeys) return 'it does not say by which key it is signed (kid)'
-  return 'it is not a signed JWT'
+function problemFor({ kind, message, retryAfterSeconds }: TokenError): ProblemError {
+  if (kind === 'invalid') return invalidToken(message)
+  if (kind === 'busy') return ProblemError.overloaded(message)
+  return new ProblemError('keys-unavailable', message, {}, { 'retry-after': String(retryAfterSeconds) })
 }
 
 function invalidToken(reason: string): ProblemError {

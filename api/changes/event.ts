@@ -18,7 +18,15 @@ export const RESET_REASONS = [
 export type ResetReason = (typeof RESET_REASONS)[number]
 
 /** Why the server ends a stream. The client may connect again with its last id. */
-export const END_REASONS = ['shutdown', 'slow-reader', 'overloaded', 'token-expired', 'unavailable', 'error'] as const
+export const END_REASONS = [
+  'shutdown',
+  'slow-reader',
+  'overloaded',
+  'token-expired',
+  'token-withdrawn',
+  'unavailable',
+  'error',
+] as const
 export type EndReason = (typeof END_REASONS)[number]
 
 /** `data` is JSON. An undefined `id` leaves the client's id as it is. */

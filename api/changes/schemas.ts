@@ -84,7 +84,7 @@ The schema \`ChangeEvents\` has what the data of each event is.
 | \`leave\` | \`{"deviceId", "deleted"}\` | it was deleted, or no longer matches |
 | \`snapshot-end\` | \`{"count"}\` | all that matched has been told |
 | \`position\` | \`{}\` | nothing changed of late: only the id is a newer one |
-| \`end\` | \`{"reason"}\` | the server ends the stream: \`shutdown\`, \`slow-reader\`, \`overloaded\`, \`token-expired\`, \`unavailable\`, \`error\`. Connect again, with the last id |
+| \`end\` | \`{"reason"}\` | the server ends the stream: \`shutdown\`, \`slow-reader\`, \`overloaded\`, \`token-expired\`, \`token-withdrawn\`, \`unavailable\`, \`error\`. Connect again, with the last id |
 
 The id of an event is a position in the changelog: with \`Last-Event-ID\` any instance goes on there and misses nothing. What
 a client holds is not known after a resume, so \`enter\` may then come for a device that it has, and \`leave\` for one that it has

@@ -19,7 +19,7 @@ import { StreamWriter } from './stream-writer.ts'
 /** Bytes of buffered changes that a stream takes at once while it catches up. Then their events must leave. */
 const READ_BYTES = 256 * 1024
 /** A clock that is set forward ends a stream at most this much after its token, ms. */
-const EXPIRY_LOOK_MS = 60_000
+const TOKEN_LOOK_MS = 5_000
 /** The offset from which a partition is followed for a stream that still reads it by itself: none. */
 const BY_ITSELF = Number.POSITIVE_INFINITY
 
@@ -51,7 +51,7 @@ export class ChangesStream implements Subscriber {
   readonly #sink: EventSink
   readonly #writer: StreamWriter
   readonly #stop = new AbortController()
-  #cancelExpiry = () => {}
+  #cancelWatch = () => {}
   readonly #partitions: readonly number[]
   /** By partition: how far the stream read by itself. */
   readonly #next: Offset[]
@@ -77,8 +77,7 @@ export class ChangesStream implements Subscriber {
     this.#next = all.map(() => 0)
     this.#toldFrom = all.map(() => BY_ITSELF)
     sink.onClose = () => this.#close(undefined)
-    const { expiresAt } = options.caller
-    if (expiresAt !== undefined) this.#awaitExpiry(expiresAt)
+    if (options.caller.expiresAt !== undefined) this.#watchToken(options.caller.expiresAt)
     this.#writer = new StreamWriter({
       following,
       sink,
@@ -133,12 +132,13 @@ export class ChangesStream implements Subscriber {
   }
 
   /** Uses the clock that checks tokens, which somebody may set. */
-  #awaitExpiry(at: number): void {
+  #watchToken(expiresAt: number): void {
     const { clock } = this.#following
-    const leftMs = Math.min(Math.max(0, at - clock.now()), EXPIRY_LOOK_MS)
-    this.#cancelExpiry = clock.after(leftMs, () => {
-      if (clock.now() < at) this.#awaitExpiry(at)
-      else this.end('token-expired')
+    const leftMs = Math.min(Math.max(0, expiresAt - clock.now()), TOKEN_LOOK_MS)
+    this.#cancelWatch = clock.after(leftMs, () => {
+      if (clock.now() >= expiresAt) this.end('token-expired')
+      else if (!this.#options.caller.isTrusted()) this.end('token-withdrawn')
+      else this.#watchToken(expiresAt)
     })
   }
 
@@ -152,7 +152,7 @@ export class ChangesStream implements Subscriber {
     if (this.#stop.signal.aborted) return
     this.#stop.abort()
     this.#following.remove(this)
-    this.#cancelExpiry()
+    this.#cancelWatch()
     this.#writer.close()
     this.#options.ended(reason)
   }

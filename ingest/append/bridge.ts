@@ -8,6 +8,7 @@ import {
   type NewRecord,
 } from '../../processor/contract/record.ts'
 import type { Connection } from '../connection/connection.ts'
+import type { Limits } from '../limits.ts'
 import type { IngestMetrics } from '../metrics.ts'
 import type { UnreleasedIds } from '../mqtt/persistence.ts'
 import type { Presence } from '../mqtt/presence.ts'
@@ -39,6 +40,7 @@ export class Bridge {
   readonly #appender: Appender
   readonly #presence: Presence
   readonly #unreleased: UnreleasedIds
+  readonly #maxDenials: number
   readonly #now: () => number
   /** No will is published while the broker stops: a deploy must not look like the death of a fleet. */
   stopping = false
@@ -47,12 +49,14 @@ export class Bridge {
     appender: Appender,
     presence: Presence,
     unreleased: UnreleasedIds,
+    { maxDenials }: Pick<Limits, 'maxDenials'>,
     metrics: IngestMetrics,
     now: () => number,
   ) {
     this.#appender = appender
     this.#presence = presence
     this.#unreleased = unreleased
+    this.#maxDenials = maxDenials
     this.metrics = metrics
     this.#now = now
   }
@@ -105,7 +109,7 @@ export class Bridge {
         const taken = before.state === 'appended' || before.state === 'stored'
         acks.settle(error ?? (taken ? null : new Error('the log did not take the first transmission')), ticket)
       }
-      return this.#batcher(sort(packet.topic, packet.payload as Buffer)).follow({ settle }, ticket)
+      return this.#batcher(sort(session, packet.topic, packet.payload as Buffer)).follow({ settle }, ticket)
     }
     if (!this.#unreleased.hasRoom()) {
       this.metrics.boundHits.add('unreleased')
@@ -127,15 +131,18 @@ export class Bridge {
       return owed?.hold.settle(error, owed.ticket)
     }
     const payload = packet.payload as Buffer
-    const route = sort(packet.topic, payload)
+    const route = sort(session, packet.topic, payload)
     const record =
-      route.reason === undefined ? this.#telemetry(route, payload) : this.#letter(packet.topic, payload, route)
+      route.reason === undefined ? this.#telemetry(route, payload) : this.#letter(session, packet.topic, payload, route)
     const batcher = this.#batcher(route)
     // The topic of a dead letter can be longer than its payload.
     const bytes = (packet.length ?? 0) + RECORD_OVERHEAD_BYTES
     if (owed !== undefined) batcher.add(record, bytes, owed.hold, owed.ticket)
     else if (!batcher.offer(record, bytes)) return
     if (route.reason === undefined) this.#presence.spoke(session, route.deviceId)
+    else if (route.reason === 'not-allowed' && !session.deny(performance.now(), this.#maxDenials)) {
+      session.connection.fail('not allowed', 'too many messages that the client may not publish')
+    }
   }
 
   #batcher(route: Route): Batcher {
@@ -147,32 +154,40 @@ export class Bridge {
     return { key: deviceId, value: payload, timestamp: this.#now(), headers }
   }
 
-  #letter(topic: string, payload: Buffer, { deviceId, reason }: LetterRoute): NewRecord {
+  #letter({ principal }: Session, topic: string, payload: Buffer, { deviceId, reason }: LetterRoute): NewRecord {
     this.metrics.deadLetters.add(reason)
-    return deadLetter(reason, { key: deviceId ?? null, value: payload, timestamp: this.#now() }, { topic })
+    const denied = reason === 'not-allowed'
+    if (denied) this.metrics.denials.add('publish')
+    // Who sent it, not the device that it speaks of: otherwise a client could fill the letters of another.
+    const key = denied ? principal.id : (deviceId ?? null)
+    return deadLetter(reason, { key, value: payload, timestamp: this.#now() }, { topic })
   }
 
   #will(session: Session | undefined, packet: PublishPacket, callback: Answer): void {
     const { topic } = packet
     const payload = (packet.payload as Buffer | undefined) ?? EMPTY
-    const route = sort(topic, payload)
+    if (session === undefined) return callback(new Error('the will is not published'))
+    const route = sort(session, topic, payload)
     const fault = route.reason === undefined ? this.#appender.faultOf(route.deviceId) : this.#appender.faultOfLetters
-    const failing = session?.connection.closeReason === 'append failed' || fault !== undefined
+    const failing = session.connection.closeReason === 'append failed' || fault !== undefined
     // After DISCONNECT there is no will [MQTT-3.14.4-3], even if aedes has not read it yet.
-    if (this.stopping || session === undefined || session.connection.disconnecting || failing) {
+    if (this.stopping || session.connection.disconnecting || failing) {
       if (failing) this.metrics.boundHits.add('will of a failed append')
       return callback(new Error('the will is not published'))
     }
     const record =
       route.reason === undefined
         ? this.#telemetry(route, payload, { [HEADER_WILL]: String(session.epoch) })
-        : this.#letter(topic, payload, route)
+        : this.#letter(session, topic, payload, route)
     this.#batcher(route).add(record, payload.length, { settle: (error) => callback(error) }, 0)
   }
 }
 
-function sort(topic: string, payload: Buffer): Route {
+function sort({ principal }: Session, topic: string, payload: Buffer): Route {
   const route = routeOf(topic)
+  // Nobody may publish to a reserved topic, whatever its rights.
+  if (route.reason === 'reserved-topic') return route
+  if (!principal.mayPublish(topic, route.deviceId)) return { ...route, reason: 'not-allowed' }
   const fits = route.reason !== undefined || payload.length <= MAX_PAYLOAD_BYTES
   return fits ? route : { ...route, reason: 'payload-too-large' }
 }

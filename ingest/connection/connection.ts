@@ -1,5 +1,6 @@
 import { Duplex } from 'node:stream'
 import { ownCopy } from '../../processor/contract/json.ts'
+import type { Peer } from '../identity/guard.ts'
 import { DISCONNECT, FilterList, type Header, PUBLISH, readHeader, SUBSCRIBE, UNSUBSCRIBE } from './framing.ts'
 import { Outgoing } from './outgoing.ts'
 import type { Pressure } from './pressure.ts'
@@ -20,6 +21,8 @@ export const CLOSE_REASONS = [
   'append failed',
   'no connect',
   'refused',
+  'credential over',
+  'not allowed',
 ] as const
 export type CloseReason = (typeof CLOSE_REASONS)[number]
 
@@ -28,6 +31,7 @@ const READ_AHEAD_BYTES = 64 * 1024
 /** Work of a packet that aedes parses, and of each filter in it; a message of the fast path is 1. */
 const PARSE_WORK = 8
 
+const UNKNOWN: Peer = { address: 'unknown', certificate: undefined }
 const header: Header = { type: 0, qos: 0, bytes: 0, length: 0 }
 
 /**
@@ -40,6 +44,7 @@ const header: Header = { type: 0, qos: 0, bytes: 0, length: 0 }
  * - closes a connection that does not read what it is sent.
  */
 export class Connection extends Duplex {
+  readonly peer: Peer
   readonly #source: Duplex
   readonly #pressure: Pressure
   readonly #outgoing: Outgoing
@@ -73,8 +78,9 @@ export class Connection extends Duplex {
   #sourceClosed = false
   #ended = false
 
-  constructor(source: Duplex, pressure: Pressure) {
+  constructor(source: Duplex, pressure: Pressure, peer: Peer = UNKNOWN) {
     super({ readableHighWaterMark: READ_AHEAD_BYTES })
+    this.peer = peer
     this.#source = source
     this.#pressure = pressure
     this.#outgoing = new Outgoing(source, pressure)

@@ -2,8 +2,20 @@ import { once } from 'node:events'
 import { createServer as createHttpServer, type Server as HttpServer } from 'node:http'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import {
+  createServer as createTlsServer,
+  type SecureContextOptions,
+  TLSSocket,
+  type Server as TlsServer,
+} from 'node:tls'
+import type { Logger } from 'pino'
 import { WebSocketServer } from 'ws'
 import { portUnavailable } from '../../processor/contract/errors.ts'
+import { watchTls } from '../../processor/runtime/tls.ts'
+import type { WatchedFiles } from '../../processor/runtime/watched-files.ts'
+import type { MqttAccess } from '../identity/access.ts'
+import { certificateOf } from '../identity/certificates.ts'
+import type { Peer } from '../identity/guard.ts'
 import type { Limits } from '../limits.ts'
 import type { IngestMetrics } from '../metrics.ts'
 import type { Broker } from '../mqtt/broker.ts'
@@ -23,28 +35,50 @@ const CLOSE_MS = 1_000
 const TCP_KEEPALIVE_MS = 60_000
 const BACKLOG = 4_096
 
-/** One port for MQTT over TCP and over WebSocket (any path). */
+/** Handshakes that begin in one turn of the event loop: each takes the processor for about a millisecond. */
+const HANDSHAKES_PER_TURN = 4
+
+interface Place {
+  readonly host: string
+  readonly port: number
+  readonly variable: string
+}
+
+export interface ListenerOptions {
+  readonly broker: Broker
+  readonly access: Pick<MqttAccess, 'host' | 'port' | 'tls' | 'ways' | 'names' | 'origins'>
+  readonly limits: Limits
+  readonly metrics: IngestMetrics
+  readonly logger: Logger
+}
+
+/** A port without TLS, a port with it, or both; each for MQTT over TCP and over WebSocket (any path). */
 export class Listener {
-  readonly #server: Server
+  readonly #options: ListenerOptions
+  readonly #servers: Server[] = []
   readonly #http: HttpServer
   readonly #webSockets: WebSocketServer
-  readonly #broker: Broker
-  readonly #limits: Limits
+  readonly #handshakes: Handshakes | undefined
+  readonly #tlsFiles: WatchedFiles<SecureContextOptions> | undefined
+  /** Sockets that are open, those in a handshake included. */
+  #open = 0
   /** Open sockets, each with the timer that closes it unless it begins to speak MQTT. */
   readonly #silent = new Map<Duplex, NodeJS.Timeout>()
+  address = ''
+  /** 0: MQTT without TLS is not served. */
+  port = 0
+  tlsPort: number | undefined
 
-  private constructor(broker: Broker, limits: Limits, metrics: IngestMetrics) {
-    this.#broker = broker
-    this.#limits = limits
-    this.#server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: TCP_KEEPALIVE_MS })
-    this.#server.maxConnections = limits.maxConnections
-    this.#server.on('connection', (socket) => this.#accept(socket))
-    this.#server.on('drop', () => metrics.refusals.add('too many connections'))
+  private constructor(options: ListenerOptions, tlsFiles: WatchedFiles<SecureContextOptions> | undefined) {
+    this.#options = options
+    const { access, broker, limits, metrics } = options
+    this.#tlsFiles = tlsFiles
+    if (tlsFiles !== undefined) this.#handshakes = this.#openTls(tlsFiles)
     this.#http = createHttpServer((_request, response) => {
       response.writeHead(426, { 'content-type': 'text/plain', connection: 'upgrade, close', upgrade: 'websocket' })
       response.end('This port speaks MQTT, over TCP or WebSocket.\n')
     })
-    const options = {
+    const webSocketOptions = {
       noServer: true,
       perMessageDeflate: false,
       maxPayload: limits.maxPacketBytes * PACKETS_PER_MESSAGE,
@@ -53,8 +87,15 @@ export class Listener {
       closeTimeout: CLOSE_MS,
       handleProtocols: (offered: Set<string>) => SUBPROTOCOLS.find((name) => offered.has(name)) ?? false,
     }
-    this.#webSockets = new WebSocketServer(options)
+    this.#webSockets = new WebSocketServer(webSocketOptions)
     this.#http.on('upgrade', (request, socket, head) => {
+      const { origin } = request.headers
+      // A browser lets any page open a WebSocket, also to addresses that only its user reaches (RFC 6455 section 10.2).
+      if (origin !== undefined && !access.origins.includes(origin)) {
+        metrics.refusals.add('foreign origin')
+        socket.end('HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\nMQTT_ORIGINS does not name this origin.\n')
+        return
+      }
       const offered = request.headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? []
       if (!SUBPROTOCOLS.some((name) => offered.includes(name))) {
         socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\nThe WebSocket subprotocol must be mqtt.\n')
@@ -62,48 +103,110 @@ export class Listener {
       }
       clearTimeout(this.#silent.get(socket))
       this.#webSockets.handleUpgrade(request, socket, head, (webSocket) => {
-        const stream = new WebSocketStream(webSocket, socket, this.#broker.incomplete, () => connection.giveUp())
-        const connection = this.#broker.handle(stream)
+        const stream = new WebSocketStream(webSocket, socket, broker.incomplete, () => connection.giveUp())
+        const connection = broker.handle(stream, this.#peerOf(socket))
       })
     })
   }
 
-  /** Rejects with ConfigurationError PORT_UNAVAILABLE when the address cannot be bound. */
-  static async open(
-    broker: Broker,
-    host: string,
-    port: number,
-    limits: Limits,
-    metrics: IngestMetrics,
-  ): Promise<Listener> {
-    const listener = new Listener(broker, limits, metrics)
-    const server = listener.#server
-    server.listen({ host, port, backlog: BACKLOG })
+  /** Rejects with ConfigurationError when an address cannot be bound, or the files of TLS cannot be used. */
+  static async open(options: ListenerOptions): Promise<Listener> {
+    const { access, logger } = options
+    const { host, port, tls } = access
+    const listener = new Listener(options, tls && (await watchTls(tls, logger)))
+    try {
+      if (port !== undefined) {
+        const bound = await listener.#listen({ host, port, variable: 'MQTT_PORT' }, (socket) =>
+          listener.#accept(socket),
+        )
+        listener.address = bound.address
+        listener.port = bound.port
+      }
+      const handshakes = listener.#handshakes
+      if (tls !== undefined && handshakes !== undefined) {
+        const place = { host, port: tls.port, variable: 'MQTT_TLS_PORT' }
+        const bound = await listener.#listen(place, (socket) => handshakes.add(socket))
+        listener.address = bound.address
+        listener.tlsPort = bound.port
+      }
+      return listener
+    } catch (error) {
+      listener.stop()
+      listener.close()
+      throw error
+    }
+  }
+
+  async #listen(place: Place, accept: (socket: Socket) => void): Promise<AddressInfo> {
+    const { metrics, limits } = this.#options
+    const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: TCP_KEEPALIVE_MS })
+    server.on('connection', (socket) => {
+      if (this.#open >= limits.maxConnections) {
+        metrics.refusals.add('too many connections')
+        socket.destroy()
+        return
+      }
+      this.#open++
+      socket.on('close', () => this.#open--)
+      // 'close' follows.
+      socket.on('error', () => undefined)
+      accept(socket)
+    })
+    server.listen({ host: place.host, port: place.port, backlog: BACKLOG })
     try {
       await once(server, 'listening')
     } catch (error) {
-      throw portUnavailable('MQTT', { host, port, variable: 'MQTT_PORT' }, error)
+      throw portUnavailable('MQTT', place, error)
     }
-    return listener
+    this.#servers.push(server)
+    return server.address() as AddressInfo
   }
 
-  get address(): AddressInfo {
-    return this.#server.address() as AddressInfo
+  #openTls(files: WatchedFiles<SecureContextOptions>): Handshakes {
+    const { access, limits, metrics, logger } = this.#options
+    const { ways, tls } = access
+    const server = createTlsServer({
+      ...files.value,
+      handshakeTimeout: limits.connectTimeoutMs,
+      requestCert: tls?.ca !== undefined,
+      // Where there are other ways, a client without a certificate shows its password next.
+      rejectUnauthorized: ways.has('tls') && ways.size === 1,
+    })
+    files.onChange = (value) => server.setSecureContext(value)
+    server.on('secureConnection', (socket) => this.#accept(socket))
+    server.on('tlsClientError', (error, socket) => {
+      metrics.refusals.add('handshake failed')
+      logger.debug({ address: socket.remoteAddress, reason: error.message }, 'a TLS handshake failed')
+      socket.destroy()
+    })
+    return new Handshakes(server, limits)
+  }
+
+  #peerOf(socket: Duplex): Peer {
+    const { names } = this.#options.access
+    const { remoteAddress = 'unknown' } = socket as Socket
+    return {
+      address: remoteAddress.replace(/^::ffff:/, ''),
+      certificate: socket instanceof TLSSocket ? certificateOf(socket, names) : undefined,
+    }
   }
 
   /** Accepts no more connections; open ones go on. */
   stop(): void {
-    this.#server.close()
+    for (const server of this.#servers) server.close()
   }
 
   close(): void {
     this.#http.closeAllConnections()
     this.#webSockets.close()
     for (const socket of this.#silent.keys()) socket.destroy()
+    this.#handshakes?.close()
+    this.#tlsFiles?.[Symbol.dispose]()
   }
 
   #accept(socket: Socket): void {
-    const silent = setTimeout(() => socket.destroy(), this.#limits.connectTimeoutMs)
+    const { broker, limits } = this.#options
+    const silent = setTimeout(() => socket.destroy(), limits.connectTimeoutMs)
     this.#silent.set(socket, silent)
     // 'close' follows.
     socket.on('error', () => undefined)
@@ -120,9 +223,70 @@ export class Listener {
         this.#http.emit('connection', socket)
       } else {
         clearTimeout(silent)
-        this.#broker.handle(socket, first)
+        broker.handle(socket, this.#peerOf(socket), first)
       }
     }
     socket.on('readable', peek)
   }
+}
+
+/** Lets sockets into the TLS server, a few in each turn and so many at once. They wait in the order in which they came. */
+class Handshakes {
+  readonly #server: TlsServer
+  readonly #limits: Limits
+  readonly #waiting = new Map<Socket, NodeJS.Timeout>()
+  /** Sockets in a handshake, by the other end: the socket below a TLS socket has no public name. */
+  readonly #underWay = new Map<string, Socket>()
+  #scheduled = false
+
+  constructor(server: TlsServer, limits: Limits) {
+    this.#server = server
+    this.#limits = limits
+    server.on('secureConnection', (socket) => this.#ended(otherEnd(socket)))
+  }
+
+  add(socket: Socket): void {
+    const timer = setTimeout(() => socket.destroy(), this.#limits.connectTimeoutMs)
+    this.#waiting.set(socket, timer)
+    const end = otherEnd(socket)
+    socket.on('close', () => {
+      clearTimeout(timer)
+      this.#waiting.delete(socket)
+      if (this.#underWay.get(end) === socket) this.#ended(end)
+    })
+    this.#schedule()
+  }
+
+  close(): void {
+    for (const socket of [...this.#waiting.keys(), ...this.#underWay.values()]) socket.destroy()
+  }
+
+  #ended(end: string): void {
+    this.#underWay.delete(end)
+    this.#schedule()
+  }
+
+  #schedule(): void {
+    const mayBegin = this.#waiting.size > 0 && this.#underWay.size < this.#limits.maxHandshakes
+    if (!mayBegin || this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(() => this.#begin())
+  }
+
+  #begin(): void {
+    this.#scheduled = false
+    let room = Math.min(HANDSHAKES_PER_TURN, this.#limits.maxHandshakes - this.#underWay.size)
+    for (const [socket, timer] of this.#waiting) {
+      if (room-- === 0) break
+      clearTimeout(timer)
+      this.#waiting.delete(socket)
+      this.#underWay.set(otherEnd(socket), socket)
+      this.#server.emit('connection', socket)
+    }
+    this.#schedule()
+  }
+}
+
+function otherEnd({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`
 }

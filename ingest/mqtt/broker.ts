@@ -4,11 +4,12 @@ import type { AuthenticateError, ConnectPacket, Subscription } from 'aedes'
 import type { Logger } from 'pino'
 import { ownCopy } from '../../processor/contract/json.ts'
 import type { ConnectivityReason } from '../../processor/contract/status.ts'
-import { within } from '../../processor/runtime/pause.ts'
+import { pause, within } from '../../processor/runtime/pause.ts'
 import type { Appender } from '../append/batcher.ts'
 import { Bridge, type MqttClient } from '../append/bridge.ts'
 import { Connection } from '../connection/connection.ts'
 import { type Incomplete, Pressure } from '../connection/pressure.ts'
+import { type Guard, LoginError, type Peer } from '../identity/guard.ts'
 import type { Limits } from '../limits.ts'
 import type { IngestMetrics } from '../metrics.ts'
 import { FastPath } from './fast-path.ts'
@@ -41,6 +42,7 @@ const SWEEP_MS = 500
 interface BrokerOptions {
   readonly limits: Limits
   readonly metrics: IngestMetrics
+  readonly guard: Guard
   readonly appender: Appender
   readonly epochs: Epochs
   readonly logger: Logger
@@ -59,6 +61,7 @@ export class Broker {
   readonly #pressure: Pressure
   readonly #limits: Limits
   readonly #metrics: IngestMetrics
+  readonly #guard: Guard
   readonly #appender: Appender
   readonly #epochs: Epochs
   readonly #logger: Logger
@@ -70,16 +73,17 @@ export class Broker {
   /** By performance.now(). */
   #sweptAt = performance.now()
 
-  private constructor({ limits, metrics, appender, epochs, logger, now }: BrokerOptions) {
+  private constructor({ limits, metrics, guard, appender, epochs, logger, now }: BrokerOptions) {
     this.#limits = limits
     this.#metrics = metrics
+    this.#guard = guard
     this.#appender = appender
     this.#epochs = epochs
     this.#logger = logger
     this.#pressure = new Pressure(limits, metrics, () => appender.relief)
     this.#persistence = new Persistence(limits, metrics)
     this.presence = new Presence(appender, limits, metrics, now)
-    this.#bridge = new Bridge(appender, this.presence, this.#persistence.unreleased, metrics, now)
+    this.#bridge = new Bridge(appender, this.presence, this.#persistence.unreleased, limits, metrics, now)
     this.#router = new Router(limits, this.#persistence)
   }
 
@@ -89,6 +93,7 @@ export class Broker {
     await broker.#router.listen()
     broker.#sweep = setInterval(() => {
       broker.#spare()
+      broker.#review()
       broker.#persistence.expire(performance.now())
     }, SWEEP_MS)
     return broker
@@ -99,8 +104,8 @@ export class Broker {
   }
 
   /** Serves MQTT on `source`; `first`: bytes already read from it. */
-  handle(source: Duplex, first?: Buffer): Connection {
-    const connection = new Connection(source, this.#pressure)
+  handle(source: Duplex, peer?: Peer, first?: Buffer): Connection {
+    const connection = new Connection(source, this.#pressure, peer)
     const client = this.#router.handle(connection) as unknown as Client
     this.#quicken(client)
     deliverByAllFilters(client)
@@ -148,8 +153,16 @@ export class Broker {
       callback(error ?? null, error === undefined)
     }
     router.authenticate = (client, _username, _password, callback) => {
-      const error = this.#begin(client as unknown as Client)
-      callback(error ?? null, error === undefined)
+      const answer = (error: AuthenticateError | undefined): void => callback(error ?? null, error === undefined)
+      const { session } = client as unknown as Client
+      if (this.#guard.isOpen && session !== undefined) {
+        session.principal = this.#guard.anyone(session.clientId)
+        return answer(this.#begin(client as unknown as Client))
+      }
+      this.#authenticate(client as unknown as Client).then(answer, (error: Error) => {
+        this.#logger.error({ err: error }, 'a client could not be authenticated')
+        answer(refusal(SERVER_UNAVAILABLE, error.message))
+      })
     }
     router.authorizeSubscribe = (client, subscription, callback) => {
       const { conn } = client as unknown as Client
@@ -159,6 +172,11 @@ export class Broker {
       else callback(null, { ...subscription, qos: 2 })
     }
     router.authorizeForward = (client, packet) => {
+      const { session } = client as unknown as Client
+      if (session?.principal.mayReceive(packet.topic) === false) {
+        this.#metrics.denials.add('receive')
+        return null
+      }
       const most = (client as unknown as Client).session?.filters.atMost(packet.qos, packet.topic) ?? packet.qos
       // In place: aedes ignores what is returned here when it sends a queue after CONNECT.
       packet.qos = most === 0 && this.#persistence.isOwed(packet) ? 1 : most
@@ -205,10 +223,36 @@ export class Broker {
       session.willBytes = will.topic.length + will.payload.length
     }
     client.session = session
+    if (!this.#guard.isOpen) session.login = { username: packet.username, password: packet.password }
     // The parser keeps the packet as long as the connection, and the password is a view of a whole chunk.
     delete packet.username
     delete packet.password
     return undefined
+  }
+
+  async #authenticate(client: Client): Promise<AuthenticateError | undefined> {
+    const session = client.session as Session
+    const { conn } = client
+    const { username, password } = session.login ?? {}
+    session.login = undefined
+    try {
+      session.rulesVersion = this.#guard.rulesVersion
+      session.principal = await this.#guard.authenticate({
+        clientId: session.clientId,
+        username,
+        password,
+        ...conn.peer,
+      })
+    } catch (error) {
+      if (!(error instanceof LoginError)) throw error
+      this.#logger.debug(
+        { client: session.clientId, address: conn.peer.address, reason: error.message },
+        'login refused',
+      )
+      await pause(error.afterMs)
+      return refusal(error.returnCode, error.message)
+    }
+    return conn.destroyed ? refusal(SERVER_UNAVAILABLE, 'connection closed') : this.#begin(client)
   }
 
   /** Whether CONNACK accepts the session. */
@@ -237,6 +281,12 @@ export class Broker {
     }
     this.#sessions.set(client.id, session)
     this.#persistence.came(client.id)
+    // A session must not bring what its client may read no more.
+    for (const filter of this.#persistence.filtersOf(client.id)) {
+      if (session.principal.maySubscribe(filter)) continue
+      void this.#persistence.cleanSubscriptions({ id: client.id })
+      break
+    }
     return undefined
   }
 
@@ -244,7 +294,11 @@ export class Broker {
     const { topic, qos } = subscription
     // `$SYS/` would tell of other clients; `$share/` is of MQTT 5.
     if (subscription === RESUMED || isReserved(topic)) return false
-    const { filters } = client.session as Session
+    const { filters, principal } = client.session as Session
+    if (!principal.maySubscribe(topic)) {
+      this.#metrics.denials.add('subscribe')
+      return false
+    }
     const full =
       topic.length > this.#limits.maxFilterLength ||
       isTooDeep(topic) ||
@@ -302,6 +356,25 @@ export class Broker {
     if (this.#sessions.get(client.id) !== session) return
     this.#sessions.delete(client.id)
     if (!client.clean) this.#persistence.went(client.id, performance.now())
+  }
+
+  /** Ends connections whose credential is over, or whose filters go beyond what they may read now. */
+  #review(): void {
+    if (this.#guard.isOpen && this.#guard.rulesVersion === 0) return
+    const { rulesVersion } = this.#guard
+    for (const { conn, session } of this.#clients) {
+      if (session === undefined || !session.accepted) continue
+      const { principal } = session
+      if (this.#guard.isOver(principal)) {
+        conn.fail('credential over')
+      } else if (session.rulesVersion !== rulesVersion) {
+        session.rulesVersion = rulesVersion
+        this.#guard.renew(principal)
+        for (const filter of session.filters.all()) {
+          if (!principal.maySubscribe(filter)) conn.fail('not allowed', `may not subscribe to ${filter} any more`)
+        }
+      }
+    }
   }
 
   #spare(): void {

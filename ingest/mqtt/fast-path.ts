@@ -75,8 +75,10 @@ export class FastPath {
     if (session === undefined || conn.clogged || this.#router.routesTelemetry) return false
     const topic = at + bytes + 2
     const topicEnd = topic + word(chunk, topic - 2)
-    const route = routeOf(chunk.toString('utf8', topic, topicEnd))
+    const name = chunk.toString('utf8', topic, topicEnd)
+    const route = routeOf(name)
     if (route.reason !== undefined || !isPlain(route.metric)) return false
+    if (!session.principal.mayPublish(name, route.deviceId)) return false
     const payload = topicEnd + (qos > 0 ? 2 : 0)
     const messageId = qos > 0 ? word(chunk, topicEnd) : undefined
     if (end - payload > MAX_PAYLOAD_BYTES || messageId === 0) return false

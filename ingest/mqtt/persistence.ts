@@ -175,6 +175,11 @@ export class Persistence {
     return true
   }
 
+  /** The filters of a persistent session. */
+  filtersOf(clientId: string): Iterable<string> {
+    return this.#filters.get(clientId)?.keys() ?? []
+  }
+
   #isFull(needsSession: boolean): boolean {
     const { maxStoredSessions, maxSubscriptionsTotal } = this.#limits
     return this.#stored >= maxSubscriptionsTotal || (needsSession && this.#filters.size >= maxStoredSessions)

@@ -2,7 +2,7 @@ import { Aedes, type AedesPublishPacket, type PublishPacket } from 'aedes'
 import type { MqttClient } from '../append/bridge.ts'
 import type { Limits } from '../limits.ts'
 import type { Persistence } from './persistence.ts'
-import { inTelemetryTree, isReserved, isTooDeep, mayMatchTelemetry } from './topics.ts'
+import { inTelemetryTree, isReserved, isTooDeep, mayMatchTelemetry, routeOf } from './topics.ts'
 
 type Done = (error?: Error | null) => void
 export type Deliver = (packet: AedesPublishPacket, done: () => void) => void
@@ -22,7 +22,8 @@ const internals = Aedes.prototype as unknown as AedesInternals
 /**
  * aedes, with these differences:
  * - a telemetry message is not routed while no subscription can match it;
- * - a client's message to a reserved topic, or to one of more than a hundred levels, is never routed;
+ * - a client's message to a reserved topic, to one of more than a hundred levels, or to one where the client may not
+ *   publish, is neither routed nor retained;
  * - a publisher does not wait for subscribers, which have bounds of their own;
  * - a client that is being replaced cannot unregister its successor, and only the last successor stays [MQTT-3.1.4-2].
  */
@@ -66,7 +67,9 @@ export class Router extends Aedes {
     }
     const { topic, retain } = packet
     const mayReach = retain || this.routesTelemetry || !inTelemetryTree(topic)
-    if (mayReach && !isReserved(topic) && !isTooDeep(topic)) {
+    const { session } = client as MqttClient
+    const isAllowed = session?.principal.mayPublish(topic, routeOf(topic).deviceId) === true
+    if (mayReach && isAllowed && !isReserved(topic) && !isTooDeep(topic)) {
       // [MQTT-3.3.1-3]
       packet.dup = false
       internals.publish.call(this, packet, client)

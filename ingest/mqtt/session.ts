@@ -1,7 +1,11 @@
 import { Acks } from '../append/acks.ts'
 import type { Connection } from '../connection/connection.ts'
+import { NOBODY, type Principal } from '../identity/principal.ts'
 import type { IngestMetrics } from '../metrics.ts'
 import { Filters } from './topics.ts'
+
+/** Denied messages are counted within this time, ms. */
+const DENIALS_WITHIN_MS = 60_000
 
 /** One MQTT connection from CONNECT to its end, and the devices it speaks for. */
 export class Session {
@@ -11,6 +15,15 @@ export class Session {
   readonly clientId: string
   readonly connection: Connection
   readonly acks: Acks
+  /** Who the client proved to be. */
+  principal: Principal = NOBODY
+  /** `Guard.rulesVersion` when the principal's rights and filters were last looked at. */
+  rulesVersion = 0
+  /** Name and password of CONNECT, until they were verified. */
+  login: { readonly username: string | undefined; readonly password: Buffer | undefined } | undefined
+  /** Denied messages within the time that ends at `denialsUntil`, by performance.now(). */
+  #denials = 0
+  #denialsUntil = 0
   /** The device that the client id names; it is online before it publishes. */
   ownDevice: string | undefined
   /** Messages by device. */
@@ -28,6 +41,15 @@ export class Session {
     this.clientId = clientId
     this.connection = connection
     this.acks = new Acks(connection, metrics)
+  }
+
+  /** Counts a message that the client may not publish; false when there were too many of late. */
+  deny(now: number, limit: number): boolean {
+    if (now >= this.#denialsUntil) {
+      this.#denials = 0
+      this.#denialsUntil = now + DENIALS_WITHIN_MS
+    }
+    return ++this.#denials <= limit
   }
 }
 

@@ -128,6 +128,10 @@ export class Filters {
     this.#found = undefined
   }
 
+  all(): Iterable<string> {
+    return this.#granted.keys()
+  }
+
   delete(filter: string): void {
     const qos = this.#granted.get(filter)
     if (qos === undefined) return

@@ -18,3 +18,10 @@ const BRACKETED = /^\[(.*)\]$/
 export function addressOf({ host, port }: Address): string {
   return `${host.includes(':') ? `[${host}]` : host}:${port}`
 }
+
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|::ffff:127(\.\d{1,3}){3})$/i
+
+/** Only this machine reaches what listens on `host`. */
+export function isLoopback(host: string): boolean {
+  return LOOPBACK.test(host)
+}

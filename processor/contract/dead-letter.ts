@@ -6,6 +6,7 @@ export const REJECTION_REASONS = [
   'bad-topic',
   'reserved-topic',
   'bad-device-id',
+  'not-allowed',
   'bad-timestamp',
   'payload-too-large',
   'not-utf8',

@@ -110,6 +110,14 @@ function mangled(value: string, hidden = false): string | undefined {
 const port = (value: number, description: string) =>
   integer(0, 65_535, { default: value, description: `${description}; 0: any free port` })
 
+/** A port that may be turned off. */
+const portOrOff = (value: number, description: string) =>
+  variableOf<number | 'off', number>({ default: value, description }, (given) => {
+    if (given === 'off') return { value: given }
+    const found = DIGITS.test(given) ? Number(given) : Number.NaN
+    return found <= 65_535 ? { value: found } : { rule: 'must be off, or an integer from 0 to 65535' }
+  })
+
 /** The algorithms leave out `none`, which signs nothing. */
 const ALGORITHM = '(HS256|HS384|HS512|RS256|RS384|RS512|PS256|PS384|PS512|ES256|ES384|ES512|EdDSA)'
 
@@ -135,7 +143,7 @@ export const INSTANCE_NAME = new RegExp(
 )
 
 const ENVIRONMENT = {
-  MQTT_PORT: port(1883, 'MQTT over TCP and over WebSocket'),
+  MQTT_PORT: portOrOff(1883, 'MQTT without TLS, over TCP and over WebSocket; 0: any free port'),
   HTTP_PORT: port(8080, 'the API'),
   HOST: text({ default: '127.0.0.1', description: 'address that this process listens on' }),
   HTTP_HOST: text({ description: 'address that the API listens on; unset: HOST' }),
@@ -185,7 +193,22 @@ const ENVIRONMENT = {
   }),
   AUTH_ISSUER: text({ default: 'tidemark', description: 'iss that a token must have' }),
   AUTH_AUDIENCE: text({ default: 'tidemark', description: 'aud that a token must have' }),
+  AUTH_MAX_TOKEN_HOURS: integer(1, 87_600, { default: 720, description: 'how long a token may be good' }),
   AUTH_TOKEN: secret(/^[\x21-\x7e]{1,8192}$/, 'token that an attached drill reads with'),
+  MQTT_AUTH: text({
+    pattern: /^(tls|password|jwt|none)(,(tls|password|jwt|none))*$/,
+    description: 'how clients prove who they are: tls, password, jwt or several; unset: not at all, on loopback alone',
+  }),
+  MQTT_TLS_PORT: port(8883, 'MQTT with TLS, where MQTT_TLS_CERT is set'),
+  MQTT_TLS_CERT: text({ description: 'PEM file of the certificate of MQTT, with its chain' }),
+  MQTT_TLS_KEY: text({ description: 'PEM file of its private key' }),
+  MQTT_TLS_CA: text({ description: "PEM file of the authority of the clients' certificates" }),
+  MQTT_TLS_CRL: text({ description: 'PEM file of the certificates that were revoked' }),
+  MQTT_TLS_NAME: text({ default: 'cn:{id}', description: 'where in a certificate the name of the client stands' }),
+  MQTT_PASSWORDS: text({ description: 'file of names and hashes of passwords' }),
+  MQTT_ACL: text({ description: 'file of rights, as in Mosquitto' }),
+  MQTT_AUDIENCE: text({ default: 'tidemark-mqtt', description: 'aud that a token of an MQTT client must have' }),
+  MQTT_ORIGINS: text({ description: 'origins of web pages that may open a WebSocket, such as https://fleet.example' }),
   LOG_LEVEL: choice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], { default: 'info' }),
 }
 

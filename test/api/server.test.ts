@@ -19,7 +19,13 @@ import { noLetters, noWriter, routed, silent, stage } from './stage.ts'
 
 const FRESH: Freshness = { partition: 0, offset: 0, changelog: 0, lag: 0, servedBy: 'owner' }
 
-const ANYONE: Caller = { subject: undefined, scopes: SCOPES, prefixes: undefined, expiresAt: undefined }
+const ANYONE: Caller = {
+  subject: undefined,
+  scopes: SCOPES,
+  prefixes: undefined,
+  expiresAt: undefined,
+  isTrusted: () => true,
+}
 
 const servers: ApiServer[] = []
 afterEach(async () => {

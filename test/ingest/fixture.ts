@@ -1,13 +1,17 @@
 import { connect, type Socket } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
+import type { TLSSocket } from 'node:tls'
 import { generate, type IConnackPacket, type IConnectPacket, type Packet, parser } from 'mqtt-packet'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { expect, onTestFinished, vi } from 'vitest'
+import { type MqttAccess, readMqttAccess } from '../../ingest/identity/access.ts'
+import { Guard } from '../../ingest/identity/guard.ts'
 import { Ingest } from '../../ingest/ingest.ts'
-import type { Limits } from '../../ingest/limits.ts'
+import { DEFAULT_LIMITS, type Limits } from '../../ingest/limits.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { type Connection, HEADER_KIND, type NewRecord } from '../../processor/contract/record.ts'
+import { readEnvironment } from '../../processor/runtime/environment.ts'
 
 interface Append {
   readonly topic: string
@@ -108,19 +112,29 @@ export interface Fixture {
   readonly metric: (name: string, labels?: Record<string, string>) => Promise<number>
 }
 
+/** Access on free ports of this machine. */
+export function accessOf(environment: Record<string, string> = {}): MqttAccess {
+  return readMqttAccess(readEnvironment({ MQTT_PORT: '0', MQTT_TLS_PORT: '0', ...environment }))
+}
+
+/** A guard that asks nobody. */
+export function openGuard(): Promise<Guard> {
+  return Guard.open({ access: accessOf(), limits: DEFAULT_LIMITS, logger: pino({ level: 'silent' }), now: Date.now })
+}
+
 /** Ingest on a free port, stopped when the test ends. */
 export async function openIngest(
   limits: Partial<Limits> = {},
   log = new HeldLog(),
   now: () => number = Date.now,
+  environment: Record<string, string> = {},
 ): Promise<Fixture> {
   const registry = new Registry()
   const logger = pino({ level: 'silent' })
   const bounds = { stopTimeoutMs: 300, ...limits }
   const ingest = await Ingest.open({
     log,
-    host: '127.0.0.1',
-    port: 0,
+    access: accessOf(environment),
     limits: bounds,
     logger,
     registry,
@@ -144,8 +158,8 @@ export class RawClient {
   readonly received: Packet[] = []
   closed = false
 
-  constructor(port: number) {
-    this.socket = connect({ port, host: '127.0.0.1', noDelay: true })
+  constructor(port: number | Socket) {
+    this.socket = typeof port === 'number' ? connect({ port, host: '127.0.0.1', noDelay: true }) : port
     const packets = parser()
     packets.on('packet', (packet) => this.received.push(packet))
     // An HTTP answer, to what happened to look like a request.
@@ -158,6 +172,14 @@ export class RawClient {
     onTestFinished(() => {
       this.socket.destroy()
     })
+  }
+
+  static on(socket: TLSSocket): RawClient {
+    return new RawClient(socket)
+  }
+
+  get tls(): TLSSocket {
+    return this.socket as TLSSocket
   }
 
   /** Connected, with CONNACK received. */

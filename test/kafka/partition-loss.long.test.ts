@@ -7,6 +7,7 @@ import { Ingest } from '../../ingest/ingest.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { KafkaLog } from '../../processor/log/kafka/kafka-log.ts'
 import type { Kafka } from '../../simulators/kafka/kafka.ts'
+import { accessOf } from '../ingest/fixture.ts'
 import { kafkaMissing, startKafka } from './kafka.ts'
 
 const PATIENCE_MS = 60_000
@@ -38,7 +39,7 @@ describe.skipIf(kafkaMissing !== undefined)('one of three brokers, alone with it
     })
     const { now } = Date
     const registry = new Registry()
-    ingest = await Ingest.open({ log, host: '127.0.0.1', port: 0, logger, registry, now, random: Math.random })
+    ingest = await Ingest.open({ log, access: accessOf(), logger, registry, now, random: Math.random })
   }, 180_000)
 
   afterAll(async () => {

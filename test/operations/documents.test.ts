@@ -63,10 +63,13 @@ describe('the documents', () => {
     const { maxQueued, maxQueuedTotal, maxQueuedBytes, maxStoredSessions, maxRetained, maxRetainedBytes } =
       DEFAULT_LIMITS
     const { maxOutgoingBytes, maxOutgoingTotalBytes, maxFilters, maxFilterLength, maxClientIdLength } = DEFAULT_LIMITS
+    const { maxHandshakes, maxDenials } = DEFAULT_LIMITS
     const { maxWillBytes, maxIncompleteBytes, connectTimeoutMs, appendDeadlineMs, drainTimeoutMs } = DEFAULT_LIMITS
     for (const row of [
       `connections | ${count(maxConnections)}`,
       `time from connecting to CONNECT | ${connectTimeoutMs / 1000} s`,
+      `TLS handshakes at once | ${count(maxHandshakes)}`,
+      `messages of a connection that it may not publish | ${maxDenials} in a minute`,
       `a packet | ${count(maxPacketBytes)} bytes`,
       `client id | ${maxClientIdLength} characters`,
       `wills of all connections | ${maxWillBytes / MiB} MiB`,

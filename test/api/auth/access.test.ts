@@ -48,7 +48,7 @@ describe('without AUTH', () => {
 
 describe('AUTH=jwt', () => {
   it('has a secret or public keys, and algorithms of that kind alone', () => {
-    const names = { issuer: 'tidemark', audience: 'tidemark' }
+    const names = { issuer: 'tidemark', audience: 'tidemark', maxLifetimeMs: 720 * 3_600_000 }
     expect(access({ AUTH: 'jwt', AUTH_SECRET: SECRET, HOST: '0.0.0.0' })).toEqual({
       host: '0.0.0.0',
       tokens: { keys: { secret: SECRET }, algorithms: ['HS256'], ...names },

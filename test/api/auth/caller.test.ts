@@ -5,7 +5,7 @@ import { type Caller, disjoint, maySee, visibleAfter } from '../../../api/auth/c
 const deviceId = stringMatching(/^[-.:_0Aaz]{1,4}$/)
 
 function callerFor(prefixes: readonly string[] | undefined): Caller {
-  return { subject: undefined, scopes: new Set(), prefixes, expiresAt: undefined }
+  return { subject: undefined, scopes: new Set(), prefixes, expiresAt: undefined, isTrusted: () => true }
 }
 
 it('may see what starts with one of its prefixes, and all without them', () => {

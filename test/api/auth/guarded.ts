@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect } from 'vitest'
 import type { AppOptions } from '../../../api/app.ts'
-import { type TokenSettings, Tokens } from '../../../api/auth/tokens.ts'
+import { Tokens } from '../../../api/auth/tokens.ts'
+import type { TokenSettings } from '../../../processor/runtime/jwt.ts'
 import { type Answered, ask } from '../conformance.ts'
 import { type Stage, silent, stage } from '../stage.ts'
 
@@ -15,6 +16,7 @@ const SETTINGS: TokenSettings = {
   algorithms: ['HS256'],
   issuer: 'tidemark',
   audience: 'tidemark',
+  maxLifetimeMs: 24 * 3_600_000,
 }
 export const CLAIMS = {
   sub: 'ops',

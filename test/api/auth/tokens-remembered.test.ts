@@ -17,7 +17,13 @@ function token(n: number): string {
 }
 
 it('remembers so many tokens, and forgets the one it verified first for one more', async () => {
-  const settings = { keys: { secret: SECRET }, algorithms: ['HS256'], issuer: 'tidemark', audience: 'tidemark' }
+  const settings = {
+    keys: { secret: SECRET },
+    algorithms: ['HS256'],
+    issuer: 'tidemark',
+    audience: 'tidemark',
+    maxLifetimeMs: 7_200_000,
+  }
   const tokens = await Tokens.open({ ...settings, logger: silent, now: () => START, steady: () => 0 })
   const verify = (n: number) => tokens.callerOf(`Bearer ${token(n)}`)
   // Of what is remembered the answer is at once.

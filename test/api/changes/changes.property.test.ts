@@ -11,7 +11,13 @@ import { Client, FakeClock, type FakeSink, settled } from './client.ts'
 
 const PARTITIONS = 2
 const DEVICES = ['a', 'b', 'c', 'd', 'e']
-const CALLER = { subject: undefined, scopes: new Set<never>(), prefixes: undefined, expiresAt: undefined }
+const CALLER = {
+  subject: undefined,
+  scopes: new Set<never>(),
+  prefixes: undefined,
+  expiresAt: undefined,
+  isTrusted: () => true,
+}
 const SUBJECTS = [
   { text: '', matcher: undefined },
   { text: 'x:>4', matcher: new Matcher(parseQuery('reported.x:>4')) },

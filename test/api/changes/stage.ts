@@ -9,7 +9,13 @@ import type { Changelog } from './changelog.ts'
 import type { Client, FakeClock, FakeSink } from './client.ts'
 
 export const EVERYTHING: Subject = { text: '', matcher: undefined }
-export const ANYONE: Caller = { subject: undefined, scopes: new Set(), prefixes: undefined, expiresAt: undefined }
+export const ANYONE: Caller = {
+  subject: undefined,
+  scopes: new Set(),
+  prefixes: undefined,
+  expiresAt: undefined,
+  isTrusted: () => true,
+}
 
 /** The streams of one api process over a changelog in memory, until the test is over. */
 export function streamsOver(

@@ -11,7 +11,7 @@ import { DEFAULT_LIMITS } from '../../../ingest/limits.ts'
 import { IngestMetrics } from '../../../ingest/metrics.ts'
 import { Broker } from '../../../ingest/mqtt/broker.ts'
 import { Epochs } from '../../../ingest/mqtt/session.ts'
-import { HeldLog, openIngest, pinged, publication, RawClient, WAIT } from '../fixture.ts'
+import { HeldLog, openGuard, openIngest, pinged, publication, RawClient, WAIT } from '../fixture.ts'
 
 const TOPIC = 'devices/truck-17/telemetry'
 
@@ -169,7 +169,15 @@ describe('flow', () => {
     const logger = pino({ level: 'silent' })
     const appender = new Appender(new HeldLog(), limits, metrics, logger)
     const epochs = new Epochs(Date.now, Math.random)
-    const broker = await Broker.open({ limits, metrics, appender, epochs, logger, now: Date.now })
+    const broker = await Broker.open({
+      limits,
+      metrics,
+      guard: await openGuard(),
+      appender,
+      epochs,
+      logger,
+      now: Date.now,
+    })
     onTestFinished(() => broker.stop())
     // Not a socket, of whose acks the system would keep megabytes.
     const [client, source] = duplexPair()

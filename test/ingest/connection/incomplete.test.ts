@@ -11,7 +11,7 @@ import { DEFAULT_LIMITS } from '../../../ingest/limits.ts'
 import { IngestMetrics } from '../../../ingest/metrics.ts'
 import { Broker } from '../../../ingest/mqtt/broker.ts'
 import { Epochs } from '../../../ingest/mqtt/session.ts'
-import { HeldLog, publication, WAIT } from '../fixture.ts'
+import { HeldLog, openGuard, publication, WAIT } from '../fixture.ts'
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
@@ -35,7 +35,15 @@ async function open(): Promise<Opened> {
   const logger = pino({ level: 'silent' })
   const appender = new Appender(log, limits, metrics, logger)
   const epochs = new Epochs(Date.now, Math.random)
-  const broker = await Broker.open({ limits, metrics, appender, epochs, logger, now: Date.now })
+  const broker = await Broker.open({
+    limits,
+    metrics,
+    guard: await openGuard(),
+    appender,
+    epochs,
+    logger,
+    now: Date.now,
+  })
   onTestFinished(() => broker.stop())
   const [client, source] = duplexPair()
   let answered = 0

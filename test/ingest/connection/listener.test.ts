@@ -5,14 +5,13 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Ingest } from '../../../ingest/ingest.ts'
 import { DEFAULT_LIMITS } from '../../../ingest/limits.ts'
 import { ConfigurationError } from '../../../processor/contract/errors.ts'
-import { HeldLog, openIngest, pinged, RawClient, WAIT } from '../fixture.ts'
+import { accessOf, HeldLog, openIngest, pinged, RawClient, WAIT } from '../fixture.ts'
 
 function open(host: string, port: number): Promise<Ingest> {
   const logger = pino({ level: 'silent' })
   return Ingest.open({
     log: new HeldLog(),
-    host,
-    port,
+    access: accessOf({ HOST: host, MQTT_PORT: String(port), MQTT_AUTH: 'none' }),
     logger,
     registry: new Registry(),
     now: Date.now,

@@ -10,7 +10,7 @@ import { DEFAULT_LIMITS, type Limits } from '../../../ingest/limits.ts'
 import { IngestMetrics } from '../../../ingest/metrics.ts'
 import { Broker } from '../../../ingest/mqtt/broker.ts'
 import { Epochs } from '../../../ingest/mqtt/session.ts'
-import { HeldLog, openIngest, publication, RawClient, WAIT } from '../fixture.ts'
+import { HeldLog, openGuard, openIngest, publication, RawClient, WAIT } from '../fixture.ts'
 
 const ID = 'truck-17'
 const TOPIC = `devices/${ID}/telemetry`
@@ -62,7 +62,15 @@ async function openBroker(log: HeldLog, logger: Logger, more: Partial<Limits> = 
   const limits = { ...DEFAULT_LIMITS, ...more }
   const appender = new Appender(log, limits, metrics, logger)
   const epochs = new Epochs(Date.now, Math.random)
-  const broker = await Broker.open({ limits, metrics, appender, epochs, logger, now: Date.now })
+  const broker = await Broker.open({
+    limits,
+    metrics,
+    guard: await openGuard(),
+    appender,
+    epochs,
+    logger,
+    now: Date.now,
+  })
   onTestFinished(() => broker.stop())
   return broker
 }
