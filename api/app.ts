@@ -38,7 +38,7 @@ import {
 import { healthRoutes } from './http/health.ts'
 import { measureReads, RequestDurations } from './http/metrics.ts'
 import { instanceOf, PROBLEM_TYPE, ProblemError, problemOf, refusingLimiter } from './http/problem.ts'
-import { answerHeadAsGet, type NameOf, pathOf, queryFault, requestNames } from './http/request.ts'
+import { answerHeadAsGet, type NameOf, pathOf, queryFault, requestNames, requireLoopbackName } from './http/request.ts'
 import { compileValidator } from './http/validation.ts'
 import { answerBrokenRequest } from './http/wire.ts'
 import {
@@ -76,6 +76,8 @@ export interface AppOptions {
   readonly now?: () => number
   /** Undefined: anyone may do everything. */
   readonly tokens?: Tokens | undefined
+  /** Answers only requests to a name of this machine. */
+  readonly forThisMachine?: boolean
 }
 
 interface Changes {
@@ -115,6 +117,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
   const unsent = new UnsentAnswers(limits.maxUnsentBytes)
   measureReads(registry, { single, many, search: searches, letters: letterReads }, unsent)
 
+  if (options.forThisMachine === true) requireLoopbackName(api)
   if (options.tokens === undefined) letAnyoneDoAll(api)
   else requireTokens(api, options.tokens)
   // An answer is stale at once. With tokens it is also for one caller only.

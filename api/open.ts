@@ -77,6 +77,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
     checks: options.problems,
     version: options.version,
     tokens,
+    forThisMachine: configuration.AUTH === undefined,
     ratePerMinute: configuration.HTTP_REQUESTS_PER_MINUTE,
     trustedProxies: trustedProxies(configuration.HTTP_TRUSTED_PROXIES),
     requestIdPrefix: randomUUID().slice(0, 8),

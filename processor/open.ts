@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
+import { isLoopback } from './contract/address.ts'
 import { ConfigurationError } from './contract/errors.ts'
 import type { EmbeddedLog } from './log/embedded/embedded-log.ts'
 import type { KafkaLog } from './log/kafka/kafka-log.ts'
@@ -25,11 +26,17 @@ export interface Beginning {
  * ConfigurationError when there is no place for them.
  */
 export async function beginProcessors(
-  { DATA_DIR, INSTANCE_ID, KAFKA_BROKERS, QUERY_PORT }: Configuration,
+  { DATA_DIR, INSTANCE_ID, KAFKA_BROKERS, QUERY_PORT, HOST, CLUSTER_SECRET }: Configuration,
   count: number,
   running: AsyncDisposableStack,
 ): Promise<readonly Beginning[]> {
-  if (KAFKA_BROKERS !== undefined) checkPorts(QUERY_PORT, count)
+  if (KAFKA_BROKERS !== undefined) {
+    checkPorts(QUERY_PORT, count)
+    if (CLUSTER_SECRET === undefined && !isLoopback(HOST)) {
+      const message = `HOST=${HOST}: a processor would answer anyone who reaches this address; set CLUSTER_SECRET`
+      throw new ConfigurationError('INVALID_CONFIGURATION', `${message}, the same in every process, or HOST=127.0.0.1`)
+    }
+  }
   const name = INSTANCE_ID ?? (KAFKA_BROKERS === undefined ? 'tidemark-1' : await instanceOf(DATA_DIR))
   return Array.from({ length: count }, (_, i) => {
     const instance = i === 0 ? name : `${name}-${i + 1}`

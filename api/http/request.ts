@@ -1,9 +1,10 @@
 import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import type { onSendHookHandler } from 'fastify'
+import { isLoopback } from '../../processor/contract/address.ts'
 import { ConfigurationError } from '../../processor/contract/errors.ts'
 import type { Api } from '../app.ts'
-import type { FieldError } from './problem.ts'
+import { blamed, type FieldError, ProblemError } from './problem.ts'
 
 /**
  * A caller may give its request a name of this form, which goes into logs and headers as it is. Another name is
@@ -54,6 +55,22 @@ function isDecodable(text: string): boolean {
   } catch {
     return false
   }
+}
+
+/** Name or address, in brackets if it has colons, and port (RFC 9110 section 7.2). */
+const HOST = /^(?:\[([^\]]*)\]|([^:]*))(?::\d*)?$/
+
+/**
+ * Refuses requests to another name than those of this machine. Any web page can have its own name resolved to 127.0.0.1
+ * and then read what answers there (DNS rebinding). Must be called before the routes are added.
+ */
+export function requireLoopbackName(api: Api): void {
+  api.addHook('onRequest', ({ headers: { host } }, _reply, done) => {
+    const [, address, name] = host === undefined ? [] : (HOST.exec(host) ?? [])
+    if (host === undefined || isLoopback(address ?? name ?? '')) return done()
+    const message = 'is no name of this machine; where another name leads here on purpose, set AUTH=jwt or AUTH=none'
+    done(new ProblemError('forbidden', `host ${message}`, blamed('host', message)))
+  })
 }
 
 /**

@@ -71,6 +71,8 @@ export class Bridge {
     const { qos } = packet
     const bytes = packet.length ?? 0
     this.metrics.received[qos]++
+    // [MQTT-2.3.1-1]
+    if (qos > 0 && packet.messageId === 0) return callback(client.conn.fail('malformed packet', 'packet id 0'))
     if (session === undefined || (qos > 0 && !connection.see(bytes))) return callback(new Error('connection closed'))
     if (qos === 0) {
       this.#record(session, packet, undefined)

@@ -86,7 +86,7 @@ function ruleOf(text: string): Rule {
 }
 
 /** Wildcards stand for whole levels, and `#` for the last (MQTT 3.1.1 section 4.7.1). */
-function isFilter(text: string): boolean {
+export function isFilter(text: string): boolean {
   const levels = text.split('/')
   return text !== '' && levels.every((level, i) => !/[+#]/.test(level) || level === '+' || isLastHash(level, i, levels))
 }

@@ -9,6 +9,7 @@ import type { Appender } from '../append/batcher.ts'
 import { Bridge, type MqttClient } from '../append/bridge.ts'
 import { Connection } from '../connection/connection.ts'
 import { type Incomplete, Pressure } from '../connection/pressure.ts'
+import { isFilter } from '../identity/acl.ts'
 import { type Guard, LoginError, type Peer } from '../identity/guard.ts'
 import type { Limits } from '../limits.ts'
 import type { IngestMetrics } from '../metrics.ts'
@@ -166,7 +167,9 @@ export class Broker {
     }
     router.authorizeSubscribe = (client, subscription, callback) => {
       const { conn } = client as unknown as Client
-      if (isIllFormed(subscription.topic)) callback(conn.fail('malformed packet', 'ill-formed filter'))
+      // aedes lets `a#` and `+a` pass.
+      if (isIllFormed(subscription.topic) || !isFilter(subscription.topic))
+        callback(conn.fail('malformed packet', 'ill-formed filter'))
       else if (!this.#maySubscribe(client as unknown as Client, subscription)) callback(null, null)
       // If several filters match, aedes goes by one of them; authorizeForward finds the highest QoS granted.
       else callback(null, { ...subscription, qos: 2 })

@@ -135,7 +135,8 @@ async function makeWithParents(path: string): Promise<void> {
 
 async function make(path: string): Promise<NodeJS.ErrnoException | undefined> {
   try {
-    await mkdir(path)
+    // What devices sent is nobody else's on this machine.
+    await mkdir(path, { mode: 0o700 })
     return undefined
   } catch (error) {
     const problem = error as NodeJS.ErrnoException

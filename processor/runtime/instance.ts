@@ -33,7 +33,7 @@ function checked(name: string, file: string): string {
 }
 
 async function make(dataDir: string, file: string): Promise<string> {
-  await mkdir(dataDir, { recursive: true })
+  await mkdir(dataDir, { recursive: true, mode: 0o700 })
   const host = hostname().replace(/[^A-Za-z0-9.-]/g, '-')
   const name = `${host.slice(0, 64)}-${randomBytes(4).toString('hex')}`
   const draft = `${file}-${name}`

@@ -1,3 +1,4 @@
+import { get } from 'node:http'
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { type ApiOptions, openApi } from '../../api/open.ts'
@@ -161,4 +162,24 @@ it('is not ready where the group has no processor, and names the group and the t
   const response = await fetch(`${url}/readyz`)
   const detail = expect.stringMatching(/no processor .*GROUP=misspelt, TOPIC_PREFIX=fleet/)
   expect(await response.json()).toMatchObject({ status: 503, detail })
+})
+
+function statusAt(url: string, host: string): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    get(`${url}/openapi.json`, { headers: { host } }, (response) => {
+      response.resume()
+      resolve(response.statusCode)
+    }).on('error', reject)
+  })
+}
+
+it('answers requests to a name of this machine alone, unless somebody says who may ask', async () => {
+  const fleet = new Fleet(PARTITIONS, ['a'])
+  const options: Served = { owners: () => fleet.owners(), local: () => undefined, alone: false }
+  const closed = await serve(fleet, options)
+  for (const host of ['127.0.0.1', 'localhost:8080', '[::1]:80']) expect(await statusAt(closed, host)).toBe(200)
+  for (const host of ['evil.example', '127.0.0.1.evil.example', 'localhost.evil.example:80', '[::1']) {
+    expect(await statusAt(closed, host), host).toBe(403)
+  }
+  expect(await statusAt(await serve(fleet, options, { AUTH: 'none' }), 'fleet.example')).toBe(200)
 })

@@ -1,6 +1,6 @@
 import { generate } from 'mqtt-packet'
 import { describe, expect, it, vi } from 'vitest'
-import { openIngest, pinged, RawClient, WAIT } from '../fixture.ts'
+import { openIngest, pinged, publication, RawClient, WAIT } from '../fixture.ts'
 
 const TELEMETRY = 'devices/+/telemetry'
 const DISCONNECT = Buffer.from([0xe0, 0])
@@ -63,3 +63,24 @@ describe('a subscription that ends', () => {
     expect(one.of('publish').length).toBe(1)
   })
 })
+
+it.each(['a#', '+a', 'a/b+', '#/a'])('a SUBSCRIBE to %s closes the connection', async (topic) => {
+  const { ingest } = await openIngest()
+  const client = await RawClient.open(ingest.port)
+  client.send({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic, qos: 1 }] })
+  await client.end()
+  expect(client.of('suback')).toEqual([])
+})
+
+it.each([1, 2] as const)(
+  'a PUBLISH of QoS %i with the packet id 0 closes the connection, and leaves nothing',
+  async (qos) => {
+    const { ingest, log } = await openIngest()
+    const client = await RawClient.open(ingest.port)
+    const packet = publication('devices/a/telemetry', '1', qos, 257)
+    const at = packet.indexOf(Buffer.from([1, 1]), 2)
+    client.write(Buffer.concat([packet.subarray(0, at), Buffer.from([0, 0]), packet.subarray(at + 2)]))
+    await client.end()
+    expect(log.messages()).toEqual([])
+  },
+)
