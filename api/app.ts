@@ -1,4 +1,5 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { SecureContextOptions } from 'node:tls'
 import { constants } from 'node:zlib'
 import type { FastifyCompressOptions } from '@fastify/compress'
 import compress from '@fastify/compress'
@@ -78,6 +79,8 @@ export interface AppOptions {
   readonly tokens?: Tokens | undefined
   /** Answers only requests to a name of this machine. */
   readonly forThisMachine?: boolean
+  /** Undefined: plain HTTP. */
+  readonly tls?: SecureContextOptions | undefined
 }
 
 interface Changes {
@@ -185,7 +188,12 @@ const COMPRESSION: FastifyCompressOptions = {
 }
 
 function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): Api {
-  const { logger, trustedProxies } = options
+  const { logger, trustedProxies, tls } = options
+  const http = {
+    maxHeaderSize: limits.maxHeaderBytes,
+    headersTimeout: limits.requestTimeoutMs,
+    connectionsCheckingInterval: Math.max(100, limits.requestTimeoutMs / 4),
+  }
   const api = Fastify({
     // With a logger Fastify would make a child for each request. The error handler logs errors instead.
     logger: false,
@@ -195,11 +203,7 @@ function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): A
       // The schema of a device id refuses long ones with 400, and maxHeaderBytes bounds the length of a path.
       maxParamLength: limits.maxHeaderBytes,
     },
-    http: {
-      maxHeaderSize: limits.maxHeaderBytes,
-      headersTimeout: limits.requestTimeoutMs,
-      connectionsCheckingInterval: Math.max(100, limits.requestTimeoutMs / 4),
-    },
+    ...(tls === undefined ? { http } : { https: { ...http, ...tls, handshakeTimeout: limits.requestTimeoutMs } }),
     requestTimeout: limits.requestTimeoutMs,
     connectionTimeout: limits.idleSocketTimeoutMs,
     keepAliveTimeout: limits.keepAliveTimeoutMs,

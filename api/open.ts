@@ -47,7 +47,7 @@ export interface ApiOptions {
 export async function openApi(options: ApiOptions): Promise<string> {
   const { configuration, access, maxConnections, partitions, owners, local, alone, logger, registry, running, checks } =
     options
-  const { tokens: settings, host } = access
+  const { tokens: settings, host, tls } = access
   const tokens = settings && (await Tokens.open({ ...settings, logger, now: Date.now, steady }))
   const remotes = alone ? undefined : running.use(new RemoteReaders({ secret: configuration.CLUSTER_SECRET, logger }))
   const locals = new LocalReaders({ alone })
@@ -85,6 +85,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
     host,
     hostVariable: configuration.HTTP_HOST === undefined ? 'HOST' : 'HTTP_HOST',
     port: configuration.HTTP_PORT,
+    tls,
     registry,
     logger,
   })

@@ -1,17 +1,21 @@
 import { lookup } from 'node:dns/promises'
 import type { AddressInfo } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
+import type { Server as TlsServer } from 'node:tls'
 import { addressOf } from '../processor/contract/address.ts'
 import { portUnavailable } from '../processor/contract/errors.ts'
+import { type TlsFiles, watchTls } from '../processor/runtime/tls.ts'
 import { type Api, type AppOptions, buildApp } from './app.ts'
 import { Connections } from './http/connections.ts'
 
-export interface ServerOptions extends AppOptions {
+export interface ServerOptions extends Omit<AppOptions, 'tls'> {
   readonly host: string
   /** The variable that sets the host, for messages. Default HOST. */
   readonly hostVariable?: string
   /** 0: any free port. */
   readonly port: number
+  /** Its files are followed: open connections go on. Undefined: plain HTTP. */
+  readonly tls?: TlsFiles | undefined
   /**
    * What a close awaits while /readyz already fails and everything is still served, so that balancers look elsewhere.
    */
@@ -27,35 +31,43 @@ export class ApiServer implements AsyncDisposable {
   readonly #connections: Connections
   readonly #options: ServerOptions
   readonly #closing: { now: boolean }
+  readonly #files: Disposable | undefined
   #closed: Promise<void> | undefined
 
-  private constructor(app: Api, options: ServerOptions, closing: { now: boolean }) {
+  private constructor(app: Api, options: ServerOptions, closing: { now: boolean }, files: Disposable | undefined) {
     this.port = (app.server.address() as AddressInfo).port
     this.#app = app
     this.#connections = new Connections(app.server)
     this.#options = options
     this.#closing = closing
+    this.#files = files
   }
 
-  /** Rejects with ConfigurationError PORT_UNAVAILABLE when the address cannot be listened on. */
+  /** Rejects with ConfigurationError when the address cannot be listened on, or the files of TLS cannot be used. */
   static async open(options: ServerOptions): Promise<ApiServer> {
     const closing = { now: false }
     const checks = async () => (closing.now ? ['the process is shutting down'] : options.checks())
-    const app = await buildApp({ ...options, checks })
+    const files = options.tls && (await watchTls(options.tls, options.logger))
+    const app = await buildApp({ ...options, tls: files?.value, checks })
     try {
       await app.listen({ host: await addressAt(options.host), port: options.port })
     } catch (error) {
+      files?.[Symbol.dispose]()
       await app.close()
       throw portUnavailable('the API', { ...options, variable: 'HTTP_PORT' }, error)
     }
-    const server = new ApiServer(app, options, closing)
+    if (files !== undefined) {
+      const { server } = app
+      files.onChange = (value) => (server as unknown as TlsServer).setSecureContext(value)
+    }
+    const server = new ApiServer(app, options, closing, files)
     options.logger.info({ url: server.url }, 'the API is listening')
     return server
   }
 
   get url(): string {
     const { host } = this.#options
-    return `http://${addressOf({ host, port: this.port })}`
+    return `${this.#options.tls === undefined ? 'http' : 'https'}://${addressOf({ host, port: this.port })}`
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -78,6 +90,7 @@ export class ApiServer implements AsyncDisposable {
     }, drainMs)
     // Idle connections close at once, the others after their answer.
     await this.#app.close().finally(() => clearTimeout(cut))
+    this.#files?.[Symbol.dispose]()
   }
 }
 

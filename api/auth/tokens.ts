@@ -12,6 +12,7 @@ import {
   type VerifiedToken,
   type VerifierOptions,
 } from '../../processor/runtime/jwt.ts'
+import type { TlsFiles } from '../../processor/runtime/tls.ts'
 import type { Api } from '../app.ts'
 import { keepRecent } from '../http/answer-text.ts'
 import { blamed, ProblemError } from '../http/problem.ts'
@@ -21,13 +22,21 @@ export interface Access {
   readonly host: string
   /** Undefined: the API asks for no token. */
   readonly tokens: TokenSettings | undefined
+  /** Undefined: plain HTTP. */
+  readonly tls: TlsFiles | undefined
 }
 
 /** Throws ConfigurationError: without `AUTH` the API serves this machine alone. */
 export function readAccess(configuration: Configuration): Access {
   const { HOST, HTTP_HOST, AUTH, AUTH_SECRET, AUTH_JWKS, AUTH_AUDIENCE, MQTT_AUTH } = configuration
+  const { HTTP_TLS_CERT: cert, HTTP_TLS_KEY: key } = configuration
   const host = HTTP_HOST ?? HOST
-  if (AUTH === 'jwt') return { host, tokens: readTokenSettings(configuration, 'AUTH=jwt', AUTH_AUDIENCE) }
+  if ((cert === undefined) !== (key === undefined)) throw refused('HTTP_TLS_CERT and HTTP_TLS_KEY: set both, or none')
+  const tls =
+    cert === undefined || key === undefined
+      ? undefined
+      : { cert: { variable: 'HTTP_TLS_CERT', path: cert }, key: { variable: 'HTTP_TLS_KEY', path: key } }
+  if (AUTH === 'jwt') return { host, tls, tokens: readTokenSettings(configuration, 'AUTH=jwt', AUTH_AUDIENCE) }
   const forDevices = MQTT_AUTH?.split(',').includes('jwt') === true
   const unused = forDevices
     ? undefined
@@ -44,7 +53,7 @@ export function readAccess(configuration: Configuration): Access {
       `${variable}=${host}: the API would answer anyone who reaches this address without asking who it is; ${ways}`,
     )
   }
-  return { host, tokens: undefined }
+  return { host, tls, tokens: undefined }
 }
 
 function refused(message: string): ConfigurationError {

@@ -1,6 +1,7 @@
 import type { Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { finished } from 'node:stream'
+import { Server as TlsServer } from 'node:tls'
 import { ProblemError } from './problem.ts'
 import { responseOn } from './wire.ts'
 
@@ -16,7 +17,8 @@ export class Connections {
     this.#server = server
     this.#closeQuiet = server.closeIdleConnections.bind(server)
     server.closeIdleConnections = this.#closeIdle
-    server.on('connection', (socket) => {
+    // Below TLS there is another socket, which carries no request.
+    server.on(server instanceof TlsServer ? 'secureConnection' : 'connection', (socket: Socket) => {
       this.#open.add(socket)
       socket.once('close', () => this.#open.delete(socket))
     })

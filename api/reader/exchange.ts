@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import { hostAndPort } from '../../processor/contract/address.ts'
 import { reasonOf, UnavailableError } from '../../processor/contract/errors.ts'
 import { decodeError } from '../../processor/contract/query-wire.ts'
+import { sign } from '../../processor/runtime/cluster-secret.ts'
 import { within } from '../../processor/runtime/pause.ts'
 
 /** A copy has not answered in time, and may answer yet. */
@@ -36,7 +37,7 @@ export const MAX_QUEUED_MS = 4_000
 const SILENCE_MS = 5_000
 
 export interface ExchangeOptions {
-  /** The secret that processors ask callers for; undefined when they ask for none. */
+  /** Signs requests; undefined when processors answer anyone. */
   readonly secret: string | undefined
   readonly logger: Logger
   /**
@@ -75,7 +76,7 @@ interface Queued {
 export class Exchange {
   readonly #endpoint: string
   readonly #agent: Agent
-  readonly #headers: Readonly<Record<string, string>>
+  readonly #secret: string | undefined
   readonly #answerWithinMs: number
   readonly #logger: Logger
   readonly #queue = new Set<Queued>()
@@ -86,7 +87,7 @@ export class Exchange {
   constructor(endpoint: string, agent: Agent, { secret, logger, answerWithinMs = ANSWER_WITHIN_MS }: ExchangeOptions) {
     this.#endpoint = endpoint
     this.#agent = agent
-    this.#headers = secret === undefined ? {} : { authorization: `Bearer ${secret}` }
+    this.#secret = secret
     this.#answerWithinMs = answerWithinMs
     this.#logger = logger
   }
@@ -165,21 +166,28 @@ export class Exchange {
   #noteRefusal(refused: boolean): void {
     if (refused && !this.#refused) {
       const endpoint = this.#endpoint
-      this.#logger.error({ endpoint }, 'a processor refuses this process: give both the same CLUSTER_SECRET')
+      this.#logger.error(
+        { endpoint },
+        'a processor refuses this process: give both the same CLUSTER_SECRET, and set their clocks',
+      )
     }
     this.#refused = refused
   }
 
   #send(asked: Request<unknown>, again: boolean): Promise<Reply> {
     const { path, body } = asked
+    const method = body === undefined ? 'GET' : 'POST'
+    const headers: Record<string, string> = {}
+    if (body !== undefined) headers['content-length'] = String(Buffer.byteLength(body))
+    if (this.#secret !== undefined)
+      headers['authorization'] = sign(this.#secret, { method, path, body: body ?? '' }, Date.now())
     return new Promise((resolve, reject) => {
       const request = httpRequest({
         agent: this.#agent,
         ...hostAndPort(this.#endpoint),
-        method: body === undefined ? 'GET' : 'POST',
+        method,
         path,
-        headers:
-          body === undefined ? this.#headers : { ...this.#headers, 'content-length': String(Buffer.byteLength(body)) },
+        headers,
       })
       const timer = setTimeout(() => {
         abandoned = true

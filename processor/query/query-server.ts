@@ -1,4 +1,3 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Logger } from 'pino'
 import { TidemarkError, UnavailableError } from '../contract/errors.ts'
@@ -21,6 +20,7 @@ import {
   READ_PATH,
   WireFormatError,
 } from '../contract/query-wire.ts'
+import { isSigned } from '../runtime/cluster-secret.ts'
 import { Endpoint, type EndpointOptions, type Handler, reply } from '../runtime/health-server.ts'
 import {
   decodeSearchQuestion,
@@ -35,11 +35,12 @@ import {
 type Kind = 'read' | 'held' | 'search'
 /** Requests under way; one more gets 503. Each kind has its own bound, so that slow work refuses no read. */
 const MAX_UNDER_WAY: Readonly<Record<Kind, number>> = { read: 512, held: 512, search: 512 }
+const UNKNOWN_CALLER = 'the caller does not hold the CLUSTER_SECRET of this processor, or its clock is wrong'
 /** Answers of fewer bytes are sent as text. Node writes a head and a text of 16 KiB together from its stack. */
 const MAX_TEXT_BYTES = 12 * 1024
 
 export interface QueryServerOptions extends Omit<EndpointOptions, 'handler' | 'variable'> {
-  /** What callers must present (`Authorization: Bearer …`); undefined: anyone is answered. */
+  /** Callers must sign their requests with it (see `isSigned`); undefined: anyone is answered. */
   readonly secret: string | undefined
 }
 
@@ -75,31 +76,28 @@ export class QueryServer implements AsyncDisposable {
 
 class Questions {
   reader: PartitionReader | undefined
-  readonly #secret: Buffer | undefined
+  readonly #secret: string | undefined
   readonly #logger: Logger
   readonly #underWay: Record<Kind, number> = { read: 0, held: 0, search: 0 }
 
   constructor(secret: string | undefined, logger: Logger) {
-    this.#secret = secret === undefined ? undefined : digest(`Bearer ${secret}`)
+    this.#secret = secret
     this.#logger = logger
   }
 
   readonly handle: Handler = (request, response, path) => {
     const question = QUESTIONS.get(path)
     if (question === undefined || request.method !== (question.answer === undefined ? 'GET' : 'POST')) return false
-    if (!this.#isKnown(request)) refuse(response, 401, 'the caller does not hold the CLUSTER_SECRET of this processor')
-    else {
-      const { kind } = question
-      if (this.#underWay[kind] < MAX_UNDER_WAY[kind]) void this.#answer(request, response, path, question)
-      else fail(response, new UnavailableError('PARTITION_UNAVAILABLE', 'overloaded'))
-    }
+    const { kind } = question
+    if (this.#underWay[kind] < MAX_UNDER_WAY[kind]) void this.#answer(request, response, path, question)
+    else fail(response, new UnavailableError('PARTITION_UNAVAILABLE', 'overloaded'))
     return true
   }
 
-  #isKnown({ headers }: IncomingMessage): boolean {
-    if (this.#secret === undefined) return true
-    // Digests have one length, which timingSafeEqual asks for; of the secret, not even the length shows.
-    return timingSafeEqual(this.#secret, digest(headers.authorization ?? ''))
+  #isKnown({ method = '', headers }: IncomingMessage, path: string, body: string): boolean {
+    return (
+      this.#secret === undefined || isSigned(this.#secret, { method, path, body }, headers.authorization, Date.now())
+    )
   }
 
   /** Never rejects. */
@@ -112,10 +110,11 @@ class Questions {
     this.#underWay[kind]++
     try {
       const { reader } = this
+      const body = answer === undefined ? '' : await bodyOf(request)
+      if (body === undefined) return refuse(response, 413, `more than ${MAX_REQUEST_BYTES} bytes`)
+      if (!this.#isKnown(request, path, body)) return refuse(response, 401, UNKNOWN_CALLER)
       if (reader === undefined) throw new UnavailableError('PARTITION_UNAVAILABLE', 'the processor is starting')
       if (answer === undefined) return reply(response, 200, encodeCopies(await reader.copies()))
-      const body = await bodyOf(request)
-      if (body === undefined) return refuse(response, 413, `more than ${MAX_REQUEST_BYTES} bytes`)
       send(response, await answer(reader, body))
     } catch (error) {
       if (error instanceof TidemarkError) return fail(response, error)
@@ -231,8 +230,4 @@ function fail(response: ServerResponse, error: TidemarkError): void {
 function refuse(response: ServerResponse, status: number, message: string): void {
   response.setHeader('connection', 'close')
   reply(response, status, JSON.stringify({ message }))
-}
-
-function digest(text: string): Buffer {
-  return createHash('sha256').update(text).digest()
 }

@@ -147,6 +147,8 @@ const ENVIRONMENT = {
   HTTP_PORT: port(8080, 'the API'),
   HOST: text({ default: '127.0.0.1', description: 'address that this process listens on' }),
   HTTP_HOST: text({ description: 'address that the API listens on; unset: HOST' }),
+  HTTP_TLS_CERT: text({ description: 'PEM file of the certificate of the API, with its chain; unset: plain HTTP' }),
+  HTTP_TLS_KEY: text({ description: 'PEM file of its private key' }),
   HTTP_DRAIN_SECONDS: integer(0, 60, {
     description: 'how long a stop is not ready and still answers; unset: 3 of an api process, else 0',
   }),

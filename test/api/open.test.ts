@@ -1,11 +1,18 @@
+import { copyFile, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { get } from 'node:http'
+import { Agent, get as getSecurely } from 'node:https'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { connect as connectSecurely, type TLSSocket } from 'node:tls'
 import { Registry } from 'prom-client'
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
+import { readAccess } from '../../api/auth/tokens.ts'
 import { type ApiOptions, openApi } from '../../api/open.ts'
 import { MAX_LOCAL_SEARCHES } from '../../api/reader/local.ts'
 import type { Owner, OwnerMap } from '../../processor/contract/query.ts'
 import { QueryServer } from '../../processor/query/query-server.ts'
 import { readEnvironment } from '../../processor/runtime/environment.ts'
+import { Authority } from '../../simulators/authority.ts'
 import { Changelog } from './changes/changelog.ts'
 import { Fleet } from './fleet.ts'
 import { noLetters, noWriter, silent } from './stage.ts'
@@ -48,9 +55,10 @@ type Served = Pick<ApiOptions, 'owners' | 'local' | 'alone'>
 function serve(fleet: Fleet, options: Served, environment: Record<string, string> = {}): Promise<string> {
   const checks: (() => Promise<readonly string[]>)[] = []
   const configuration = readEnvironment({ HTTP_PORT: '0', ...environment })
+  const { tls } = readAccess(readEnvironment({ ...environment, HOST: '', HTTP_HOST: '' }))
   return openApi({
     configuration,
-    access: { host: configuration.HTTP_HOST ?? configuration.HOST, tokens: undefined },
+    access: { host: configuration.HTTP_HOST ?? configuration.HOST, tokens: undefined, tls },
     maxConnections: 100,
     version: '0.0.0',
     partitions: fleet.partitions,
@@ -182,4 +190,48 @@ it('answers requests to a name of this machine alone, unless somebody says who m
     expect(await statusAt(closed, host), host).toBe(403)
   }
   expect(await statusAt(await serve(fleet, options, { AUTH: 'none' }), 'fleet.example')).toBe(200)
+})
+
+it('speaks HTTPS, and takes a renewed certificate without losing a connection', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'https-'))
+  running.defer(() => rm(folder, { recursive: true }))
+  const authority = await Authority.create(folder)
+  const [cert, key] = [join(folder, 'server.pem'), join(folder, 'server.key')]
+  const renew = async (name: string) => {
+    const issued = await authority.issue(name, 'IP:127.0.0.1')
+    await copyFile(issued.key, key)
+    await copyFile(issued.cert, cert)
+  }
+  await renew('first')
+  const fleet = new Fleet(PARTITIONS, ['a'])
+  const options: Served = { owners: () => fleet.owners(), local: () => undefined, alone: false }
+  const url = await serve(fleet, options, { HTTP_TLS_CERT: cert, HTTP_TLS_KEY: key })
+  expect(url).toMatch(/^https:/)
+  const ca = await readFile(authority.ca)
+  const agent = new Agent({ keepAlive: true, maxSockets: 1, ca })
+  running.defer(() => agent.destroy())
+  const ask = (through?: Agent): Promise<{ status: number | undefined; name: unknown; reused: boolean }> =>
+    new Promise((resolve, reject) => {
+      const request = getSecurely(`${url}/livez`, { agent: through ?? false, ca }, (response) => {
+        const name = (response.socket as TLSSocket).getPeerCertificate().subject.CN
+        const answer = { status: response.statusCode, name, reused: request.reusedSocket }
+        response.resume().on('end', () => resolve(answer))
+      }).on('error', reject)
+    })
+  expect(await ask(agent)).toEqual({ status: 200, name: 'first', reused: false })
+
+  await renew('second')
+  await vi.waitFor(async () => expect((await ask()).name).toBe('second'), 20_000)
+  expect(await ask(agent)).toEqual({ status: 200, name: 'first', reused: true })
+
+  const { port } = new URL(url)
+  const old = connectSecurely({
+    host: '127.0.0.1',
+    port: Number(port),
+    ca,
+    maxVersion: 'TLSv1.1',
+    minVersion: 'TLSv1.1',
+  })
+  await expect(new Promise((_resolve, reject) => old.on('error', reject))).rejects.toThrow()
+  await expect(fetch(url.replace('https', 'http'))).rejects.toThrow()
 })

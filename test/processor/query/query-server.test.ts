@@ -19,6 +19,7 @@ import {
   READ_PATH,
 } from '../../../processor/contract/query-wire.ts'
 import { QueryServer } from '../../../processor/query/query-server.ts'
+import { sign } from '../../../processor/runtime/cluster-secret.ts'
 import { parseQuery } from '../../../processor/search/language/parser.ts'
 import {
   encodeSearchQuestion,
@@ -93,8 +94,10 @@ describe('a query endpoint', () => {
     }
   }
 
-  const raw = async (path: string, body?: string, secret: string | undefined = SECRET) => {
-    const headers = secret === undefined ? {} : { authorization: `Bearer ${secret}` }
+  const raw = async (path: string, body?: string, secret = SECRET) => {
+    const method = body === undefined ? 'GET' : 'POST'
+    const headers: Record<string, string> =
+      secret === '' ? {} : { authorization: sign(secret, { method, path, body: body ?? '' }, Date.now()) }
     const init = body === undefined ? { headers } : { method: 'POST', body, headers }
     const response = await fetch(`http://${server.address}${path}`, init)
     return { status: response.status, text: await response.text() }
