@@ -5,7 +5,7 @@ import { collectDefaultMetrics, Registry } from 'prom-client'
 import { type Access, readAccess } from './api/auth/tokens.ts'
 import { DEFAULT_LIMITS as API_LIMITS } from './api/limits.ts'
 import { type MqttAccess, readMqttAccess } from './ingest/identity/access.ts'
-import { DEFAULT_LIMITS as INGEST_LIMITS } from './ingest/limits.ts'
+import { DEFAULT_LIMITS as INGEST_LIMITS, limitsFrom } from './ingest/limits.ts'
 import project from './package.json' with { type: 'json' }
 import { ConfigurationError, reasonOf } from './processor/contract/errors.ts'
 import type { Beginning, ProcessorsOptions } from './processor/open.ts'
@@ -242,7 +242,7 @@ async function openIngest(here: Process, access: MqttAccess): Promise<ServedMqtt
   }
   const { Ingest } = await import('./ingest/ingest.ts')
   const { now, random } = { now: Date.now, random: Math.random }
-  const limits = { maxConnections: connections.mqtt }
+  const limits = { maxConnections: connections.mqtt, ...limitsFrom(configuration) }
   const ingest = running.use(await Ingest.open({ log, access, limits, registry, logger, now, random }))
   const { port, tlsPort } = ingest
   if (flags.demo) {

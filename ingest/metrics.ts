@@ -13,6 +13,9 @@ const LETTERS: readonly RejectionReason[] = [
 const REFUSALS = [
   'server unavailable',
   'too many connections',
+  'too many connections of one address',
+  'too many attempts of one address',
+  'too many connections of one name',
   'handshake failed',
   'foreign origin',
   'return code 1',
@@ -44,6 +47,7 @@ const BOUNDS = [
   'sessions away',
   'session queue',
   'client id',
+  'pace of a client',
 ]
 
 /** Counts by label. A prom-client counter costs more than all else a message needs, so one is filled when it is read. */

@@ -1,5 +1,6 @@
 import { Duplex } from 'node:stream'
 import { ownCopy } from '../../processor/contract/json.ts'
+import type { Pace } from '../identity/accounts.ts'
 import type { Peer } from '../identity/guard.ts'
 import { DISCONNECT, FilterList, type Header, PUBLISH, readHeader, SUBSCRIBE, UNSUBSCRIBE } from './framing.ts'
 import { Outgoing } from './outgoing.ts'
@@ -49,6 +50,8 @@ export class Connection extends Duplex {
   readonly #pressure: Pressure
   readonly #outgoing: Outgoing
   closeReason: CloseReason | undefined
+  /** Of its client; undefined: as fast as it can. */
+  pace: Pace | undefined
   /** DISCONNECT was received. */
   disconnecting = false
   /** The broker extended its keepalive once, and nothing has come since. */
@@ -74,6 +77,8 @@ export class Connection extends Duplex {
   #full = false
   #blocked = false
   #acknowledging = false
+  /** Until its client may publish again. */
+  #rest: NodeJS.Timeout | undefined
   #sourceEnded = false
   #sourceClosed = false
   #ended = false
@@ -255,6 +260,15 @@ export class Connection extends Duplex {
       this.#blocked = true
       return false
     }
+    if (type === PUBLISH && this.pace !== undefined) {
+      const waitMs = this.pace.waitMs()
+      if (waitMs > 0) {
+        this.#blocked = true
+        this.#restFor(waitMs)
+        return false
+      }
+      this.pace.message()
+    }
     this.#pressure.spend(type === PUBLISH ? this.#publishWork : PARSE_WORK)
     if (qos > 0) this.#owing = true
     else if (type === SUBSCRIBE || type === UNSUBSCRIBE) this.#filters = new FilterList(type)
@@ -262,6 +276,15 @@ export class Connection extends Duplex {
     if (!this.#begun || type === UNSUBSCRIBE) this.#unanswered = true
     this.#begun = true
     return true
+  }
+
+  #restFor(ms: number): void {
+    if (this.#rest !== undefined) return
+    this.#pressure.metrics.boundHits.add('pace of a client')
+    this.#rest = setTimeout(() => {
+      this.#rest = undefined
+      this.proceed()
+    }, ms)
   }
 
   /** Counts the filters in the next `bytes`; false when they are too many and the connection was closed. */
@@ -332,6 +355,7 @@ export class Connection extends Duplex {
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
     this.#outgoing.flush()
     this.#pressure.forget(this)
+    clearTimeout(this.#rest)
     this.#pressure.release(this.#unseen, this.#unseenBytes)
     this.#unacked -= this.#unseen
     this.#unseen = 0

@@ -14,6 +14,7 @@ import { portUnavailable } from '../../processor/contract/errors.ts'
 import { watchTls } from '../../processor/runtime/tls.ts'
 import type { WatchedFiles } from '../../processor/runtime/watched-files.ts'
 import type { MqttAccess } from '../identity/access.ts'
+import { Bucket } from '../identity/accounts.ts'
 import { certificateOf } from '../identity/certificates.ts'
 import type { Peer } from '../identity/guard.ts'
 import type { Limits } from '../limits.ts'
@@ -37,6 +38,11 @@ const BACKLOG = 4_096
 
 /** Handshakes that begin in one turn of the event loop: each takes the processor for about a millisecond. */
 const HANDSHAKES_PER_TURN = 4
+
+/** Seconds of attempts that an address may make at once. */
+const ATTEMPTS_AT_ONCE_SECONDS = 10
+/** Addresses whose attempts are counted. At the bound the one that came least lately is forgotten. */
+const MAX_ADDRESSES = 50_000
 
 interface Place {
   readonly host: string
@@ -62,6 +68,7 @@ export class Listener {
   readonly #tlsFiles: WatchedFiles<SecureContextOptions> | undefined
   /** Sockets that are open, those in a handshake included. */
   #open = 0
+  readonly #addresses: Addresses
   /** Open sockets, each with the timer that closes it unless it begins to speak MQTT. */
   readonly #silent = new Map<Duplex, NodeJS.Timeout>()
   address = ''
@@ -71,6 +78,7 @@ export class Listener {
 
   private constructor(options: ListenerOptions, tlsFiles: WatchedFiles<SecureContextOptions> | undefined) {
     this.#options = options
+    this.#addresses = new Addresses(options.limits)
     const { access, broker, limits, metrics } = options
     this.#tlsFiles = tlsFiles
     if (tlsFiles !== undefined) this.#handshakes = this.#openTls(tlsFiles)
@@ -146,8 +154,18 @@ export class Listener {
         socket.destroy()
         return
       }
+      const { remoteAddress = 'unknown' } = socket
+      const fault = this.#addresses.open(remoteAddress)
+      if (fault !== undefined) {
+        metrics.refusals.add(fault)
+        socket.destroy()
+        return
+      }
       this.#open++
-      socket.on('close', () => this.#open--)
+      socket.on('close', () => {
+        this.#open--
+        this.#addresses.close(remoteAddress)
+      })
       // 'close' follows.
       socket.on('error', () => undefined)
       accept(socket)
@@ -227,6 +245,41 @@ export class Listener {
       }
     }
     socket.on('readable', peek)
+  }
+}
+
+/** Bounds the connections of each address, so that one leaves room for others. */
+class Addresses {
+  readonly #limits: Limits
+  readonly #open = new Map<string, number>()
+  /** In the order of the last attempt. */
+  readonly #attempts = new Map<string, Bucket>()
+
+  constructor(limits: Limits) {
+    this.#limits = limits
+  }
+
+  /** Tells why a connection is refused. */
+  open(address: string): 'too many connections of one address' | 'too many attempts of one address' | undefined {
+    const { maxConnectionsPerAddress, maxAttemptsPerAddress } = this.#limits
+    const open = this.#open.get(address) ?? 0
+    if (open >= maxConnectionsPerAddress) return 'too many connections of one address'
+    const attempts =
+      this.#attempts.get(address) ?? new Bucket(maxAttemptsPerAddress, maxAttemptsPerAddress * ATTEMPTS_AT_ONCE_SECONDS)
+    this.#attempts.delete(address)
+    this.#attempts.set(address, attempts)
+    const [oldest] = this.#attempts.keys()
+    if (this.#attempts.size > MAX_ADDRESSES && oldest !== undefined) this.#attempts.delete(oldest)
+    if (attempts.waitMs() > 0) return 'too many attempts of one address'
+    attempts.take()
+    this.#open.set(address, open + 1)
+    return undefined
+  }
+
+  close(address: string): void {
+    const open = (this.#open.get(address) ?? 0) - 1
+    if (open > 0) this.#open.set(address, open)
+    else this.#open.delete(address)
   }
 }
 

@@ -9,6 +9,7 @@ import type { Appender } from '../append/batcher.ts'
 import { Bridge, type MqttClient } from '../append/bridge.ts'
 import { Connection } from '../connection/connection.ts'
 import { type Incomplete, Pressure } from '../connection/pressure.ts'
+import { Accounts } from '../identity/accounts.ts'
 import { isFilter } from '../identity/acl.ts'
 import { type Guard, LoginError, type Peer } from '../identity/guard.ts'
 import type { Limits } from '../limits.ts'
@@ -18,7 +19,7 @@ import { Persistence, RESUMED } from './persistence.ts'
 import { Presence } from './presence.ts'
 import { type Deliver, Router } from './router.ts'
 import { type Epochs, Session } from './session.ts'
-import { isIllFormed, isReserved, isTooDeep } from './topics.ts'
+import { costOf, isIllFormed, isReserved } from './topics.ts'
 
 /** Internals of aedes 1.2 that its types leave out. */
 interface Client extends Omit<MqttClient, 'session'> {
@@ -69,6 +70,7 @@ export class Broker {
   readonly #clients = new Set<Client>()
   /** The newest session of each client id. */
   readonly #sessions = new Map<string, Session>()
+  readonly #accounts: Accounts
   #willBytes = 0
   #sweep: NodeJS.Timeout | undefined
   /** By performance.now(). */
@@ -81,6 +83,7 @@ export class Broker {
     this.#appender = appender
     this.#epochs = epochs
     this.#logger = logger
+    this.#accounts = new Accounts(limits)
     this.#pressure = new Pressure(limits, metrics, () => appender.relief)
     this.#persistence = new Persistence(limits, metrics)
     this.presence = new Presence(appender, limits, metrics, now)
@@ -187,7 +190,9 @@ export class Broker {
     }
     router.on('unsubscribe', (filters, client) => {
       const { conn, session } = client as unknown as Client
+      const before = session?.filters.levels ?? 0
       for (const filter of filters) session?.filters.delete(filter)
+      if (session?.account !== undefined) session.account.levels += session.filters.levels - before
       if (filters.some(isIllFormed)) conn.fail('malformed packet', 'ill-formed filter')
       conn.answered()
     })
@@ -220,6 +225,8 @@ export class Broker {
     if ([packet.clientId, packet.username ?? '', will?.topic ?? ''].some(isIllFormed)) {
       return conn.fail('malformed packet', 'ill-formed text')
     }
+    // [MQTT-3.1.2-24] lets a server close a client that it takes for gone.
+    if (packet.keepalive === 0) packet.keepalive = this.#limits.keepaliveSeconds
     const session = new Session(this.#epochs.next(), packet.clientId, conn, this.#metrics)
     if (will !== undefined) {
       will.payload = ownCopy(will.payload as Buffer)
@@ -271,11 +278,25 @@ export class Broker {
     if (this.#bridge.stopping) return refusal(SERVER_UNAVAILABLE, 'the broker stops')
     const fault = this.#appender.faultFor(session.clientId)
     if (fault !== undefined) return refusal(SERVER_UNAVAILABLE, fault.message)
-    if (this.#willBytes + session.willBytes > this.#limits.maxWillBytes) {
+    const { principal, connection } = session
+    const account = this.#accounts.of(principal.id, connection.peer.address)
+    const { maxWillBytes, maxWillBytesPerClient, maxConnectionsPerName } = this.#limits
+    if (
+      this.#willBytes + session.willBytes > maxWillBytes ||
+      account.willBytes + session.willBytes > maxWillBytesPerClient
+    ) {
       this.#metrics.boundHits.add('will bytes')
       return refusal(SERVER_UNAVAILABLE, 'too many wills are stored')
     }
+    if (principal.id !== '' && account.connections >= maxConnectionsPerName) {
+      this.#metrics.refusals.add('too many connections of one name')
+      return refusal(SERVER_UNAVAILABLE, `${principal.id} has too many connections`)
+    }
     session.accepted = true
+    session.account = account
+    connection.pace = account.pace
+    this.#accounts.open(account)
+    account.willBytes += session.willBytes
     this.#willBytes += session.willBytes
     const before = this.#sessions.get(client.id)
     if (before !== undefined) {
@@ -297,21 +318,31 @@ export class Broker {
     const { topic, qos } = subscription
     // `$SYS/` would tell of other clients; `$share/` is of MQTT 5.
     if (subscription === RESUMED || isReserved(topic)) return false
-    const { filters, principal } = client.session as Session
+    const { filters, principal, account } = client.session as Session
+    if (account === undefined) return false
     if (!principal.maySubscribe(topic)) {
       this.#metrics.denials.add('subscribe')
       return false
     }
+    const { levels, wildcards } = costOf(topic)
+    const limits = this.#limits
     const full =
-      topic.length > this.#limits.maxFilterLength ||
-      isTooDeep(topic) ||
-      filters.size >= this.#limits.maxSubscriptions ||
-      this.#router.filters >= this.#limits.maxSubscriptionsTotal
-    if ((full && !filters.has(topic)) || (!client.clean && !this.#persistence.store(client.id, subscription))) {
+      topic.length > limits.maxFilterLength ||
+      levels > limits.maxFilterLevels ||
+      wildcards > limits.maxFilterWildcards ||
+      filters.levels + levels > limits.maxSubscriptionLevels ||
+      account.levels + levels > limits.maxSubscriptionLevelsPerClient ||
+      this.#router.levels + levels > limits.maxSubscriptionLevelsTotal
+    if (
+      (full && !filters.has(topic)) ||
+      (!client.clean && !this.#persistence.store(client.id, subscription, account.key))
+    ) {
       this.#metrics.boundHits.add('subscriptions')
       return false
     }
+    account.levels -= filters.levels
     filters.set(topic, qos)
+    account.levels += filters.levels
     return true
   }
 
@@ -356,6 +387,11 @@ export class Broker {
     if (session === undefined || session.ended || !session.accepted) return
     this.presence.end(session, 'offline', endReason(session))
     this.#willBytes -= session.willBytes
+    if (session.account !== undefined) {
+      session.account.willBytes -= session.willBytes
+      session.account.levels -= session.filters.levels
+      this.#accounts.close(session.account)
+    }
     if (this.#sessions.get(client.id) !== session) return
     this.#sessions.delete(client.id)
     if (!client.clean) this.#persistence.went(client.id, performance.now())

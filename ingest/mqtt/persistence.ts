@@ -6,7 +6,7 @@ import type { Limits } from '../limits.ts'
 import type { IngestMetrics } from '../metrics.ts'
 import { type RetainedPacket, RetainedStore } from './retained.ts'
 import type { Session } from './session.ts'
-import { mayMatchTelemetry, type QoS } from './topics.ts'
+import { costOf, mayMatchTelemetry, type QoS } from './topics.ts'
 
 /** Sessions that keep state while their client is away, the longest away first. */
 class AwaySessions {
@@ -25,6 +25,12 @@ class AwaySessions {
   /** The session that is away longest, if it went at `before` or earlier. */
   first(before: number): string | undefined {
     for (const [clientId, since] of this.#since) return since > before ? undefined : clientId
+    return undefined
+  }
+
+  /** The session that is away longest of those that `isOne` takes. */
+  firstOf(isOne: (clientId: string) => boolean): string | undefined {
+    for (const clientId of this.#since.keys()) if (isOne(clientId)) return clientId
     return undefined
   }
 }
@@ -130,7 +136,11 @@ export class Persistence {
   readonly #retained: RetainedStore<RetainedPacket & StoredPacket>
   /** Filters of each persistent session, and the QoS granted. */
   readonly #filters = new Map<string, Map<string, QoS>>()
-  #stored = 0
+  /** The key of the account that each belongs to, and how many each account has. */
+  readonly #owners = new Map<string, string>()
+  readonly #sessionsOf = new Map<string, number>()
+  /** Of all stored filters. */
+  #levels = 0
   #telemetryFilters = 0
   readonly #awaySubscribers = new AwaySessions()
   /** Sessions with unreleased QoS 2 ids. */
@@ -157,16 +167,20 @@ export class Persistence {
     return this.#telemetryFilters
   }
 
-  /** Stores a subscription of a persistent session, and discards sessions that are away for it; false when it is full. */
-  store(clientId: string, subscription: Subscription): boolean {
+  /**
+   * Stores a subscription of a persistent session of the account `owner`, and discards sessions that are away for it; false
+   * when it is full.
+   */
+  store(clientId: string, subscription: Subscription, owner: string): boolean {
     const { topic, qos } = subscription
     const filters = this.#filters.get(clientId) ?? new Map<string, QoS>()
     const before = filters.get(topic)
     if (before === qos) return true
     if (before === undefined) {
-      if (filters.size >= this.#limits.maxSubscriptions) return false
+      if (filters.size === 0 && !this.#mayBegin(owner)) return false
       while (this.#isFull(filters.size === 0)) if (!this.#discard(this.#awaySubscribers)) return false
-      this.#stored++
+      if (filters.size === 0) this.#own(clientId, owner)
+      this.#levels += costOf(topic).levels
       if (mayMatchTelemetry(topic)) this.#telemetryFilters++
     }
     filters.set(topic, qos)
@@ -181,8 +195,31 @@ export class Persistence {
   }
 
   #isFull(needsSession: boolean): boolean {
-    const { maxStoredSessions, maxSubscriptionsTotal } = this.#limits
-    return this.#stored >= maxSubscriptionsTotal || (needsSession && this.#filters.size >= maxStoredSessions)
+    const { maxStoredSessions, maxSubscriptionLevelsTotal } = this.#limits
+    return this.#levels >= maxSubscriptionLevelsTotal || (needsSession && this.#filters.size >= maxStoredSessions)
+  }
+
+  /** Whether the account has room for one more session: its own that is away longest makes room, nobody else's. */
+  #mayBegin(owner: string): boolean {
+    if ((this.#sessionsOf.get(owner) ?? 0) < this.#limits.maxStoredSessionsPerClient) return true
+    const id = this.#awaySubscribers.firstOf((clientId) => this.#owners.get(clientId) === owner)
+    if (id === undefined) return false
+    this.#drop(id)
+    return true
+  }
+
+  #own(clientId: string, owner: string): void {
+    this.#owners.set(clientId, owner)
+    this.#sessionsOf.set(owner, (this.#sessionsOf.get(owner) ?? 0) + 1)
+  }
+
+  #disown(clientId: string): void {
+    const owner = this.#owners.get(clientId)
+    if (owner === undefined) return
+    this.#owners.delete(clientId)
+    const left = (this.#sessionsOf.get(owner) ?? 0) - 1
+    if (left > 0) this.#sessionsOf.set(owner, left)
+    else this.#sessionsOf.delete(owner)
   }
 
   came(clientId: string): void {
@@ -207,10 +244,14 @@ export class Persistence {
   #discard(away: AwaySessions, before = Number.POSITIVE_INFINITY): boolean {
     const id = away.first(before)
     if (id === undefined) return false
+    this.#drop(id)
+    return true
+  }
+
+  #drop(id: string): void {
     this.came(id)
     void this.cleanSubscriptions({ id })
     this.#metrics.boundHits.add('sessions away')
-    return true
   }
 
   async storeRetained(packet: RetainedPacket & StoredPacket): Promise<void> {
@@ -229,12 +270,15 @@ export class Persistence {
     for (const topic of topics) {
       if (filters?.delete(topic) === true) this.#forgot(topic)
     }
-    if (filters?.size === 0) this.#filters.delete(client.id)
+    if (filters?.size === 0) {
+      this.#filters.delete(client.id)
+      this.#disown(client.id)
+    }
     await this.#inner.removeSubscriptions(client, topics)
   }
 
   #forgot(filter: string): void {
-    this.#stored--
+    this.#levels -= costOf(filter).levels
     if (mayMatchTelemetry(filter)) this.#telemetryFilters--
   }
 
@@ -243,6 +287,7 @@ export class Persistence {
     this.unreleased.clear(client.id)
     for (const topic of this.#filters.get(client.id)?.keys() ?? []) this.#forgot(topic)
     this.#filters.delete(client.id)
+    this.#disown(client.id)
     for (const packet of this.#queues.get(client.id) ?? []) this.#unqueue(packet)
     this.#queues.delete(client.id)
     await this.#inner.cleanSubscriptions(client)

@@ -69,6 +69,7 @@ export class Presence {
       if (isPowerOfFour(messages)) this.#online(session, deviceId)
       return
     }
+    session.account?.pace?.newDevice()
     if (session.devices.size >= this.#limits.maxDevicesPerConnection) {
       this.#metrics.boundHits.add('devices of a connection')
       return

@@ -2,7 +2,7 @@ import { Aedes, type AedesPublishPacket, type PublishPacket } from 'aedes'
 import type { MqttClient } from '../append/bridge.ts'
 import type { Limits } from '../limits.ts'
 import type { Persistence } from './persistence.ts'
-import { inTelemetryTree, isReserved, isTooDeep, mayMatchTelemetry, routeOf } from './topics.ts'
+import { costOf, inTelemetryTree, isReserved, isTooDeep, mayMatchTelemetry, routeOf } from './topics.ts'
 
 type Done = (error?: Error | null) => void
 export type Deliver = (packet: AedesPublishPacket, done: () => void) => void
@@ -28,8 +28,9 @@ const internals = Aedes.prototype as unknown as AedesInternals
  * - a client that is being replaced cannot unregister its successor, and only the last successor stays [MQTT-3.1.4-2].
  */
 export class Router extends Aedes {
-  /** Subscriptions of connected clients, all and those that may match telemetry. Sets, as aedes may end one twice. */
-  readonly #subscribers = new Set<Deliver>()
+  /** Subscriptions of connected clients, with their levels, and those that may match telemetry. aedes may end one twice. */
+  readonly #subscribers = new Map<Deliver, number>()
+  #levels = 0
   readonly #telemetrySubscribers = new Set<Deliver>()
   readonly #persistence: Persistence
   /** Client id -> the client that is registered once the one it takes over has gone. */
@@ -50,9 +51,9 @@ export class Router extends Aedes {
     inherited.maxTopicLevels = Number.POSITIVE_INFINITY
   }
 
-  /** Filters of connected clients. */
-  get filters(): number {
-    return this.#subscribers.size
+  /** Of all filters of connected clients. */
+  get levels(): number {
+    return this.#levels
   }
 
   /** A telemetry message may reach a subscriber. */
@@ -78,12 +79,15 @@ export class Router extends Aedes {
   }
 
   override subscribe(filter: string, deliver: Deliver, done: () => void): void {
-    this.#subscribers.add(deliver)
+    const { levels } = costOf(filter)
+    this.#subscribers.set(deliver, levels)
+    this.#levels += levels
     if (mayMatchTelemetry(filter)) this.#telemetrySubscribers.add(deliver)
     internals.subscribe.call(this, filter, deliver, done)
   }
 
   override unsubscribe(filter: string, deliver: Deliver, done: () => void): void {
+    this.#levels -= this.#subscribers.get(deliver) ?? 0
     this.#subscribers.delete(deliver)
     this.#telemetrySubscribers.delete(deliver)
     internals.unsubscribe.call(this, filter, deliver, done)

@@ -1,5 +1,6 @@
 import { Acks } from '../append/acks.ts'
 import type { Connection } from '../connection/connection.ts'
+import type { Account } from '../identity/accounts.ts'
 import { NOBODY, type Principal } from '../identity/principal.ts'
 import type { IngestMetrics } from '../metrics.ts'
 import { Filters } from './topics.ts'
@@ -15,6 +16,8 @@ export class Session {
   readonly clientId: string
   readonly connection: Connection
   readonly acks: Acks
+  /** What it holds of what all share; undefined until CONNACK. */
+  account: Account | undefined
   /** Who the client proved to be. */
   principal: Principal = NOBODY
   /** `Guard.rulesVersion` when the principal's rights and filters were last looked at. */

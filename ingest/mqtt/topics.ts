@@ -92,6 +92,12 @@ export function isTooDeep(name: string): boolean {
   return levels > MAX_LEVELS
 }
 
+/** Levels and wildcards of a filter. */
+export function costOf(filter: string): { readonly levels: number; readonly wildcards: number } {
+  const levels = filter.split('/')
+  return { levels: levels.length, wildcards: levels.filter((level) => level === '+' || level === '#').length }
+}
+
 /**
  * Text with U+0000, or with U+FFFD, to which ill-formed UTF-8 was decoded: it closes the connection [MQTT-1.5.3-1,
  * MQTT-1.5.3-2].
@@ -110,12 +116,10 @@ export class Filters {
   readonly #granted = new Map<string, QoS>()
   /** Filters by granted QoS. */
   readonly #counts: [number, number, number] = [0, 0, 0]
+  /** Of all filters. */
+  levels = 0
   /** The last search and its result: aedes asks once for each filter that a message matches. */
   #found: { readonly qos: QoS; readonly topic: string; readonly most: QoS } | undefined
-
-  get size(): number {
-    return this.#granted.size
-  }
 
   has(filter: string): boolean {
     return this.#granted.has(filter)
@@ -124,6 +128,7 @@ export class Filters {
   set(filter: string, qos: QoS): void {
     this.delete(filter)
     this.#granted.set(filter, qos)
+    this.levels += costOf(filter).levels
     this.#counts[qos]++
     this.#found = undefined
   }
@@ -136,6 +141,7 @@ export class Filters {
     const qos = this.#granted.get(filter)
     if (qos === undefined) return
     this.#granted.delete(filter)
+    this.levels -= costOf(filter).levels
     this.#counts[qos]--
     this.#found = undefined
   }

@@ -211,6 +211,12 @@ const ENVIRONMENT = {
   MQTT_ACL: text({ description: 'file of rights, as in Mosquitto' }),
   MQTT_AUDIENCE: text({ default: 'tidemark-mqtt', description: 'aud that a token of an MQTT client must have' }),
   MQTT_ORIGINS: text({ description: 'origins of web pages that may open a WebSocket, such as https://fleet.example' }),
+  MQTT_CONNECTIONS_PER_ADDRESS: integer(1, 1_000_000, { description: 'open MQTT connections; unset: 10,000' }),
+  MQTT_ATTEMPTS_PER_ADDRESS: integer(1, 1_000_000, { description: 'MQTT connections begun in a second; unset: 1,000' }),
+  MQTT_CONNECTIONS_PER_NAME: integer(1, 1_000_000, { description: 'of one client with MQTT_AUTH; unset: 1,000' }),
+  MQTT_MESSAGES_PER_NAME: integer(1, 1_000_000, { description: 'in a second, with MQTT_AUTH; unset: 20,000' }),
+  MQTT_NEW_DEVICES_PER_NAME: integer(1, 1_000_000, { description: 'in a second, with MQTT_AUTH; unset: 1,000' }),
+  MQTT_KEEPALIVE_SECONDS: integer(1, 43_690, { description: 'of clients that ask for none; unset: 3,600' }),
   LOG_LEVEL: choice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], { default: 'info' }),
 }
 

@@ -59,7 +59,7 @@ describe('the documents', () => {
     const page = await read('docs/mqtt.md')
     for (const reason of REJECTION_REASONS) expect(page).toContain(`\`${reason}\``)
     const { maxConnections, maxPacketBytes, maxUnacked, maxUnreleased, maxHeldBytes, maxQos0Bytes } = DEFAULT_LIMITS
-    const { maxDevicesPerConnection, maxDevices, maxSubscriptions, maxSubscriptionsTotal } = DEFAULT_LIMITS
+    const { maxDevicesPerConnection, maxDevices, maxSubscriptionLevels, maxSubscriptionLevelsTotal } = DEFAULT_LIMITS
     const { maxQueued, maxQueuedTotal, maxQueuedBytes, maxStoredSessions, maxRetained, maxRetainedBytes } =
       DEFAULT_LIMITS
     const { maxOutgoingBytes, maxOutgoingTotalBytes, maxFilters, maxFilterLength, maxClientIdLength } = DEFAULT_LIMITS
@@ -67,6 +67,9 @@ describe('the documents', () => {
     const { maxWillBytes, maxIncompleteBytes, connectTimeoutMs, appendDeadlineMs, drainTimeoutMs } = DEFAULT_LIMITS
     for (const row of [
       `connections | ${count(maxConnections)}`,
+      `connections of one address | ${count(DEFAULT_LIMITS.maxConnectionsPerAddress)}`,
+      `the same of one client | ${DEFAULT_LIMITS.maxWillBytesPerClient / MiB} MiB`,
+      `persistent sessions of one client | ${count(DEFAULT_LIMITS.maxStoredSessionsPerClient)}`,
       `time from connecting to CONNECT | ${connectTimeoutMs / 1000} s`,
       `TLS handshakes at once | ${count(maxHandshakes)}`,
       `messages of a connection that it may not publish | ${maxDenials} in a minute`,
@@ -80,8 +83,9 @@ describe('the documents', () => {
       `time for the log to take a message | ${appendDeadlineMs / 1000} s`,
       `devices of a connection; of a process | ${count(maxDevicesPerConnection)}; ${count(maxDevices)}`,
       `filters in a packet | ${count(maxFilters)}`,
-      `a filter | ${maxFilterLength} characters, 100 levels`,
-      `subscriptions of a client; of all | ${count(maxSubscriptions)}; ${count(maxSubscriptionsTotal)}`,
+      `a filter | ${maxFilterLength} characters, ${DEFAULT_LIMITS.maxFilterLevels} levels, ${DEFAULT_LIMITS.maxFilterWildcards} wildcards`,
+      `levels of all filters of a connection | ${count(maxSubscriptionLevels)}`,
+      `the same of a client; of all | ${count(DEFAULT_LIMITS.maxSubscriptionLevelsPerClient)}; ${count(maxSubscriptionLevelsTotal)}`,
       `retained messages | ${count(maxRetained)}; ${maxRetainedBytes / MiB} MiB`,
       `queue of a persistent session | ${count(maxQueued)}`,
       `queues of all persistent sessions | ${count(maxQueuedTotal)}; ${maxQueuedBytes / MiB} MiB`,

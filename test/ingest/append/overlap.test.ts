@@ -142,5 +142,5 @@ it('a session keeps no long topic of a message that it was sent', async () => {
   await Promise.resolve()
   collect()
   expect(process.memoryUsage().heapUsed - before).toBeLessThan((sessions.length * length) / 10)
-  expect(sessions.map(({ size }) => size)).toEqual(sessions.map(() => 2))
+  expect(sessions.map(({ levels }) => levels)).toEqual(sessions.map(() => 2))
 })

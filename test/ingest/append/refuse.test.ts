@@ -249,7 +249,7 @@ describe('connections that are closed', () => {
     const witness = await RawClient.open(ingest.port)
     for (const clean of [true, false]) {
       const client = await RawClient.open(ingest.port, { clientId: `s-${clean}`, clean })
-      const subscriptions = ['/'.repeat(99), '/'.repeat(100), '#'].map((topic) => ({ topic, qos: 1 as const }))
+      const subscriptions = ['/'.repeat(15), '/'.repeat(100), '#'].map((topic) => ({ topic, qos: 1 as const }))
       client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
       await vi.waitFor(() => expect(client.of('suback')).toMatchObject([{ granted: [1, 128, 1] }]), WAIT)
       client.send({ cmd: 'unsubscribe', messageId: 2, unsubscriptions: ['/'.repeat(100)] })
@@ -261,7 +261,7 @@ describe('connections that are closed', () => {
   })
 
   it('subscriptions beyond the bound, by SUBACK', async () => {
-    const { ingest, metric } = await openIngest({ maxSubscriptions: 3 })
+    const { ingest, metric } = await openIngest({ maxSubscriptionLevels: 6 })
     for (const clean of [true, false]) {
       const client = await RawClient.open(ingest.port, { clientId: `s-${clean}`, clean })
       const subscriptions = Array.from({ length: 5 }, (_, i) => ({ topic: `t/${i}`, qos: 1 as const }))

@@ -24,7 +24,7 @@ describe('a subscription that ends', () => {
   it.each(ends.flatMap((end) => [true, false].map((clean) => [...end, clean] as const)))(
     '%s takes nothing of others',
     async (_name, packets, leaves, clean) => {
-      const { ingest } = await openIngest({ maxSubscriptionsTotal: 2 })
+      const { ingest } = await openIngest({ maxSubscriptionLevelsTotal: 2 * TELEMETRY.split('/').length })
       const other = await RawClient.open(ingest.port)
       await subscribe(other, TELEMETRY)
       const one = await RawClient.open(ingest.port, { clientId: 'one', clean })
@@ -36,7 +36,7 @@ describe('a subscription that ends', () => {
       publisher.publish('devices/a/telemetry', '1', 1, 1)
       await vi.waitFor(() => expect(other.of('publish').length).toBe(1), WAIT)
       expect(one.of('publish')).toEqual([])
-      await subscribe(publisher, 'a')
+      await subscribe(publisher, 'a/b/c')
       await subscribe(publisher, 'b', 128)
     },
   )
