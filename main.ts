@@ -10,6 +10,7 @@ import project from './package.json' with { type: 'json' }
 import { ConfigurationError, reasonOf } from './processor/contract/errors.ts'
 import type { Beginning, ProcessorsOptions } from './processor/open.ts'
 import type { Processor } from './processor/processor.ts'
+import { type Audit, openAudit } from './processor/runtime/audit.ts'
 import { banner } from './processor/runtime/banner.ts'
 import { type Configuration, misspelt, readEnvironment, withSecretFiles } from './processor/runtime/environment.ts'
 import { lastWords, openLogger } from './processor/runtime/logger.ts'
@@ -72,6 +73,7 @@ interface Process extends Omit<ProcessorsOptions, 'beginnings'> {
   readonly role: Role
   readonly flags: { readonly processors: number; readonly demo: boolean }
   readonly connections: Connections
+  readonly audit: Audit
 }
 
 async function serve(role: Role, rest: readonly string[]): Promise<number> {
@@ -136,7 +138,9 @@ async function serve(role: Role, rest: readonly string[]): Promise<number> {
     mqtt: mqttAccess !== undefined ? INGEST_LIMITS.maxConnections : 0,
   }
   const connections = await connectionsWithin(wanted, logger)
-  const here = { role, flags, configuration, log, logger, registry, running, checks, problems, connections, fail }
+  const audit = await openAudit(configuration.AUDIT_LOG, logger, running)
+  const opened = { log, audit, logger, registry, running, connections }
+  const here = { ...opened, role, flags, configuration, checks, problems, fail }
   const processors = beginnings === undefined ? undefined : await openProcessors(here, beginnings)
   // A stop goes in reverse: the broker, then the API, then the processors, which process the broker's last records.
   const http = access === undefined ? undefined : await openApi(here, access, processors)
@@ -231,7 +235,7 @@ interface ServedMqtt {
 }
 
 async function openIngest(here: Process, access: MqttAccess): Promise<ServedMqtt> {
-  const { role, flags, configuration, log, logger, registry, running, problems: checks, connections } = here
+  const { role, flags, configuration, log, logger, registry, running, audit, problems: checks, connections } = here
   const { HOST: host, HEALTH_PORT } = configuration
   let health: string | undefined
   // The API of a process with all roles answers for its health.
@@ -243,7 +247,7 @@ async function openIngest(here: Process, access: MqttAccess): Promise<ServedMqtt
   const { Ingest } = await import('./ingest/ingest.ts')
   const { now, random } = { now: Date.now, random: Math.random }
   const limits = { maxConnections: connections.mqtt, ...limitsFrom(configuration) }
-  const ingest = running.use(await Ingest.open({ log, access, limits, registry, logger, now, random }))
+  const ingest = running.use(await Ingest.open({ log, access, limits, registry, logger, audit, now, random }))
   const { port, tlsPort } = ingest
   if (flags.demo) {
     const { Fleet } = await import('./simulators/fleet/fleet.ts')

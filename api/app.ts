@@ -12,6 +12,7 @@ import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
 import type { DeviceWriter, StatusReader } from '../processor/contract/query.ts'
 import type { ChangeFeed, LetterReader } from '../processor/contract/record.ts'
+import type { Audit } from '../processor/runtime/audit.ts'
 import type { Clock } from '../processor/runtime/pause.ts'
 import { letAnyoneDoAll, requireScopes } from './auth/caller.ts'
 import { limitRates } from './auth/rate-limit.ts'
@@ -81,6 +82,8 @@ export interface AppOptions {
   readonly forThisMachine?: boolean
   /** Undefined: plain HTTP. */
   readonly tls?: SecureContextOptions | undefined
+  /** Default: none. */
+  readonly audit?: Audit
 }
 
 interface Changes {
@@ -129,6 +132,7 @@ export async function buildApp(options: AppOptions): Promise<Api> {
     reply.header('x-request-id', request.id).header('cache-control', caching)
     done()
   })
+  if (options.audit !== undefined) auditRequests(api, options.audit)
   // The query is checked after the caller is known and counted, like every other part of a request.
   api.addHook('preValidation', (request, _reply, done) => {
     const wrong = queryFault(request.url)
@@ -185,6 +189,18 @@ const COMPRESSION: FastifyCompressOptions = {
   brotliOptions: { params: { [constants.BROTLI_PARAM_QUALITY]: 4 } },
   // A small body could expand to a huge one.
   globalDecompression: false,
+}
+
+/** Tells of writes, whatever came of them, and of callers that were refused. */
+function auditRequests(api: Api, audit: Audit): void {
+  api.addHook('onResponse', async ({ method, url, ip, id, caller, routeOptions }, { statusCode: status }) => {
+    const { scope } = routeOptions.config
+    const isWrite = scope === 'devices:write'
+    const isRefused = status === 401 || status === 403 || status === 429
+    if (!isWrite && !isRefused) return
+    const facts = { name: caller?.subject, address: ip, method, path: instanceOf(url), status, request: id }
+    audit(isRefused ? 'refuse' : 'write', facts)
+  })
 }
 
 function createFastify(options: AppOptions, limits: Limits, genReqId: NameOf): Api {

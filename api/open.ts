@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { DeviceWriter, OwnerMap, PartitionReader } from '../processor/contract/query.ts'
 import type { ChangeFeed, LetterReader } from '../processor/contract/record.ts'
+import type { Audit } from '../processor/runtime/audit.ts'
 import type { Configuration } from '../processor/runtime/environment.ts'
 import { systemClock } from '../processor/runtime/pause.ts'
 import { type Access, Tokens } from './auth/tokens.ts'
@@ -35,6 +36,7 @@ export interface ApiOptions {
   /** See ServerOptions. */
   readonly notice: () => Promise<unknown>
   readonly logger: Logger
+  readonly audit?: Audit
   readonly registry: Registry
   /** Resources added later are disposed earlier. */
   readonly running: AsyncDisposableStack
@@ -86,6 +88,7 @@ export async function openApi(options: ApiOptions): Promise<string> {
     hostVariable: configuration.HTTP_HOST === undefined ? 'HOST' : 'HTTP_HOST',
     port: configuration.HTTP_PORT,
     tls,
+    ...(options.audit === undefined ? {} : { audit: options.audit }),
     registry,
     logger,
   })

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
+import { type Audit, NO_AUDIT } from '../processor/runtime/audit.ts'
 import { Appender, type IngestLog } from './append/batcher.ts'
 import { Listener } from './connection/listener.ts'
 import type { MqttAccess } from './identity/access.ts'
@@ -15,6 +16,8 @@ export interface IngestOptions {
   readonly limits?: Partial<Limits>
   readonly logger: Logger
   readonly registry: Registry
+  /** Default: none. */
+  readonly audit?: Audit
   /** Epoch ms. */
   readonly now: () => number
   /** Returns a number from 0 to 1, as Math.random does. */
@@ -45,13 +48,14 @@ export class Ingest implements AsyncDisposable {
   }
 
   /** Rejects with ConfigurationError when an address cannot be bound, or a file of identities cannot be used. */
-  static async open({ log, access, limits, logger, registry, now, random }: IngestOptions): Promise<Ingest> {
+  static async open(options: IngestOptions): Promise<Ingest> {
+    const { log, access, limits, logger, registry, audit = NO_AUDIT, now, random } = options
     const bounds: Limits = { ...DEFAULT_LIMITS, ...limits }
     const metrics = new IngestMetrics(registry)
     const appender = new Appender(log, bounds, metrics, logger)
     const epochs = new Epochs(now, random)
     const guard = await Guard.open({ access, limits: bounds, logger, now })
-    const broker = await Broker.open({ limits: bounds, metrics, guard, appender, epochs, logger, now })
+    const broker = await Broker.open({ limits: bounds, metrics, guard, appender, epochs, logger, audit, now })
     try {
       const listener = await Listener.open({ broker, access, limits: bounds, metrics, logger })
       const ingest = new Ingest(broker, listener, guard, logger)

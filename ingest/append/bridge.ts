@@ -44,6 +44,8 @@ export class Bridge {
   readonly #now: () => number
   /** No will is published while the broker stops: a deploy must not look like the death of a fleet. */
   stopping = false
+  /** A client had no right to publish there. */
+  onDenied: (session: Session, topic: string) => void = () => {}
 
   constructor(
     appender: Appender,
@@ -156,12 +158,15 @@ export class Bridge {
     return { key: deviceId, value: payload, timestamp: this.#now(), headers }
   }
 
-  #letter({ principal }: Session, topic: string, payload: Buffer, { deviceId, reason }: LetterRoute): NewRecord {
+  #letter(session: Session, topic: string, payload: Buffer, { deviceId, reason }: LetterRoute): NewRecord {
     this.metrics.deadLetters.add(reason)
     const denied = reason === 'not-allowed'
-    if (denied) this.metrics.denials.add('publish')
+    if (denied) {
+      this.metrics.denials.add('publish')
+      this.onDenied(session, topic)
+    }
     // Who sent it, not the device that it speaks of: otherwise a client could fill the letters of another.
-    const key = denied ? principal.id : (deviceId ?? null)
+    const key = denied ? session.principal.id : (deviceId ?? null)
     return deadLetter(reason, { key, value: payload, timestamp: this.#now() }, { topic })
   }
 

@@ -4,6 +4,7 @@ import type { AuthenticateError, ConnectPacket, Subscription } from 'aedes'
 import type { Logger } from 'pino'
 import { ownCopy } from '../../processor/contract/json.ts'
 import type { ConnectivityReason } from '../../processor/contract/status.ts'
+import { type Audit, NO_AUDIT } from '../../processor/runtime/audit.ts'
 import { pause, within } from '../../processor/runtime/pause.ts'
 import type { Appender } from '../append/batcher.ts'
 import { Bridge, type MqttClient } from '../append/bridge.ts'
@@ -48,6 +49,8 @@ interface BrokerOptions {
   readonly appender: Appender
   readonly epochs: Epochs
   readonly logger: Logger
+  /** Default: none. */
+  readonly audit?: Audit
   readonly now: () => number
 }
 
@@ -67,6 +70,7 @@ export class Broker {
   readonly #appender: Appender
   readonly #epochs: Epochs
   readonly #logger: Logger
+  readonly #audit: Audit
   readonly #clients = new Set<Client>()
   /** The newest session of each client id. */
   readonly #sessions = new Map<string, Session>()
@@ -76,18 +80,20 @@ export class Broker {
   /** By performance.now(). */
   #sweptAt = performance.now()
 
-  private constructor({ limits, metrics, guard, appender, epochs, logger, now }: BrokerOptions) {
+  private constructor({ limits, metrics, guard, appender, epochs, logger, audit = NO_AUDIT, now }: BrokerOptions) {
     this.#limits = limits
     this.#metrics = metrics
     this.#guard = guard
     this.#appender = appender
     this.#epochs = epochs
     this.#logger = logger
+    this.#audit = audit
     this.#accounts = new Accounts(limits)
     this.#pressure = new Pressure(limits, metrics, () => appender.relief)
     this.#persistence = new Persistence(limits, metrics)
     this.presence = new Presence(appender, limits, metrics, now)
     this.#bridge = new Bridge(appender, this.presence, this.#persistence.unreleased, limits, metrics, now)
+    this.#bridge.onDenied = (session, topic) => this.#audit('deny', { ...factsOf(session), action: 'publish', topic })
     this.#router = new Router(limits, this.#persistence)
   }
 
@@ -259,6 +265,8 @@ export class Broker {
         { client: session.clientId, address: conn.peer.address, reason: error.message },
         'login refused',
       )
+      const { address } = conn.peer
+      this.#audit('refuse', { name: username, client: session.clientId, address, reason: error.message })
       await pause(error.afterMs)
       return refusal(error.returnCode, error.message)
     }
@@ -293,6 +301,7 @@ export class Broker {
       return refusal(SERVER_UNAVAILABLE, `${principal.id} has too many connections`)
     }
     session.accepted = true
+    this.#audit('connect', factsOf(session))
     session.account = account
     connection.pace = account.pace
     this.#accounts.open(account)
@@ -322,6 +331,7 @@ export class Broker {
     if (account === undefined) return false
     if (!principal.maySubscribe(topic)) {
       this.#metrics.denials.add('subscribe')
+      this.#audit('deny', { ...factsOf(client.session as Session), action: 'subscribe', topic })
       return false
     }
     const { levels, wildcards } = costOf(topic)
@@ -406,11 +416,15 @@ export class Broker {
       const { principal } = session
       if (this.#guard.isOver(principal)) {
         conn.fail('credential over')
+        this.#audit('revoke', { ...factsOf(session), reason: 'credential over' })
       } else if (session.rulesVersion !== rulesVersion) {
         session.rulesVersion = rulesVersion
         this.#guard.renew(principal)
         for (const filter of session.filters.all()) {
-          if (!principal.maySubscribe(filter)) conn.fail('not allowed', `may not subscribe to ${filter} any more`)
+          if (principal.maySubscribe(filter)) continue
+          conn.fail('not allowed', `may not subscribe to ${filter} any more`)
+          this.#audit('revoke', { ...factsOf(session), reason: 'may not subscribe any more', topic: filter })
+          break
         }
       }
     }
@@ -442,6 +456,11 @@ function deliverByAllFilters(client: Client): void {
     if (most === 0) deliver0(packet, done)
     else deliverQoS(packet, done)
   }
+}
+
+function factsOf({ principal, clientId, connection }: Session): Record<string, string> {
+  const { id, credential } = principal
+  return { name: id, client: clientId, address: connection.peer.address, credential: credential.credentialId }
 }
 
 function endReason({ connection, takenOver }: Session): ConnectivityReason {

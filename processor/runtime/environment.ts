@@ -217,6 +217,9 @@ const ENVIRONMENT = {
   MQTT_MESSAGES_PER_NAME: integer(1, 1_000_000, { description: 'in a second, with MQTT_AUTH; unset: 20,000' }),
   MQTT_NEW_DEVICES_PER_NAME: integer(1, 1_000_000, { description: 'in a second, with MQTT_AUTH; unset: 1,000' }),
   MQTT_KEEPALIVE_SECONDS: integer(1, 43_690, { description: 'of clients that ask for none; unset: 3,600' }),
+  AUDIT_LOG: text({
+    description: 'file that says who came, was refused, and changed what; log: marked lines of the log',
+  }),
   LOG_LEVEL: choice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], { default: 'info' }),
 }
 

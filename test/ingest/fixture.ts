@@ -11,6 +11,7 @@ import { Ingest } from '../../ingest/ingest.ts'
 import { DEFAULT_LIMITS, type Limits } from '../../ingest/limits.ts'
 import { partitionOf } from '../../processor/contract/partition.ts'
 import { type Connection, HEADER_KIND, type NewRecord } from '../../processor/contract/record.ts'
+import { type Audit, NO_AUDIT } from '../../processor/runtime/audit.ts'
 import { readEnvironment } from '../../processor/runtime/environment.ts'
 
 interface Append {
@@ -128,6 +129,7 @@ export async function openIngest(
   log = new HeldLog(),
   now: () => number = Date.now,
   environment: Record<string, string> = {},
+  audit: Audit = NO_AUDIT,
 ): Promise<Fixture> {
   const registry = new Registry()
   const logger = pino({ level: 'silent' })
@@ -138,6 +140,7 @@ export async function openIngest(
     limits: bounds,
     logger,
     registry,
+    audit,
     now,
     random: Math.random,
   })
