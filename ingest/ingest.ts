@@ -57,7 +57,7 @@ export class Ingest implements AsyncDisposable {
     const guard = await Guard.open({ access, limits: bounds, logger, now })
     const broker = await Broker.open({ limits: bounds, metrics, guard, appender, epochs, logger, audit, now })
     try {
-      const listener = await Listener.open({ broker, access, limits: bounds, metrics, logger })
+      const listener = await Listener.open({ broker, access, limits: bounds, metrics, audit, logger })
       const ingest = new Ingest(broker, listener, guard, logger)
       const { address, port, tlsPort } = ingest
       logger.info({ address, port, tlsPort }, 'MQTT is served, over TCP and WebSocket')

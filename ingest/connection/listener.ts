@@ -11,6 +11,7 @@ import {
 import type { Logger } from 'pino'
 import { WebSocketServer } from 'ws'
 import { portUnavailable } from '../../processor/contract/errors.ts'
+import type { Audit } from '../../processor/runtime/audit.ts'
 import { watchTls } from '../../processor/runtime/tls.ts'
 import type { WatchedFiles } from '../../processor/runtime/watched-files.ts'
 import type { MqttAccess } from '../identity/access.ts'
@@ -55,6 +56,7 @@ export interface ListenerOptions {
   readonly access: Pick<MqttAccess, 'host' | 'port' | 'tls' | 'ways' | 'names' | 'origins'>
   readonly limits: Limits
   readonly metrics: IngestMetrics
+  readonly audit: Audit
   readonly logger: Logger
 }
 
@@ -181,7 +183,7 @@ export class Listener {
   }
 
   #openTls(files: WatchedFiles<SecureContextOptions>): Handshakes {
-    const { access, limits, metrics, logger } = this.#options
+    const { access, limits, metrics, audit, logger } = this.#options
     const { ways, tls } = access
     const server = createTlsServer({
       ...files.value,
@@ -194,6 +196,7 @@ export class Listener {
     server.on('secureConnection', (socket) => this.#accept(socket))
     server.on('tlsClientError', (error, socket) => {
       metrics.refusals.add('handshake failed')
+      audit('refuse', { address: socket.remoteAddress, reason: `TLS: ${error.message}` })
       logger.debug({ address: socket.remoteAddress, reason: error.message }, 'a TLS handshake failed')
       socket.destroy()
     })
